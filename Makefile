@@ -1,0 +1,48 @@
+# Every target sets up what it needs in .venv, once: see dev/setup.
+MAKEFLAGS += --no-print-directory
+PY := .venv/bin/python
+TASK := SimpleDoorKey
+# Two threads on shared cores are slower than one for networks of this size.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help demo test lint learn bench clean setup setup-dev
+
+help:
+	@echo "make demo    a language model teaches an agent $(TASK), then the agent plays without it (minutes)"
+	@echo "make test    style, types and tests"
+	@echo "make lint    style and types"
+	@echo "make learn   the slow checks: all seeds, all tasks"
+	@echo "make bench   measurements against peers, as ratios"
+	@echo "make clean   removes caches and .venv; runs in log/ stay"
+
+# A demo that was interrupted goes on where it was; one that is complete is judged again.
+demo: setup
+	$(PY) main.py train --method ihac --task $(TASK) --savedir demo --resume
+	$(PY) main.py eval --method ihac --task $(TASK) --loaddir demo \
+	  --compare teacher,student,controller,scripted,random --video 3
+	@echo "curves: $(PY) -m tensorboard.main --logdir log     video: log/ihac/$(TASK)/demo/videos"
+
+test: lint
+	$(PY) -m pytest -m "not learn"
+
+lint: setup-dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+learn: setup-dev
+	$(PY) -m pytest -m learn
+
+bench: setup-dev
+	@for file in bench/[a-z]*.py; do $(PY) -m bench.$$(basename $$file .py) || exit 1; done
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup:
+	@dev/setup requirements.txt
+
+setup-dev:
+	@dev/setup requirements-dev.txt

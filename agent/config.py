@@ -1,0 +1,233 @@
+"""What can be said on the command line. The text under each field is its `--help`; nothing heavy is imported here."""
+
+import re
+from dataclasses import dataclass
+
+import tyro
+
+from envs.errors import UserError, unknown_name
+
+TRAINING_LEVELS, ALL_LEVELS = 1_000_000, 2_000_000
+PLAYERS = ("teacher", "student", "controller", "scripted", "random")
+CHOICES = {
+    "method": ("ihac", "ppo", "dagger"),
+    "preset": ("tiny", "small", "paper"),
+    "teacher": ("local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none"),
+    "student": ("hierarchical", "flat"),
+    "limit": ("lava", "colours"),
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Teach an agent a task: a teacher labels scenes, a controller is distilled from the labels, PPO improves both."""
+
+    method: str = "ihac"
+    """ihac (teacher, controller, PPO), dagger (distil the controller and stop), or ppo (no teacher)."""
+    task: str = "SimpleDoorKey"
+    """SimpleDoorKey, LavaDoorKey, ColoredDoorKey, TwoDoor, KeyInBox, RandomBoxKey, DynamicDoorKey; a stock level such
+    as DoorKey-8x8; or any MiniGrid environment by its id."""
+    preset: str = "small"
+    """tiny (a minute, to try things), small (the default), or paper; the settings of a method on a task."""
+    savedir: str = "run"
+    """Name of the run, which goes to LOGDIR/METHOD/TASK/SAVEDIR."""
+    logdir: str = "log"
+    """Where runs live."""
+    resume: bool = False
+    """Continue the run of that name, to the bit; --steps may have grown."""
+    steps: int | None = None
+    """Environment steps in all, demonstrations included; the preset's if not given."""
+    seed: int = 0
+    """Training seed: networks, actions, training levels, label noise."""
+    seeds: tuple[int, ...] = ()
+    """Several training seeds, one after another, into SAVEDIR/seed-0 and so on."""
+    teacher: str = "local"
+    """local (a tiny model in this process), llm (a server), scripted, replay, none, or a control: random,
+    uniform-legal, shuffled (another scene's answer; shuffled:NAME for another teacher's than local)."""
+    base_url: str | None = None
+    """Server of --teacher llm, OpenAI protocol; OPENAI_BASE_URL if not given. The key is read from OPENAI_API_KEY."""
+    model: str | None = None
+    """Model on that server, or for --teacher local a folder; the only one that the server offers if not given."""
+    labels: str | None = None
+    """Label store (SQLite) to read answers from and add answers to; the run's own if not given."""
+    permutations: int = 4
+    """Menu orders that the teacher's answer is averaged over."""
+    margin: float = 0.0
+    """Labels whose two best options are closer than this are abstentions."""
+    max_llm_calls: int | None = None
+    """Stop hard at this many calls."""
+    soft: bool = True
+    """Learn from the teacher's probabilities (--soft_planner); --no-soft or --hard: from its best option alone."""
+    label_noise: float = 0.0
+    """Probability with which a query's label is replaced by a random legal option."""
+    limit: str | None = None
+    """Cripple teacher and skills: lava (they do not see it) or colours (key options swapped on 30% of levels)."""
+    student: str = "hierarchical"
+    """hierarchical (options, then actions) or flat (actions alone, as IHAC has it)."""
+    mask: bool = True
+    """Let the student choose legal options only."""
+    controller: str | None = None
+    """Run, or folder, of a distilled controller to start from; a new one is distilled if not given."""
+    num_envs: int | None = None
+    """Worlds side by side; the preset's if not given."""
+    threads: int = 1
+    """Threads of torch."""
+    eval_episodes: int = 100
+    """Held-out levels on which the finished student is judged; 0 for none."""
+    quiet: bool = False
+    """No progress display."""
+    json: bool = False
+    """Print one line of JSON on stdout and everything else on stderr."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Compare players on held-out levels, every player on the same ones, sampled and greedy."""
+
+    task: str = "SimpleDoorKey"
+    """Task to play."""
+    loaddir: str | None = None
+    """Name or path of the run to judge; the newest of the task if not given. Its --seeds are averaged."""
+    method: str | None = None
+    """Method of that run, where two methods have a run of that name."""
+    logdir: str = "log"
+    """Where runs live."""
+    savedir: str | None = None
+    """Folder inside the run's (or a full path) for the result and the videos; the run's own if not given."""
+    compare: str | None = None
+    """Players, with commas: teacher, student, controller, scripted, random. The student alone if not given."""
+    eval_teacher: bool = False
+    """Judge the teacher instead (IHAC also says --eval_meta_controller)."""
+    seeds: str = "1000000:1000500"
+    """Levels A:B, B not included; those below 1000000 are for training and refused."""
+    video: int = 0
+    """Write a video of this many episodes of the student (else of the first player), the option as its caption."""
+    batch: int = 256
+    """Worlds side by side."""
+    teacher: str | None = None
+    """As in train; the run's own teacher if not given."""
+    base_url: str | None = None
+    """As in train; the run's own if not given."""
+    model: str | None = None
+    """As in train; the run's own if not given."""
+    labels: str | None = None
+    """As in train; the run's own if not given."""
+    permutations: int | None = None
+    """As in train; the run's own if not given."""
+    margin: float | None = None
+    """As in train; the run's own if not given."""
+    max_llm_calls: int | None = None
+    """As in train."""
+    soft: bool = True
+    """As in train."""
+    label_noise: float | None = None
+    """As in train; the run's own if not given."""
+    limit: str | None = None
+    """As in train; the run's own limit if not given."""
+    threads: int = 1
+    """Threads of torch."""
+    quiet: bool = False
+    """No progress display."""
+    json: bool = False
+    """Print one line of JSON on stdout and everything else on stderr."""
+    debug: bool = False
+    """Show tracebacks."""
+
+    @property
+    def levels(self) -> range:
+        """Level seeds to play. Raises `UserError` if they are not held out."""
+        return _levels(self.seeds)
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Who plays. Raises `UserError` for an unknown player."""
+        named = "teacher" if self.eval_teacher and not self.compare else self.compare or "student"
+        players = tuple(dict.fromkeys(player.strip() for player in named.split(",") if player.strip()))
+        if not players:
+            raise UserError(f"--compare {named!r} names nobody.", f"--compare {','.join(PLAYERS)}")
+        for player in players:
+            if player not in PLAYERS:
+                raise unknown_name("player", player, PLAYERS, f"--compare {','.join(PLAYERS)}")
+        return players + (("teacher",) if self.eval_teacher and "teacher" not in players else ())
+
+
+def check(config: TrainConfig | EvalConfig) -> None:
+    """Refuse what no run could honour. Raises `UserError` with the nearest right choice."""
+    for field, known in CHOICES.items():
+        value = getattr(config, field, None)
+        if value is not None and value.partition(":")[0] not in known:  # shuffled:NAME is a teacher too
+            verb = "train" if isinstance(config, TrainConfig) else "eval"
+            raise unknown_name(field, value, known, f"python main.py {verb} --help")
+    at_least = {"steps": 1, "num_envs": 1, "threads": 1, "batch": 1, "permutations": 1, "seed": 0, "eval_episodes": 0}
+    for field, least in {**at_least, "max_llm_calls": 0, "video": 0, "margin": 0.0, "label_noise": 0.0}.items():
+        value = getattr(config, field, None)
+        if value is not None and value < least:
+            raise UserError(f"--{field} is {value}, and must be at least {least}.", "give another number")
+    for field in ("margin", "label_noise"):
+        if (getattr(config, field) or 0) > 1:
+            raise UserError(f"--{field} is {getattr(config, field)}, and is a probability.", "a number from 0 to 1")
+    if isinstance(config, EvalConfig):
+        _ = config.levels, config.players
+        return
+    if not re.fullmatch(r"[^/\\]+(/seed-\d+)?", config.savedir) or config.savedir in (".", ".."):
+        raise UserError(
+            f"--savedir {config.savedir!r} is not a name for a run.",
+            "--savedir first, and --logdir PATH for another place",
+        )
+    if config.method == "ppo" and config.controller:
+        raise UserError("--method ppo has no place for a controller.", "--method ihac, or leave --controller out")
+    if config.method == "dagger" and config.student == "flat":
+        raise UserError("--method dagger distils a controller, and a flat student has none.", "--method ihac")
+    if len(set(config.seeds)) != len(config.seeds) or any(seed < 0 for seed in config.seeds):
+        raise UserError(f"--seeds {config.seeds} must be distinct and not negative.", "--seeds 0 1 2")
+
+
+def _levels(text: str) -> range:
+    first, colon, end = text.partition(":")
+    try:
+        levels = range(int(first), int(end) if colon else int(first) + 1)
+    except ValueError as error:
+        raise UserError(f"--seeds {text} is not of the form A:B.", "--seeds 1000000:1000500") from error
+    if not levels:
+        raise UserError(f"--seeds {text} holds no level.", "--seeds 1000000:1000500")
+    if levels.start < TRAINING_LEVELS or levels.stop > ALL_LEVELS:
+        raise UserError(
+            f"--seeds {text} is not held out: levels below {TRAINING_LEVELS} are for training, and {ALL_LEVELS} is "
+            "the end.",
+            "--seeds 1000000:1000500",
+        )
+    return levels
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Print what runs came to and draw their learning curves; runs of several seeds as mean and interval."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Names or paths of runs; all runs of the task if none is given."""
+    task: str | None = None
+    """Only runs of this task."""
+    logdir: str = "log"
+    """Where runs live."""
+    plot: str | None = None
+    """PNG file for the curves; LOGDIR/report.png if not given."""
+    json: bool = False
+    """Print one line of JSON on stdout instead of the table."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Check the installation, the built-in language model, rendering, the disk, and on request a run."""
+
+    run: str | None = None
+    """Name or path of a run to verify: settings, manifest, metrics, and that its checkpoints load."""
+    logdir: str = "log"
+    """Where runs live."""
+    json: bool = False
+    """Print one line of JSON on stdout instead of the table."""
+    debug: bool = False
+    """Show tracebacks."""

@@ -1,0 +1,71 @@
+"""What methods read from the store. No view crosses the end of an episode."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.data.store import TrajectoryStore
+from controller.encoders import Encoded, GridEncoder
+
+
+@dataclass(frozen=True)
+class OnPolicy:
+    """One rollout of N worlds over T steps, as PPO reads it.
+
+    Attributes:
+        encoded: Network inputs of the T * N observations, time-major.
+        last: Network inputs of the N observations after the last step.
+        final: Network inputs of the M observations that ended an episode.
+        final_rows: (time, world) [M, 2] of those.
+    """
+
+    store: TrajectoryStore
+    encoded: Encoded
+    last: Encoded
+    final: Encoded
+    final_rows: NDArray[np.int64]
+
+    def flat(self, name: str) -> NDArray:
+        """A column as [T * N, ...], in the order of `encoded`."""
+        column = self.store.column(name)
+        return column.reshape(-1, *column.shape[2:])
+
+    @property
+    def chosen(self) -> NDArray[np.bool_]:
+        """bool [T, N], where the high level chose an option."""
+        return self.store.column("option_age") == 0
+
+
+def on_policy(store: TrajectoryStore, encoder: GridEncoder, next_obs: NDArray[np.uint8]) -> OnPolicy:
+    """View everything in the store as one rollout that stopped at `next_obs` [N, ...]."""
+    obs = store.column("obs")
+    rows, final_obs = store.final_observations()
+    return OnPolicy(store, encoder(obs.reshape(-1, *obs.shape[2:])), encoder(next_obs), encoder(final_obs), rows)
+
+
+@dataclass(frozen=True)
+class SceneRows:
+    """Labelled scenes as columns [M, ...], for distillation."""
+
+    obs: NDArray[np.uint8]
+    previous: NDArray[np.int64]
+    legal: NDArray[np.bool_]
+    probs: NDArray[np.float32]
+    env_id: NDArray[np.int64]
+    episode: NDArray[np.int64]
+
+
+def labelled_scenes(store: TrajectoryStore, start: int) -> SceneRows:
+    """Every scene stored from vector step `start` on, with its label (zeros where the teacher abstained).
+
+    `previous` is what the high level would have been told: the option that runs, or, where one was just chosen, the
+    one before it.
+    """
+
+    def flat(name: str) -> NDArray:
+        column = store.column(name, start)
+        return column.reshape(-1, *column.shape[2:])
+
+    previous = np.where(flat("option_age") == 0, flat("prev_option"), flat("option"))
+    return SceneRows(flat("obs"), previous, flat("legal"), flat("label_probs"), flat("env_id"), flat("episode"))

@@ -1,0 +1,99 @@
+"""Methods by name. One method is one file; methods share functions, never base classes."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.config import TrainConfig
+from agent.core import HighLevel, LowLevel, Percept
+from agent.data.store import TrajectoryStore
+from agent.methods.dagger import Dagger
+from agent.methods.ihac import Ihac
+from agent.presets import Settings
+from agent.teaching import Labeller
+from controller.network import ControllerNetwork
+from controller.roles import Controller
+from envs.errors import UserError
+from envs.task import Task
+
+
+class Method(Protocol):
+    """What the training loop asks of a method."""
+
+    @property
+    def controller(self) -> ControllerNetwork | None:
+        """The network that labels are distilled into; None for a flat student."""
+        ...
+
+    @property
+    def high(self) -> HighLevel:
+        """The student's high level."""
+        ...
+
+    @property
+    def low(self) -> LowLevel:
+        """The student's low level."""
+        ...
+
+    @property
+    def guide(self) -> tuple[HighLevel, LowLevel] | None:
+        """The teacher's levels; None once it is switched off."""
+        ...
+
+    @property
+    def timeouts(self) -> NDArray[np.int64]:
+        """Steps after which each of the student's options ends."""
+        ...
+
+    @property
+    def calibration(self) -> tuple[float, dict[str, float]]:
+        """Temperature, and held-out agreement, KL and ECE, of the distilled controller."""
+        ...
+
+    def distilling(self, steps: int) -> bool:
+        """Whether the teacher still labels at this point of the run."""
+        ...
+
+    def plan(self, steps: int) -> tuple[TrajectoryStore, int, float]:
+        """Where the next roll-out goes, its vector steps, and the share of it that the teacher steers."""
+        ...
+
+    def update(self, percept: Percept, steps: int) -> dict[str, float]:
+        """Learn from the roll-out just collected; `percept` is what came after it."""
+        ...
+
+    def graduate(self) -> dict[str, float]:
+        """The teacher is switched off; called once, when `distilling` turns false."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that an exact resume needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        ...
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """Restore what playing needs, and no more."""
+        ...
+
+
+def make_method(
+    config: TrainConfig,
+    task: Task,
+    labeller: Labeller | None,
+    settings: Settings,
+    seeds: np.random.SeedSequence,
+    controller: Controller | None = None,
+) -> Method:
+    """The method that a configuration names. Raises `UserError` if it cannot be had without a teacher."""
+    student, envs = settings.student, settings.num_envs
+    if config.method == "dagger":
+        if labeller is None:
+            raise UserError("Distillation needs a teacher.", "--teacher local")
+        rng = np.random.default_rng(seeds)
+        return Dagger(task, labeller, student.dagger, student.trunk, student.masked, envs, rng)
+    network = controller.network if controller else None
+    return Ihac(task, labeller, student, settings.steps, envs, seeds, network)

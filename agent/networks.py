@@ -1,0 +1,105 @@
+"""The student's networks: a low level with one head per option, and a controller with a value beside it."""
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from agent.core import Percept
+from controller.network import ControllerNetwork, TokenTrunk, TrunkConfig, mask_logits
+
+
+class LowNetwork(nn.Module):
+    """pi(a | s, o) and V(s, o): one trunk, one action head and one value per option.
+
+    Args:
+        num_cells: Tokens per observation.
+        num_options: K; a flat policy is the case of one option.
+        num_actions: A.
+        config: Widths of the trunk.
+    """
+
+    def __init__(self, num_cells: int, num_options: int, num_actions: int, config: TrunkConfig) -> None:
+        super().__init__()
+        self.num_options, self.num_actions = num_options, num_actions
+        self.trunk = TokenTrunk(num_cells, 0, config)
+        self.action_head = nn.Linear(config.hidden, num_options * num_actions)
+        self.value_head = nn.Linear(config.hidden, num_options)
+        nn.init.orthogonal_(self.action_head.weight, 0.01)
+        nn.init.orthogonal_(self.value_head.weight, 0.1)
+        nn.init.zeros_(self.action_head.bias)
+        nn.init.zeros_(self.value_head.bias)
+
+    def all_options(self, tokens: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Action logits [N, K, A] and values [N, K] under every option."""
+        hidden = self.trunk(tokens, present)
+        return self.action_head(hidden).view(-1, self.num_options, self.num_actions), self.value_head(hidden)
+
+    def forward(self, tokens: Tensor, present: Tensor, option: Tensor) -> tuple[Tensor, Tensor]:
+        """Action logits [N, A] and value [N] under the option [N]."""
+        logits, values = self.all_options(tokens, present)
+        if self.num_options == 1:
+            return logits[:, 0], values[:, 0]
+        heads = option[:, None, None].expand(-1, 1, self.num_actions)
+        return logits.gather(1, heads).squeeze(1), values.gather(1, option[:, None]).squeeze(1)
+
+
+class HighNetwork(nn.Module):
+    """The controller's network with a value head: pi(o | s, previous), beta(s, o) and V(s).
+
+    Args:
+        controller: Network to start from; it is trained further in place.
+    """
+
+    def __init__(self, controller: ControllerNetwork) -> None:
+        super().__init__()
+        self.controller = controller
+        self.value_head = nn.Linear(controller.config.hidden, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def forward(self, tokens: Tensor, present: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """Option logits [N, K], not yet masked, and value [N]."""
+        hidden = self.controller.features(tokens, present, previous)
+        return self.controller.option_head(hidden), self.value_head(hidden).squeeze(1)
+
+
+class NetworkHigh:
+    """The high level that a controller network plays.
+
+    Args:
+        network: The network, shared with whoever trains it.
+        masked: Choose among legal options only.
+    """
+
+    def __init__(self, network: ControllerNetwork, masked: bool) -> None:
+        self.network, self.masked = network, masked
+
+    @torch.no_grad()
+    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Learned termination of the running option [N], and the next option's distribution [N, K]."""
+        option_logits, done_logits = self.network(*percept.inputs, torch.from_numpy(running))
+        legal = torch.from_numpy(percept.legal) if self.masked else None
+        probs = torch.softmax(mask_logits(option_logits, legal), 1).numpy()
+        return done_logits.numpy()[np.arange(len(running)), running] > 0, probs
+
+
+class NetworkLow:
+    """The low level that a `LowNetwork` plays."""
+
+    def __init__(self, network: LowNetwork) -> None:
+        self.network = network
+
+    @torch.no_grad()
+    def probs(self, percept: Percept, option: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Distribution over actions [N, A]."""
+        logits, _ = self.network(*percept.inputs, torch.from_numpy(option))
+        return torch.softmax(logits, 1).numpy()
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """A copy that no optimiser will change: the prior of loss L1."""
+    duplicate = copy.deepcopy(network)
+    return duplicate.requires_grad_(False)

@@ -1,0 +1,103 @@
+"""Who plays: student, teacher, controller, script, chance; and how well, on given levels."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.core import HighLevel, LowLevel, Percept
+from agent.hierarchy import Hierarchy
+from agent.networks import NetworkHigh
+from agent.teaching import Annotator, SingleOption, SkillLow, TeacherHigh
+from agent.tracking.statistics import wilson
+from controller.encoders import GridEncoder
+from controller.roles import Controller
+from envs.task import Task
+from teacher.base import Teacher
+
+# (high level, low level, steps after which each option ends)
+Player = tuple[HighLevel, LowLevel, NDArray[np.int64]]
+STYLES = ("sampled", "greedy")
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """One episode per level: success (0 or 1), return and length in steps, each float [M]."""
+
+    success: NDArray[np.float64]
+    returns: NDArray[np.float64]
+    length: NDArray[np.float64]
+
+
+class UniformLow:
+    """Every primitive action with the same probability."""
+
+    def probs(self, percept: Percept, option: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Uniform distribution over actions [N, A]."""
+        actions = percept.task.num_actions
+        return np.full((len(percept), actions), 1 / actions, np.float32)
+
+
+def random_player() -> Player:
+    """Plays uniformly random primitive actions."""
+    return SingleOption(), UniformLow(), np.ones(1, np.int64)
+
+
+def teacher_player(task: Task, teacher: Teacher) -> Player:
+    """The teacher chooses options, the scripted skills carry them out."""
+    return TeacherHigh(Annotator(task, teacher)), SkillLow(), task.options.timeouts
+
+
+def controller_player(task: Task, controller: Controller, masked: bool = True) -> Player:
+    """The distilled controller chooses options, the scripted skills carry them out."""
+    return NetworkHigh(controller.network, masked), SkillLow(), task.options.timeouts
+
+
+def play(
+    task: Task, player: Player, levels: Sequence[int], *, greedy: bool, seed: int = 0, batch: int = 256
+) -> Episodes:
+    """One episode per level, in the order of `levels`."""
+    high, low, timeouts = player
+    episodes: list[dict[str, float]] = []
+    for first in range(0, len(levels), batch):
+        seeds = np.array(levels[first : first + batch], np.int64)
+        env = task.make_vec(len(seeds), split="eval")
+        rng = None if greedy else np.random.default_rng([seed, first])
+        hierarchy = Hierarchy(task, env, high, low, timeouts=timeouts, rng=rng, levels=seeds)
+        episodes += hierarchy.play_once()
+    return Episodes(*(np.array([episode[name] for episode in episodes]) for name in ("success", "return", "length")))
+
+
+def summary(episodes: Episodes) -> dict[str, float]:
+    """Success with its Wilson interval, mean return and mean length."""
+    count = len(episodes.success)
+    low, high = wilson(int(episodes.success.sum()), count)
+    return {
+        "success": float(episodes.success.mean()),
+        "low": low,
+        "high": high,
+        "episodes": count,
+        "return": float(episodes.returns.mean()),
+        "length": float(episodes.length.mean()),
+    }
+
+
+def milliseconds_per_step(task: Task, player: Player, steps: int = 200) -> float:
+    """Median time that a decision of the player takes in a single world, without the world's own time."""
+    high, low, _ = player
+    env = task.make_vec(1, split="eval")
+    encoder = GridEncoder(task.observation_shape)
+    rng = np.random.default_rng(0)
+    obs, info = env.reset()
+    option, times = np.full(1, -1, np.int64), []
+    for _ in range(steps):
+        start = time.perf_counter()
+        percept = Percept(task, encoder, obs, info["level_seed"])
+        _, options = high.consider(percept, option)
+        option = options.argmax(1)
+        low.probs(percept, option)
+        times.append(time.perf_counter() - start)
+        obs, _, _, _, info = env.step(rng.integers(3, size=1))
+    return 1000 * float(np.median(times))

@@ -1,0 +1,157 @@
+"""The teacher in the hierarchy's slots: it labels what was seen, and it can act through the scripted skills."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.core import Percept
+from agent.data.store import TrajectoryStore
+from controller.roles import Controller
+from envs.task import Task
+from teacher.base import Teacher, TeacherStats
+
+_TEACHER = 1  # value of the store's `label_source`
+
+
+class Annotator:
+    """Labels observations; equal facts are looked up, so that a teacher is asked once per distinct scene.
+
+    Args:
+        task: Describes observations as scenes.
+        teacher: Answers.
+    """
+
+    def __init__(self, task: Task, teacher: Teacher) -> None:
+        self.task, self.teacher = task, teacher
+        self._known: dict[int, NDArray[np.float32]] = {}
+
+    def label(
+        self, obs: NDArray[np.uint8], level_seeds: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Option distributions [N, K], zeros where the teacher abstained, and the codes [N] of the facts it read.
+
+        The level seeds [N] matter to a deliberately limited teacher only (`Task.teacher_view`).
+        """
+        obs = self.task.teacher_view(obs, level_seeds)
+        codes = self.task.fact_codes(obs)
+        distinct, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        new = [i for i, code in enumerate(distinct.tolist()) if code not in self._known]
+        if new:
+            labels = self.teacher.label(self.task.describe(obs[first[new]]))
+            for i, label in zip(new, labels, strict=True):
+                self._known[int(distinct[i])] = np.array(label.probs, np.float32)
+        rows = np.stack([self._known[code] for code in distinct.tolist()])
+        return np.take_along_axis(rows[inverse], self.task.teacher_to_true(level_seeds), axis=1), codes
+
+    @property
+    def stats(self) -> TeacherStats:
+        """What the labels have cost."""
+        return self.teacher.stats
+
+    def state_dict(self) -> dict[str, Any]:
+        """Labels known so far and the teacher's own state, for an exact resume."""
+        return {"known": self._known, "teacher": self.teacher.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self._known = state["known"]
+        self.teacher.load_state_dict(state["teacher"])
+
+
+class ControllerLabels:
+    """A finished controller in the teacher's place: its distribution is the label, and no teacher is asked."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        paid = controller.facts.get("teacher", {})
+        self.stats = TeacherStats(queries=paid.get("queries", 0), calls=paid.get("calls", 0))
+
+    def label(
+        self, obs: NDArray[np.uint8], level_seeds: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Option distributions [N, K] and fact codes [N]."""
+        task = self.controller.task
+        return self.controller.probs(obs, legal=task.legal(obs)), task.fact_codes(obs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing changes."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+Labeller = Annotator | ControllerLabels
+
+
+def annotate(store: TrajectoryStore, start: int, labeller: Labeller) -> None:
+    """Fill the label columns of everything stored from vector step `start` on."""
+    obs = store.column("obs", start)
+    steps, worlds = obs.shape[:2]
+    level_seeds = store.column("level_seed", start).reshape(-1)
+    probs, codes = labeller.label(obs.reshape(steps * worlds, *obs.shape[2:]), level_seeds)
+    store.column("label_probs", start)[:] = probs.reshape(steps, worlds, -1)
+    store.column("query_id", start)[:] = codes.reshape(steps, worlds)
+    store.column("label_source", start)[:] = _TEACHER
+
+
+class TeacherHigh:
+    """Chooses options as the teacher says; where it abstains, any legal option."""
+
+    def __init__(self, labeller: Labeller) -> None:
+        self.labeller = labeller
+
+    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """The task's own done-condition [N], and the label of each scene [N, K]."""
+        probs, _ = self.labeller.label(percept.obs, percept.level_seeds)
+        silent = probs.sum(1) == 0
+        if silent.any():
+            legal = percept.legal[silent]
+            probs[silent] = legal / legal.sum(1, keepdims=True)
+        return percept.task.option_done(percept.obs, running), probs
+
+
+class SkillLow:
+    """Acts with the scripted executors."""
+
+    def probs(self, percept: Percept, option: NDArray[np.int64]) -> NDArray[np.float32]:
+        """One-hot distribution over actions [N, A]."""
+        return np.eye(percept.task.num_actions, dtype=np.float32)[percept.task.skill(percept.obs, option)]
+
+
+class SingleOption:
+    """The high level of a flat policy: one option, over at every step."""
+
+    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Always over [N]; the one option with certainty [N, 1]."""
+        return np.ones(len(running), np.bool_), np.ones((len(running), 1), np.float32)
+
+
+class TeacherActions:
+    """A flat teacher: the labels' distribution over options, carried by the skills to primitive actions.
+
+    p(a | s) = sum_o label(o | s) 1[a = skill(s, o)], IHAC's soft planner (shared/reference/ihac.md, section 1.1).
+    """
+
+    def __init__(self, labeller: Labeller) -> None:
+        self._high = TeacherHigh(labeller)
+
+    def probs(self, percept: Percept, option: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Distribution over actions [N, A]."""
+        _, labels = self._high.consider(percept, option)
+        return action_distribution(labels, skill_actions(percept.task, percept.obs), percept.task.num_actions)
+
+
+def skill_actions(task: Task, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """What the scripted executor of every option would do, [N, K]."""
+    worlds, options = len(obs), len(task.options)
+    repeated = np.repeat(obs, options, axis=0)
+    return task.skill(repeated, np.tile(np.arange(options), worlds)).reshape(worlds, options)
+
+
+def action_distribution(
+    labels: NDArray[np.float32], skills: NDArray[np.int64], num_actions: int
+) -> NDArray[np.float32]:
+    """Distribution over actions [N, A] of option distributions [N, K] carried out by skills [N, K]."""
+    return np.einsum("nk,nka->na", labels, np.eye(num_actions, dtype=np.float32)[skills])

@@ -1,0 +1,148 @@
+"""A tree of tensors and plain values on the disk, without pickle, and back to the bit.
+
+A *tree* nests dicts, lists and tuples; its leaves are torch tensors, NumPy arrays and scalars, ints of any size,
+floats, bools, strings and None. That covers optimizer states with integer keys, NumPy bit generators and torch
+generators. Tensors go to `state.safetensors`, everything else to `state.json`, which also holds the former's digest.
+"""
+
+import hashlib
+import json
+import math
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from controller.atomic import CheckpointError, publish_folder, read_json, standing, truncated
+
+SCHEMA = 1
+KIND = "preceptor-state"
+TENSORS, STRUCTURE = "state.safetensors", "state.json"
+
+
+def save_tree(folder: Path, tree: Any, meta: dict[str, Any]) -> None:
+    """Write a tree and a JSON dict of facts about it to `folder` in one step; a kill at any moment loses nothing.
+
+    Raises:
+        UserError: The disk is full or the place is not writable; what `folder` held before is still there.
+        TypeError: A leaf is of a kind that a tree cannot hold.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    structure = _encode(tree, "", _collector(tensors))
+    with publish_folder(folder) as draft:
+        try:
+            save_file(tensors, draft / TENSORS)
+        except SafetensorError as error:
+            raise _as_os_error(error) from error
+        facts = {"format": KIND, "schema": SCHEMA, "digest": _digest(draft / TENSORS)}
+        (draft / STRUCTURE).write_text(json.dumps({**facts, "meta": meta, "tree": structure}))
+
+
+def load_tree(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Read `(tree, meta)` as `save_tree` wrote them; tensors are on the CPU.
+
+    Raises:
+        CheckpointError: Missing, truncated, foreign, or written by a newer version.
+    """
+    folder = standing(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no checkpoint at {folder}.", f"ls {folder.parent}")
+    saved = read_json(folder / STRUCTURE, kind=KIND, schema=SCHEMA)
+    path = folder / TENSORS
+    try:
+        if _digest(path) != saved["digest"]:
+            raise truncated(path)
+        return _decode(saved["tree"], load_file(path)), saved["meta"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise truncated(path) from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _as_os_error(error: SafetensorError) -> OSError:
+    """The system's own error behind safetensors' text, so that a full disk is reported as one."""
+    code = str(error).rpartition("os error ")[2].split(")")[0]
+    return OSError(int(code), os.strerror(int(code))) if code.isdigit() else OSError(str(error))
+
+
+def _collector(tensors: dict[str, torch.Tensor]) -> Callable[[str, torch.Tensor], str]:
+    """A function that files a tensor under a free name and returns the name. Storage is never shared (tied weights)."""
+    seen: set[int] = set()
+
+    def add(path: str, tensor: torch.Tensor) -> str:
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        if storage in seen:
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        name = path or "root"
+        while name in tensors or name == "__metadata__":
+            name += "'"
+        tensors[name] = tensor
+        return name
+
+    return add
+
+
+def _encode(node: Any, path: str, add: Callable[[str, torch.Tensor], str]) -> Any:
+    """JSON for a node: lists and plain scalars are themselves, all else is an object with one tag as its key."""
+    if isinstance(node, torch.Tensor):
+        return {"tensor": add(path, node)}
+    if isinstance(node, np.ndarray | np.generic):
+        tag = "array" if isinstance(node, np.ndarray) else "scalar"
+        try:
+            return {tag: add(path, torch.from_numpy(np.array(node, order="C")))}
+        except TypeError as error:
+            raise TypeError(f"cannot save {path or 'root'}: an array of dtype {node.dtype}") from error
+    if isinstance(node, dict):
+        return {
+            "dict": [
+                [_encode_key(k, path), _encode(v, f"{path}/{k}" if path else str(k), add)] for k, v in node.items()
+            ]
+        }
+    if type(node) in (list, tuple):
+        items = [_encode(item, f"{path}/{i}" if path else str(i), add) for i, item in enumerate(node)]
+        return items if type(node) is list else {"tuple": items}
+    if type(node) is float and not math.isfinite(node):
+        return {"float": struct.pack(">d", node).hex()}
+    if node is None or type(node) in (bool, int, float, str):
+        return node
+    raise TypeError(f"cannot save {path or 'root'}: a {type(node).__name__}")
+
+
+def _encode_key(key: Any, path: str) -> Any:
+    if key is None or type(key) in (bool, int, str):
+        return key
+    raise TypeError(f"cannot save {path or 'root'}: a key of type {type(key).__name__}")
+
+
+def _decode(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(node, list):
+        return [_decode(item, tensors) for item in node]
+    if not isinstance(node, dict):
+        return node
+    ((tag, value),) = node.items()
+    match tag:
+        case "tensor":
+            return tensors[value]
+        case "array":
+            return tensors[value].numpy()
+        case "scalar":
+            return tensors[value].numpy()[()]
+        case "dict":
+            return {key: _decode(item, tensors) for key, item in value}
+        case "tuple":
+            return tuple(_decode(item, tensors) for item in value)
+        case "float":
+            return struct.unpack(">d", bytes.fromhex(value))[0]
+        case _:
+            raise ValueError(f"unknown tag {tag!r}")

@@ -1,0 +1,199 @@
+"""One call writes a run's numbers to TensorBoard, to `metrics.jsonl` and to the terminal; x is environment steps.
+
+Losing metrics must not kill a run, so a full disk costs one warning here (checkpoints, which must not be lost, raise).
+A number that is not finite does stop the run: nothing that is learnt after it is worth the electricity.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams as hparams_summaries
+
+from controller.atomic import write_file
+from envs.errors import UserError
+
+FILE = "metrics.jsonl"
+PREFIXES = ("rollout/", "eval/", "teacher/", "controller/", "high/", "low/", "time/")
+ON_SCREEN = (
+    *("rollout/success", "rollout/return", "rollout/guided_success", "teacher/queries", "controller/agreement"),
+    "time/fps",
+)
+SECONDS_BETWEEN_LINES = 2.0
+
+
+class Metrics:
+    """The writer of one run.
+
+    Args:
+        folder: The run directory; `metrics.jsonl` is appended to, TensorBoard gets a new event file.
+        total_steps: Environment steps that the run is to take, for the progress display; 0 if unknown.
+        quiet: Nothing on the terminal, warnings excepted.
+        resumed_at: Step of the checkpoint that the run continues from; TensorBoard hides what came after it.
+    """
+
+    def __init__(
+        self, folder: Path, *, total_steps: int = 0, quiet: bool = False, resumed_at: int | None = None
+    ) -> None:
+        self._file = (folder / FILE).open("ab", buffering=0)
+        purge = None if resumed_at is None else resumed_at + 1
+        self._tensorboard: SummaryWriter | None = SummaryWriter(str(folder), purge_step=purge)
+        self._screen = _Screen(total_steps, quiet)
+        self.incomplete = False
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Record numbers at an environment step. Tags start with one of `PREFIXES`; keep them stable.
+
+        Raises:
+            UserError: A number is NaN or infinite; none of `values` is recorded.
+        """
+        numbers = {tag: float(value) for tag, value in values.items()}
+        for tag, number in numbers.items():
+            if not tag.startswith(PREFIXES):
+                raise ValueError(f"tag {tag!r} starts with none of {PREFIXES}")
+            if not math.isfinite(number):
+                raise UserError(
+                    f"Stopped: `{tag}` became {number} at step {step:,}.",
+                    "repeat with --resume from the last checkpoint, or with another --seed or --preset",
+                )
+        self._append(json.dumps({"step": step, **numbers}) + "\n")
+        if self._tensorboard is not None:
+            try:
+                for tag, number in numbers.items():
+                    self._tensorboard.add_scalar(tag, number, step)
+                self._tensorboard.flush()
+            except OSError as error:
+                self._lost(error)
+        self._screen.show(step, numbers)
+
+    def hparams(self, config: Mapping[str, Any], results: Mapping[str, float]) -> None:
+        """Record what a run was made of beside what came out, for TensorBoard's HPARAMS table."""
+        if self._tensorboard is None:
+            return
+        plain = {k: v if isinstance(v, bool | int | float | str) else json.dumps(v) for k, v in config.items()}
+        try:
+            writer = self._tensorboard.file_writer
+            assert writer is not None  # its constructor sets it; only close() unsets it
+            for summary in hparams_summaries(plain, dict(results)):
+                writer.add_summary(summary)
+            self._tensorboard.flush()
+        except OSError as error:
+            self._lost(error)
+
+    def say(self, text: str) -> None:
+        """A line for the person who watches: a phase that begins, a teacher that is switched off."""
+        self._screen.say(text)
+
+    def close(self) -> None:
+        """Finish the files and the progress display. May be called twice."""
+        self._screen.close()
+        self._file.close()
+        if self._tensorboard is not None:
+            try:
+                self._tensorboard.close()
+            except OSError as error:
+                self._lost(error)
+            self._tensorboard = None
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _append(self, line: str) -> None:
+        """Write a whole line or none, so that a disk that fills up leaves a file that still parses."""
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            data = line.encode()
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), size)
+            self._lost(error)
+
+    def _lost(self, error: OSError) -> None:
+        """Warn once; TensorBoard's writer does not survive a failed write, so it is dropped."""
+        self._tensorboard = None
+        if not self.incomplete:
+            self._screen.warn(f"metrics are incomplete from here on: {error.strerror or error} ({self._file.name})")
+        self.incomplete = True
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a `metrics.jsonl`; a last line that was cut off by a kill is left out."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def cut_after(path: Path, step: int) -> None:
+    """Drop the lines that came after `step`, so that a resumed run writes what an uninterrupted one would have."""
+    if path.exists():
+        kept = [row for row in read_metrics(path) if row["step"] <= step]
+        write_file(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+
+class _Screen:
+    """The terminal's view, on stderr: a progress bar where one can be drawn, plain lines elsewhere."""
+
+    def __init__(self, total_steps: int, quiet: bool) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._total, self._quiet, self._last = total_steps, quiet, -math.inf
+        self._shown: dict[str, float] = {}
+        self._progress: Progress | None = None
+        if total_steps and not quiet and sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
+                BarColumn(20),
+                TimeRemainingColumn(),
+            )
+            self._progress = Progress(
+                *columns, TextColumn("{task.fields[text]}"), console=self._console, auto_refresh=False
+            )
+            self._task = self._progress.add_task("", total=total_steps, text="")
+            self._progress.start()
+
+    def show(self, step: int, numbers: Mapping[str, float]) -> None:
+        shown = {tag: number for tag, number in numbers.items() if tag in ON_SCREEN or tag.startswith("eval/")}
+        self._shown |= shown
+        if self._progress is not None:
+            text = _one_line({tag: self._shown[tag] for tag in self._shown if not tag.startswith("time/")})
+            self._progress.update(self._task, completed=step, text=text, refresh=True)
+            return
+        due = time.monotonic() - self._last > SECONDS_BETWEEN_LINES or any(tag.startswith("eval/") for tag in shown)
+        if not self._quiet and shown and due:
+            of_total = f"/{self._total:,}" if self._total else ""
+            self._console.print(f"step {step:,}{of_total}  {_one_line(shown)}")
+            self._last = time.monotonic()
+
+    def say(self, text: str) -> None:
+        if not self._quiet:
+            self._console.print(text)
+
+    def warn(self, text: str) -> None:
+        self._console.print(f"warning: {text}", style="yellow")
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def _one_line(numbers: Mapping[str, float]) -> str:
+    return "  ".join(
+        f"{tag} {number:,.0f}" if abs(number) >= 100 else f"{tag} {number:.3g}" for tag, number in numbers.items()
+    )

@@ -1,0 +1,348 @@
+"""The directory of a run, `log/<method>/<task>/<name>/`: what it was told, what it ran on, what it saved.
+
+- `config.json` the settings, `manifest.json` the circumstances, `metrics.jsonl` and `events.*` the numbers;
+- `checkpoints/<step>/`, `last`; `controller/` the distilled controller; `labels.sqlite` every label that was paid for;
+- `result.json` and `episodes/` what training came to; `eval.json` and `videos/` what `eval` leaves.
+"""
+
+import contextlib
+import glob
+import importlib.metadata
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent.tracking.checkpoint import load_tree, save_tree
+from agent.tracking.metrics import FILE as METRICS
+from agent.tracking.metrics import Metrics, cut_after
+from controller.atomic import CheckpointError, DamagedError, read_json, write_file, write_json
+from envs.errors import UserError, unknown_name
+
+SCHEMA = 1
+KEPT_CHECKPOINTS = 2
+# What may change on resuming, since it does not change what is learnt (`steps` may grow, and is checked by itself).
+FREE_SETTINGS = frozenset({"resume", "quiet", "json", "debug", "logdir", "savedir", "base_url", "max_llm_calls"})
+FREE_SETTINGS |= {"eval_episodes", "threads", "steps"}
+VERSIONED = ("torch", "numpy", "numba", "gymnasium", "minigrid", "transformers", "openai", "safetensors")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run on the disk.
+
+    Attributes:
+        path: The run directory.
+        config: The settings it was started with, as JSON gives them back.
+    """
+
+    path: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def create(
+        cls, logdir: str | Path, method: str, task: str, name: str, config: Mapping[str, Any], *, resume: bool
+    ) -> "Run":
+        """Start a run directory, or with `resume` continue the one that is there.
+
+        On resuming, the settings must be those of the run (`steps` may grow), and metrics that were written after the
+        last checkpoint are cut off, so that N + N steps leave what 2N steps leave.
+
+        Raises:
+            UserError: The directory is in use and `resume` is false, or its settings are others.
+        """
+        path = Path(logdir) / method / task / name
+        settings = json.loads(json.dumps(_without_passwords(dict(config))))
+        if _occupied(path):
+            if not resume:
+                raise UserError(
+                    f"{path} already holds a run.", "--resume to continue it, or another --savedir to start a new one"
+                )
+            run = cls.open(path)
+            run._check_settings(settings)
+            cut_after(path / METRICS, -1 if run.last_step is None else run.last_step)
+        run = cls(path, settings)
+        write_json(path / "config.json", {"format": "preceptor-config", "schema": SCHEMA, "config": settings})
+        run._note_circumstances()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """An existing run. Raises `CheckpointError` if the directory does not hold one."""
+        return cls(path, read_json(path / "config.json", kind="preceptor-config", schema=SCHEMA)["config"])
+
+    @classmethod
+    def find(cls, logdir: str | Path, method: str | None, task: str | None, name: str) -> "Run":
+        """The run of that name, or at that path; None searches every method or task, the newest first.
+
+        Raises:
+            UserError: There is none (the nearest name is suggested), or the name stands for several seeds.
+        """
+        runs = cls.find_all(logdir, method, task, name)
+        if len(runs) > 1:
+            seeds = ", ".join(run.path.name for run in runs)
+            raise UserError(f"{name!r} holds several seeds: {seeds}.", f"name one of them: {name}/{runs[0].path.name}")
+        return runs[0]
+
+    @classmethod
+    def find_all(cls, logdir: str | Path, method: str | None, task: str | None, name: str) -> "list[Run]":
+        """Like `find`, with all seeds of a run that was started with `--seeds`, in their order."""
+        root = Path(logdir)
+        places = [Path(name), *sorted(root.glob(f"{method or '*'}/{task or '*'}/{glob.escape(name)}"), key=_age)]
+        for place in places:
+            if (place / "config.json").exists():
+                return [cls.open(place)]
+            seeds = sorted(place.glob("seed-*/config.json"), key=lambda path: int(path.parent.name[5:]))
+            if seeds:
+                return [cls.open(path.parent) for path in seeds]
+        known = {_name_of(path, root) for path in _all_runs(root, method, task)}
+        start = f"python main.py train{f' --method {method}' if method else ''} --task {task or 'TASK'} --savedir NAME"
+        if not known:
+            raise UserError(f"There is no run {name!r}, nor any other of {task or 'any task'}, under {root}.", start)
+        kind = " ".join(filter(None, (method, task, "run")))
+        raise unknown_name(kind, name, known, f"ls {root}, or {start}")
+
+    @classmethod
+    def all(cls, logdir: str | Path, method: str | None = None, task: str | None = None) -> "list[Run]":
+        """Every run under `logdir`, seeds one by one, in the order of their paths; one may be damaged, and says so."""
+        runs = []
+        for path in sorted(_all_runs(Path(logdir), method, task)):
+            try:
+                runs.append(cls.open(path))
+            except CheckpointError:
+                of_method, of_task, *_ = path.relative_to(logdir).parts
+                runs.append(cls(path, {"method": of_method, "task": of_task, "teacher": "(settings damaged)"}))
+        return runs
+
+    @classmethod
+    def newest(cls, logdir: str | Path, method: str | None, task: str) -> "Run | None":
+        """The run of a task that saved last, or None."""
+        saved = [path for path in _all_runs(Path(logdir), method, task) if (path / "last").exists()]
+        return cls.open(min(saved, key=lambda path: _age(path / "last"))) if saved else None
+
+    @property
+    def name(self) -> str:
+        """The name within its task, `NAME` or `NAME/seed-0`."""
+        return f"{self.group.name}/{self.path.name}" if self.group != self.path else self.path.name
+
+    @property
+    def group(self) -> Path:
+        """The directory that the seeds of this run share; the run's own if it has one seed."""
+        seeded = self.path.name.startswith("seed-") and not (self.path.parent / "config.json").exists()
+        return self.path.parent if seeded else self.path
+
+    @property
+    def controller(self) -> Path:
+        """Folder of the distilled controller, by itself, for whoever wants no more than that."""
+        return self.path / "controller"
+
+    @property
+    def labels(self) -> Path:
+        """Where the label store of this run lies."""
+        return self.path / "labels.sqlite"
+
+    @property
+    def videos(self) -> Path:
+        """Where videos go; created by whoever writes the first."""
+        return self.path / "videos"
+
+    @property
+    def evaluation(self) -> Path:
+        """Where `eval` leaves its result line."""
+        return self.path / "eval.json"
+
+    @contextlib.contextmanager
+    def beginning(self) -> Iterator[None]:
+        """While teacher and student are set up: where that fails, a new run gives its name back."""
+        try:
+            yield
+        except UserError:
+            if len(self.manifest()["starts"]) == 1 and self.last_step is None:
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
+    def conclude(self, result: Mapping[str, Any]) -> None:
+        """Leave the result line of training in `result.json`, where `report` finds it."""
+        write_json(self.path / "result.json", dict(result))
+
+    def results(self) -> dict[str, Any]:
+        """The result lines of training and of `eval`, the latter's where both have a say; empty before either."""
+        found: dict[str, Any] = {}
+        for path in (self.path / "result.json", self.evaluation):
+            if path.exists():
+                found |= json.loads(path.read_text())
+        return found
+
+    @property
+    def last_step(self) -> int | None:
+        """Step of the checkpoint that `load` would read; None before the first one."""
+        steps = self.saved_steps()
+        try:
+            pointed = int((self.path / "last").read_text().removeprefix("checkpoints/"))
+        except (OSError, ValueError):
+            pointed = None
+        return pointed if pointed in steps else max(steps, default=None)
+
+    def saved_steps(self) -> list[int]:
+        """Steps of the checkpoints on the disk, ascending."""
+        return sorted(int(path.name) for path in self.path.glob("checkpoints/*") if path.name.isdigit())
+
+    def checkpoint(self, step: int) -> Path:
+        """Folder of one checkpoint."""
+        return self.path / "checkpoints" / str(step)
+
+    def save(self, step: int, tree: Any, meta: Mapping[str, Any] | None = None) -> Path:
+        """Save a tree (see `checkpoint.py`) as the state after `step` environment steps; the last two are kept.
+
+        Raises:
+            UserError: The disk is full or read-only; earlier checkpoints are untouched.
+        """
+        folder = self.checkpoint(step)
+        save_tree(folder, tree, {"step": step, **(meta or {})})
+        write_file(self.path / "last", f"checkpoints/{step}\n".encode())
+        kept = [step, *[other for other in reversed(self.saved_steps()) if other != step]][:KEPT_CHECKPOINTS]
+        for other in self.saved_steps():
+            if other not in kept:
+                shutil.rmtree(self.checkpoint(other), ignore_errors=True)
+        return folder
+
+    def load(self) -> tuple[int, Any]:
+        """The last checkpoint as `(step, tree)`.
+
+        Raises:
+            CheckpointError: There is none, or it is damaged; the message names the one before it, if any.
+        """
+        step = self.last_step
+        if step is None:
+            raise CheckpointError(
+                f"{self.path} holds no checkpoint yet.", "repeat the command of its training with --resume"
+            )
+        try:
+            return step, load_tree(self.checkpoint(step))[0]
+        except DamagedError as error:
+            older = [other for other in self.saved_steps() if other < step]
+            if not older:
+                raise
+            folder = self.checkpoint(step)
+            back = f"mv {folder} {folder}.damaged  # then --resume continues from step {older[-1]:,}"
+            raise DamagedError(error.what, back) from error
+
+    def restore(self, accept: Callable[[Any], object]) -> int:
+        """Hand the last checkpoint's tree to whoever takes it up; returns its step.
+
+        Raises:
+            CheckpointError: As `load`; or the tree does not fit, since the code or its presets have changed since.
+        """
+        step, tree = self.load()
+        try:
+            accept(tree)
+        except (RuntimeError, KeyError, IndexError, TypeError, ValueError) as error:
+            commit = self.manifest().get("commit") or "unknown"
+            raise CheckpointError(
+                f"{self.checkpoint(step)} does not fit this version of the program; it was saved by commit {commit}.",
+                f"git checkout {commit.removesuffix('+changes')}, or train again under another --savedir",
+            ) from error
+        return step
+
+    def metrics(self, *, total_steps: int = 0, quiet: bool = False) -> Metrics:
+        """The writer of this run's numbers."""
+        again = len(self.manifest()["starts"]) > 1
+        resumed_at = (self.last_step or 0) if again else None
+        return Metrics(self.path, total_steps=total_steps, quiet=quiet, resumed_at=resumed_at)
+
+    def manifest(self) -> dict[str, Any]:
+        """Versions, commit, platform, and one entry per start of the run."""
+        return read_json(self.path / "manifest.json", kind="preceptor-manifest", schema=SCHEMA)
+
+    def annotate(self, **facts: Any) -> None:
+        """Add facts to the manifest, such as what the teacher turned out to be capable of. Never a secret."""
+        write_json(self.path / "manifest.json", {**self.manifest(), **_without_passwords(facts)})
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        other = [
+            f"{key} was {self.config[key]!r}, now {settings[key]!r}"
+            for key in sorted((self.config.keys() & settings.keys()) - FREE_SETTINGS)
+            if self.config[key] != settings[key]
+        ]
+        before, now = self.config.get("steps"), settings.get("steps")
+        if isinstance(before, int) and isinstance(now, int) and now < before:
+            other.append(f"steps was {before}, and may grow but not shrink to {now}")
+        if other:
+            raise UserError(
+                f"{self.path} was started with other settings: {'; '.join(other)}.",
+                "repeat its own settings, or start a new run under another --savedir",
+            )
+
+    def _note_circumstances(self) -> None:
+        path = self.path / "manifest.json"
+        earlier = self.manifest() if path.exists() else {}
+        start = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "from_step": self.last_step or 0}
+        start["argv"] = _without_passwords(sys.argv)
+        facts = {
+            "format": "preceptor-manifest",
+            "schema": SCHEMA,
+            "commit": _commit(),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "versions": {name: _version(name) for name in VERSIONED},
+            "seed": self.config.get("seed"),
+            "starts": [*earlier.get("starts", []), start],
+        }
+        write_json(path, {**earlier, **facts})
+
+
+def _occupied(path: Path) -> bool:
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file, and a run needs a directory there.", "another --savedir")
+    return path.is_dir() and any(not inside.name.startswith(".") for inside in path.iterdir())
+
+
+def _all_runs(root: Path, method: str | None, task: str | None) -> Iterator[Path]:
+    for pattern in ("*", "*/seed-*"):
+        yield from (path.parent for path in root.glob(f"{method or '*'}/{task or '*'}/{pattern}/config.json"))
+
+
+def _name_of(path: Path, root: Path) -> str:
+    return "/".join(path.relative_to(root).parts[2:3])
+
+
+def _age(path: Path) -> float:
+    return -path.stat().st_mtime
+
+
+def _without_passwords(value: Any) -> Any:
+    """The value with `user:password@` blanked out in every URL."""
+    if isinstance(value, str):
+        return re.sub(r"://[^/@\s]+@", "://***@", value)
+    if isinstance(value, dict):
+        return {key: _without_passwords(item) for key, item in value.items()}
+    return [_without_passwords(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _commit() -> str | None:
+    """The commit of the code, with `+changes` if the working tree differs; None outside a repository."""
+    where = Path(__file__).parents[2]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

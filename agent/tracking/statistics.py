@@ -1,0 +1,82 @@
+"""Intervals for success rates, for paired comparisons on the same levels, and for means over training seeds."""
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RESAMPLES = 10_000
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of a success rate (Wilson, 1927); right at 0 of n and n of n, where the normal one is not.
+
+    Returns `(0.0, 1.0)` if `n` is 0. Raises `ValueError` unless `0 <= successes <= n`.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n}")
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    rate, z2 = successes / n, z * z
+    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = z / (1 + z2 / n) * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    return low, 1.0 if successes == n else min(1.0, centre + half)
+
+
+def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
+    """Exact two-sided p-value that two players succeed equally often on the same levels (McNemar, 1947).
+
+    Args:
+        first: Success of one player on each level, [N].
+        second: Success of the other on the same levels, [N].
+    """
+    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
+    discordant = only_first + only_second
+    tail = sum(math.comb(discordant, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**discordant)
+
+
+def paired_difference(
+    first: ArrayLike, second: ArrayLike, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of `first - second` over the same levels, [N] each, with a bootstrap interval: `(mean, low, high)`."""
+    difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    return bootstrap([difference], _mean_of_all, confidence, seed)
+
+
+def bootstrap(
+    strata: Sequence[ArrayLike],
+    statistic: Callable[[Sequence[NDArray[np.float64]]], NDArray[np.float64]],
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """A statistic with its stratified percentile interval, `(value, low, high)`; each stratum is resampled by itself.
+
+    Args:
+        strata: One sample per stratum (a task, say), [N_i] each.
+        statistic: From strata of shape [R, N_i] to [R] values.
+        confidence: Of the interval.
+        seed: Of the resampling, so that a table prints the same twice.
+    """
+    samples = [np.asarray(stratum, dtype=float) for stratum in strata]
+    if not samples or any(sample.size == 0 for sample in samples):
+        raise ValueError("a stratum is empty")
+    rng = np.random.default_rng(seed)
+    resampled = [sample[rng.integers(sample.size, size=(RESAMPLES, sample.size))] for sample in samples]
+    edge = (1 - confidence) / 2
+    low, high = np.quantile(statistic(resampled), [edge, 1 - edge])
+    return float(statistic([sample[None] for sample in samples])[0]), float(low), float(high)
+
+
+def mean_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
+    """Mean over training seeds with its bootstrap interval, `(mean, low, high)`."""
+    return bootstrap([values], _mean_of_all, confidence, seed)
+
+
+def _mean_of_all(strata: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate(strata, axis=1).mean(axis=1)

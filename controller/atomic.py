@@ -1,0 +1,148 @@
+"""Files and folders that are either wholly there or not there, whatever kills the process that writes them.
+
+A folder is written into a hidden sibling, flushed to the disk, and renamed into place; the folder that it replaces
+stays until then. Whoever reads asks `standing` for the folder, which knows of the one moment in which a replaced
+folder lies under its hidden name. One process writes a given folder at a time.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from envs.errors import UserError
+
+
+class CheckpointError(UserError):
+    """Saved state that cannot be used: missing, truncated, foreign, or written by a newer version."""
+
+
+class DamagedError(CheckpointError):
+    """Saved state that was cut short or overwritten; what was saved before it may still be good."""
+
+
+@contextlib.contextmanager
+def publish_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; when the block ends, it becomes `folder` in one step.
+
+    If the block raises, or the process dies at any moment, `standing(folder)` is what it was before. What a killed
+    process left behind is removed by the next call.
+
+    Raises:
+        UserError: The disk is full, the place is not writable, or the file system refuses otherwise.
+    """
+    draft, replaced = _draft(folder), _replaced(folder)
+    with _explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _finish_interrupted(folder)
+        draft.mkdir()
+        try:
+            yield draft
+            for path in sorted(draft.rglob("*")):
+                _flush(path)
+            _flush(draft)
+            if folder.exists():
+                folder.rename(replaced)
+            draft.rename(folder)
+            _flush(folder.parent)
+        finally:
+            _finish_interrupted(folder)
+
+
+def standing(folder: Path) -> Path:
+    """The complete folder that stands for `folder` now, which need not exist if nothing was ever published."""
+    replaced = _replaced(folder)
+    return replaced if replaced.is_dir() and not folder.exists() else folder
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace or create a file in one step, flushed to the disk. Raises `UserError` as `publish_folder` does."""
+    draft = _draft(path)
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.write_bytes(data)
+            _flush(draft)
+            draft.replace(path)
+            _flush(path.parent)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace or create a JSON file in one step. Raises `UserError` as `publish_folder` does."""
+    write_file(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(path: Path, *, kind: str, schema: int) -> dict[str, Any]:
+    """Read a JSON object that says `"format": kind` and `"schema": <number>` of itself.
+
+    Raises:
+        CheckpointError: Missing, truncated, of another format, or with a schema number above `schema`.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist.", f"ls {path.parent}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.", f"ls -l {path.parent}") from error
+    except ValueError as error:
+        raise truncated(path) from error
+    if not isinstance(value, dict) or value.get("format") != kind:
+        raise CheckpointError(f"{path} is not a {kind} file of this project.", f"ls {path.parent.parent}")
+    found = value.get("schema")
+    if not isinstance(found, int) or found > schema:
+        raise CheckpointError(
+            f"{path} has schema {found}; this version reads up to {schema}.", "git pull && make test  # a newer version"
+        )
+    return value
+
+
+def truncated(path: Path) -> DamagedError:
+    """The error for a file that is damaged or cut short."""
+    older = "name an older checkpoint beside it, or train again"
+    return DamagedError(f"{path} is truncated or damaged.", f"ls {path.parent.parent}  # {older}")
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.draft")
+
+
+def _replaced(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+def _finish_interrupted(folder: Path) -> None:
+    """Remove drafts and replaced folders; a replaced folder goes back if nothing took its place."""
+    current = standing(folder)
+    if current != folder:
+        current.rename(folder)
+    for leftover in (_draft(folder), _replaced(folder)):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the system's refusals into `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        what = f"Could not save {path}: {error.strerror or error}. What was saved before is untouched."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            next_step = f"df -h {path.parent}  # make room, then repeat the command with --resume"
+        else:
+            next_step = f"ls -ld {path.parent}  # make it writable, or choose another --logdir"
+        raise UserError(what, next_step) from error

@@ -1,0 +1,71 @@
+"""A controller on disk: `controller.safetensors` and `controller.json`, checked against the task that loads it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from controller.atomic import CheckpointError, publish_folder, read_json, standing, truncated
+from controller.encoders import GridEncoder
+from controller.network import ControllerNetwork, TrunkConfig
+from controller.roles import Controller
+from envs.task import Task
+
+SCHEMA = 1
+KIND = "preceptor-controller"
+WEIGHTS, DESCRIPTION = "controller.safetensors", "controller.json"
+
+
+class ControllerMismatch(CheckpointError):
+    """The controller was trained for another task, option list or observation encoding."""
+
+
+def save_controller(folder: Path, controller: Controller) -> None:
+    """Write a controller to `folder` in one step. Raises `UserError` if the disk refuses; nothing old is lost."""
+    description = {"format": KIND, "schema": SCHEMA, **_identity(controller.task)}
+    description |= {"network": asdict(controller.network.config), "temperature": controller.temperature}
+    with publish_folder(folder) as draft:
+        (draft / WEIGHTS).write_bytes(save(controller.network.state_dict()))
+        (draft / DESCRIPTION).write_text(json.dumps(description | {"training": controller.facts}, indent=1))
+
+
+def load_controller(folder: Path, task: Task) -> Controller:
+    """Read a controller and bind it to `task`.
+
+    Raises:
+        CheckpointError: Missing, truncated, foreign, or of a newer schema.
+        ControllerMismatch: Made for another task, option list, goal space or encoder.
+    """
+    folder = standing(folder)
+    if not folder.is_dir():
+        again = f"python main.py train --method dagger --task {task.name} --savedir {folder.name}"
+        raise CheckpointError(f"There is no controller at {folder}.", again)
+    description = read_json(folder / DESCRIPTION, kind=KIND, schema=SCHEMA)
+    for name, here in _identity(task).items():
+        if description.get(name) != here:
+            again = f"python main.py train --method dagger --task {task.name} --savedir controller"
+            raise ControllerMismatch(
+                f"The controller at {folder} has {name} {description.get(name)!r}, but {task.name} needs {here!r}.",
+                again,
+            )
+    try:
+        config = TrunkConfig(**description["network"])
+        network = ControllerNetwork(GridEncoder(task.observation_shape).num_cells, len(task.options), config)
+        network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
+        return Controller(task, network, float(description["temperature"]), description["training"])
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise truncated(folder / WEIGHTS) from error
+
+
+def _identity(task: Task) -> dict[str, Any]:
+    """What a checkpoint and a task must agree on."""
+    return {
+        "task": task.name,
+        "options": list(task.options.ids),
+        "options_digest": task.options.digest,
+        "goal_space": {"names": list(task.goal_space.names), "scale": list(task.goal_space.scale)},
+        "encoder": {"kind": GridEncoder.kind, "observation_shape": list(task.observation_shape)},
+    }

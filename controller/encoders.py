@@ -1,0 +1,151 @@
+"""Observation -> network input. A map becomes tokens in the agent's own frame, so that one lesson serves all poses.
+
+The grid encoder turns a fog-of-war map into an *egocentric, foveated* token grid: the agent stands in the centre and
+faces up; cells near either axis keep their exact offset, far cells share bins. Turning or shifting the world therefore
+leaves the input unchanged, which is worth a factor of four in labels and costs no network at all. Raw integers are
+never fed as floats: one-hot or embedded input moved a distilled student from 0.48 to 1.00 (shared/reference/ihac.md).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+UNSEEN, EMPTY, WALL, LAVA, GOAL = 0, 1, 2, 3, 4
+_FIRST_DOOR, _FIRST_KEY, _FIRST_BALL, _FIRST_BOX = 5, 23, 29, 35
+NUM_TOKENS = 41
+# Width of each bin of an offset along one axis, from the centre outwards: exact up to 3, then two coarse bins or more.
+_BIN_EDGES = np.array([0, 1, 2, 3, 4, 6, 10, 15, 1_000_000])
+_TURN_LEFT, _TURN_RIGHT = 0, 1
+
+
+@njit(cache=True, inline="always")
+def _token(kind: int, colour: int, state: int) -> int:
+    if kind == 4:
+        return _FIRST_DOOR + 3 * colour + state
+    if kind == 5:
+        return _FIRST_KEY + colour
+    if kind == 6:
+        return _FIRST_BALL + colour
+    if kind == 7:
+        return _FIRST_BOX + colour
+    if kind == 8:
+        return GOAL
+    if kind == 9:
+        return LAVA
+    return WALL if kind == 2 else min(kind, EMPTY)
+
+
+@njit(cache=True, inline="always")
+def _salience(token: int) -> int:
+    # Which of several cells in one bin is shown: things first, then danger, then what is still to be explored. Among
+    # things the larger token, so that the choice does not depend on the direction in which the map is read.
+    if token >= GOAL:
+        return token
+    return (2, 1, 0, 3)[token]
+
+
+@njit(cache=True)
+def _encode(obs, bins, side, tokens, present):  # type: ignore[no-untyped-def]
+    worlds, width, height, _ = obs.shape
+    centre = side // 2
+    for n in range(worlds):
+        agent_x = agent_y = facing = 0
+        for x in range(width):
+            for y in range(height):
+                if obs[n, x, y, 3] != 4:
+                    agent_x, agent_y, facing = x, y, obs[n, x, y, 3]
+        dir_x = (1, 0, -1, 0)[facing]
+        dir_y = (0, 1, 0, -1)[facing]
+        tokens[n] = UNSEEN
+        present[n] = 0.0
+        shown = np.full(side * side, -1, np.int8)
+        for x in range(width):
+            for y in range(height):
+                token = _token(obs[n, x, y, 0], obs[n, x, y, 1], obs[n, x, y, 2])
+                present[n, token] = 1.0
+                ahead = (x - agent_x) * dir_x + (y - agent_y) * dir_y
+                right = (y - agent_y) * dir_x - (x - agent_x) * dir_y
+                row = centre + (bins[ahead] if ahead >= 0 else -bins[-ahead])
+                column = centre + (bins[right] if right >= 0 else -bins[-right])
+                cell = row * side + column
+                salience = _salience(token)
+                if salience > shown[cell]:
+                    shown[cell] = salience
+                    tokens[n, cell] = token
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch of network inputs.
+
+    Attributes:
+        tokens: uint8 [N, side * side], the egocentric token grid; the centre is the agent's cell, whose token is the
+            carried object.
+        present: float32 [N, NUM_TOKENS], which tokens occur anywhere on the map.
+    """
+
+    tokens: NDArray[np.uint8]
+    present: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> "Encoded":
+        return Encoded(self.tokens[rows], self.present[rows])
+
+
+class GridEncoder:
+    """Encodes fog-of-war maps uint8 [N, W, H, 4] (envs/gridworld) as egocentric tokens.
+
+    Args:
+        observation_shape: (W, H, 4).
+    """
+
+    kind = "egocentric-grid"
+
+    def __init__(self, observation_shape: tuple[int, ...]) -> None:
+        self.observation_shape = tuple(observation_shape)
+        reach = max(observation_shape[0], observation_shape[1]) - 1
+        self._bins = np.searchsorted(_BIN_EDGES, np.arange(reach + 1), side="right") - 1
+        self.side = 2 * int(self._bins[-1]) + 1
+        cells = np.arange(self.side * self.side).reshape(self.side, self.side)
+        self._mirrored = cells[:, ::-1].reshape(-1).copy()
+
+    @property
+    def num_cells(self) -> int:
+        """Number of token cells per observation."""
+        return self.side * self.side
+
+    def __call__(self, obs: NDArray[np.uint8]) -> Encoded:
+        """Encode observations [N, W, H, 4]."""
+        tokens = np.empty((len(obs), self.num_cells), np.uint8)
+        present = np.empty((len(obs), NUM_TOKENS), np.float32)
+        _encode(obs, self._bins, self.side, tokens, present)
+        return Encoded(tokens, present)
+
+    def mirror(self, encoded: Encoded) -> Encoded:
+        """The same scenes with left and right exchanged: the world's own symmetry, used to double the data."""
+        return Encoded(encoded.tokens[:, self._mirrored], encoded.present)
+
+    @staticmethod
+    def mirror_actions(actions: NDArray[np.integer]) -> NDArray[np.integer]:
+        """The primitive actions that match mirrored scenes: the two turns change places."""
+        return np.where(actions == _TURN_LEFT, _TURN_RIGHT, np.where(actions == _TURN_RIGHT, _TURN_LEFT, actions))
+
+
+def token_features() -> NDArray[np.float32]:
+    """What tokens have in common, [NUM_TOKENS, F]: kind, colour and door state as one-hot parts.
+
+    Embedding the parts instead of the tokens makes a red key and a blue key share what keys have in common.
+    """
+    parts = np.zeros((NUM_TOKENS, 9 + 6 + 3), np.float32)
+    for token in range(_FIRST_DOOR):
+        parts[token, token] = 1
+    for colour in range(6):
+        for state in range(3):
+            parts[_FIRST_DOOR + 3 * colour + state, [5, 9 + colour, 15 + state]] = 1
+        for kind, first in ((6, _FIRST_KEY), (7, _FIRST_BALL), (8, _FIRST_BOX)):
+            parts[first + colour, [kind, 9 + colour]] = 1
+    return parts

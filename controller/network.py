@@ -1,0 +1,98 @@
+"""The controller's network: tokens in, a distribution over options and a termination probability per option out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from controller.encoders import NUM_TOKENS, Encoded, token_features
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """Size of the token network, about 40,000 parameters by default; larger ones were no better (dev/LOG.md)."""
+
+    embedding: int = 4  # numbers per token
+    hidden: int = 64  # width of both hidden layers
+
+
+class TokenTrunk(nn.Module):
+    """Two hidden layers over embedded tokens, token presence and, optionally, a one-hot condition.
+
+    Args:
+        num_cells: Tokens per observation (controller/encoders.py).
+        condition: Number of extra inputs, zero for none.
+        config: Widths.
+    """
+
+    def __init__(self, num_cells: int, condition: int, config: TrunkConfig) -> None:
+        super().__init__()
+        parts = torch.from_numpy(token_features())
+        self.register_buffer("parts", parts, persistent=False)
+        self.embed = nn.Linear(parts.shape[1], config.embedding, bias=False)
+        # Two matrices instead of one over all inputs: putting the inputs side by side costs as much as the product.
+        self.cells = nn.Linear(num_cells * config.embedding, config.hidden, bias=False)
+        self.others = nn.Linear(NUM_TOKENS + condition, config.hidden)
+        self.hidden = nn.Linear(config.hidden, config.hidden)
+        both = torch.empty(config.hidden, self.cells.in_features + self.others.in_features)
+        for weight in (both, self.hidden.weight):
+            nn.init.orthogonal_(weight, 2**0.5)
+        with torch.no_grad():
+            for layer, part in zip(
+                (self.cells, self.others), both.tensor_split([self.cells.in_features], dim=1), strict=True
+            ):
+                layer.weight.copy_(part)
+        nn.init.zeros_(self.others.bias)
+        nn.init.zeros_(self.hidden.bias)
+
+    def forward(self, tokens: Tensor, present: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Features [N, hidden] of tokens int64 [N, cells] and presence [N, NUM_TOKENS]."""
+        # index_select, because the gradient of F.embedding takes five times as long on a CPU
+        table = self.embed(self.parts)
+        cells = table.index_select(0, tokens.flatten()).view(len(tokens), self.cells.in_features)
+        others = present if condition is None else torch.cat([present, condition], dim=1)
+        return torch.relu(self.hidden(torch.relu(self.cells(cells) + self.others(others))))
+
+
+class ControllerNetwork(nn.Module):
+    """pi(o | s, previous option) and beta(s, o): which option to start, and whether one that runs is over.
+
+    Args:
+        num_cells: Tokens per observation.
+        num_options: K.
+        config: Widths of the trunk.
+    """
+
+    def __init__(self, num_cells: int, num_options: int, config: TrunkConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or TrunkConfig()
+        self.num_options = num_options
+        self.trunk = TokenTrunk(num_cells, num_options + 1, self.config)
+        self.option_head = nn.Linear(self.config.hidden, num_options)
+        self.done_head = nn.Linear(self.config.hidden, num_options)
+        nn.init.orthogonal_(self.option_head.weight, 0.01)
+        nn.init.zeros_(self.option_head.bias)
+
+    def features(self, tokens: Tensor, present: Tensor, previous: Tensor) -> Tensor:
+        """Hidden features [N, hidden]; `previous` int64 [N] is -1 where no option has run yet."""
+        condition = nn.functional.one_hot(previous + 1, self.num_options + 1).to(present.dtype)
+        return self.trunk(tokens, present, condition)
+
+    def forward(self, tokens: Tensor, present: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """Option logits [N, K] and termination logits [N, K]."""
+        hidden = self.features(tokens, present, previous)
+        return self.option_head(hidden), self.done_head(hidden)
+
+
+def to_tensors(encoded: Encoded, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Encoded observations as (tokens int64 [N, cells], present float32 [N, NUM_TOKENS]) on a device."""
+    tokens = torch.from_numpy(encoded.tokens).to(device, torch.int64)
+    return tokens, torch.from_numpy(encoded.present).to(device)
+
+
+def mask_logits(logits: Tensor, legal: Tensor | None) -> Tensor:
+    """Logits [N, K] with illegal options so low that their probability is exactly zero; unchanged if `legal` is None.
+
+    Finite, because zero times minus infinity would poison entropies and divergences.
+    """
+    return logits if legal is None else logits.masked_fill(~legal, -1e9)

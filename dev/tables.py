@@ -1,0 +1,210 @@
+"""The tables of the README: trains what is not there yet, then prints them as Markdown.
+
+`python -m dev.tables PART [--shard 0/2]` with PART one of simple, tasks, limits, controls. A run that exists is not
+trained again, so that an interrupted call continues; two shards side by side fill two cores, and a last call without
+`--shard` prints. Runs land in log/ under the name `table` (and `table-...`), where `report` finds them too.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agent.config import TrainConfig
+from agent.players import play, random_player, summary, teacher_player
+from agent.tracking.statistics import paired_difference, wilson
+from agent.train import FIRST_EVAL_LEVEL, train
+from envs.catalog import TASKS, get_task
+from teacher.labels import LabelStore
+from teacher.make import make_teacher
+
+SEEDS = (0, 1, 2)
+LEVELS = 500
+BASE = TrainConfig(quiet=True, eval_episodes=LEVELS)
+CONTROL_TASKS = ("KeyInBox", "ColoredDoorKey", "RandomBoxKey")
+CONTROLS = ("local", "uniform-legal")
+CONTROL_STEPS = 60_000
+LIMITED = {"LavaDoorKey": "lava", "ColoredDoorKey": "colours"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a configuration over all training seeds."""
+
+    name: str
+    config: TrainConfig
+
+    def runs(self) -> list[TrainConfig]:
+        """One configuration per training seed."""
+        return [replace(self.config, seed=seed, savedir=f"{self.config.savedir}/seed-{seed}") for seed in SEEDS]
+
+
+def rows_of(part: str) -> list[Row]:
+    """The lines of a part's table."""
+    match part:
+        case "simple":
+            ihac = replace(BASE, task="SimpleDoorKey", savedir="table")
+            return [
+                Row("IHAC, hierarchical", ihac),
+                Row("IHAC, flat", replace(ihac, student="flat", savedir="table-flat")),
+                Row("PPO, no teacher, same steps", replace(ihac, method="ppo", steps=30_000)),
+                Row("PPO, no teacher, a million steps", replace(ihac, method="ppo", savedir="table-million")),
+            ]
+        case "tasks":
+            return [Row(task, replace(BASE, task=task, savedir="table")) for task in TASKS]
+        case "limits":
+            return [
+                Row(f"{task}, {limit}", replace(BASE, task=task, limit=limit, savedir=f"table-{limit}"))
+                for task, limit in LIMITED.items()
+            ]
+        case "controls":
+            return [
+                Row(
+                    f"{task} / {teacher}{'' if mask else ' / no mask'}",
+                    replace(
+                        BASE,
+                        task=task,
+                        teacher=teacher,
+                        mask=mask,
+                        steps=CONTROL_STEPS,
+                        savedir=f"table-control-{teacher}{'' if mask else '-no-mask'}",
+                    ),
+                )
+                for task in CONTROL_TASKS
+                for mask in (True, False)
+                for teacher in CONTROLS
+            ]
+    raise ValueError(part)
+
+
+def folder(config: TrainConfig) -> Path:
+    """Where a run lands."""
+    return Path(config.logdir) / config.method / config.task / config.savedir
+
+
+def train_missing(rows: Sequence[Row], shard: int, shards: int) -> None:
+    """Train the runs of one shard that are not there yet."""
+    runs = [run for row in rows for run in row.runs()]
+    for run in runs[shard::shards]:
+        if not (folder(run) / "result.json").exists():
+            print(f"training {folder(run)}", flush=True)
+            train(replace(run, resume=(folder(run) / "config.json").exists()))
+
+
+def results(row: Row) -> list[dict[str, Any]]:
+    """The result lines of a row's runs."""
+    return [json.loads((folder(run) / "result.json").read_text()) for run in row.runs()]
+
+
+def episodes(row: Row, stage: str, measure: str) -> np.ndarray:
+    """Per-level figures of sampled play, all training seeds one after another."""
+    files = [folder(run) / "episodes" / f"{stage}-sampled.json" for run in row.runs()]
+    return np.concatenate([json.loads(file.read_text())[measure] for file in files])
+
+
+def cell(lines: Iterable[dict[str, Any]], stage: str, style: str) -> str:
+    """Success over all seeds' episodes with its Wilson interval, each seed's own in brackets, and mean length."""
+    scores = [line[stage][style] for line in lines if stage in line]
+    if not scores:
+        return "–"
+    wins = sum(score["success"] * score["episodes"] for score in scores)
+    count = sum(score["episodes"] for score in scores)
+    low, high = wilson(round(wins), round(count))
+    seeds = " ".join(f"{score['success']:.3f}" for score in scores)
+    length = np.mean([score["length"] for score in scores])
+    return f"**{wins / count:.3f}** [{low:.3f}, {high:.3f}] ({seeds}), {length:.1f} steps"
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    parts = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(parts + ["| " + " | ".join(line) + " |" for line in lines])
+
+
+def baseline(task_name: str, who: str, limit: str | None = None) -> dict[str, float]:
+    """Held-out success of a player that needs no run: `random`, or a teacher by name."""
+    task = get_task(task_name, limit)
+    if who == "random":
+        player = random_player()
+    else:
+        teacher = make_teacher(who, task, LabelStore())
+        assert teacher is not None
+        player = teacher_player(task, teacher)
+    return summary(play(task, player, range(FIRST_EVAL_LEVEL, FIRST_EVAL_LEVEL + LEVELS), greedy=False))
+
+
+def print_table(part: str, rows: Sequence[Row]) -> None:
+    """The table of a part."""
+    head = [
+        "",
+        "steps",
+        "queries",
+        "calls",
+        "after distillation, sampled",
+        "final, sampled",
+        "final, greedy",
+        "minutes",
+    ]
+    lines = []
+    for row in rows:
+        found = results(row)
+        mean = {key: np.mean([line.get(key, 0) for line in found]) for key in ("steps", "queries", "calls", "seconds")}
+        lines.append(
+            [
+                row.name,
+                *(f"{mean[key]:,.0f}" for key in ("steps", "queries", "calls")),
+                cell(found, "distilled", "sampled"),
+                cell(found, "student", "sampled"),
+                cell(found, "student", "greedy"),
+                f"{mean['seconds'] / 60:.1f}",
+            ]
+        )
+    if part in ("tasks", "limits"):
+        head.insert(1, "teacher" if part == "limits" else "scripted teacher")
+        for row, line in zip(rows, lines, strict=True):
+            score = baseline(row.config.task, "local" if part == "limits" else "scripted", row.config.limit)
+            line.insert(1, f"{score['success']:.3f} · {score['length']:.1f}")
+    print(markdown(head, lines))
+    if part == "controls":
+        print_differences(rows)
+
+
+def print_differences(rows: Sequence[Row]) -> None:
+    """True labels minus each control on the same levels and training seeds, after distillation, with intervals."""
+    lines = []
+    by_name = {row.name: row for row in rows}
+    for name, row in by_name.items():
+        true = by_name[name.replace(f"/ {row.config.teacher}", "/ local")]
+        if true is row:
+            continue
+        line = [name]
+        for measure in ("success", "length"):
+            ours, theirs = (episodes(which, "distilled", measure) for which in (true, row))
+            line.append("{:+.3f} [{:+.3f}, {:+.3f}]".format(*paired_difference(ours, theirs)))
+        lines.append(line)
+    print("\nTrue labels minus control, after distillation, paired over levels and seeds, 95% bootstrap:\n")
+    print(markdown(("", "success", "length"), lines))
+
+
+def main() -> None:
+    """Read the command line, train, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=("simple", "tasks", "limits", "controls"))
+    parser.add_argument("--only", default="", help="train only rows whose name contains this")
+    parser.add_argument("--shard", default="0/1", help="i/n: train only every n-th run, and print nothing if n > 1")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    shard, shards = map(int, arguments.shard.split("/"))
+    rows = rows_of(arguments.part)
+    train_missing([row for row in rows if arguments.only in row.name], shard, shards)
+    if shards == 1 and not arguments.only:
+        print_table(arguments.part, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Task names -> tasks, with a suggestion for a misspelt name."""
+
+from functools import cache
+
+import gymnasium as gym
+
+from envs.errors import UserError, unknown_name
+from envs.gridworld.stock_tasks import STOCK, StockTask
+from envs.gridworld.tasks import TEXTS, GridTask, make_task
+
+# The built-in language model is trained on these, so a name added here is a model to train.
+TASKS: tuple[str, ...] = tuple(TEXTS)
+STOCK_TASKS: tuple[str, ...] = tuple(STOCK)
+
+
+def get_task(name: str, limit: str | None = None) -> GridTask:
+    """The task of a name, in any case; the same object for the same arguments.
+
+    Args:
+        name: One of `TASKS` or `STOCK_TASKS`, or the Gymnasium id of any MiniGrid environment, in its own case; as
+            `module:id` the module that registers it is imported first (see `stock_tasks.py`).
+        limit: None, or a flaw of its teacher: `lava` for LavaDoorKey, `colours` for ColoredDoorKey.
+
+    Raises:
+        UserError: An unknown name or limit, or an environment that does not fit the engine.
+    """
+    known = (*TASKS, *STOCK_TASKS)
+    exact = {task.lower(): task for task in known}.get(name.lower())
+    if exact is None and not _is_environment(name):
+        raise unknown_name("task", name, known, "python main.py train --task SimpleDoorKey")
+    return _make(exact or name, limit)
+
+
+@cache
+def _make(name: str, limit: str | None) -> GridTask:
+    if name in TASKS:
+        return make_task(name, limit)
+    if limit is not None:
+        raise UserError(f"The teacher of {name} has no limit.", "--task LavaDoorKey --limit lava")
+    return StockTask(name)
+
+
+def _is_environment(name: str) -> bool:
+    """Whether a name is meant as a Gymnasium id: one that is registered, or that names the module which does so."""
+    import minigrid  # noqa: F401  # registers its environments
+
+    return ":" in name or name in gym.registry
+
+
+def register_all() -> None:
+    """Register the single-environment versions with Gymnasium; importing them is left until someone asks."""
+    from envs.gridworld.single import register
+
+    register()

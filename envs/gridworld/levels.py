@@ -1,0 +1,310 @@
+"""The seven tasks' rules, and their levels as a pure function of (task, level seed).
+
+One generator serves the batched engine and the MiniGrid classes of `single.py`, so the two can be compared in lock
+step. Rules: reference/ihac.md section 2. Randomness is splitmix64 (Steele, Lea & Flood, 2014), a counter-based
+generator whose state is one integer, so that neither NumPy's streams nor the order of worlds can change a level.
+
+DynamicDoorKey is our own definition, since IHAC names the task and defines it nowhere: `DOOR_DELAY` steps after the key
+is first picked up, the locked door moves to another wall cell.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from envs.errors import UserError
+from envs.gridworld.cells import (
+    BOX,
+    COLOR_SHIFT,
+    CONTENTS_SHIFT,
+    DOOR_LOCKED,
+    EMPTY,
+    GOAL,
+    KEY,
+    LAVA,
+    NUM_COLORS,
+    STEP_X,
+    STEP_Y,
+    WALL,
+)
+
+Cells = NDArray[np.uint16]  # [W, H]
+
+# All of one world but its cells. Records rather than an array per field: one cache line per world, and kernels reach
+# the fields without touching reference counts, which cost more than the step itself.
+WORLD: Final = np.dtype(
+    [
+        ("x", np.int64),  # the agent's place and direction
+        ("y", np.int64),
+        ("direction", np.int64),
+        ("carried", np.int64),  # stored cell, zero if nothing
+        ("clock", np.int64),  # steps in this episode
+        ("picked_at", np.int64),  # clock at which a key was first picked up, -1 before
+        ("room_width", np.int64),  # walls included
+        ("room_height", np.int64),
+        ("stream", np.uint64),  # state of the level's random stream
+        ("level_seed", np.int64),
+        ("episode", np.int64),  # episodes begun whose level was drawn
+    ]
+)
+World = Any  # one record of that type
+
+SEEDS_PER_SPLIT: Final = 1_000_000
+SPLITS: Final = {"train": 0, "eval": SEEDS_PER_SPLIT}  # first level seed of each
+
+MIN_ROOM, MAX_ROOM = 5, 10  # walls included
+DOOR_DELAY: Final = 3  # steps between the first pick-up of the key and the move of the door
+
+# Which generator makes the level. POOL levels are copied from arrays that minigrid's own generators filled.
+POOL, SIMPLE, LAVA_DOOR, COLORED, TWO_DOOR, KEY_IN_BOX, RANDOM_BOX, DYNAMIC, STOCK_DOOR_KEY = range(-1, 8)
+
+# What ends an episode in success, beside reaching a goal cell.
+WIN_GOAL, WIN_DOOR, WIN_TARGET = range(3)
+
+
+@dataclass(frozen=True)
+class LevelSpec:
+    """The rules of a task.
+
+    Attributes:
+        name: Catalogue name.
+        width, height: Size of the grid in cells, outer walls included.
+        view_size: Side of the square that the agent sees, odd, at most 15.
+        max_steps: Steps after which an episode is truncated.
+        generator: Which generator makes the levels; `POOL` for levels that come as arrays.
+        win: `WIN_GOAL`, `WIN_DOOR` (a toggle opened a door) or `WIN_TARGET` (the mission's object was picked up).
+        mission: MiniGrid's mission string; of pools, that of the first level.
+        see_through: MiniGrid's `see_through_walls`.
+    """
+
+    name: str
+    width: int
+    height: int
+    view_size: int
+    max_steps: int
+    generator: int
+    win: int
+    mission: str
+    see_through: bool = False
+
+    def __post_init__(self) -> None:
+        if self.view_size % 2 == 0 or not 3 <= self.view_size <= 15:
+            raise UserError(f"{self.name}: the view must be an odd number of cells from 3 to 15, not {self.view_size}.")
+
+
+def _room_task(name: str, generator: int) -> LevelSpec:
+    return LevelSpec(name, MAX_ROOM, MAX_ROOM, 3, 150, generator, WIN_DOOR, "open the door")
+
+
+SPECS: Final[dict[str, LevelSpec]] = {
+    spec.name: spec
+    for spec in (
+        _room_task("SimpleDoorKey", SIMPLE),
+        _room_task("LavaDoorKey", LAVA_DOOR),
+        _room_task("ColoredDoorKey", COLORED),
+        # 150 steps cannot sweep 400 cells with a 3x3 view, so the limit grows with the area.
+        LevelSpec("TwoDoor", 20, 20, 3, 4 * 20 * 20, TWO_DOOR, WIN_DOOR, "open the door"),
+        _room_task("KeyInBox", KEY_IN_BOX),
+        _room_task("RandomBoxKey", RANDOM_BOX),
+        _room_task("DynamicDoorKey", DYNAMIC),
+    )
+}
+
+
+def doorkey_spec(size: int = 8) -> LevelSpec:
+    """Stock `MiniGrid-DoorKey-{size}x{size}-v0` with a generator that equals minigrid's in distribution."""
+    mission = "use the key to open the door and then get to the goal"
+    return LevelSpec(f"DoorKey-{size}x{size}", size, size, 7, 10 * size**2, STOCK_DOOR_KEY, WIN_GOAL, mission)
+
+
+def split_range(split: str) -> tuple[int, int]:
+    """First level seed of a split and the one after its last. Raises `UserError` for an unknown split."""
+    if split not in SPLITS:
+        raise UserError(f"Unknown split {split!r}. Known: train, eval.")
+    return SPLITS[split], SPLITS[split] + SEEDS_PER_SPLIT
+
+
+def check_level_seeds(seeds: NDArray[np.int64], low: int, high: int, split: str) -> None:
+    """Raise `UserError` unless every level seed lies in [low, high), the range of the split."""
+    bad = seeds[(seeds < low) | (seeds >= high)]
+    if bad.size:
+        raise UserError(
+            f"Level seed {int(bad[0])} is not of the {split} split, whose seeds are {low} to {high - 1}.",
+            "use seeds below 1,000,000 for training and from 1,000,000 on for evaluation",
+        )
+
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_A, _MIX_B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
+
+
+@njit(cache=True)
+def mix(z: np.uint64) -> np.uint64:
+    """The output function of splitmix64."""
+    z = (z ^ (z >> _S30)) * _MIX_A
+    z = (z ^ (z >> _S27)) * _MIX_B
+    return z ^ (z >> _S31)
+
+
+@njit(cache=True)
+def combine(first: int, second: int) -> np.uint64:
+    """One 64-bit key of two integers."""
+    return mix(mix(np.uint64(first) + _GOLDEN) ^ np.uint64(second))
+
+
+@njit(cache=True)
+def scale(bits: np.uint64, n: int) -> np.int64:
+    """An integer in [0, n) from 64 random bits; the bias, n / 2**32, is below 0.03% for all our n."""
+    return np.int64(((bits >> _S32) * np.uint64(n)) >> _S32)
+
+
+@njit(cache=True)
+def below(world: World, n: int) -> np.int64:
+    """The next integer of the level's stream, uniform in [0, n)."""
+    world.stream += _GOLDEN
+    return scale(mix(world.stream), n)
+
+
+@njit(cache=True)
+def drawn_seed(seed: int, env: int, episode: int, low: int, high: int) -> int:
+    """Level seed in [low, high) of the given episode of the given environment."""
+    return low + scale(mix(combine(seed, env) + np.uint64(episode + 1) * _GOLDEN), high - low)
+
+
+@njit(cache=True)
+def _walls(cells: Cells, width: int, height: int) -> None:
+    cells[:width, 0] = WALL
+    cells[:width, height - 1] = WALL
+    cells[0, :height] = WALL
+    cells[width - 1, :height] = WALL
+
+
+@njit(cache=True)
+def _wall_cell(side: int, along: int, width: int, height: int) -> tuple[int, int]:
+    """Non-corner wall cell: side east, south, west or north; `along` from 1."""
+    if side == 0:
+        return width - 1, along
+    if side == 1:
+        return along, height - 1
+    if side == 2:
+        return 0, along
+    return along, 0
+
+
+@njit(cache=True)
+def _free_cell(
+    world: World, cells: Cells, area: tuple[int, int, int, int], avoid: tuple[int, int], avoid_too: tuple[int, int]
+) -> tuple[int, int]:
+    """Uniform empty cell of area (x, y, width, height) other than two given ones."""
+    left, top, width, height = area
+    while True:
+        x, y = left + below(world, width), top + below(world, height)
+        if cells[x, y] == EMPTY and (x, y) != avoid and (x, y) != avoid_too:
+            return x, y
+
+
+@njit(cache=True)
+def _one_room(generator: int, world: World, cells: Cells) -> None:
+    """One room with a locked door at the top left of the grid, and what the task puts into it."""
+    nowhere = (-1, -1)
+    width = MIN_ROOM + below(world, MAX_ROOM - MIN_ROOM + 1)
+    height = MIN_ROOM + below(world, MAX_ROOM - MIN_ROOM + 1)
+    world.room_width, world.room_height = width, height
+    inside = (1, 1, width - 2, height - 2)
+    _walls(cells, width, height)
+
+    side = below(world, 4)
+    door = _wall_cell(side, 1 + below(world, (height if side % 2 == 0 else width) - 2), width, height)
+    before_door = (door[0] - STEP_X[side], door[1] - STEP_Y[side])
+    color = below(world, NUM_COLORS)
+    key = KEY | color << COLOR_SHIFT
+    cells[door] = DOOR_LOCKED | color << COLOR_SHIFT
+
+    agent = _free_cell(world, cells, inside, nowhere, nowhere)
+    world.x, world.y, world.direction = agent[0], agent[1], below(world, 4)
+
+    if generator == LAVA_DOOR:
+        cells[_free_cell(world, cells, inside, agent, before_door)] = LAVA
+    if generator == COLORED:
+        other = (color + 1 + below(world, NUM_COLORS - 1)) % NUM_COLORS
+        cells[_free_cell(world, cells, inside, agent, before_door)] = key
+        cells[_free_cell(world, cells, inside, agent, before_door)] = KEY | other << COLOR_SHIFT
+    elif generator in (KEY_IN_BOX, RANDOM_BOX):
+        hidden = generator == KEY_IN_BOX or below(world, 2) == 1
+        keep_clear = before_door if generator == RANDOM_BOX else nowhere
+        contents = key << CONTENTS_SHIFT if hidden else 0
+        cells[_free_cell(world, cells, inside, agent, keep_clear)] = BOX | color << COLOR_SHIFT | contents
+        if not hidden:
+            cells[_free_cell(world, cells, inside, agent, nowhere)] = key
+    else:
+        cells[_free_cell(world, cells, inside, agent, nowhere)] = key
+
+
+@njit(cache=True)
+def _two_door(world: World, cells: Cells) -> None:
+    """A room as large as the grid, locked doors of one colour on opposite walls, the key in the central 2x2."""
+    width, height = cells.shape
+    world.room_width, world.room_height = width, height
+    _walls(cells, width, height)
+    color = below(world, NUM_COLORS)
+    side = below(world, 2)
+    for wall in (side, side + 2):
+        along = 1 + below(world, (height if side == 0 else width) - 2)
+        cells[_wall_cell(wall, along, width, height)] = DOOR_LOCKED | color << COLOR_SHIFT
+    agent = _free_cell(world, cells, (1, 1, width - 2, height - 2), (-1, -1), (-1, -1))
+    world.x, world.y, world.direction = agent[0], agent[1], below(world, 4)
+    cells[_free_cell(world, cells, (width // 2 - 1, height // 2 - 1, 2, 2), agent, agent)] = KEY | color << COLOR_SHIFT
+
+
+@njit(cache=True)
+def _stock_door_key(world: World, cells: Cells) -> None:
+    """MiniGrid's DoorKey: the left part has the agent and the key, the right part the goal, a locked door between."""
+    yellow = 4 << COLOR_SHIFT
+    width, height = cells.shape
+    world.room_width, world.room_height = width, height
+    _walls(cells, width, height)
+    cells[width - 2, height - 2] = GOAL
+    split = 2 + below(world, width - 4)
+    cells[split, :] = WALL
+    left = (1, 1, split - 1, height - 2)
+    agent = _free_cell(world, cells, left, (-1, -1), (-1, -1))
+    world.x, world.y, world.direction = agent[0], agent[1], below(world, 4)
+    cells[split, 1 + below(world, height - 3)] = DOOR_LOCKED | yellow
+    cells[_free_cell(world, cells, left, agent, agent)] = KEY | yellow
+
+
+@njit(cache=True)
+def generate(generator: int, level_seed: int, world: World, cells: Cells) -> None:
+    """Fill one world with a level, a pure function of (generator, level seed).
+
+    Args:
+        generator: One of this module's generators, not `POOL`.
+        level_seed: Any integer.
+        world: `WORLD` record, output: the agent, the room, and the stream for what happens later in the level.
+        cells: uint16 [W, H], output: see `cells.py`.
+    """
+    world.stream = combine(generator, level_seed)
+    cells[:, :] = EMPTY
+    if generator == TWO_DOOR:
+        _two_door(world, cells)
+    elif generator == STOCK_DOOR_KEY:
+        _stock_door_key(world, cells)
+    else:
+        _one_room(generator, world, cells)
+
+
+@njit(cache=True)
+def moved_door(world: World, cells: Cells, door_x: int, door_y: int) -> tuple[int, int]:
+    """Where DynamicDoorKey's door goes: a uniform other non-corner wall cell whose inner neighbour is bare."""
+    width, height = world.room_width, world.room_height
+    while True:
+        side, along = below(world, 4), 1 + below(world, MAX_ROOM - 2)
+        if along > (height if side % 2 == 0 else width) - 2:
+            continue
+        x, y = _wall_cell(side, along, width, height)
+        if (x, y) != (door_x, door_y) and cells[x - STEP_X[side], y - STEP_Y[side]] == EMPTY:
+            return x, y

@@ -1,0 +1,147 @@
+"""Stock MiniGrid levels, and a user's own, in the batched engine.
+
+minigrid's own generator makes a pool of levels once; the engine then plays them. A user's level is therefore a small
+file, not a fork: a Python file with a `MiniGridEnv` subclass that Gymnasium has registered. `save_pool` keeps a pool as
+an `.npz` file, without pickles. `stock_tasks.py` makes tasks of pools.
+
+Level seed s of a pool is `env.reset(seed=s)` of the environment that it was made from.
+"""
+
+import importlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+from zipfile import BadZipFile
+
+import gymnasium as gym
+import numpy as np
+from minigrid.core.roomgrid import RoomGrid
+from minigrid.envs import BlockedUnlockPickupEnv, KeyCorridorEnv, ObstructedMazeEnv, UnlockEnv, UnlockPickupEnv
+from minigrid.minigrid_env import MiniGridEnv
+
+from envs.errors import UserError, unknown_name
+from envs.gridworld.cells import KIND_MASK, WALL_KIND
+from envs.gridworld.engine import Pool
+from envs.gridworld.levels import POOL, SPLITS, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpec
+from envs.gridworld.objects import to_cells
+from envs.gridworld.stock_tasks import STOCK
+from envs.gridworld.vector import GridVectorEnv, View
+
+# Environments whose `step` is MiniGrid's, plus one condition that the engine has too. All others are refused: their
+# rules would be lost silently.
+_WINS: Final = (
+    ((UnlockPickupEnv, BlockedUnlockPickupEnv, KeyCorridorEnv, ObstructedMazeEnv), WIN_TARGET),
+    ((UnlockEnv,), WIN_DOOR),
+)
+
+
+@dataclass(frozen=True)
+class LevelPool:
+    """Ready levels and the rules that they are played by; the arguments `spec` and `pool` of `GridVectorEnv`.
+
+    Raises:
+        UserError: The arrays do not fit the rules, or a level is not enclosed by walls: kernels check no bounds.
+    """
+
+    spec: LevelSpec
+    pool: Pool
+
+    def __post_init__(self) -> None:
+        cells, pose, shape = self.pool.cells, self.pool.pose, (self.spec.width, self.spec.height)
+        if cells.shape[1:] != shape or pose.shape != (len(cells), 3) or not len(cells):
+            raise UserError(f"{self.spec.name}: the levels are not {shape[0]} by {shape[1]} cells, or there are none.")
+        border = (cells[:, 0], cells[:, -1], cells[:, :, 0], cells[:, :, -1])
+        inside = (pose >= (1, 1, 0)) & (pose < (shape[0] - 1, shape[1] - 1, 4))
+        if not inside.all() or any(((side & KIND_MASK) != WALL_KIND).any() for side in border):
+            raise UserError(f"{self.spec.name}: every level must be enclosed by walls, with the agent inside.")
+
+
+def win_of(env: MiniGridEnv) -> int:
+    """What ends an episode of a MiniGrid environment in success, as in `LevelSpec.win`.
+
+    A class of a user's own whose `step` adds nothing but one of those conditions says so in an attribute
+    `preceptor_win` with the value `WIN_DOOR` or `WIN_TARGET` (the object is then the attribute `obj`).
+
+    Raises:
+        UserError: Its `step` is neither MiniGrid's nor one that the engine knows.
+    """
+    declared = getattr(type(env), "preceptor_win", None)
+    if declared is not None:
+        return int(declared)
+    for classes, win in _WINS:
+        if any(type(env).step is known.step for known in classes):
+            return win
+    if type(env).step in (MiniGridEnv.step, RoomGrid.step):
+        return WIN_GOAL
+    raise UserError(
+        f"{type(env).__name__} has rules of its own in step(), which the engine does not know.",
+        "play it with Gymnasium's vector environments, or declare `preceptor_win` (envs/gridworld/stock.py)",
+    )
+
+
+def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelPool:
+    """A pool of levels made by an environment's own generator.
+
+    Args:
+        env_id: A name in `STOCK` or any Gymnasium id of a MiniGrid environment; with `module:` before it, as for
+            `gymnasium.make`, the module that registers it is imported first.
+        count: Number of levels.
+        first_seed: Level seed of the first; from 1,000,000 on they are levels for evaluation.
+
+    Raises:
+        UserError: There is no such environment, or it has rules or objects that the engine does not know.
+    """
+    name, env_id = env_id, STOCK.get(env_id, env_id)
+    module, _, env_id = env_id.rpartition(":")
+    if module:
+        _import(module)
+    if env_id not in gym.registry:
+        raise unknown_name("stock level", name, [*STOCK, *(i for i in gym.registry if i.startswith("MiniGrid-"))])
+    env = gym.make(env_id).unwrapped
+    if not isinstance(env, MiniGridEnv):
+        raise UserError(f"{env_id} is not a MiniGrid environment.")
+    win = win_of(env)
+    cells, pose, missions = [], [], []
+    for seed in range(first_seed, first_seed + count):
+        env.reset(seed=seed)
+        cells.append(to_cells(env.grid, getattr(env, "obj", None) if win == WIN_TARGET else None))
+        pose.append((*env.agent_pos, env.agent_dir))
+        missions.append(env.mission)
+    size, limit = env.agent_view_size, env.max_steps
+    rules = LevelSpec(name, env.width, env.height, size, limit, POOL, win, missions[0], env.see_through_walls)
+    return LevelPool(rules, Pool(first_seed, np.array(cells, np.uint16), np.array(pose, np.int64)))
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"The module {module!r} cannot be imported: {error}.", "run from its folder") from error
+
+
+def make_stock_vec(
+    env_id: str, num_envs: int, *, split: str = "train", seed: int = 0, levels: int = 500, view: View = "partial"
+) -> GridVectorEnv:
+    """Batched worlds of a stock level, on a new pool of `levels` levels of the split. Raises as `make_pool` does."""
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    made = make_pool(env_id, levels, SPLITS[split])
+    return GridVectorEnv(made.spec, num_envs, split, seed, view, made.pool)
+
+
+def save_pool(pool: LevelPool, path: Path) -> None:
+    """Write a pool to an `.npz` file."""
+    rules = np.array(json.dumps(asdict(pool.spec)))
+    np.savez_compressed(path, rules=rules, first=pool.pool.first, cells=pool.pool.cells, pose=pool.pool.pose)
+
+
+def load_pool(path: Path) -> LevelPool:
+    """Read what `save_pool` wrote. Raises `UserError` if the file is not such a pool."""
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            rules: dict[str, Any] = json.loads(str(file["rules"]))
+            pool = Pool(int(file["first"]), file["cells"].astype(np.uint16), file["pose"].astype(np.int64))
+        return LevelPool(LevelSpec(**rules), pool)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        raise UserError(f"{path} is not a pool of levels: {error}", "make one with envs.gridworld.stock") from error

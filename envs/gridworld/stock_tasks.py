@@ -1,0 +1,169 @@
+"""Stock MiniGrid levels, and a user's own, as tasks: options, scenes, skills and an expert by one general mechanism.
+
+What a task speaks of is read off its levels: the things that occur in them, whether the colours of keys matter, whether
+there is lava, and what ends an episode. So a new row in `STOCK` is a name and a Gymnasium id, and a user's level needs
+no row. With `my_levels.py` beside `main.py`,
+
+    class TwoKeysEnv(MiniGridEnv): ...                      # as minigrid's documentation has it: `_gen_grid`
+    gymnasium.register("TwoKeys-v0", entry_point=TwoKeysEnv)
+
+this trains on it, and `get_task("my_levels:TwoKeys-v0")` is the task:
+
+    python main.py train --task my_levels:TwoKeys-v0 --teacher scripted
+
+`envs/gridworld/stock.py` says which rules the engine knows. Teachers are `scripted`, or `llm` with a capable model: the
+built-in tiny model was trained on the seven tasks alone, and answers here without having learnt what a goal is.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.errors import UserError
+from envs.gridworld.cells import (
+    BALL,
+    BOX,
+    COLOR_SHIFT,
+    CONTENTS_SHIFT,
+    DOOR_CLOSED,
+    DOOR_LOCKED,
+    GOAL_KIND,
+    KEY,
+    KIND_MASK,
+    LAVA,
+    NUM_COLORS,
+    TARGET,
+)
+from envs.gridworld.engine import Pool
+from envs.gridworld.levels import SPLITS, WIN_DOOR, WIN_TARGET, split_range
+from envs.gridworld.scenes import COLOURS, Schema
+from envs.gridworld.tasks import GridTask, TaskText
+from envs.gridworld.vector import GridVectorEnv
+
+if TYPE_CHECKING:
+    from envs.gridworld.stock import LevelPool
+
+STOCK: Final[dict[str, str]] = {
+    "DoorKey-5x5": "MiniGrid-DoorKey-5x5-v0",
+    "DoorKey-6x6": "MiniGrid-DoorKey-6x6-v0",
+    "DoorKey-8x8": "MiniGrid-DoorKey-8x8-v0",
+    "UnlockPickup": "MiniGrid-UnlockPickup-v0",
+    "BlockedUnlockPickup": "MiniGrid-BlockedUnlockPickup-v0",
+    "KeyCorridorS3R1": "MiniGrid-KeyCorridorS3R1-v0",
+    "KeyCorridorS4R3": "MiniGrid-KeyCorridorS4R3-v0",
+    "LavaCrossingS9N1": "MiniGrid-LavaCrossingS9N1-v0",
+}
+# Levels per split: seeds 0 to 1,999 for training, 1,000,000 to 1,000,999 held out. About a millisecond each to make.
+POOL_LEVELS: Final = {"train": 2_000, "eval": 1_000}
+_MAX_CODES = 2**24  # of a schema: the table from code to scene holds four bytes for each
+_KIND_NAMES = {KEY: "key", BALL: "ball", BOX: "box"}
+
+
+class StockTask(GridTask):
+    """A task on pools of levels that MiniGrid's own generator makes when they are first needed, kept in memory.
+
+    Args:
+        name: A name in `STOCK`, or the Gymnasium id of a MiniGrid environment.
+
+    Raises:
+        UserError: There is no such environment, or it has rules that the engine or the options cannot express.
+    """
+
+    def __init__(self, name: str) -> None:
+        made = _levels(name, "train")
+        self._source = name
+        self._pools: dict[str, Pool] = {"train": made.pool}
+        text = text_of(made)
+        super().__init__(replace(made.spec, name=name.rpartition(":")[2].replace("/", "-")), text)
+
+    def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:
+        """Batched environments on the split's pool, `POOL_LEVELS` levels from the split's first seed on."""
+        split_range(split)  # an unknown split is an error before levels are made
+        if split not in self._pools:
+            self._pools[split] = _levels(self._source, split).pool
+        return GridVectorEnv(self.level_spec, num_envs, split, seed, pool=self._pools[split])
+
+    def make_single(self, level_seed: int) -> gym.Env:
+        """The stock environment itself, at the start of a level."""
+        env: gym.Env = gym.make(STOCK.get(self._source, self._source), render_mode="rgb_array")
+        env.reset(seed=level_seed)
+        return env
+
+
+def _levels(name: str, split: str) -> "LevelPool":
+    from envs.gridworld.stock import make_pool  # imports minigrid, which takes a while
+
+    return make_pool(name, POOL_LEVELS[split], SPLITS[split])
+
+
+def text_of(made: "LevelPool") -> TaskText:
+    """What language models read of a pool's levels, and the things that scenes speak of.
+
+    Raises:
+        UserError: The target cannot be told from its twins on a map, or there are too many things to speak of.
+    """
+    cells = made.pool.cells
+    present = {int(kind) for kind in np.unique([cells & KIND_MASK, cells >> CONTENTS_SHIFT & KIND_MASK])}
+    colours = _colours_to_tell(cells)
+    things = [f"{colour} key" for colour in colours] or (["key"] if KEY in present else [])
+    both = {DOOR_CLOSED, DOOR_LOCKED} <= present
+    things += ["closed door", "locked door"] if both else ["door"] if present & {DOOR_CLOSED, DOOR_LOCKED} else []
+    things += [name for kind, name in ((BOX, "box"), (BALL, "ball"), (GOAL_KIND, "goal")) if kind in present]
+    target = "" if made.spec.win == WIN_DOOR else _target_of(made) if made.spec.win == WIN_TARGET else "goal"
+    text = TaskText(
+        _goal(target, locked=DOOR_LOCKED in present),
+        _rules(target, present),
+        things=tuple(things),
+        colours=bool(colours),
+        lava=LAVA in present,
+        target=target,
+    )
+    if target and target not in things:
+        raise UserError(f"{made.spec.name}: there is no {target} to {'reach' if target == 'goal' else 'pick up'}.")
+    if Schema(text.things, colours=text.colours, lava=text.lava).size > _MAX_CODES:
+        raise UserError(f"{made.spec.name}: scenes cannot speak of so many things: {', '.join(things)}.")
+    return text
+
+
+def _colours_to_tell(cells: NDArray[np.uint16]) -> list[str]:
+    """The colours of keys, on the floor or in boxes; none where no level has two, so that it does not matter."""
+    here, inside = cells & 127, cells >> CONTENTS_SHIFT & 127
+    keys = [KEY | colour << COLOR_SHIFT for colour in range(NUM_COLORS)]
+    has = np.array([((here == key) | (inside == key)).any(axis=(1, 2)) for key in keys])  # [colours, levels]
+    return [COLOURS[c] for c in np.flatnonzero(has.any(axis=1))] if (has.sum(axis=0) > 1).any() else []
+
+
+def _target_of(made: "LevelPool") -> str:
+    """The kind of the object that missions name. Raises `UserError` if it differs or has twins."""
+    cells = made.pool.cells
+    kinds = {int(kind) for kind in np.unique(cells[cells & TARGET > 0] & KIND_MASK)}
+    if len(kinds) != 1 or not kinds <= _KIND_NAMES.keys():
+        raise UserError(f"{made.spec.name}: the missions' objects are not all of one kind, or hidden in a box.")
+    kind = kinds.pop()
+    if ((cells & KIND_MASK == kind) & (cells & TARGET == 0)).any():
+        raise UserError(f"{made.spec.name}: more than one {_KIND_NAMES[kind]}; scenes cannot say which is meant.")
+    return _KIND_NAMES[kind]
+
+
+def _goal(target: str, locked: bool) -> str:
+    if not target:
+        return "Find the key, then open the locked door with it."
+    aim = "Get to the goal" if target == "goal" else f"Find the {target} and pick it up"
+    return f"{aim}; a locked door may be in the way, so find its key." if locked else f"{aim}."
+
+
+def _rules(target: str, present: set[int]) -> str:
+    says = {
+        "You are in walled rooms and know only what you have seen of them. You carry at most one thing.": True,
+        "A closed door opens when you use it.": DOOR_CLOSED in present,
+        "A locked door opens when you use it while you hold the key of its colour.": DOOR_LOCKED in present,
+        "You can pick up, open or use only what is right in front of you, so go to it first.": True,
+        f"Put down what you hold before you pick up the {target}.": target in _KIND_NAMES.values(),
+        "Opening a box makes it vanish and leaves what was inside, if anything, in its place.": BOX in present,
+        "A thing in the way can be picked up and put down elsewhere.": bool(present & {BALL, BOX, KEY}),
+        "Stepping into lava ends everything; your steps avoid lava that has been seen.": LAVA in present,
+    }
+    return " ".join(sentence for sentence, holds in says.items() if holds)

@@ -1,0 +1,246 @@
+"""The seven grid tasks as teachers and hierarchies see them: one mechanism, driven by a table."""
+
+from dataclasses import dataclass, replace
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.errors import UserError, unknown_name
+from envs.gridworld import planning
+from envs.gridworld.choices import Choices
+from envs.gridworld.levels import SEEDS_PER_SPLIT, SPECS, LevelSpec
+from envs.gridworld.limits import ColourSwap
+from envs.gridworld.quest import Quest
+from envs.gridworld.scenes import COLOURS, Facts, Schema
+from envs.gridworld.vector import GridVectorEnv
+from envs.task import GoalSpace, Option, OptionSpace, Scene
+
+LIMITS = ("lava", "colours")
+
+_ROOM = (
+    "You are in a walled room and know only what you have seen of it. You carry at most one thing. "
+    "A locked door opens when you use it while you hold {which} key. "
+    "You can pick up, open or use only what is right in front of you, so go to it first."
+)
+_BOX = " Opening a box makes it vanish and leaves what was inside, if anything, in its place."
+
+
+@dataclass(frozen=True)
+class TaskText:
+    """What differs between the tasks, beside the rules of their levels.
+
+    Attributes:
+        goal: One sentence for a language model.
+        rules: A paragraph for a language model.
+        things: What scenes speak of and `goto:` options lead to.
+        colours: Whether colours matter.
+        lava: Whether there is lava.
+        target: None in the seven tasks. Elsewhere what to go to or to pick up, one of the things, or empty where a door
+            has to be opened; the expert is then `Quest`.
+    """
+
+    goal: str
+    rules: str
+    things: tuple[str, ...] = ("key", "door")
+    colours: bool = False
+    lava: bool = False
+    target: str | None = None
+
+
+_KEYS_AND_DOOR = (*(f"{colour} key" for colour in COLOURS), "door")
+_LAVA_RULE = " Stepping into lava ends everything; your steps avoid lava that has been seen."
+
+TEXTS = {
+    "SimpleDoorKey": TaskText("Find the key, then open the locked door with it.", _ROOM.format(which="the")),
+    "LavaDoorKey": TaskText(
+        "Find the key, then open the locked door with it, and stay out of the lava.",
+        _ROOM.format(which="the") + _LAVA_RULE,
+        lava=True,
+    ),
+    "ColoredDoorKey": TaskText(
+        "Find the key that has the colour of the locked door, then open the door with it.",
+        _ROOM.format(which="its own colour's")
+        + " There are two keys of different colours; the wrong one does not open the door and must be put down first.",
+        things=_KEYS_AND_DOOR,
+        colours=True,
+    ),
+    "TwoDoor": TaskText(
+        "Find the key, then open either of the two locked doors with it.",
+        _ROOM.format(which="the") + " The room is large and the two doors are on opposite walls; one is enough.",
+    ),
+    "KeyInBox": TaskText(
+        "Get the key out of the box, then open the locked door with it.",
+        _ROOM.format(which="the") + _BOX + " The key is in the box.",
+        things=("key", "door", "box"),
+    ),
+    "RandomBoxKey": TaskText(
+        "Find the key, on the floor or in the box, then open the locked door with it.",
+        _ROOM.format(which="the") + _BOX + " The key is on the floor or in the box.",
+        things=("key", "door", "box"),
+    ),
+    "DynamicDoorKey": TaskText(
+        "Find the key, then open the locked door with it, wherever the door is by then.",
+        _ROOM.format(which="the") + " Soon after you take the key the door moves to another place in the walls.",
+    ),
+}
+
+
+class GridTask:
+    """A grid task: implements `envs.task.Task`; see there for the methods.
+
+    Args:
+        spec: The rules of its levels.
+        text: What language models read, and which things scenes speak of.
+        limit: None, or a deliberate flaw of its teacher: `lava` (texts without lava, and executors that plan as if
+            lava were floor) or `colours` (the keys' colours exchanged for the teacher on 30% of the levels, see
+            `limits.py`).
+    """
+
+    goal_space = GoalSpace(("x", "y"), (1.0, 1.0))
+
+    def __init__(self, spec: LevelSpec, text: TaskText, limit: str | None = None) -> None:
+        self.name, self.limit, self.level_spec = spec.name, limit, spec
+        self.goal, self.rules = text.goal, text.rules
+        self._lava_is_floor = limit == "lava"
+        size, cramped = spec.view_size, text.target is not None
+        self.schema = Schema(text.things, colours=text.colours, lava=text.lava, view_size=size, cramped=cramped)
+        self._choices = Choices(self.schema) if text.target is None else Quest(self.schema, text.target)
+        self.options = _options(self._choices.ids, spec)
+        self.observation_shape: tuple[int, ...] = (spec.width, spec.height, 4)
+        self.num_actions = 7
+        goto = len(text.things)
+        kinds = [planning.EXPLORE, *[planning.GOTO] * goto, planning.PICK, planning.PUT, planning.USE]
+        self._kinds = np.array(kinds, dtype=np.int64)
+        self._objects = np.array([0, *self.schema.objects, 0, 0, 0], dtype=np.int64)
+        self._colours = np.array([0, *self.schema.thing_colours, 0, 0, 0], dtype=np.int64)
+        self._swap = ColourSwap(spec) if limit == "colours" else None
+        self._row_of_code = np.full(self.schema.size, -1, dtype=np.int32)
+        self._scenes: list[Scene] = []
+        self._legal = np.zeros((0, len(self.options)), dtype=np.bool_)
+        self._done = np.zeros((0, len(self.options)), dtype=np.bool_)
+        self._expert = np.zeros(0, dtype=np.int64)
+
+    def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:
+        """Batched environments; `split` is `train` (level seeds < 1,000,000) or `eval` (at or above it)."""
+        return GridVectorEnv(self.level_spec, num_envs, split=split, seed=seed)
+
+    def make_single(self, level_seed: int) -> gym.Env:
+        """MiniGrid's own environment at the start of a level, in lock step with the batched one; it draws pictures."""
+        from envs.gridworld.single import register
+
+        register()
+        split = "train" if level_seed < SEEDS_PER_SPLIT else "eval"
+        env: gym.Env = gym.make(f"Preceptor/{self.name}-v0", split=split, render_mode="rgb_array")
+        env.reset(options={"level_seed": level_seed})
+        return env
+
+    def fact_codes(self, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """One integer per observation [N]; equal integers mean equal facts."""
+        return self.schema.codes(obs, lava_is_floor=self._lava_is_floor)
+
+    def describe(self, obs: NDArray[np.uint8]) -> list[Scene]:
+        """Scenes of observations [N, W, H, 4]; the same object for equal facts."""
+        return [self._scenes[row] for row in self._rows(obs)]
+
+    def legal(self, obs: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Legality of each option [N, K]."""
+        rows = self._rows(obs)
+        return self._legal[rows]
+
+    def option_done(self, obs: NDArray[np.uint8], option: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each option [N] is over: achieved, or no longer possible."""
+        rows = self._rows(obs)
+        return self._done[rows, option]
+
+    def script_batch(self, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The expert's option [N] for observations [N, W, H, 4]."""
+        rows = self._rows(obs)
+        return self._expert[rows]
+
+    def script(self, scene: Scene) -> int:
+        """The expert's option for a scene of this task, from its facts alone."""
+        return self._choices.expert(self.schema.from_strings(scene.facts))
+
+    def scene(self, facts: Facts) -> Scene:
+        """The scene of given facts."""
+        texts = self.schema.to_strings(facts), self.schema.to_text(facts)
+        return Scene(self.name, *texts, self._choices.legal(facts))
+
+    def sample_scenes(self, rng: np.random.Generator, count: int) -> list[Scene]:
+        """Scenes of random consistent facts, those that play rarely reaches included."""
+        return [self.scene(self.schema.sample(rng)) for _ in range(count)]
+
+    def skill(self, obs: NDArray[np.uint8], option: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Primitive action [N] of each option's scripted executor; 6 (wait) where it can do nothing."""
+        return self.plan(obs, option)[:, 0].copy()
+
+    def ground(
+        self, obs: NDArray[np.uint8], option: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Cell (x, y) [N, 2] from which each option will act, the agent's own if it cannot; scale one cell [N, 2]."""
+        mean = self.plan(obs, option)[:, 2:].astype(np.float32)
+        return mean, np.ones_like(mean)
+
+    def plan(self, obs: NDArray[np.uint8], option: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Columns [N, 4]: next primitive action; turns and steps to go, -1 for no way; x, y of the cell to act from."""
+        out = np.empty((len(obs), 4), dtype=np.int64)
+        option = np.require(option, np.int64, ["C", "W"])
+        tables = self._kinds, self._objects, self._colours
+        rules = self.schema.view_size, self._lava_is_floor, self.schema.cramped
+        planning.plan(planning.for_kernels(obs), option, *tables, *rules, out)
+        return out
+
+    def teacher_view(self, obs: NDArray[np.uint8], level_seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Observations [N, ...] as the task's teacher gets them: unchanged, unless it is limited by colours."""
+        return self._swap.view(obs, level_seeds) if self._swap else obs
+
+    def teacher_to_true(self, level_seeds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Index [N, K] that takes a teacher's answers back: `true[n, k] = taught[n, index[n, k]]`."""
+        index = np.tile(np.arange(len(self.options)), (len(level_seeds), 1))
+        return self._swap.exchange(index, level_seeds) if self._swap else index
+
+    def _rows(self, obs: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Row of each observation's facts in the tables; facts met for the first time are worked out."""
+        codes = self.fact_codes(obs)
+        rows = self._row_of_code[codes]
+        if rows.size and rows.min() < 0:
+            self._learn(np.unique(codes[rows < 0]))
+            rows = self._row_of_code[codes]
+        return rows
+
+    def _learn(self, codes: NDArray[np.int64]) -> None:
+        every = [self.schema.decode(int(code)) for code in codes]
+        legal, done = np.zeros((2, len(codes), len(self.options)), dtype=np.bool_)
+        for i, facts in enumerate(every):
+            legal[i, list(self._choices.legal(facts))] = True
+            done[i, list(self._choices.done(facts))] = True
+        self._row_of_code[codes] = np.arange(len(codes)) + len(self._scenes)
+        self._scenes += [self.scene(facts) for facts in every]
+        self._legal = np.concatenate([self._legal, legal])
+        self._done = np.concatenate([self._done, done])
+        self._expert = np.concatenate([self._expert, [self._choices.expert(facts) for facts in every]])
+
+
+def _options(ids: tuple[str, ...], spec: LevelSpec) -> OptionSpace:
+    words = {
+        "explore": ("explore the room", 10),
+        "pickup": ("pick up what is in front", 3),
+        "drop": ("put down what you hold", 8),
+        "toggle": ("open what is in front", 3),
+    }
+    goto = 2 * (spec.width + spec.height)
+    return OptionSpace([Option(i, *words.get(i, (f"go to the {i.removeprefix('goto:')}", goto))) for i in ids])
+
+
+def make_task(name: str, limit: str | None = None) -> GridTask:
+    """A task of the table by its exact name. Raises `UserError` for an unknown name or limit."""
+    if name not in TEXTS:
+        raise unknown_name("task", name, TEXTS)
+    known = [flaw for flaw in LIMITS if getattr(TEXTS[name], flaw)]
+    if limit is not None and limit not in known:
+        if not known:
+            raise UserError(f"The teacher of {name} has no limit.", "--task LavaDoorKey --limit lava")
+        raise unknown_name(f"teacher limit of {name}", limit, known, f"--task {name} --limit {known[0]}")
+    text = replace(TEXTS["SimpleDoorKey"], things=TEXTS[name].things) if limit == "lava" else TEXTS[name]
+    return GridTask(SPECS[name], text, limit)

@@ -1,0 +1,149 @@
+# ruff: noqa: T201  # the one file that prints
+"""The command line: `python main.py train | eval | report | doctor`. Each verb imports what it needs, and no more."""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+try:
+    from agent.config import DoctorConfig, EvalConfig, ReportConfig, TrainConfig, check
+    from envs.errors import UserError, unknown_name
+except ModuleNotFoundError as missing:  # the first thing that goes wrong with another Python than the project's
+    again = shlex.join([".venv/bin/python", "main.py", *sys.argv[1:]])
+    print(f"error: {missing}.\n  next: {again}  # make demo creates .venv", file=sys.stderr)
+    sys.exit(2)
+
+USAGE = """usage: python main.py VERB [--FLAG VALUE ...]
+
+  train    teach an agent a task                   python main.py train --task KeyInBox --savedir first
+  eval     compare players on held-out levels      python main.py eval --task KeyInBox --compare teacher,student
+  report   print what runs came to, draw curves    python main.py report --task KeyInBox
+  doctor   check the installation, or a run        python main.py doctor
+
+python main.py VERB --help lists the flags. Hyphens and underscores in flags are the same."""
+
+# IHAC's and LLM4Teach's spellings. Their offline planner is a fixed table from scene to option: here, the script.
+SPELLINGS: dict[str, list[str]] = {
+    "--offline-planner": ["--teacher", "scripted"],
+    "--soft-planner": ["--soft"],
+    "--hard-planner": ["--no-soft"],
+    "--hard": ["--no-soft"],
+    "--eval-meta-controller": ["--eval-teacher"],
+}
+
+
+def train(config: TrainConfig) -> dict[str, Any]:
+    """The `train` verb."""
+    check(config)
+    from agent.train import train as run
+
+    return run(config)
+
+
+def evaluate(config: EvalConfig) -> dict[str, Any]:
+    """The `eval` verb."""
+    check(config)
+    from agent.evaluate import evaluate as run
+
+    return run(config)
+
+
+def report(config: ReportConfig) -> dict[str, Any]:
+    """The `report` verb."""
+    from agent.tracking.report import report as run
+
+    return run(config)
+
+
+def doctor(config: DoctorConfig) -> dict[str, Any]:
+    """The `doctor` verb."""
+    from agent.doctor import examine as run
+
+    return run(config)
+
+
+VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
+    "train": (TrainConfig, train),
+    "eval": (EvalConfig, evaluate),
+    "report": (ReportConfig, report),
+    "doctor": (DoctorConfig, doctor),
+}
+
+
+def read(verb: str, words: Sequence[str]) -> Any:
+    """The config of a verb from its command-line words. Raises `UserError`; exits for `--help` and for bad values."""
+    import tyro
+
+    kind = VERBS[verb][0]
+    flags = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind)}
+    said: list[str] = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--") or flag == "--help":
+            said.append(word)
+            continue
+        flag = flag.replace("_", "-")
+        known = flags | {alias for alias, meaning in SPELLINGS.items() if meaning[0].replace("--no-", "--") in flags}
+        if flag not in known and flag.replace("--no-", "--", 1) not in known:
+            raise unknown_name("flag", flag, known, f"python main.py {verb} --help")
+        said += SPELLINGS.get(flag, [flag + equals + value])
+    return tyro.cli(kind, args=said, prog=f"main.py {verb}")
+
+
+def show(verb: str, result: dict[str, Any], as_json: bool) -> None:
+    """Print a verb's result on stdout: a line of JSON, or what a person wants to read."""
+    if as_json:
+        print(json.dumps(result))
+        return
+    from agent.tracking.report import render
+
+    print(render(verb, result))
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one command; returns the exit code: 0, 1 if `doctor` found a fault, 2 for user errors, 130 if interrupted."""
+    debug = "--debug" in words
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(USAGE)
+            return 0 if words else 2
+        verb = words[0]
+        if verb not in VERBS:
+            raise unknown_name("verb", verb, VERBS, "python main.py --help")
+        config = read(verb, words[1:])
+        with contextlib.redirect_stdout(sys.stderr) if config.json else contextlib.nullcontext():
+            result = VERBS[verb][1](config)
+        show(verb, result, config.json)
+        sys.stdout.flush()
+        return 1 if result.get("failed") else 0
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `main.py eval ... | head`: whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or debug:
+            raise
+        print(f"error: {error}\n  next: df -h  # make room, then repeat the command", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        again = shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
+        hint = (
+            f"\n  next: python main.py {again}  # continues from the last checkpoint" if words[:1] == ["train"] else ""
+        )
+        print(f"interrupted{hint}", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

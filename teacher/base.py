@@ -1,0 +1,92 @@
+"""Scene -> Label: what a teacher is, what a label is, and the ways in which asking one can fail."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Protocol
+
+from envs.errors import UserError
+from envs.task import Scene
+
+
+@dataclass(frozen=True)
+class Label:
+    """A distribution over a task's options for one scene.
+
+    Attributes:
+        probs: Probability of each option, length K, zero where illegal; sums to one unless `abstained`.
+        source: Who labelled: `local`, `llm:<model>`, `scripted`, `random`, ...
+        method: How: `logprobs`, `samples`, `script`, `control`, `only_option` (one is legal, nobody was asked), `none`.
+        key: Query key in the label store, shared by the calls that were averaged; empty for labels that are not stored.
+        abstained: The teacher declined; `probs` are all zero and no learner may use them.
+    """
+
+    probs: tuple[float, ...]
+    source: str
+    method: str
+    key: str = ""
+    abstained: bool = False
+
+
+@dataclass
+class TeacherStats:
+    """Counters of one teacher over one run.
+
+    A *query* is a distinct scene that was not in the store; a *call* is one prompt scored (or sampled once); a *hit* is
+    a distinct scene of a request that was. `invalid` counts calls without an answer, `seconds` is the wall time of
+    asking, `extra` is what only some teachers count (`requests`, `retries` of a server).
+    """
+
+    queries: int = 0
+    calls: int = 0
+    hits: int = 0
+    abstained: int = 0
+    invalid: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+class Teacher(Protocol):
+    """Whoever labels scenes. `label` may be called with repeated scenes; equal facts cost one query."""
+
+    name: str
+
+    @property
+    def stats(self) -> TeacherStats:
+        """Counters of this run."""
+        ...
+
+    def label(self, scenes: Sequence[Scene]) -> list[Label]:
+        """One label per scene, in order. Raises `TeacherError` if no answer can be had at all."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs beyond the store: counters, and the position in a stream of noise. JSON types."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        ...
+
+
+def stats_state(stats: TeacherStats) -> dict[str, Any]:
+    """Counters as JSON types."""
+    return {"stats": asdict(stats)}
+
+
+def restore_stats(stats: TeacherStats, state: dict[str, Any]) -> None:
+    """Set counters, in place, to those of `stats_state`."""
+    for counter in fields(stats):
+        if counter.name == "extra":
+            # In place: a teacher's model may count into the same dictionary.
+            stats.extra.update(state["stats"]["extra"])
+        else:
+            setattr(stats, counter.name, state["stats"][counter.name])
+
+
+class TeacherError(UserError):
+    """The teacher cannot answer: unreachable, out of budget, misconfigured, or a replay without that scene."""
+
+
+class BudgetExhausted(TeacherError):
+    """`--max-llm-calls` was reached."""

@@ -1,0 +1,140 @@
+"""A language model in this process: the embedded default, and any transformers model in a folder.
+
+The letters of all prompts and all permuted menus are scored in one batched forward pass; nothing is generated.
+transformers takes seconds to import, so it is imported when a model is loaded and not before.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from envs.errors import UserError
+from teacher.asking import Reply
+from teacher.labels import OK
+from teacher.prompts import LETTERS, Prompt
+
+TINY_MODEL = Path(__file__).parent / "tiny_lm" / "model"
+# What training found out about a model and a teacher has to know: the template of its prompts and its temperature.
+CARD_FILE = "preceptor.json"
+
+
+class LocalModel:
+    """Scores the letters of a menu with a causal language model on the CPU.
+
+    Args:
+        path: Folder with a transformers model. Its `preceptor.json`, if there is one, gives the calibrated temperature
+            and the prompt template.
+        batch_tokens: Padded tokens per forward pass. A thousand stay in the cache: half as fast again as ten thousand.
+
+    Attributes:
+        template: Name of the prompt template that the model wants.
+        temperature: Divides the letters' logits; fitted on held-out scenes.
+    """
+
+    method = "logprobs"
+    samples = 1
+
+    def __init__(self, path: Path | str = TINY_MODEL, *, batch_tokens: int = 1024) -> None:
+        self.path = Path(path)
+        self.tokenizer, self.network = _load(self.path)
+        card_path = self.path / CARD_FILE
+        card = json.loads(card_path.read_text()) if card_path.is_file() else {}
+        self.template: str = card.get("prompt", "chat")
+        self.temperature: float = card.get("temperature", 1.0)
+        self.source = "local" if self.path == TINY_MODEL else f"local:{self.path.name}"
+        self.name = f"{self.path.name}@{_weights_hash(self.path)}@T={self.temperature:.4f}"
+        self.extra: dict[str, float] = {}
+        self._batch_tokens = batch_tokens
+        self._letter_ids = torch.tensor([self._letter_id(letter) for letter in LETTERS])
+
+    def _letter_id(self, letter: str) -> int:
+        ids = self.tokenizer.encode(letter, add_special_tokens=False)
+        if len(ids) != 1:
+            raise UserError(f"The tokenizer of {self.path} splits the letter {letter!r}.", "use another model")
+        return int(ids[0])
+
+    def replies(self, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
+        """Scores of the menus' letters, in batches of prompts of similar length."""
+        tokens = self.encode(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))
+        for batch in _batches(order, [len(ids) for ids in tokens], self._batch_tokens):
+            started = time.perf_counter()
+            logits = self.letter_logits([tokens[i] for i in batch])
+            scores = [self._scores(row, prompts[i]) for row, i in zip(logits, batch, strict=True)]
+            share = (time.perf_counter() - started) / len(batch)
+            yield [
+                (i, Reply(OK, score, LETTERS[score.index(max(score))], len(tokens[i]) + 1, share))
+                for i, score in zip(batch, scores, strict=True)
+            ]
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of prompts, through the model's own chat template."""
+        texts = [
+            self.tokenizer.apply_chat_template(prompt.chat, tokenize=False, add_generation_prompt=True)
+            for prompt in prompts
+        ]
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
+
+    @torch.inference_mode()
+    def letter_logits(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Logits [N, 26] of the letters as the next token after N prompts."""
+        lengths = torch.tensor([len(ids) for ids in tokens])
+        padded = torch.zeros(len(tokens), int(lengths.max()), dtype=torch.long)
+        for row, ids in zip(padded, tokens, strict=True):
+            row[: len(ids)] = torch.tensor(ids)
+        # Padding stands on the right, where causal attention never looks back from: no mask is needed.
+        hidden = self.network.base_model(input_ids=padded, use_cache=False).last_hidden_state  # [N, T, H]
+        last = hidden[torch.arange(len(tokens)), lengths - 1]  # [N, H]
+        logits: torch.Tensor = self.network.get_output_embeddings()(last)[:, self._letter_ids]
+        return logits.float()
+
+    def _scores(self, logits: torch.Tensor, prompt: Prompt) -> tuple[float, ...]:
+        on_menu = logits[: len(prompt.menu.options)].double() / self.temperature
+        return tuple(on_menu.softmax(dim=-1).tolist())
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    """Tokenizer and network in evaluation mode, from files alone. Raises `UserError` for a folder without a model."""
+    if not (path / "config.json").is_file():
+        raise UserError(f"There is no model in {path}.", "python -m teacher.tiny_lm.train --out teacher/tiny_lm/model")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    # A bar for a load of milliseconds, and a warning of the rope factor that FastChat needs, tell a user nothing.
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        network = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=torch.float32)
+    except Exception as error:  # transformers raises whatever its many loaders raise
+        raise UserError(
+            f"The model in {path} cannot be loaded: {error}.", "give another folder with --model"
+        ) from error
+    return tokenizer, network.eval()
+
+
+def _weights_hash(path: Path) -> str:
+    """Hash of weights and tokenizer: labels of a retrained model are new labels."""
+    digest = hashlib.sha256()
+    for file in sorted((*path.glob("*.safetensors"), *path.glob("tokenizer.json"))):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Consecutive runs of `order`, sorted by length, of at most `limit` padded tokens each (one prompt at least)."""
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) + 1) * lengths[i] > limit:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

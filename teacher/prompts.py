@@ -1,0 +1,148 @@
+"""Scene -> the messages that a language model reads, with a lettered menu of the legal options.
+
+A template is a text file in `teacher/prompts/` with a `[user]` section and optionally a `[system]` section before it.
+Its placeholders are strict: one that is missing or unknown is an error when the template is loaded, and the hash of
+the file is part of the key of every label that it helped to make.
+"""
+
+import hashlib
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from envs.errors import UserError, unknown_name
+from envs.task import Scene, Task
+
+LETTERS = string.ascii_uppercase
+TEMPLATE_DIR = Path(__file__).parent / "prompts"
+
+# What each template has to mention: `compact` is for a small model that was trained on the task, `chat` for any other.
+PLACEHOLDERS = {
+    "compact": frozenset({"goal", "scene", "menu"}),
+    "chat": frozenset({"goal", "rules", "scene", "menu"}),
+}
+
+_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+_SECTION = re.compile(r"^\[(system|user)\]\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Menu:
+    """The options that a prompt offers; the option at position i has letter `LETTERS[i]`.
+
+    Attributes:
+        options: Option indices of the task, in the order in which they are shown.
+    """
+
+    options: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.options) <= len(LETTERS):
+            raise ValueError(f"a menu has 1 to {len(LETTERS)} options, not {len(self.options)}")
+
+    @property
+    def letters(self) -> str:
+        """The letters in use, in order."""
+        return LETTERS[: len(self.options)]
+
+    def words(self, task: Task) -> tuple[str, ...]:
+        """The words of each option, in the order of the menu."""
+        return tuple(task.options[index].words for index in self.options)
+
+    def text(self, task: Task) -> str:
+        """One line `A) go to the key` per option."""
+        return "\n".join(f"{letter}) {words}" for letter, words in zip(self.letters, self.words(task), strict=True))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is sent: (role, content) messages, and the menu that gives the letters their meaning."""
+
+    messages: tuple[tuple[str, str], ...]
+    menu: Menu
+    words: tuple[str, ...]
+
+    @property
+    def chat(self) -> list[dict[str, str]]:
+        """The messages as the OpenAI protocol and transformers' chat templates want them."""
+        return [{"role": role, "content": content} for role, content in self.messages]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt template.
+
+    Attributes:
+        name: `compact` or `chat`.
+        sections: (role, text with placeholders) in order.
+        hash: Hash of the file.
+    """
+
+    name: str
+    sections: tuple[tuple[str, str], ...]
+    hash: str
+
+    def hash_for(self, task: Task) -> str:
+        """Hash of the file and of the task's own words in it; part of every label's key."""
+        values = {"goal": task.goal, "rules": task.rules, "scene": "", "menu": ""}
+        words = [text for _, text in self._filled(values)] + [option.words for option in task.options]
+        return hashlib.sha256("\n".join((self.hash, *words)).encode()).hexdigest()[:16]
+
+    def render(self, task: Task, scene: Scene, menu: Menu) -> Prompt:
+        """The prompt for a scene; braces in a task's own words are left as they are."""
+        values = {"goal": task.goal, "rules": task.rules, "scene": scene.text, "menu": menu.text(task)}
+        return Prompt(self._filled(values), menu, menu.words(task))
+
+    def _filled(self, values: dict[str, str]) -> tuple[tuple[str, str], ...]:
+        return tuple((role, _PLACEHOLDER.sub(lambda match: values[match[1]], text)) for role, text in self.sections)
+
+
+def parse_template(name: str, text: str, required: frozenset[str]) -> Template:
+    """A template from the text of its file. Raises `UserError` if its sections or placeholders are not as required."""
+    found = frozenset(_PLACEHOLDER.findall(text))
+    if found != required:
+        missing, unknown = sorted(required - found), sorted(found - required)
+        raise UserError(
+            f"Prompt template {name!r}: missing placeholders {missing}, unknown placeholders {unknown}.",
+            f"use each of {sorted(required)} in teacher/prompts/{name}.txt and no other {{word}}",
+        )
+    head, *parts = _SECTION.split(text)
+    sections = tuple((role, body.strip()) for role, body in zip(parts[::2], parts[1::2], strict=True))
+    if head.strip() or [role for role, _ in sections] not in (["user"], ["system", "user"]):
+        raise UserError(
+            f"Prompt template {name!r} must be a [user] section, or a [system] section and then a [user] section.",
+            f"begin teacher/prompts/{name}.txt with a line [system] or [user]",
+        )
+    return Template(name, sections, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+@cache
+def load_template(name: str) -> Template:
+    """The template `compact` or `chat`. Raises `UserError` for another name or a file with wrong placeholders."""
+    if name not in PLACEHOLDERS:
+        raise unknown_name("prompt template", name, PLACEHOLDERS, "--prompt compact, or --prompt chat")
+    text = (TEMPLATE_DIR / f"{name}.txt").read_text(encoding="utf-8")
+    return parse_template(name, text, PLACEHOLDERS[name])
+
+
+def scene_digest(scene: Scene) -> str:
+    """Hash of a scene's task and facts, the same in every process."""
+    return hashlib.sha256("\n".join((scene.task, *scene.facts)).encode()).hexdigest()
+
+
+def menus(scene: Scene, permutations: int) -> tuple[Menu, ...]:
+    """Permuted menus of a scene's legal options, to cancel a model's liking for a position.
+
+    The order is shuffled by the scene's digest and then rotated, so that with as many permutations as options each
+    option stands at each position once; with fewer options there are fewer permutations.
+    """
+    if permutations < 1:
+        raise UserError(f"--permutations must be at least 1, not {permutations}.", "--permutations 4")
+    digest = scene_digest(scene)
+    order: Sequence[int] = sorted(scene.legal, key=lambda i: hashlib.sha256(f"{digest}:{i}".encode()).digest())
+    count = min(permutations, len(order))
+    offsets = [i * len(order) // count for i in range(count)]
+    return tuple(Menu((*order[offset:], *order[:offset])) for offset in offsets)

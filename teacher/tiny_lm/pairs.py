@@ -1,0 +1,169 @@
+"""Training pairs (compact prompt -> option letter), and what is held out of them.
+
+Scenes (by a hash of their text) and menus (by a hash of their words in order) are held out and never trained on; on
+request, so are pairs of colours that would stand in one prompt together.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.task import Scene, Task
+from teacher.prompts import LETTERS, Menu, Prompt, Template
+
+COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
+# Each colour is in one of them, so that no colour is new, only their meeting.
+UNSEEN_PAIRS = frozenset({frozenset({"red", "purple"}), frozenset({"green", "grey"}), frozenset({"blue", "yellow"})})
+
+_COLOUR = re.compile(rf"\b({'|'.join(COLOURS)})\b")
+_HELD_OUT_SHARE = 0.1
+_FEWEST_HELD_OUT = 3
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt and the position on its menu that is right.
+
+    Attributes:
+        task: Name of the task.
+        prompt: The prompt.
+        answer: Position of the expert's option on the menu.
+    """
+
+    task: str
+    prompt: Prompt
+    answer: int
+
+    @property
+    def letter(self) -> str:
+        """The right letter."""
+        return LETTERS[self.answer]
+
+
+def _hash(text: str) -> float:
+    """A number in [0, 1) that is the same for a text in every process."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
+
+
+def menu_held_out(words: Sequence[str]) -> bool:
+    """Whether a menu, in this order, is one of those that are never trained on."""
+    return len(words) > 1 and _hash("\n".join(words)) < _HELD_OUT_SHARE
+
+
+def held_out_texts(pools: Sequence[Sequence[Scene]]) -> frozenset[str]:
+    """Texts of the scenes that are never trained on: a tenth of each pool, by hash, and at least three.
+
+    By text, because tasks share scenes: what is held out of one pool is held out of all.
+    """
+    held: set[str] = set()
+    for pool in pools:
+        count = max(_FEWEST_HELD_OUT, round(_HELD_OUT_SHARE * len(pool)))
+        held.update(sorted((scene.text for scene in pool), key=_hash)[:count])
+    return frozenset(held)
+
+
+def distinct_scenes(task: Task, rng: np.random.Generator, count: int) -> list[Scene]:
+    """The distinct scenes among `count` drawn ones, without those in which there is nothing to choose."""
+    distinct = {scene.facts: scene for scene in task.sample_scenes(rng, count)}
+    return [scene for scene in distinct.values() if len(scene.legal) > 1]
+
+
+def has_pair(text: str, apart: frozenset[frozenset[str]]) -> bool:
+    """Whether two colours that are to be kept apart stand together in a text."""
+    present = set(_COLOUR.findall(text))
+    return any(pair <= present for pair in apart)
+
+
+class PairSource:
+    """Draws pairs of one task from a pool of distinct scenes.
+
+    Args:
+        task: The task; its script is the truth.
+        template: The prompt template.
+        pool: The scenes.
+        held_out: Texts of scenes that are never trained on.
+        apart: Pairs of colours that never meet in training.
+
+    Attributes:
+        train: Scenes to train on.
+        held_out: Scenes that are not, with familiar meetings of colours.
+        unseen: Scenes in which two colours meet that never meet in training.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        template: Template,
+        pool: Sequence[Scene],
+        held_out: frozenset[str],
+        apart: frozenset[frozenset[str]] = frozenset(),
+    ) -> None:
+        self.task = task
+        self._apart = apart
+        self._template = template
+        self._truth = {scene.facts: task.script(scene) for scene in pool}
+        self.unseen = [scene for scene in pool if has_pair(scene.text, apart)]
+        known = [scene for scene in pool if not has_pair(scene.text, apart)]
+        self.held_out = [scene for scene in known if scene.text in held_out]
+        self.train = [scene for scene in known if scene.text not in held_out]
+
+    def draw_train(self, rng: np.random.Generator) -> Pair:
+        """A pair that shows nothing of what is held out."""
+        while True:
+            scene = self.train[rng.integers(len(self.train))]
+            pair = self._pair(scene, self._menu(scene, rng))
+            if not menu_held_out(pair.prompt.words) and not self._shows_apart(pair):
+                return pair
+
+    def draw_held_out(self, rng: np.random.Generator) -> Pair:
+        """A pair whose scene and menu were both held out, with familiar meetings of colours."""
+        while True:
+            scene = self.held_out[rng.integers(len(self.held_out))]
+            pair = self._pair(scene, self._menu(scene, rng))
+            if menu_held_out(pair.prompt.words) and not self._shows_apart(pair):
+                return pair
+
+    def draw_unseen_colours(self, rng: np.random.Generator) -> Pair:
+        """A pair whose scene shows two colours that training never showed together, with all its legal options."""
+        scene = self.unseen[rng.integers(len(self.unseen))]
+        return self._pair(scene, Menu(tuple(rng.permutation(scene.legal).tolist())))
+
+    def draw_play(self, rng: np.random.Generator) -> Pair:
+        """A held-out scene with all its legal options, as the teacher asks."""
+        scene = self.held_out[rng.integers(len(self.held_out))]
+        return self._pair(scene, Menu(tuple(rng.permutation(scene.legal).tolist())))
+
+    def _menu(self, scene: Scene, rng: np.random.Generator) -> Menu:
+        """All legal options in half of the cases, else a random part of them, or of all options; the answer always."""
+        answer, kind = self._truth[scene.facts], rng.random()
+        options: Sequence[int] = scene.legal
+        if kind < 0.5:
+            pool: Sequence[int] = scene.legal if kind < 0.3 else range(len(self.task.options))
+            others = [option for option in pool if option != answer]
+            count = int(rng.integers(1, min(len(others), 7) + 1))
+            options = [answer, *rng.choice(others, size=count, replace=False).tolist()]
+        return Menu(tuple(rng.permutation(options).tolist()))
+
+    def _shows_apart(self, pair: Pair) -> bool:
+        return any(has_pair(content, self._apart) for _, content in pair.prompt.messages)
+
+    def _pair(self, scene: Scene, menu: Menu) -> Pair:
+        prompt = self._template.render(self.task, scene, menu)
+        return Pair(self.task.name, prompt, menu.options.index(self._truth[scene.facts]))
+
+
+class PairMix:
+    """Draws pairs of several tasks, of each in proportion to the square root of its number of scenes."""
+
+    def __init__(self, sources: Sequence[PairSource]) -> None:
+        self.sources = list(sources)
+        weights = np.sqrt([len(source.train) for source in self.sources])
+        self._probs = weights / weights.sum()
+
+    def draw_train(self, rng: np.random.Generator, count: int) -> list[Pair]:
+        """`count` training pairs."""
+        chosen = rng.choice(len(self.sources), size=count, p=self._probs)
+        return [self.sources[i].draw_train(rng) for i in chosen]

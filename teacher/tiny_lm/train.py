@@ -1,0 +1,280 @@
+"""Train the tiny language model from scratch: `python -m teacher.tiny_lm.train --out teacher/tiny_lm/model`.
+
+Pairs are drawn freshly for each batch, the loss is on the answer and on judging each line of the menu, and the model is
+judged, from the files that it was saved to, on scenes, menus and colour pairs that it never saw.
+"""
+
+import argparse
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.task import Task
+from teacher.local import CARD_FILE, LocalModel
+from teacher.prompts import load_template
+from teacher.tiny_lm.card import write_card
+from teacher.tiny_lm.judge import (
+    accuracy,
+    accuracy_by_task,
+    answers_of,
+    expected_calibration_error,
+    fit_temperature,
+    menu_logits,
+)
+from teacher.tiny_lm.pairs import UNSEEN_PAIRS, Pair, PairMix, PairSource, distinct_scenes, held_out_texts
+from teacher.tiny_lm.tokenizer import train_tokenizer
+
+log = logging.getLogger("tiny_lm")
+
+PROMPT = "compact"
+_BREAK = "\u010a"  # how byte-level BPE writes a line break
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the model is built and trained."""
+
+    hidden: int = 128
+    intermediate: int = 320
+    layers: int = 4
+    heads: int = 4  # of 32: vLLM on a CPU refuses a head size of 16
+    positions: int = 512
+    vocab: int = 1024  # at most; merges stop earlier if the prompts have no more phrases
+    steps: int = 2400
+    batch: int = 64
+    warmup: int = 100  # steps
+    lr: float = 1e-3  # falls along a cosine to a hundredth
+    weight_decay: float = 0.01
+    scenes: int = 20_000  # drawn per task for the pool
+    corpus: int = 20_000  # prompts that the tokenizer is trained on
+    judged: int = 4000  # pairs in each held-out set
+    hold_out_colours: bool = False  # keep some pairs of colours apart, to measure what that costs (dev/LOG.md)
+    seed: int = 0
+
+
+def build_model(config: Config, vocab: int, end: int, pad: int) -> Any:
+    """An untrained Llama with tied embeddings."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    # It warns of the factor that FastChat needs.
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab,
+            hidden_size=config.hidden,
+            intermediate_size=config.intermediate,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            head_dim=config.hidden // config.heads,
+            max_position_embeddings=config.positions,
+            tie_word_embeddings=True,
+            # Llama's 0.02 is for widths of thousands; here it costs hundreds of steps before anything is learnt.
+            initializer_range=0.06,
+            # FastChat's old loader insists on a factor.
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "factor": 1.0},
+            bos_token_id=end,
+            eos_token_id=end,
+            pad_token_id=pad,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N prompts as tokens, their right letters, and where each of the L menu lines in them ends."""
+
+    tokens: list[list[int]]
+    letters: list[int]
+    line_rows: list[int]  # [L], which prompt
+    line_ends: list[int]  # [L], position of the line's last token
+    line_right: list[bool]  # [L], whether the line is the right option
+
+
+def make_batch(tokenizer: Any, pairs: Sequence[Pair]) -> Batch:
+    """Tokens of pairs; menu lines are found by the tokens that end in a line break."""
+    tokens = tokenizer([pair.prompt.messages[-1][1] for pair in pairs], add_special_tokens=False)["input_ids"]
+    letters = tokenizer.convert_tokens_to_ids([pair.letter for pair in pairs])
+    rows: list[int] = []
+    ends: list[int] = []
+    right: list[bool] = []
+    for row, (ids, pair) in enumerate(zip(tokens, pairs, strict=True)):
+        breaks = [i for i, text in enumerate(tokenizer.convert_ids_to_tokens(ids)) if text.endswith(_BREAK)]
+        lines = breaks[-len(pair.prompt.words) :]
+        rows += [row] * len(lines)
+        ends += lines
+        right += [line == pair.answer for line in range(len(lines))]
+    return Batch(tokens, letters, rows, ends, right)
+
+
+def losses(model: Any, judge_line: torch.nn.Linear, batch: Batch, end: int) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the letter after each prompt and the end after it, and of judging each line of the menus.
+
+    The second one asks, at the end of every menu line, whether that option is the right one. Without it the model does
+    not learn in an hour to compare the colour of a key with that of the door (dev/LOG.md), since the answer's
+    position sees that comparison through three layers; with it, in minutes. `judge_line` is thrown away afterwards.
+
+    Args:
+        model: A causal language model.
+        judge_line: From hidden states to the logit of "this line is right".
+        batch: N prompts.
+        end: The token that ends a reply.
+    """
+    lengths = torch.tensor([len(ids) for ids in batch.tokens])
+    padded = torch.zeros(len(lengths), int(lengths.max()) + 1, dtype=torch.long)
+    for row, ids, letter in zip(padded, batch.tokens, batch.letters, strict=True):
+        row[: len(ids) + 1] = torch.tensor([*ids, letter])
+    hidden = model.base_model(input_ids=padded, use_cache=False).last_hidden_state  # [N, T, H]
+    rows = torch.arange(len(lengths))
+    replies = torch.cat([hidden[rows, lengths - 1], hidden[rows, lengths]])  # [2N, H]
+    targets = torch.cat([torch.tensor(batch.letters), torch.full((len(lengths),), end)])
+    answer = torch.nn.functional.cross_entropy(model.get_output_embeddings()(replies).float(), targets)
+    judged = judge_line(hidden[batch.line_rows, batch.line_ends]).squeeze(1).float()
+    right = torch.tensor(batch.line_right, dtype=torch.float32)
+    return answer, torch.nn.functional.binary_cross_entropy_with_logits(judged, right)
+
+
+def train(mix: PairMix, config: Config) -> tuple[Any, Any]:
+    """Tokenizer and trained model."""
+    rng = np.random.default_rng([config.seed, 1])
+    torch.manual_seed(config.seed)
+    corpus = [pair.prompt.messages[-1][1] for pair in mix.draw_train(rng, config.corpus)]
+    tokenizer = train_tokenizer(corpus, config.vocab)
+    end = tokenizer.eos_token_id
+    model = build_model(config, len(tokenizer), end, tokenizer.pad_token_id)
+    log.info("%d parameters, %d tokens", sum(p.numel() for p in model.parameters()), len(tokenizer))
+    judge_line = torch.nn.Linear(config.hidden, 1)
+    weights = [*model.parameters(), *judge_line.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(config))
+    started, recent = time.perf_counter(), []
+    for step in range(config.steps):
+        batch = make_batch(tokenizer, mix.draw_train(rng, config.batch))
+        # Half the time of float32 on CPUs with bfloat16; the weights and the optimiser stay float32.
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            answer, lines = losses(model, judge_line, batch, end)
+        optimizer.zero_grad(set_to_none=True)
+        (answer + lines).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+        recent.append(float(answer.detach()))
+        if (step + 1) % 100 == 0:
+            log.info("step %d loss %.4f %.0f s", step + 1, float(np.mean(recent[-100:])), time.perf_counter() - started)
+    return tokenizer, model.eval()
+
+
+def _cosine(config: Config) -> Callable[[int], float]:
+    def factor(step: int) -> float:
+        if step < config.warmup:
+            return (step + 1) / config.warmup
+        progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+        return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    return factor
+
+
+def save(tokenizer: Any, model: Any, out: Path) -> None:
+    """Weights, tokenizer, chat template and configurations, as transformers, vLLM and FastChat load them."""
+    out.mkdir(parents=True, exist_ok=True)
+    model.generation_config.max_new_tokens = 4
+    model.save_pretrained(out, safe_serialization=True)
+    tokenizer.save_pretrained(out)
+    # transformers 5 writes a class that transformers 4, and so FastChat, does not know.
+    path = out / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def judge(mix: PairMix, out: Path, config: Config) -> dict[str, Any]:
+    """What the saved model gets right of what was held out, with the temperature fitted on one half of it."""
+    model = LocalModel(out)
+    rng = np.random.default_rng([config.seed, 2])
+    held_out = _draw(mix.sources, "draw_held_out", rng, config.judged)
+    fitting, reported = held_out[::2], held_out[1::2]
+    temperature = fit_temperature(menu_logits(model, fitting), answers_of(fitting))
+    logits, answers = menu_logits(model, reported), answers_of(reported)
+    play = _draw(mix.sources, "draw_play", rng, config.judged)
+    result: dict[str, Any] = {
+        "held_out_accuracy": accuracy(logits, answers),
+        "held_out_accuracy_by_task": accuracy_by_task(logits, reported),
+        "play_accuracy_by_task": accuracy_by_task(menu_logits(model, play), play),
+        "temperature": temperature,
+        "ece": expected_calibration_error(logits / temperature, answers),
+        "ece_uncalibrated": expected_calibration_error(logits, answers),
+    }
+    coloured = [source for source in mix.sources if source.unseen]
+    if coloured:
+        unseen = _draw(coloured, "draw_unseen_colours", rng, config.judged)
+        logits = menu_logits(model, unseen)
+        result["unseen_colours_accuracy"] = accuracy(logits, answers_of(unseen))
+        result["unseen_colours_ece"] = expected_calibration_error(logits / temperature, answers_of(unseen))
+    return result
+
+
+def _draw(sources: Sequence[PairSource], how: str, rng: np.random.Generator, count: int) -> list[Pair]:
+    """`count` pairs, of each task the same number."""
+    return [getattr(sources[i % len(sources)], how)(rng) for i in range(count)]
+
+
+def make_mix(tasks: Sequence[Task], config: Config) -> PairMix:
+    """Pools of scenes of every task."""
+    rng, template = np.random.default_rng([config.seed, 0]), load_template(PROMPT)
+    pools = [distinct_scenes(task, rng, config.scenes) for task in tasks]
+    held_out = held_out_texts(pools)
+    apart = UNSEEN_PAIRS if config.hold_out_colours else frozenset()
+    return PairMix([PairSource(task, template, pool, held_out, apart) for task, pool in zip(tasks, pools, strict=True)])
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train, save, judge, and write the card."""
+    from envs.catalog import TASKS, get_task
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tasks", nargs="+", default=None, help="default: all of the catalogue")
+    parser.add_argument("--steps", type=int, default=Config.steps)
+    parser.add_argument("--hold-out-colours", action="store_true", help="never show some pairs of colours together")
+    parser.add_argument("--seed", type=int, default=Config.seed)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    config = Config(steps=options.steps, seed=options.seed, hold_out_colours=options.hold_out_colours)
+    started = time.perf_counter()
+    mix = make_mix([get_task(name) for name in options.tasks or TASKS], config)
+    for source in mix.sources:
+        counts = len(source.train), len(source.held_out), len(source.unseen)
+        log.info("%s: %d scenes to train on, %d held out, %d with unseen colour pairs", source.task.name, *counts)
+    tokenizer, model = train(mix, config)
+    save(tokenizer, model, options.out)
+    minutes = (time.perf_counter() - started) / 60
+    result = judge(mix, options.out, config)
+    facts = {
+        "prompt": PROMPT,
+        "tasks": [source.task.name for source in mix.sources],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "pairs": config.steps * config.batch,
+        "training_minutes": round(minutes, 1),
+        "torch": torch.__version__,
+        "config": asdict(config),
+        **result,
+    }
+    (options.out / CARD_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+    write_card(options.out, facts)
+    log.info(json.dumps(result, indent=2))
+    return facts
+
+
+if __name__ == "__main__":
+    main()

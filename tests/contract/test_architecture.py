@@ -1,0 +1,81 @@
+"""The shape of the code base: who may import whom, what nobody may do, and how long a file may be."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FLOORS = ("envs", "teacher", "controller", "agent", "main")
+LONGEST_FILE, LONGEST_FUNCTION = 450, 60
+SOURCES = sorted([ROOT / "main.py", *(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))])
+EVERYTHING = sorted([*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def lines_of_code(function: ast.FunctionDef) -> int:
+    """Lines of a function from the end of its docstring to its own."""
+    start = function.body[0].end_lineno if ast.get_docstring(function) else function.lineno - 1
+    return (function.end_lineno or 0) - (start or 0)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_point_downwards(path: Path) -> None:
+    own = FLOORS.index(path.relative_to(ROOT).parts[0].removesuffix(".py"))
+    above = {*FLOORS[own + 1 :], "tests", "bench", "serving"}
+    assert not [name for name in imported(path) if name.partition(".")[0] in above]
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
+def test_nothing_runs_text_or_unpickles(path: Path) -> None:
+    roots = {name.partition(".")[0] for name in imported(path)}
+    assert not roots & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    for name, call in calls(path):
+        assert name not in {"eval", "exec", "compile", "os.system", "os.popen", "torch.load", "torch.save"}
+        switched_on = {word.arg for word in call.keywords if ast.unparse(word.value) != "False"}
+        assert not switched_on & {"shell", "allow_pickle"}, name
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
+def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    assert not [node.name for node in functions if lines_of_code(node) > LONGEST_FUNCTION]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_names_say_what_is_inside(path: Path) -> None:
+    assert not {"utils", "util", "common", "helpers", "misc"} & set(name_of(path).removesuffix(".py").split("/"))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["eval", "--help"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys, main\ntry:\n    main.main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numba', 'numpy', 'transformers', 'gymnasium', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert "usage" in done.stdout

@@ -1,0 +1,169 @@
+"""The command line: exit codes, suggestions, IHAC's spellings, and what goes to stdout."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import main as cli
+from agent.config import EvalConfig, TrainConfig
+from envs.errors import UserError
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
+    """A stand-in for `agent.train` that records what it is asked to do."""
+    asked: list[TrainConfig] = []
+    module = ModuleType("agent.train")
+
+    def train(config: TrainConfig) -> dict[str, Any]:
+        asked.append(config)
+        if config.savedir == "tired":
+            raise KeyboardInterrupt
+        if config.savedir == "refused":
+            raise UserError("The teacher is asleep.", "wake it")
+        sys.stdout.write("progress\n")
+        return {"task": config.task, "steps": 1000}
+
+    module.train = train  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "agent.train", module)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trian"], "Did you mean 'train'"),
+        (["train", "--tsk", "KeyInBox"], "Did you mean '--task'"),
+        (["train", "--max_llm_cals=3"], "Did you mean '--max-llm-calls'"),
+        (["train", "--method", "ihaz"], "Did you mean 'ihac'"),
+        (["train", "--preset", "smal"], "Did you mean 'small'"),
+        (["train", "--teacher", "scriptd"], "Did you mean 'scripted'"),
+        (["train", "--student", "flatt"], "Did you mean 'flat'"),
+        (["train", "--limit", "larva"], "Did you mean 'lava'"),
+        (["train", "--steps", "0"], "at least 1"),
+        (["train", "--label-noise", "1.5"], "from 0 to 1"),
+        (["train", "--seeds", "1", "1"], "distinct"),
+        (["train", "--savedir", ""], "not a name"),
+        (["train", "--savedir", "../mine"], "not a name"),
+        (["train", "--savedir", "/tmp/mine"], "not a name"),
+        (["eval", "--compare", "teacher,studnet"], "Did you mean 'student'"),
+        (["eval", "--seeds", "0:500"], "not held out"),
+        (["eval", "--seeds", "999999:1000001"], "not held out"),
+        (["eval", "--seeds", "1999999:2000001"], "not held out"),
+        (["eval", "--seeds", "1000005:1000005"], "no level"),
+        (["eval", "--seeds", "many"], "A:B"),
+        (["eval", "--seeds", "1000000:"], "A:B"),
+        (["eval", "--savedirs", "x"], "Did you mean '--savedir'"),
+    ],
+)
+def test_a_mistake_is_explained_and_exits_with_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "next: " in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+@pytest.mark.parametrize("words", [["train", "--steps", "many"], ["train", "KeyInBox"], ["train", "--task"]])
+def test_a_value_that_does_not_parse_exits_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert caught.value.code == 2
+    assert "--help" in capsys.readouterr().err
+
+
+def test_no_verb_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert cli.main(["--help"]) == 0
+    assert capsys.readouterr().out.count("usage: python main.py VERB") == 2
+
+
+def test_the_spellings_of_ihac_work() -> None:
+    words = ["--task", "TwoDoor", "--savedir", "x", "--logdir", "y", "--offline_planner", "--soft_planner"]
+    config = cli.read("train", words)
+    assert (config.task, config.savedir, config.logdir) == ("TwoDoor", "x", "y")
+    assert (config.teacher, config.soft) == ("scripted", True)
+    assert cli.read("train", ["--hard"]).soft is False
+    words = ["--task", "TwoDoor", "--loaddir", "x", "--logdir", "y", "--savedir", "z", "--eval_teacher"]
+    config = cli.read("eval", words)
+    assert (config.loaddir, config.savedir, config.players) == ("x", "z", ("teacher",))
+    assert cli.read("eval", ["--eval_meta_controller"]).eval_teacher
+
+
+def test_hyphens_underscores_and_equals_signs_are_the_same() -> None:
+    for words in (["--max-llm-calls", "7"], ["--max_llm_calls", "7"], ["--max_llm-calls=7"]):
+        assert cli.read("train", words).max_llm_calls == 7
+    assert cli.read("train", ["--no_mask"]).mask is False
+    assert cli.read("train", ["--seeds", "0", "1"]).seeds == (0, 1)
+    assert cli.read("train", ["--savedir=a_b=c"]).savedir == "a_b=c"
+
+
+def test_positional_runs_and_a_run_to_examine() -> None:
+    assert cli.read("report", ["a", "log/b", "--task", "TwoDoor"]).runs == ("a", "log/b")
+    assert cli.read("doctor", ["--run", "log/b"]).run == "log/b"
+
+
+def test_who_plays() -> None:
+    assert EvalConfig().players == ("student",)
+    assert EvalConfig(compare="teacher, student").players == ("teacher", "student")
+    assert EvalConfig(compare="student", eval_teacher=True).players == ("student", "teacher")
+    assert EvalConfig(seeds="1000007").levels == range(1_000_007, 1_000_008)
+
+
+def test_json_is_the_only_line_on_stdout(trained: list[TrainConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--json", "--task", "KeyInBox"]) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line) for line in out.splitlines()] == [{"task": "KeyInBox", "steps": 1000}]
+    assert "progress" in err
+    assert cli.main(["train", "--json", "--savedir", "refused"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_without_json_the_result_is_for_a_person(
+    trained: list[TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train"]) == 0
+    assert "steps: 1,000" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_says_how_to_go_on(trained: list[TrainConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--savedir", "tired"]) == 130
+    assert "next: python main.py train --savedir tired --resume" in capsys.readouterr().err
+    assert cli.main(["train", "--savedir", "tired", "--resume"]) == 130
+    assert capsys.readouterr().err.count("--resume") == 1
+
+
+def test_a_traceback_is_shown_on_request_alone(trained: list[TrainConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--savedir", "refused"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert cli.main(["train", "--savedir", "refused", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_another_python_than_the_projects_is_told_which_one_to_use() -> None:
+    program = [sys.executable, "-I", "-S", "main.py", "train", "--savedir", "a b"]  # -S: no packages
+    done = subprocess.run(program, cwd=Path(cli.__file__).parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "next: .venv/bin/python main.py train --savedir 'a b'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_who_has_read_enough_is_no_error() -> None:
+    code = (
+        "import sys, main; main.VERBS['report'] = (main.ReportConfig, lambda config: {});"
+        "main.show = lambda *_: print('line\\n' * 100_000); sys.exit(main.main(['report']))"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "$0" | head -1; echo ${{PIPESTATUS[0]}}', code],
+        cwd=Path(cli.__file__).parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "line\n0\n"
+    assert done.stderr == ""

@@ -1,0 +1,83 @@
+"""What the README tells people to type works, and what it names exists."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import main as cli
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for block in BLOCKS
+    for line in block.replace("\\\n", " ").splitlines()
+    if re.match(r"(\w+=\S+ )*(make|\S*python) ", line)
+]
+VERBS = [words[words.index("main.py") + 1 :] for words in COMMANDS if "main.py" in words]
+SMALLER = {
+    "train": ["--preset", "tiny", "--steps", "640", "--num-envs", "4", "--eval-episodes", "4", "--quiet"],
+    "eval": ["--seeds", "1000000:1000004", "--video", "1"],
+    "report": [],
+}
+
+
+def test_the_readme_shows_every_verb() -> None:
+    assert {words[0] for words in VERBS} == set(cli.VERBS)
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_every_command_is_understood(words: list[str]) -> None:
+    config = cli.read(words[0], words[1:])
+    if words[0] in ("train", "eval"):
+        cli.check(config)
+
+
+def test_every_flag_in_the_text_exists() -> None:
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    flags = set(re.findall(r"`(--[a-z-]+)", prose))
+    known = {f"--{name.replace('_', '-')}" for kind, _ in cli.VERBS.values() for name in kind.__dataclass_fields__}
+    assert flags
+    assert flags <= known
+
+
+def test_every_make_target_and_module_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    made = {word for words in COMMANDS if words[0] == "make" for word in words[1:]}
+    assert {"demo", "test"} <= made <= targets
+    modules = {words[i + 1] for words in COMMANDS for i, word in enumerate(words) if word == "-m"}
+    modules |= set(re.findall(r"python -m ([a-z_.]+)", README))
+    assert all(importlib.util.find_spec(module) for module in modules)
+
+
+def test_every_file_in_the_tree_exists() -> None:
+    tree = next(block for block in BLOCKS if block.startswith("main.py"))
+    missing, folder = [], ROOT
+    parents: list[tuple[int, Path]] = [(-1, ROOT)]
+    for line in tree.splitlines():
+        indent = len(line) - len(line.lstrip())
+        names = re.split(r"\s{2,}", line.strip())[0].split()
+        while parents[-1][0] >= indent:
+            parents.pop()
+        folder = parents[-1][1]
+        missing += [str(folder / name) for name in names if not list(folder.glob(name.rstrip("/")))]
+        mentioned = re.findall(r"[\w/]+\.(?:py|md)\b", line.partition("  ")[2] if indent == 0 else line)
+        missing += [
+            name for name in mentioned if not list(folder.rglob(name)) and not list((folder / names[0]).rglob(name))
+        ]
+        if names[0].endswith("/"):
+            parents.append((indent, folder / names[0]))
+    assert missing == []
+
+
+def test_the_commands_work_one_after_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in VERBS:
+        if "llm" in words or words[0] not in SMALLER:  # those need a server; doctor has tests of its own
+            continue
+        assert cli.main([*words, *SMALLER[words[0]], "--logdir", str(tmp_path)]) == 0, words
+    assert len(list(tmp_path.rglob("*.mp4"))) == 1
+    assert "KeyInBox" in capsys.readouterr().out

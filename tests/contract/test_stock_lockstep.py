@@ -1,0 +1,149 @@
+"""Stock levels in the engine are the stock environments: equal step by step in MiniGrid's own observation."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from minigrid.core.world_object import Ball, Key
+from minigrid.envs import DoorKeyEnv, EmptyEnv
+from walker import next_action
+
+from envs.errors import UserError
+from envs.gridworld.stock import STOCK, LevelPool, load_pool, make_pool, make_stock_vec, save_pool
+from envs.gridworld.vector import GridVectorEnv
+
+# The walker of these tests clears no blockers; tests/contract/test_stock_tasks.py plays BlockedUnlockPickup.
+WALKED = [env_id for env_id in STOCK.values() if "Blocked" not in env_id]
+SEE_THROUGH_AND_CONTENTS = ("MiniGrid-DistShift1-v0", "MiniGrid-ObstructedMaze-1Dlh-v0", "MiniGrid-Unlock-v0")
+
+
+def play_in_lock_step(env_id: str, made: LevelPool, skill: float, steps: int, worlds: int = 4) -> dict[str, int]:
+    """Play both sides for some steps per world, `skill` of them by plan; counts of how episodes ended."""
+    rng = np.random.default_rng(1)
+    vector = GridVectorEnv(made.spec, worlds, view="partial", pool=made.pool)
+    stock = [gym.make(env_id).unwrapped for _ in range(worlds)]
+    obs, info = vector.reset()
+    for n, env in enumerate(stock):
+        assert_same(obs, n, env.reset(seed=int(info["level_seed"][n]))[0])
+    counts = {"success": 0, "died": 0, "truncated": 0}
+    for _ in range(steps):
+        planned = rng.random(worlds) < skill
+        actions = np.array([next_action(env, rng) if planned[n] else rng.integers(7) for n, env in enumerate(stock)])
+        obs, reward, terminated, truncated, info = vector.step(actions)
+        for n, env in enumerate(stock):
+            its_obs, its_reward, its_end, its_cut, _ = env.step(int(actions[n]))
+            over = its_end or its_cut
+            assert_same(info["final_obs"] if over else obs, n, its_obs)
+            assert (reward[n], terminated[n], truncated[n]) == (its_reward, its_end, its_cut)
+            assert info["success"][n] == (its_reward > 0)
+            if over:
+                counts["success" if its_reward > 0 else "died" if its_end else "truncated"] += 1
+                assert_same(obs, n, env.reset(seed=int(info["level_seed"][n]))[0])
+    return counts
+
+
+def assert_same(obs: dict[str, np.ndarray], n: int, its_obs: dict[str, object]) -> None:
+    np.testing.assert_array_equal(obs["image"][n], its_obs["image"])
+    assert obs["direction"][n] == its_obs["direction"]
+
+
+@pytest.mark.parametrize("env_id", [*WALKED, *SEE_THROUGH_AND_CONTENTS])
+def test_equal_to_stock(env_id: str) -> None:
+    counts = play_in_lock_step(env_id, make_pool(env_id, 20), skill=0.9, steps=150)
+    assert counts["success"] > 0
+
+
+@pytest.mark.parametrize("env_id", WALKED)
+@pytest.mark.learn
+def test_equal_to_stock_at_length(env_id: str) -> None:
+    made = make_pool(env_id, 200)
+    for skill in (0.0, 0.6, 0.95):
+        play_in_lock_step(env_id, made, skill, steps=1500)
+
+
+def test_lava_kills_and_time_runs_out() -> None:
+    env_id = STOCK["LavaCrossingS9N1"]
+    assert play_in_lock_step(env_id, make_pool(env_id, 20), skill=0.0, steps=700)["died"] > 0
+    env_id = STOCK["DoorKey-5x5"]
+    assert play_in_lock_step(env_id, make_pool(env_id, 20), skill=0.0, steps=260)["truncated"] > 0
+
+
+def test_rules_that_the_engine_does_not_know_are_refused() -> None:
+    with pytest.raises(UserError, match=r"rules of its own in step"):
+        make_pool("MiniGrid-Dynamic-Obstacles-5x5-v0", 1)
+    with pytest.raises(UserError, match="DoorKey-8x8"):
+        make_pool("DoorKey-8x9", 1)
+
+
+class GuardedGoalEnv(EmptyEnv):
+    """A user's level: the goal behind a ball."""
+
+    def _gen_grid(self, width: int, height: int) -> None:
+        super()._gen_grid(width, height)
+        self.place_obj(Ball("red"))
+
+
+class GreedyEnv(DoorKeyEnv):
+    """A user's level with a rule of its own: whatever is picked up is the goal."""
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, reward, terminated or isinstance(self.carrying, Key), truncated, info
+
+
+def test_a_users_level_is_a_small_file(tmp_path: Path) -> None:
+    gym.register("User/Guarded-v0", entry_point=GuardedGoalEnv, kwargs={"size": 6})
+    gym.register("User/Greedy-v0", entry_point=GreedyEnv)
+    made = make_pool("User/Guarded-v0", 5)
+    save_pool(made, tmp_path / "guarded.npz")
+    again = load_pool(tmp_path / "guarded.npz")
+    assert again.spec == made.spec
+    assert play_in_lock_step("User/Guarded-v0", again, skill=0.9, steps=80)["success"] > 0
+    with pytest.raises(UserError, match="GreedyEnv"):
+        make_pool("User/Greedy-v0", 1)
+
+
+@pytest.mark.parametrize("view_size", [3, 5])
+def test_narrow_views(view_size: int) -> None:
+    env_id = f"User/Narrow-{view_size}-v0"
+    gym.register(env_id, entry_point=DoorKeyEnv, kwargs={"size": 6, "agent_view_size": view_size})
+    play_in_lock_step(env_id, make_pool(env_id, 10), skill=0.7, steps=150)
+
+
+class OpenFieldEnv(EmptyEnv):
+    """A user's level without its outer wall on one side."""
+
+    def _gen_grid(self, width: int, height: int) -> None:
+        super()._gen_grid(width, height)
+        self.grid.set(0, 2, None)
+
+
+def test_levels_that_are_not_enclosed_are_refused() -> None:
+    gym.register("User/Open-v0", entry_point=OpenFieldEnv, kwargs={"size": 6})
+    with pytest.raises(UserError, match="enclosed"):
+        make_pool("User/Open-v0", 1)
+    gym.register("User/Wide-v0", entry_point=EmptyEnv, kwargs={"size": 8, "agent_view_size": 9})
+    wide = make_pool("User/Wide-v0", 1)
+    with pytest.raises(UserError, match="partial views have at most 7"):
+        GridVectorEnv(wide.spec, 1, view="partial", pool=wide.pool)
+
+
+def test_a_damaged_pool_is_a_named_error(tmp_path: Path) -> None:
+    path = tmp_path / "pool.npz"
+    save_pool(make_pool("DoorKey-5x5", 2), path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match="not a pool"):
+        load_pool(path)
+    with pytest.raises(UserError, match="not a pool"):
+        load_pool(tmp_path / "none.npz")
+
+
+def test_pools_keep_to_their_split() -> None:
+    env = make_stock_vec("DoorKey-5x5", 4, split="eval", levels=3)
+    assert set(env.reset()[1]["level_seed"]) <= {1_000_000, 1_000_001, 1_000_002}
+    with pytest.raises(UserError, match="Level seed 1000003"):
+        env.reset(options={"level_seeds": np.array([1_000_003] * 4)})
+    train = make_pool("DoorKey-5x5", 2)
+    with pytest.raises(UserError, match="no levels of the eval split"):
+        GridVectorEnv(train.spec, 2, "eval", pool=train.pool)

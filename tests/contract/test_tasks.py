@@ -1,0 +1,161 @@
+"""Every task keeps the promises of `envs.task.Task`; the limited ones keep theirs too."""
+
+from collections.abc import Iterator
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from envs.catalog import STOCK_TASKS, TASKS, get_task
+from envs.errors import UserError
+from envs.gridworld.limits import ColourSwap
+from envs.gridworld.scenes import Facts
+from envs.gridworld.tasks import GridTask
+
+LIMITED = [("LavaDoorKey", "lava"), ("ColoredDoorKey", "colours")]
+VARIANTS = [*((name, None) for name in (*TASKS, *STOCK_TASKS)), *LIMITED]
+
+
+def observations(task: GridTask, steps: int = 40, worlds: int = 32) -> Iterator[tuple[NDArray[np.uint8], NDArray]]:
+    """What random legal options, carried out by the executors, lead through: (obs, level seeds)."""
+    rng = np.random.default_rng(0)
+    env = task.make_vec(worlds, split="train", seed=0)
+    obs, info = env.reset()
+    for _ in range(steps):
+        yield obs, info["level_seed"]
+        option = np.argmax(task.legal(obs) * rng.random((worlds, len(task.options))), axis=1)
+        obs, _, _, _, info = env.step(task.skill(obs, option))
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=str)
+def task(request: pytest.FixtureRequest) -> GridTask:
+    return get_task(*request.param)
+
+
+def test_the_protocol_is_kept_in_play(task: GridTask) -> None:
+    count = len(task.options)
+    for obs, seeds in observations(task):
+        scenes, legal, codes = task.describe(obs), task.legal(obs), task.fact_codes(obs)
+        assert obs.shape[1:] == task.observation_shape
+        assert legal.shape == (len(obs), count)
+        assert legal.any(axis=1).all()
+        assert [tuple(np.flatnonzero(row)) for row in legal] == [scene.legal for scene in scenes]
+        assert [task.script(scene) for scene in scenes] == task.script_batch(obs).tolist()
+        assert all(task.script(scene) in scene.legal and scene.task == task.name for scene in scenes)
+        assert len({scene.text for scene in scenes}) == len(set(codes.tolist()))
+        option = np.arange(len(obs)) % count
+        assert np.isin(task.skill(obs, option), range(task.num_actions)).all()
+        assert task.option_done(obs, option).dtype == np.bool_
+        mean, scale = task.ground(obs, option)
+        assert mean.shape == scale.shape == (len(obs), len(task.goal_space.names))
+        assert task.teacher_view(obs, seeds).shape == obs.shape
+        assert task.teacher_to_true(seeds).shape == (len(obs), count)
+
+
+def test_legal_options_act_and_done_options_stop(task: GridTask) -> None:
+    """A legal option's executor never just waits, except for the documented fallback; goals lie within the room."""
+    for obs, _ in observations(task):
+        legal = task.legal(obs)
+        for k in range(len(task.options)):
+            option = np.full(len(obs), k)
+            waits = task.skill(obs, option) == 6
+            alone = (legal.sum(axis=1) == 1) & legal[:, 0]
+            assert not (waits & legal[:, k] & ~alone).any()
+
+
+def test_vector_environments_are_split(task: GridTask) -> None:
+    for split, low, high in (("train", 0, 1_000_000), ("eval", 1_000_000, 2_000_000)):
+        env = task.make_vec(4, split=split, seed=1)
+        assert isinstance(env, gym.vector.VectorEnv)
+        seeds = env.reset()[1]["level_seed"]
+        assert ((seeds >= low) & (seeds < high)).all()
+
+
+def test_words_are_distinct_and_timeouts_positive(task: GridTask) -> None:
+    assert len({option.words for option in task.options}) == len(task.options)
+    assert (task.options.timeouts > 0).all()
+    assert task.goal.endswith(".")
+    assert task.rules.endswith(".")
+
+
+def test_read_only_and_strided_observations_are_taken(task: GridTask) -> None:
+    obs, _ = next(observations(task))
+    frozen = obs.copy()
+    frozen.flags.writeable = False
+    assert (task.legal(frozen) == task.legal(obs)).all()
+    assert (task.fact_codes(frozen[::2]) == task.fact_codes(obs)[::2]).all()
+    assert (task.skill(frozen[::2], np.broadcast_to(0, len(obs[::2]))) == task.skill(obs, np.zeros(32, int))[::2]).all()
+
+
+def test_option_ids_are_stable() -> None:
+    """They are part of labels and checkpoints."""
+    common = ("explore", "goto:key", "goto:door")
+    assert get_task("SimpleDoorKey").options.ids == (*common, "pickup", "drop", "toggle")
+    assert get_task("RandomBoxKey").options.ids == (*common, "goto:box", "pickup", "drop", "toggle")
+    assert get_task("ColoredDoorKey").options.ids[1] == "goto:red key"
+    assert len(get_task("ColoredDoorKey").options) == 11
+
+
+def test_names_are_found_in_any_case_once_and_with_suggestions() -> None:
+    assert get_task("simpledoorkey") is get_task("SimpleDoorKey")
+    with pytest.raises(UserError, match="Did you mean 'KeyInBox'"):
+        get_task("KeyInBocks")
+    with pytest.raises(UserError, match="Did you mean 'lava'"):
+        get_task("LavaDoorKey", limit="larva")
+    with pytest.raises(UserError, match="SimpleDoorKey"):
+        get_task("SimpleDoorKey", limit="lava")
+
+
+def test_nothing_to_do_is_still_something_to_choose() -> None:
+    task = get_task("SimpleDoorKey")
+    scene = task.scene(Facts(status=(2, 2), frontier=False))
+    assert scene.legal == (0,)
+    assert task.script(scene) == 0
+
+
+def done(task: GridTask, facts: Facts) -> set[str]:
+    """Ids of the options that are over where the facts hold."""
+    return {task.options.ids[k] for k in task._choices.done(facts)}
+
+
+def test_done_conditions_of_hand_made_facts() -> None:
+    task = get_task("KeyInBox")  # things: key, door, box
+    nothing = Facts(status=(0, 0, 0))
+    assert done(task, nothing) == {"goto:key", "goto:door", "goto:box", "drop", "toggle"}
+    assert done(task, Facts(status=(0, 0, 1))) == {"explore", "goto:key", "goto:door", "drop", "toggle"}
+    facing = Facts(status=(0, 1, 1), front=3, held=1)
+    assert done(task, facing) == {"explore", "goto:key", "goto:box", "pickup"}
+    assert "explore" in done(task, Facts(status=(0, 0, 0), frontier=False))
+
+
+def test_a_teacher_limited_by_lava_reads_and_plans_without_it() -> None:
+    blind, sighted = get_task("LavaDoorKey", "lava"), get_task("LavaDoorKey")
+    scenes = [scene for obs, _ in observations(blind, steps=30) for scene in blind.describe(obs)]
+    assert not any("lava" in text.lower() for text in (blind.goal, blind.rules, *(s.text for s in scenes)))
+    assert "lava" in sighted.goal + sighted.rules
+    assert blind.options.digest == sighted.options.digest
+
+
+def test_a_teacher_limited_by_colours_is_fooled_on_three_levels_in_ten() -> None:
+    task, seeds = get_task("ColoredDoorKey", "colours"), np.arange(20_000)
+    pairs = ColourSwap(task.level_spec).pairs(seeds)
+    fooled = pairs[:, 0] != pairs[:, 1]
+    assert 0.28 < fooled.mean() < 0.32
+    assert (pairs == ColourSwap(task.level_spec).pairs(seeds)).all()
+    index = task.teacher_to_true(seeds)
+    assert (np.sort(index, axis=1) == np.arange(len(task.options))).all()
+    assert ((index != np.arange(len(task.options))).any(axis=1) == fooled).all()
+
+
+def test_a_fooled_teacher_sees_the_same_world_with_the_keys_exchanged() -> None:
+    task = get_task("ColoredDoorKey", "colours")
+    differed = 0
+    for obs, seeds in observations(task):
+        view, index = task.teacher_view(obs, seeds), task.teacher_to_true(seeds)
+        assert (view[..., (0, 2, 3)] == obs[..., (0, 2, 3)]).all()
+        assert (view[..., 1] == obs[..., 1])[obs[..., 0] != 5].all()
+        assert (task.teacher_view(view, seeds) == obs).all(), "exchanging twice is no exchange"
+        assert (np.take_along_axis(task.legal(view), index, axis=1) == task.legal(obs)).all()
+        differed += int((view != obs).any(axis=(1, 2, 3)).sum())
+    assert differed > 50

@@ -1,0 +1,201 @@
+"""What every teacher promises, and what each control is."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.errors import UserError
+from teacher.base import Label, Teacher, TeacherError
+from teacher.labels import LabelStore
+from teacher.make import TEACHERS, make_teacher
+from teacher.noisy import NoisyTeacher, ShuffledTeacher
+from teacher.scripted import ScriptedTeacher
+from tests.fake_server import FakeServer, serving
+from tests.small_task import SmallTask
+
+TASK = SmallTask()
+SCENES = TASK.sample_scenes(np.random.default_rng(3), 60)
+DISTINCT = {scene.facts: scene for scene in SCENES}
+CHOICES = [scene for scene in DISTINCT.values() if len(scene.legal) > 1]
+
+Make = Callable[[], Teacher]
+
+
+def made(name: str, store: LabelStore | None = None, **options: object) -> Teacher:
+    teacher = make_teacher(name, TASK, store, **options)  # type: ignore[arg-type]
+    assert teacher is not None
+    return teacher
+
+
+@pytest.fixture(params=["local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled:scripted", "noisy"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    """A way to make one kind of teacher, as often as wanted."""
+    if request.param == "llm":
+        server = request.getfixturevalue("server")
+        return lambda: made("llm", base_url=server.url)
+    if request.param == "replay":
+        with LabelStore(tmp_path / "recorded.sqlite") as store:
+            made("scripted", store).label(SCENES)
+        return lambda: made("replay", replay_from=tmp_path / "recorded.sqlite")
+    if request.param == "noisy":
+        return lambda: made("scripted", label_noise=0.3, seed=5)
+    return lambda: made(request.param, seed=5)
+
+
+@pytest.fixture
+def server() -> object:
+    with serving(FakeServer()) as running:
+        yield running
+
+
+def is_over_legal_options(label: Label, legal: tuple[int, ...]) -> bool:
+    zero_elsewhere = all(p == 0 for i, p in enumerate(label.probs) if i not in legal)
+    return len(label.probs) == len(TASK.options) and zero_elsewhere and sum(label.probs) == pytest.approx(1.0)
+
+
+def test_labels_are_distributions_over_legal_options_in_order(make: Make) -> None:
+    labels = make().label(SCENES)
+    assert len(labels) == len(SCENES)
+    assert all(is_over_legal_options(label, scene.legal) for label, scene in zip(labels, SCENES, strict=True))
+    by_facts = {scene.facts: label for scene, label in zip(SCENES, labels, strict=True)}
+    assert all(by_facts[scene.facts] == label for scene, label in zip(SCENES, labels, strict=True))
+
+
+def test_what_was_asked_is_no_second_query(make: Make) -> None:
+    teacher = make()
+    assert teacher.label([]) == []
+    teacher.label(SCENES)
+    queries = teacher.stats.queries
+    assert queries <= len(DISTINCT)
+    teacher.label(SCENES[:10])
+    assert teacher.stats.queries == queries
+    assert teacher.stats.hits > 0
+
+
+def test_a_resumed_teacher_goes_on_as_if_nothing_had_happened(make: Make) -> None:
+    straight, before, after = make(), make(), make()
+    straight.label(SCENES[:30])
+    before.label(SCENES[:30])
+    after.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    for resumed, uninterrupted in zip(after.label(SCENES[20:]), straight.label(SCENES[20:]), strict=True):
+        # Not to the bit: with a store of its own it asks again, and a model's last digits depend on the batch.
+        assert resumed.probs == pytest.approx(uninterrupted.probs, abs=1e-5)
+    assert after.stats.queries >= straight.stats.queries
+
+
+def test_an_unknown_teacher_is_suggested_and_none_is_none() -> None:
+    with pytest.raises(UserError, match="Did you mean 'scripted'"):
+        make_teacher("script", TASK)
+    with pytest.raises(UserError, match="Unknown teacher"):
+        make_teacher("local:x", TASK)
+    assert make_teacher("none", TASK) is None
+    assert set(TEACHERS) >= {"local", "llm", "none"}
+    with pytest.raises(UserError, match="probability"):
+        make_teacher("scripted", TASK, label_noise=1.5)
+
+
+def test_the_scripted_teacher_is_the_script() -> None:
+    for scene, label in zip(CHOICES, made("scripted").label(CHOICES), strict=True):
+        assert int(np.argmax(label.probs)) == TASK.script(scene)
+        assert max(label.probs) == 1.0
+    smooth = ScriptedTeacher(TASK, LabelStore(), smoothing=0.2).label(CHOICES)
+    assert all(
+        max(label.probs) == pytest.approx(0.8 + 0.2 / len(s.legal)) for label, s in zip(smooth, CHOICES, strict=True)
+    )
+
+
+def test_replay_gives_what_was_recorded_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "labels.sqlite"
+    with LabelStore(path) as store:
+        recorded = made("scripted", store).label(CHOICES[:-1])
+    replay = made("replay", replay_from=path)
+    assert [label.probs for label in replay.label(CHOICES[:-1])] == [label.probs for label in recorded]
+    assert replay.stats.queries == replay.stats.calls == 0
+    with pytest.raises(TeacherError, match="no answer") as error:
+        replay.label([CHOICES[-1]])
+    assert "--teacher local" in str(error.value)
+    with pytest.raises(UserError, match="--labels"):
+        made("replay")
+
+
+def test_replay_of_several_models_wants_one_named(tmp_path: Path) -> None:
+    path = tmp_path / "labels.sqlite"
+    with LabelStore(path) as store:
+        recorded = ScriptedTeacher(TASK, store).label(CHOICES)
+        ScriptedTeacher(TASK, store, smoothing=0.5).label(CHOICES)
+    with pytest.raises(TeacherError, match="several"):
+        made("replay", replay_from=path)
+    chosen = made("replay", replay_from=path, model="script@smoothing=0")
+    assert [label.probs for label in chosen.label(CHOICES)] == [label.probs for label in recorded]
+
+
+def test_controls_know_nothing_and_depend_on_the_seed() -> None:
+    uniform = made("uniform-legal").label(CHOICES)
+    assert all(max(label.probs) == 1 / len(s.legal) for label, s in zip(uniform, CHOICES, strict=True))
+    one, again, other = (made("random", seed=seed).label(CHOICES) for seed in (1, 1, 2))
+    assert one == again != other
+    assert all(max(label.probs) == 1.0 for label in one)
+
+
+def test_shuffled_labels_are_those_of_other_scenes() -> None:
+    inner = ScriptedTeacher(TASK, LabelStore())
+    teacher = ShuffledTeacher(inner, TASK, seed=1)
+    labels = teacher.label(CHOICES)
+    right = np.mean([np.argmax(label.probs) == TASK.script(s) for label, s in zip(labels, CHOICES, strict=True)])
+    assert right < 0.75
+    assert labels != ShuffledTeacher(inner, TASK, seed=2).label(CHOICES)
+    assert labels == ShuffledTeacher(inner, TASK, seed=1).label(CHOICES)
+    assert teacher.stats is inner.stats
+
+
+def noisy(probability: float, seed: int = 0) -> NoisyTeacher:
+    return NoisyTeacher(ScriptedTeacher(TASK, LabelStore()), probability, seed)
+
+
+def test_noise_flips_the_share_that_was_asked_for_to_other_legal_options() -> None:
+    teacher, clean = noisy(0.3), made("scripted").label(CHOICES)
+    flips = Counter(
+        given != true for _ in range(100) for given, true in zip(teacher.label(CHOICES), clean, strict=True)
+    )
+    assert flips[True] / flips.total() == pytest.approx(0.3, abs=0.03)
+    for label, scene in zip(noisy(1.0).label(CHOICES), CHOICES, strict=True):
+        assert is_over_legal_options(label, scene.legal)
+        assert int(np.argmax(label.probs)) != TASK.script(scene)
+
+
+def test_noise_is_keyed_by_seed_and_query_and_not_frozen() -> None:
+    one, again, other = noisy(0.5, 1), noisy(0.5, 1), noisy(0.5, 2)
+    first = one.label(CHOICES)
+    assert first == again.label(CHOICES) != other.label(CHOICES)
+    assert first != one.label(CHOICES)
+
+
+def test_noise_is_applied_after_the_store() -> None:
+    store = LabelStore()
+    NoisyTeacher(ScriptedTeacher(TASK, store), 1.0, 0).label(CHOICES)
+    kept = {call.identity.facts: call.probs for call in store.calls()}
+    assert all(int(np.argmax(kept[scene.facts])) == TASK.script(scene) for scene in CHOICES)
+
+
+def test_one_legal_option_is_nobodys_question() -> None:
+    with serving(FakeServer()) as server:
+        teacher = made("llm", base_url=server.url)
+        (label,) = teacher.label([TASK.scene("unseen", (), "nothing")])
+        assert label.probs == (1.0, 0.0, 0.0, 0.0, 0.0)
+        assert label.method == "only_option"
+        assert teacher.stats.queries == teacher.stats.calls == 0
+
+
+def test_an_unclear_label_is_an_abstention() -> None:
+    with serving(FakeServer(reply=lambda prompt: {"A": 0.6, "B": 0.4})) as server:
+        scene = TASK.scene("unseen", ("blue",), "nothing")
+        store = LabelStore()
+        (label,) = made("llm", store, base_url=server.url, margin=0.1).label([scene])
+        assert label.abstained, "both orders say A"
+        assert label.probs == (0.0,) * 5
+        (label,) = made("llm", store, base_url=server.url).label([scene])
+        assert not label.abstained, "the store holds what was said, not what was made of it"

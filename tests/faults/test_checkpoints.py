@@ -1,0 +1,196 @@
+"""What happens to saved state when the process, the disk or the reader misbehaves."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agent.tracking.checkpoint import STRUCTURE, TENSORS, load_tree, save_tree
+from controller.atomic import CheckpointError, publish_folder, standing, write_json
+from envs.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def save_until_killed(folder: str) -> None:
+    """The victim: saves version after version; every element of the tensor is the version."""
+    version = load_tree(Path(folder))[1]["version"]
+    while True:
+        version += 1
+        save_tree(Path(folder), {"x": torch.full((30_000,), version)}, {"version": version})
+
+
+def kill_many_savers(folder: str, trials: int) -> dict[str, int]:
+    """Fork, kill and check `trials` savers; how often the kill came in the middle of a save, and the last version."""
+    rng, inside = random.Random(0), 0
+    save_tree(Path(folder), {"x": torch.zeros(30_000, dtype=torch.int64)}, {"version": 0})
+    version = 0
+    for _ in range(trials):
+        child = os.fork()
+        if child == 0:
+            save_until_killed(folder)
+        time.sleep(rng.uniform(0.0, 0.03))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        inside += len(list(Path(folder).parent.glob(".*"))) > 0
+        tree, meta = load_tree(Path(folder))
+        assert meta["version"] >= version
+        assert torch.equal(tree["x"], torch.full((30_000,), meta["version"]))
+        version = meta["version"]
+    return {"inside": inside, "version": version}
+
+
+def test_kill_while_saving_never_loses_a_checkpoint(tmp_path: Path) -> None:
+    code = (
+        f"from tests.faults.test_checkpoints import *; print(json.dumps(kill_many_savers({str(tmp_path / 'c')!r}, 60)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["inside"] > 10
+    assert seen["version"] > 0
+
+
+@pytest.mark.parametrize("moment", ["before the swap", "between the two renames"])
+def test_a_killed_save_is_cleaned_up_by_the_next(tmp_path: Path, moment: str) -> None:
+    folder = tmp_path / "c"
+    save_tree(folder, [1], {})
+    (tmp_path / ".c.draft").mkdir()
+    (tmp_path / ".c.draft" / TENSORS).write_bytes(b"half")
+    if moment == "between the two renames":
+        folder.rename(tmp_path / ".c.replaced")
+    assert load_tree(folder)[0] == [1]
+    save_tree(folder, [2], {})
+    assert load_tree(folder)[0] == [2]
+    assert os.listdir(tmp_path) == ["c"]
+
+
+def test_a_block_that_raises_publishes_nothing(tmp_path: Path) -> None:
+    def publish() -> None:
+        with publish_folder(tmp_path / "c") as draft:
+            (draft / "file").write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        publish()
+    assert os.listdir(tmp_path) == []
+    assert standing(tmp_path / "c") == tmp_path / "c"
+
+
+def damage(folder: Path, how: str) -> None:
+    structure = json.loads((folder / STRUCTURE).read_text())
+    match how:
+        case "tensors cut":
+            (folder / TENSORS).write_bytes((folder / TENSORS).read_bytes()[:-5])
+        case "tensors gone":
+            (folder / TENSORS).unlink()
+        case "one bit":
+            data = bytearray((folder / TENSORS).read_bytes())
+            data[-1] ^= 1
+            (folder / TENSORS).write_bytes(bytes(data))
+        case "structure cut":
+            (folder / STRUCTURE).write_bytes((folder / STRUCTURE).read_bytes()[:-5])
+        case "structure gone":
+            (folder / STRUCTURE).unlink()
+        case "half a structure":
+            del structure["tree"]
+            write_json(folder / STRUCTURE, structure)
+        case "foreign":
+            write_json(folder / STRUCTURE, {"model_type": "llama"})
+        case "foreign list":
+            write_json(folder / STRUCTURE, [1, 2])
+        case "newer":
+            write_json(folder / STRUCTURE, {**structure, "schema": structure["schema"] + 1})
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("tensors cut", "truncated"),
+        ("tensors gone", "truncated"),
+        ("one bit", "truncated"),
+        ("structure cut", "truncated"),
+        ("half a structure", "truncated"),
+        ("structure gone", "does not exist"),
+        ("foreign", "not a preceptor-state file"),
+        ("foreign list", "not a preceptor-state file"),
+        ("newer", "reads up to"),
+    ],
+)
+def test_damaged_state_is_named(tmp_path: Path, how: str, words: str) -> None:
+    save_tree(tmp_path / "c", {"x": torch.arange(9)}, {})
+    damage(tmp_path / "c", how)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_tree(tmp_path / "c")
+    assert str(tmp_path / "c") in caught.value.what
+    assert caught.value.next_step
+
+
+def test_missing_state_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_tree(tmp_path / "c")
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    """A limit on file sizes stands in for the full disk: the write fails in the middle, below Python."""
+    code = (
+        "import resource, sys; from pathlib import Path; import torch\n"
+        "from agent.tracking.checkpoint import load_tree, save_tree; from envs.errors import UserError\n"
+        "folder = Path(sys.argv[1])\n"
+        "save_tree(folder, {'x': torch.zeros(10)}, {'version': 1})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "try:\n    save_tree(folder, {'x': torch.zeros(100_000)}, {'version': 2})\n"
+        "except UserError as error:\n    print(error)\n"
+        "assert load_tree(folder)[1] == {'version': 1}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "c")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "File too large" in done.stdout
+    assert "df -h" in done.stdout
+    assert os.listdir(tmp_path) == ["c"]
+
+
+def test_no_space_left_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tree(tmp_path / "c", [1], {})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"No space left on device.*untouched") as caught:
+        save_tree(tmp_path / "c", [2], {})
+    assert "--resume" in caught.value.next_step
+    assert load_tree(tmp_path / "c")[0] == [1]
+
+
+def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="File exists") as caught:
+        save_tree(tmp_path / "file" / "c", [1], {})
+    assert "--logdir" in caught.value.next_step
+
+
+def test_a_leaf_that_no_tree_can_hold_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="cannot save a/0: a object"):
+        save_tree(tmp_path / "c", {"a": [object()]}, {})
+    with pytest.raises(TypeError, match="dtype <U1"):
+        save_tree(tmp_path / "c", {"a": np.array(["x"])}, {})
+    assert os.listdir(tmp_path) == []

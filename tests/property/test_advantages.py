@@ -1,0 +1,93 @@
+"""Advantages against a definition that anyone can check, over random episodes, options and time limits."""
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.losses import LossWeights, option_advantages, surrogate_loss
+
+
+def by_definition(rewards, chosen, values, bootstrap, terminated, truncated, gamma, lam):
+    """A_k = sum_i lam^i gamma^(t_{k+i} - t_k) delta_{k+i}, over the choices up to the end of the episode or rollout."""
+    steps = len(rewards)
+    advantages = np.zeros(steps)
+    for t in np.flatnonzero(chosen):
+        total, weight, start = 0.0, 1.0, t
+        while True:
+            end, reward, discount = start, 0.0, 1.0
+            while True:
+                reward += discount * rewards[end]
+                discount *= gamma
+                over = terminated[end] or truncated[end] or end == steps - 1
+                end += 1
+                if over or chosen[end]:
+                    break
+            if over:
+                following = 0.0 if terminated[end - 1] else bootstrap[end - 1]
+            else:
+                following = values[end]
+            total += weight * (reward + discount * following - values[start])
+            weight *= lam * discount
+            if over:
+                break
+            start = end
+        advantages[t] = total
+    return advantages
+
+
+@st.composite
+def rollouts(draw):
+    steps = draw(st.integers(1, 12))
+    floats = st.floats(-2, 2, width=32)
+    column = lambda kind: np.array(draw(st.lists(kind, min_size=steps, max_size=steps)))  # noqa: E731
+    terminated, truncated = column(st.booleans()), column(st.booleans())
+    truncated &= ~terminated
+    chosen = column(st.booleans())
+    chosen[0] = True
+    chosen[1:] |= (terminated | truncated)[:-1]
+    return column(floats), chosen, column(floats), column(floats), terminated, truncated
+
+
+@settings(deadline=None, max_examples=200)
+@given(rollouts(), st.sampled_from([0.9, 0.99, 1.0]), st.sampled_from([0.0, 0.95, 1.0]))
+def test_advantages_match_their_definition(rollout, gamma, lam):
+    expected = by_definition(*rollout, gamma, lam)
+    columns = [np.ascontiguousarray(column[:, None]) for column in rollout]
+    np.testing.assert_allclose(option_advantages(*columns, gamma, lam)[:, 0], expected, atol=1e-4)
+
+
+def test_truncation_bootstraps_and_termination_does_not():
+    one = np.ones((1, 1))
+    yes, no = np.array([[True]]), np.array([[False]])
+    rewarded = (one, yes, 0 * one, 10 * one)
+    assert option_advantages(*rewarded, no, yes, 0.5, 1.0).item() == 1 + 0.5 * 10
+    assert option_advantages(*rewarded, yes, no, 0.5, 1.0).item() == 1
+    assert option_advantages(*rewarded, no, no, 0.5, 1.0).item() == 1 + 0.5 * 10
+
+
+def test_the_surrogate_has_the_policy_gradient_at_ratio_one():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(32, 5, generator=generator, requires_grad=True)
+    action = torch.randint(5, (32,), generator=generator)
+    advantage = torch.randn(32, generator=generator)
+    logprob = torch.log_softmax(logits, 1).gather(1, action[:, None]).squeeze(1)
+    weights = LossWeights(value=0.0)
+    zeros = torch.zeros(32)
+    loss, info = surrogate_loss(logits, zeros, action, logprob.detach(), advantage, zeros, weights)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    (expected,) = torch.autograd.grad(-(logprob * advantage).mean(), logits)
+    torch.testing.assert_close(gradient, expected)
+    assert info["clip_fraction"] == 0
+
+
+def test_the_prior_term_is_the_divergence_and_masks_do_not_poison_it():
+    logits = torch.tensor([[0.0, 1.0, -1e9]], requires_grad=True)
+    prior = torch.tensor([[2.0, 0.0, -1e9]])
+    zero, action = torch.zeros(1), torch.zeros(1, dtype=torch.int64)
+    behaviour = torch.log_softmax(logits.detach(), 1)[:, 0]
+    loss, info = surrogate_loss(logits, zero, action, behaviour, zero, zero, LossWeights(value=0, prior=1.0), prior)
+    p, q = torch.softmax(logits[0, :2], 0), torch.softmax(prior[0, :2], 0)
+    torch.testing.assert_close(info["prior_kl"], (p * (p / q).log()).sum().detach())
+    loss.backward()
+    assert torch.isfinite(logits.grad[0, :2]).all()

@@ -1,0 +1,38 @@
+"""The parser takes any text and gives a position on the menu or a failure, nothing else."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from teacher.parse import ParseFailure, parse_reply
+from teacher.prompts import LETTERS
+
+menus = st.lists(st.text("abcdefghij ", min_size=1).filter(str.strip), min_size=1, max_size=26)
+replies = st.text() | st.from_regex(re.compile(r"[A-Za-z(\[)\]:. *]{0,12}"), fullmatch=True)
+
+
+@given(replies, menus)
+def test_any_text_is_a_position_or_a_failure(reply: str, words: list[str]) -> None:
+    parsed = parse_reply(reply, words)
+    assert isinstance(parsed, ParseFailure) or 0 <= parsed < len(words)
+
+
+@given(menus, st.data())
+def test_a_letter_is_its_position_and_others_are_off_the_menu(words: list[str], data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, 25))
+    same_as_words = [i for i, option in enumerate(words) if option.strip() == LETTERS[position].lower()]
+    parsed = parse_reply(
+        data.draw(st.sampled_from(["{}", "({})", "Answer: {}", " {}."])).format(LETTERS[position]), words
+    )
+    if position < len(words):
+        assert parsed == position or same_as_words
+    else:
+        assert parsed is ParseFailure.OFF_MENU or same_as_words
+
+
+@given(st.lists(st.sampled_from(["go", "take it", "open it", "wait here"]), min_size=1, unique=True), st.data())
+def test_the_letter_with_the_words_of_another_option_is_never_executed(words: list[str], data: st.DataObject) -> None:
+    shown, said = (data.draw(st.integers(0, len(words) - 1)) for _ in range(2))
+    parsed = parse_reply(f"{LETTERS[shown]}) {words[said]}", words)
+    assert parsed == shown if shown == said else parsed is ParseFailure.AMBIGUOUS

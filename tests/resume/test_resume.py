@@ -1,0 +1,70 @@
+"""A run that was interrupted and resumed leaves, to the bit, what an uninterrupted one leaves."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config import TrainConfig
+from agent.tracking.metrics import Metrics, read_metrics
+from agent.tracking.run import Run
+from agent.train import train
+
+
+def run_once(logdir: Path, method: str, name: str, *, stop_after: int | None = None, teacher: str = "scripted") -> Run:
+    """Train a little; `stop_after` interrupts at the first metrics after that step, between two checkpoints."""
+    config = TrainConfig(
+        method=method, teacher=teacher, preset="tiny", steps=2500, savedir=name, logdir=str(logdir),
+        resume=True, quiet=True, eval_episodes=0, seed=3, label_noise=0.1,
+    )  # fmt: skip
+    written = Metrics.scalars
+
+    def interrupt(self: Metrics, step: int, values: Any) -> None:
+        written(self, step, values)
+        if stop_after is not None and step > stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Metrics, "scalars", interrupt)
+        try:
+            train(config)
+        except KeyboardInterrupt:
+            assert stop_after is not None
+    return Run.find(logdir, method, "SimpleDoorKey", name)
+
+
+def left_behind(run: Run) -> tuple[int, bytes, str, list[dict[str, float]]]:
+    """Step, tensors, structure and metrics, without what a clock measured."""
+    assert run.last_step is not None
+    folder = run.checkpoint(run.last_step)
+    structure = json.dumps(json.loads((folder / "state.json").read_text())["tree"])
+    structure = re.sub(r'\["seconds", [^\]]*\]', "", structure)
+    numbers = [
+        {tag: number for tag, number in row.items() if not tag.startswith("time/")}
+        for row in read_metrics(run.path / "metrics.jsonl")
+    ]
+    return run.last_step, (folder / "state.safetensors").read_bytes(), structure, numbers
+
+
+@pytest.mark.parametrize("method", ["ihac", "ppo", "dagger"])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, method: str) -> None:
+    whole = run_once(tmp_path, method, "whole")
+    for stop in (300, 900, 2000):  # while demonstrating, while distilling, while PPO learns
+        parts = run_once(tmp_path, method, "parts", stop_after=stop)
+        assert (parts.last_step or 0) < 2500 - 32
+    parts = run_once(tmp_path, method, "parts")
+    assert len(parts.manifest()["starts"]) == 4
+    assert left_behind(parts) == left_behind(whole)
+
+
+def test_what_a_killed_run_has_asked_is_counted_once(tmp_path: Path) -> None:
+    whole = run_once(tmp_path, "dagger", "whole", teacher="local")
+    for stop in (0, 300, 1100):  # before the first checkpoint, and after it
+        run_once(tmp_path, "dagger", "parts", stop_after=stop, teacher="local")
+    parts = run_once(tmp_path, "dagger", "parts", teacher="local")
+    assert left_behind(parts) == left_behind(whole)
+    assert {name: parts.results()[name] for name in ("queries", "calls")} == {
+        name: whole.results()[name] for name in ("queries", "calls")
+    }

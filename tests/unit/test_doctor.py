@@ -1,0 +1,104 @@
+"""`doctor` finds what is broken, and says what to do about it."""
+
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import main as cli
+from agent import doctor
+from agent.config import DoctorConfig
+from agent.tracking.run import Run
+from envs.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A sound run, and a doctor who looks at runs alone, since the rest is slow."""
+    for name in ("check_language_model", "check_rendering"):
+        monkeypatch.setattr(doctor, name, lambda: doctor.Check("ok", "skipped", ""))
+    run = Run.create(tmp_path, "ihac", "SimpleDoorKey", "demo", {"task": "SimpleDoorKey", "seed": 3}, resume=False)
+    with run.metrics(quiet=True) as log:
+        log.scalars(10, {"rollout/return": 1.0})
+    run.save(10, {"x": 1})
+    sqlite3.connect(run.labels).close()
+    return run
+
+
+def findings(run: Run) -> dict[str, doctor.Check]:
+    checks = doctor.examine(DoctorConfig(run=str(run.path)))["checks"]
+    return {check["name"]: doctor.Check(**check) for check in checks if check["name"].startswith("run: ")}
+
+
+def test_a_sound_run_is_found_sound(run: Run) -> None:
+    assert {check.status for check in findings(run).values()} == {"ok"}
+    assert "step 10" in findings(run)["run: metrics"].found
+
+
+def test_what_is_broken_in_a_run_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    (run.path / "manifest.json").write_text("{}")
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": ')
+    (run.checkpoint(10) / "state.safetensors").write_bytes(b"")
+    run.labels.write_bytes(b"not a database at all, but long enough to look at" * 30)
+    found = findings(run)
+    assert {name[5:] for name, check in found.items() if check.status == "fail"} == {
+        "manifest",
+        "checkpoints",
+        "labels",
+    }
+    assert found["run: metrics"].status == "warn"
+    assert all(check.next for check in found.values() if check.status != "ok")
+    assert cli.main(["doctor", "--run", str(run.path)]) == 1
+    assert "truncated" in capsys.readouterr().out
+
+
+def test_packages_are_compared_with_their_pins(tmp_path: Path) -> None:
+    pins = tmp_path / "requirements.txt"
+    pins.write_text("# a comment\nnumpy==0.0.1\n")
+    assert doctor.check_packages(pins).status == "warn"
+    assert "not 0.0.1" in doctor.check_packages(pins).found
+    pins.write_text("no-such-package-of-ours==1\n")
+    assert doctor.check_packages(pins).status == "fail"
+
+
+def test_a_check_that_breaks_is_a_finding() -> None:
+    def refuse() -> doctor.Check:
+        raise UserError("no", "do this")
+
+    def crash() -> doctor.Check:
+        raise RuntimeError("boom")
+
+    assert doctor._guarded("a", refuse) == doctor.Check("fail", "a", "no", "do this")
+    assert doctor._guarded("a", crash).found == "RuntimeError: boom"
+
+
+def test_a_full_disk_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, status in ((1e8, "fail"), (1e9, "warn"), (1e10, "ok")):
+        monkeypatch.setattr(shutil, "disk_usage", lambda place, free=free: shutil._ntuple_diskusage(1, 1, free))
+        assert doctor.check_disk().status == status
+
+
+def test_a_level_can_be_filmed() -> None:
+    assert doctor.check_rendering().status == "ok"
+
+
+def test_set_up_without_a_usable_python_says_so(tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    shutil.copy(ROOT / "dev" / "setup", tmp_path / "dev")
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
+    done = subprocess.run(
+        [tmp_path / "dev" / "setup", "requirements.txt"],
+        env={"PYTHON": "/bin/false", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Python 3.11, 3.12 or 3.13 is needed" in done.stderr
+    assert "next: " in done.stderr
+    assert not (tmp_path / ".venv").exists()

@@ -1,0 +1,175 @@
+"""The label store: answers are found again, everything else is only remembered."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from envs.errors import UserError
+from teacher.labels import Call, Identity, LabelStore
+
+IDENTITY = Identity("tiny@1", "p", "SmallTask", "o", ("door=red", "held=nothing"), (0, 4), 0)
+CALL = Call(IDENTITY, "The red door.", (0, 4), "local", "logprobs", "ok", (0.75, 0.25), "A", 11, 0.5, 1.0)
+
+
+def call(number: int, **changes: object) -> Call:
+    facts = (f"door={number}",)
+    return replace(CALL, identity=replace(IDENTITY, facts=facts), **changes)  # type: ignore[arg-type]
+
+
+def test_an_answer_comes_back_as_it_was(tmp_path: Path) -> None:
+    with LabelStore(tmp_path / "labels.sqlite") as store:
+        store.put_many([CALL])
+        assert store.get_many([IDENTITY.key]) == {IDENTITY.key: CALL}
+    with LabelStore(tmp_path / "labels.sqlite", read_only=True) as store:
+        assert store.calls("SmallTask", "o") == [CALL]
+        assert store.calls("Other") == []
+
+
+@pytest.mark.parametrize("status", ["error", "off_menu", "empty", "ambiguous", "too_long"])
+def test_what_is_no_answer_is_kept_and_never_given_out(status: str) -> None:
+    store = LabelStore()
+    store.put_many([replace(CALL, status=status, probs=())])
+    assert len(store) == 1
+    assert store.get_many([IDENTITY.key]) == {}
+    assert store.calls() == []
+    store.put_many([CALL])
+    assert store.get_many([IDENTITY.key]) == {IDENTITY.key: CALL}
+
+
+def test_the_first_answer_stands() -> None:
+    store = LabelStore()
+    store.put_many([CALL, replace(CALL, probs=(0.0, 1.0))])
+    assert store.get_many([IDENTITY.key])[IDENTITY.key].probs == (0.75, 0.25)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "tiny@2"},
+        {"prompt": "q"},
+        {"task": "Other"},
+        {"options": "n"},
+        {"facts": ("door=blue", "held=nothing")},
+        {"menu": (4, 0)},
+        {"sample": 1},
+    ],
+)
+def test_every_part_of_the_identity_is_in_the_key(change: dict[str, object]) -> None:
+    other = replace(IDENTITY, **change)  # type: ignore[arg-type]
+    assert other.key != IDENTITY.key
+    assert (other.query == IDENTITY.query) == (set(change) <= {"menu", "sample"})
+
+
+def test_the_digest_is_of_the_answers_alone() -> None:
+    one, other = LabelStore(), LabelStore()
+    one.put_many([call(i) for i in range(5)])
+    other.put_many([call(i, seconds=9.0, created=7.0) for i in reversed(range(5))])
+    other.put_many([call(9, status="error", probs=())])
+    assert one.digest() == other.digest()
+    other.put_many([call(5)])
+    assert one.digest() != other.digest()
+
+
+def test_many_keys_at_once() -> None:
+    store = LabelStore()
+    store.put_many(call(i) for i in range(1200))
+    assert len(store.get_many([call(i).identity.key for i in range(1300)])) == 1200
+
+
+def test_the_ledger_and_the_review_queue() -> None:
+    store = LabelStore()
+    unsure = call(1, probs=(0.5, 0.5))
+    store.put_many([call(0), unsure, call(2, status="empty", probs=())])
+    (line,) = store.ledger()
+    assert (line.queries, line.calls, line.answers, line.tokens, line.seconds) == (3, 3, 2, 33, 1.5)
+    assert [c.identity.facts for c in store.review(0.1)] == [("door=1",), ("door=2",)]
+
+
+_WRITER = """
+import sys
+from tests.unit.test_labels import call
+from teacher.labels import LabelStore
+store, first = LabelStore(sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+for i in range(first, first + int(sys.argv[3])):
+    store.put_many([call(i)])
+    print(i, flush=True)
+"""
+
+
+def writer(path: Path, first: int, count: int) -> "subprocess.Popen[str]":
+    arguments = [sys.executable, "-c", _WRITER, str(path), str(first), str(count)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+
+
+def test_two_processes_write_the_same_file(tmp_path: Path) -> None:
+    path = tmp_path / "labels.sqlite"
+    with writer(path, 0, 150) as one, writer(path, 100, 150) as other:
+        assert one.communicate()
+        assert other.communicate()
+    assert one.returncode == other.returncode == 0
+    with LabelStore(path, read_only=True) as store:
+        assert len(store.calls()) == 250
+
+
+def test_a_killed_writer_loses_nothing_that_it_had_finished(tmp_path: Path) -> None:
+    path = tmp_path / "labels.sqlite"
+    with writer(path, 0, 1_000_000) as process:
+        assert process.stdout is not None
+        finished = [process.stdout.readline() for _ in range(51)][-1]
+        os.kill(process.pid, signal.SIGKILL)
+        later = process.stdout.read().split()
+    last = int(later[-2] if len(later) > 1 else finished)
+    with LabelStore(path) as store:
+        found = [c.identity.facts[0] for c in store.calls()]
+        assert found == [f"door={i}" for i in range(len(found))]
+        assert len(found) >= last
+        store.put_many([call(-1)])
+
+
+def test_files_that_are_no_label_store_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no label store"):
+        LabelStore(tmp_path / "none.sqlite", read_only=True)
+    text = tmp_path / "text.sqlite"
+    text.write_text("not a database, and long enough to be looked at as one" * 20)
+    with pytest.raises(UserError, match="cannot be used"):
+        LabelStore(text)
+    foreign = tmp_path / "foreign.sqlite"
+    with sqlite3.connect(foreign) as db:
+        db.execute("CREATE TABLE theirs (x)")
+    db.close()
+    with pytest.raises(UserError, match="not a label store"):
+        LabelStore(foreign)
+    newer = tmp_path / "newer.sqlite"
+    LabelStore(newer).close()
+    with sqlite3.connect(newer) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(UserError, match="schema 99"):
+        LabelStore(newer)
+
+
+def test_a_closed_store_is_one_file_that_reading_leaves_alone(tmp_path: Path) -> None:
+    path = tmp_path / "labels.sqlite"
+    with LabelStore(path) as store, LabelStore(path) as other:
+        store.put_many([])
+        assert len(other) == 0
+    with LabelStore(path, read_only=True) as store:
+        assert len(store) == 0
+    assert os.listdir(tmp_path) == ["labels.sqlite"]
+
+
+def test_a_store_that_cannot_grow_any_more_is_a_named_error(tmp_path: Path) -> None:
+    with LabelStore(tmp_path / "labels.sqlite") as store:
+        store.put_many([call(0)])
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(UserError, match=r"labels\.sqlite cannot be used.*full"):
+            store.put_many([call(number) for number in range(1, 2000)])
+        assert len(store) == 1

@@ -1,0 +1,92 @@
+"""The table and the curves that `report` makes of runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config import ReportConfig
+from agent.tracking.report import render, report
+from agent.tracking.run import Run
+from envs.errors import UserError
+
+
+def leave_run(
+    logdir: Path, method: str, name: str, success: list[float], task: str = "KeyInBox", judged: bool = True
+) -> Run:
+    run = Run.create(logdir, method, task, name, {"task": task, "method": method, "teacher": "local"}, resume=False)
+    with run.metrics(quiet=True) as log:
+        for step, value in enumerate(success, start=1):
+            log.scalars(step * 1000, {"rollout/success": value, "teacher/queries": 10 * step, "teacher/calls": 40})
+    if judged:
+        score = {"success": success[-1], "low": 0.1, "high": 0.9, "episodes": 500, "return": 0.5, "length": 20.0}
+        run.evaluation.write_text(json.dumps({"task": task, "student": {"sampled": score, "greedy": score}}))
+    return run
+
+
+def test_a_report_has_a_row_per_run_and_averages_seeds(tmp_path: Path) -> None:
+    for seed, success in enumerate((0.5, 0.7, 0.9)):
+        leave_run(tmp_path, "ihac", f"many/seed-{seed}", [0.0, success])
+    leave_run(tmp_path, "ppo", "bare", [0.0, 0.25], judged=False)
+    result = report(ReportConfig(logdir=str(tmp_path)))
+    many, bare = result["runs"]
+    assert (many["run"], many["seeds"], many["steps"], many["queries"], many["calls"]) == ("many", 3, 2000, 20, 40)
+    assert many["sampled"]["success"] == pytest.approx(0.7)
+    assert 0.5 <= many["sampled"]["low"] < 0.7 < many["sampled"]["high"] <= 0.9
+    assert bare["sampled"] is None
+    pooled = {"success": 0.72, "low": 0.68, "high": 0.76, "length": 21.0}
+    (tmp_path / "ihac" / "KeyInBox" / "many" / "eval.json").write_text(json.dumps({"student": {"sampled": pooled}}))
+    assert report(ReportConfig(logdir=str(tmp_path)))["runs"][0]["sampled"] == pooled
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    text = render("report", result)
+    assert "many (3 seeds)" in text
+    assert "2,000" in text
+    assert "report.png" in text
+
+
+def test_a_report_takes_names_paths_and_tasks(tmp_path: Path) -> None:
+    here = leave_run(tmp_path, "ihac", "a", [0.1])
+    leave_run(tmp_path, "ihac", "a", [0.2], task="TwoDoor")
+    leave_run(tmp_path, "ppo", "b", [0.3])
+
+    def rows(*runs: str, **only: Any) -> list[tuple[str, str, str]]:
+        found = report(ReportConfig(runs=runs, logdir=str(tmp_path), **only))["runs"]
+        return [(row["task"], row["method"], row["run"]) for row in found]
+
+    assert rows("a") == [("KeyInBox", "ihac", "a"), ("TwoDoor", "ihac", "a")]
+    assert rows(str(here.path), "b") == [("KeyInBox", "ihac", "a"), ("KeyInBox", "ppo", "b")]
+    assert rows(task="TwoDoor") == [("TwoDoor", "ihac", "a")]
+    with pytest.raises(UserError, match="Did you mean 'a'"):
+        rows("aa")
+    with pytest.raises(UserError, match="no runs"):
+        report(ReportConfig(logdir=str(tmp_path / "nowhere")))
+
+
+def test_players_stand_in_one_table_with_intervals() -> None:
+    score = {"success": 0.97, "low": 0.951, "high": 0.982, "episodes": 500, "return": 0.9, "length": 22.5}
+    text = render(
+        "eval",
+        {
+            "task": "KeyInBox",
+            "student": {"sampled": {**score, "ms_per_step": 0.0123}, "greedy": score},
+            "teacher": {**score, "success": 1.0},
+            "steps": 30_000,
+            "differences": [
+                {
+                    "student minus": "teacher",
+                    "success": (0.1, 0.05, 0.15),
+                    "length": (-3.0, -4.0, -2.0),
+                    "mcnemar_p": 0.01,
+                }
+            ],
+        },
+    )
+    assert "student minus teacher, same levels: success +0.100 [+0.050, +0.150], length -3.000" in text
+    assert render("train", {"task": "KeyInBox", "runs": [{"seed": 0, "steps": 5}, {"seed": 1}]}).count("seed: ") == 2
+    lines = text.splitlines()
+    assert sum(line.startswith("student  ") for line in lines) == 2
+    assert "0.970 [0.951, 0.982]" in text
+    assert "0.012" in text
+    assert "steps: 30,000" in text
+    assert any(line.startswith("teacher") and "1.000 [0.951" in line for line in lines)

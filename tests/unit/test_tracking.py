@@ -1,0 +1,248 @@
+"""Run directories and metrics: what is where, what is refused, and what a resumed run leaves behind."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from agent.tracking.metrics import Metrics, read_metrics
+from agent.tracking.run import Run
+from controller.atomic import CheckpointError
+from envs.errors import UserError
+
+SETTINGS: dict[str, Any] = {"task": "SimpleDoorKey", "seed": 1, "steps": 100, "seeds": (), "resume": False}
+
+
+def start(logdir: Path, name: str = "demo", method: str = "ihac", **changes: Any) -> Run:
+    settings = {**SETTINGS, **changes}
+    return Run.create(logdir, method, "SimpleDoorKey", name, settings, resume=settings["resume"])
+
+
+def play(run: Run, *, until: int, save_every: int = 10) -> None:
+    """A stand-in for training: its state is one number, its metric that number."""
+    at = run.last_step
+    step, total = (0, 0.0) if at is None else (at, run.load()[1]["total"])
+    with run.metrics(quiet=True) as log:
+        while step < until:
+            step += 5
+            total += step
+            log.scalars(step, {"rollout/return": total})
+            if step % save_every == 0:
+                run.save(step, {"total": total, "weights": torch.full((3,), total)})
+
+
+def test_a_run_directory_has_its_parts(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    play(run, until=40)
+    assert run.path == tmp_path / "ihac" / "SimpleDoorKey" / "demo"
+    assert (run.path / "last").read_text() == "checkpoints/40\n"
+    assert run.saved_steps() == [30, 40]
+    assert json.loads((run.path / "config.json").read_text())["config"]["seed"] == 1
+    assert list(run.path.glob("events.*"))
+    assert run.load()[0] == 40
+    manifest = run.manifest()
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert manifest["starts"][0]["argv"] == sys.argv
+
+
+def test_the_manifest_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setattr(sys, "argv", ["main.py", "--base-url", "https://me:hunter2@host/v1"])
+    run = start(tmp_path, base_url="https://me:hunter2@host/v1")
+    run.annotate(teacher={"url": "https://me:hunter2@host/v1", "logprobs": True})
+    written = "".join(path.read_text() for path in run.path.glob("*.json"))
+    assert run.manifest()["teacher"] == {"url": "https://***@host/v1", "logprobs": True}
+    assert "hunter2" not in written
+    assert "sk-secret" not in written
+
+
+def test_a_directory_in_use_names_both_choices(tmp_path: Path) -> None:
+    start(tmp_path)
+    with pytest.raises(UserError) as caught:
+        start(tmp_path)
+    assert "--resume" in caught.value.next_step
+    assert "--savedir" in caught.value.next_step
+
+
+def test_a_foreign_directory_is_not_resumed(tmp_path: Path) -> None:
+    folder = tmp_path / "ihac" / "SimpleDoorKey" / "demo"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="already holds"):
+        start(tmp_path)
+    with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
+        start(tmp_path, resume=True)
+
+
+def test_an_interrupted_run_resumes_to_what_an_uninterrupted_one_leaves(tmp_path: Path) -> None:
+    play(whole := start(tmp_path, "whole"), until=60)
+    play(parts := start(tmp_path, "parts"), until=35)
+    with (parts.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "rollout/ret')  # killed in the middle of a line
+    time.sleep(1.1)  # TensorBoard orders event files by the second in their names
+    play(parts := start(tmp_path, "parts", resume=True, steps=200), until=60)
+    assert (parts.path / "metrics.jsonl").read_text() == (whole.path / "metrics.jsonl").read_text()
+    assert parts.load()[1]["total"] == whole.load()[1]["total"]
+    assert [entry["from_step"] for entry in parts.manifest()["starts"]] == [0, 30]
+    events = EventAccumulator(str(parts.path)).Reload().Scalars("rollout/return")
+    assert [event.step for event in events] == list(range(5, 65, 5))
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path: Path) -> None:
+    play(start(tmp_path), until=5)
+    run = start(tmp_path, resume=True)
+    assert run.last_step is None
+    assert read_metrics(run.path / "metrics.jsonl") == []
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        run.load()
+
+
+@pytest.mark.parametrize(("change", "words"), [({"seed": 2}, "seed was 1, now 2"), ({"steps": 50}, "may grow")])
+def test_resuming_with_other_settings_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    play(start(tmp_path), until=20)
+    with pytest.raises(UserError, match=words):
+        start(tmp_path, resume=True, **change)
+
+
+def test_a_damaged_last_checkpoint_names_the_one_before(tmp_path: Path) -> None:
+    play(run := start(tmp_path), until=20)
+    (run.checkpoint(20) / "state.json").write_text("{")
+    with pytest.raises(CheckpointError, match="truncated") as caught:
+        run.load()
+    assert "step 10" in caught.value.next_step
+    assert "rm " not in caught.value.next_step
+
+
+def test_a_newer_checkpoint_is_never_advised_away(tmp_path: Path) -> None:
+    play(run := start(tmp_path), until=20)
+    state = run.checkpoint(20) / "state.json"
+    state.write_text(state.read_text().replace('"schema": 1', '"schema": 9'))
+    with pytest.raises(CheckpointError, match="schema 9") as caught:
+        run.load()
+    assert "git pull" in caught.value.next_step
+
+
+def test_a_checkpoint_of_another_network_is_a_named_error(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    run.save(10, torch.nn.Linear(3, 2).state_dict())
+    assert run.restore(torch.nn.Linear(3, 2).load_state_dict) == 10
+    with pytest.raises(CheckpointError, match="does not fit this version") as caught:
+        run.restore(torch.nn.Linear(4, 2).load_state_dict)
+    assert "--savedir" in caught.value.next_step
+
+
+@pytest.mark.parametrize("pointer", ["", "checkpoints/7", "nonsense"])
+def test_a_pointer_that_leads_nowhere_does_not_lose_the_run(tmp_path: Path, pointer: str) -> None:
+    play(run := start(tmp_path), until=20)
+    (run.path / "last").write_text(pointer)
+    assert run.load()[0] == 20
+
+
+def test_runs_are_found_by_name_path_and_task(tmp_path: Path) -> None:
+    demo, other = start(tmp_path), start(tmp_path, "other", method="ppo")
+    for seed in (0, 1, 10):
+        start(tmp_path, f"many/seed-{seed}", seed=seed)
+    assert Run.find(tmp_path, None, "SimpleDoorKey", "demo").path == demo.path
+    assert Run.find(tmp_path, "ppo", "SimpleDoorKey", "other").path == other.path
+    assert Run.find(tmp_path, None, "SimpleDoorKey", str(other.path)).config["seed"] == 1
+    assert Run.find(tmp_path, None, "SimpleDoorKey", "many/seed-1").name == "many/seed-1"
+    assert [run.config["seed"] for run in Run.find_all(tmp_path, None, "SimpleDoorKey", "many")] == [0, 1, 10]
+    with pytest.raises(UserError, match="several seeds"):
+        Run.find(tmp_path, None, "SimpleDoorKey", "many")
+    with pytest.raises(UserError, match=r"Did you mean 'demo'\? Known: demo, many, other"):
+        Run.find(tmp_path, None, "SimpleDoorKey", "dmeo")
+    with pytest.raises(UserError, match="nor any other of TwoDoor"):
+        Run.find(tmp_path, None, "TwoDoor", "demo")
+
+
+def test_the_newest_run_is_the_one_that_saved_last(tmp_path: Path) -> None:
+    assert Run.newest(tmp_path, None, "SimpleDoorKey") is None
+    for age, name in ((100, "new"), (200, "old")):
+        play(run := start(tmp_path, name), until=10)
+        os.utime(run.path / "last", (1e9 - age, 1e9 - age))
+    start(tmp_path, "never-saved")
+    newest = Run.newest(tmp_path, None, "SimpleDoorKey")
+    assert newest is not None
+    assert newest.name == "new"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_stops_the_run(tmp_path: Path, value: float) -> None:
+    with Metrics(tmp_path, quiet=True) as log:
+        with pytest.raises(UserError, match=rf"`low/policy_loss` became {value} at step 1,024"):
+            log.scalars(1024, {"low/entropy": 1.0, "low/policy_loss": value})
+        with pytest.raises(ValueError, match="starts with none of"):
+            log.scalars(1024, {"loss": 1.0})
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+def test_a_full_disk_costs_metrics_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with Metrics(tmp_path, quiet=True) as log:
+        log.scalars(1, {"rollout/return": 1.0})
+
+        class Full:
+            name = "metrics.jsonl"
+            write = close = staticmethod(lambda *data: (_ for _ in ()).throw(full) if data else None)
+            fileno = staticmethod(log._file.fileno)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(log, "_file", Full)
+            log.scalars(2, {"rollout/return": 2.0})
+            log.scalars(3, {"rollout/return": 3.0})
+        log.scalars(4, {"rollout/return": 4.0})  # there is room again
+    assert log.incomplete
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 4]
+    assert capsys.readouterr().err.count("metrics are incomplete") == 1
+
+
+def test_a_disk_that_fills_up_below_python_does_not_kill_the_run(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path; from agent.tracking.metrics import Metrics\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))\n"
+        "with Metrics(Path(sys.argv[1]), quiet=True) as log:\n"
+        "    for step in range(200): log.scalars(step, {'rollout/return': step})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("warning: metrics are incomplete") == 1
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(len(rows)))
+    assert len(rows) > 20
+
+
+def test_hyperparameters_stand_beside_results(tmp_path: Path) -> None:
+    with Metrics(tmp_path, quiet=True) as log:
+        log.hparams({"seed": 1, "teacher": "local", "limit": None, "seeds": (0, 1)}, {"eval/success": 0.9})
+    tags = EventAccumulator(str(tmp_path)).Reload().Tags()
+    assert tags is not None
+    assert any(b"hparams" in path.read_bytes() for path in tmp_path.glob("events.*"))
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Metrics(tmp_path, total_steps=30_000) as log:
+        log.say("teacher off")
+        log.scalars(12_000, {"rollout/success": 0.5, "low/entropy": 1.0, "teacher/queries_per_1k_steps": 2.0})
+        log.scalars(12_001, {"rollout/success": 0.25})  # too soon after the last line
+        log.scalars(12_002, {"eval/success": 0.75})
+    assert capsys.readouterr().err.splitlines() == [
+        "teacher off",
+        "step 12,000/30,000  rollout/success 0.5",
+        "step 12,002/30,000  eval/success 0.75",
+    ]
