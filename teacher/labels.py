@@ -10,6 +10,7 @@ applied after it.
 import contextlib
 import hashlib
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random
 
 from envs.errors import UserError
 
@@ -140,7 +143,15 @@ class LabelStore:
         )
         with self._explained("move the file away, or give another one with --labels"):
             self._db = sqlite3.connect(name, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
-            self._open(read_only)
+            # SQLite does not wait by itself where two processes switch the mode of the journal at once.
+            for attempt in Retrying(
+                retry=retry_if_exception_message(match=".*(locked|busy)"),
+                wait=wait_random(0.01, 0.1),
+                stop=stop_after_delay(_BUSY_SECONDS),
+                reraise=True,
+            ):
+                with attempt:
+                    self._open(read_only)
 
     @contextlib.contextmanager
     def _explained(self, next_step: str) -> Iterator[None]:
@@ -151,10 +162,12 @@ class LabelStore:
             raise UserError(f"{self.path} cannot be used as a label store: {error}.", next_step) from error
 
     def _open(self, read_only: bool) -> None:
-        application, version = (
-            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
-        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        with self._db:  # one snapshot: another process may be creating the tables right now
+            self._db.execute("BEGIN")
+            application, version, tables = (
+                self._db.execute(query).fetchone()[0]
+                for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+            )
         if tables and application != _APPLICATION_ID:
             raise UserError(f"{self.path} is a database, but not a label store.", "give another file")
         if version > SCHEMA_VERSION:
@@ -265,7 +278,8 @@ class LabelStore:
 def mean_probs(calls: Sequence[Call]) -> tuple[float, ...]:
     """Mean of the answers among the calls of one query, empty if there is none."""
     answers = [call.probs for call in calls if call.status == OK]
-    return tuple(sum(column) / len(answers) for column in zip(*answers, strict=True))
+    # Exact sums: answers come in any order, and a replay must give the same label to the digit.
+    return tuple(math.fsum(column) / len(answers) for column in zip(*answers, strict=True))
 
 
 def top_margin(probs: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +117,26 @@ def test_two_processes_write_the_same_file(tmp_path: Path) -> None:
     assert one.returncode == other.returncode == 0
     with LabelStore(path, read_only=True) as store:
         assert len(store.calls()) == 250
+
+
+_CREATOR = """
+import sys, time
+from tests.unit.test_labels import call
+from teacher.labels import LabelStore
+start = float(sys.argv[2])
+for i in range(30):
+    time.sleep(max(0.0, start + 0.05 * i - time.time()))
+    with LabelStore(f"{sys.argv[1]}/{i}.sqlite") as store:
+        store.put_many([call(1)])
+"""
+
+
+def test_processes_may_create_a_store_at_the_same_moment(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", _CREATOR, str(tmp_path), str(time.time() + 3)]
+    creators = [
+        subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) for _ in range(3)
+    ]
+    assert [creator.communicate()[1] for creator in creators] == [""] * 3
 
 
 def test_a_killed_writer_loses_nothing_that_it_had_finished(tmp_path: Path) -> None:
