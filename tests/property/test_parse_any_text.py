@@ -1,5 +1,6 @@
 """The parser takes any text and gives a position on the menu or a failure, nothing else."""
 
+import json
 import re
 
 from hypothesis import given
@@ -9,7 +10,13 @@ from teacher.parse import ParseFailure, parse_reply
 from teacher.prompts import LETTERS
 
 menus = st.lists(st.text("abcdefghij ", min_size=1).filter(str.strip), min_size=1, max_size=26)
-replies = st.text() | st.from_regex(re.compile(r"[A-Za-z(\[)\]:. *]{0,12}"), fullmatch=True)
+PIECES = (
+    "<think>", "</think>", "```", "```json\n", "{", "}", '"answer"', ":", "\\boxed{", "**", "(", ")", ".", "\n", " ",
+    "Answer", "the answer is", "Because", "not", "A", "B", "a", "or", "</s>", "option", "=", "?",
+)  # fmt: skip
+noise = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
+replies = st.text() | st.from_regex(re.compile(r"[A-Za-z(\[)\]:. *]{0,12}"), fullmatch=True) | noise
+distinct_words = st.lists(st.sampled_from(["go", "take it", "open it", "wait here"]), min_size=1, unique=True)
 
 
 @given(replies, menus)
@@ -31,8 +38,33 @@ def test_a_letter_is_its_position_and_others_are_off_the_menu(words: list[str], 
         assert parsed is ParseFailure.OFF_MENU or same_as_words
 
 
-@given(st.lists(st.sampled_from(["go", "take it", "open it", "wait here"]), min_size=1, unique=True), st.data())
+@given(distinct_words, st.data())
 def test_the_letter_with_the_words_of_another_option_is_never_executed(words: list[str], data: st.DataObject) -> None:
     shown, said = (data.draw(st.integers(0, len(words) - 1)) for _ in range(2))
     parsed = parse_reply(f"{LETTERS[shown]}) {words[said]}", words)
     assert parsed == shown if shown == said else parsed is ParseFailure.AMBIGUOUS
+
+
+@given(distinct_words, st.data())
+def test_two_options_in_one_reply_are_never_an_answer(words: list[str], data: st.DataObject) -> None:
+    one, other = (data.draw(st.integers(0, len(words) - 1)) for _ in range(2))
+    joint = data.draw(st.sampled_from([" or ", ", ", " and ", "/", "\n", ". Because ", ". Not ", "? ", " "]))
+    lead = data.draw(st.sampled_from(["", "Answer: ", "I choose "]))
+    if one != other:
+        assert isinstance(parse_reply(f"{lead}{LETTERS[one]}{joint}{LETTERS[other]}", words), ParseFailure)
+        assert isinstance(parse_reply(f"{lead}{LETTERS[one]}{joint}{words[other]}", words), ParseFailure)
+
+
+@given(distinct_words, st.text().filter(lambda thought: "think>" not in thought), st.data())
+def test_what_was_thought_is_never_an_answer(words: list[str], thought: str, data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, len(words) - 1))
+    assert parse_reply(f"<think>{thought}</think>{LETTERS[position]}", words) == position
+    assert parse_reply(f"<think>{thought}{LETTERS[position]}", words) is ParseFailure.UNFINISHED
+
+
+@given(distinct_words, st.text(), st.data())
+def test_one_answer_in_json_is_the_answer_and_two_are_none(words: list[str], reason: str, data: st.DataObject) -> None:
+    one, other = (data.draw(st.integers(0, len(words) - 1)) for _ in range(2))
+    assert parse_reply(json.dumps({"reason": reason[:50], "answer": LETTERS[one]}), words) == one
+    two = json.dumps({"answer": LETTERS[one], "option": LETTERS[other]})
+    assert isinstance(parse_reply(two, words), ParseFailure)

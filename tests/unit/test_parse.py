@@ -1,51 +1,58 @@
-"""What is an answer, and what is not."""
+"""What is an answer, and what is not: a fixed collection of replies, and the long ones."""
+
+import json
+import time
+from pathlib import Path
 
 import pytest
 
 from teacher.parse import MAX_REPLY_CHARS, ParseFailure, parse_reply
 
+COLLECTION = Path(__file__).parents[1] / "golden" / "replies.jsonl"
 WORDS = ("go to the key", "explore the room", "open the door")
 
 
-@pytest.mark.parametrize(
-    ("reply", "position"),
-    [
-        ("B", 1),
-        (" b\n", 1),
-        ("(C)", 2),
-        ("**A**", 0),
-        ("Answer: C.", 2),
-        ("The answer is (B)", 1),
-        ("B) explore the room", 1),
-        ("Explore the room.", 1),
-        ("`A`", 0),
-        ("option a", 0),
-    ],
-)
-def test_replies_that_name_one_option(reply: str, position: int) -> None:
-    assert parse_reply(reply, WORDS) == position
+def test_each_reply_of_the_collection_is_what_it_was_judged_to_be() -> None:
+    head, *lines = [json.loads(line) for line in COLLECTION.read_text().splitlines()]
+    wrong = {line["reply"]: got for line in lines if (got := parse_reply(line["reply"], head["menu"])) != line["is"]}
+    assert wrong == {}
+    verdicts = [line["is"] for line in lines]
+    assert len(lines) > 500
+    assert {verdict for verdict in verdicts if isinstance(verdict, str)} == {*ParseFailure} - {"too_long"}
+    assert {verdict for verdict in verdicts if isinstance(verdict, int)} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize(
-    ("reply", "failure"),
+    ("reply", "verdict"),
     [
-        ("", ParseFailure.EMPTY),
-        (" \n", ParseFailure.EMPTY),
-        ("...", ParseFailure.EMPTY),
-        ("D", ParseFailure.OFF_MENU),
-        ("unlock everything", ParseFailure.OFF_MENU),
-        ("__import__('os').system('true')", ParseFailure.OFF_MENU),
-        ("A or B", ParseFailure.AMBIGUOUS),
-        ("A) explore the room", ParseFailure.AMBIGUOUS),
-        ("B, because the room is dark", ParseFailure.AMBIGUOUS),
-        ("I would explore the room", ParseFailure.AMBIGUOUS),
-        ("\u212a", ParseFailure.OFF_MENU),  # the Kelvin sign, whose lower case is k
         ("B" * (MAX_REPLY_CHARS + 1), ParseFailure.TOO_LONG),
+        ("A " * MAX_REPLY_CHARS, ParseFailure.TOO_LONG),
+        ("<think>a</think>" + "B\n" * MAX_REPLY_CHARS, ParseFailure.TOO_LONG),
+        ("x" * 1_000_000, ParseFailure.TOO_LONG),
+        ("<think>" + "A or B " * 100_000, ParseFailure.UNFINISHED),
+        ("<think>" + "A or B " * 100_000 + "</think>\n\nC", 2),
+        ("B" + "\n" * (MAX_REPLY_CHARS - 1), 1),
+        ("\n" * (MAX_REPLY_CHARS - 7) + "because", ParseFailure.OFF_MENU),
+        ("```\n" * 200, ParseFailure.EMPTY),
+        ('{"answer":' * 90, ParseFailure.OFF_MENU),
+        ("(" * (MAX_REPLY_CHARS - 1) + "B", 1),
     ],
 )
-def test_replies_that_are_failures(reply: str, failure: ParseFailure) -> None:
-    assert parse_reply(reply, WORDS) is failure
+def test_long_replies_take_no_time(reply: str, verdict: int | ParseFailure) -> None:
+    started = time.monotonic()
+    assert parse_reply(reply, WORDS) == verdict
+    assert time.monotonic() - started < 5
 
 
 def test_words_that_two_options_share_name_neither() -> None:
     assert isinstance(parse_reply("wait", ("wait", "wait")), ParseFailure)
+
+
+def test_every_failure_can_be_said() -> None:
+    assert len({failure.words for failure in ParseFailure}) == len(ParseFailure)
+
+
+def test_options_may_be_worded_with_any_character() -> None:
+    words = ("really? {yes}", "is it ~5?")
+    assert [parse_reply(option, words) for option in words] == [0, 1]
+    assert parse_reply("B) is it ~5?", words) == 1
