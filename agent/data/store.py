@@ -11,15 +11,32 @@ from envs.errors import UserError
 _GIB = 2**30
 
 
-def columns(observation_shape: tuple[int, ...], num_options: int) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Name -> (shape of one entry, dtype). The schema of DESIGN section 5, plus the option's own log-probability."""
+def columns(
+    observation_shape: tuple[int, ...],
+    num_options: int,
+    *,
+    observation_dtype: Any = np.uint8,
+    action_size: int | None = None,
+    goal_size: int = 0,
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Name -> (shape of one entry, dtype). The schema of DESIGN section 5, plus the option's own log-probability.
+
+    Args:
+        observation_shape: Shape of one observation.
+        num_options: K.
+        observation_dtype: Its type.
+        action_size: A of continuous actions; None for an index.
+        goal_size: D of a high level that sets goals; 0 for one that names options.
+    """
+    action: tuple[tuple[int, ...], Any] = ((), np.int64) if action_size is None else ((action_size,), np.float32)
     return {
-        "obs": (observation_shape, np.uint8),
+        "obs": (observation_shape, observation_dtype),
         "prev_option": ((), np.int64),  # option that ran before, -1 for none
         "option": ((), np.int64),
-        "option_age": ((), np.int64),  # 0 where the option was chosen
+        "goal": ((goal_size,), np.float32),  # relative goal in force
+        "option_age": ((), np.int64),  # 0 where the option, or the goal, was chosen
         "option_logprob": ((), np.float32),  # of the option under whoever chose it
-        "action": ((), np.int64),
+        "action": action,
         "behaviour_logprob": ((), np.float32),  # of the action under whoever acted
         "reward": ((), np.float32),
         "terminated": ((), np.bool_),
@@ -45,10 +62,12 @@ class TrajectoryStore:
     Args:
         capacity: Vector steps that fit, T.
         num_envs: N.
-        observation_shape: Shape of one observation (uint8).
+        observation_shape: Shape of one observation.
         num_options: K.
+        ring: When full, forget the oldest vector step instead of refusing the next.
         folder: Memory-map the columns there instead of holding them in memory.
         limit: Largest size in bytes that may be allocated.
+        **kinds: `observation_dtype`, `action_size`, `goal_size` as `columns` has them.
     """
 
     def __init__(
@@ -58,11 +77,13 @@ class TrajectoryStore:
         observation_shape: tuple[int, ...],
         num_options: int,
         *,
+        ring: bool = False,
         folder: Path | None = None,
         limit: int = 8 * _GIB,
+        **kinds: Any,
     ) -> None:
-        self.capacity, self.num_envs = capacity, num_envs
-        schema = columns(observation_shape, num_options)
+        self.capacity, self.num_envs, self.ring = capacity, num_envs, ring
+        schema = columns(observation_shape, num_options, **kinds) | {"final_slot": ((), np.int64)}
         self.nbytes = sum(
             capacity * num_envs * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
             for shape, dtype in schema.values()
@@ -81,52 +102,92 @@ class TrajectoryStore:
             else:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._columns[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, full)
+        self._names = [name for name in schema if name != "final_slot"]
         self.clear()
 
     def __len__(self) -> int:
         """Vector steps stored."""
-        return self._length
+        return min(self.total, self.capacity)
+
+    @property
+    def oldest(self) -> int:
+        """Time of the oldest vector step that is still here; times count from the first one ever."""
+        return self.total - len(self)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._length = 0
-        self._final_rows: list[NDArray[np.int64]] = []
-        self._final_obs: list[NDArray[np.uint8]] = []
+        self.total = 0
+        self._columns["final_slot"][:] = -1
+        self._finals = np.zeros((0, *self._columns["obs"].shape[2:]), self._columns["obs"].dtype)
+        self._free: list[int] = []
 
-    def append(self, *, ended: NDArray[np.bool_], final_obs: NDArray[np.uint8] | None, **values: NDArray) -> None:
-        """Add one vector step: every column as [N, ...], and the last observation of the episodes that `ended` [N]."""
-        if self._length == self.capacity:
+    def append(self, *, ended: NDArray[np.bool_], final_obs: NDArray | None, **values: NDArray) -> None:
+        """Add one vector step: every column as [N, ...], and the last observation of the episodes that `ended` [N].
+
+        Columns that are not given keep what they have, which is zeros before a ring comes round.
+        """
+        if self.total >= self.capacity and not self.ring:
             raise IndexError(f"the store is full ({self.capacity} vector steps)")
-        row = self._length
-        for name, column in self._columns.items():
-            column[row] = values[name]
+        row = self.total % self.capacity
+        for name, value in values.items():
+            self._columns[name][row] = value
+        slots = self._columns["final_slot"][row]
+        if self.total >= self.capacity:
+            self._free += slots[slots >= 0].tolist()
+        slots[:] = -1
         if final_obs is not None and ended.any():
             worlds = np.flatnonzero(ended)
-            self._final_rows.append(np.stack([np.full(len(worlds), row), worlds], axis=1))
-            self._final_obs.append(final_obs[worlds])
-        self._length += 1
+            slots[worlds] = self._take_slots(len(worlds))
+            self._finals[slots[worlds]] = final_obs[worlds]
+        self.total += 1
 
     def column(self, name: str, start: int = 0) -> NDArray:
-        """Rows from `start` on of a column, [T - start, N, ...], not copied."""
-        return self._columns[name][start : self._length]
+        """Rows from `start` on of a column, [T - start, N, ...], not copied; in order of time until a ring is full."""
+        return self._columns[name][start : len(self)]
 
-    def final_observations(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Where episodes ended, (time, world) [M, 2], and what was observed there [M, ...]."""
-        if not self._final_rows:
-            shape = self._columns["obs"].shape[2:]
-            return np.zeros((0, 2), np.int64), np.zeros((0, *shape), np.uint8)
-        return np.concatenate(self._final_rows), np.concatenate(self._final_obs)
+    def at(self, name: str, times: NDArray[np.int64], worlds: NDArray[np.int64]) -> NDArray:
+        """Entries of a column at `oldest` <= times < `total` of worlds, [..., *shape]."""
+        return self._columns[name][times % self.capacity, worlds]
+
+    def next_obs(self, times: NDArray[np.int64], worlds: NDArray[np.int64]) -> NDArray:
+        """What was observed after a step: the next row, or the episode's own last observation.
+
+        The newest vector step has a next observation only where an episode ended.
+        """
+        following = self.at("obs", times + 1, worlds)
+        slots = self.at("final_slot", times, worlds)
+        ended = slots >= 0
+        following[ended] = self._finals[slots[ended]]
+        return following
+
+    def final_observations(self) -> tuple[NDArray[np.int64], NDArray]:
+        """Where episodes ended, (row, world) [M, 2], and what was observed there [M, ...]."""
+        slots = self.column("final_slot")
+        rows = np.argwhere(slots >= 0)
+        return rows, self._finals[slots[tuple(rows.T)]]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything stored, for an exact resume."""
-        rows, obs = self.final_observations()
-        filled = {name: column[: self._length] for name, column in self._columns.items()}
-        return {"columns": filled, "final_rows": rows, "final_obs": obs}
+        filled = {name: self.column(name) for name in self._names}
+        rows, finals = self.final_observations()
+        return {"columns": filled, "total": self.total, "final_rows": rows, "final_obs": finals}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.clear()
         for name, column in state["columns"].items():
             self._columns[name][: len(column)] = column
-            self._length = len(column)
-        self._final_rows, self._final_obs = [state["final_rows"]], [state["final_obs"]]
+        self.total, self._finals = state["total"], np.array(state["final_obs"])
+        self._columns["final_slot"][tuple(state["final_rows"].T)] = np.arange(len(self._finals))
+
+    def _take_slots(self, count: int) -> NDArray[np.int64]:
+        """Places for last observations: those that were given back first, then new ones."""
+        lacking = count - len(self._free)
+        if lacking > 0:
+            grown = max(lacking, len(self._finals))
+            self._free += range(len(self._finals), len(self._finals) + grown)
+            self._finals = np.concatenate(
+                [self._finals, np.zeros((grown, *self._finals.shape[1:]), self._finals.dtype)]
+            )
+        taken, self._free = self._free[:count], self._free[count:]
+        return np.array(taken, np.int64)

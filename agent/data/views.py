@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from agent.data.store import TrajectoryStore
 from controller.encoders import Encoded, GridEncoder
@@ -42,6 +43,25 @@ def on_policy(store: TrajectoryStore, encoder: GridEncoder, next_obs: NDArray[np
     obs = store.column("obs")
     rows, final_obs = store.final_observations()
     return OnPolicy(store, encoder(obs.reshape(-1, *obs.shape[2:])), encoder(next_obs), encoder(final_obs), rows)
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """B transitions for an off-policy learner, float32. Actions are in [-1, 1].
+
+    Attributes:
+        obs: [B, inputs], what the actor saw.
+        action: [B, A].
+        reward: [B], summed with its discount where a transition spans several steps.
+        next_obs: [B, inputs], what the actor would see next; the episode's own last observation at its end.
+        discount: [B], of the value there: gamma to the number of steps, and zero where the episode terminated.
+    """
+
+    obs: Tensor
+    action: Tensor
+    reward: Tensor
+    next_obs: Tensor
+    discount: Tensor
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""Off-policy views of a store: single steps, and the stretch of steps that one goal was in force (SMDP transitions)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.data.store import TrajectoryStore
+
+
+@dataclass(frozen=True)
+class Steps:
+    """B single steps.
+
+    Attributes:
+        obs: [B, ...]; `next_obs` likewise, an episode's own last observation at its end.
+        goal: [B, D], the relative goal in force.
+        action: [B, A].
+        reward: float32 [B].
+        terminated: bool [B]; truncated steps are not, and bootstrap.
+        switched: bool [B], whether another goal was in force, or none, after the step.
+    """
+
+    obs: NDArray
+    next_obs: NDArray
+    goal: NDArray[np.float32]
+    action: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    switched: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """B choices of a goal with what followed, at most c steps each, cut where the next goal was chosen.
+
+    Attributes:
+        obs: [B, c, ...], from the observation at which the goal was chosen on.
+        final: [B, ...], the observation after the last step.
+        goal: [B, D], the goal as it was chosen.
+        action: [B, c, A].
+        reward: float32 [B, c], zero after the end.
+        length: int64 [B], steps that it lasted.
+        terminated: bool [B], whether the episode terminated with it.
+    """
+
+    obs: NDArray
+    final: NDArray
+    goal: NDArray[np.float32]
+    action: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    length: NDArray[np.int64]
+    terminated: NDArray[np.bool_]
+
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """bool [B, c], the steps that belong to the segment."""
+        return np.arange(self.action.shape[1]) < self.length[:, None]
+
+
+def draw_steps(store: TrajectoryStore, rng: np.random.Generator, count: int) -> Steps:
+    """Steps drawn uniformly, with replacement, from all but the newest vector step, whose outcome is not stored yet."""
+    times = rng.integers(store.oldest, store.total - 1, size=count)
+    worlds = rng.integers(store.num_envs, size=count)
+    ended = store.at("final_slot", times, worlds) >= 0
+    return Steps(
+        obs=store.at("obs", times, worlds),
+        next_obs=store.next_obs(times, worlds),
+        goal=store.at("goal", times, worlds),
+        action=store.at("action", times, worlds),
+        reward=store.at("reward", times, worlds),
+        terminated=store.at("terminated", times, worlds),
+        switched=ended | (store.at("option_age", times + 1, worlds) == 0),
+    )
+
+
+def draw_segments(store: TrajectoryStore, rng: np.random.Generator, count: int, steps: int) -> Segments:
+    """Segments drawn uniformly, with replacement, among those whose end is stored.
+
+    Args:
+        store: Where from; it must hold more than `steps` vector steps.
+        rng: Draws them.
+        count: B.
+        steps: c, the most steps for which a goal is in force.
+    """
+    times, worlds = _draw_choices(store, rng, count, store.total - steps)
+    window, across = times[:, None] + np.arange(steps), worlds[:, None]
+    ended = store.at("final_slot", window, across) >= 0
+    chosen_next = store.at("option_age", window + 1, across) == 0
+    last = (ended | chosen_next | (np.arange(steps) == steps - 1)).argmax(1)
+    at_end = times + last
+    inside = np.arange(steps) <= last[:, None]
+    return Segments(
+        obs=store.at("obs", window, across),
+        final=store.next_obs(at_end, worlds),
+        goal=store.at("goal", times, worlds),
+        action=store.at("action", window, across),
+        reward=store.at("reward", window, across) * inside,
+        length=last + 1,
+        terminated=store.at("terminated", at_end, worlds),
+    )
+
+
+def _draw_choices(
+    store: TrajectoryStore, rng: np.random.Generator, count: int, before: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Times and worlds [count] at which a goal was chosen, uniform over those older than `before`: by rejection."""
+    if before <= store.oldest:
+        raise IndexError(f"no segment has ended in the {len(store)} vector steps of the store")
+    times, worlds = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    while len(times) < count:
+        t = rng.integers(store.oldest, before, size=16 * count)
+        n = rng.integers(store.num_envs, size=16 * count)
+        chosen = store.at("option_age", t, n) == 0
+        times, worlds = np.concatenate([times, t[chosen]]), np.concatenate([worlds, n[chosen]])
+    return times[:count], worlds[:count]

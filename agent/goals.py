@@ -1,0 +1,110 @@
+"""Goals as HIRO has them (Nachum et al., 2018): relative targets in named state dimensions, and their relabelling.
+
+A goal g at s asks for s + g. While it is in force it moves with the agent, h(s, g, s') = s + g - s', so that the target
+stays where it is; the low level is paid -||s + g - s'|| for each step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CANDIDATES = ("original", "difference", "drawn", "planner")  # kinds of candidates, in their order in `candidates`
+
+
+@dataclass(frozen=True)
+class GoalFrame:
+    """Where a goal's dimensions are in an observation, and how far it may reach.
+
+    Attributes:
+        indices: int64 [D], positions in the observation; any of them, in any order.
+        reach: float32 [D], half-ranges of the box of goals, in the units of the observation.
+    """
+
+    indices: Tensor
+    reach: Tensor
+
+    def of(self, obs: Tensor) -> Tensor:
+        """The goal's dimensions [..., D] of observations [..., O]."""
+        return obs.index_select(-1, self.indices)
+
+    def clip(self, goal: Tensor) -> Tensor:
+        """Goals [..., D] in the box."""
+        return torch.minimum(torch.maximum(goal, -self.reach), self.reach)
+
+    def moved(self, goal: Tensor, obs: Tensor, next_obs: Tensor) -> Tensor:
+        """h(s, g, s') = s + g - s' [..., D]: the same target, seen from the next state."""
+        return self.of(obs) + goal - self.of(next_obs)
+
+    def reward(self, goal: Tensor, obs: Tensor, next_obs: Tensor) -> Tensor:
+        """-||s + g - s'|| [...]: minus what is left of the way after the step."""
+        return -torch.linalg.vector_norm(self.moved(goal, obs, next_obs), dim=-1)
+
+
+def candidates(
+    frame: GoalFrame,
+    goal: Tensor,
+    first: Tensor,
+    final: Tensor,
+    draws: int,
+    generator: torch.Generator,
+    planned: Tensor | None = None,
+) -> Tensor:
+    """Goals that might explain what the low level did, [B, C, D], all in the box.
+
+    The original; the difference that was reached, s_{t+c} - s_t; draws from a Gaussian around that difference with half
+    the reach as deviation; and the planner's goal, where there is one (HIRO, appendix C).
+
+    Args:
+        frame: The goal's dimensions.
+        goal: [B, D], as it was chosen.
+        first: [B, O], s_t.
+        final: [B, O], s_{t+c}: after the last step, not the last that was acted on.
+        draws: Number of Gaussian draws.
+        generator: Draws them.
+        planned: [B, D] or None.
+    """
+    difference = (frame.of(final) - frame.of(first))[:, None]
+    noise = torch.empty(len(goal), draws, goal.shape[-1]).normal_(generator=generator)
+    parts = [goal[:, None], difference, difference + 0.5 * frame.reach * noise]
+    if planned is not None:
+        parts.append(planned[:, None])
+    return frame.clip(torch.cat(parts, 1))
+
+
+def explained(
+    frame: GoalFrame,
+    score: Callable[[Tensor, Tensor, Tensor], Tensor],
+    goals: Tensor,
+    obs: Tensor,
+    action: Tensor,
+    inside: Tensor,
+) -> Tensor:
+    """How well each candidate explains the actions, [B, C]: the sum of scores along the stored states, in one forward.
+
+    Args:
+        frame: The goal's dimensions.
+        score: (observations [M, O], goals [M, D], actions [M, A]) -> [M], for example the low level's log-probability.
+        goals: [B, C, D], as they would have been chosen at the first observation.
+        obs: [B, c, O].
+        action: [B, c, A].
+        inside: bool [B, c], the steps that belong to the segment.
+    """
+    batch, count, _ = goals.shape
+    steps = obs.shape[1]
+    at = frame.of(obs)  # [B, c, D]
+    rolled = goals[:, :, None] + (at[:, :1] - at)[:, None]  # [B, C, c, D]
+    every = (batch, count, steps)
+    scores = score(
+        obs[:, None].expand(*every, -1).flatten(0, 2),
+        rolled.flatten(0, 2),
+        action[:, None].expand(*every, -1).flatten(0, 2),
+    )
+    return (scores.view(every) * inside[:, None]).sum(-1)
+
+
+def relabelled(goals: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The best candidate of each segment [B, D], and which one it is [B]; the original wins ties."""
+    best = scores.argmax(1)
+    return goals[torch.arange(len(goals)), best], best

@@ -1,0 +1,122 @@
+"""Soft actor-critic (Haarnoja et al., 2018) for one policy over a box: flat, low or high level."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agent.continuous import GaussianActor, TwinCritic, polyak
+from agent.data.views import Transitions
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """Hyper-parameters of one SAC learner."""
+
+    hidden: tuple[int, ...] = (256, 256)  # widths of actor and critics
+    learning_rate: float = 3e-4  # Adam's, of actor, critics and temperature
+    gamma: float = 0.99  # discount per transition
+    tau: float = 0.005  # share by which the target critics follow
+    batch: int = 256  # transitions per gradient step
+    temperature: float | None = None  # weight of the entropy; None learns it
+    target_entropy: float | None = None  # nats that a learned temperature holds; minus the number of actions if None
+
+
+class SAC:
+    """Learns an actor and twin critics from transitions, whoever made them.
+
+    Args:
+        inputs: Width of the observation.
+        actions: A.
+        config: Hyper-parameters.
+        seed: Of the first weights and of the noise.
+    """
+
+    def __init__(self, inputs: int, actions: int, config: SACConfig, seed: int) -> None:
+        self.config = config
+        self.generator = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.actor = GaussianActor(inputs, actions, config.hidden)
+            self.critic = TwinCritic(inputs + actions, config.hidden)
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        learned = config.temperature is None
+        self.log_temperature = torch.zeros(()) if learned else torch.tensor(float(config.temperature or 0.0)).log()
+        self.log_temperature.requires_grad_(learned)
+        self._target_entropy = config.target_entropy if config.target_entropy is not None else -float(actions)
+        self._actor_parameters = list(self.actor.parameters())
+        self._critic_parameters = list(self.critic.parameters())
+        self.actor_optimizer = torch.optim.Adam(self._actor_parameters, config.learning_rate, fused=True)
+        self.critic_optimizer = torch.optim.Adam(self._critic_parameters, config.learning_rate, fused=True)
+        self.temperature_optimizer = torch.optim.Adam([self.log_temperature], config.learning_rate)
+
+    def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
+        """Squared soft Bellman error of both critics; `batch.discount` is zero where an episode terminated."""
+        with torch.no_grad():
+            action, log_prob = self.actor.sample(batch.next_obs, self.generator)
+            soft_value = self.target(batch.next_obs, action).amin(0) - self.log_temperature.exp() * log_prob
+            target = torch.addcmul(batch.reward, batch.discount, soft_value)
+        q = self.critic(batch.obs, batch.action)
+        loss = 0.5 * (q - target).square().mean(1).sum()
+        return loss, {"critic_loss": loss.detach(), "q": q.detach().mean()}
+
+    def actor_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
+        """Temperature times log-probability minus the smaller value: loss L1 with a uniform prior."""
+        action, log_prob = self.actor.sample(batch.obs, self.generator)
+        loss = (self.log_temperature.detach().exp() * log_prob - self.critic(batch.obs, action).amin(0)).mean()
+        return loss, {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean()}
+
+    def temperature_loss(self, entropy: Tensor) -> Tensor:
+        """Raises the temperature where the policy has less entropy than the target, and lowers it where it has more."""
+        return self.log_temperature * (entropy - self._target_entropy)
+
+    def update(self, batch: Transitions) -> dict[str, Tensor]:
+        """One gradient step of critics, actor and temperature."""
+        loss, info = self.critic_loss(batch)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.critic_optimizer.step()
+        loss, actor_info = self.actor_loss(batch)
+        self.actor_optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=self._actor_parameters)  # spares the gradients of the critics' weights
+        self.actor_optimizer.step()
+        if self.log_temperature.requires_grad:
+            self.temperature_optimizer.zero_grad(set_to_none=True)
+            self.temperature_loss(actor_info["entropy"]).backward()
+            self.temperature_optimizer.step()
+        polyak(self.target, self.critic, self.config.tau)
+        return info | actor_info | {"temperature": self.log_temperature.detach().exp()}
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, greedy: bool = False) -> Tensor:
+        """Actions [N, A] for observations [N, inputs]: drawn, or the mode."""
+        return self.actor.mode(obs) if greedy else self.actor.sample(obs, self.generator)[0]
+
+    @torch.no_grad()
+    def score(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Log-probability [B] of actions [B, A] under the current policy, for relabelling."""
+        return self.actor.log_prob(obs, action)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimisers and noise, for an exact resume."""
+        modules = (self.actor, self.critic, self.target)
+        optimizers = (self.actor_optimizer, self.critic_optimizer, self.temperature_optimizer)
+        return {
+            "modules": [module.state_dict() for module in modules],
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "log_temperature": self.log_temperature.detach(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for module, saved in zip((self.actor, self.critic, self.target), state["modules"], strict=True):
+            module.load_state_dict(saved)
+        optimizers = (self.actor_optimizer, self.critic_optimizer, self.temperature_optimizer)
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        with torch.no_grad():
+            self.log_temperature.copy_(state["log_temperature"])
+        self.generator.set_state(state["generator"])

@@ -1,0 +1,122 @@
+"""Relabelling and the goal's transition, against loops that follow the paper's equations."""
+
+import torch
+
+from agent.data.replay import Segments
+from agent.goals import CANDIDATES, GoalFrame, candidates, explained, relabelled
+from agent.methods.sac import SAC, SACConfig
+from agent.methods.td3 import TD3, TD3Config
+
+# Not the first dimensions of the state, and not in order.
+FRAME = GoalFrame(torch.tensor([3, 1]), torch.tensor([1.0, 2.0]))
+B, STEPS, OBS, ACTIONS = 5, 4, 6, 2
+
+
+def segments():
+    generator = torch.Generator().manual_seed(0)
+    obs = torch.randn(B, STEPS, OBS, generator=generator)
+    final = torch.randn(B, OBS, generator=generator)
+    goal = torch.randn(B, 2, generator=generator)
+    action = torch.rand(B, STEPS, ACTIONS, generator=generator) * 1.8 - 0.9
+    return obs, final, goal, action
+
+
+def test_the_target_stays_where_it_is_while_the_agent_moves():
+    obs, final, goal, _ = segments()
+    target = obs[:, 0][:, [3, 1]] + goal
+    for t in range(STEPS - 1):
+        goal = FRAME.moved(goal, obs[:, t], obs[:, t + 1])
+        torch.testing.assert_close(obs[:, t + 1][:, [3, 1]] + goal, target)
+    reward = FRAME.reward(goal, obs[:, -1], final)
+    torch.testing.assert_close(reward, -(target - final[:, [3, 1]]).square().sum(1).sqrt())
+    assert (reward < 0).all()
+
+
+def test_candidates_are_the_original_the_difference_that_was_reached_and_draws_around_it():
+    obs, final, goal, _ = segments()
+    goals = candidates(FRAME, goal, obs[:, 0], final, 20_000, torch.Generator().manual_seed(1))
+    assert goals.shape == (B, 20_002, 2)
+    torch.testing.assert_close(goals[:, 0], FRAME.clip(goal))
+    difference = final[:, [3, 1]] - obs[:, 0][:, [3, 1]]  # s_{t+c}, not the last state that was acted on
+    torch.testing.assert_close(goals[:, 1], FRAME.clip(difference))
+    assert (goals.abs() <= FRAME.reach).all()
+    # Wide boxes clip nothing, so that mean and deviation can be read off.
+    wide = GoalFrame(FRAME.indices, torch.tensor([100.0, 50.0]))
+    drawn = candidates(wide, goal, obs[:, 0], final, 20_000, torch.Generator().manual_seed(1))[:, 2:]
+    unclipped = ((drawn - difference[:, None]).abs() < torch.tensor([99.0, 49.0])).all(-1)
+    assert unclipped.float().mean() > 0.9
+    torch.testing.assert_close(drawn.median(1).values, difference, atol=2.0, rtol=0)
+    quartile = (drawn - difference[:, None]).abs().median(1).values / 0.6745  # of a Gaussian, whatever is clipped
+    torch.testing.assert_close(quartile, 0.5 * wide.reach.expand(B, 2), rtol=0.05, atol=0)
+
+
+def test_the_planners_goal_is_one_more_candidate():
+    obs, final, goal, _ = segments()
+    planned = torch.full((B, 2), 0.25)
+    goals = candidates(FRAME, goal, obs[:, 0], final, 8, torch.Generator(), planned)
+    assert goals.shape == (B, len(CANDIDATES) - 1 + 8, 2)
+    torch.testing.assert_close(goals[:, -1], planned)
+
+
+def brute_force(score, goals, obs, action, length):
+    """Appendix C of the paper, one candidate, one state at a time."""
+    scores = torch.zeros(goals.shape[:2])
+    for b in range(len(goals)):
+        for c in range(goals.shape[1]):
+            goal = goals[b, c]
+            for i in range(length[b]):
+                scores[b, c] += score(obs[b, i][None], goal[None], action[b, i][None])[0]
+                if i + 1 < length[b]:
+                    goal = obs[b, i, [3, 1]] + goal - obs[b, i + 1, [3, 1]]
+    return scores
+
+
+def test_relabelling_equals_brute_force_for_both_ways_to_score():
+    obs, final, goal, action = segments()
+    length = torch.tensor([4, 1, 3, 4, 2])
+    inside = torch.arange(STEPS) < length[:, None]
+    goals = candidates(FRAME, goal, obs[:, 0], final, 8, torch.Generator().manual_seed(2))
+    for learner in (SAC(OBS + 2, ACTIONS, SACConfig((16,)), 0), TD3(OBS + 2, ACTIONS, TD3Config((16,)), 0)):
+
+        def score(o, g, a, learner=learner):
+            return learner.score(torch.cat([o, g], 1), a)
+
+        ours = explained(FRAME, score, goals, obs, action, inside)
+        torch.testing.assert_close(ours, brute_force(score, goals, obs, action, length), rtol=1e-4, atol=1e-4)
+        best, which = relabelled(goals, ours)
+        assert which.tolist() == brute_force(score, goals, obs, action, length).argmax(1).tolist()
+        torch.testing.assert_close(best, goals[torch.arange(B), which])
+
+
+def test_a_low_level_that_goes_where_it_is_told_gives_its_goal_away():
+    """The candidates must reach the policy: with equal scores for all, the first would always win."""
+    speed = 0.3
+    frame = GoalFrame(torch.tensor([0, 1]), torch.tensor([5.0, 5.0]))
+
+    def acts(obs, goal):
+        return goal / goal.norm(dim=1, keepdim=True) * speed
+
+    def score(obs, goal, action):
+        return -(action - acts(obs, goal)).square().sum(1)
+
+    true = torch.tensor([[3.0, 1.0], [-2.0, 4.0]])
+    states, actions, goal = [torch.zeros(2, 2)], [], true
+    for _ in range(4):
+        actions.append(acts(states[-1], goal))
+        states.append(states[-1] + actions[-1])
+        goal = frame.moved(goal, states[-2], states[-1])
+    obs, action = torch.stack(states[:-1], 1), torch.stack(actions, 1)
+    wrong = -true
+    goals = candidates(frame, wrong, states[0], states[-1], 0, torch.Generator(), true)
+    scores = explained(frame, score, goals, obs, action, torch.ones(2, 4, dtype=torch.bool))
+    best, which = relabelled(goals, scores)
+    assert (which > 0).all(), "the goal that was stored explains nothing"
+    assert ((best / best.norm(dim=1, keepdim=True)) * (true / true.norm(dim=1, keepdim=True))).sum(1).min() > 0.999
+
+
+def test_the_steps_inside_a_segment():
+    import numpy as np
+
+    empty = np.zeros((2, 3, 1))
+    parts = Segments(empty, empty[:, 0], empty[:, 0], empty, empty[..., 0], np.array([3, 1]), np.zeros(2, bool))
+    assert parts.inside.tolist() == [[True, True, True], [True, False, False]]

@@ -1,0 +1,113 @@
+"""Off-policy views of the store: against a plain list of what was played, over rings, ends and goals that change."""
+
+import numpy as np
+import pytest
+
+from agent.data.replay import draw_segments, draw_steps
+from agent.data.store import TrajectoryStore
+
+WORLDS, STEPS = 3, 4
+
+
+def played(length, capacity, seed=0):
+    """A store, and for each world the list of its steps as dictionaries; every observation is a number of its own."""
+    rng = np.random.default_rng(seed)
+    kinds = {"observation_dtype": np.float32, "action_size": 2, "goal_size": 2}
+    store = TrajectoryStore(capacity, WORLDS, (1,), 0, ring=True, **kinds)
+    fresh = iter(range(1, 10**6))
+    obs = np.array([next(fresh) for _ in range(WORLDS)], np.float32)[:, None]
+    age, history = np.zeros(WORLDS, int), [[] for _ in range(WORLDS)]
+    for _ in range(length):
+        ended = rng.random(WORLDS) < 0.15
+        terminated = ended & (rng.random(WORLDS) < 0.5)
+        final = np.array([next(fresh) for _ in range(WORLDS)], np.float32)[:, None]
+        step = {
+            "obs": obs,
+            "action": rng.random((WORLDS, 2)).astype(np.float32),
+            "goal": rng.random((WORLDS, 2)).astype(np.float32),
+            "reward": rng.random(WORLDS).astype(np.float32),
+            "terminated": terminated,
+            "truncated": ended & ~terminated,
+            "option_age": age,
+        }
+        store.append(ended=ended, final_obs=final if ended.any() else None, **step)
+        next_obs = np.array([next(fresh) for _ in range(WORLDS)], np.float32)[:, None]
+        for n in range(WORLDS):
+            after = final[n, 0] if ended[n] else next_obs[n, 0]
+            history[n].append({name: value[n] for name, value in step.items()} | {"after": after, "ended": ended[n]})
+        age = np.where(ended | (age == STEPS - 1) | (rng.random(WORLDS) < 0.1), 0, age + 1)
+        obs = next_obs
+    return store, history
+
+
+def where(history):
+    return {float(step["obs"][0]): (n, t) for n, steps in enumerate(history) for t, step in enumerate(steps)}
+
+
+@pytest.mark.parametrize(("length", "capacity"), [(40, 100), (150, 60)])
+def test_steps_lead_where_they_led(length, capacity):
+    store, history = played(length, capacity)
+    places = where(history)
+    steps = draw_steps(store, np.random.default_rng(1), 2_000)
+    seen = set()
+    for i in range(2_000):
+        n, t = places[float(steps.obs[i, 0])]
+        step, oldest = history[n][t], max(0, length - capacity)
+        assert oldest <= t < length - 1
+        seen.add((n, t))
+        assert steps.next_obs[i, 0] == step["after"]
+        assert steps.reward[i] == step["reward"]
+        assert steps.terminated[i] == step["terminated"]
+        np.testing.assert_array_equal(steps.goal[i], step["goal"])
+        np.testing.assert_array_equal(steps.action[i], step["action"])
+        assert steps.switched[i] == (step["ended"] or history[n][t + 1]["option_age"] == 0)
+    assert len(seen) == WORLDS * (min(length, capacity) - 1), "every step can be drawn"
+
+
+@pytest.mark.parametrize(("length", "capacity"), [(60, 100), (200, 80)])
+def test_segments_are_cut_where_the_goal_was_chosen_and_cross_no_end(length, capacity):
+    store, history = played(length, capacity)
+    places = where(history)
+    parts = draw_segments(store, np.random.default_rng(2), 1_000, STEPS)
+    seen = set()
+    for i in range(1_000):
+        n, t = places[float(parts.obs[i, 0, 0])]
+        seen.add((n, t))
+        assert history[n][t]["option_age"] == 0
+        rows = [history[n][t]]
+        while not rows[-1]["ended"] and history[n][t + len(rows)]["option_age"] > 0:
+            rows.append(history[n][t + len(rows)])
+        assert parts.length[i] == len(rows) <= STEPS
+        assert parts.final[i, 0] == rows[-1]["after"]
+        assert parts.terminated[i] == rows[-1]["terminated"]
+        np.testing.assert_array_equal(parts.goal[i], rows[0]["goal"])
+        np.testing.assert_array_equal(parts.obs[i, : len(rows), 0], [row["obs"][0] for row in rows])
+        np.testing.assert_array_equal(parts.action[i, : len(rows)], [row["action"] for row in rows])
+        np.testing.assert_allclose(parts.reward[i].sum(), sum(row["reward"] for row in rows), rtol=1e-6)
+        assert parts.inside[i].sum() == len(rows)
+    oldest = max(0, length - capacity)
+    starts = {(n, t) for n in range(WORLDS) for t in range(oldest, length - STEPS) if history[n][t]["option_age"] == 0}
+    assert seen == starts, "every segment that has ended can be drawn"
+
+
+def test_a_full_ring_restores_to_the_bit():
+    store, _ = played(150, 60)
+    kinds = {"observation_dtype": np.float32, "action_size": 2, "goal_size": 2}
+    copy = TrajectoryStore(60, WORLDS, (1,), 0, ring=True, **kinds)
+    copy.load_state_dict(store.state_dict())
+    for draw in (lambda s, rng: draw_steps(s, rng, 500), lambda s, rng: draw_segments(s, rng, 200, STEPS)):
+        ours, theirs = (draw(s, np.random.default_rng(3)) for s in (store, copy))
+        for name in vars(ours):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+def test_a_ring_does_not_grow():
+    store, _ = played(600, 30)
+    assert len(store) == 30
+    assert len(store._finals) <= 2 * 30 * WORLDS
+
+
+def test_without_an_ended_segment_there_is_none_to_draw():
+    store, _ = played(STEPS, 100)
+    with pytest.raises(IndexError, match="no segment"):
+        draw_segments(store, np.random.default_rng(0), 1, STEPS)
