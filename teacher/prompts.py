@@ -22,7 +22,7 @@ TEMPLATE_DIR = Path(__file__).parent / "prompts"
 # What each template has to mention: `compact` is for a small model that was trained on the task, `chat` for any other.
 PLACEHOLDERS = {
     "compact": frozenset({"goal", "scene", "menu"}),
-    "chat": frozenset({"goal", "rules", "scene", "menu"}),
+    "chat": frozenset({"goal", "rules", "scene", "menu", "letters"}),
 }
 
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
@@ -87,13 +87,14 @@ class Template:
 
     def hash_for(self, task: Task) -> str:
         """Hash of the file and of the task's own words in it; part of every label's key."""
-        values = {"goal": task.goal, "rules": task.rules, "scene": "", "menu": ""}
+        values = {"goal": task.goal, "rules": task.rules, "scene": "", "menu": "", "letters": ""}
         words = [text for _, text in self._filled(values)] + [option.words for option in task.options]
         return hashlib.sha256("\n".join((self.hash, *words)).encode()).hexdigest()[:16]
 
     def render(self, task: Task, scene: Scene, menu: Menu) -> Prompt:
         """The prompt for a scene; braces in a task's own words are left as they are."""
         values = {"goal": task.goal, "rules": task.rules, "scene": scene.text, "menu": menu.text(task)}
+        values["letters"] = " or ".join(filter(None, (", ".join(menu.letters[:-1]), menu.letters[-1])))
         return Prompt(self._filled(values), menu, menu.words(task))
 
     def _filled(self, values: dict[str, str]) -> tuple[tuple[str, str], ...]:

@@ -1,10 +1,14 @@
 """Prompts: strict templates, permuted menus, and the exact text that a model reads."""
 
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from envs.catalog import TASKS, get_task
 from envs.errors import UserError
+from envs.task import Scene, Task
 from teacher.prompts import PLACEHOLDERS, Menu, load_template, menus, parse_template
 from tests.small_task import SmallTask
 
@@ -13,11 +17,52 @@ SCENE = TASK.scene("red", ("red", "green"), "nothing")
 GOLDEN = Path(__file__).parents[1] / "golden" / "prompts"
 
 
-@pytest.mark.parametrize("name", sorted(PLACEHOLDERS))
-def test_the_prompt_is_word_for_word_what_was_agreed(name: str) -> None:
-    prompt = load_template(name).render(TASK, SCENE, Menu((2, 0, 4, 1)))
-    text = "".join(f"[{role}]\n{content}\n" for role, content in prompt.messages)
-    assert text == (GOLDEN / f"{name}.txt").read_text()
+@cache
+def fixed(task_name: str) -> tuple[Task, Scene, Menu]:
+    """A task, one of its scenes with the most options, and a menu that depends on neither the draw nor the seed."""
+    if task_name == TASK.name:
+        return TASK, SCENE, Menu((2, 0, 4, 1))
+    task = get_task(task_name)
+    scene = max(task.sample_scenes(np.random.default_rng(0), 2000), key=lambda scene: (len(scene.legal), scene.facts))
+    return task, scene, Menu(scene.legal[::-1])
+
+
+def rendered(task_name: str, template: str) -> str:
+    prompt = load_template(template).render(*fixed(task_name))
+    return "".join(f"[{role}]\n{content}\n" for role, content in prompt.messages)
+
+
+def agree() -> None:
+    """Pin the prompts as they are now: python -c 'from tests.unit.test_prompts import agree; agree()'."""
+    for task_name in (TASK.name, *TASKS):
+        for template in PLACEHOLDERS:
+            (GOLDEN / f"{task_name}.{template}.txt").write_text(rendered(task_name, template))
+
+
+@pytest.mark.parametrize("template", sorted(PLACEHOLDERS))
+@pytest.mark.parametrize("task_name", [TASK.name, *TASKS])
+def test_the_prompt_is_word_for_word_what_was_agreed(task_name: str, template: str) -> None:
+    assert rendered(task_name, template) == (GOLDEN / f"{task_name}.{template}.txt").read_text()
+
+
+def test_every_prompt_that_is_pinned_is_tested() -> None:
+    tested = {f"{task_name}.{template}.txt" for task_name in (TASK.name, *TASKS) for template in PLACEHOLDERS}
+    assert {path.name for path in GOLDEN.iterdir()} == tested
+
+
+def test_the_prompts_of_the_built_in_model_are_those_that_it_was_trained_on() -> None:
+    assert load_template("compact").hash_for(get_task("KeyInBox")) == "8ecb83436cab8e97"
+
+
+def test_a_chat_prompt_holds_the_whole_task_and_names_its_letters() -> None:
+    (_, system), (role, question) = load_template("chat").render(*fixed("KeyInBox")).messages
+    task, _, menu = fixed("KeyInBox")
+    assert task.goal in system
+    assert task.rules in system
+    assert role == "user"
+    assert question.endswith(f"\n{menu.text(task)}\nReply with one letter: A, B, C, D or E.\nAnswer:")
+    two = load_template("chat").render(TASK, SCENE, Menu((0, 4))).messages[-1][1]
+    assert "Reply with one letter: A or B.\n" in two
 
 
 @pytest.mark.parametrize(
