@@ -107,8 +107,11 @@ def test_the_actors_step_leaves_the_critics_alone_and_targets_only_follow(name):
     learner.update(batch(seed=1))
     learner.update(batch(seed=2))
     assert all(not parameter.requires_grad for parameter in target.parameters())
-    moved = [float((a - b).abs().max()) for a, b in zip(target.parameters(), before.parameters(), strict=True)]
-    own = [float((a - b).abs().max()) for a, b in zip(learner.critic.parameters(), critic.parameters(), strict=True)]
+    moved = [float((a - b).detach().abs().max()) for a, b in zip(target.parameters(), before.parameters(), strict=True)]
+    own = [
+        float((a - b).detach().abs().max())
+        for a, b in zip(learner.critic.parameters(), critic.parameters(), strict=True)
+    ]
     assert all(0 < little < much for little, much in zip(moved, own, strict=True))
 
 
