@@ -1,0 +1,128 @@
+"""The servers that can be launched, each as the list of commands that it consists of. The first is who answers."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from envs.errors import UserError
+from serving.config import KEY_VARIABLE, ROOT, ServeConfig
+from serving.processes import Command, free_port
+
+VENV = ROOT / ".venv-serving"
+PYTHON = VENV / "bin" / "python"
+# Nobody is told that this runs, and threads do not fight over few cores.
+QUIET = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+# Without compilation: the first request for log-probabilities would stall for 15 seconds, the start for 80.
+VLLM_ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"}
+VLLM_ON_CPU_FLAGS = ("--enforce-eager", "--max-num-seqs", "64")
+STRUCTURED = '{"backend":"xgrammar","disable_any_whitespace":true}'
+
+
+def commands(config: ServeConfig) -> list[Command]:
+    """What to start for a resolved config."""
+    assert config.backend is not None
+    return PLANS[config.backend](config)
+
+
+def environment(config: ServeConfig) -> dict[str, str]:
+    """The environment of a server: the user's own settings win over ours, and no key of another service goes along."""
+    own = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
+    offline = {"HF_HUB_OFFLINE": "1"} if Path(config.model or "").is_dir() else {}
+    key = {"VLLM_API_KEY": os.environ[KEY_VARIABLE]} if os.environ.get(KEY_VARIABLE) else {}
+    return {**QUIET, **offline, **own, **key}
+
+
+def on_cpu() -> bool:
+    """Whether the serving environment holds vLLM's CPU build, which dev/setup installs where there is no GPU."""
+    return any(VENV.glob("lib/python3*/site-packages/vllm_cpu-*.dist-info"))
+
+
+def stored_config(model: str) -> dict[str, object]:
+    """A model folder's config.json, the part about text where there are several; empty for an id."""
+    path = Path(model) / "config.json"
+    if not path.is_file():
+        return {}
+    stored = json.loads(path.read_text())
+    return {**stored, **stored.get("text_config", {})}
+
+
+def _vllm(config: ServeConfig) -> list[Command]:
+    words = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", config.model]
+    words += ["--served-model-name", config.served_model_name, "--host", config.host, "--port", config.port]
+    words += ["--structured-outputs-config", STRUCTURED]
+    words += VLLM_ON_CPU_FLAGS if on_cpu() else ()
+    stored = stored_config(config.model or "")
+    if "float32" in (stored.get("dtype"), stored.get("torch_dtype")):
+        words += ["--dtype", "float32"]  # vLLM would halve the precision
+    if config.max_model_len is not None:
+        words += ["--max-model-len", config.max_model_len]
+    if config.gpu_memory_utilization is not None:
+        words += ["--gpu-memory-utilization", config.gpu_memory_utilization]
+    env = {name: os.environ.get(name, value) for name, value in VLLM_ON_CPU.items()} if on_cpu() else {}
+    return [Command("vllm", _texts(words), config.port or 0, env)]
+
+
+def _fastchat(config: ServeConfig) -> list[Command]:
+    """Controller, model workers that register with it, and the API server that asks it where to go."""
+    if os.environ.get(KEY_VARIABLE):
+        what = f"FastChat takes keys on its command line alone, where every user of this machine reads them; {KEY_VARIABLE}"
+        raise UserError(f"{what} is set.", f"env -u {KEY_VARIABLE} python main.py serve --backend fastchat")
+    ports = [free_port() for _ in range(1 + config.workers)]
+    controller = f"http://127.0.0.1:{ports[0]}"
+
+    def part(name: str, module: str, host: str, port: int, *words: object) -> Command:
+        start = (PYTHON, "-m", f"fastchat.serve.{module}", "--host", host, "--port", port)
+        return Command(name, _texts([*start, *words]), port)
+
+    api = part("api", "openai_api_server", config.host, config.port or 0, "--controller-address", controller)
+    workers = [
+        part(
+            f"worker-{number}" if config.workers > 1 else "worker",
+            "model_worker",
+            "127.0.0.1",
+            port,
+            *("--controller-address", controller, "--worker-address", f"http://127.0.0.1:{port}"),
+            *("--model-path", config.model, "--model-names", config.served_model_name),
+            *("--conv-template", config.conv_template, "--device", "cpu" if on_cpu() else "cuda"),
+        )
+        for number, port in enumerate(ports[1:], start=1)
+    ]
+    return [api, part("controller", "controller", "127.0.0.1", ports[0]), *workers]
+
+
+def _own(module: str, config: ServeConfig, *words: object) -> list[Command]:
+    """A server of this project, in the environment of the trainer."""
+    start = (sys.executable, "-m", f"serving.{module}", "--host", config.host, "--port", config.port)
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return [Command(module, _texts([*start, *words]), config.port or 0, {"PYTHONPATH": path})]
+
+
+def _local(config: ServeConfig) -> list[Command]:
+    length = () if config.max_model_len is None else ("--max-model-len", config.max_model_len)
+    named = ("--model", config.model, "--served-model-name", config.served_model_name)
+    return _own("local", config, *named, *length)
+
+
+def _faulty(config: ServeConfig) -> list[Command]:
+    return _own("faulty", config, *(("--script", config.script) if config.script else ()))
+
+
+PLANS: dict[str, Callable[[ServeConfig], list[Command]]] = {
+    "local": _local,
+    "vllm": _vllm,
+    "fastchat": _fastchat,
+    "faulty": _faulty,
+}
+
+
+def _texts(words: list[object]) -> tuple[str, ...]:
+    return tuple(str(word) for word in words)

@@ -1,0 +1,121 @@
+"""What `serve` can be told on the command line. The text under each field is its `--help`; nothing heavy is here."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from envs.errors import UserError, unknown_name
+
+ROOT = Path(__file__).parents[1]
+TINY_MODEL = ROOT / "teacher" / "tiny_lm" / "model"
+BACKENDS = ("local", "vllm", "fastchat", "faulty")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# Read from the environment, never from the command line: what is said there, all users of the machine can see.
+KEY_VARIABLE = "PRECEPTOR_SERVER_KEY"
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Start a language-model server on this machine, watch it, and say how to be taught by it."""
+
+    backend: str | None = None
+    """local (the default: a small model in the trainer's environment), vllm or fastchat (after make serve-setup), or
+    faulty (misbehaves as --script says)."""
+    model: str | None = None
+    """Folder of a transformers model, or for vllm and fastchat a Hugging Face id; the tiny model if not given."""
+    served_model_name: str | None = None
+    """Name by which clients ask for the model; `tiny` for the tiny model, else the last part of --model."""
+    host: str = "127.0.0.1"
+    """Address to listen on; others than this machine can reach any but the default."""
+    port: int | None = None
+    """Port to listen on, 8000 if not given; with --status or --stop, the server meant."""
+    workers: int = 1
+    """FastChat's model workers, each with its own copy of the model."""
+    max_model_len: int | None = None
+    """Tokens of prompt and reply together, for vllm and local; the model's own limit if not given."""
+    gpu_memory_utilization: float | None = None
+    """Share of the GPU's memory that vllm may take; its own default if not given."""
+    conv_template: str = "raw"
+    """FastChat's conversation template for chat requests; raw sends the text as it is."""
+    script: str | None = None
+    """What --backend faulty does wrong, and when: a TOML file; serving/faulty/example.toml if not given."""
+    timeout: float = 600.0
+    """Seconds in which the server has to become ready."""
+    detach: bool = False
+    """Return once the server is ready; it goes on until --stop."""
+    status: bool = False
+    """List the servers that this command started."""
+    stop: bool = False
+    """Stop them: the one on --port, or of --backend, or the only one."""
+    logdir: str = "log"
+    """Logs and states go to LOGDIR/serving/BACKEND-PORT."""
+    json: bool = False
+    """Print JSON on stdout, a line when the server is ready and one at its end, and everything else on stderr."""
+    debug: bool = False
+    """Show tracebacks."""
+
+    def resolved(self) -> "ServeConfig":
+        """The same with everything filled in that was not said.
+
+        Raises:
+            UserError: A value that cannot be meant.
+        """
+        backend = self.backend or "local"
+        if backend not in BACKENDS:
+            raise unknown_name("backend", backend, BACKENDS, "python main.py serve --help")
+        self._check(backend)
+        model = self.model or str(TINY_MODEL)
+        tiny = Path(model).resolve() == TINY_MODEL
+        name = self.served_model_name or ("tiny" if tiny else model.rstrip("/").rpartition("/")[2])
+        if Path(model).is_dir():
+            model = str(Path(model).resolve())
+        script = self.script and str(Path(self.script).resolve())
+        return dataclasses.replace(
+            self, backend=backend, model=model, served_model_name=name, port=self.port or 8000, script=script
+        )
+
+    def _check(self, backend: str) -> None:
+        """Refuse what cannot be meant."""
+        again = f"python main.py serve --backend {backend}"
+        if self.port is not None and not 1 <= self.port <= 65535:
+            raise UserError(f"--port {self.port} is not a port: they go from 1 to 65535.", f"{again} --port 8000")
+        if not 1 <= self.workers <= 64:
+            raise UserError(f"--workers {self.workers} has to be from 1 to 64.", f"{again} --workers 2")
+        if self.workers > 1 and backend != "fastchat":
+            advice = "python main.py serve --backend fastchat --workers 2  # vllm batches requests within one"
+            raise UserError(f"--workers is FastChat's; {backend} has one server.", advice)
+        if self.max_model_len is not None and self.max_model_len < 1:
+            raise UserError(f"--max-model-len {self.max_model_len} has to be at least 1.", f"{again} --max-model-len 512")
+        share = self.gpu_memory_utilization
+        if share is not None and not 0 < share <= 1:
+            raise UserError(f"--gpu-memory-utilization {share} is no share: above 0, up to 1.", f"{again} ... 0.8")
+        if not 0 < self.timeout <= 86_400:
+            raise UserError(f"--timeout {self.timeout} has to be above 0 and at most a day.", f"{again} --timeout 600")
+        if self.script is not None and backend != "faulty":
+            example = f"python main.py serve --backend faulty --script {self.script}"
+            raise UserError(f"--script is for --backend faulty, not for {backend}.", example)
+
+    @property
+    def name(self) -> str:
+        """What this server is called: `vllm-8000`. Of a resolved config."""
+        return f"{self.backend}-{self.port}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its logs and its state lie. Of a resolved config."""
+        return Path(self.logdir).resolve() / "serving" / self.name
+
+    @property
+    def url(self) -> str:
+        """Where it is reached from this machine. Of a resolved config."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
+
+    def words(self) -> list[str]:
+        """The command-line words that say this config again."""
+        said: list[str] = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                said += [f"--{field.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return said
