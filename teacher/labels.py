@@ -2,20 +2,18 @@
 
 One row is one *call*: a prompt scored once, or sampled once. Calls that belong to the same scene, model and prompt
 share a `query`. Rows with status `ok` are answers and are found again by their key; every other row (an error, a reply
-off the menu) is kept as a trace and is never an answer. Rows are committed as they arrive, in write-ahead mode, so that
-two processes may write at once and a kill -9 loses at most what was in flight. The store holds clean labels: noise is
-applied after it.
+off the menu, a fallback) is kept as a trace and is never an answer. Rows are committed as they arrive, in write-ahead
+mode, so that two processes may write at once and a kill -9 loses at most what was in flight. The store holds clean
+labels: noise is applied after it.
 """
 
 import contextlib
 import hashlib
 import json
-import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,8 +21,8 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random
 
 from envs.errors import UserError
+from teacher.call import ERROR, FALLBACK, IDENTITY, OK, REST, Call, Identity, mean_probs, top_margin
 
-OK = "ok"
 SCHEMA_VERSION = 1
 # "PRCP" as SQLite's application id: a database of somebody else's is refused before anything is written into it.
 _APPLICATION_ID = 0x50524350
@@ -46,71 +44,6 @@ CREATE INDEX IF NOT EXISTS queries ON calls (query);
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What a call was about; its hash is the key of the row.
-
-    Attributes:
-        model: Identifier of the model, with the hash of its weights where they are known.
-        prompt: Hash of the prompt template and the task's words in it, empty for teachers that read no prompt.
-        task: Task name.
-        options: Digest of the option space.
-        facts: Facts of the scene.
-        menu: Option indices in the order in which they were shown.
-        sample: 0 for a scored choice; the number of the sample otherwise.
-    """
-
-    model: str
-    prompt: str
-    task: str
-    options: str
-    facts: tuple[str, ...]
-    menu: tuple[int, ...]
-    sample: int = 0
-
-    # Computed once: with a small model in this process, hashing would be a large part of the time of a label.
-    @cached_property
-    def key(self) -> str:
-        """Key of the call."""
-        return _sha({name: getattr(self, name) for name in _IDENTITY})
-
-    @cached_property
-    def query(self) -> str:
-        """Key of everything but the menu and the sample: the calls that are averaged into one label share it."""
-        return _sha({name: getattr(self, name) for name in _IDENTITY if name not in ("menu", "sample")})
-
-
-@dataclass(frozen=True)
-class Call:
-    """One row.
-
-    Attributes:
-        identity: What was asked of whom.
-        scene: Text of the scene.
-        legal: Option indices that were legal in the scene.
-        source: Who answered, as in `Label.source`.
-        method: How, as in `Label.method`.
-        status: `ok`, a `ParseFailure`, or `error`.
-        probs: Probability of each option of the task (length K), empty unless `ok`.
-        reply: The text that came back, or the error.
-        tokens: Prompt and completion tokens.
-        seconds: Wall time of the call (a share of the batch where calls are batched).
-        created: Unix time in seconds.
-    """
-
-    identity: Identity
-    scene: str
-    legal: tuple[int, ...]
-    source: str
-    method: str
-    status: str
-    probs: tuple[float, ...] = ()
-    reply: str = ""
-    tokens: int = 0
-    seconds: float = 0.0
-    created: float = 0.0
-
-
-@dataclass(frozen=True)
 class Ledger:
     """What one model cost: a line of the cost ledger."""
 
@@ -120,6 +53,23 @@ class Ledger:
     answers: int
     tokens: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge came to: rows added, rows that were there already, answers kept although others were brought."""
+
+    added: int
+    known: int
+    kept: int
+
+
+# What the rows of a store are to those who look for a kind of them.
+KINDS = {
+    "answers": f"status = '{OK}'",
+    "fallback": f"status = '{FALLBACK}'",
+    "rejected": f"status NOT IN ('{OK}', '{FALLBACK}')",
+}
 
 
 class LabelStore:
@@ -187,6 +137,10 @@ class LabelStore:
             self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
+    def _make_room(self) -> str:
+        folder = self.path.parent if self.path else "."
+        return f"df -h {folder}  # make room, then repeat the command, a training with --resume"
+
     def put_many(self, calls: Iterable[Call]) -> None:
         """Append calls in one transaction. A second answer under the same key is ignored: the first one stands.
 
@@ -195,10 +149,29 @@ class LabelStore:
         """
         rows = [_to_row(call) for call in calls]
         marks = ",".join("?" * len(_COLUMNS))
-        room = f"df -h {self.path.parent if self.path else '.'}  # make room, then repeat the command with --resume"
-        with self._explained(room), self._db:
+        with self._explained(self._make_room()), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(f"INSERT OR IGNORE INTO calls ({','.join(_COLUMNS)}) VALUES ({marks})", rows)
+
+    def merge(self, calls: Iterable[Call]) -> Merged:
+        """Add the calls that are not there yet, all or none. An answer that is there stands, whatever is brought."""
+        added = known = kept = 0
+        insert = f"INSERT INTO calls ({','.join(_COLUMNS)}) VALUES ({','.join('?' * len(_COLUMNS))})"
+        same = f"SELECT 1 FROM calls WHERE {' AND '.join(f'{column} = ?' for column in _COLUMNS)}"
+        with self._explained(self._make_room()), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            for call in calls:
+                row = _to_row(call)
+                stored = self._db.execute("SELECT probs FROM calls WHERE key = ? AND status = ?", (row[0], OK))
+                answer = stored.fetchone() if call.status == OK else None
+                if answer is not None and answer[0] != row[_COLUMNS.index("probs")]:
+                    kept += 1
+                elif answer is not None or self._db.execute(same, row).fetchone():
+                    known += 1
+                else:
+                    self._db.execute(insert, row)
+                    added += 1
+        return Merged(added, known, kept)
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Call]:
         """The answers among these keys. Errors and replies off the menu are never among them."""
@@ -228,6 +201,20 @@ class LabelStore:
                 where.append(f"{column} = ?")
                 values.append(value)
         return list(self._select(" AND ".join(where), values))
+
+    def last_calls(self, count: int, task: str | None = None, kind: str | None = None) -> list[tuple[int, Call]]:
+        """The last calls with their row numbers, oldest first, of one task and one of `KINDS` if they are given."""
+        where = f"{KINDS[kind] if kind else '1'} AND (task = ? OR ? IS NULL)"
+        select = f"SELECT id,{','.join(_COLUMNS)} FROM calls WHERE {where} ORDER BY id DESC LIMIT ?"
+        rows = self._db.execute(select, (task, task, count)).fetchall()
+        return [(row[0], _from_row(row[1:])) for row in reversed(rows)]
+
+    def latencies(self, after: int = 0) -> list[float]:
+        """Seconds that each reply took, shortest first, of the rows after that one; errors and fallbacks left out."""
+        where = f"id > ? AND seconds > 0 AND status NOT IN ('{ERROR}', '{FALLBACK}')"
+        return [
+            seconds for (seconds,) in self._db.execute(f"SELECT seconds FROM calls WHERE {where} ORDER BY 1", (after,))
+        ]
 
     def _select(self, where: str, values: Sequence[Any]) -> Iterable[Call]:
         cursor = self._db.execute(f"SELECT {','.join(_COLUMNS)} FROM calls WHERE {where} ORDER BY id", values)
@@ -275,39 +262,23 @@ class LabelStore:
         self.close()
 
 
-def mean_probs(calls: Sequence[Call]) -> tuple[float, ...]:
-    """Mean of the answers among the calls of one query, empty if there is none."""
-    answers = [call.probs for call in calls if call.status == OK]
-    # Exact sums: answers come in any order, and a replay must give the same label to the digit.
-    return tuple(math.fsum(column) / len(answers) for column in zip(*answers, strict=True))
-
-
-def top_margin(probs: Sequence[float]) -> float:
-    """Probability of the best option minus that of the second best; -1 for an empty sequence, which decides nothing."""
-    best = sorted(probs, reverse=True)[:2]
-    return best[0] - (best[1] if len(best) > 1 else 0.0) if best else -1.0
-
-
-def _sha(value: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-_IDENTITY = tuple(f.name for f in fields(Identity))
-_REST = tuple(f.name for f in fields(Call) if f.name != "identity")
-_COLUMNS = ("key", "query", *_IDENTITY, *_REST)
+_COLUMNS = ("key", "query", *IDENTITY, *REST)
 _JSON = {"facts", "menu", "legal", "probs"}
 
 
 def _to_row(call: Call) -> tuple[Any, ...]:
-    values = {name: getattr(call.identity, name) for name in _IDENTITY} | {name: getattr(call, name) for name in _REST}
+    values = {name: getattr(call.identity, name) for name in IDENTITY} | {name: getattr(call, name) for name in REST}
     values |= {"key": call.identity.key, "query": call.identity.query, "created": call.created or time.time()}
-    return tuple(json.dumps(values[name]) if name in _JSON else values[name] for name in _COLUMNS)
+    return tuple(json.dumps(values[name]) if name in _JSON else _storable(values[name]) for name in _COLUMNS)
+
+
+def _storable(value: Any) -> Any:
+    """Text without the lone surrogates that a server's JSON may hold, and that no file can."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _from_row(row: tuple[Any, ...]) -> Call:
     values: dict[str, Any] = {
         name: tuple(json.loads(value)) if name in _JSON else value for name, value in zip(_COLUMNS, row, strict=True)
     }
-    return Call(
-        identity=Identity(**{name: values[name] for name in _IDENTITY}), **{name: values[name] for name in _REST}
-    )
+    return Call(identity=Identity(**{name: values[name] for name in IDENTITY}), **{name: values[name] for name in REST})

@@ -1,0 +1,99 @@
+"""What is known of one call: what was asked of whom, and what came back."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+OK = "ok"
+ERROR = "error"  # no reply came back
+FALLBACK = "fallback"  # somebody else stood in for the model: an event of the run, never an answer of the model
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a call was about; its hash is the key of the row.
+
+    Attributes:
+        model: Identifier of the model, with the hash of its weights where they are known.
+        prompt: Hash of the prompt template and the task's words in it, empty for teachers that read no prompt.
+        task: Task name.
+        options: Digest of the option space.
+        facts: Facts of the scene.
+        menu: Option indices in the order in which they were shown.
+        sample: 0 for a scored choice; the number of the sample otherwise.
+    """
+
+    model: str
+    prompt: str
+    task: str
+    options: str
+    facts: tuple[str, ...]
+    menu: tuple[int, ...]
+    sample: int = 0
+
+    # Computed once: with a small model in this process, hashing would be a large part of the time of a label.
+    @cached_property
+    def key(self) -> str:
+        """Key of the call."""
+        return _sha({name: getattr(self, name) for name in IDENTITY})
+
+    @cached_property
+    def query(self) -> str:
+        """Key of everything but the menu and the sample: the calls that are averaged into one label share it."""
+        return _sha({name: getattr(self, name) for name in IDENTITY if name not in ("menu", "sample")})
+
+
+@dataclass(frozen=True)
+class Call:
+    """One row.
+
+    Attributes:
+        identity: What was asked of whom.
+        scene: Text of the scene.
+        legal: Option indices that were legal in the scene.
+        source: Who answered, as in `Label.source`.
+        method: How, as in `Label.method`.
+        status: `ok`, a `ParseFailure`, `error`, or `fallback`.
+        probs: Probability of each option of the task (length K), empty unless `ok` or `fallback`.
+        reply: The text that came back, or the error.
+        tokens: Prompt and completion tokens.
+        seconds: Wall time of the call (a share of the batch where calls are batched).
+        created: Unix time in seconds.
+    """
+
+    identity: Identity
+    scene: str
+    legal: tuple[int, ...]
+    source: str
+    method: str
+    status: str
+    probs: tuple[float, ...] = ()
+    reply: str = ""
+    tokens: int = 0
+    seconds: float = 0.0
+    created: float = 0.0
+
+
+def mean_probs(calls: Sequence[Call]) -> tuple[float, ...]:
+    """Mean of the answers among the calls of one query, empty if there is none."""
+    answers = [call.probs for call in calls if call.status == OK]
+    # Exact sums: answers come in any order, and a replay must give the same label to the digit.
+    return tuple(math.fsum(column) / len(answers) for column in zip(*answers, strict=True))
+
+
+def top_margin(probs: Sequence[float]) -> float:
+    """Probability of the best option minus that of the second best; -1 for an empty sequence, which decides nothing."""
+    best = sorted(probs, reverse=True)[:2]
+    return best[0] - (best[1] if len(best) > 1 else 0.0) if best else -1.0
+
+
+def _sha(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+IDENTITY = tuple(field.name for field in fields(Identity))
+REST = tuple(field.name for field in fields(Call) if field.name != "identity")

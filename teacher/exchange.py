@@ -1,0 +1,108 @@
+"""Calls as lines of JSON, to carry labels from one store to another, to publish them, and to read them elsewhere.
+
+Every line stands by itself, so that files may be concatenated, filtered and cut at line ends. A line holds the row as
+it is in the store and the row's key; what it says is checked before it is believed.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from envs.errors import UserError
+from teacher.call import FALLBACK, IDENTITY, OK, REST, Call, Identity
+
+MARK = "preceptor-label"
+SCHEMA = 1
+_TUPLES = {"facts": str, "menu": int, "legal": int, "probs": float}
+_NUMBERS = {"sample": int, "tokens": int, "seconds": float, "created": float}
+_FIELDS = frozenset((MARK, "key", *IDENTITY, *REST))
+_LARGEST = 2**63 - 1  # of an integer in SQLite
+_TOLERANCE = 1e-4  # of the sum of probabilities
+
+
+def to_record(call: Call) -> dict[str, Any]:
+    """A call as JSON types, with its key and the mark of the format."""
+    identity = {name: getattr(call.identity, name) for name in IDENTITY}
+    return {MARK: SCHEMA, "key": call.identity.key, **identity, **{name: getattr(call, name) for name in REST}}
+
+
+def from_lines(lines: Iterable[bytes], source: str) -> list[Call]:
+    """The calls of a file's lines; blank lines are passed over.
+
+    Raises:
+        UserError: A line is foreign, of a newer version, or damaged; the error gives its number.
+    """
+    calls = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            calls.append(_from_record(json.loads(line.decode())))
+        except (_Refused, ValueError, RecursionError) as error:
+            what = str(error) if isinstance(error, _Refused) else f"it is no line of JSON: {error}"
+            raise UserError(
+                f"{source}, line {number}, cannot be imported: {what}.",
+                f"sed -n {number}p {source}  # look at the line; nothing of the file was imported",
+            ) from error
+    return calls
+
+
+class _Refused(Exception):
+    """What is wrong with a line."""
+
+
+def _from_record(record: Any) -> Call:
+    if not isinstance(record, dict) or MARK not in record:
+        raise _Refused(f"it is foreign, without {MARK!r}: it does not come from `labels export`")
+    if record[MARK] != SCHEMA:
+        raise _Refused(f"it has label schema {record[MARK]!r}, and this version reads {SCHEMA}: update preceptor")
+    if record.keys() != _FIELDS:
+        raise _Refused(f"it is damaged: fields {sorted(record.keys() ^ _FIELDS)} are missing or unknown")
+    values = {name: _checked(name, value) for name, value in record.items() if name != MARK}
+    identity = Identity(**{name: values[name] for name in IDENTITY})
+    if identity.key != values["key"]:
+        raise _Refused("it is damaged: its key is not that of what was asked")
+    if not values["created"]:
+        raise _Refused("it is damaged: it has no date")
+    call = Call(identity, **{name: values[name] for name in REST})
+    _check_answer(call)
+    return call
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A field's value as the store has it. Raises `_Refused` for another type or range."""
+    kind = _TUPLES.get(name) or _NUMBERS.get(name, str)
+    items = value if name in _TUPLES and isinstance(value, list) else [value]
+    if (name in _TUPLES) != isinstance(value, list) or not all(_is(kind, item) for item in items):
+        raise _Refused(f"it is damaged: {name!r} is {json.dumps(value)[:60]}")
+    return tuple(map(kind, items)) if name in _TUPLES else kind(value)
+
+
+def _is(kind: type, item: Any) -> bool:
+    if kind is str:
+        return isinstance(item, str) and _encodable(item)
+    if isinstance(item, bool) or not isinstance(item, int if kind is int else int | float):
+        return False
+    return 0 <= item <= _LARGEST and math.isfinite(item)
+
+
+def _encodable(text: str) -> bool:
+    """Whether a text can be kept as it is: JSON may hold halves of characters."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _check_answer(call: Call) -> None:
+    """Refuse an answer that no teacher gives: not a distribution, or over what was not on the menu."""
+    menu, probs = call.identity.menu, call.probs
+    if call.status == FALLBACK:
+        return
+    if call.status != OK:
+        if probs:
+            raise _Refused(f"it is damaged: it has probabilities, and its status {call.status!r} is that of no answer")
+        return
+    positive = {option for option, probability in enumerate(probs) if probability > 0}
+    if len(set(menu)) != len(menu) or not positive <= set(menu) <= set(call.legal):
+        raise _Refused("it is damaged: its menu, its legal options and its probabilities do not belong together")
+    if abs(math.fsum(probs) - 1) > _TOLERANCE:
+        raise _Refused(f"it is damaged: its probabilities sum to {math.fsum(probs):.6g}")
