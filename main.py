@@ -1,5 +1,5 @@
 # ruff: noqa: T201  # the one file that prints
-"""The command line: `python main.py train | eval | report | doctor`. Each verb imports what it needs, and no more."""
+"""The command line: `python main.py train | eval | report | labels | doctor`. Each verb imports what it needs, and no more."""
 
 import contextlib
 import dataclasses
@@ -14,6 +14,7 @@ from typing import Any
 
 try:
     from agent.config import DoctorConfig, EvalConfig, ReportConfig, TrainConfig, check
+    from agent.labels import config as labels
     from envs.errors import UserError, unknown_name
 except ModuleNotFoundError as missing:  # the first thing that goes wrong with another Python than the project's
     again = shlex.join([".venv/bin/python", "main.py", *sys.argv[1:]])
@@ -25,9 +26,23 @@ USAGE = """usage: python main.py VERB [--FLAG VALUE ...]
   train    teach an agent a task                   python main.py train --task KeyInBox --savedir first
   eval     compare players on held-out levels      python main.py eval --task KeyInBox --compare teacher,student
   report   print what runs came to, draw curves    python main.py report --task KeyInBox
+  labels   what teachers said, and how well        python main.py labels show --last 20
   doctor   check the installation, or a run        python main.py doctor
 
 python main.py VERB --help lists the flags. Hyphens and underscores in flags are the same."""
+
+LABELS_USAGE = """usage: python main.py labels VERB [--FLAG VALUE ...]
+
+  show     the last calls: prompt, reply, verdict  python main.py labels show --last 20 --only rejected
+  prompt   what would be sent; asks nobody         python main.py labels prompt --task KeyInBox --seed 3
+  export   a label store as lines of JSON          python main.py labels export first --to labels.jsonl
+  import   lines of JSON into a label store        python main.py labels import labels.jsonl --into labels.sqlite
+  judge    score a teacher against the script      python main.py labels judge --task KeyInBox TwoDoor --scenes 200
+
+python main.py labels VERB --help lists the flags."""
+
+# Verbs of two words: what the first one alone, or with --help, prints.
+USAGES = {"labels": LABELS_USAGE}
 
 # IHAC's and LLM4Teach's spellings. Their offline planner is a fixed table from scene to option: here, the script.
 SPELLINGS: dict[str, list[str]] = {
@@ -36,6 +51,7 @@ SPELLINGS: dict[str, list[str]] = {
     "--hard-planner": ["--no-soft"],
     "--hard": ["--no-soft"],
     "--eval-meta-controller": ["--eval-teacher"],
+    "--tasks": ["--task"],
 }
 
 
@@ -69,12 +85,42 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
     return run(config)
 
 
+def on_labels(verb: str) -> Callable[[labels.Config], dict[str, Any]]:
+    """A verb of `labels`."""
+
+    def run(config: labels.Config) -> dict[str, Any]:
+        labels.check(config)
+        from agent.labels.verbs import run as carry_out
+
+        return carry_out(verb, config)
+
+    return run
+
+
 VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
     "train": (TrainConfig, train),
     "eval": (EvalConfig, evaluate),
     "report": (ReportConfig, report),
     "doctor": (DoctorConfig, doctor),
+    "labels show": (labels.ShowConfig, on_labels("show")),
+    "labels prompt": (labels.PromptConfig, on_labels("prompt")),
+    "labels export": (labels.ExportConfig, on_labels("export")),
+    "labels import": (labels.ImportConfig, on_labels("import")),
+    "labels judge": (labels.JudgeConfig, on_labels("judge")),
 }
+
+
+def verb_of(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The verb that a command begins with, of one word or two, and the words after it. Raises `UserError`."""
+    first, *rest = words
+    if first in VERBS:
+        return first, rest
+    if first not in USAGES:
+        raise unknown_name("verb", first, {verb.partition(" ")[0] for verb in VERBS}, "python main.py --help")
+    known = [verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{first} ")]
+    if rest[0] not in known:
+        raise unknown_name(f"{first} verb", rest[0], known, f"python main.py {first} --help")
+    return f"{first} {rest[0]}", rest[1:]
 
 
 def read(verb: str, words: Sequence[str]) -> Any:
@@ -93,16 +139,20 @@ def read(verb: str, words: Sequence[str]) -> Any:
         known = flags | {alias for alias, meaning in SPELLINGS.items() if meaning[0].replace("--no-", "--") in flags}
         if flag not in known and flag.replace("--no-", "--", 1) not in known:
             raise unknown_name("flag", flag, known, f"python main.py {verb} --help")
-        said += SPELLINGS.get(flag, [flag + equals + value])
+        said += [*SPELLINGS[flag], *([value] if equals else [])] if flag in SPELLINGS else [flag + equals + value]
     return tyro.cli(kind, args=said, prog=f"main.py {verb}")
 
 
 def show(verb: str, result: dict[str, Any], as_json: bool) -> None:
-    """Print a verb's result on stdout: a line of JSON, or what a person wants to read."""
+    """Print a verb's result on stdout: a line of JSON (or its `lines`), or what a person wants to read."""
     if as_json:
-        print(json.dumps(result))
+        for line in result.get("lines", [result]):
+            print(json.dumps(line))
         return
-    from agent.tracking.report import render
+    if verb.startswith("labels "):
+        from agent.labels.text import render
+    else:
+        from agent.tracking.report import render
 
     print(render(verb, result))
 
@@ -114,10 +164,11 @@ def main(words: Sequence[str]) -> int:
         if not words or words[0] in ("-h", "--help", "help"):
             print(USAGE)
             return 0 if words else 2
-        verb = words[0]
-        if verb not in VERBS:
-            raise unknown_name("verb", verb, VERBS, "python main.py --help")
-        config = read(verb, words[1:])
+        if words[0] in USAGES and (len(words) == 1 or words[1] in ("-h", "--help", "help")):
+            print(USAGES[words[0]])
+            return 0 if len(words) > 1 else 2
+        verb, rest = verb_of(words)
+        config = read(verb, rest)
         with contextlib.redirect_stdout(sys.stderr) if config.json else contextlib.nullcontext():
             result = VERBS[verb][1](config)
         show(verb, result, config.json)
