@@ -1,0 +1,250 @@
+"""The mazes of HIRO (Nachum et al., 2018) as data: maps, robots, goals, horizons, what is observed.
+
+A map is a tuple of rows; row r, column c is the cell whose centre is `cell * (c, r)` relative to the robot's own, so x
+is the column and y the row. Where the paper and the original TensorFlow code differ, the code is followed.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.errors import unknown_name
+from envs.task import GoalSpace
+
+WALL, FREE, START, CHASM, SLIDING, FALLING = "#.R~BF"  # a sliding block moves in x and y, a falling one in y and z
+SOLID_GROUND = WALL + FREE + START + SLIDING + FALLING
+
+MAZE = ("#####", "#R..#", "###.#", "#...#", "#####")
+PUSH = ("#####", "#.R##", "#.B.#", "##.##", "#####")
+FALL = ("####", "#R.#", "#.F#", "#~~#", "#..#", "####")
+ROOM = ("#####", "#...#", "#.R.#", "#...#", "#####")
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A body that moves through mazes.
+
+    Attributes:
+        name: `ant` or `point`.
+        positions: Names of its generalised positions, in the simulator's order.
+        velocities: Names of its generalised velocities.
+        num_actions: Number of motors.
+        action_limit: What an action of 1 sets a motor to; actions lie in [-1, 1].
+        frame_skip: Simulator steps of `TIMESTEP` per action.
+        height: Centre of the body above what it stands on, in metres.
+        noisy: Positions and velocities that reset noise applies to: the first ones.
+    """
+
+    name: Literal["ant", "point"]
+    positions: tuple[str, ...]
+    velocities: tuple[str, ...]
+    num_actions: int
+    action_limit: float
+    frame_skip: int
+    height: float
+    noisy: tuple[int, int]
+
+
+TIMESTEP = 0.02
+RESET_NOISE = 0.1  # positions U(-0.1, 0.1), velocities 0.1 N(0, 1)
+TIME_SCALE = 0.001  # of the step count, where it is observed
+
+_ROOT, _SPIN = ("x", "y", "z", "qw", "qx", "qy", "qz"), ("vx", "vy", "vz", "wx", "wy", "wz")
+_JOINTS = tuple(f"{joint}_{leg}" for leg in (1, 2, 3, 4) for joint in ("hip", "ankle"))
+
+ANT = Robot("ant", _ROOT + _JOINTS, _SPIN + tuple(f"v{joint}" for joint in _JOINTS), 8, 30.0, 5, 0.75, (15, 14))
+POINT = Robot("point", ("x", "y"), ("vx", "vy"), 2, 1.0, 10, 0.4, (2, 2))
+FALLING_POINT = Robot("point", ("x", "y", "z"), ("vx", "vy", "vz"), 2, 1.0, 10, 0.4, (2, 2))
+
+
+@dataclass(frozen=True)
+class Block:
+    """How the movable block of a maze is made.
+
+    Attributes:
+        shrink: Factor on its horizontal size.
+        mass: In kilograms.
+        frictionless: Whether all its contacts are without friction.
+    """
+
+    shrink: float
+    mass: float
+    frictionless: bool = False
+
+
+SLIDING_BLOCK = Block(shrink=1.0, mass=0.0002)
+FALLING_BLOCK = Block(shrink=0.99, mass=0.001)
+# The original falls only if it stops within 0.04 of the gap's middle; this one does whenever it is pushed there.
+ROBUST_FALLING_BLOCK = Block(shrink=0.95, mass=0.001, frictionless=True)
+
+Corners = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class MazeSpec:
+    """One task.
+
+    Attributes:
+        name: Catalogue name.
+        layout: The map, rows in the direction of y.
+        robot: Who moves.
+        cell: Side of a cell in metres; walls are half as high.
+        horizon: Steps until truncation; nothing terminates.
+        radius: Success is a last step nearer to the goal than this.
+        train_goals: Lowest and highest goal while training, uniform between; 2-D, or 3-D where one can fall.
+        eval_goals: Likewise for evaluation.
+        block: The movable block, if the map has one.
+        observe_block: Whether the block's position is observed.
+        observe_time: Whether the step count times `TIME_SCALE` is observed.
+        goal_spaces: By name, the spaces in which a subgoal may be given; the first is the default. `scale` is the half
+            range of a subgoal relative to the robot.
+    """
+
+    name: str
+    layout: tuple[str, ...]
+    robot: Robot
+    cell: float
+    horizon: int
+    radius: float
+    train_goals: Corners
+    eval_goals: Corners
+    block: Block | None = None
+    observe_block: bool = False
+    observe_time: bool = False
+    goal_spaces: dict[str, GoalSpace] = field(default_factory=dict, hash=False)
+
+    @property
+    def height(self) -> float:
+        """Height of walls, blocks and platforms in metres."""
+        return 0.5 * self.cell
+
+    @property
+    def elevated(self) -> bool:
+        """Whether the robot starts on a platform, from which it can fall."""
+        return any(CHASM in row for row in self.layout)
+
+    @property
+    def start_height(self) -> float:
+        """Initial z of the robot's centre."""
+        return self.robot.height + self.height * self.elevated
+
+    def cells(self, codes: str) -> list[tuple[int, int]]:
+        """(row, column) of each cell whose code is one of `codes`, row by row."""
+        return [(r, c) for r, row in enumerate(self.layout) for c, code in enumerate(row) if code in codes]
+
+    def centre(self, row: int, column: int) -> tuple[float, float]:
+        """(x, y) of a cell's centre."""
+        home_row, home_column = self._home
+        return self.cell * (column - home_column), self.cell * (row - home_row)
+
+    def cell_at(self, xy: NDArray[np.floating]) -> NDArray[np.int64]:
+        """(row, column) [N, 2] of the cells in which points [N, 2] lie; points outside belong to the nearest one."""
+        cell = np.floor(np.asarray(xy)[:, ::-1] / self.cell + 0.5).astype(np.int64) + self._home
+        return np.clip(cell, 0, (len(self.layout) - 1, len(self.layout[0]) - 1))
+
+    @property
+    def block_cell(self) -> tuple[int, int] | None:
+        """(row, column) at which the movable block starts."""
+        return next(iter(self.cells(SLIDING + FALLING)), None)
+
+    @property
+    def block_axes(self) -> str:
+        """The axes along which the block slides, in the simulator's order: `xy`, `yz`, or none."""
+        found = self.block_cell
+        return "" if found is None else {SLIDING: "xy", FALLING: "yz"}[self.layout[found[0]][found[1]]]
+
+    @cached_property
+    def observation_names(self) -> tuple[str, ...]:
+        """What each number of an observation is: robot, time, block, goal."""
+        time = ("time",) if self.observe_time else ()
+        block = tuple(f"block_{axis}" for axis in self.block_axes) if self.observe_block else ()
+        goal = tuple(f"goal_{axis}" for axis in "xyz"[: len(self.eval_goals[0])])
+        return self.robot.positions + self.robot.velocities + time + block + goal
+
+    @cached_property
+    def hidden_from_low_level(self) -> tuple[int, ...]:
+        """Indices of what the low level sees as zero: the task's goal and places in the world's frame, but height."""
+        places = {"x", "y", "block_x", "block_y", "block_z", "goal_x", "goal_y", "goal_z"}
+        return tuple(i for i, name in enumerate(self.observation_names) if name in places)
+
+    def indices(self, space: GoalSpace) -> tuple[int, ...]:
+        """Where the dimensions of a goal space are in an observation. Raises `UserError` for one that is not there."""
+        names = self.observation_names
+        for name in space.names:
+            if name not in names:
+                raise unknown_name(f"goal dimension of {self.name}", name, names)
+        return tuple(names.index(name) for name in space.names)
+
+    @cached_property
+    def _home(self) -> tuple[int, int]:
+        return self.cells(START)[0]
+
+
+_ORIGINAL_BOX = (10.0, 10.0, 0.5, 1.0, 1.0, 1.0, 1.0, *(0.5, 0.3) * 4)
+ANT_GOALS = {"hiro_orig": GoalSpace(ANT.positions, _ORIGINAL_BOX), "hiro_xy": GoalSpace(("x", "y"), (10.0, 10.0))}
+POINT_GOALS = {"xy": GoalSpace(("x", "y"), (5.0, 5.0))}  # 1.25 cells
+FALLING_POINT_GOALS = POINT_GOALS | {"xyz": GoalSpace(("x", "y", "z"), (5.0, 5.0, 2.0))}
+
+
+def _at(*goal: float) -> Corners:
+    return goal, goal
+
+
+def _ant(name: str, layout: tuple[str, ...], train: Corners, evaluation: Corners, block: Block | None) -> MazeSpec:
+    """A task of the paper."""
+    return MazeSpec(
+        name,
+        layout,
+        ANT,
+        cell=8.0,
+        horizon=500,
+        radius=5.0,
+        train_goals=train,
+        eval_goals=evaluation,
+        block=block,
+        observe_time=True,
+        goal_spaces=ANT_GOALS,
+    )
+
+
+def _point(name: str, layout: tuple[str, ...], train: Corners, evaluation: Corners, block: Block | None) -> MazeSpec:
+    """A map of half the size for a point mass."""
+    falls = any(CHASM in row for row in layout)
+    return MazeSpec(
+        name,
+        layout,
+        FALLING_POINT if falls else POINT,
+        cell=4.0,
+        horizon=100,
+        radius=2.5,
+        train_goals=train,
+        eval_goals=evaluation,
+        block=block,
+        observe_block=True,
+        goal_spaces=FALLING_POINT_GOALS if falls else POINT_GOALS,
+    )
+
+
+_ROOM = ((-5.0, -5.0), (5.0, 5.0))
+_SPECS = (
+    _ant("AntMaze", MAZE, ((-4.0, -4.0), (20.0, 20.0)), _at(0.0, 16.0), None),
+    _ant("AntPush", PUSH, _at(0.0, 19.0), _at(0.0, 19.0), SLIDING_BLOCK),
+    _ant("AntFall", FALL, _at(0.0, 27.0, 4.5), _at(0.0, 27.0, 4.5), FALLING_BLOCK),
+    _ant("AntFallRobust", FALL, _at(0.0, 27.0, 4.5), _at(0.0, 27.0, 4.5), ROBUST_FALLING_BLOCK),
+    replace(_point("PointReach", ROOM, _ROOM, _ROOM, None), radius=1.0),
+    _point("PointUMaze", MAZE, ((-2.0, -2.0), (10.0, 10.0)), _at(0.0, 8.0), None),
+    _point("PointPush", PUSH, _at(0.0, 9.5), _at(0.0, 9.5), SLIDING_BLOCK),
+    _point("PointFall", FALL, _at(0.0, 13.5, 2.25), _at(0.0, 13.5, 2.25), ROBUST_FALLING_BLOCK),
+    _point("PointFallOriginal", FALL, _at(0.0, 13.5, 2.25), _at(0.0, 13.5, 2.25), FALLING_BLOCK),
+)
+SPECS: dict[str, MazeSpec] = {spec.name: spec for spec in _SPECS}
+
+
+def maze_spec(name: str) -> MazeSpec:
+    """The task of a name. Raises `UserError` with a suggestion if there is none."""
+    if name not in SPECS:
+        raise unknown_name("maze", name, SPECS)
+    return SPECS[name]

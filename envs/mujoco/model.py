@@ -1,0 +1,122 @@
+"""From a maze's map to a MuJoCo model: the robot, walls, platforms, the movable block, a camera above it all.
+
+The ant is Gymnasium's own `ant.xml`, edited here; with these edits its physics equals that of HIRO's ant to the bit.
+"""
+
+import xml.etree.ElementTree as ET
+from functools import cache
+from pathlib import Path
+
+import gymnasium
+import mujoco
+
+from envs.mujoco.mazes import SOLID_GROUND, TIMESTEP, WALL, MazeSpec
+
+CAMERA = "above"
+_ANT = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
+_SOLIMP, _SOLIMP_WITH_BLOCKS = ".8 .8 .01", ".995 .995 .01"
+_SOLID = {"type": "box", "contype": "1", "conaffinity": "1"}
+_GREY, _PALE, _RED = "0.4 0.4 0.4 1", "0.9 0.9 0.9 1", "0.9 0.1 0.1 1"
+
+
+def make_model(spec: MazeSpec) -> mujoco.MjModel:
+    """The compiled model of a maze, whose simulator never resets itself when it fails."""
+    model = mujoco.MjModel.from_xml_string(_xml(spec))
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    return model
+
+
+@cache
+def _xml(spec: MazeSpec) -> str:
+    root = _ant_tree() if spec.robot.name == "ant" else _point_tree(spec)
+    geom = _find(root, "default/geom")
+    geom.set("solimp", _SOLIMP_WITH_BLOCKS if spec.block else _SOLIMP)
+    world = _find(root, "worldbody")
+    _find(world, "body[@name='torso']").set("pos", _numbers(0, 0, spec.start_height))
+    _build(spec, world)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _ant_tree() -> ET.Element:
+    """Gymnasium's ant with HIRO's time step and motors, on a floor without a pattern."""
+    root = ET.parse(_ANT).getroot()
+    _find(root, "worldbody/geom[@name='floor']").attrib.pop("material")
+    _find(root, "option").set("timestep", str(TIMESTEP))
+    for motor in root.iterfind("actuator/motor"):
+        motor.set("gear", "1")
+        motor.set("ctrlrange", "-30 30")
+    return root
+
+
+def _point_tree(spec: MazeSpec) -> ET.Element:
+    """A ball of 1 kg that slides without friction, and falls only where there is a chasm."""
+    robot = spec.robot
+    root = ET.Element("mujoco", model="point")
+    ET.SubElement(root, "option", timestep=str(TIMESTEP))
+    default = ET.SubElement(root, "default")
+    ET.SubElement(default, "geom", condim="1", conaffinity="0", margin="0.01", density="5", friction="1 .5 .5")
+    world = ET.SubElement(root, "worldbody")
+    ET.SubElement(world, "light", directional="true", dir="-.2 .3 -1", pos="0 0 30", diffuse=".7 .7 .7")
+    floor = ET.SubElement(world, "geom", name="floor", type="plane", size="40 40 40", rgba="0.8 0.9 0.8 1")
+    # The ball alone would touch the floor to no effect; a block is slowed down by it, or falls on it.
+    floor.set("contype", str(int(spec.block is not None)))
+    floor.set("conaffinity", str(int(spec.block is not None)))
+    body = ET.SubElement(world, "body", name="torso")
+    for axis in robot.positions:
+        joint = {"damping": "0", "ref": str(spec.start_height)} if axis == "z" else {"damping": "2"}
+        ET.SubElement(body, "joint", joint, name=axis, type="slide", axis=_axis(axis))
+    ET.SubElement(body, "geom", name="torso", size=str(robot.height), mass="1", rgba="0.2 0.4 0.8 1")
+    actuators = ET.SubElement(root, "actuator")
+    for axis in "xy":
+        ET.SubElement(actuators, "motor", joint=axis, gear="6", ctrllimited="true", ctrlrange="-1 1")
+    return root
+
+
+def _build(spec: MazeSpec, world: ET.Element) -> None:
+    """Add what the map says."""
+    half, height = spec.cell / 2, spec.height
+    ground = height if spec.elevated else 0.0
+    size = _numbers(half, half, height / 2)
+    for row, column in spec.cells(SOLID_GROUND) if spec.elevated else ():
+        pos = _numbers(*spec.centre(row, column), height / 2)
+        ET.SubElement(world, "geom", _SOLID, name=f"platform_{row}_{column}", pos=pos, size=size, rgba=_PALE)
+    for row, column in spec.cells(WALL):
+        pos = _numbers(*spec.centre(row, column), ground + height / 2)
+        ET.SubElement(world, "geom", _SOLID, name=f"wall_{row}_{column}", pos=pos, size=size, rgba=_GREY)
+    if spec.block and spec.block_cell:
+        pos = _numbers(*spec.centre(*spec.block_cell), ground + height / 2)
+        _add_block(spec, ET.SubElement(world, "body", name="block", pos=pos))
+    rows, columns = len(spec.layout), len(spec.layout[0])
+    low, high = spec.centre(0, 0), spec.centre(rows - 1, columns - 1)
+    middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
+    camera = {"projection": "orthographic", "fovy": str(spec.cell * max(rows, columns)), "xyaxes": "1 0 0 0 1 0"}
+    ET.SubElement(world, "camera", camera, name=CAMERA, pos=_numbers(*middle, 10 * height))
+
+
+def _add_block(spec: MazeSpec, body: ET.Element) -> None:
+    block, half, height = spec.block, spec.cell / 2, spec.height
+    assert block is not None
+    size = _numbers(half * block.shrink, half * block.shrink, height / 2)
+    geom = ET.SubElement(body, "geom", _SOLID, name="block", size=size, mass=str(block.mass), rgba=_RED)
+    geom.set("condim", "1" if block.frictionless else "3")
+    geom.set("priority", str(int(block.frictionless)))  # else the other geom of a contact brings friction back
+    limits = {"x": None, "y": None} if spec.block_axes == "xy" else {"y": (-spec.cell, spec.cell), "z": (-height, 0.0)}
+    for axis, limit in limits.items():
+        joint = {"limited": "false"} if limit is None else {"limited": "true", "range": _numbers(*limit)}
+        joint |= {"armature": "0", "damping": "0", "margin": "0.01"}
+        ET.SubElement(body, "joint", joint, name=f"block_{axis}", type="slide", axis=_axis(axis))
+
+
+def _axis(name: str) -> str:
+    return " ".join(str(int(axis == name)) for axis in "xyz")
+
+
+def _numbers(*values: float) -> str:
+    return " ".join(f"{value:.9g}" for value in values)
+
+
+def _find(root: ET.Element, path: str) -> ET.Element:
+    found = root.find(path)
+    if found is None:
+        raise RuntimeError(f"Gymnasium's ant.xml has no {path}: gymnasium is not the pinned version")
+    return found

@@ -1,0 +1,138 @@
+"""Pictures without a display: which library draws them, and a camera above the maze.
+
+MuJoCo picks its OpenGL library when it is imported, by `MUJOCO_GL`, and fails to import if that library does not work.
+So the choice is made here, before the package's other modules import it.
+"""
+
+import ctypes
+import ctypes.util
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.errors import UserError
+
+if TYPE_CHECKING:
+    import mujoco
+
+_INSTALL = "apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6"
+_EGL_DEVICE, _MOST_DEVICES = 0x313F, 16
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What draws.
+
+    Attributes:
+        name: `egl`, `osmesa`, `off`, or what the user set `MUJOCO_GL` to.
+        why: How that came about, in a sentence.
+    """
+
+    name: str
+    why: str
+
+
+@cache
+def choose_backend() -> Backend:
+    """Decide what draws, and set `MUJOCO_GL` for MuJoCo's import: the user's choice, else EGL, OSMesa, or nothing."""
+    chosen = os.environ.get("MUJOCO_GL")
+    if chosen:
+        return Backend(chosen.lower(), "MUJOCO_GL says so")
+    if "mujoco" in sys.modules:
+        return Backend("off", "mujoco was imported before envs.mujoco without MUJOCO_GL")
+    for name, look in (("egl", _egl_works), ("osmesa", _osmesa_is_there)):
+        if look():
+            os.environ["MUJOCO_GL"] = name
+            return Backend(name, "it works without a display")
+    os.environ["MUJOCO_GL"] = "off"
+    return Backend("off", "neither EGL with a device nor OSMesa is installed")
+
+
+def _egl_works() -> bool:
+    """Whether some EGL device can be initialised, which is what MuJoCo does when it is imported."""
+    name = ctypes.util.find_library("EGL")
+    if name is None or os.environ.get("PYOPENGL_PLATFORM", "egl").lower() != "egl":
+        return False
+    try:
+        egl = ctypes.CDLL(name)
+    except OSError:
+        return False
+    egl.eglGetProcAddress.restype = ctypes.c_void_p
+    query, display_of = (egl.eglGetProcAddress(f) for f in (b"eglQueryDevicesEXT", b"eglGetPlatformDisplayEXT"))
+    if not query or not display_of:
+        return False
+    devices, count = (ctypes.c_void_p * _MOST_DEVICES)(), ctypes.c_int()
+    pointer = ctypes.c_void_p
+    ask = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, pointer, pointer)(query)
+    if not ask(_MOST_DEVICES, ctypes.cast(devices, pointer), ctypes.cast(ctypes.byref(count), pointer)):
+        return False
+    show = ctypes.CFUNCTYPE(pointer, ctypes.c_uint, pointer, pointer)(display_of)
+    egl.eglInitialize.argtypes = [pointer, pointer, pointer]
+    displays = (show(_EGL_DEVICE, device, None) for device in devices[: count.value])
+    return any(display and egl.eglInitialize(display, None, None) for display in displays)
+
+
+def _osmesa_is_there() -> bool:
+    return ctypes.util.find_library("OSMesa") is not None
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A see-through ball: `at` (x, y) or (x, y, z) in metres, its radius, its colour as red, green, blue, opacity."""
+
+    at: NDArray[np.floating]
+    radius: float
+    colour: tuple[float, float, float, float]
+
+
+class Painter:
+    """Draws states of one model from the camera above it.
+
+    Args:
+        model: The model.
+        size: Height and width of pictures in pixels.
+
+    Raises:
+        UserError: Nothing here can draw.
+    """
+
+    def __init__(self, model: "mujoco.MjModel", size: int = 400) -> None:
+        import mujoco
+
+        backend = choose_backend()
+        try:
+            self._renderer = mujoco.Renderer(model, size, size)
+        except (AttributeError, ImportError, RuntimeError, mujoco.FatalError) as error:
+            why = f"Mazes cannot be drawn here: {backend.name} was chosen because {backend.why}, and then: {error}."
+            raise UserError(why, _INSTALL) from error
+        self._model = model
+
+    def draw(self, data: "mujoco.MjData", markers: list[Marker]) -> NDArray[np.uint8]:
+        """The state from above with markers in it, uint8 [size, size, 3]; the state's numbers stay what they are."""
+        import mujoco
+
+        from envs.mujoco.model import CAMERA
+
+        shown = mujoco.MjData(self._model)  # forward kinematics on the world itself would move its warm start
+        shown.qpos[:] = data.qpos
+        mujoco.mj_kinematics(self._model, shown)
+        mujoco.mj_camlight(self._model, shown)
+        self._renderer.update_scene(shown, camera=CAMERA)
+        scene: Any = self._renderer.scene
+        for marker in markers:
+            x, y, *z = marker.at
+            place, radius = np.array([x, y, z[0] if z else marker.radius]), np.full(3, marker.radius)
+            colour, upright = np.array(marker.colour, dtype=np.float32), np.eye(3).ravel()
+            sphere = mujoco.mjtGeom.mjGEOM_SPHERE
+            mujoco.mjv_initGeom(scene.geoms[scene.ngeom], sphere, radius, place, upright, colour)
+            scene.ngeom += 1
+        return self._renderer.render()
+
+    def close(self) -> None:
+        """Free the drawing context."""
+        self._renderer.close()
