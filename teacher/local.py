@@ -41,7 +41,7 @@ class LocalModel:
 
     def __init__(self, path: Path | str = TINY_MODEL, *, batch_tokens: int = 1024) -> None:
         self.path = Path(path)
-        self.tokenizer, self.network = _load(self.path)
+        self.tokenizer, self.network = load_model(self.path)
         card_path = self.path / CARD_FILE
         card = json.loads(card_path.read_text()) if card_path.is_file() else {}
         self.template: str = card.get("prompt", "chat")
@@ -62,7 +62,7 @@ class LocalModel:
         """Scores of the menus' letters, in batches of prompts of similar length."""
         tokens = self.encode(prompts)
         order = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))
-        for batch in _batches(order, [len(ids) for ids in tokens], self._batch_tokens):
+        for batch in batches(order, [len(ids) for ids in tokens], self._batch_tokens):
             started = time.perf_counter()
             logits = self.letter_logits([tokens[i] for i in batch])
             scores = [self._scores(row, prompts[i]) for row, i in zip(logits, batch, strict=True)]
@@ -99,7 +99,7 @@ class LocalModel:
         return tuple(on_menu.softmax(dim=-1).tolist())
 
 
-def _load(path: Path) -> tuple[Any, Any]:
+def load_model(path: Path) -> tuple[Any, Any]:
     """Tokenizer and network in evaluation mode, from files alone. Raises `UserError` for a folder without a model."""
     if not (path / "config.json").is_file():
         raise UserError(f"There is no model in {path}.", "python -m teacher.tiny_lm.train --out teacher/tiny_lm/model")
@@ -128,7 +128,7 @@ def _weights_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _batches(order: Sequence[int], lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
+def batches(order: Sequence[int], lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
     """Consecutive runs of `order`, sorted by length, of at most `limit` padded tokens each (one prompt at least)."""
     batch: list[int] = []
     for i in order:

@@ -1,0 +1,97 @@
+"""`python -m serving.local --model DIR --host H --port P`: a model folder behind the OpenAI protocol.
+
+Log-probabilities are the model's own, before temperature: the temperature in its `preceptor.json`, by which the teacher
+in this process divides, is not applied. If PRECEPTOR_SERVER_KEY is set, requests must carry it.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from envs.errors import UserError
+from serving.config import KEY_VARIABLE
+
+_GRACE_SECONDS = 5
+_log = logging.getLogger("preceptor.local")
+
+
+def main() -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m serving.local", description=__doc__)
+    parser.add_argument("--model", type=Path, help="folder of a transformers model; without it, the built-in one")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="0 for any free one")
+    parser.add_argument("--served-model-name", help="the model id; by default the folder's name")
+    parser.add_argument("--max-model-len", type=int, help="most tokens of a prompt with its reply")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads")
+    given = parser.parse_args()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    try:
+        _serve(given)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def _serve(given: argparse.Namespace) -> None:
+    if given.max_model_len is not None and given.max_model_len < 1:
+        raise UserError("--max-model-len must be 1 or more.", "leave it out")
+    door = _bound(given.host, given.port)  # before seconds go into loading
+    with door:
+        import torch
+        import uvicorn
+
+        from serving.local.app import Served, create_app
+        from serving.local.engine import Engine
+        from teacher.local import CARD_FILE, TINY_MODEL
+
+        torch.set_num_threads(given.threads)
+        path = given.model or TINY_MODEL
+        name = given.served_model_name or ("tiny" if path.resolve() == TINY_MODEL.resolve() else path.resolve().name)
+        engine = Engine(path, max_model_len=given.max_model_len)
+        try:
+            card = path / CARD_FILE
+            template = json.loads(card.read_text()).get("prompt", "") if card.is_file() else ""
+            served = Served(name, str(path), template, os.environ.get(KEY_VARIABLE, ""))
+            engine.warm_up()
+            config = uvicorn.Config(
+                create_app(engine, served),
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+            _log.info("serving %s as %r at http://%s:%d/v1", path, name, given.host, door.getsockname()[1])
+            # uvicorn stops at these, and then raises them again for whoever handled them before.
+            signal.signal(signal.SIGTERM, lambda *_: None)
+            signal.signal(signal.SIGINT, lambda *_: None)
+            uvicorn.Server(config).run(sockets=[door])
+        finally:
+            engine.close()
+
+
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(0)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    door = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((host, port))
+    except OSError as error:
+        door.close()
+        raise UserError(f"Port {port} of {host} cannot be had: {error}.", "give another with --port") from error
+    return door
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Text to tokens and back, for one tokenizer."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from serving.local.sampling import Trie, trie
+
+# Tokens before a continuation that its text is decoded with: some tokenizers drop the space of a text's first token.
+_CONTEXT = 4
+
+
+class Codec:
+    """A tokenizer, as the server uses it. One thread at a time may encode; decoding is safe from any.
+
+    Attributes:
+        stops: Tokens that end a reply.
+    """
+
+    def __init__(self, tokenizer: Any, stops: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self.stops = stops
+        anchor = self.encode("a", special=False)[-1:]
+        self._anchor, self._anchor_text = anchor, self._decode(anchor)
+        self.piece = lru_cache(maxsize=65536)(self._piece)
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a text, with or without the tokenizer's own special tokens around them."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+        return ids
+
+    def render(self, messages: list[dict[str, str]], extra: dict[str, Any]) -> list[int]:
+        """Token ids of a chat through the tokenizer's template. Raises what the template raises."""
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **extra)
+        return self.encode(text, special=False)
+
+    def choices(self, texts: Sequence[str]) -> Trie:
+        """The continuations that spell one of some texts."""
+        return trie(self.encode(text, special=False) for text in texts)
+
+    def text(self, prompt: Sequence[int], continuation: Sequence[int]) -> str:
+        """The text of a continuation of a prompt."""
+        context = list(prompt[-_CONTEXT:])
+        return self._decode([*context, *continuation])[len(self._decode(context)) :]
+
+    def whole(self, ids: Sequence[int]) -> str:
+        """The text of tokens that nothing stands before."""
+        return self._decode(ids)
+
+    def _piece(self, token: int) -> str:
+        """The text of one token in the middle of others, special tokens by their names."""
+        both = self._tokenizer.decode([*self._anchor, token], skip_special_tokens=False)
+        return str(both)[len(self._anchor_text) :]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -1,0 +1,88 @@
+"""From logits to tokens: temperature, nucleus, and choices that bind."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+# A node: token id -> what may follow. END: the choice may end here.
+Trie = dict[int, Any]
+END = -1
+_LEAST = -9999.0  # JSON has no infinity; vLLM's own bound
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a prompt is continued.
+
+    Attributes:
+        max_tokens: Most tokens.
+        temperature: Divides the logits; 0 takes the most probable token.
+        top_p: Share of the probability, from the top, that is drawn from.
+        stop: Texts that end a continuation and are not part of it.
+        seed: Makes the draws reproducible.
+        top: Alternatives to report for each token beside its own log-probability; None to report nothing.
+        choice: The continuations that are allowed; None for all.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    top: int | None = None
+    choice: Trie | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A token with its raw log-probability, before temperature and constraint, and the most probable alternatives."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+def trie(choices: Iterable[Sequence[int]]) -> Trie:
+    """The tree of some token sequences."""
+    root: Trie = {}
+    for ids in choices:
+        node = root
+        for token in ids:
+            node = node.setdefault(token, {})
+        node[END] = {}
+    return root
+
+
+def scored(logits: torch.Tensor, tokens: Sequence[int], top: int) -> list[Scored]:
+    """Log-probabilities [N, V] of N tokens, with `top` alternatives each."""
+    logprobs = logits.float().log_softmax(dim=-1).clamp(min=_LEAST)
+    own = logprobs[torch.arange(len(tokens)), torch.tensor(tokens, dtype=torch.long)].tolist()
+    best = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)
+    return [
+        Scored(token, logprob, tuple(zip(ids, values, strict=True)))
+        for token, logprob, ids, values in zip(tokens, own, best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def draw(
+    logits: torch.Tensor, temperatures: Sequence[float], top_ps: Sequence[float], uniforms: Sequence[float]
+) -> list[int]:
+    """One token for each row of logits [N, V] by inverting its distribution at a number in [0, 1) of its own.
+
+    A row's draw does not depend on who is in the batch with it, up to rounding of its logits.
+    """
+    temperature = torch.tensor(temperatures, dtype=torch.float64)
+    scaled = logits.double() / temperature.where(temperature > 0, 1.0)[:, None]
+    probs = scaled.softmax(dim=-1)
+    if min(top_ps) < 1:
+        ordered, order = probs.sort(dim=-1, descending=True)
+        before = ordered.cumsum(dim=-1) - ordered
+        ordered = ordered.where(before < torch.tensor(top_ps, dtype=torch.float64)[:, None], 0.0)
+        probs = torch.zeros_like(probs).scatter(-1, order, ordered)
+    cumulated = probs.cumsum(dim=-1)
+    points = torch.tensor(uniforms, dtype=torch.float64)[:, None] * cumulated[:, -1:]
+    drawn = torch.searchsorted(cumulated, points, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    tokens: list[int] = torch.where(temperature > 0, drawn, logits.argmax(dim=-1)).tolist()
+    return tokens
