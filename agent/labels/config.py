@@ -1,5 +1,6 @@
-"""What can be said after `main.py labels`. The text under each field is its `--help`; nothing heavy is imported here."""
+"""What can be said after `main.py labels`. The text under each field is its `--help`; nothing heavy is imported."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from envs.errors import UserError, unknown_name
 ONLY = ("answers", "rejected", "fallback")
 PROMPTS = ("compact", "chat")
 # Who can be judged: whoever may be wrong.
-JUDGED = ("local", "llm", "replay", "random", "uniform-legal", "shuffled")
+JUDGED = ("local", "llm", "replay", "random", "uniform-legal")
 
 _Store = tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="[RUN_OR_STORE]")]]
 
@@ -100,7 +101,7 @@ class JudgeConfig:
     task: tuple[str, ...] = ("SimpleDoorKey",)
     """Tasks to judge on."""
     teacher: str = "local"
-    """local, llm, replay (on the scenes that its store knows), or a control: random, uniform-legal, shuffled."""
+    """local, llm, replay (on the scenes that its store knows), or a control: random, uniform-legal."""
     base_url: str | None = None
     """Server of --teacher llm, OpenAI protocol; OPENAI_BASE_URL if not given. The key is read from OPENAI_API_KEY."""
     model: str | None = None
@@ -117,8 +118,12 @@ class JudgeConfig:
     """Labels whose two best options are closer than this are abstentions."""
     seed: int = 0
     """Seed of the sampling."""
-    concurrency: int = 8
-    """Requests in flight at once."""
+    scoring: str = "auto"
+    """How --teacher llm is asked: logprobs, choice, echo or samples; auto takes the first that the server can do."""
+    samples: int = 10
+    """Samples per menu order where the server cannot score."""
+    concurrency: int | None = None
+    """Requests in flight at once; by the speed of the server if not given."""
     usd_per_million_tokens: float | None = None
     """Price, for the column of costs."""
     latex: bool = False
@@ -134,19 +139,30 @@ class JudgeConfig:
 Config = ShowConfig | PromptConfig | ExportConfig | ImportConfig | JudgeConfig
 
 _NAMED = {"only": ONLY, "prompt": PROMPTS, "teacher": JUDGED}
-_LEAST = {"last": 1, "index": 0, "seed": 0, "scenes": 1, "permutations": 1, "concurrency": 1, "margin": 0.0}
+_MOST = {"index": 10_000, "scenes": 100_000}
+_LEAST = {
+    "last": 1,
+    "index": 0,
+    "seed": 0,
+    "scenes": 1,
+    "permutations": 1,
+    "concurrency": 1,
+    "samples": 1,
+    "margin": 0.0,
+}
 
 
 def check(config: Config) -> None:
     """Refuse what cannot be meant. Raises `UserError` with the nearest right choice."""
     for field, known in _NAMED.items():
         value = getattr(config, field, None)
-        if value is not None and value.partition(":")[0] not in known:
+        if value is not None and value not in known:
             raise unknown_name(field, value, known, "python main.py labels --help")
-    for field, least in {**_LEAST, "usd_per_million_tokens": 0.0}.items():
+    for field, least in _LEAST.items():
         value = getattr(config, field, None)
-        if value is not None and not value >= least:
-            raise UserError(f"--{field.replace('_', '-')} is {value}, and must be at least {least}.", "another number")
+        if value is not None and not least <= value <= _MOST.get(field, math.inf):
+            most = f" and at most {_MOST[field]:,}" if field in _MOST else ""
+            raise UserError(f"--{field.replace('_', '-')} is {value}, and must be at least {least}{most}.", "--help")
     if isinstance(config, JudgeConfig) and config.teacher == "replay" and config.labels is None:
         raise UserError("There is nothing to replay.", "--labels log/METHOD/TASK/RUN/labels.sqlite")
     if isinstance(config, JudgeConfig) and len(set(config.task)) != len(config.task):

@@ -1,0 +1,87 @@
+"""`labels show`: what was sent, what came back, what was read from it, and why something was rejected."""
+
+from functools import cache
+from typing import Any
+
+from agent.config import CHOICES
+from agent.labels.config import ShowConfig
+from agent.labels.stores import find_store
+from envs.catalog import get_task
+from envs.errors import UserError
+from envs.task import Scene, Task
+from teacher.call import ERROR, FALLBACK, OK, Call
+from teacher.exchange import to_record
+from teacher.labels import LabelStore
+from teacher.parse import ParseFailure
+from teacher.prompts import LETTERS, PLACEHOLDERS, Menu, Template, load_template
+
+_TOO_LITTLE = "the letters of the menu had almost none of the probability"
+_IN_WORDS = {"garbled": "the reply is not text", "wrong_model": "another model answered than the one that was asked"}
+
+
+def show(config: ShowConfig) -> dict[str, Any]:
+    """`{"store": path, "lines": [call, ...]}`, oldest first."""
+    path = find_store(config.store, config.logdir)
+    task = get_task(config.task).name if config.task else None
+    with LabelStore(path, read_only=True) as store:
+        calls = store.last_calls(config.last, task, config.only)
+    return {"store": str(path), "lines": [_line(row, call) for row, call in calls]}
+
+
+def _line(row: int, call: Call) -> dict[str, Any]:
+    identity = call.identity
+    line = {"row": row, **to_record(call), "query": identity.query, "why": why(call)}
+    worded, template, note = wording(identity.task, identity.options, identity.prompt)
+    line |= {"template": template.name if template else None, "messages": None, "note": note}
+    if worded and template:
+        scene = Scene(identity.task, identity.facts, call.scene, call.legal)
+        line["messages"] = template.render(worded, scene, Menu(identity.menu)).chat
+    line["shown"] = [
+        {
+            "letter": letter,
+            "option": worded.options[option].id if worded else str(option),
+            "words": worded.options[option].words if worded else "",
+            "probability": call.probs[option] if call.probs else None,
+        }
+        for letter, option in zip(LETTERS, identity.menu, strict=False)
+    ]
+    return line
+
+
+def why(call: Call) -> str | None:
+    """Why a call is not an answer, in words; None if it is one."""
+    if call.status == OK:
+        return None
+    if call.status == ERROR:
+        return f"no reply came back: {call.reply}"
+    if call.status == FALLBACK:
+        return f"the teacher could not be asked, and {call.source} stood in for it"
+    if call.status == ParseFailure.OFF_MENU and call.method in ("logprobs", "echo"):
+        return _TOO_LITTLE
+    return ParseFailure(call.status).words if call.status in set(ParseFailure) else _IN_WORDS.get(call.status, "")
+
+
+@cache
+def wording(task_name: str, options: str, prompt: str) -> tuple[Task | None, Template | None, str]:
+    """The task and the template that a prompt's hash stands for, each None if it is not what it was; and which is so.
+
+    Prompts are not stored, they are rendered again: their hash tells whether that gives what was sent.
+    """
+    try:
+        tasks: list[Task] = [get_task(task_name)]
+    except UserError:
+        return None, None, f"there is no task {task_name} here, so that what was sent cannot be shown"
+    if tasks[0].options.digest != options:
+        return None, None, f"the options of {task_name} have changed since, so that what was sent cannot be shown"
+    if not prompt:
+        return tasks[0], None, "this teacher reads no prompt"
+    for limit in CHOICES["limit"]:
+        try:
+            tasks.append(get_task(task_name, limit))
+        except UserError:
+            continue
+    for task in tasks:
+        for template in map(load_template, PLACEHOLDERS):
+            if template.hash_for(task) == prompt:
+                return task, template, ""
+    return tasks[0], None, "the template has changed since, so that what was sent cannot be shown"

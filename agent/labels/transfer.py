@@ -1,0 +1,50 @@
+"""`labels export` and `labels import`: a label store as lines of JSON, and back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from agent.labels.config import ExportConfig, ImportConfig
+from agent.labels.stores import find_store
+from controller.atomic import write_file
+from envs.catalog import get_task
+from envs.errors import UserError
+from teacher.exchange import MARK, from_lines, to_record
+from teacher.labels import LabelStore
+
+
+def export_calls(config: ExportConfig) -> dict[str, Any]:
+    """Write a store's calls into a file that is whole or not there."""
+    path = find_store(config.store, config.logdir)
+    file = Path(config.to) if config.to else path.with_suffix(".jsonl")
+    if file.exists() and not _replaceable(file):
+        raise UserError(f"{file} exists, and `labels export` did not write it.", "another file with --to")
+    task = get_task(config.task).name if config.task else None
+    with LabelStore(path, read_only=True) as store:
+        calls = store.calls(task, answers_only=config.answers_only)
+    write_file(file, "".join(json.dumps(to_record(call)) + "\n" for call in calls).encode())
+    return {"store": str(path), "file": str(file), "lines_written": len(calls)}
+
+
+def _replaceable(file: Path) -> bool:
+    """Whether a file is an earlier export, or empty."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        start = stream.read(len(MARK) + 2)
+    return start in (b"", f'{{"{MARK}"'.encode())
+
+
+def import_calls(config: ImportConfig) -> dict[str, Any]:
+    """Merge a file's calls into a store. Answers that are there stay, and what is there already is not added again."""
+    file = Path(config.file)
+    try:
+        with file.open("rb") as stream:
+            calls = from_lines(stream, str(file))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.", "python main.py labels export --help") from error
+    path = find_store(config.into, config.logdir)
+    with LabelStore(path) as store:
+        merged = store.merge(calls)
+    counts = {"added": merged.added, "known": merged.known, "kept": merged.kept}
+    return {"file": str(file), "store": str(path), "lines_read": len(calls), **counts}
