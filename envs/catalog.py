@@ -50,5 +50,7 @@ def _is_environment(name: str) -> bool:
 def register_all() -> None:
     """Register the single-environment versions with Gymnasium; importing them is left until someone asks."""
     from envs.gridworld.single import register
+    from envs.mujoco.single import register as register_mazes
 
     register()
+    register_mazes()

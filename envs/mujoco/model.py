@@ -103,7 +103,7 @@ def _add_block(spec: MazeSpec, body: ET.Element) -> None:
     limits = {"x": None, "y": None} if spec.block_axes == "xy" else {"y": (-spec.cell, spec.cell), "z": (-height, 0.0)}
     for axis, limit in limits.items():
         joint = {"limited": "false"} if limit is None else {"limited": "true", "range": _numbers(*limit)}
-        joint |= {"armature": "0", "damping": "0", "margin": "0.01"}
+        joint |= {"armature": "0", "damping": str(block.damping), "margin": "0.01"}
         ET.SubElement(body, "joint", joint, name=f"block_{axis}", type="slide", axis=_axis(axis))
 
 

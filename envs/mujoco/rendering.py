@@ -1,11 +1,12 @@
 """Pictures without a display: which library draws them, and a camera above the maze.
 
-MuJoCo picks its OpenGL library when it is imported, by `MUJOCO_GL`, and fails to import if that library does not work.
-So the choice is made here, before the package's other modules import it.
+MuJoCo picks its OpenGL library when it is imported, by `MUJOCO_GL`, and without it takes one that needs a display. So
+the choice is made here, before the package's other modules import it.
 """
 
 import ctypes
 import ctypes.util
+import importlib
 import os
 import sys
 from dataclasses import dataclass
@@ -39,18 +40,25 @@ class Backend:
 
 @cache
 def choose_backend() -> Backend:
-    """Decide what draws, and set `MUJOCO_GL` for MuJoCo's import: the user's choice, else EGL, OSMesa, or nothing."""
+    """Decide what draws, and tell MuJoCo by `MUJOCO_GL`: the user's choice, else EGL, OSMesa, or nothing."""
     chosen = os.environ.get("MUJOCO_GL")
     if chosen:
         return Backend(chosen.lower(), "MUJOCO_GL says so")
-    if "mujoco" in sys.modules:
-        return Backend("off", "mujoco was imported before envs.mujoco without MUJOCO_GL")
+    if not sys.platform.startswith("linux"):
+        return Backend("native", "this is not Linux")
     for name, look in (("egl", _egl_works), ("osmesa", _osmesa_is_there)):
         if look():
-            os.environ["MUJOCO_GL"] = name
-            return Backend(name, "it works without a display")
-    os.environ["MUJOCO_GL"] = "off"
-    return Backend("off", "neither EGL with a device nor OSMesa is installed")
+            return _settle(Backend(name, "it works without a display"))
+    return _settle(Backend("off", "neither EGL with a device nor OSMesa is here"))
+
+
+def _settle(backend: Backend) -> Backend:
+    os.environ["MUJOCO_GL"] = backend.name
+    if "mujoco" in sys.modules:  # someone imported it before, and it has chosen for itself
+        from mujoco.rendering.classic import gl_context
+
+        importlib.reload(gl_context)
+    return backend
 
 
 def _egl_works() -> bool:

@@ -13,7 +13,6 @@ from envs.gridworld.levels import check_level_seeds, drawn_seed, split_range
 from envs.mujoco.mazes import MazeSpec
 from envs.mujoco.worlds import UNSTABLE, Worlds
 
-
 Space = gym.Space[NDArray[np.float32]]
 
 

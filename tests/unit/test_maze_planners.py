@@ -1,0 +1,64 @@
+"""The scripted planners solve what they should, and going straight for the goal does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from envs.errors import UserError
+from envs.mujoco.mazes import MazeSpec, maze_spec
+from envs.mujoco.planners import seek, waypoint
+from envs.mujoco.vector import MazeVectorEnv
+
+
+def play(spec: MazeSpec, episodes: int, *, greedy: bool = False, split: str = "eval") -> tuple[int, np.ndarray]:
+    """Successes, and final distances [N]."""
+    env = MazeVectorEnv(spec, episodes, split=split, seed=3)
+    obs, _ = env.reset()
+    goal = [spec.observation_names.index(f"goal_{axis}") for axis in "xy"]
+    for _ in range(spec.horizon):
+        target = obs[:, goal] if greedy else waypoint(spec, obs)
+        obs, reward, _, _, info = env.step(seek(obs, target, spec))
+    return int(info["success"].sum()), -reward
+
+
+@pytest.mark.parametrize("name", ["PointReach", "PointUMaze", "PointPush", "PointPushOriginal", "PointFall"])
+def test_scripts_solve_the_point_mazes(name: str) -> None:
+    assert play(maze_spec(name), 50)[0] >= 49
+
+
+def test_every_training_goal_of_the_maze_can_be_reached() -> None:
+    """Those inside walls too: some free place is near enough."""
+    assert play(maze_spec("PointUMaze"), 50, split="train")[0] >= 49
+
+
+@pytest.mark.parametrize(("name", "distance"), [("PointUMaze", 6.40), ("PointPush", 3.90)])
+def test_straight_for_the_goal_ends_at_the_wall(name: str, distance: float) -> None:
+    successes, distances = play(maze_spec(name), 20, greedy=True)
+    assert successes == 0
+    np.testing.assert_allclose(distances, distance, atol=0.03)
+
+
+def test_straight_for_the_goal_falls_into_the_chasm() -> None:
+    successes, distances = play(maze_spec("PointFall"), 20, greedy=True)
+    assert successes == 0
+    assert distances.min() > 4
+
+
+def test_ways_through_the_maze_go_along_its_cells() -> None:
+    spec = maze_spec("PointUMaze")
+    names = spec.observation_names
+    obs = np.zeros((7, len(names)), dtype=np.float32)
+    places = [(0, 0), (4, 0), (8, 0), (8, 4), (8, 8), (4, 8), (0.5, 8.5)]
+    obs[:, :2] = places
+    obs[:, [names.index("goal_x"), names.index("goal_y")]] = (0.0, 8.0)
+    np.testing.assert_array_equal(waypoint(spec, obs), [*places[1:6], (0, 8), (0, 8)])
+
+
+def test_the_planner_serves_ants_that_see_the_block() -> None:
+    blind = maze_spec("AntPush")
+    spec = replace(blind, observe_block=True)
+    obs = np.zeros((1, len(spec.observation_names)), dtype=np.float32)
+    np.testing.assert_array_equal(waypoint(spec, obs), [(-8, 0)])
+    with pytest.raises(UserError, match="needs to see the block"):
+        waypoint(blind, obs)

@@ -1,0 +1,204 @@
+"""Observations, rewards, horizons, success, goals and noise of the mazes, against section 2.1 of hiro.md."""
+
+from dataclasses import replace
+
+import mujoco
+import numpy as np
+import pytest
+
+from envs.errors import UserError
+from envs.mujoco.mazes import ANT, SPECS, MazeSpec, maze_spec
+from envs.mujoco.vector import MazeVectorEnv
+from envs.mujoco.worlds import SimulationError, Worlds
+
+TRAIN, EVAL = 7, 1_000_007
+
+
+def run(worlds: Worlds, steps: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reward, truncated and success of the last of some random steps."""
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        outcome = worlds.step(rng.uniform(-1, 1, size=(len(worlds.data), worlds.model.nu)))
+    return outcome
+
+
+def started(spec: MazeSpec, level_seed: int = EVAL) -> Worlds:
+    worlds = Worlds(spec, 1)
+    worlds.begin(0, level_seed)
+    return worlds
+
+
+@pytest.mark.parametrize("name", ["AntMaze", "AntPush", "AntFall"])
+def test_the_ant_observes_thirty_numbers_and_its_goal(name: str) -> None:
+    """30 = qpos[:15] + qvel[:14] + t * 0.001, and no raw step counter anywhere."""
+    worlds = started(maze_spec(name))
+    for t in range(4):
+        obs, data = worlds.observe()[0], worlds.data[0]
+        expected = np.concatenate([data.qpos[:15], data.qvel[:14], [0.001 * t], worlds.goal[0]])
+        np.testing.assert_array_equal(obs, expected.astype(np.float32))
+        assert len(obs) == 30 + len(worlds.goal[0])
+        run(worlds, 1)
+    assert worlds.observe().max() < 30
+
+
+def test_names_are_in_the_simulators_order() -> None:
+    model = Worlds(maze_spec("AntMaze"), 1).model
+    joints = [model.joint(j) for j in range(model.njnt)]
+    assert joints[0].type == mujoco.mjtJoint.mjJNT_FREE
+    assert [joint.name for joint in joints[1:]] == list(ANT.positions[7:])
+    assert [f"v{joint.name}" for joint in joints[1:]] == list(ANT.velocities[6:])
+    point = Worlds(maze_spec("PointFall"), 1).model
+    assert [point.joint(j).name for j in range(5)] == ["x", "y", "z", "block_y", "block_z"]
+
+
+@pytest.mark.parametrize("name", ["AntPush", "AntFall", "PointPush", "PointFall"])
+def test_blocks_are_observed_where_they_are(name: str) -> None:
+    spec = replace(maze_spec(name), observe_block=True)
+    worlds = started(spec)
+    data, axes = worlds.data[0], spec.block_axes
+    data.qpos[-2:] = (-0.5, -0.25)
+    run(worlds, 1)
+    mujoco.mj_forward(worlds.model, data)
+    seen = [worlds.observe()[0][spec.observation_names.index(f"block_{axis}")] for axis in axes]
+    true = [data.body("block").xpos["xyz".index(axis)] for axis in axes]
+    np.testing.assert_allclose(seen, true, atol=1e-5)
+
+
+def test_the_low_level_does_not_see_where_it_is() -> None:
+    ant, point = maze_spec("AntFall"), maze_spec("PointPush")
+    assert [ant.observation_names[i] for i in ant.hidden_from_low_level] == ["x", "y", "goal_x", "goal_y", "goal_z"]
+    hidden = [point.observation_names[i] for i in point.hidden_from_low_level]
+    assert hidden == ["x", "y", "block_x", "block_y", "goal_x", "goal_y"]
+
+
+def test_goal_spaces_of_the_original() -> None:
+    spaces = maze_spec("AntMaze").goal_spaces
+    assert spaces["hiro_orig"].scale == (10, 10, 0.5, 1, 1, 1, 1, 0.5, 0.3, 0.5, 0.3, 0.5, 0.3, 0.5, 0.3)
+    assert maze_spec("AntMaze").indices(spaces["hiro_orig"]) == tuple(range(15))
+    assert maze_spec("PointUMaze").goal_spaces["xy"].scale == (5.0, 5.0)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_reward_is_minus_the_distance(name: str) -> None:
+    spec, worlds = maze_spec(name), started(maze_spec(name))
+    reward, truncated, success = run(worlds, 3)
+    body = worlds.data[0].qpos[: len(spec.eval_goals[0])]
+    assert reward[0] == pytest.approx(-np.linalg.norm(body - worlds.goal[0]))
+    assert reward[0] < 0
+    assert not truncated.any()
+    assert not success.any()
+
+
+@pytest.mark.parametrize(("name", "horizon"), [("AntMaze", 500), ("PointUMaze", 100), ("PointFall", 100)])
+def test_an_episode_lasts_to_the_horizon_and_never_terminates(name: str, horizon: int) -> None:
+    env = MazeVectorEnv(maze_spec(name), 1)
+    env.reset()
+    for t in range(1, 2 * horizon + 1):
+        _, _, terminated, truncated, _ = env.step(np.zeros((1, env.worlds.model.nu)))
+        assert truncated[0] == (t % horizon == 0)
+        assert not terminated[0]
+
+
+@pytest.mark.parametrize(("name", "radius"), [("AntMaze", 5.0), ("PointUMaze", 2.5), ("PointReach", 1.0)])
+def test_success_is_a_last_step_near_the_goal(name: str, radius: float) -> None:
+    for off, wanted in ((0.98 * radius, True), (1.02 * radius, False)):
+        worlds = started(maze_spec(name), TRAIN)
+        for age, last in ((3, False), (worlds.spec.horizon - 1, True)):
+            worlds.age[:] = age
+            worlds.data[0].qvel[:] = 0
+            worlds.goal[0] = worlds.data[0].qpos[:2] + np.array([off, 0.0])
+            reward, truncated, success = worlds.step(np.zeros((1, worlds.model.nu)))
+            assert truncated[0] == last
+            assert success[0] == (wanted and last)
+            assert -reward[0] == pytest.approx(off, abs=0.01 * radius)
+
+
+def test_the_height_counts_where_one_can_fall() -> None:
+    worlds = started(maze_spec("PointFall"))
+    worlds.age[:] = worlds.spec.horizon - 1
+    worlds.goal[0] = worlds.data[0].qpos[:3] + np.array([0.0, 0.0, 3.0])
+    reward, _, success = worlds.step(np.zeros((1, 2)))
+    assert reward[0] < -2.9
+    assert not success[0]
+
+
+GOALS = {
+    "AntMaze": ((-4, 20), (0, 16)),
+    "AntPush": (None, (0, 19)),
+    "AntFall": (None, (0, 27, 4.5)),
+    "PointUMaze": ((-2, 10), (0, 8)),
+    "PointPush": (None, (0, 9.5)),
+    "PointFall": (None, (0, 13.5, 2.25)),
+}
+
+
+@pytest.mark.parametrize("name", GOALS)
+def test_goals_are_those_of_the_original(name: str) -> None:
+    box, fixed = GOALS[name]
+    worlds, drawn = Worlds(maze_spec(name), 1), []
+    for i in range(400):
+        worlds.begin(0, 1_000_000 + i)
+        np.testing.assert_array_equal(worlds.goal[0], fixed)
+        worlds.begin(0, i)
+        drawn.append(worlds.goal[0].copy())
+    if box is None:
+        np.testing.assert_array_equal(drawn, [fixed] * 400)
+    else:
+        low, high = box
+        assert np.min(drawn) >= low
+        assert np.max(drawn) <= high
+        side = high - low
+        assert (np.histogram2d(*np.transpose(drawn), bins=2, range=[[low, high]] * 2)[0] > 60).all()
+        assert np.min(drawn) < low + 0.05 * side
+        assert np.max(drawn) > high - 0.05 * side
+
+
+@pytest.mark.parametrize("name", ["AntPush", "PointPush", "PointFall"])
+def test_reset_noise(name: str) -> None:
+    spec = maze_spec(name)
+    worlds, home = Worlds(spec, 1), Worlds(spec, 1).model.qpos0
+    count, speeds = spec.robot.noisy
+    positions, velocities = [], []
+    for i in range(500):
+        worlds.begin(0, i)
+        data = worlds.data[0]
+        np.testing.assert_array_equal(data.qpos[-2:], home[-2:], err_msg="blocks are at rest")
+        np.testing.assert_array_equal(data.qvel[-2:], (0, 0))
+        positions.append(data.qpos[:count] - home[:count])
+        velocities.append(data.qvel[:speeds].copy())
+    moved = np.array(positions)
+    assert np.abs(moved[:, :2]).max() <= 0.1
+    np.testing.assert_allclose(moved[:, :2].std(), 0.1 / np.sqrt(3), rtol=0.06)
+    np.testing.assert_allclose(np.std(velocities), 0.1, rtol=0.06)
+    if spec.robot is ANT:
+        np.testing.assert_allclose(np.linalg.norm(moved[:, 3:7] + home[3:7], axis=1), 1)
+        np.testing.assert_allclose(moved[:, 7:].std(), 0.1 / np.sqrt(3), rtol=0.06)
+
+
+@pytest.mark.parametrize("action", [np.nan, np.inf])
+def test_actions_must_be_numbers(action: float) -> None:
+    worlds = started(maze_spec("PointUMaze"))
+    with pytest.raises(ValueError, match="finite"):
+        worlds.step(np.array([[0.0, action]]))
+    with pytest.raises(ValueError, match="1 x 2"):
+        worlds.step(np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e11])
+def test_a_failed_simulation_names_world_step_and_level(value: float, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where MuJoCo writes its log
+    worlds = Worlds(maze_spec("AntMaze"), 3)
+    for n in range(3):
+        worlds.begin(n, 40 + n)
+    run(worlds, 4)
+    worlds.data[1].qvel[3] = value
+    with pytest.raises(SimulationError, match=r"world 1 of AntMaze at step 5 of level 41.*Nan, Inf or huge") as caught:
+        run(worlds, 1)
+    assert isinstance(caught.value, UserError)
+    assert "--resume" in caught.value.next_step
+
+
+def test_actions_are_scaled_to_the_motors() -> None:
+    worlds = started(maze_spec("AntMaze"))
+    worlds.step(np.linspace(-1, 1, 8)[None])
+    np.testing.assert_allclose(worlds.data[0].ctrl, np.linspace(-30, 30, 8))
