@@ -192,6 +192,8 @@ class FaultyServer:
         kind = KINDS.get(path, "other")
         with self._lock:
             step = self._progress.next(kind, body)
+            if step is not None and step.fault == "frozen":
+                self._freeze(step)
             self.requests.append(Request(method, path, kind, body, key, step.fault if step else ""))
             number = sum(request.kind == kind for request in self.requests)
         _log.info("%s %s %s", method, path, step.fault if step else "answered")
@@ -223,8 +225,7 @@ class FaultyServer:
         else:
             self._stopping.wait(seconds)
 
-    def freeze(self, step: Step) -> None:
-        """Let the whole server stand still."""
+    def _freeze(self, step: Step) -> None:
         seconds = _SECONDS["frozen"] if step.seconds is None else step.seconds
         self._frozen_until = float("inf") if step.forever and step.seconds is None else monotonic() + seconds
 
@@ -265,8 +266,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.server.break_off(fault, step)
             return
-        if fault is not None and step is not None and fault.wire == "frozen":
-            self.server.freeze(step)
         self.server.thaw()
         status, headers, answer = self.server.respond(kind, number, body, key, step)
         text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)

@@ -1,0 +1,431 @@
+"""The server that misbehaves: that it misbehaves as its script says, and otherwise behaves."""
+
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from envs.errors import UserError
+from serving.faulty import EXAMPLE, FAULTS, FaultyServer, Script, Step, faulty, parse_script, read_script
+
+ROOT = Path(__file__).parents[2]
+PROMPT = "Scene: You see a key.\nA) explore the room\nB) pick up the key\nC) open the door\nAnswer:"
+CHAT: dict[str, Any] = {"model": "toy", "messages": [{"role": "user", "content": PROMPT}]}
+LETTERS = ["A", "B", "C"]
+SCORED = {"logprobs": True, "top_logprobs": 5, "max_tokens": 1}
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with faulty() as running:
+        yield running
+
+
+def client(server: FaultyServer, seconds: float = 20.0) -> openai.OpenAI:
+    return openai.OpenAI(base_url=server.url, api_key="EMPTY", max_retries=0, timeout=seconds)
+
+
+def ask(server: FaultyServer, **more: Any) -> httpx.Response:
+    return httpx.post(f"{server.url}/chat/completions", json=CHAT | more, timeout=20)
+
+
+def letters(server: FaultyServer, prompt: str = PROMPT) -> dict[str, float]:
+    """Log-probabilities of the first token by the way of chat."""
+    messages: Any = [{"role": "user", "content": prompt}]
+    reply = client(server).chat.completions.create(
+        model="toy", messages=messages, logprobs=True, top_logprobs=20, max_tokens=1
+    )
+    logprobs = reply.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    return {top.token: top.logprob for top in logprobs.content[0].top_logprobs}
+
+
+# What the official client makes of each fault: an exception, or a predicate of the reply.
+OUTCOMES: dict[str, Any] = {
+    "rate_limit": openai.RateLimitError,
+    "internal_error": openai.InternalServerError,
+    "bad_gateway": openai.InternalServerError,
+    "unavailable": openai.InternalServerError,
+    "unauthorized": openai.AuthenticationError,
+    "unknown_model": openai.NotFoundError,
+    "context_too_long": openai.BadRequestError,
+    "no_worker": openai.BadRequestError,
+    "worker_killed": openai.BadRequestError,
+    "worker_error": openai.BadRequestError,
+    "out_of_memory": openai.BadRequestError,
+    "worker_context": openai.BadRequestError,
+    "refused": openai.APIConnectionError,
+    "frozen": lambda reply: reply.choices[0].message.content in LETTERS,
+    "cut": openai.APIConnectionError,
+    "drip": lambda reply: reply.choices[0].message.content in LETTERS,
+    "hang": openai.APIConnectionError,
+    "no_choices": lambda reply: reply.choices == [],
+    "null_content": lambda reply: reply.choices[0].message.content is None,
+    "wrong_model": lambda reply: reply.model == "another-model",
+    "logprobs_withheld": lambda reply: reply.choices[0].logprobs is None,
+    "constraint_ignored": lambda reply: reply.choices[0].message.content not in LETTERS,
+    "off_menu": lambda reply: not re.search(r"\b[ABC]\b", reply.choices[0].message.content),
+    "markdown": lambda reply: reply.choices[0].message.content.startswith("```"),
+    "json": lambda reply: re.fullmatch(r'{"answer": "[ABC]"}', reply.choices[0].message.content),
+    "thinking": lambda reply: reply.choices[0].message.content.startswith("<think>"),
+    "truncated": lambda reply: reply.choices[0].finish_reason == "length",
+    "megabyte": lambda reply: len(reply.choices[0].message.content) > 10**6,
+    "invalid_utf8": UnicodeDecodeError,
+}
+
+
+def test_every_fault_is_in_the_table() -> None:
+    assert set(OUTCOMES) == set(FAULTS)
+
+
+@pytest.mark.parametrize("fault", OUTCOMES)
+def test_each_fault_is_played_and_then_all_is_well(fault: str) -> None:
+    step = Step(fault, seconds=0.2 if FAULTS[fault].timed else None)
+    constrained: Any = {**CHAT, **SCORED, "extra_body": {"structured_outputs": {"choice": LETTERS}}}
+    with faulty(Script(steps=(step,))) as server:
+        expected = OUTCOMES[fault]
+        if isinstance(expected, type):
+            with pytest.raises(expected):
+                client(server).chat.completions.create(**constrained)
+        else:
+            assert expected(client(server).chat.completions.create(**constrained))
+        wait_for(lambda: fault != "refused" or listens(server))
+        reply = client(server).chat.completions.create(**constrained)
+        assert reply.model == "toy"
+        assert reply.choices[0].message.content in LETTERS
+        assert reply.choices[0].logprobs is not None
+        assert [request.fault for request in server.requests if request.kind == "chat"] == [fault, ""]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = monotonic() + 30
+    while not condition():
+        assert monotonic() < deadline
+        sleep(0.01)
+
+
+def listens(server: FaultyServer) -> bool:
+    try:
+        return httpx.get(f"{server.url}/models").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_retry_after_is_there_if_seconds_are_given() -> None:
+    with faulty(Script(steps=(Step("rate_limit", seconds=1.5), Step("rate_limit")))) as server:
+        assert ask(server).headers["Retry-After"] == "1.5"
+        assert "Retry-After" not in ask(server).headers
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ("no_worker", 40301, "Only  allowed now, your model toy"),
+        ("worker_killed", 50001, "Server disconnected"),
+        ("worker_error", 50001, "Expecting value"),
+        ("out_of_memory", 50002, "CUDA out of memory"),
+        ("worker_context", 40303, "maximum context length"),
+    ],
+)
+def test_fastchat_reports_its_workers_as_bad_requests_with_a_code(fault: str, code: int, words: str) -> None:
+    with faulty(Script(steps=(Step(fault),))) as server:
+        reply = ask(server)
+    assert reply.status_code == 400
+    assert reply.json()["code"] == code
+    assert words in reply.json()["message"]
+
+
+def test_a_cut_body_is_shorter_than_announced_and_not_utf8_is_not_utf8() -> None:
+    with faulty(Script(steps=(Step("cut"), Step("invalid_utf8")))) as server:
+        with pytest.raises(httpx.RemoteProtocolError, match="without sending complete"):
+            ask(server)
+        assert b"\xff\xfe" in ask(server).content
+
+
+def test_a_drip_outlasts_a_time_out_per_read() -> None:
+    with faulty(Script(steps=(Step("drip", seconds=2.5),))) as server:
+        started = monotonic()
+        client(server, seconds=2.0).chat.completions.create(**CHAT)
+        assert monotonic() - started >= 2.4
+
+
+def test_a_client_may_leave_a_server_that_hangs_and_closing_it_waits_for_nobody() -> None:
+    with faulty(Script(steps=(Step("hang"), Step("hang")))) as server, ThreadPoolExecutor(1) as pool:
+        with pytest.raises(openai.APITimeoutError):
+            client(server, seconds=0.3).chat.completions.create(**CHAT)
+        left = pool.submit(ask, server)
+        wait_for(lambda: len(server.chats) == 2)
+        started = monotonic()
+        server.close()
+        assert monotonic() - started < 15
+        with pytest.raises(httpx.TransportError):
+            left.result()
+
+
+def test_a_refusing_server_breaks_open_connections_and_comes_back_at_the_same_port() -> None:
+    with faulty(Script(steps=(Step("refused", seconds=0.5, after=1),))) as server, httpx.Client(timeout=20) as kept:
+        url = f"{server.url}/chat/completions"
+        assert kept.post(url, json=CHAT).status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            kept.post(url, json=CHAT)
+        with pytest.raises(httpx.ConnectError):
+            kept.post(url, json=CHAT)
+        wait_for(lambda: listens(server))
+        assert kept.post(url, json=CHAT).status_code == 200
+
+
+def test_a_frozen_server_answers_nobody_for_a_while() -> None:
+    with ThreadPoolExecutor(1) as pool, faulty(Script(steps=(Step("frozen", seconds=60),))) as server:
+        pool.submit(ask, server)
+        wait_for(lambda: bool(server.chats))
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(f"{server.url}/models", timeout=0.2)
+
+
+def test_steps_follow_one_another_after_proper_answers_and_on_their_own_kind() -> None:
+    steps = (
+        Step("rate_limit", times=2, after=1),
+        Step("internal_error", on="models"),
+        Step("bad_gateway", on="any"),
+        Step("unavailable", forever=True),
+    )
+    with faulty(Script(steps=steps)) as server:
+        assert [ask(server).status_code for _ in range(4)] == [200, 429, 429, 200]
+        assert [httpx.get(f"{server.url}/models").status_code for _ in range(3)] == [500, 502, 200]
+        assert {ask(server).status_code for _ in range(5)} == {503}
+        server.play(Script())
+        assert ask(server).status_code == 200
+
+
+def test_chance_is_kept_and_comes_out_the_same_again() -> None:
+    script = Script(steps=(Step("rate_limit", probability=0.5, seed=3, forever=True),))
+
+    def statuses() -> list[int]:
+        with faulty(script) as server:
+            return [ask(server).status_code for _ in range(60)]
+
+    first = statuses()
+    assert first == statuses()
+    assert 10 < first.count(429) < 50
+
+
+def test_a_fault_is_not_spent_on_what_it_would_not_change() -> None:
+    steps = (Step("constraint_ignored"), Step("logprobs_withheld"), Step("off_menu"))
+    with faulty(Script(steps=steps)) as server:
+        assert said(ask(server)) in LETTERS
+        assert said(ask(server, structured_outputs={"choice": LETTERS})) not in LETTERS
+        assert said(ask(server)) in LETTERS
+        assert ask(server, logprobs=True).json()["choices"][0]["logprobs"] is None
+        body = {"model": "toy", "prompt": PROMPT + "A", "echo": True, "logprobs": 1, "max_tokens": 0}
+        echoed = httpx.post(f"{server.url}/completions", json=body)
+        assert echoed.json()["choices"][0]["logprobs"]["tokens"][-1] == "A"
+        assert said(ask(server)) not in LETTERS
+
+
+def said(reply: httpx.Response) -> str:
+    text: str = reply.json()["choices"][0]["message"]["content"]
+    return text
+
+
+def test_the_toy_likes_options_by_their_words(server: FaultyServer) -> None:
+    turned = "A) open the door\nB) explore the room\nC) pick up the key\nAnswer:"
+    here, there = letters(server), letters(server, turned)
+    assert sum(math.exp(value) for value in here.values()) == pytest.approx(1.0)
+    assert [there[letter] for letter in "BCA"] == pytest.approx([here[letter] for letter in "ABC"])
+    assert len(set(here.values())) == 3
+    server.play(Script(likes={"pick up the key": 8.0}, off_menu=0.1))
+    liked = {token: math.exp(value) for token, value in letters(server).items()}
+    assert liked == pytest.approx({"A": 0.09, "B": 0.72, "C": 0.09, "The": 0.07, "I": 0.03})
+
+
+@pytest.mark.parametrize("dialect", ["openai", "fastchat"])
+def test_an_echo_scores_the_letters_as_chat_does(server: FaultyServer, dialect: str) -> None:
+    chat = letters(server)
+    server.play(Script(dialect=dialect))
+    for letter in LETTERS:
+        fewest = 1 if dialect == "fastchat" else 0
+        reply = client(server).completions.create(
+            model="toy", prompt=PROMPT + letter, echo=True, logprobs=1, max_tokens=fewest
+        )
+        logprobs = reply.choices[0].logprobs
+        assert logprobs is not None
+        assert logprobs.tokens is not None
+        assert logprobs.token_logprobs is not None
+        assert logprobs.text_offset is not None
+        last = len(logprobs.tokens) - 1 - fewest
+        assert (logprobs.tokens[last], logprobs.text_offset[last]) == (letter, len(PROMPT))
+        assert logprobs.token_logprobs[last] == pytest.approx(chat[letter])
+        assert logprobs.token_logprobs[0] is None
+        assert "".join(logprobs.tokens) == reply.choices[0].text
+        assert reply.choices[0].text.startswith(PROMPT + letter)
+
+
+def test_samples_follow_the_probabilities_and_the_seed(server: FaultyServer) -> None:
+    def sample(**more: Any) -> list[str]:
+        replies = client(server).chat.completions.create(**CHAT, n=200, max_tokens=4, **more)
+        return [choice.message.content or "" for choice in replies.choices]
+
+    probs = {letter: math.exp(value) for letter, value in letters(server).items()}
+    drawn = Counter(sample(seed=1))
+    for letter, p in probs.items():
+        assert abs(drawn[letter] / 200 - p) < 4 * math.sqrt(p * (1 - p) / 200) + 0.005
+    assert sample(seed=1) == sample(seed=1) != sample(seed=2)
+    assert set(sample(temperature=0)) == {max(probs, key=lambda letter: probs[letter])}
+
+
+def test_a_constraint_binds_where_it_is_honoured(server: FaultyServer) -> None:
+    off_menu = CHAT | {"messages": [{"role": "user", "content": "What is the weather like?"}]}
+    constraint = {"structured_outputs": {"choice": ["X", "Y"]}}
+
+    def answer(manner: str) -> httpx.Response:
+        server.play(Script(structured_outputs=manner))
+        return httpx.post(f"{server.url}/chat/completions", json=off_menu | constraint)
+
+    assert said(answer("honoured")) in ("X", "Y")
+    assert said(answer("ignored")) not in ("X", "Y")
+    assert answer("refused").status_code == 400
+
+
+def test_log_probabilities_are_given_ignored_or_refused(server: FaultyServer) -> None:
+    echo = {"model": "toy", "prompt": PROMPT + "A", "echo": True, "logprobs": 1, "max_tokens": 1}
+    seen = {}
+    for manner in ("honoured", "ignored", "refused"):
+        server.play(Script(logprobs=manner, echo=manner))
+        chat = ask(server, **SCORED)
+        completion = httpx.post(f"{server.url}/completions", json=echo)
+        seen[manner] = [
+            reply.json()["choices"][0]["logprobs"] is not None if reply.status_code == 200 else reply.status_code
+            for reply in (chat, completion)
+        ]
+    assert seen == {"honoured": [True, True], "ignored": [False, False], "refused": [400, 400]}
+    server.play(Script(top_logprobs=5))
+    assert ask(server, logprobs=True, top_logprobs=6).status_code == 400
+    assert ask(server, logprobs=True, top_logprobs=5).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "openai_status", "fastchat_code"),
+    [
+        ({"model": "other"}, 404, 40301),
+        ({"max_tokens": 0}, 400, 40302),
+        ({"max_tokens": 5000}, 400, 40303),
+        ({"n": 0.0}, 200, None),
+        ({"messages": "hello"}, 400, 40001),
+        ({"stream": True}, 400, 40302),
+    ],
+)
+def test_wrong_requests_are_refused_in_the_dialect(
+    server: FaultyServer, request_: dict[str, Any], openai_status: int, fastchat_code: int | None
+) -> None:
+    assert ask(server, **request_).status_code == openai_status
+    if fastchat_code is not None:
+        server.play(Script(dialect="fastchat"))
+        reply = ask(server, **request_)
+        assert (reply.status_code, reply.json()["code"]) == (400, fastchat_code)
+
+
+def test_a_key_is_wanted_if_the_script_has_one(server: FaultyServer) -> None:
+    server.play(Script(key="secret"))
+    with pytest.raises(openai.AuthenticationError):
+        client(server).models.list()
+    right = openai.OpenAI(base_url=server.url, api_key="secret", max_retries=0)
+    assert [model.id for model in right.models.list()] == ["toy"]
+    assert server.requests[-1].key == "Bearer secret"
+
+
+def test_a_callable_may_reply_or_intercept(server: FaultyServer) -> None:
+    server.reply = lambda prompt: {"A": 0.25, "B": 0.75}
+    assert {token: math.exp(value) for token, value in letters(server).items()} == pytest.approx({"A": 0.25, "B": 0.75})
+    server.reply = lambda prompt: prompt.upper()
+    assert said(ask(server)) == PROMPT.upper()
+    server.intercept = lambda number, request: (
+        418,
+        {"X-Number": str(number)},
+        {"error": {"message": request["model"]}},
+    )
+    reply = ask(server)
+    assert (reply.status_code, reply.headers["X-Number"], reply.json()["error"]["message"]) == (418, "3", "toy")
+
+
+def test_many_clients_at_once_are_all_seen(server: FaultyServer) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        replies = list(pool.map(lambda number: ask(server, seed=number).status_code, range(64)))
+    assert replies == [200] * 64
+    assert sorted(request["seed"] for request in server.chats) == list(range(64))
+    assert server.chats[0]["messages"] == CHAT["messages"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("models = [", "is not TOML"),
+        ("dialekt = 'openai'", "Did you mean 'dialect'"),
+        ("dialect = 'fastchet'", "Did you mean 'fastchat'"),
+        ("logprobs = true", "must be of type str, not bool"),
+        ("echo = 'honored'", "Did you mean 'honoured'"),
+        ("context = 0", "1 or more"),
+        ("models = 'toy'", "must be a list of names"),
+        ("models = []", "needs a model"),
+        ("steps = 3", r"\[\[steps\]\]"),
+        ("likes = { key = 'much' }", "table of numbers"),
+        ("likes = { key = 0 }", "above 0"),
+        ("[[steps]]\ntimes = 2", "step 1 names no fault"),
+        ("[[steps]]\nfault = 'rate_limits'", "Did you mean 'rate_limit'"),
+        ("[[steps]]\nfault = 'cut'\n[[steps]]\nfault = 'cut'\ntime = 1", "step 2.*Did you mean 'times'"),
+        ("[[steps]]\nfault = 'cut'\ntimes = 1.5", "must be of type int, not float"),
+        ("[[steps]]\nfault = 'cut'\ntimes = 0", "times must be 1 or more"),
+        ("[[steps]]\nfault = 'cut'\ntimes = 2\nforever = true", "times means nothing with forever"),
+        ("[[steps]]\nfault = 'cut'\nprobability = 1.1", "at most 1"),
+        ("[[steps]]\nfault = 'cut'\nseconds = 1", "seconds means nothing"),
+        ("[[steps]]\nfault = 'drip'\nseconds = -1", "0 or more"),
+        ("[[steps]]\nfault = 'cut'\non = 'chats'", "Did you mean 'chat'"),
+        ("[[steps]]\nfault = 'json'\non = 'models'", "it spoils replies"),
+    ],
+)
+def test_a_script_with_a_mistake_is_refused_by_its_name(text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parse_script(text)
+
+
+def test_a_script_that_is_not_there_names_the_example(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read") as error:
+        read_script(tmp_path / "none.toml")
+    assert str(EXAMPLE) in str(error.value)
+
+
+def test_the_example_names_every_fault_and_plays_from_the_command_line() -> None:
+    assert not [fault for fault in FAULTS if fault not in EXAMPLE.read_text()]
+    command = [sys.executable, "-m", "serving.faulty", "--script", str(EXAMPLE), "--port", "0"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        url = re.findall(r"misbehaving at (\S+) by", process.stderr.readline())[0]
+        statuses = [httpx.post(f"{url}/chat/completions", json=CHAT).status_code for _ in range(14)]
+        assert statuses == [200] * 10 + [429] * 3 + [200]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+        assert process.communicate()[0] == ""
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_port_in_use_is_an_error_for_the_user(server: FaultyServer) -> None:
+    command = [sys.executable, "-m", "serving.faulty", "--port", str(server.port)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=dict(os.environ))
+    assert done.returncode == 2
+    assert f"Port {server.port}" in done.stderr
+    assert "--port" in done.stderr
