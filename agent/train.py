@@ -15,6 +15,7 @@ from agent.methods import Method, make_method
 from agent.players import STYLES, play, summary
 from agent.presets import Settings, settings_of
 from agent.teaching import Annotator, ControllerLabels, Labeller
+from agent.tracking.accounting import Accounting
 from agent.tracking.metrics import Metrics
 from agent.tracking.run import Run
 from controller.atomic import write_json
@@ -65,7 +66,8 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
             guide=method.guide,
         )
         with run.metrics(total_steps=settings.steps, quiet=config.quiet) as log:
-            return _Training(config, task, settings, run, log, method, hierarchy, labeller).to_the_end()
+            accounting = Accounting(labeller.stats, labels) if labeller else None
+            return _Training(config, task, settings, run, log, method, hierarchy, labeller, accounting).to_the_end()
 
 
 def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annotator | None:
@@ -117,9 +119,10 @@ class _Training:
         method: Method,
         hierarchy: Hierarchy,
         labeller: Labeller | None,
+        accounting: Accounting | None,
     ) -> None:
         self.config, self.task, self.settings, self.run, self.log = config, task, settings, run, log
-        self.method, self.hierarchy, self.labeller = method, hierarchy, labeller
+        self.method, self.hierarchy, self.labeller, self.accounting = method, hierarchy, labeller, accounting
         self.steps = 0
         self.facts: dict[str, Any] = {"seconds": 0.0}
         if config.resume and run.last_step is not None:
@@ -175,11 +178,8 @@ class _Training:
             chosen = [episode for episode in episodes if episode["guided"] == guided]
             for name in ("success", "return", "length") if chosen else ():
                 numbers[prefix + name] = float(np.mean([episode[name] for episode in chosen]))
-        if self.labeller is not None:
-            stats = self.labeller.stats
-            numbers |= {f"teacher/{n}": float(getattr(stats, n)) for n in ("queries", "calls", "abstained", "invalid")}
-            numbers["teacher/calls_per_1k_steps"] = 1000 * stats.calls / self.steps
-            numbers["teacher/queries_per_1k_steps"] = 1000 * stats.queries / self.steps
+        if self.accounting is not None:
+            numbers |= self.accounting.metrics(self.steps)
         return numbers
 
     def _provenance(self) -> dict[str, Any]:
@@ -212,10 +212,11 @@ class _Training:
             **self.facts,
             "run": str(self.run.path),
         }
-        if self.labeller is not None:
+        if self.labeller is not None and self.accounting is not None:
             stats = self.labeller.stats
             counted = ("queries", "calls", "abstained", "invalid")
             result |= {name: getattr(stats, name) for name in counted}
+            result["asking"] = self.accounting.figures(self.steps)
         if isinstance(self.labeller, ControllerLabels):
             result["controller_steps"] = self.labeller.controller.facts.get("steps", 0)
             result["steps"] += result["controller_steps"]

@@ -24,6 +24,8 @@ from envs.errors import UserError
 
 FILE = "metrics.jsonl"
 PREFIXES = ("rollout/", "eval/", "teacher/", "controller/", "high/", "low/", "time/")
+# What a clock measured: two runs of the same settings may differ in these and in nothing else.
+CLOCKED = ("time/", "teacher/seconds", "teacher/latency")
 ON_SCREEN = (
     *("rollout/success", "rollout/return", "rollout/guided_success", "teacher/queries", "controller/agreement"),
     "time/fps",

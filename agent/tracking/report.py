@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ def _row(runs: Sequence[Run]) -> dict[str, Any]:
     for key in ("steps", "queries", "calls"):
         values = [result[key] for result in results if result.get(key) is not None]
         row[key] = float(np.mean(values)) if values else None
+    row["asking"] = _mean_asking([result["asking"] for result in results if result.get("asking")])
     together = first.group / "eval.json"  # `eval` judges all seeds of a run at once
     if len(runs) > 1 and together.exists():
         results = [json.loads(together.read_text())]
@@ -81,6 +82,12 @@ def _row(runs: Sequence[Run]) -> dict[str, Any]:
         scores = [result["student"][mode] for result in results if mode in result.get("student", {})]
         row[mode] = _over_seeds(scores) if scores else None
     return row
+
+
+def _mean_asking(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What the teacher has cost, averaged over the seeds that say so; empty for runs without a teacher."""
+    names = dict.fromkeys(name for seed in figures for name in seed)
+    return {name: float(np.mean([seed[name] for seed in figures if name in seed])) for name in names}
 
 
 def _over_seeds(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -101,7 +108,8 @@ def _result(run: Run) -> dict[str, Any]:
         key: last.get(tag)
         for key, tag in (("steps", "step"), ("queries", "teacher/queries"), ("calls", "teacher/calls"))
     }
-    return {**counted, **{key: value for key, value in run.results().items() if value is not None}}
+    asking = {tag.removeprefix("teacher/"): value for tag, value in last.items() if tag.startswith("teacher/")}
+    return {**counted, "asking": asking, **{key: value for key, value in run.results().items() if value is not None}}
 
 
 def draw_curves(groups: Sequence[Sequence[Run]], path: Path) -> bool:
@@ -167,7 +175,7 @@ def render(verb: str, result: Mapping[str, Any]) -> str:
     match verb:
         case "report":
             plot = f"\ncurves: {result['plot'] or result.get('not_saved') or 'none yet'}"
-            return _runs_table(result["runs"]) + plot
+            return "\n\n".join(filter(None, (_runs_table(result["runs"]), _asking_table(result["runs"])))) + plot
         case "doctor":
             rows = [(check["status"], check["name"], check["found"], check["next"]) for check in result["checks"]]
             return table(("", "check", "found", "next"), rows)
@@ -195,6 +203,52 @@ def _runs_table(rows: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
+def _asking_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What the teachers have cost, a row per run that asked one; columns in which nothing stands are left out."""
+    asked = [row for row in rows if row["asking"].get("queries")]
+    columns = [(title, [cell(row["asking"]) for row in asked]) for title, cell in _ASKING]
+    shown = [(title, cells) for title, cells in columns if any(cells)]
+    names = [(*(str(row[key] or "") for key in ("task", "method", "run", "teacher")),) for row in asked]
+    lines = [(*name, *(cells[i] for _, cells in shown)) for i, name in enumerate(names)]
+    return table(("task", "method", "run", "teacher", *(title for title, _ in shown)), lines) if lines else ""
+
+
+def _asking_line(asking: Mapping[str, float]) -> str:
+    """The same of one run, in a line."""
+    said = [f"{title} {cell(asking)}" for title, cell in _ASKING if cell(asking)]
+    return f"asking: {', '.join(said)}" if asking.get("queries") else ""
+
+
+def _asked(name: str, form: str = ",.0f", scale: int = 1) -> Callable[[Mapping[str, float]], str]:
+    """A figure of the accounting, empty where it was not counted."""
+    return lambda asking: format(scale * asking[name], form) if name in asking else ""
+
+
+def _asked_if_any(name: str) -> Callable[[Mapping[str, float]], str]:
+    """A counter of trouble, empty where there was none."""
+    return lambda asking: f"{asking[name]:,.0f}" if asking.get(name) else ""
+
+
+# What is counted of teachers (agent/tracking/accounting.py), as it is shown.
+_ASKING: tuple[tuple[str, Callable[[Mapping[str, float]], str]], ...] = (
+    ("queries", _asked("queries")),
+    ("calls", _asked("calls")),
+    ("hits", _asked("hits")),
+    ("calls/1k steps", _asked("calls_per_1k_steps", ",.2f")),
+    ("invalid", _asked("invalid_rate", ".1%")),
+    ("abstained", _asked_if_any("abstained")),
+    ("p50 ms", _asked("latency_p50", ",.1f", 1000)),
+    ("p95 ms", _asked("latency_p95", ",.1f", 1000)),
+    ("tokens", _asked_if_any("tokens")),
+    ("seconds", _asked("seconds", ",.2f")),
+    ("requests", _asked_if_any("requests")),
+    ("retries", _asked_if_any("retries")),
+    ("failures", _asked_if_any("failures")),
+    ("fallbacks", _asked_if_any("fallbacks")),
+    ("breaker", _asked_if_any("breaker_opened")),
+)
+
+
 def _players_table(result: Mapping[str, Any]) -> str:
     """The teacher-versus-student table of `eval`, and of the evaluation at the end of `train`."""
     rows = []
@@ -211,6 +265,7 @@ def _players_table(result: Mapping[str, Any]) -> str:
     facts = [(key.replace("_", " "), value) for key, value in result.items() if isinstance(value, str | int | float)]
     lines = [f"{name}: {_said(value)}" for name, value in facts if value != ""]
     lines = [_difference(row) for row in result.get("differences", ())] + lines
+    lines += list(filter(None, [_asking_line(result.get("asking", {}))]))
     if not rows:
         return "\n".join(lines)
     head = ("player", "", "success [95%]", "return", "length", "ms/step", "episodes")

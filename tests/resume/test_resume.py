@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.config import TrainConfig
-from agent.tracking.metrics import Metrics, read_metrics
+from agent.tracking.metrics import CLOCKED, Metrics, read_metrics
 from agent.tracking.run import Run
 from agent.train import train
 
@@ -42,7 +42,7 @@ def left_behind(run: Run) -> tuple[int, bytes, str, list[dict[str, float]]]:
     structure = json.dumps(json.loads((folder / "state.json").read_text())["tree"])
     structure = re.sub(r'\["seconds", [^\]]*\]', "", structure)
     numbers = [
-        {tag: number for tag, number in row.items() if not tag.startswith("time/")}
+        {tag: number for tag, number in row.items() if not tag.startswith(CLOCKED)}
         for row in read_metrics(run.path / "metrics.jsonl")
     ]
     return run.last_step, (folder / "state.safetensors").read_bytes(), structure, numbers
