@@ -1,5 +1,5 @@
 # ruff: noqa: T201  # the one file that prints
-"""The command line: `python main.py train | eval | report | labels | doctor`. Each verb imports what it needs, and no more."""
+"""The command line: `python main.py VERB`, as `USAGE` lists them. Each verb imports what it needs, and no more."""
 
 import contextlib
 import dataclasses
@@ -85,16 +85,12 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
     return run(config)
 
 
-def on_labels(verb: str) -> Callable[[labels.Config], dict[str, Any]]:
-    """A verb of `labels`."""
+def on_labels(config: labels.Config) -> dict[str, Any]:
+    """The `labels` verbs; which one, its config says."""
+    labels.check(config)
+    from agent.labels.verbs import run
 
-    def run(config: labels.Config) -> dict[str, Any]:
-        labels.check(config)
-        from agent.labels.verbs import run as carry_out
-
-        return carry_out(verb, config)
-
-    return run
+    return run(config)
 
 
 VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
@@ -102,11 +98,11 @@ VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
     "eval": (EvalConfig, evaluate),
     "report": (ReportConfig, report),
     "doctor": (DoctorConfig, doctor),
-    "labels show": (labels.ShowConfig, on_labels("show")),
-    "labels prompt": (labels.PromptConfig, on_labels("prompt")),
-    "labels export": (labels.ExportConfig, on_labels("export")),
-    "labels import": (labels.ImportConfig, on_labels("import")),
-    "labels judge": (labels.JudgeConfig, on_labels("judge")),
+    "labels show": (labels.ShowConfig, on_labels),
+    "labels prompt": (labels.PromptConfig, on_labels),
+    "labels export": (labels.ExportConfig, on_labels),
+    "labels import": (labels.ImportConfig, on_labels),
+    "labels judge": (labels.JudgeConfig, on_labels),
 }
 
 
