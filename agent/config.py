@@ -15,6 +15,9 @@ CHOICES = {
     "teacher": ("local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none"),
     "student": ("hierarchical", "flat"),
     "limit": ("lava", "colours"),
+    "scoring": ("auto", "logprobs", "choice", "echo", "samples"),
+    "prompt": ("compact", "chat"),
+    "on_teacher_failure": ("abort", "hold", "controller", "scripted"),
 }
 
 
@@ -54,8 +57,23 @@ class TrainConfig:
     """Menu orders that the teacher's answer is averaged over."""
     margin: float = 0.0
     """Labels whose two best options are closer than this are abstentions."""
+    prompt: str | None = None
+    """Prompt template: compact (for small models trained on the task) or chat; the model's own if it tells."""
+    scoring: str = "auto"
+    """How a server is asked: logprobs, choice, echo, samples; auto takes the first of these that it honours."""
+    samples: int = 10
+    """Samples per menu where the server cannot score (choice, samples)."""
+    concurrency: int | None = None
+    """Requests in flight at once; by the speed of the server if not given."""
     max_llm_calls: int | None = None
-    """Stop hard at this many calls."""
+    """Stop hard at this many calls; repetitions and probes count."""
+    max_llm_tokens: int | None = None
+    """Stop hard at this many tokens, of prompts and replies."""
+    max_llm_seconds: float | None = None
+    """Stop hard after this many seconds of asking."""
+    on_teacher_failure: str = "abort"
+    """When the server stays away: abort (everything is kept, --resume goes on), or stand in for it: hold (the running
+    option goes on), controller (the one being distilled decides), scripted (the task's expert decides)."""
     soft: bool = True
     """Learn from the teacher's probabilities (--soft_planner); --no-soft or --hard: from its best option alone."""
     label_noise: float = 0.0
@@ -118,7 +136,19 @@ class EvalConfig:
     """As in train; the run's own if not given."""
     margin: float | None = None
     """As in train; the run's own if not given."""
+    prompt: str | None = None
+    """As in train; the run's own if not given."""
+    scoring: str | None = None
+    """As in train; the run's own if not given."""
+    samples: int | None = None
+    """As in train; the run's own if not given."""
+    concurrency: int | None = None
+    """As in train."""
     max_llm_calls: int | None = None
+    """As in train."""
+    max_llm_tokens: int | None = None
+    """As in train."""
+    max_llm_seconds: float | None = None
     """As in train."""
     soft: bool = True
     """As in train."""
@@ -161,7 +191,8 @@ def check(config: TrainConfig | EvalConfig) -> None:
             verb = "train" if isinstance(config, TrainConfig) else "eval"
             raise unknown_name(field, value, known, f"python main.py {verb} --help")
     at_least = {"steps": 1, "num_envs": 1, "threads": 1, "batch": 1, "permutations": 1, "seed": 0, "eval_episodes": 0}
-    for field, least in {**at_least, "max_llm_calls": 0, "video": 0, "margin": 0.0, "label_noise": 0.0}.items():
+    at_least |= {"max_llm_calls": 0, "max_llm_tokens": 0, "max_llm_seconds": 0, "samples": 1, "concurrency": 1}
+    for field, least in {**at_least, "video": 0, "margin": 0.0, "label_noise": 0.0}.items():
         value = getattr(config, field, None)
         if value is not None and value < least:
             raise UserError(f"--{field} is {value}, and must be at least {least}.", "give another number")
@@ -180,6 +211,8 @@ def check(config: TrainConfig | EvalConfig) -> None:
         raise UserError("--method ppo has no place for a controller.", "--method ihac, or leave --controller out")
     if config.method == "dagger" and config.student == "flat":
         raise UserError("--method dagger distils a controller, and a flat student has none.", "--method ihac")
+    if config.on_teacher_failure == "controller" and config.student == "flat":
+        raise UserError("A flat student has no controller to stand in.", "--on-teacher-failure hold")
     if len(set(config.seeds)) != len(config.seeds) or any(seed < 0 for seed in config.seeds):
         raise UserError(f"--seeds {config.seeds} must be distinct and not negative.", "--seeds 0 1 2")
 

@@ -35,7 +35,8 @@ from teacher.make import make_teacher
 from teacher.scripted import ScriptedTeacher
 
 # How the teacher is asked: as the run had it, unless another teacher or setting is named.
-_OF_THE_TEACHER = ("base_url", "model", "permutations", "margin", "label_noise")
+_OF_THE_TEACHER = ("base_url", "model", "permutations", "margin", "label_noise", "prompt", "scoring", "samples")
+_OF_THE_COMMAND = ("concurrency", "max_llm_calls", "max_llm_tokens", "max_llm_seconds")
 
 
 def evaluate(config: EvalConfig) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def _teacher(config: EvalConfig, task: Task, runs: list[Run], trained: TrainConf
     kind = config.teacher or trained.teacher
     labels = config.labels or as_trained.labels or (runs[0].labels if runs else None)
     store = LabelStore(None if "replay" in kind.split(":") else labels)
-    wanted |= {"max_llm_calls": config.max_llm_calls, "replay_from": labels}
+    wanted |= {name: getattr(config, name) for name in _OF_THE_COMMAND} | {"replay_from": labels, "as_recorded": True}
     teacher = make_teacher(kind, task, store, seed=trained.seed, **wanted)
     if teacher is None:
         raise UserError("The run had no teacher.", "--teacher local, or leave the teacher out of --compare")

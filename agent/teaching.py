@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from agent.core import Percept
 from agent.data.store import TrajectoryStore
 from controller.roles import Controller
-from envs.task import Task
-from teacher.base import Teacher, TeacherStats
+from envs.task import Scene, Task
+from teacher.base import HELD, UNAVAILABLE, Label, Teacher, TeacherStats
+from teacher.make import asking_of
 
 _TEACHER = 1  # value of the store's `label_source`
 
@@ -20,11 +21,19 @@ class Annotator:
     Args:
         task: Describes observations as scenes.
         teacher: Answers.
+        on_failure: What stands in for a teacher that cannot be reached, one of `teacher.base.POLICIES`. It stands for a
+            scene for the rest of the run, and is a row in the label store.
+
+    Attributes:
+        controller: Whose distribution stands in under `controller`; set once there is one.
     """
 
-    def __init__(self, task: Task, teacher: Teacher) -> None:
+    def __init__(self, task: Task, teacher: Teacher, on_failure: str = "abort") -> None:
         self.task, self.teacher = task, teacher
+        self.controller: Controller | None = None
+        self._on_failure = on_failure
         self._known: dict[int, NDArray[np.float32]] = {}
+        self._held: set[int] = set()
 
     def label(
         self, obs: NDArray[np.uint8], level_seeds: NDArray[np.int64]
@@ -38,11 +47,42 @@ class Annotator:
         distinct, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
         new = [i for i, code in enumerate(distinct.tolist()) if code not in self._known]
         if new:
-            labels = self.teacher.label(self.task.describe(obs[first[new]]))
+            labels = self._labels(obs[first[new]])
             for i, label in zip(new, labels, strict=True):
                 self._known[int(distinct[i])] = np.array(label.probs, np.float32)
+                if label.source == HELD:
+                    self._held.add(int(distinct[i]))
         rows = np.stack([self._known[code] for code in distinct.tolist()])
         return np.take_along_axis(rows[inverse], self.task.teacher_to_true(level_seeds), axis=1), codes
+
+    def held(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the abstention on each of these facts [N] means that the running option goes on."""
+        return np.isin(codes, list(self._held)) if self._held else np.zeros(len(codes), np.bool_)
+
+    def _labels(self, obs: NDArray[np.uint8]) -> list[Label]:
+        """The teacher's labels, and what stands in for them where the teacher cannot be reached."""
+        scenes = self.task.describe(obs)
+        labels = self.teacher.label(scenes)
+        stands_in: dict[tuple[str, ...], Label] = {}
+        for i, label in enumerate(labels):
+            scene = scenes[i]
+            if label.method == UNAVAILABLE and scene.facts not in stands_in:
+                asking = asking_of(self.teacher)
+                assert asking is not None, "only a server can be unavailable"
+                stands_in[scene.facts] = asking.fall_back(
+                    scene, self._on_failure, self._stand_in(scene, obs[i : i + 1])
+                )
+        return [stands_in.get(scene.facts, label) for scene, label in zip(scenes, labels, strict=True)]
+
+    def _stand_in(self, scene: Scene, obs: NDArray[np.uint8]) -> tuple[float, ...]:
+        """A distribution over options without the teacher, empty for none; exactly as it will be used."""
+        match self._on_failure:
+            case "scripted":
+                return tuple(float(i == self.task.script(scene)) for i in range(len(self.task.options)))
+            case "controller":
+                assert self.controller is not None, "checked before training: this method distils a controller"
+                return tuple(map(float, self.controller.probs(obs, legal=self.task.legal(obs))[0]))
+        return ()
 
     @property
     def stats(self) -> TeacherStats:
@@ -51,11 +91,11 @@ class Annotator:
 
     def state_dict(self) -> dict[str, Any]:
         """Labels known so far and the teacher's own state, for an exact resume."""
-        return {"known": self._known, "teacher": self.teacher.state_dict()}
+        return {"known": self._known, "held": sorted(self._held), "teacher": self.teacher.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self._known = state["known"]
+        self._known, self._held = state["known"], set(state.get("held", ()))
         self.teacher.load_state_dict(state["teacher"])
 
 
@@ -73,6 +113,10 @@ class ControllerLabels:
         """Option distributions [N, K] and fact codes [N]."""
         task = self.controller.task
         return self.controller.probs(obs, legal=task.legal(obs)), task.fact_codes(obs)
+
+    def held(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """A controller never abstains [N]."""
+        return np.zeros(len(codes), np.bool_)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing changes."""
@@ -97,18 +141,24 @@ def annotate(store: TrajectoryStore, start: int, labeller: Labeller) -> None:
 
 
 class TeacherHigh:
-    """Chooses options as the teacher says; where it abstains, any legal option."""
+    """Chooses options as the teacher says; where it abstains, any legal option.
+
+    Where it could not be reached and is to be waited for (`hold`), the running option goes on while it is legal.
+    """
 
     def __init__(self, labeller: Labeller) -> None:
         self.labeller = labeller
 
     def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """The task's own done-condition [N], and the label of each scene [N, K]."""
-        probs, _ = self.labeller.label(percept.obs, percept.level_seeds)
+        probs, codes = self.labeller.label(percept.obs, percept.level_seeds)
         silent = probs.sum(1) == 0
         if silent.any():
             legal = percept.legal[silent]
             probs[silent] = legal / legal.sum(1, keepdims=True)
+            goes_on = silent & self.labeller.held(codes) & (running >= 0)
+            goes_on &= percept.legal[np.arange(len(running)), running]
+            probs[goes_on] = np.eye(probs.shape[1], dtype=probs.dtype)[running[goes_on]]
         return percept.task.option_done(percept.obs, running), probs
 
 
@@ -139,7 +189,8 @@ class TeacherActions:
 
     def probs(self, percept: Percept, option: NDArray[np.int64]) -> NDArray[np.float32]:
         """Distribution over actions [N, A]."""
-        _, labels = self._high.consider(percept, option)
+        none_runs = np.full(len(option), -1, np.int64)  # the one option of a flat student is none of the task's
+        _, labels = self._high.consider(percept, none_runs)
         return action_distribution(labels, skill_actions(percept.task, percept.obs), percept.task.num_actions)
 
 

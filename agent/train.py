@@ -56,6 +56,8 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
             if isinstance(labeller, Annotator):
                 run.annotate(capability=capability_of(labeller.teacher))
             method = make_method(config, task, labeller, settings, learning, given)
+            if isinstance(labeller, Annotator) and method.controller is not None:
+                labeller.controller = Controller(task, method.controller)
         hierarchy = Hierarchy(
             task,
             task.make_vec(settings.num_envs, seed=int(levels.generate_state(1)[0])),
@@ -84,10 +86,17 @@ def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annot
         replay_from=config.labels,
         label_noise=config.label_noise,
         margin=config.margin,
+        prompt=config.prompt,
+        scoring=config.scoring,
+        samples=config.samples,
+        concurrency=config.concurrency,
         max_llm_calls=config.max_llm_calls,
+        max_llm_tokens=config.max_llm_tokens,
+        max_llm_seconds=config.max_llm_seconds,
+        on_failure=config.on_teacher_failure,
         permutations=config.permutations,
     )
-    return Annotator(task, teacher) if teacher else None
+    return Annotator(task, teacher, config.on_teacher_failure) if teacher else None
 
 
 def _open_labels(config: TrainConfig, run: Run) -> LabelStore:

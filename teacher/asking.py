@@ -7,11 +7,12 @@ log-probabilities).
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from envs.task import Scene, Task
-from teacher.base import Label, TeacherError, TeacherStats, restore_stats, stats_state
+from teacher.base import FALLBACK, UNAVAILABLE, Label, TeacherError, TeacherStats, restore_stats, stats_state
+from teacher.faults import ERROR
 from teacher.labels import OK, Call, Identity, LabelStore, mean_probs, top_margin
 from teacher.prompts import Prompt, Template, menus
 
@@ -24,7 +25,8 @@ class Reply:
     """What came back for one prompt.
 
     Attributes:
-        status: `ok`, a `ParseFailure`, or `error`.
+        status: `ok`, a `ParseFailure` or another reason why it is no answer, `error` (no reply came), or `unavailable`
+            (nobody was asked, since the server has been given up for now).
         scores: Probability of each letter of the menu, in the order of the menu, summing to one; empty unless `ok`.
         text: The reply, or the error.
         tokens: Prompt and completion tokens.
@@ -71,6 +73,8 @@ class AskingTeacher:
         store: Where calls are kept; answers found there are not asked again.
         permutations: Menu orders per scene, averaged (fewer where fewer options are legal).
         margin: A label whose best two probabilities are closer than this is an abstention.
+        as_recorded: Scenes that the store has anything about keep the label that they had, and are never asked again:
+            the teacher of a run that is over, which replays as it was.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class AskingTeacher:
         *,
         permutations: int = 4,
         margin: float = 0.0,
+        as_recorded: bool = False,
     ) -> None:
         self.name = name
         self.stats = TeacherStats(extra=model.extra)
@@ -95,8 +100,16 @@ class AskingTeacher:
         self._margin = margin
         # Labels of this process, abstentions included: a scene that the model could not answer is not asked again.
         self._labels: dict[tuple[str, ...], Label] = {}
+        # Those of them that the answers in the store do not make: abstentions, labels of some menus only, fallbacks.
+        self._settled: set[tuple[str, ...]] = set()
         # Answers that this run has paid for and not counted, since it was killed before it could save its counters.
-        self._uncounted = store.answers_after(0) if store.own else set()
+        self._uncounted: set[str] = set()
+        self._counted_here = dict(model.extra)  # spent in this process already: the probe
+        if store.own:
+            self._recount(0)
+        if as_recorded:
+            recorded = recorded_rows(store, task).get((model.name, self._prompt_hash), {})
+            self._labels = {facts: label_from_rows(rows, margin, len(task.options)) for facts, rows in recorded.items()}
 
     def label(self, scenes: Sequence[Scene]) -> list[Label]:
         """One label per scene; abstained where the model gave no answer or none that is clear by the margin."""
@@ -112,20 +125,59 @@ class AskingTeacher:
         self._uncounted -= stored.keys()
         self.stats.queries += new_queries
         self.stats.hits += sum(len(scene.legal) > 1 for scene in distinct.values()) - new_queries
-        answers = stored | self._ask([ask for group in missing for ask in group])
+        new, unreached = self._ask([ask for group in missing for ask in group])
+        answers = stored | new
         for facts, group in asks.items():
-            keys = [ask.identity.key for ask in group]
-            self._labels[facts] = self._decide(distinct[facts], [answers[key] for key in keys if key in answers])
+            found = [answers[ask.identity.key] for ask in group if ask.identity.key in answers]
+            self._labels[facts] = self._decide(distinct[facts], found, facts in unreached)
+            if len(found) < len(group):
+                self._settled.add(facts)
         return [self._labels[scene.facts] for scene in scenes]
 
+    def fall_back(self, scene: Scene, policy: str, probs: Sequence[float]) -> Label:
+        """Let a distribution (empty to abstain) stand for a scene that nobody could be asked about, for this run.
+
+        It is kept in the store as a row that is never an answer: a later run asks again, and a replay finds it.
+        """
+        identity = self._identity(scene, scene.legal)
+        source = f"{FALLBACK}:{policy}"
+        call = Call(identity, scene.text, scene.legal, source, FALLBACK, FALLBACK, tuple(probs))
+        self.store.put_many([call])
+        self.stats.extra["fallbacks"] = self.stats.extra.get("fallbacks", 0) + 1
+        self._settled.add(scene.facts)
+        self._labels[scene.facts] = label = label_from_fallback(call, len(self._task.options))
+        return label
+
     def state_dict(self) -> dict[str, Any]:
-        """Counters and how far the store has been counted, for an exact resume; the labels are in the store."""
-        return stats_state(self.stats) | {"row": self.store.last_row()}
+        """Counters and how far the store has been counted, for an exact resume; most labels are in the store."""
+        settled = [[list(facts), asdict(self._labels[facts])] for facts in sorted(self._settled)]
+        return stats_state(self.stats) | {"row": self.store.last_row(), "model": self.model.name, "settled": settled}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the counters of another process."""
+        """Continue from the counters of another process. Raises `TeacherError` if it asked another model."""
+        if state.get("model", self.model.name) != self.model.name:
+            raise TeacherError(
+                f"The run was taught by {state['model']}, and this is {self.model.name}.",
+                "serve the same model under the same name, with the same --scoring, or start a new run",
+            )
         restore_stats(self.stats, state)
-        self._uncounted = self.store.answers_after(state["row"])
+        for counter, value in self._counted_here.items():
+            self.stats.extra[counter] += value
+        self._recount(state["row"])
+        for facts, label in state.get("settled", ()):
+            self._labels[tuple(facts)] = Label(**label | {"probs": tuple(label["probs"])})
+            self._settled.add(tuple(facts))
+
+    def _recount(self, row: int) -> None:
+        """Take over what was asked, and paid for, after a row of the store and before this process began."""
+        self._uncounted = self.store.answers_after(row)
+        calls, tokens, seconds = self.store.spent_after(row)
+        # Requests ran side by side: their sum is not wall time, their share of it is near it.
+        together = getattr(getattr(self.model, "capability", None), "concurrency", 1)
+        spent = {"calls_sent": calls, "tokens_spent": tokens, "seconds_spent": seconds / together}
+        for counter, value in spent.items():
+            if counter in self.model.extra:
+                self.model.extra[counter] += value
 
     def _asks(self, scene: Scene) -> list[_Ask]:
         if len(scene.legal) == 1:
@@ -134,36 +186,35 @@ class AskingTeacher:
         for menu in menus(scene, self._permutations):
             prompt = self.template.render(self._task, scene, menu)
             for sample in range(self.model.samples):
-                identity = Identity(
-                    self.model.name,
-                    self._prompt_hash,
-                    self._task.name,
-                    self._task.options.digest,
-                    scene.facts,
-                    menu.options,
-                    sample,
-                )
-                asks.append(_Ask(identity, scene, prompt))
+                asks.append(_Ask(self._identity(scene, menu.options, sample), scene, prompt))
         return asks
 
-    def _ask(self, asks: Sequence[_Ask]) -> dict[str, Call]:
-        """Ask, keep every reply in the store as it comes, and return the answers by key."""
+    def _identity(self, scene: Scene, menu: tuple[int, ...], sample: int = 0) -> Identity:
+        task = self._task
+        return Identity(self.model.name, self._prompt_hash, task.name, task.options.digest, scene.facts, menu, sample)
+
+    def _ask(self, asks: Sequence[_Ask]) -> tuple[dict[str, Call], set[tuple[str, ...]]]:
+        """Ask and keep every reply in the store as it comes; the answers by key, and the scenes without a reply."""
         answers: dict[str, Call] = {}
+        unreached: set[tuple[str, ...]] = set()
         if not asks:
-            return answers
+            return answers, unreached
         started = time.perf_counter()
         try:
             for group in self.model.replies([ask.prompt for ask in asks]):
-                calls = [self._call(asks[position], reply) for position, reply in group]
+                calls = [self._call(asks[i], reply) for i, reply in group if reply.status != UNAVAILABLE]
                 self.store.put_many(calls)
-                answers.update((call.identity.key, call) for call in calls if call.status == OK)
-                self.stats.calls += len(calls)
-                self.stats.tokens += sum(call.tokens for call in calls)
-                self.stats.invalid += sum(call.status != OK for call in calls)
-                self._give_up_if_hopeless(calls[-1])
+                unreached |= {asks[i].scene.facts for i, reply in group if reply.status in (ERROR, UNAVAILABLE)}
+                replied = [call for call in calls if call.status != ERROR]
+                answers.update((call.identity.key, call) for call in replied if call.status == OK)
+                self.stats.calls += len(replied)
+                self.stats.tokens += sum(call.tokens for call in replied)
+                self.stats.invalid += sum(call.status != OK for call in replied)
+                if replied:
+                    self._give_up_if_hopeless(replied[-1])
         finally:
             self.stats.seconds += time.perf_counter() - started
-        return answers
+        return answers, unreached
 
     def _give_up_if_hopeless(self, last: Call) -> None:
         if self.stats.calls == self.stats.invalid >= _HOPELESS_AFTER:
@@ -191,12 +242,14 @@ class AskingTeacher:
             seconds=reply.seconds,
         )
 
-    def _decide(self, scene: Scene, answers: Sequence[Call]) -> Label:
-        """The label of a scene from the answers to its permuted menus."""
+    def _decide(self, scene: Scene, answers: Sequence[Call], unreached: bool) -> Label:
+        """The label of a scene from the answers to its permuted menus; of one not asked in full, that it was not."""
         count = len(self._task.options)
         if len(scene.legal) == 1:
             probs = tuple(float(option in scene.legal) for option in range(count))
             return Label(probs, self.model.source, "only_option")
+        if unreached:
+            return Label((0.0,) * count, self.model.source, UNAVAILABLE, abstained=True)
         label = label_from_answers(answers, self.model.source, self._margin, count)
         self.stats.abstained += label.abstained
         return label
@@ -210,3 +263,32 @@ def label_from_answers(answers: Sequence[Call], source: str, margin: float, num_
     if not probs or top_margin(probs) < margin:
         return Label((0.0,) * num_options, source, method, key, abstained=True)
     return Label(probs, source, method, key)
+
+
+Recorded = dict[tuple[str, str], dict[tuple[str, ...], list[Call]]]
+
+
+def recorded_rows(store: LabelStore, task: Task) -> Recorded:
+    """Everything that a store holds of a task: (model, prompt hash) -> facts -> rows in the order of writing."""
+    found: Recorded = {}
+    for call in store.calls(task.name, task.options.digest, answers_only=False):
+        who = found.setdefault((call.identity.model, call.identity.prompt), {})
+        who.setdefault(call.identity.facts, []).append(call)
+    return found
+
+
+def label_from_rows(rows: Sequence[Call], margin: float, num_options: int) -> Label:
+    """The label of one scene in a finished run, from its rows in the order of writing.
+
+    The last row decides: if it is what stood in for the teacher, that is the label; else the mean of the answers is,
+    and an abstention where there is none.
+    """
+    if rows[-1].status == FALLBACK:
+        return label_from_fallback(rows[-1], num_options)
+    return label_from_answers([row for row in rows if row.status == OK], rows[-1].source, margin, num_options)
+
+
+def label_from_fallback(call: Call, num_options: int) -> Label:
+    """What stood in for the teacher, from its row: a distribution, or an abstention where that is empty."""
+    probs = call.probs or (0.0,) * num_options
+    return Label(probs, call.source, call.method, call.identity.query, abstained=not call.probs)

@@ -7,6 +7,13 @@ from typing import Any, Protocol
 from envs.errors import UserError
 from envs.task import Scene
 
+# Methods of labels that no model gave.
+UNAVAILABLE, FALLBACK = "unavailable", "fallback"
+# What stands in for a teacher that cannot be reached: the running option goes on, the controller that is being
+# distilled decides, or the task's own expert; or the run stops.
+POLICIES = ("abort", "hold", "controller", "scripted")
+HELD = f"{FALLBACK}:hold"  # source of labels that let the running option go on
+
 
 @dataclass(frozen=True)
 class Label:
@@ -15,7 +22,8 @@ class Label:
     Attributes:
         probs: Probability of each option, length K, zero where illegal; sums to one unless `abstained`.
         source: Who labelled: `local`, `llm:<model>`, `scripted`, `random`, ...
-        method: How: `logprobs`, `samples`, `script`, `control`, `only_option` (one is legal, nobody was asked), `none`.
+        method: How: a tier (`logprobs`, `choice`, `echo`, `samples`), `script`, `control`, `only_option` (one is legal,
+            nobody was asked), `unavailable` (nobody could be asked), `fallback` (what stands in for that), `none`.
         key: Query key in the label store, shared by the calls that were averaged; empty for labels that are not stored.
         abstained: The teacher declined; `probs` are all zero and no learner may use them.
     """
@@ -33,7 +41,8 @@ class TeacherStats:
 
     A *query* is a distinct scene that was not in the store; a *call* is one prompt scored (or sampled once); a *hit* is
     a distinct scene of a request that was. `invalid` counts calls without an answer, `seconds` is the wall time of
-    asking, `extra` is what only some teachers count (`requests`, `retries` of a server).
+    asking, `extra` is what only some teachers count: of a server `requests`, `retries`, `failures`, `breaker_opened`,
+    and what has been spent of the budget (`calls_sent`, `tokens_spent`, `seconds_spent`); of a run `fallbacks`.
     """
 
     queries: int = 0
@@ -89,4 +98,4 @@ class TeacherError(UserError):
 
 
 class BudgetExhausted(TeacherError):
-    """`--max-llm-calls` was reached."""
+    """`--max-llm-calls`, `--max-llm-tokens` or `--max-llm-seconds` was reached."""

@@ -188,6 +188,12 @@ class LabelStore:
         """Number of the row written last, 0 before the first."""
         return int(self._db.execute("SELECT coalesce(max(id), 0) FROM calls").fetchone()[0])
 
+    def spent_after(self, row: int) -> tuple[int, int, float]:
+        """Calls, tokens and seconds of what was asked after that row."""
+        sums = "SELECT count(*), coalesce(sum(tokens), 0), coalesce(sum(seconds), 0)"
+        calls, tokens, seconds = self._db.execute(f"{sums} FROM calls WHERE seconds > 0 AND id > ?", (row,)).fetchone()
+        return calls, tokens, seconds
+
     def answers_after(self, row: int) -> set[str]:
         """Keys of the answers that were written after that row."""
         found = self._db.execute("SELECT key FROM calls WHERE status = ? AND id > ?", (OK, row))

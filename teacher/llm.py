@@ -1,76 +1,42 @@
 """Any server that speaks the OpenAI protocol, as a `Model` for `AskingTeacher`.
 
-A label is a scored choice: the log-probabilities of the menu's letters as the first token of the reply. Servers that
-give none get samples and a strict parse. What a server can do is probed once, at the start, because servers ignore what
-they do not know without a word.
+A label is a scored choice where the server can score, and a frequency of samples where it cannot: `teacher/tiers.py`
+has the four ways, `teacher/probe.py` finds out which of them the server honours, `teacher/wire.py` sends and sends
+again, and `teacher/faults.py` says what follows from a failure.
 """
 
-import math
+import asyncio
+import json
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from queue import SimpleQueue
 from time import monotonic
 from typing import Any
-
-import httpx
-import openai
-from openai.types.chat import ChatCompletion
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
+from urllib.parse import urlsplit
 
 from envs.errors import UserError, unknown_name
 from teacher.asking import Reply
-from teacher.base import BudgetExhausted, TeacherError
-from teacher.labels import OK
-from teacher.parse import ParseFailure, parse_reply
+from teacher.base import UNAVAILABLE, BudgetExhausted, TeacherError
+from teacher.faults import ERROR, WRONG_MODEL, Breaker, Handling, ServerFault, say
+from teacher.probe import Capability, Probe
 from teacher.prompts import Prompt
+from teacher.tiers import TIERS, Tier, Work
+from teacher.wire import Limits, Wire, start
 
 # vLLM's and FastChat's own default.
 DEFAULT_BASE_URL = "http://localhost:8000/v1"
 OPENAI_URL = "https://api.openai.com/v1"
+CARD_FILE = "preceptor.json"
 
-# Below this share of the probability on the menu's letters, the model meant to say something else.
-_MIN_MENU_MASS = 0.05
-_SAMPLE_TOKENS = 16
-_PROBE = "Which letter comes first?\nA) A\nB) B\nReply with one letter.\nAnswer:"
-_TOP_LOGPROBS = (20, 5)  # vLLM and OpenAI allow 20, some servers 5
-_BACKOFF = wait_random_exponential(multiplier=0.25, max=20.0)
+SCORINGS = ("auto", *TIERS)
+# Replies and errors as they come; None at the end.
+_Results = SimpleQueue[list[tuple[int, Reply]] | TeacherError | None]
 _LOCAL_INSTEAD = "or use --teacher local"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long to wait and how much to spend.
-
-    Attributes:
-        concurrency: Requests in flight at once.
-        request_seconds: Limit of one request.
-        deadline_seconds: Limit of one call with all its retries.
-        max_calls: Requests that may be sent in all, retries and probes included; None for no limit.
-    """
-
-    concurrency: int = 8
-    request_seconds: float = 30.0
-    deadline_seconds: float = 120.0
-    max_calls: int | None = None
-
-
-@dataclass(frozen=True)
-class Capability:
-    """What the server was seen to do when it was probed.
-
-    Attributes:
-        base_url: Where it is.
-        model: The model that answers.
-        models: All ids that the server offers, empty if it does not list them.
-        top_logprobs: Alternatives that it gives with the first token; 0 if it gives no log-probabilities.
-    """
-
-    base_url: str
-    model: str
-    models: tuple[str, ...]
-    top_logprobs: int
+# Requests in flight: for a service, so many; for a server of one's own, so many that even one that answers them one
+# after another answers the last within a quarter of its time limit.
+_OF_A_SERVICE, _MOST = 8, 32
 
 
 class ServedModel:
@@ -81,11 +47,18 @@ class ServedModel:
         model: Model id; without one, the only id that the server offers.
         api_key: Else `OPENAI_API_KEY`. Never logged, never in an error.
         limits: Time and budget.
-        samples: Samples per menu where the server gives no log-probabilities.
+        scoring: A tier, or `auto` for the best that works.
+        samples: Samples per menu where the server cannot score.
+        patient: A server that spends a deadline in vain is not an error: its scenes are `UNAVAILABLE`, and it is left
+            alone for a while (`Breaker`).
+
+    Attributes:
+        template: Name of the prompt template that the model wants, as far as the server tells.
+        capability: What the probe saw; None before `prepare`.
 
     Raises:
-        TeacherError: No server there, key refused, or it does not answer a chat.
-        UserError: No such model, or several and none named.
+        TeacherError: No server there, or key refused.
+        UserError: No such model, or several and none named; no such scoring.
     """
 
     def __init__(
@@ -95,189 +68,223 @@ class ServedModel:
         *,
         api_key: str | None = None,
         limits: Limits | None = None,
-        samples: int = 3,
+        scoring: str = "auto",
+        samples: int = 10,
+        patient: bool = False,
     ) -> None:
-        self._key = api_key or os.environ.get("OPENAI_API_KEY", "")
-        default = OPENAI_URL if self._key else DEFAULT_BASE_URL
+        key = api_key or os.environ.get("OPENAI_API_KEY", "")
+        default = OPENAI_URL if key else DEFAULT_BASE_URL
         self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or default).rstrip("/")
+        if not self.base_url.startswith(("http://", "https://")):
+            raise UserError(f"{self.base_url!r} is no URL of a server.", "--base-url http://localhost:8000/v1")
+        if scoring not in SCORINGS:
+            raise unknown_name("scoring", scoring, SCORINGS, "--scoring auto")
         self.limits = limits or Limits()
-        self.extra: dict[str, float] = {"requests": 0, "retries": 0}
-        self._lock = threading.Lock()
-        self._client = openai.OpenAI(
-            base_url=self.base_url,
-            api_key=self._key or "EMPTY",
-            max_retries=0,
-            timeout=httpx.Timeout(self.limits.request_seconds, connect=min(5.0, self.limits.request_seconds)),
-        )
-        self.capability = self._probe(model)
-        self.name = self.capability.model
-        self.source = f"llm:{self.capability.model}"
-        self.method = "logprobs" if self.capability.top_logprobs else "samples"
-        self.samples = 1 if self.capability.top_logprobs else samples
+        self._wanted = TIERS if scoring == "auto" else (scoring,)
+        self._samples = samples
+        self._breaker = Breaker(self.limits.cool_down_seconds) if patient else None
+        self._wire = Wire(self.base_url, key, self.limits)
+        self._close = weakref.finalize(self, lambda wire: start(wire.close()), self._wire)
+        self.extra = self._wire.counters
+        self.extra["breaker_opened"] = 0
+        self._tier: Tier | None = None
+        self._answers_as = ""
+        self.capability: Capability | None = None
+        try:
+            listed = start(self._models()).result()
+            self.model = _chosen(model, list(listed), self.base_url)
+        except ServerFault as fault:
+            raise self._explain(fault) from fault
+        self._listed = tuple(sorted(listed))
+        self.template = _template(listed.get(self.model, {}))
+        self.name, self.method, self.samples = self.model, "none", 1
+        self.source = f"llm:{self.model}"
 
-    template = "chat"
+    def prepare(self, prompts: Sequence[Prompt] = ()) -> None:
+        """Find out what the server can do, on real prompts, the longest first.
+
+        Raises:
+            TeacherError: The prompts do not fit, or no way of asking gives an answer.
+        """
+        probe = Probe(self._wire, self.model, prompts)
+        try:
+            self._tier, dropped = start(probe.run(self._wanted)).result()
+        except ServerFault as fault:
+            raise self._explain(fault) from fault
+        tier = self._tier
+        size = getattr(tier, "size", 1)
+        self.method, self._answers_as = tier.name, probe.answers_as
+        sampled = tier.name in ("choice", "samples")
+        self.samples = self._samples if sampled else 1
+        # Scores are scores, but a frequency is another label.
+        self.name = f"{self.model}#{tier.name}" if sampled else self.model
+        self.capability = Capability(
+            self.base_url,
+            self.model,
+            self._listed,
+            tier.name,
+            getattr(tier, "top", 0),
+            size,
+            probe.thinking,
+            tuple(self._wire.without_key(why) for why in dropped),
+            self.limits.concurrency or _concurrency(self.base_url, self.limits, probe.seconds, size),
+        )
+        for why in self.capability.dropped:
+            say(f"{self.base_url}: not used: {why}")
 
     def replies(self, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
         """Replies as they come. After a failure the queue is dropped, what is in flight is kept, then it is raised."""
+        if self._tier is None:
+            self.prepare(prompts[:1])
+        assert self._tier is not None
+        assert self.capability is not None
+        works, results = self._tier.works(prompts), _Results()
         failure: TeacherError | None = None
-        stop = threading.Event()
-        with ThreadPoolExecutor(self.limits.concurrency) as pool:
-            futures = {pool.submit(self._ask, prompt, stop): i for i, prompt in enumerate(prompts)}
-            try:
-                for future in as_completed(futures):
-                    try:
-                        reply = future.result()
-                    except TeacherError as error:
-                        stop.set()
-                        failure = failure or error
-                        reply = None if isinstance(error, BudgetExhausted) else Reply("error", text=str(error))
-                    if reply is not None:
-                        yield [(futures[future], reply)]
-            finally:
-                # Not cancel_futures: as_completed waits forever for what it cancels.
-                stop.set()
+        started, before = monotonic(), self.extra["seconds_spent"]
+        self._wire.stopping = False
+        asking, over = start(self._ask_all(works, results, self.capability.concurrency)), False
+        try:
+            while not (over := (result := results.get()) is None):
+                self.extra["seconds_spent"] = before + monotonic() - started
+                if isinstance(result, TeacherError):
+                    failure, self._wire.stopping = failure or result, True
+                else:
+                    yield result
+        finally:
+            self._wire.stopping = True
+            asking.cancel()
+            while not over:
+                over = results.get() is None
         if failure is not None:
             raise failure
 
-    def _ask(self, prompt: Prompt, stop: threading.Event) -> Reply | None:
-        """The reply to a prompt, or None if there is no point any more."""
-        if stop.is_set():
-            return None
-        started = monotonic()
-        top = self.capability.top_logprobs
+    def close(self) -> None:
+        """Close the connections."""
+        self._close()
+
+    async def _ask_all(self, works: Iterator[Work], results: _Results, concurrency: int) -> None:
+        async def worker() -> None:
+            for work in works:
+                if self._wire.stopping:
+                    return
+                await self._ask(work, results)
+
         try:
-            completion = self._complete(self.capability.model, prompt.chat, top)
-        except openai.OpenAIError as error:
-            raise self._explain(error) from error
-        usage = completion.usage
-        tokens = usage.total_tokens if usage else 0
-        text = completion.choices[0].message.content or "" if completion.choices else ""
-        status, scores = _scored(completion, prompt) if top else _parsed(text, prompt)
-        return Reply(status, scores, text, tokens, monotonic() - started)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(concurrency):
+                    group.create_task(worker())
+        finally:
+            results.put(None)
 
-    def _complete(self, model: str, messages: list[dict[str, str]], top_logprobs: int) -> ChatCompletion:
-        """One chat completion, of one token with the log-probabilities of its alternatives if any are asked for."""
-        scored = {"logprobs": True, "top_logprobs": top_logprobs, "max_tokens": 1}
-        options: dict[str, Any] = scored if top_logprobs else {"max_tokens": _SAMPLE_TOKENS}
-        create: Any = self._client.chat.completions.create
-        return self._retry(lambda: create(model=model, messages=messages, temperature=1.0, **options))
+    async def _ask(self, work: Work, results: _Results) -> None:
+        """Put the replies to one work into the queue, and the error that follows from it if one does."""
+        if self._breaker and not self._breaker.admits():
+            results.put([(i, Reply(UNAVAILABLE)) for i in work.positions])
+            return
+        trial = self._breaker is not None and self._breaker.open
+        started, failure = monotonic(), None
+        try:
+            patience = 0.0 if trial else None
+            responses = [
+                await self._wire.post(work.path, p.body, size=p.size, calls=p.calls, patience=patience)
+                for p in work.payloads
+            ]
+            others = {str(response.get("model", "")) for response in responses} - {self._answers_as}
+            if others:
+                raise ServerFault(WRONG_MODEL, Handling.FALL_BACK, f"{others.pop()!r} answered")
+            replies = work.read(responses)
+        except BudgetExhausted as exhausted:
+            results.put(exhausted)
+            return
+        except ServerFault as fault:
+            handling, text = fault.handling, self._wire.without_key(str(fault))
+            status = fault.name if handling == Handling.FALL_BACK else ERROR
+            replies = [Reply(status, text=text)] * len(work.positions)
+            if handling == Handling.ABORT or (handling == Handling.RETRY and self._breaker is None):
+                failure = self._explain(fault)
+            elif handling == Handling.RETRY:
+                self._open()
+        if self._breaker and not any(reply.status == ERROR for reply in replies):
+            self._close_breaker()
+        share = (monotonic() - started) / len(replies)
+        timed = (Reply(r.status, r.scores, r.text, r.tokens, share) for r in replies)
+        results.put(list(zip(work.positions, timed, strict=True)))
+        if failure:
+            results.put(failure)
 
-    def _retry(self, request: Callable[[], ChatCompletion]) -> ChatCompletion:
-        retrying = Retrying(
-            retry=retry_if_exception(_is_transient),
-            wait=_retry_wait,
-            stop=stop_before_delay(self.limits.deadline_seconds),
-            before_sleep=lambda _: self._count("retries"),
-            reraise=True,
-        )
-        return retrying(self._send, request)
+    def _open(self) -> None:
+        assert self._breaker is not None
+        if self._breaker.failed():
+            self.extra["breaker_opened"] += 1
+            say(f"warning: {self.base_url} is given up; it is tried again every {self.limits.cool_down_seconds:g} s")
 
-    def _send(self, request: Callable[[], ChatCompletion]) -> ChatCompletion:
-        self._count("requests", self.limits.max_calls)
-        return request()
+    def _close_breaker(self) -> None:
+        assert self._breaker is not None
+        if self._breaker.open:
+            say(f"{self.base_url} is back")
+        self._breaker.succeeded()
 
-    def _count(self, counter: str, limit: int | None = None) -> None:
-        with self._lock:
-            if limit is not None and self.extra[counter] >= limit:
-                raise BudgetExhausted(
-                    f"The budget of {limit} calls to the language model is spent.",
-                    "raise --max-llm-calls and --resume the run: what was answered is in its label store",
-                )
-            self.extra[counter] += 1
-
-    def _explain(self, error: openai.OpenAIError) -> TeacherError:
-        """The error in words for a user, without the key."""
-        text = str(error).replace(self._key, "***") if self._key else str(error)
+    def _explain(self, fault: ServerFault) -> TeacherError:
+        """The fault in words for a user, without the key."""
+        text = self._wire.without_key(fault.text)
         check = f"check with: curl {self.base_url}/models, {_LOCAL_INSTEAD}"
-        match error:
-            case openai.AuthenticationError() | openai.PermissionDeniedError():
+        if self.capability is not None:
+            check = f"curl {self.base_url}/models, start the server again, and repeat the command with --resume"
+        match fault.name:
+            case "wrong key":
                 return TeacherError(f"{self.base_url} refused the key: {text}", "export OPENAI_API_KEY=...")
-            case openai.APITimeoutError():
-                return TeacherError(f"{self.base_url} did not answer within {self.limits.request_seconds:g} s.", check)
-            case openai.APIConnectionError():
+            case "quota":
+                return TeacherError(f"{self.base_url} wants to be paid: {text}", "another --base-url, or a new key")
+            case "nobody listens":
                 return TeacherError(f"No server answers at {self.base_url}: {text}", check)
-            case openai.RateLimitError():
+            case "timed out":
+                return TeacherError(f"{self.base_url} did not answer in time: {text}", check)
+            case "rate limit":
                 return TeacherError(f"{self.base_url} keeps limiting the rate: {text}", "wait, or lower --concurrency")
-        return TeacherError(f"{self.base_url} failed: {text}", check)
+            case "context":
+                advice = "--prompt compact, or serve the model with a larger --max-model-len"
+                return TeacherError(f"The prompt does not fit into the context of {self.base_url}: {text}", advice)
+        return TeacherError(f"{self.base_url} failed ({fault.name}): {text}", check)
 
-    def _probe(self, model: str | None) -> Capability:
-        """Find the model, and find out whether the server gives log-probabilities."""
+    async def _models(self) -> dict[str, dict[str, Any]]:
+        """What the server lists, by id; empty if it lists nothing."""
         try:
-            return self._try_out(model, self._models())
-        except openai.OpenAIError as error:
-            raise self._explain(error) from error
+            listed = (await self._wire.get("/models")).get("data")
+        except ServerFault as fault:
+            if fault.status in (404, 405, 501):
+                return {}
+            raise
+        entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+        return {str(entry["id"]): entry for entry in entries if "id" in entry}
 
-    def _try_out(self, model: str | None, models: tuple[str, ...]) -> Capability:
-        if model is None:
-            if len(models) != 1:
-                offered = (
-                    f"offers {len(models)} models: {', '.join(models[:20])}" if models else "does not list its models"
-                )
-                raise UserError(f"{self.base_url} {offered}.", "name one with --model")
-            model = models[0]
-        elif models and model not in models:
-            raise unknown_name("model", model, models, "name one of them with --model")
-        question = [{"role": "user", "content": _PROBE}]
-        for top in _TOP_LOGPROBS:
-            try:
-                if _first_token(self._complete(model, question, top)):
-                    return Capability(self.base_url, model, models, top)
-            except openai.BadRequestError:
-                continue
-            break
-        self._complete(model, question, 0)
-        return Capability(self.base_url, model, models, 0)
 
-    def _models(self) -> tuple[str, ...]:
+def _chosen(model: str | None, models: list[str], base_url: str) -> str:
+    if model is None:
+        if len(models) != 1:
+            offered = f"offers {len(models)} models: {', '.join(sorted(models)[:20])}" if models else "lists no model"
+            hint = "name one with --model" if models else "name one with --model; FastChat's workers take a while"
+            raise UserError(f"{base_url} {offered}.", hint)
+        return models[0]
+    if models and model not in models:
+        raise unknown_name("model", model, models, "name one of them with --model")
+    return model
+
+
+def _template(entry: dict[str, Any]) -> str:
+    """The prompt template that a model wants: its own word, or its card's if its folder (vLLM's `root`) is here."""
+    card: Any = entry
+    root = entry.get("root")
+    if "prompt" not in entry and isinstance(root, str) and (path := Path(root) / CARD_FILE).is_file():
         try:
-            return tuple(sorted(model.id for model in self._client.models.list()))
-        except openai.NotFoundError:
-            return ()
+            card = json.loads(path.read_text())
+        except (OSError, ValueError):
+            card = {}
+    said = card.get("prompt") if isinstance(card, dict) else None
+    return said if said in ("compact", "chat") else "chat"
 
 
-def _first_token(completion: ChatCompletion) -> list[tuple[str, float]]:
-    """(token, log-probability) of the alternatives for the first token, empty if the server gave none."""
-    logprobs = completion.choices[0].logprobs if completion.choices else None
-    content = logprobs.content if logprobs else None
-    return [(top.token, top.logprob) for top in content[0].top_logprobs] if content else []
-
-
-def _scored(completion: ChatCompletion, prompt: Prompt) -> tuple[str, tuple[float, ...]]:
-    """Status and probabilities of the menu's letters, renormalised over the menu."""
-    alternatives = _first_token(completion)
-    if not alternatives:
-        return ParseFailure.EMPTY, ()
-    mass = dict.fromkeys(prompt.menu.letters, 0.0)
-    for token, logprob in alternatives:
-        if token.strip() in mass:
-            mass[token.strip()] += math.exp(logprob)
-    total = sum(mass.values())
-    if not total >= _MIN_MENU_MASS:
-        return ParseFailure.OFF_MENU, ()
-    return OK, tuple(p / total for p in mass.values())
-
-
-def _parsed(text: str, prompt: Prompt) -> tuple[str, tuple[float, ...]]:
-    """Status and a one-hot on the option that a sampled reply names."""
-    position = parse_reply(text, prompt.words)
-    if isinstance(position, ParseFailure):
-        return position, ()
-    return OK, tuple(float(i == position) for i in range(len(prompt.words)))
-
-
-def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in (408, 409, 425, 429) or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError)
-
-
-def _retry_wait(state: RetryCallState) -> float:
-    """What the server asks for in Retry-After (seconds), else an exponential wait with jitter."""
-    error = state.outcome.exception() if state.outcome else None
-    backoff = _BACKOFF(state)
-    if isinstance(error, openai.APIStatusError):
-        try:
-            return max(backoff, float(error.response.headers["retry-after"]))
-        except (KeyError, ValueError):
-            return backoff
-    return backoff
+def _concurrency(base_url: str, limits: Limits, seconds: float, size: int) -> int:
+    if urlsplit(base_url).hostname not in ("localhost", "127.0.0.1", "::1"):
+        return _OF_A_SERVICE
+    one_by_one = int(limits.request_seconds / 4 / max(seconds, 1e-3))
+    return max(2, min(_MOST if size == 1 else 4, one_by_one))

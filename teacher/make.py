@@ -4,15 +4,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import numpy as np
+
 from envs.errors import UserError, unknown_name
 from envs.task import Task
 from teacher.asking import AskingTeacher, Model
-from teacher.base import Teacher
+from teacher.base import POLICIES, Teacher
 from teacher.labels import LabelStore
 from teacher.noisy import ControlTeacher, NoisyTeacher, ShuffledTeacher
-from teacher.prompts import load_template
+from teacher.prompts import Prompt, Template, load_template, menus
 from teacher.replay import ReplayTeacher
 from teacher.scripted import ScriptedTeacher
+
+_PROBED_SCENES = 200
+# A run that may go on without its teacher waits less long for it.
+_DEADLINES = {True: 30.0, False: 120.0}
 
 TEACHERS = ("local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none")
 
@@ -26,8 +32,14 @@ class AskingOptions(TypedDict, total=False):
     replay_from: Path | str | None
     margin: float
     max_llm_calls: int | None
+    max_llm_tokens: int | None
+    max_llm_seconds: float | None
     permutations: int
-    concurrency: int
+    concurrency: int | None
+    scoring: str
+    samples: int
+    on_failure: str
+    as_recorded: bool
 
 
 def make_teacher(
@@ -50,8 +62,11 @@ def make_teacher(
         **asking: `base_url` of the server of `llm`; `model` (id for `llm`, folder for `local`, part of a name for
             `replay`); `prompt`, `compact` or `chat` (default: the model's own); `replay_from`, the store file of
             `replay`; `margin` (0) under which the best two options are too close and the teacher abstains;
-            `max_llm_calls` (none), the hard limit on requests to a server; `permutations` (4) of the menu per scene;
-            `concurrency` (8), the requests in flight at once.
+            `permutations` (4) of the menu per scene; and for `llm`: the hard limits `max_llm_calls`, `max_llm_tokens`
+            and `max_llm_seconds` (none); `scoring` (auto), one of `teacher.llm.SCORINGS`; `samples` (10) per menu where
+            the server cannot score; `concurrency`, the requests in flight at once (by the speed of the server);
+            `on_failure` (abort), one of `POLICIES`: with any other, scenes that cannot be asked are `UNAVAILABLE`.
+            `as_recorded` (no): as `AskingTeacher` has it.
 
     Raises:
         UserError: No such teacher, or one that cannot be had; the message says what to do.
@@ -65,6 +80,11 @@ def make_teacher(
         return None
     store = store if store is not None else LabelStore()
     if kind == "shuffled":
+        if asking.get("on_failure", "abort") != "abort":
+            raise UserError(
+                "Shuffled labels are those of other scenes, for which nothing can stand in.",
+                "--on-teacher-failure abort",
+            )
         answering = make_teacher(inner or "local", task, store, seed=seed, **asking)
         if answering is None:
             raise UserError("There is nothing to shuffle without a teacher.", "--teacher shuffled:local")
@@ -90,20 +110,60 @@ def _plain(kind: str, task: Task, store: LabelStore, seed: int, asking: AskingOp
 
             reader: Model = LocalModel(model or TINY_MODEL)
         case "llm":
-            from teacher.llm import Limits, ServedModel
-
-            limits = Limits(concurrency=asking.get("concurrency", 8), max_calls=asking.get("max_llm_calls"))
-            reader = ServedModel(asking.get("base_url"), model, limits=limits)
+            reader = _served(model, asking)
         case _:
             return ControlTeacher(kind, task, seed)
     template = load_template(asking.get("prompt") or reader.template)
+    if kind == "llm":
+        reader.prepare(longest_prompts(task, template))  # type: ignore[attr-defined]
     permutations = asking.get("permutations", 4)
-    return AskingTeacher(kind, task, reader, template, store, permutations=permutations, margin=margin)
+    recorded = asking.get("as_recorded", False)
+    return AskingTeacher(
+        kind, task, reader, template, store, permutations=permutations, margin=margin, as_recorded=recorded
+    )
+
+
+def _served(model: str | None, asking: AskingOptions) -> Model:
+    from teacher.llm import ServedModel
+    from teacher.wire import Limits
+
+    policy = asking.get("on_failure", "abort")
+    if policy not in POLICIES:
+        raise unknown_name("policy", policy, POLICIES, "--on-teacher-failure abort")
+    limits = Limits(
+        concurrency=asking.get("concurrency"),
+        deadline_seconds=_DEADLINES[policy != "abort"],
+        max_calls=asking.get("max_llm_calls"),
+        max_tokens=asking.get("max_llm_tokens"),
+        max_seconds=asking.get("max_llm_seconds"),
+    )
+    return ServedModel(
+        asking.get("base_url"),
+        model,
+        limits=limits,
+        scoring=asking.get("scoring", "auto"),
+        samples=asking.get("samples", 10),
+        patient=policy != "abort",
+    )
+
+
+def longest_prompts(task: Task, template: Template, count: int = 3) -> list[Prompt]:
+    """The longest prompts among those of some sampled scenes, the longest first: what fits these fits the run."""
+    drawn = task.sample_scenes(np.random.default_rng(0), _PROBED_SCENES)
+    scenes = {scene.facts: scene for scene in drawn if len(scene.legal) > 1}
+    prompts = [template.render(task, scene, menus(scene, 1)[0]) for scene in scenes.values()]
+    return sorted(prompts, key=lambda prompt: -sum(len(text) for _, text in prompt.messages))[:count]
+
+
+def asking_of(teacher: Teacher) -> AskingTeacher | None:
+    """The teacher inside noise and the like that asks a language model, if one does."""
+    while hasattr(teacher, "inner"):
+        teacher = teacher.inner
+    return teacher if isinstance(teacher, AskingTeacher) else None
 
 
 def capability_of(teacher: Teacher) -> dict[str, Any]:
     """What a served model was seen to do when it was probed, for a run's manifest; empty for all other teachers."""
-    while hasattr(teacher, "inner"):
-        teacher = teacher.inner
-    capability = getattr(getattr(teacher, "model", None), "capability", None)
+    asking = asking_of(teacher)
+    capability = getattr(asking.model, "capability", None) if asking else None
     return asdict(capability) if capability else {}

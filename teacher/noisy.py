@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from envs.task import Scene, Task
-from teacher.base import Label, Teacher, TeacherStats, restore_stats, stats_state
+from teacher.base import FALLBACK, Label, Teacher, TeacherStats, restore_stats, stats_state
 from teacher.prompts import scene_digest
 
 # How many scenes `shuffled` draws its wrong answers from.
@@ -60,7 +60,8 @@ class NoisyTeacher:
         rng = _generator("noise", self._seed, query)
         best = int(np.argmax(clean.probs))
         others = [option for option in scene.legal if option != best]
-        if clean.abstained or not others or rng.random() >= self._probability:
+        # What stands in for the teacher, or will, is not the teacher's to corrupt.
+        if clean.abstained or clean.method == FALLBACK or not others or rng.random() >= self._probability:
             return clean
         return replace(clean, probs=_one_hot(int(rng.choice(others)), len(clean.probs)), method="noise")
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from envs.task import Scene, Task
-from teacher.asking import label_from_answers
-from teacher.base import Label, TeacherError, TeacherStats, restore_stats, stats_state
+from teacher.asking import label_from_rows, recorded_rows
+from teacher.base import FALLBACK, Label, TeacherError, TeacherStats, restore_stats, stats_state
 from teacher.labels import Call, LabelStore
 
 
 class ReplayTeacher:
-    """Answers from the answers of one model and prompt in a store file.
+    """Labels from the rows of one model and prompt in a store file.
 
     Args:
         task: The task whose labels are replayed.
@@ -20,7 +20,7 @@ class ReplayTeacher:
         margin: As for the teacher that was recorded.
 
     Raises:
-        TeacherError: The store has no answers for this task, or those of several models and `model` picks none of them.
+        TeacherError: The store has no labels for this task, or those of several models and `model` picks none of them.
     """
 
     name = "replay"
@@ -30,30 +30,25 @@ class ReplayTeacher:
         self.path = Path(path)
         self._task = task
         self._margin = margin
-        self._answers = self._read(model)
+        self._calls = self._read(model)
         self._labels: dict[tuple[str, ...], Label] = {}
 
     def _read(self, model: str | None) -> dict[tuple[str, ...], list[Call]]:
         with LabelStore(self.path, read_only=True) as store:
-            calls = store.calls(self._task.name, self._task.options.digest)
-        if not calls:
+            recorded = recorded_rows(store, self._task)
+        if not recorded:
             raise TeacherError(
-                f"{self.path} holds no answers for {self._task.name} with these options.",
+                f"{self.path} holds no labels for {self._task.name} with these options.",
                 f"python main.py train --task {self._task.name} --teacher local, then replay its labels.sqlite",
             )
-        recorded = sorted({(call.identity.model, call.identity.prompt) for call in calls})
-        named = [pair for pair in recorded if pair[0] == model]
-        chosen = named or [pair for pair in recorded if model is None or model in pair[0]]
+        named = [who for who in recorded if who[0] == model]
+        chosen = named or [who for who in recorded if model is None or model in who[0]]
         if len(chosen) != 1:
             raise TeacherError(
-                f"{self.path} holds answers of several models or prompts, or none that fits: {recorded}.",
+                f"{self.path} holds labels of several models or prompts, or none that fits: {sorted(recorded)}.",
                 "name one of them with --model",
             )
-        by_facts: dict[tuple[str, ...], list[Call]] = {}
-        for call in calls:
-            if (call.identity.model, call.identity.prompt) == chosen[0]:
-                by_facts.setdefault(call.identity.facts, []).append(call)
-        return by_facts
+        return recorded[chosen[0]]
 
     def label(self, scenes: Sequence[Scene]) -> list[Label]:
         """One label per scene. Raises `TeacherError` for a scene that was never labelled."""
@@ -75,12 +70,15 @@ class ReplayTeacher:
         count = len(self._task.options)
         if len(scene.legal) == 1:
             return Label(tuple(float(i in scene.legal) for i in range(count)), self.name, "only_option")
-        answers = self._answers.get(scene.facts)
-        if answers is None:
+        calls = self._calls.get(scene.facts)
+        if calls is None:
             raise TeacherError(
                 f"{self.path} has no answer for a scene of {self._task.name}: {scene.text!r}.",
                 "ask a teacher that can answer: --teacher local, or --teacher llm",
             )
-        label = label_from_answers(answers, answers[0].source, self._margin, count)
-        self.stats.abstained += label.abstained
+        label = label_from_rows(calls, self._margin, count)
+        if label.method == FALLBACK:
+            self.stats.extra["fallbacks"] = self.stats.extra.get("fallbacks", 0) + 1
+        else:
+            self.stats.abstained += label.abstained
         return label

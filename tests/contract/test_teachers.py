@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from envs.errors import UserError
+from serving.faulty import faulty
 from teacher.base import Label, Teacher, TeacherError
 from teacher.labels import LabelStore
 from teacher.make import TEACHERS, make_teacher
 from teacher.noisy import NoisyTeacher, ShuffledTeacher
 from teacher.scripted import ScriptedTeacher
-from tests.fake_server import FakeServer, serving
 from tests.small_task import SmallTask
 
 TASK = SmallTask()
@@ -48,7 +48,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
 
 @pytest.fixture
 def server() -> object:
-    with serving(FakeServer()) as running:
+    with faulty() as running:
         yield running
 
 
@@ -182,7 +182,7 @@ def test_noise_is_applied_after_the_store() -> None:
 
 
 def test_one_legal_option_is_nobodys_question() -> None:
-    with serving(FakeServer()) as server:
+    with faulty() as server:
         teacher = made("llm", base_url=server.url)
         (label,) = teacher.label([TASK.scene("unseen", (), "nothing")])
         assert label.probs == (1.0, 0.0, 0.0, 0.0, 0.0)
@@ -191,7 +191,7 @@ def test_one_legal_option_is_nobodys_question() -> None:
 
 
 def test_an_unclear_label_is_an_abstention() -> None:
-    with serving(FakeServer(reply=lambda prompt: {"A": 0.6, "B": 0.4})) as server:
+    with faulty(reply=lambda prompt: {"A": 0.6, "B": 0.4}) as server:
         scene = TASK.scene("unseen", ("blue",), "nothing")
         store = LabelStore()
         (label,) = made("llm", store, base_url=server.url, margin=0.1).label([scene])

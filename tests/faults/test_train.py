@@ -13,8 +13,8 @@ from agent.train import train
 from controller.checkpoint import load_controller
 from envs.catalog import get_task
 from envs.errors import UserError
+from serving.faulty import faulty
 from teacher.labels import LabelStore
-from tests.fake_server import FakeServer, serving
 
 TINY = TrainConfig(preset="tiny", teacher="scripted", steps=600, quiet=True, eval_episodes=0)
 
@@ -108,9 +108,9 @@ def test_what_a_server_can_do_stands_in_the_manifest_and_its_key_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    with serving(FakeServer()) as server:
+    with faulty() as server:
         result = run(tmp_path, teacher="llm", base_url=server.url, label_noise=0.1)
     manifest = (Path(result["run"]) / "manifest.json").read_text()
-    assert json.loads(manifest)["capability"]["model"] == "tiny"
+    assert json.loads(manifest)["capability"]["model"] == "toy"
     assert json.loads(manifest)["capability"]["top_logprobs"] > 0
     assert "sk-secret" not in manifest

@@ -1,0 +1,173 @@
+"""What can go wrong with a server, and what follows from it: retry, fall back, or abort.
+
+The decision is made here and nowhere else, by the HTTP status *and* the code in the body, since FastChat reports the
+death of a worker as HTTP 400.
+
+- retry: it may pass. The request is sent again until its deadline; then the run stops, or falls back.
+- fall back: the server answered, and what it said is no answer. The call is kept with that status and is never an
+  answer; the scene is decided by its other calls, and is an abstention without any.
+- abort: it will not pass by itself. The run stops and says what to do.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from time import monotonic
+from typing import Any
+
+# Statuses of calls, beside `ok` and the failures of the parser.
+ERROR = "error"  # asked for, and no reply came
+GARBLED = "garbled"  # the reply is not text
+WRONG_MODEL = "wrong_model"  # another model answered than the one that was probed
+
+_SHOWN = 300  # characters of a server's own words in an error
+
+
+class Handling(StrEnum):
+    """What a failure means for the run."""
+
+    RETRY = "retry"
+    FALL_BACK = "fall back"
+    ABORT = "abort"
+
+
+class ServerFault(Exception):
+    """A request that failed.
+
+    Args:
+        name: What it is, in a word or two.
+        handling: What follows from it.
+        text: The server's words, or the network's.
+        retry_after: Seconds that the server wants to be left alone.
+        status: HTTP status; 0 where there was none.
+    """
+
+    def __init__(
+        self, name: str, handling: Handling, text: str = "", *, retry_after: float = 0.0, status: int = 0
+    ) -> None:
+        super().__init__(f"{name}: {text}" if text else name)
+        self.name, self.handling, self.text = name, handling, text
+        self.retry_after, self.status = retry_after, status
+
+
+# Codes in a body: FastChat's (fastchat/constants.py) and OpenAI's.
+_CODES: dict[str, tuple[str, Handling]] = {
+    "40101": ("wrong key", Handling.ABORT),
+    "40102": ("wrong key", Handling.ABORT),
+    "40103": ("wrong key", Handling.ABORT),
+    # Said of every model whose workers are dead or not registered yet; unknown models are found out by the list.
+    "40301": ("no worker", Handling.RETRY),
+    "40303": ("context", Handling.ABORT),
+    "42901": ("rate limit", Handling.RETRY),
+    "42902": ("quota", Handling.ABORT),
+    "42903": ("overloaded", Handling.RETRY),
+    "50001": ("worker failed", Handling.RETRY),
+    "50002": ("out of memory", Handling.RETRY),
+    "50003": ("worker failed", Handling.RETRY),
+    "50004": ("worker failed", Handling.RETRY),
+    "50005": ("no worker", Handling.RETRY),
+    "50006": ("worker timed out", Handling.RETRY),
+    "context_length_exceeded": ("context", Handling.ABORT),
+    "insufficient_quota": ("quota", Handling.ABORT),
+    "invalid_api_key": ("wrong key", Handling.ABORT),
+    "model_not_found": ("unknown model", Handling.ABORT),
+}
+_STATUSES: dict[int, tuple[str, Handling]] = {
+    401: ("wrong key", Handling.ABORT),
+    402: ("quota", Handling.ABORT),
+    403: ("wrong key", Handling.ABORT),
+    404: ("not found", Handling.ABORT),
+    408: ("timed out", Handling.RETRY),
+    409: ("conflict", Handling.RETRY),
+    425: ("too early", Handling.RETRY),
+    429: ("rate limit", Handling.RETRY),
+    501: ("not implemented", Handling.ABORT),
+}
+_CONTEXT = re.compile(r"context length|maximum model length|max_model_len|context window", re.IGNORECASE)
+_DEAD_WORKER = re.compile(r"server disconnected|cannot connect to host", re.IGNORECASE)
+
+
+def fault_of_response(status: int, headers: Mapping[str, str], body: str) -> ServerFault:
+    """The fault that a response with an error status is."""
+    text, code = _message(body)
+    if code in _CODES:
+        name, handling = _CODES[code]
+    elif 400 <= status < 500 and _CONTEXT.search(text):
+        name, handling = "context", Handling.ABORT
+    elif status == 400 and _DEAD_WORKER.search(text):
+        name, handling = "worker failed", Handling.RETRY
+    elif status in _STATUSES:
+        name, handling = _STATUSES[status]
+    elif status >= 500:
+        name, handling = "server error", Handling.RETRY
+    else:
+        name, handling = "refused", Handling.ABORT
+    words = f"HTTP {status}{f', code {code}' if code and code != str(status) else ''}: {text[:_SHOWN]}"
+    return ServerFault(name, handling, words, retry_after=_retry_after(headers), status=status)
+
+
+def _message(body: str) -> tuple[str, str]:
+    """The message and the code of an error in OpenAI's or FastChat's shape; any other body is its own message."""
+    try:
+        parsed: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return " ".join(body.split()), ""
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
+    if not isinstance(error, dict):
+        return str(error), ""
+    return str(error.get("message", error)), str(error.get("code") or "")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    try:
+        return max(0.0, float(headers["retry-after"]))
+    except (KeyError, ValueError):
+        return 0.0
+
+
+def say(text: str) -> None:
+    """A line for the person who watches; a progress bar on the terminal makes room for it."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+class Breaker:
+    """Keeps a run that may go on without its teacher from waiting for it again and again (Nygard, *Release It!*, 2007).
+
+    Closed, everybody may ask. Whoever spends a deadline in vain opens it: nobody asks until `cool_down` has passed;
+    then one does, once, and the outcome closes it or opens it again.
+
+    Args:
+        cool_down: Seconds.
+    """
+
+    def __init__(self, cool_down: float) -> None:
+        self._cool_down = cool_down
+        self._opened: float | None = None
+        self._trying = False
+
+    @property
+    def open(self) -> bool:
+        """Whether the last outcome was a failure."""
+        return self._opened is not None
+
+    def admits(self) -> bool:
+        """Whether a request may go out. After the cool-down that is true once: whoever asks is the trial."""
+        if self._opened is None:
+            return True
+        if self._trying or monotonic() - self._opened < self._cool_down:
+            return False
+        self._trying = True
+        return True
+
+    def failed(self) -> bool:
+        """Open; true if it was closed."""
+        was_closed = self._opened is None
+        self._opened, self._trying = monotonic(), False
+        return was_closed
+
+    def succeeded(self) -> None:
+        """Close."""
+        self._opened, self._trying = None, False

@@ -1,0 +1,232 @@
+"""Requests to an OpenAI-compatible server: bounded in time, bytes and money, sent again where that may help."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cache
+from time import monotonic
+from typing import Any, TypeVar
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+
+from teacher.base import BudgetExhausted
+from teacher.faults import GARBLED, Handling, ServerFault, fault_of_response, say
+from teacher.parse import ParseFailure
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS = 5.0
+# uvicorn, which most servers here run on, drops idle connections after five seconds.
+_KEEP_ALIVE_SECONDS = 3.0
+_BACKOFF = wait_random_exponential(multiplier=0.25, max=10.0)
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait and how much to spend.
+
+    Attributes:
+        concurrency: Requests in flight at once; None to go by how fast the server answered the probe.
+        request_seconds: Limit of one request, however slowly it drips.
+        deadline_seconds: Limit of one request with all its repetitions.
+        cool_down_seconds: How long a server that spent a deadline in vain is left alone, where the run may go on.
+        max_calls: Prompts that may be sent in all, repetitions and probes included; None for no limit.
+        max_tokens: Tokens, of prompts and replies, that may be spent in all.
+        max_seconds: Wall seconds that may be spent asking in all.
+        max_bytes: Size of the reply to one prompt; more is cut off.
+    """
+
+    concurrency: int | None = None
+    request_seconds: float = 30.0
+    deadline_seconds: float = 120.0
+    cool_down_seconds: float = 30.0
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    max_seconds: float | None = None
+    max_bytes: int = 256 * 1024
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The event loop of all connections, in a thread of its own: whoever teaches may run in a notebook's loop."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="language model servers", daemon=True).start()
+    return loop
+
+
+def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """Run a coroutine in the loop of all connections."""
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop())
+
+
+class Wire:
+    """The connections to one server. Its coroutines run in the loop of `start`.
+
+    Args:
+        base_url: The server, `http://host:port/v1`.
+        key: Its key, or an empty string.
+        limits: Time and money.
+
+    Attributes:
+        counters: `requests` sent, `retries` among them, `failures` of any kind; and what counts for the budget, which
+            survives a resume: `calls_sent`, `tokens_spent`, `seconds_spent`.
+    """
+
+    def __init__(self, base_url: str, key: str, limits: Limits) -> None:
+        self.base_url, self.limits = base_url, limits
+        self.counters: dict[str, float] = dict.fromkeys(
+            ("requests", "retries", "failures", "calls_sent", "tokens_spent", "seconds_spent"), 0
+        )
+        self.stopping = False  # no more repetitions: somebody has given up
+        self._key = key
+        self._client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key or 'EMPTY'}"},
+            timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS),
+        )
+        self._trouble: float | None = None
+        self._said = float("-inf")
+
+    async def post(
+        self, path: str, body: Mapping[str, Any], *, size: int = 1, calls: int = 1, patience: float | None = None
+    ) -> dict[str, Any]:
+        """The body of the reply.
+
+        Args:
+            path: Below the base URL.
+            body: The request.
+            size: Texts in the reply, for the limit of its bytes.
+            calls: What it counts for the budget.
+            patience: Deadline in seconds if not that of the limits; 0 for one attempt.
+
+        Raises:
+            ServerFault: It failed, with `Handling.RETRY` after its deadline.
+            BudgetExhausted: A limit is reached; nothing was sent.
+        """
+        deadline = self.limits.deadline_seconds if patience is None else patience
+        started = monotonic()
+
+        def spent(state: RetryCallState) -> bool:
+            return self.stopping or monotonic() - started + state.upcoming_sleep > deadline
+
+        def again(state: RetryCallState) -> None:
+            self.counters["retries"] += 1
+            assert state.outcome is not None
+            self._say_trouble(state.outcome.exception(), deadline)
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, ServerFault) and error.handling == Handling.RETRY),
+            wait=_wait,
+            stop=spent,
+            before_sleep=again,
+            reraise=True,
+        )
+
+        async def attempt() -> dict[str, Any]:
+            remaining = max(deadline - (monotonic() - started), 0.05) if deadline else self.limits.request_seconds
+            self._charge(calls)
+            most = self.limits.max_bytes * size
+            return await self._send("POST", path, body, most, min(self.limits.request_seconds, remaining))
+
+        reply: dict[str, Any] = await retrying(attempt)
+        usage = reply.get("usage")
+        total = usage.get("total_tokens") if isinstance(usage, dict) else 0
+        self.counters["tokens_spent"] += total if isinstance(total, int) else 0
+        self._say_recovery()
+        return reply
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """The body of the reply; one attempt. Raises `ServerFault`."""
+        return await self._send("GET", path, None, self.limits.max_bytes, self.limits.request_seconds)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    def without_key(self, text: str) -> str:
+        """A text that may be shown."""
+        return text.replace(self._key, "***") if self._key else text
+
+    async def _send(
+        self, method: str, path: str, body: Mapping[str, Any] | None, most: int, seconds: float
+    ) -> dict[str, Any]:
+        try:
+            return _decoded(*await self._exchange(method, path, body, most, seconds))
+        except ServerFault:
+            self.counters["failures"] += 1
+            raise
+
+    async def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None, most: int, seconds: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        received = bytearray()
+        try:
+            # A time-out of httpx is one of each chunk; this one holds for the whole exchange.
+            async with (
+                asyncio.timeout(seconds),
+                self._client.stream(method, f"{self.base_url}{path}", json=body) as response,
+            ):
+                async for chunk in response.aiter_bytes():
+                    received += chunk
+                    if len(received) > most:
+                        raise ServerFault(ParseFailure.TOO_LONG, Handling.FALL_BACK, f"more than {most} bytes")
+                return response.status_code, response.headers, bytes(received)
+        except TimeoutError:
+            raise ServerFault("timed out", Handling.RETRY, f"no reply within {seconds:.3g} s") from None
+        except httpx.ConnectError as error:
+            raise ServerFault("nobody listens", Handling.RETRY, str(error)) from error
+        except httpx.HTTPError as error:
+            raise ServerFault("connection lost", Handling.RETRY, str(error) or type(error).__name__) from error
+
+    def _charge(self, calls: int) -> None:
+        """Count a request, or refuse it where the budget is spent."""
+        spent, limits = self.counters, self.limits
+        for limit, used, what, flag in (
+            (limits.max_calls, spent["calls_sent"] + calls, "calls to the language model", "--max-llm-calls"),
+            (limits.max_tokens, spent["tokens_spent"] + 1, "tokens of the language model", "--max-llm-tokens"),
+            (limits.max_seconds, spent["seconds_spent"], "seconds of asking", "--max-llm-seconds"),
+        ):
+            if limit is not None and used > limit:
+                raise BudgetExhausted(
+                    f"The budget of {limit:g} {what} is spent.",
+                    f"raise {flag} and --resume the run: what was answered is in its label store",
+                )
+        spent["calls_sent"] += calls
+        spent["requests"] += 1
+
+    def _say_trouble(self, fault: BaseException | None, deadline: float) -> None:
+        if self._trouble is None:
+            self._trouble = monotonic()
+        if monotonic() - self._said > _SECONDS_BETWEEN_LINES:
+            self._said = monotonic()
+            say(f"warning: {self.base_url}: {self.without_key(str(fault))}; retrying for up to {deadline:g} s")
+
+    def _say_recovery(self) -> None:
+        if self._trouble is not None:
+            say(f"{self.base_url} answers again after {monotonic() - self._trouble:.1f} s")
+            self._trouble = None
+
+
+def _wait(state: RetryCallState) -> float:
+    """What the server asks for in Retry-After, else an exponential wait with jitter."""
+    error = state.outcome.exception() if state.outcome else None
+    return max(_BACKOFF(state), error.retry_after if isinstance(error, ServerFault) else 0.0)
+
+
+def _decoded(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    if status != 200:
+        raise fault_of_response(status, headers, body.decode("utf-8", "replace"))
+    try:
+        parsed = json.loads(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ServerFault(GARBLED, Handling.FALL_BACK, f"not UTF-8: {error.reason}") from error
+    except (ValueError, RecursionError) as error:
+        raise ServerFault("not JSON", Handling.RETRY, f"{error}") from error
+    if not isinstance(parsed, dict):
+        raise ServerFault("not JSON", Handling.RETRY, f"a JSON {type(parsed).__name__}")
+    return parsed
