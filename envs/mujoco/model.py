@@ -21,13 +21,14 @@ _GREY, _PALE, _RED = "0.4 0.4 0.4 1", "0.9 0.9 0.9 1", "0.9 0.1 0.1 1"
 
 def make_model(spec: MazeSpec) -> mujoco.MjModel:
     """The compiled model of a maze, whose simulator never resets itself when it fails."""
-    model = mujoco.MjModel.from_xml_string(_xml(spec))
+    model = mujoco.MjModel.from_xml_string(model_xml(spec))
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     return model
 
 
 @cache
-def _xml(spec: MazeSpec) -> str:
+def model_xml(spec: MazeSpec) -> str:
+    """The maze in MuJoCo's own language."""
     root = _ant_tree() if spec.robot.name == "ant" else _point_tree(spec)
     geom = _find(root, "default/geom")
     geom.set("solimp", _SOLIMP_WITH_BLOCKS if spec.block else _SOLIMP)
@@ -58,9 +59,10 @@ def _point_tree(spec: MazeSpec) -> ET.Element:
     world = ET.SubElement(root, "worldbody")
     ET.SubElement(world, "light", directional="true", dir="-.2 .3 -1", pos="0 0 30", diffuse=".7 .7 .7")
     floor = ET.SubElement(world, "geom", name="floor", type="plane", size="40 40 40", rgba="0.8 0.9 0.8 1")
-    # The ball alone would touch the floor to no effect; a block is slowed down by it, or falls on it.
-    floor.set("contype", str(int(spec.block is not None)))
-    floor.set("conaffinity", str(int(spec.block is not None)))
+    # On level ground nothing moves up or down, so the floor matters only by its friction with a block.
+    matters = spec.elevated or (spec.block is not None and not spec.block.frictionless)
+    floor.set("contype", str(int(matters)))
+    floor.set("conaffinity", str(int(matters)))
     body = ET.SubElement(world, "body", name="torso")
     for axis in robot.positions:
         joint = {"damping": "0", "ref": str(spec.start_height)} if axis == "z" else {"damping": "2"}
