@@ -1,7 +1,6 @@
 """The label store: answers are found again, everything else is only remembered."""
 
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from envs.errors import UserError
-from teacher.labels import Call, Identity, LabelStore
+from teacher.labels import Call, Identity, LabelStore, Merged
 
 IDENTITY = Identity("tiny@1", "p", "SmallTask", "o", ("door=red", "held=nothing"), (0, 4), 0)
-CALL = Call(IDENTITY, "The red door.", (0, 4), "local", "logprobs", "ok", (0.75, 0.25), "A", 11, 0.5, 1.0)
+PROBS = (0.75, 0.0, 0.0, 0.0, 0.25)
+CALL = Call(IDENTITY, "The red door.", (0, 4), "local", "logprobs", "ok", PROBS, "A", 11, 0.5, 1.0)
 
 
 def call(number: int, **changes: object) -> Call:
@@ -45,8 +45,8 @@ def test_what_is_no_answer_is_kept_and_never_given_out(status: str) -> None:
 
 def test_the_first_answer_stands() -> None:
     store = LabelStore()
-    store.put_many([CALL, replace(CALL, probs=(0.0, 1.0))])
-    assert store.get_many([IDENTITY.key])[IDENTITY.key].probs == (0.75, 0.25)
+    store.put_many([CALL, replace(CALL, probs=(0.0, 0.0, 0.0, 0.0, 1.0))])
+    assert store.get_many([IDENTITY.key])[IDENTITY.key].probs == CALL.probs
 
 
 @pytest.mark.parametrize(
@@ -139,19 +139,51 @@ def test_processes_may_create_a_store_at_the_same_moment(tmp_path: Path) -> None
     assert [creator.communicate()[1] for creator in creators] == [""] * 3
 
 
-def test_a_killed_writer_loses_nothing_that_it_had_finished(tmp_path: Path) -> None:
-    path = tmp_path / "labels.sqlite"
-    with writer(path, 0, 1_000_000) as process:
-        assert process.stdout is not None
-        finished = [process.stdout.readline() for _ in range(51)][-1]
-        os.kill(process.pid, signal.SIGKILL)
-        later = process.stdout.read().split()
-    last = int(later[-2] if len(later) > 1 else finished)
-    with LabelStore(path) as store:
-        found = [c.identity.facts[0] for c in store.calls()]
-        assert found == [f"door={i}" for i in range(len(found))]
-        assert len(found) >= last
-        store.put_many([call(-1)])
+def test_a_merge_adds_what_is_not_there_and_changes_nothing() -> None:
+    store = LabelStore()
+    trace, other = call(1, status="error", probs=(), reply="refused"), call(0, probs=PROBS[::-1])
+    store.put_many([call(0), trace])
+    assert store.merge([call(0), other, trace, call(2)]) == Merged(added=1, known=2, kept=1)
+    assert store.merge([call(0), other, trace, call(2)]) == Merged(added=0, known=3, kept=1)
+    assert store.calls(answers_only=False) == [call(0), trace, call(2)]
+    assert store.merge([replace(trace, created=2.0)]).added == 1, "the same failure at another time is another row"
+
+
+def test_a_merge_that_fails_adds_nothing(tmp_path: Path) -> None:
+    with LabelStore(tmp_path / "labels.sqlite") as store:
+        store.put_many([call(0)])
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(UserError, match=r"cannot be used.*full"):
+            store.merge([call(number) for number in range(1, 2000)])
+        assert len(store) == 1
+
+
+def test_the_last_calls_of_a_kind_and_of_a_task() -> None:
+    store = LabelStore()
+    elsewhere = replace(CALL, identity=replace(IDENTITY, task="Other"))
+    rows = [call(0), call(1, status="off_menu", probs=()), call(2, status="fallback"), elsewhere, call(3)]
+    store.put_many(rows)
+    assert store.last_calls(2) == [(4, elsewhere), (5, call(3))]
+    assert [row for row, _ in store.last_calls(9, "SmallTask", "answers")] == [1, 5]
+    assert [row for row, _ in store.last_calls(9, kind="rejected")] == [2]
+    assert [row for row, _ in store.last_calls(9, kind="fallback")] == [3]
+    assert store.last_calls(9, "Nothing") == []
+
+
+def test_latencies_are_those_of_replies() -> None:
+    store = LabelStore()
+    store.put_many([call(0, seconds=3.0), call(1, seconds=1.0), call(2, status="off_menu", probs=(), seconds=2.0)])
+    store.put_many([call(3, status="error", probs=(), seconds=90.0), call(4, status="fallback"), call(5, seconds=0.0)])
+    assert store.latencies() == [1.0, 2.0, 3.0]
+    assert store.latencies(after=1) == [1.0, 2.0]
+    assert store.latencies(after=6) == []
+
+
+def test_half_a_character_in_a_reply_does_not_cost_the_reply() -> None:
+    store = LabelStore()
+    store.put_many([replace(CALL, reply="\ud83d A \x00 \U0001f600")])
+    assert store.calls()[0].reply == "\\ud83d A \x00 \U0001f600"
 
 
 def test_files_that_are_no_label_store_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""A label store that is written as lines of JSON and read back is the same store, row for row."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.errors import UserError
+from teacher.call import OK, Call, Identity
+from teacher.exchange import from_lines, to_record
+from teacher.labels import LabelStore
+
+text = st.text(max_size=30)
+positive = st.floats(1e-3, 1e9)
+
+
+@st.composite
+def calls(draw: Any) -> Call:
+    """Any call that a teacher may have written: answers over a menu, traces, fallbacks."""
+    legal = tuple(draw(st.lists(st.integers(0, 7), min_size=1, unique=True).map(sorted)))
+    menu = tuple(draw(st.permutations(legal)))
+    status = draw(st.sampled_from([OK, OK, "error", "off_menu", "fallback"]))
+    probs: tuple[float, ...] = ()
+    if status in (OK, "fallback"):
+        weights = [draw(st.floats(0.01, 1)) if option in menu else 0.0 for option in range(8)]
+        probs = tuple(weight / sum(weights) for weight in weights)
+    identity = Identity(
+        *(draw(text) for _ in range(4)), tuple(draw(st.lists(text, max_size=4))), menu, draw(st.integers(0, 9))
+    )
+    scene, source, method, reply = (draw(text) for _ in range(4))
+    numbers = draw(st.integers(0, 2**40)), draw(st.floats(0, 1e6)), draw(positive)
+    return Call(identity, scene, legal, source, method, status, probs, reply, *numbers)
+
+
+def stored(rows: list[Call]) -> LabelStore:
+    """A store of those rows, without those that could not be told from an earlier one."""
+    store = LabelStore()
+    store.merge(rows)
+    return store
+
+
+def lines_of(store: LabelStore) -> list[bytes]:
+    return [json.dumps(to_record(call)).encode() + b"\n" for call in store.calls(answers_only=False)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(calls(), max_size=6))
+def test_export_and_import_give_the_same_rows_in_the_same_order(rows: list[Call]) -> None:
+    before, after = stored(rows), LabelStore()
+    merged = after.merge(from_lines(lines_of(before), "x"))
+    assert merged.added == len(before)
+    assert after.calls(answers_only=False) == before.calls(answers_only=False)
+    assert after.digest() == before.digest()
+    assert lines_of(after) == lines_of(before)
+    again = after.merge(from_lines(lines_of(before), "x"))
+    assert (again.added, again.known, again.kept) == (0, len(before), 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(calls(), min_size=1, max_size=5), st.data())
+def test_an_import_changes_no_answer_whatever_it_brings(rows: list[Call], data: Any) -> None:
+    store = stored(rows)
+    answers, before = store.digest(), store.calls()
+    brought = [replace(call, probs=call.probs[::-1], reply=data.draw(text)) for call in rows if call.status == OK]
+    store.merge(brought)
+    assert store.calls() == before
+    assert store.digest() == answers
+
+
+@settings(max_examples=100, deadline=None)
+@given(calls(), st.data())
+def test_a_line_that_was_hurt_is_refused_or_still_says_the_same(call: Call, data: Any) -> None:
+    line = bytearray(json.dumps(to_record(call)).encode())
+    line[data.draw(st.integers(0, len(line) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        read = from_lines([bytes(line)], "x")
+    except UserError:
+        return
+    assert [one.identity for one in read] in ([], [call.identity])
