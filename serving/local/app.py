@@ -145,11 +145,11 @@ class _Desk:
         self.check_model(body.model)
         body.check()
         messages = [message.plain for message in body.messages]
-        ids = await self._encode(
-            lambda: self._engine.codec.render(messages, body.chat_template_kwargs or {}), "messages"
-        )
+        extra = body.chat_template_kwargs or {}
+        blamed = "chat_template_kwargs" if extra else "messages"
+        ids = await self._encode(lambda: self._engine.codec.render(messages, extra), blamed)
         length = body.length(len(ids), self._engine.max_model_len)
-        self._check_length(len(ids), length)
+        self._check_length(len(ids), length, "messages")
         settings = body.settings(length, self._engine.codec)
         job = Job(ids, "", settings, n=body.n or 1, stream=bool(body.stream))
         return await self._answer([job], body, Envelope(True, body.model), request)
@@ -159,7 +159,7 @@ class _Desk:
         body.check()
         prompts = [await self._prompt(prompt, body.add_special_tokens) for prompt in body.prompts]
         for ids, _ in prompts:
-            self._check_length(len(ids), body.length())
+            self._check_length(len(ids), body.length(), "prompt")
         settings = body.settings(body.length(), self._engine.codec)
         jobs = [
             Job(ids, text, settings, n=body.n or 1, echo=bool(body.echo), stream=bool(body.stream))
@@ -180,18 +180,18 @@ class _Desk:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._encoder, encode)
         except Exception as error:  # chat templates raise what they like
-            raise Refused(400, f"The {param} cannot be made into tokens: {error}", param) from error
+            raise Refused(400, f"No tokens can be made of {param}: {error}", param) from error
 
-    def _check_length(self, prompt: int, length: int) -> None:
+    def _check_length(self, prompt: int, length: int, param: str) -> None:
         longest = self._engine.max_model_len
         if prompt == 0:
-            raise Refused(400, "The prompt has no tokens.", "prompt")
+            raise Refused(400, "The prompt has no tokens.", param)
         if prompt + length > longest:
             raise Refused(
                 400,
                 f"This model's maximum context length is {longest} tokens. However, you requested {prompt + length} "
                 f"tokens ({prompt} in the prompt, {length} in the completion). Please reduce the length of either.",
-                "messages",
+                param,
                 "context_length_exceeded",
             )
 

@@ -1,0 +1,387 @@
+"""The server of a model folder, held to the OpenAI protocol by its client and to the model in this process."""
+
+import math
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import torch
+
+from envs.catalog import TASKS, get_task
+from teacher.local import TINY_MODEL, LocalModel
+from teacher.prompts import Prompt, load_template, menus
+from tests.local_server import CHAT, PROMPT, WILD, Running, first_token, serving
+
+
+@pytest.fixture(scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def module_server(_one_thread: None) -> Iterator[Running]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def server(module_server: Running) -> Iterator[Running]:
+    module_server.passes = 0
+    module_server.jobs.clear()
+    yield module_server
+    module_server.before_pass = lambda number: None
+
+
+@pytest.fixture(scope="module")
+def local(_one_thread: None) -> LocalModel:
+    return LocalModel()
+
+
+def test_models_are_listed_with_what_a_client_wants_to_know(server: Running) -> None:
+    (model,) = server.client.models.list()
+    assert model.id == "tiny"
+    assert model.model_extra == {"root": str(TINY_MODEL), "parent": None, "max_model_len": 512, "prompt": "compact"}
+    assert server.client.models.retrieve("tiny") == model
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def real_prompts() -> list[Prompt]:
+    rng, template = np.random.default_rng(0), load_template("compact")
+    tasks = [get_task(name) for name in TASKS]
+    return [
+        template.render(task, scene, menu)
+        for task in tasks
+        for scene in task.sample_scenes(rng, 6)
+        if len(scene.legal) > 1
+        for menu in menus(scene, 2)
+    ]
+
+
+def test_served_probabilities_are_those_of_the_model_in_this_process(server: Running, local: LocalModel) -> None:
+    """The server gives the model's own probabilities; the teacher applies the card's temperature to them."""
+    prompts = real_prompts()
+    assert len(prompts) > 40
+    own = {i: reply.scores for batch in local.replies(prompts) for i, reply in batch}
+
+    def ask(prompt: Prompt) -> dict[str, float]:
+        messages: Any = prompt.chat
+        reply = server.client.chat.completions.create(
+            model="tiny", messages=messages, logprobs=True, top_logprobs=20, max_tokens=1
+        )
+        return first_token(reply)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, prompts))
+    for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        weights = [math.exp(answer.get(letter, -99.0) / local.temperature) for letter in prompt.menu.letters]
+        assert sum(abs(w / sum(weights) - p) for w, p in zip(weights, own[i], strict=True)) / 2 < 1e-4
+
+
+def test_an_echo_scores_letters_as_chat_does(server: Running) -> None:
+    prompts = real_prompts()[:8]
+    for prompt in prompts:
+        text, messages = prompt.messages[-1][1], prompt.chat
+        chat = first_token(
+            server.client.chat.completions.create(
+                model="tiny", messages=messages, logprobs=True, top_logprobs=20, max_tokens=1
+            )
+        )  # type: ignore[call-overload]
+        reply = server.client.completions.create(
+            model="tiny", prompt=[text + letter for letter in prompt.menu.letters], echo=True, logprobs=1, max_tokens=0
+        )
+        assert [choice.index for choice in reply.choices] == list(range(len(prompt.menu.letters)))
+        for letter, choice in zip(prompt.menu.letters, reply.choices, strict=True):
+            logprobs: Any = choice.logprobs
+            assert choice.text == text + letter == "".join(logprobs.tokens)
+            assert (logprobs.tokens[-1], logprobs.text_offset[-1]) == (letter, len(text))
+            assert logprobs.token_logprobs[0] is None
+            assert math.exp(logprobs.token_logprobs[-1]) == pytest.approx(math.exp(chat.get(letter, -99.0)), abs=1e-5)
+
+
+def test_each_token_of_an_echo_is_scored_as_the_model_scores_it(server: Running, local: LocalModel) -> None:
+    reply = server.client.completions.create(model="tiny", prompt=PROMPT, echo=True, logprobs=3, max_tokens=0)
+    given: Any = reply.choices[0].logprobs
+    ids = local.tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        expected = local.network(torch.tensor([ids])).logits[0].log_softmax(-1)
+    assert given.token_logprobs[1:] == pytest.approx(
+        [float(expected[i, ids[i + 1]]) for i in range(len(ids) - 1)], abs=1e-3
+    )
+    assert all(
+        max(top.values()) == pytest.approx(float(expected[i].max()), abs=1e-3)
+        for i, top in enumerate(given.top_logprobs[1:])
+    )
+    assert reply.usage is not None
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (len(ids), 0)
+    with_reply = server.client.completions.create(
+        model="tiny", prompt=PROMPT, echo=True, logprobs=3, max_tokens=1, temperature=0
+    )
+    after: Any = with_reply.choices[0].logprobs
+    assert after.tokens[:-1] == given.tokens
+    assert with_reply.choices[0].text == PROMPT + after.tokens[-1]
+
+
+def test_chat_answers_with_probabilities(server: Running) -> None:
+    reply = server.client.chat.completions.create(**CHAT, logprobs=True, top_logprobs=5, temperature=0)
+    choice = reply.choices[0]
+    scores: Any = choice.logprobs
+    assert choice.finish_reason == "stop"
+    assert choice.message.role == "assistant"
+    assert choice.message.content in ("A", "B")
+    assert scores.content[0].token == choice.message.content
+    top = scores.content[0].top_logprobs
+    assert [entry.logprob for entry in top] == sorted((entry.logprob for entry in top), reverse=True)
+    assert (len(top), top[0].token, top[0].bytes) == (5, choice.message.content, list(top[0].token.encode()))
+    assert reply.usage is not None
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
+    assert reply.usage.completion_tokens == 2, "the letter, and the token that ends the reply"
+
+
+def test_parts_of_text_and_both_names_of_the_limit_are_understood(server: Running) -> None:
+    parts = [{"type": "text", "text": PROMPT[:9]}, {"type": "text", "text": PROMPT[9:]}]
+    request = {"model": "tiny", "messages": [{"role": "user", "content": parts}], "logprobs": True, "top_logprobs": 2}
+    reply = server.post(
+        "/chat/completions", request | {"max_completion_tokens": 1, "tools": None, "presence_penalty": 0}
+    )
+    plain = server.post("/chat/completions", CHAT | {"logprobs": True, "top_logprobs": 2, "max_tokens": 1})
+    assert reply.json()["usage"] == plain.json()["usage"]
+    one, other = (
+        [top["logprob"] for top in each.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]]
+        for each in (reply, plain)
+    )
+    assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_samples_follow_the_probabilities_temperature_and_seed(server: Running) -> None:
+    def letters(**more: Any) -> list[str]:
+        reply = server.client.chat.completions.create(**CHAT, n=128, max_tokens=1, **more)
+        assert [choice.index for choice in reply.choices] == list(range(128))
+        return [choice.message.content or "" for choice in reply.choices]
+
+    raw = first_token(server.client.chat.completions.create(**CHAT, logprobs=True, top_logprobs=20, max_tokens=1))
+    drawn = letters(seed=0) + letters(seed=1)
+    for letter in "AB":
+        p = math.exp(raw[letter])
+        assert abs(drawn.count(letter) / 256 - p) < 4 * math.sqrt(p * (1 - p) / 256) + 0.01
+    assert letters(seed=0) == letters(seed=0) != letters(seed=1)
+    best = max(raw, key=lambda token: raw[token])
+    assert set(letters(temperature=0)) == set(letters(top_p=0.01)) == {best}
+
+
+def test_a_seed_is_reproducible_whoever_else_is_served(server: Running) -> None:
+    def text(seed: int) -> str:
+        return server.client.completions.create(**WILD, seed=seed).choices[0].text
+
+    alone = [text(seed) for seed in range(8)]
+    assert len(set(alone)) > 4
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(text, range(8))) == alone
+
+
+def test_prompts_of_different_lengths_go_on_together_as_they_do_alone(server: Running) -> None:
+    prompts = ["Scene:", PROMPT, "Goal: Open the door.\nScene: You", [100, 101, 102]]
+    options: dict[str, Any] = {"model": "tiny", "temperature": 0, "max_tokens": 12, "logprobs": 1}
+    server.engine.codec.stops, stops = frozenset(), server.engine.codec.stops
+    try:
+        alone = [server.post("/completions", {**options, "prompt": prompt}).json()["choices"][0] for prompt in prompts]
+        texts = server.post("/completions", {**options, "prompt": prompts[:3]}).json()["choices"]
+    finally:
+        server.engine.codec.stops = stops
+    for one, other in zip(alone[:3], texts, strict=True):
+        assert one["text"] == other["text"]
+        assert one["logprobs"]["token_logprobs"] == pytest.approx(other["logprobs"]["token_logprobs"], abs=1e-4)
+        assert len(one["logprobs"]["tokens"]) == 12
+    assert [choice["index"] for choice in texts] == [0, 1, 2]
+
+
+def test_completions_offsets_begin_where_the_prompt_ends(server: Running) -> None:
+    reply = server.client.completions.create(**WILD, logprobs=0, seed=4)
+    logprobs: Any = reply.choices[0].logprobs
+    lengths = [len(token) for token in logprobs.tokens]
+    assert logprobs.text_offset == [len(WILD["prompt"]) + sum(lengths[:i]) for i in range(len(lengths))]
+    assert [list(top) for top in logprobs.top_logprobs] == [[token] for token in logprobs.tokens]
+
+
+@pytest.mark.parametrize("stop", [None, ["key", "the"]])
+def test_a_stream_says_the_same_as_a_whole_reply(server: Running, stop: list[str] | None) -> None:
+    whole = server.client.completions.create(**WILD, n=3, seed=5, stop=stop)
+    texts, finishes = dict.fromkeys(range(3), ""), {}
+    for chunk in server.client.completions.create(**WILD, n=3, seed=5, stop=stop, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            if choice.finish_reason:
+                finishes[choice.index] = choice.finish_reason
+    assert texts == {choice.index: choice.text for choice in whole.choices}
+    assert finishes == {choice.index: choice.finish_reason for choice in whole.choices}
+
+
+def test_a_streamed_chat_has_roles_scores_and_usage(server: Running) -> None:
+    options: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True, "top_logprobs": 2, "max_tokens": 3}
+    whole = server.client.chat.completions.create(**CHAT, **options)
+    chunks = list(
+        server.client.chat.completions.create(**CHAT, **options, stream=True, stream_options={"include_usage": True})
+    )
+    assert chunks[-1].usage == whole.usage
+    for i in range(2):
+        parts = [choice for chunk in chunks for choice in chunk.choices if choice.index == i]
+        assert parts[0].delta.role == "assistant"
+        assert "".join(part.delta.content or "" for part in parts) == whole.choices[i].message.content
+        assert parts[-1].finish_reason == whole.choices[i].finish_reason
+        scored = [entry.token for part in parts if part.logprobs for entry in part.logprobs.content or []]
+        assert scored == [entry.token for entry in whole.choices[i].logprobs.content]
+
+
+def test_a_stream_comes_as_it_is_made(server: Running) -> None:
+    seen = threading.Event()
+    server.engine.codec.stops, stops = frozenset(), server.engine.codec.stops
+    server.before_pass = lambda number: None if number < 20 else (seen.wait(30), None)[1]
+    try:
+        for chunk in server.client.completions.create(**WILD, seed=5, stream=True):
+            if chunk.choices[0].text:
+                seen.set()
+        assert seen.is_set()
+        assert server.passes >= 40
+    finally:
+        server.engine.codec.stops = stops
+
+
+def test_a_stop_text_ends_a_reply_and_is_not_part_of_it(server: Running) -> None:
+    full = server.client.completions.create(**WILD, seed=5).choices[0].text
+    stop = full[4:7]
+    cut = server.client.completions.create(**WILD, seed=5, stop=stop).choices[0]
+    assert cut.text == full[: full.index(stop)]
+    assert cut.finish_reason == "stop"
+
+
+def test_a_choice_binds(server: Running) -> None:
+    def choose(choice: list[str], **more: Any) -> list[str | None]:
+        reply = server.client.chat.completions.create(
+            **CHAT, n=64, seed=2, extra_body={"structured_outputs": {"choice": choice}}, **more
+        )
+        return [each.message.content for each in reply.choices]
+
+    assert set(choose(["the red zebra", "a"], temperature=2.0)) <= {"the red zebra", "a"}
+    assert set(choose(["go", "go to the key"], temperature=2.0)) == {"go", "go to the key"}
+    letters = choose(["A", "B"])
+    raw = first_token(server.client.chat.completions.create(**CHAT, logprobs=True, top_logprobs=20, max_tokens=1))
+    p = math.exp(raw["A"]) / (math.exp(raw["A"]) + math.exp(raw["B"]))
+    assert abs(letters.count("A") / 64 - p) < 4 * math.sqrt(p * (1 - p) / 64) + 0.01
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("guided_choice", ["A"]),
+        ("guided_regex", "A|B"),
+        ("response_format", {"type": "json_object"}),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("logit_bias", {"5": 100}),
+        ("presence_penalty", 0.5),
+        ("top_k", 5),
+        ("reasoning_effort", "low"),
+        ("no_such_field", 1),
+        ("structured_outputs", {"regex": "A|B"}),
+        ("structured_outputs", {"choice": []}),
+        ("structured_outputs", {"choice": ["A", ""]}),
+        ("structured_outputs", {"choice": ["A"], "regex": "A"}),
+        ("n", 0),
+        ("n", 129),
+        ("n", "2"),
+        ("temperature", -0.1),
+        ("temperature", 2.1),
+        ("top_p", 0.0),
+        ("max_tokens", 0),
+        ("max_tokens", "many"),
+        ("top_logprobs", 21),
+        ("top_logprobs", 2),
+        ("logprobs", 5),
+        ("stop", [""]),
+        ("stream_options", {"include_usage": True}),
+        ("messages", []),
+        ("messages", "hello"),
+        ("messages", [{"role": "robot", "content": "x"}]),
+        ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
+        ("messages", [{"role": "user", "content": None}]),
+        ("messages", [{"role": "user", "content": ""}]),
+        ("chat_template_kwargs", {"tokenize": True}),
+    ],
+)
+def test_what_is_wrong_or_not_supported_is_refused_by_its_name(server: Running, field: str, value: Any) -> None:
+    reply = server.post("/chat/completions", CHAT | {field: value})
+    error = reply.json()["error"]
+    assert reply.status_code == 400
+    assert error["type"] == "invalid_request_error"
+    assert field in error["message"] or field in error["param"]
+    assert not server.jobs, "nothing reached the model"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": []},
+        {"prompt": [629]},
+        {"prompt": [-1]},
+        {"prompt": {"text": "x"}},
+        {"prompt": "x", "max_tokens": 0},
+        {"prompt": "x", "echo": True, "stream": True},
+        {"prompt": "x", "logprobs": 21},
+        {"prompt": "x", "suffix": "y"},
+        {"prompt": "x", "best_of": 3},
+        {"prompt": ["x", "y" * 4000]},
+        {},
+    ],
+)
+def test_wrong_completions_are_refused(server: Running, body: dict[str, Any]) -> None:
+    with pytest.raises(openai.BadRequestError):
+        server.client.post("/completions", body={"model": "tiny"} | body, cast_to=httpx.Response)
+    assert not server.jobs
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"model": NaN}', b"null"])
+def test_a_body_that_is_no_request_is_a_400(server: Running, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    reply = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers, timeout=60)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"]
+
+
+def test_errors_have_the_types_of_the_official_client(server: Running) -> None:
+    with pytest.raises(openai.NotFoundError, match="'tiny'") as unknown:
+        server.client.chat.completions.create(**CHAT | {"model": "gpt-9"})
+    assert unknown.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError):
+        server.client.models.retrieve("gpt-9")
+    with pytest.raises(openai.NotFoundError):
+        server.client.embeddings.create(model="tiny", input="x")
+    assert (
+        httpx.get(f"{server.url}/v1/completions").json()["error"]["message"]
+        == "Method Not Allowed: GET /v1/completions"
+    )
+    with pytest.raises(openai.BadRequestError, match="guided_choice"):
+        server.client.chat.completions.create(**CHAT, extra_body={"guided_choice": ["A"]})
+
+
+def test_a_prompt_that_is_too_long_is_refused_with_the_numbers(server: Running) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"512 tokens.*requested 600") as error:
+        server.client.completions.create(model="tiny", prompt=[5] * 500, max_tokens=100)
+    assert "(500 in the prompt, 100 in the completion)" in str(error.value)
+    assert error.value.code == "context_length_exceeded"
+    server.client.completions.create(model="tiny", prompt=[5] * 500, max_tokens=12, temperature=0)
+    server.client.completions.create(model="tiny", prompt=[5] * 512, max_tokens=0, echo=True, logprobs=1)
+
+
+def test_a_megabyte_is_refused_and_blocks_nobody(server: Running) -> None:
+    huge = CHAT | {"messages": [{"role": "user", "content": "go to the key " * 75_000}]}
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.post, "/chat/completions", huge)
+        assert server.post("/chat/completions", CHAT).status_code == 200
+        assert answer.result().status_code == 400
+        assert answer.result().json()["error"]["code"] == "context_length_exceeded"

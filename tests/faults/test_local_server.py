@@ -1,0 +1,188 @@
+"""The server of a model folder when clients crowd, leave or lie, when its model fails, and when it is told to go."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import torch
+
+from teacher.local import TINY_MODEL
+from tests.local_server import CHAT, PROMPT, WILD, Running, first_token, serving, wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def module_server(_one_thread: None) -> Iterator[Running]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def server(module_server: Running) -> Iterator[Running]:
+    module_server.passes = 0
+    module_server.jobs.clear()
+    yield module_server
+    module_server.before_pass = lambda number: None
+
+
+def test_a_body_beyond_all_measure_is_not_even_read(server: Running) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{")
+        assert b" 413 " in connection.recv(4096)
+
+
+def test_requests_that_come_together_share_forward_passes(server: Running) -> None:
+    def ask(number: int) -> dict[str, float]:
+        prompt = PROMPT.replace("No key", f"Key {number % 4}")
+        messages: Any = [{"role": "user", "content": prompt}]
+        return first_token(
+            server.client.chat.completions.create(
+                model="tiny", messages=messages, logprobs=True, top_logprobs=5, max_tokens=1
+            )
+        )
+
+    server.before_pass = lambda number: wait_for(lambda: len(server.jobs) == 17) if number == 1 else None
+    with ThreadPoolExecutor(17) as pool:
+        first, *rest = pool.map(ask, range(17))
+    assert server.passes <= 4, "the first alone, the others in batches"
+    assert rest[3] == pytest.approx(first, abs=1e-4)
+
+
+def test_the_loop_answers_while_the_model_works(server: Running) -> None:
+    release = threading.Event()
+    server.before_pass = lambda number: (release.wait(30), None)[1]
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.post, "/chat/completions", CHAT)
+        wait_for(lambda: server.passes == 1)
+        assert httpx.get(f"{server.url}/health", timeout=20).status_code == 200
+        assert not answer.done()
+        release.set()
+        assert answer.result().status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_leaves_is_worked_for_no_longer(server: Running, stream: bool) -> None:
+    server.engine.codec.stops, stops = frozenset(), server.engine.codec.stops
+    server.before_pass = lambda number: wait_for(lambda: server.jobs[0].cancelled) if number == 5 else None
+    try:
+        with pytest.raises(httpx.ReadTimeout), httpx.Client(timeout=1.0) as client:
+            client.post(f"{server.url}/v1/completions", json=WILD | {"max_tokens": 400, "stream": stream})
+        wait_for(lambda: server.jobs[0].cancelled and server.passes >= 5)
+        assert server.post("/completions", WILD | {"max_tokens": 1}).status_code == 200
+        assert len(server.jobs[0].continuations[0].ids) <= 6
+    finally:
+        server.engine.codec.stops = stops
+
+
+def test_a_pass_that_fails_is_a_500_and_the_server_goes_on(server: Running) -> None:
+    def fail(number: int) -> None:
+        if number in (1, 3):
+            raise RuntimeError("no memory")
+
+    server.before_pass = fail
+    with pytest.raises(openai.InternalServerError, match="no memory"):
+        server.client.chat.completions.create(**CHAT)
+    with pytest.raises(openai.InternalServerError, match="no memory"):
+        server.client.completions.create(**WILD)
+    server.passes = 2
+    with pytest.raises(openai.APIError, match="no memory"):
+        list(server.client.chat.completions.create(**CHAT, stream=True))
+    assert server.client.chat.completions.create(**CHAT).choices[0].message.content
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_a_key_is_asked_for_and_compared() -> None:
+    with serving(key="sk-right") as server:
+        for key in ("sk-wrong", "EMPTY", "schlüssel"):
+            reply = httpx.get(f"{server.url}/v1/models", headers={"Authorization": f"Bearer {key}".encode()})
+            assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
+        with pytest.raises(openai.AuthenticationError):
+            server.client.chat.completions.create(**CHAT)
+        with server.client.with_options(api_key="sk-right") as right:
+            assert right.chat.completions.create(**CHAT).choices
+            assert httpx.get(f"{server.url}/health").status_code == 200
+            server.engine.close()
+            with pytest.raises(openai.InternalServerError, match="going down"):
+                right.chat.completions.create(**CHAT)
+        assert httpx.get(f"{server.url}/health").status_code == 503
+
+
+def start(*words: str, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "serving.local", *words]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings)
+
+
+def test_the_command_serves_until_it_is_told_to_stop() -> None:
+    process = start("--port", "0", "--served-model-name", "pocket", "--max-model-len", "100", PRECEPTOR_SERVER_KEY="k")
+    try:
+        assert process.stderr is not None
+        url = next(found[1] for line in process.stderr if (found := re.search(r"as 'pocket' at (\S+)$", line)))
+        with openai.OpenAI(base_url=url, api_key="k", max_retries=0) as client, ThreadPoolExecutor(1) as pool:
+            (model,) = client.models.list()
+            assert (model.id, (model.model_extra or {})["max_model_len"]) == ("pocket", 100)
+            going = pool.submit(
+                client.completions.create, model="pocket", prompt="Scene:", max_tokens=90, temperature=2.0
+            )
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+            assert going.exception() is None or isinstance(going.exception(), openai.APIError)
+        out, err = process.communicate()
+        assert out == ""
+        assert "Traceback" not in err
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--model", "no/such/folder"), "There is no model in no/such/folder"),
+        (("--max-model-len", "1000"), "was made for 512 tokens, not 1000"),
+        (("--max-model-len", "0"), "must be 1 or more"),
+        (("--port", "TAKEN"), "cannot be had"),
+    ],
+)
+def test_what_cannot_be_served_says_why(words: tuple[str, ...], message: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        given = [port if word == "TAKEN" else word for word in words]
+        process = start(*([] if "--port" in given else ["--port", "0"]), *given)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert out == ""
+    assert message in err
+    assert "next:" in err
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((TINY_MODEL / name).read_bytes())
+    process = start("--port", "0", "--model", str(tmp_path))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert f"The model in {tmp_path} cannot be loaded" in err

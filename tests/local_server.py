@@ -1,0 +1,83 @@
+"""The server of the tiny model in a thread of this process, and a view of what its model is doing."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+import openai
+import uvicorn
+
+from serving.local.app import Served, create_app
+from serving.local.engine import Engine, Job
+from teacher.local import TINY_MODEL
+
+PROMPT = "Goal: Open the door.\nScene: No key.\nA) go to the key\nB) explore the room\nAnswer:"
+CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": PROMPT}]}
+# Long and different on every seed: the tiny model ends nearly all replies at once unless it is hot.
+WILD: dict[str, Any] = {"model": "tiny", "prompt": "Scene:", "temperature": 2.0, "max_tokens": 40}
+
+
+class Running:
+    """A server in a thread of this process, and what its model is doing."""
+
+    def __init__(self, engine: Engine, url: str) -> None:
+        self.engine = engine
+        self.url = url
+        self.passes = 0
+        self.before_pass: Callable[[int], None] = lambda number: None
+        self.jobs: list[Job] = []
+        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key="EMPTY", max_retries=0, timeout=60)
+
+    def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}/v1{path}", json=body, timeout=60, **more)
+
+
+@contextmanager
+def serving(key: str = "") -> Iterator[Running]:
+    engine = Engine(TINY_MODEL)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(engine, Served("tiny", str(TINY_MODEL), "compact", key)),
+            log_level="critical",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+    )
+    door = socket.socket()
+    door.bind(("127.0.0.1", 0))
+    running = Running(engine, f"http://127.0.0.1:{door.getsockname()[1]}")
+
+    def hook(network: Any, arguments: Any) -> None:
+        running.passes += 1
+        running.before_pass(running.passes)
+
+    engine._network.register_forward_pre_hook(hook)
+    submit = engine.submit
+    engine.submit = lambda job: (running.jobs.append(job), submit(job))[1]  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
+    thread.start()
+    try:
+        wait_for(lambda: server.started)
+        yield running
+    finally:
+        running.before_pass = lambda number: None
+        running.client.close()
+        server.should_exit = True
+        thread.join(timeout=60)
+        engine.close()
+        door.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = monotonic() + 30
+    while not condition():
+        assert monotonic() < deadline
+        sleep(0.01)
+
+
+def first_token(reply: Any) -> dict[str, float]:
+    return {top.token: top.logprob for top in reply.choices[0].logprobs.content[0].top_logprobs}
