@@ -45,6 +45,38 @@ def test_a_report_has_a_row_per_run_and_averages_seeds(tmp_path: Path) -> None:
     assert "report.png" in text
 
 
+def test_what_the_teachers_have_cost_is_a_table_of_its_own(tmp_path: Path) -> None:
+    asking = {"queries": 20.0, "calls": 50.0, "hits": 7.0, "latency_p50": 0.012, "tokens": 1200.0, "retries": 0.0}
+    for seed, calls in enumerate((40.0, 60.0)):
+        run = leave_run(tmp_path, "ihac", f"asked/seed-{seed}", [0.5])
+        run.conclude({"task": "KeyInBox", "asking": asking | {"calls": calls, "fallbacks": 4.0 * seed}})
+    still_running = leave_run(tmp_path, "ihac", "running", [0.5, 0.6], judged=False)
+    assert not still_running.results().get("asking")
+    silent = Run.create(tmp_path, "ppo", "KeyInBox", "silent", {"task": "KeyInBox", "method": "ppo"}, resume=False)
+    with silent.metrics(quiet=True) as log:
+        log.scalars(1000, {"rollout/success": 0.5})
+    result = report(ReportConfig(logdir=str(tmp_path)))
+    rows = {row["run"]: row["asking"] for row in result["runs"]}
+    assert rows["asked"] == asking | {"calls": 50.0, "fallbacks": 2.0}
+    assert rows["running"] == {"queries": 20.0, "calls": 40.0}
+    assert rows["silent"] == {}
+    head, *lines = render("report", result).split("\n\n")[1].splitlines()
+    assert head.split("  ")[0] == "task"
+    assert "p50 ms" in head
+    assert "fallbacks" in head
+    assert not {"retries", "p95 ms", "invalid"} & set(head.split("  ")), "columns in which nothing stands"
+    asked = next(line for line in lines if " asked " in line).split()
+    assert asked == ["KeyInBox", "ihac", "asked", "local", "20", "50", "7", "12.0", "1,200", "2"]
+    assert any(" running " in line for line in lines)
+    assert not any("silent" in line for line in lines)
+
+
+def test_a_result_says_what_asking_has_cost() -> None:
+    text = render("train", {"task": "KeyInBox", "asking": {"queries": 20.0, "calls": 50.0, "latency_p95": 0.25}})
+    assert "asking: queries 20, calls 50, p95 ms 250.0" in text
+    assert "asking" not in render("train", {"task": "KeyInBox", "asking": {"queries": 0.0}})
+
+
 def test_a_report_takes_names_paths_and_tasks(tmp_path: Path) -> None:
     here = leave_run(tmp_path, "ihac", "a", [0.1])
     leave_run(tmp_path, "ihac", "a", [0.2], task="TwoDoor")

@@ -1,0 +1,53 @@
+"""What a teacher has cost: counters, rates, and latencies of this run's own calls."""
+
+import pytest
+
+from agent.tracking.accounting import Accounting
+from teacher.base import TeacherStats
+from teacher.labels import LabelStore
+from tests.unit.test_labels import call
+
+
+def test_counters_rates_and_latencies_under_stable_tags() -> None:
+    store = LabelStore(own=True)
+    stats = TeacherStats(queries=3, calls=4, hits=2, abstained=1, invalid=1, tokens=44, seconds=2.0)
+    stats.extra["requests"] = 6
+    accounting = Accounting(stats, store)
+    store.put_many([call(number, seconds=float(number)) for number in range(1, 5)])
+    assert accounting.metrics(2000) == {
+        "teacher/queries": 3.0,
+        "teacher/calls": 4.0,
+        "teacher/hits": 2.0,
+        "teacher/abstained": 1.0,
+        "teacher/invalid": 1.0,
+        "teacher/tokens": 44.0,
+        "teacher/seconds": 2.0,
+        "teacher/requests": 6.0,
+        "teacher/queries_per_1k_steps": 1.5,
+        "teacher/calls_per_1k_steps": 2.0,
+        "teacher/invalid_rate": 0.25,
+        "teacher/latency_p50": 2.5,
+        "teacher/latency_p95": pytest.approx(3.85),
+    }
+
+
+def test_a_teacher_that_was_never_called_has_no_latency() -> None:
+    figures = Accounting(TeacherStats(hits=5), LabelStore(own=True)).figures(0)
+    assert not {"latency_p50", "latency_p95", "invalid_rate"} & figures.keys()
+    assert figures["calls_per_1k_steps"] == 0.0
+
+
+def test_latencies_follow_the_calls_of_this_run() -> None:
+    shared, own = LabelStore(), LabelStore(own=True)
+    for store in (shared, own):
+        store.put_many([call(0, seconds=100.0)])
+    stats = TeacherStats()
+    of_shared, of_own = Accounting(stats, shared), Accounting(stats, own)
+    stats.calls = 1
+    assert of_own.figures(1)["latency_p50"] == 100.0
+    assert "latency_p50" not in of_shared.figures(1), "that call was another run's"
+    for store in (shared, own):
+        store.put_many([call(1, seconds=1.0)])
+    stats.calls = 2
+    assert of_shared.figures(1)["latency_p95"] == 1.0
+    assert of_own.figures(1)["latency_p50"] == 50.5
