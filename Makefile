@@ -1,4 +1,4 @@
-# Every target sets up what it needs in .venv, once: see dev/setup.
+# Every target sets up what it needs in .venv or .venv-serving, once: see dev/setup.
 MAKEFLAGS += --no-print-directory
 PY := .venv/bin/python
 TASK := SimpleDoorKey
@@ -6,15 +6,17 @@ TASK := SimpleDoorKey
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test lint learn bench clean setup setup-dev
+.PHONY: help demo test test-serving lint learn bench clean setup setup-dev serve-setup
 
 help:
 	@echo "make demo    a language model teaches an agent $(TASK), then the agent plays without it (minutes)"
 	@echo "make test    style, types and tests"
 	@echo "make lint    style and types"
+	@echo "make serve-setup   installs vLLM and FastChat in .venv-serving (minutes, 3 GB)"
+	@echo "make test-serving  tests against the real vLLM and FastChat"
 	@echo "make learn   the slow checks: all seeds, all tasks"
 	@echo "make bench   measurements against peers, as ratios"
-	@echo "make clean   removes caches and .venv; runs in log/ stay"
+	@echo "make clean   removes caches and environments; runs in log/ stay"
 
 # A demo that was interrupted goes on where it was; one that is complete is judged again.
 demo: setup
@@ -24,12 +26,15 @@ demo: setup
 	@echo "curves: $(PY) -m tensorboard.main --logdir log     video: log/ihac/$(TASK)/demo/videos"
 
 test: lint
-	$(PY) -m pytest -m "not learn"
+	$(PY) -m pytest -m "not learn and not serving"
 
 lint: setup-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+test-serving: setup-dev serve-setup
+	$(PY) -m pytest -m serving tests/serving
 
 learn: setup-dev
 	$(PY) -m pytest -m learn
@@ -38,7 +43,7 @@ bench: setup-dev
 	@for file in bench/[a-z]*.py; do $(PY) -m bench.$$(basename $$file .py) || exit 1; done
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-serving .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup:
@@ -46,3 +51,6 @@ setup:
 
 setup-dev:
 	@dev/setup requirements-dev.txt
+
+serve-setup:
+	@dev/setup requirements-serving.txt

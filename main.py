@@ -16,6 +16,7 @@ try:
     from agent.config import DoctorConfig, EvalConfig, ReportConfig, TrainConfig, check
     from agent.labels import config as labels
     from envs.errors import UserError, unknown_name
+    from serving.config import ServeConfig
 except ModuleNotFoundError as missing:  # the first thing that goes wrong with another Python than the project's
     again = shlex.join([".venv/bin/python", "main.py", *sys.argv[1:]])
     print(f"error: {missing}.\n  next: {again}  # make demo creates .venv", file=sys.stderr)
@@ -26,6 +27,7 @@ USAGE = """usage: python main.py VERB [--FLAG VALUE ...]
   train    teach an agent a task                   python main.py train --task KeyInBox --savedir first
   eval     compare players on held-out levels      python main.py eval --task KeyInBox --compare teacher,student
   report   print what runs came to, draw curves    python main.py report --task KeyInBox
+  serve    a language-model server here            python main.py serve --backend vllm --detach
   labels   what teachers said, and how well        python main.py labels show --last 20
   doctor   check the installation, or a run        python main.py doctor
 
@@ -78,6 +80,18 @@ def report(config: ReportConfig) -> dict[str, Any]:
     return run(config)
 
 
+def serve(config: ServeConfig) -> dict[str, Any]:
+    """The `serve` verb."""
+    from serving.launch import serve as run
+
+    def ready(result: dict[str, Any]) -> None:
+        with contextlib.redirect_stdout(sys.__stdout__):
+            show("serve", result, config.json)
+            sys.stdout.flush()
+
+    return run(config, tell=lambda line: print(line, file=sys.stderr, flush=True), on_ready=ready)
+
+
 def doctor(config: DoctorConfig) -> dict[str, Any]:
     """The `doctor` verb."""
     from agent.doctor import examine as run
@@ -97,6 +111,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
     "train": (TrainConfig, train),
     "eval": (EvalConfig, evaluate),
     "report": (ReportConfig, report),
+    "serve": (ServeConfig, serve),
     "doctor": (DoctorConfig, doctor),
     "labels show": (labels.ShowConfig, on_labels),
     "labels prompt": (labels.PromptConfig, on_labels),
@@ -147,6 +162,8 @@ def show(verb: str, result: dict[str, Any], as_json: bool) -> None:
         return
     if verb.startswith("labels "):
         from agent.labels.text import render
+    elif verb == "serve":
+        from serving.describe import render
     else:
         from agent.tracking.report import render
 

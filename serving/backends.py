@@ -8,7 +8,7 @@ from pathlib import Path
 
 from envs.errors import UserError
 from serving.config import KEY_VARIABLE, ROOT, ServeConfig
-from serving.processes import Command, free_port
+from serving.processes import Command, free_ports
 
 VENV = ROOT / ".venv-serving"
 PYTHON = VENV / "bin" / "python"
@@ -24,6 +24,8 @@ QUIET = {
 # Without compilation: the first request for log-probabilities would stall for 15 seconds, the start for 80.
 VLLM_ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"}
 VLLM_ON_CPU_FLAGS = ("--enforce-eager", "--max-num-seqs", "64")
+# Seconds: how soon workers are found again by a controller that was started again, and dead ones forgotten.
+FASTCHAT = {"FASTCHAT_WORKER_HEART_BEAT_INTERVAL": "5", "FASTCHAT_CONTROLLER_HEART_BEAT_EXPIRATION": "30"}
 STRUCTURED = '{"backend":"xgrammar","disable_any_whitespace":true}'
 
 
@@ -68,42 +70,48 @@ def _vllm(config: ServeConfig) -> list[Command]:
     if config.gpu_memory_utilization is not None:
         words += ["--gpu-memory-utilization", config.gpu_memory_utilization]
     env = {name: os.environ.get(name, value) for name, value in VLLM_ON_CPU.items()} if on_cpu() else {}
-    return [Command("vllm", _texts(words), config.port or 0, env)]
+    return [Command("vllm", _texts(words), config.port or 0, env=env)]
 
 
 def _fastchat(config: ServeConfig) -> list[Command]:
     """Controller, model workers that register with it, and the API server that asks it where to go."""
     if os.environ.get(KEY_VARIABLE):
-        what = f"FastChat takes keys on its command line alone, where every user of this machine reads them; {KEY_VARIABLE}"
-        raise UserError(f"{what} is set.", f"env -u {KEY_VARIABLE} python main.py serve --backend fastchat")
-    ports = [free_port() for _ in range(1 + config.workers)]
+        what = f"{KEY_VARIABLE} is set, but FastChat takes keys on its command line alone, where all users read them."
+        raise UserError(what, f"env -u {KEY_VARIABLE} python main.py serve --backend fastchat")
+    ports = [port for port in free_ports(2 + config.workers) if port != config.port]
     controller = f"http://127.0.0.1:{ports[0]}"
 
-    def part(name: str, module: str, host: str, port: int, *words: object) -> Command:
-        start = (PYTHON, "-m", f"fastchat.serve.{module}", "--host", host, "--port", port)
-        return Command(name, _texts([*start, *words]), port)
+    told = ("--controller-address", controller)
 
-    api = part("api", "openai_api_server", config.host, config.port or 0, "--controller-address", controller)
+    def part(name: str, module: str, port: int, *words: object, host: str = "127.0.0.1") -> Command:
+        start = (PYTHON, "-m", f"fastchat.serve.{module}", "--host", host, "--port", port)
+        needs = ports[0] if told[0] in words else None  # a worker that finds no controller dies
+        return Command(name, _texts([*start, *words]), port, needs, FASTCHAT)
+
+    model = ("--model-path", config.model, "--model-names", config.served_model_name)
+    how = ("--conv-template", config.conv_template, "--device", "cpu" if on_cpu() else "cuda")
     workers = [
         part(
-            f"worker-{number}" if config.workers > 1 else "worker",
+            f"worker-{number}",
             "model_worker",
-            "127.0.0.1",
             port,
-            *("--controller-address", controller, "--worker-address", f"http://127.0.0.1:{port}"),
-            *("--model-path", config.model, "--model-names", config.served_model_name),
-            *("--conv-template", config.conv_template, "--device", "cpu" if on_cpu() else "cuda"),
+            *told,
+            "--worker-address",
+            f"http://127.0.0.1:{port}",
+            *model,
+            *how,
         )
-        for number, port in enumerate(ports[1:], start=1)
+        for number, port in enumerate(ports[1 : 1 + config.workers], start=1)
     ]
-    return [api, part("controller", "controller", "127.0.0.1", ports[0]), *workers]
+    api = part("api", "openai_api_server", config.port or 0, *told, host=config.host)
+    return [api, part("controller", "controller", ports[0]), *workers]
 
 
 def _own(module: str, config: ServeConfig, *words: object) -> list[Command]:
     """A server of this project, in the environment of the trainer."""
     start = (sys.executable, "-m", f"serving.{module}", "--host", config.host, "--port", config.port)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return [Command(module, _texts([*start, *words]), config.port or 0, {"PYTHONPATH": path})]
+    return [Command(module, _texts([*start, *words]), config.port or 0, env={"PYTHONPATH": path})]
 
 
 def _local(config: ServeConfig) -> list[Command]:

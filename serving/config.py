@@ -85,7 +85,9 @@ class ServeConfig:
             advice = "python main.py serve --backend fastchat --workers 2  # vllm batches requests within one"
             raise UserError(f"--workers is FastChat's; {backend} has one server.", advice)
         if self.max_model_len is not None and self.max_model_len < 1:
-            raise UserError(f"--max-model-len {self.max_model_len} has to be at least 1.", f"{again} --max-model-len 512")
+            raise UserError(
+                f"--max-model-len {self.max_model_len} has to be at least 1.", f"{again} --max-model-len 512"
+            )
         share = self.gpu_memory_utilization
         if share is not None and not 0 < share <= 1:
             raise UserError(f"--gpu-memory-utilization {share} is no share: above 0, up to 1.", f"{again} ... 0.8")
@@ -106,10 +108,14 @@ class ServeConfig:
         return Path(self.logdir).resolve() / "serving" / self.name
 
     @property
+    def reached_host(self) -> str:
+        """The address by which this machine reaches it."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+
+    @property
     def url(self) -> str:
-        """Where it is reached from this machine. Of a resolved config."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
-        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
+        """Where it is reached from this machine, without /v1. Of a resolved config."""
+        return f"http://{f'[{self.reached_host}]' if ':' in self.host else self.reached_host}:{self.port}"
 
     def words(self) -> list[str]:
         """The command-line words that say this config again."""

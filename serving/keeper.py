@@ -37,7 +37,7 @@ def keep(command: list[str]) -> int:
     )
     ended = os.pidfd_open(child.pid)
     try:
-        print(child.pid, flush=True)
+        os.write(sys.stdout.fileno(), f"{child.pid}\n".encode())
         os.close(sys.stdout.fileno())
         select.select([sys.stdin, ended], [], [])
     finally:
@@ -56,12 +56,18 @@ def keep(command: list[str]) -> int:
 
 def _end_orphans() -> None:
     """End what the command started in other groups, generation by generation: each orphan comes here."""
-    children = f"/proc/self/task/{os.getpid()}/children"
-    with contextlib.suppress(OSError):  # no more of them, or a kernel that does not list them
-        while orphans := open(children).read().split():
-            for orphan in orphans:
-                os.kill(int(orphan), signal.SIGKILL)
-                os.waitpid(int(orphan), 0)
+    while orphans := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == os.getpid()]:
+        for pid in orphans:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return int(stat.read().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 if __name__ == "__main__":

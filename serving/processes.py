@@ -28,12 +28,14 @@ class Command:
         name: What it is called, in messages and as its log's name.
         words: Program and arguments.
         port: Where it listens once it is up.
+        needs: Port of another command, which has to listen before this one is started.
         env: What it finds in its environment on top of the launcher's own.
     """
 
     name: str
     words: tuple[str, ...]
     port: int
+    needs: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -112,10 +114,18 @@ def birth(pid: int) -> str | None:
     """When a process was started, which no later process with its number shares; None if it is gone or a zombie."""
     try:
         state, *rest = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if state in "ZX" else f"{boot}/{rest[18]}"
+    return None if state in "ZX" else f"{_boot()}/{rest[18]}"
+
+
+def is_of(group: int, born: str | None) -> bool:
+    """Whether a process group with that number is still the one whose leader was born then, and may have ended."""
+    return born is not None and born.startswith(_boot()) and birth(group) in (born, None)
+
+
+def _boot() -> str:
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
 def group_members(group: int) -> list[int]:
@@ -140,11 +150,13 @@ def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1
     return True
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port on which nobody listens, chosen by the kernel."""
-    with socket.socket(_family(host)) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def free_ports(number: int) -> list[int]:
+    """So many different ports of the loopback address on which nobody listens, chosen by the kernel."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def port_is_free(host: str, port: int) -> bool:
