@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.gridworld.levels import check_level_seeds, split_range
-from envs.mujoco.mazes import SPECS, maze_spec
+from envs.mujoco.mazes import SPECS, MazeSpec, maze_spec
 from envs.mujoco.rendering import Marker, Painter
 from envs.mujoco.vector import maze_spaces
 from envs.mujoco.worlds import Worlds
@@ -24,15 +24,15 @@ class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         subgoal: None, or (x, y) or (x, y, z) in the world's frame, which `render` marks beside the task's goal.
 
     Args:
-        name: The task's name.
+        maze: The task, or its name.
         split: `train` or `eval`, the range of the level seeds that `reset` draws.
         render_mode: None or `rgb_array`.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  # Gymnasium's own way
 
-    def __init__(self, name: str, split: str = "train", render_mode: str | None = None) -> None:
-        self.maze = maze_spec(name)
+    def __init__(self, maze: MazeSpec | str, split: str = "train", render_mode: str | None = None) -> None:
+        self.maze = maze_spec(maze) if isinstance(maze, str) else maze
         self.split, self.render_mode = split, render_mode
         self._low, self._high = split_range(split)
         self.worlds = Worlds(self.maze, 1)
@@ -84,4 +84,4 @@ def register() -> None:
     for name in SPECS:
         env_id = f"Preceptor/{name}-v0"
         if env_id not in gym.registry:
-            gym.register(env_id, entry_point=f"{__name__}:MazeEnv", kwargs={"name": name})
+            gym.register(env_id, entry_point=f"{__name__}:MazeEnv", kwargs={"maze": name})

@@ -18,7 +18,7 @@ def play(spec: MazeSpec, episodes: int, *, greedy: bool = False, split: str = "e
     goal = [spec.observation_names.index(f"goal_{axis}") for axis in "xy"]
     for _ in range(spec.horizon):
         target = obs[:, goal] if greedy else waypoint(spec, obs)
-        obs, reward, _, _, info = env.step(seek(obs, target, spec))
+        obs, reward, _, _, info = env.step(seek(spec, obs, target))
     return int(info["success"].sum()), -reward
 
 
@@ -58,7 +58,7 @@ def test_ways_through_the_maze_go_along_its_cells() -> None:
 def test_the_planner_serves_ants_that_see_the_block() -> None:
     blind = maze_spec("AntPush")
     spec = replace(blind, observe_block=True)
-    obs = np.zeros((1, len(spec.observation_names)), dtype=np.float32)
+    obs, _ = MazeVectorEnv(spec, 1).reset()
     np.testing.assert_array_equal(waypoint(spec, obs), [(-8, 0)])
-    with pytest.raises(UserError, match="needs to see the block"):
+    with pytest.raises(UserError, match="does not show its block"):
         waypoint(blind, obs)

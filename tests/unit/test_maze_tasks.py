@@ -1,0 +1,231 @@
+"""The mazes keep the promises of `envs.task.Task`: facts, menus, the expert, what options lead to and when they end."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from envs.errors import UserError
+from envs.mujoco.mazes import maze_spec
+from envs.mujoco.tasks import MazeTask, maze_task
+from envs.mujoco.vector import MazeVectorEnv
+from envs.task import Scene
+
+NAMES = ("PointReach", "PointUMaze", "PointPush", "PointFall", "AntMaze")
+
+
+@pytest.fixture(params=NAMES)
+def task(request: pytest.FixtureRequest) -> MazeTask:
+    return maze_task(request.param)
+
+
+def observations(task: MazeTask, steps: int = 60, worlds: int = 16) -> Iterator[np.ndarray]:
+    """What random legal options lead through; ants tremble."""
+    rng = np.random.default_rng(0)
+    env = task.make_vec(worlds, split="train", seed=0)
+    obs, _ = env.reset()
+    option = np.zeros(worlds, dtype=np.int64)
+    for _ in range(steps):
+        yield obs
+        drawn = np.argmax(task.legal(obs) * rng.random((worlds, len(task.options))), axis=1)
+        option = np.where(task.option_done(obs, option) | (rng.random(worlds) < 0.05), drawn, option)
+        if task.num_actions == 2:
+            obs, *_ = env.step(task.skill(obs, option))
+        else:
+            obs, *_ = env.step(rng.uniform(-1, 1, size=(worlds, task.num_actions)))
+
+
+def test_the_protocol_is_kept_in_play(task: MazeTask) -> None:
+    count = len(task.options)
+    for obs in observations(task):
+        scenes, legal, codes = task.describe(obs), task.legal(obs), task.fact_codes(obs)
+        assert obs.shape[1:] == task.observation_shape
+        assert legal.shape == (len(obs), count)
+        assert legal.any(axis=1).all()
+        assert [tuple(np.flatnonzero(row)) for row in legal] == [scene.legal for scene in scenes]
+        assert [task.script(scene) for scene in scenes] == task.script_batch(obs).tolist()
+        assert all(task.script(scene) in scene.legal and scene.task == task.name for scene in scenes)
+        assert len({scene.text for scene in scenes}) == len({scene.facts for scene in scenes}) == len(set(codes))
+        option = np.arange(len(obs)) % count
+        mean, scale = task.ground(obs, option)
+        assert mean.shape == scale.shape == (len(obs), len(task.goal_space.names))
+        assert np.isfinite(mean).all()
+        assert task.option_done(obs, option).dtype == np.bool_
+        assert task.teacher_view(obs, np.zeros(len(obs), np.int64)) is obs
+        assert (task.teacher_to_true(np.zeros(len(obs), np.int64)) == np.arange(count)).all()
+
+
+def test_words_and_environments(task: MazeTask) -> None:
+    assert len({option.words for option in task.options}) == len(task.options)
+    assert (task.options.timeouts > 0).all()
+    assert task.goal.endswith(".")
+    assert task.rules.endswith(".")
+    assert isinstance(task.make_vec(2, split="eval"), gym.vector.VectorEnv)
+    obs, _ = task.make_vec(1, split="eval").reset(options={"level_seeds": np.array([1_000_003])})
+    world = task.make_single(1_000_003).unwrapped
+    np.testing.assert_array_equal(world.worlds.observe(), obs)
+
+
+def test_sampled_scenes_are_consistent_and_cover_the_finite_lot(task: MazeTask) -> None:
+    scenes = task.sample_scenes(np.random.default_rng(0), 2000)
+    assert all(scene.legal and task.script(scene) in scene.legal for scene in scenes)
+    facts = {scene.facts for scene in scenes}
+    expected = {"PointReach": 81, "PointUMaze": 49, "AntMaze": 49, "PointPush": 15, "PointFall": 21}
+    assert len(facts) == expected[task.name]
+    assert {scene.facts for obs in observations(task) for scene in task.describe(obs)} <= facts
+
+
+def test_option_ids_are_stable() -> None:
+    """They are part of labels and checkpoints."""
+    corners = [f"goto:{end}" for end in ("south-west corner", "south side", "south-east corner", "east side")]
+    north = [f"goto:{end}" for end in ("north-east corner", "north side", "north-west corner")]
+    assert list(maze_task("PointUMaze").options.ids) == [*corners, *north, "goto:goal"]
+    assert maze_task("AntMaze").options.digest == maze_task("PointUMaze").options.digest
+    assert maze_task("PointPush").options.ids[-3:] == ("goto:goal", "push:east", "push:north")
+    assert maze_task("PointFall").options.ids[-2:] == ("goto:goal", "push:north")
+
+
+def scene_of(task: MazeTask, **facts: str) -> Scene:
+    return scenes_by_facts(task)[tuple(f"{name}={value}" for name, value in facts.items())]
+
+
+@cache
+def scenes_by_facts(task: MazeTask) -> dict[tuple[str, ...], Scene]:
+    return {scene.facts: scene for scene in task.sample_scenes(np.random.default_rng(1), 3000)}
+
+
+def expert(task: MazeTask, **facts: str) -> str:
+    return task.options.ids[task.script(scene_of(task, **facts))]
+
+
+def test_the_expert_of_the_maze_goes_along_the_corridor() -> None:
+    task = maze_task("PointUMaze")
+    corridor = [name.removeprefix("goto:") for name in task.options.ids[:7]]
+    for i, here in enumerate(corridor):
+        for j, goal in enumerate(corridor):
+            towards = "goal" if i == j else corridor[i + int(np.sign(j - i))]
+            assert expert(task, robot=here, goal=goal) == f"goto:{towards}"
+            legal = {task.options.ids[k] for k in scene_of(task, robot=here, goal=goal).legal}
+            beside = {f"goto:{corridor[k]}" for k in (i - 1, i + 1) if 0 <= k < 7}
+            assert legal == beside | {"goto:goal"}
+
+
+def test_the_expert_pushes_the_block_east_and_never_north() -> None:
+    task = maze_task("PointPush")
+    for robot, choice in (
+        ("south side", "goto:south-west corner"),
+        ("south-west corner", "goto:west side"),
+        ("west side", "push:east"),
+    ):
+        assert expert(task, robot=robot, goal="north side", block="middle") == choice
+    for robot, choice in (("west side", "goto:middle"), ("middle", "goto:north side"), ("north side", "goto:goal")):
+        assert expert(task, robot=robot, goal="north side", block="east") == choice
+    assert expert(task, robot="middle", goal="north side", block="north") == "goto:goal", "nothing helps any more"
+    south = scene_of(task, robot="south side", goal="north side", block="middle")
+    assert "push:north" in {task.options.ids[k] for k in south.legal}
+    assert "The block stands in the middle." in south.text
+
+
+def test_the_expert_bridges_the_chasm() -> None:
+    task = maze_task("PointFall")
+    steps = {
+        ("south-west corner", "ledge"): "goto:south-east corner",
+        ("west ledge", "ledge"): "goto:south-west corner",
+        ("south-east corner", "ledge"): "push:north",
+        ("east ledge", "edge"): "push:north",
+        ("south-east corner", "edge"): "goto:east ledge",
+        ("east ledge", "chasm"): "goto:bridge",
+        ("bridge", "chasm"): "goto:north-east corner",
+        ("north-east corner", "chasm"): "goto:north-west corner",
+        ("north-west corner", "chasm"): "goto:goal",
+        ("chasm", "ledge"): "goto:goal",
+    }
+    for (robot, block), choice in steps.items():
+        assert expert(task, robot=robot, goal="north-west corner", block=block) == choice
+
+
+@pytest.mark.parametrize("name", ["PointUMaze", "PointPush", "PointFall"])
+def test_the_expert_under_a_clock_solves_the_task(name: str) -> None:
+    """Options are held until they are done or time out, as a hierarchy holds them."""
+    task = maze_task(name)
+    env = task.make_vec(50, split="eval")
+    obs, _ = env.reset()
+    option, age = task.script_batch(obs), np.zeros(50, dtype=np.int64)
+    chosen = 1
+    for _ in range(maze_spec(name).horizon):
+        obs, _, _, _, info = env.step(task.skill(obs, option))
+        age += 1
+        over = task.option_done(obs, option) | (age >= task.options.timeouts[option])
+        option, age = np.where(over, task.script_batch(obs), option), np.where(over, 0, age)
+        chosen += over[0]
+    assert info["success"].sum() >= 49
+    assert chosen < 15, "options last"
+
+
+def placed(task: MazeTask, **numbers: float) -> np.ndarray:
+    """The first observation of an evaluation level with some of its numbers replaced."""
+    obs, _ = MazeVectorEnv(task.spec, 1, split="eval").reset()
+    for name, value in numbers.items():
+        obs[0, task.spec.observation_names.index(name)] = value
+    return obs
+
+
+def test_facts_of_hand_made_observations() -> None:
+    push, fall = maze_task("PointPush"), maze_task("PointFall")
+    for task, numbers, facts in (
+        (push, {"x": -0.5, "y": 0.5}, ("south side", "middle")),
+        (push, {"x": -4.0, "y": 4.0}, ("west side", "middle")),
+        (push, {"x": -1.0, "y": 4.0, "block_x": 1.4}, ("west side", "middle")),
+        (push, {"x": -0.3, "y": 4.0, "block_x": 2.1}, ("middle", "east")),
+        (push, {"x": 0.0, "y": 5.6, "block_y": 8.0}, ("middle", "north")),
+        (fall, {"x": 4.0, "y": 1.0}, ("south-east corner", "ledge")),
+        (fall, {"x": 4.0, "y": 4.0, "block_y": 6.4}, ("east ledge", "edge")),
+        (fall, {"x": 4.0, "y": 7.0, "block_y": 8.0, "block_z": 1.0}, ("bridge", "chasm")),
+        (fall, {"x": 0.0, "y": 7.0, "z": 0.4}, ("chasm", "ledge")),
+    ):
+        robot, block = facts
+        said = task.describe(placed(task, **numbers))[0].facts
+        assert said[0] == f"robot={robot}", numbers
+        assert said[2] == f"block={block}", numbers
+
+
+def done(task: MazeTask, option: str, **numbers: float) -> bool:
+    return bool(task.option_done(placed(task, **numbers), np.array([task.options.index_of(option)]))[0])
+
+
+def test_options_end_when_achieved_or_impossible() -> None:
+    push = maze_task("PointPush")
+    assert not done(push, "goto:west side", x=-4.0, y=0.0)
+    assert done(push, "goto:west side", x=-4.0, y=2.5)
+    assert done(push, "goto:middle", x=-4.0, y=4.0), "shut by the block"
+    assert not done(push, "goto:middle", x=-4.0, y=4.0, block_x=4.0)
+    assert not done(push, "push:east", x=-1.0, y=4.0, block_x=1.4)
+    assert done(push, "push:east", x=0.0, y=4.0, block_x=2.4)
+    assert done(push, "push:north", x=0.0, y=4.0, block_x=2.4)
+    assert not done(push, "goto:goal", x=0.0, y=9.5), "the goal is to be held"
+    assert done(maze_task("PointFall"), "goto:bridge", x=4.0, y=8.0, z=0.4), "nothing can be reached from below"
+
+
+def test_options_are_grounded_in_metres() -> None:
+    point, ant = maze_task("PointPush"), MazeTask(replace(maze_spec("AntPush"), observe_block=True))
+    for task, cell in ((point, 4.0), (ant, 8.0)):
+        obs, _ = task.make_vec(1, split="eval").reset()
+        for option, place in (("goto:west side", (-1, 1)), ("push:east", (0.6, 1)), ("goto:goal", (0, 2.375))):
+            mean, scale = task.ground(obs, np.array([task.options.index_of(option)]))
+            np.testing.assert_allclose(mean, cell * np.array([place]))
+            np.testing.assert_array_equal(scale, [[cell / 4] * 2])
+
+
+def test_a_maze_that_nobody_can_plan_in_says_so() -> None:
+    with pytest.raises(UserError, match="does not show its block"):
+        maze_task("AntPush")
+    with pytest.raises(UserError, match="has no words"):
+        MazeTask(replace(maze_spec("PointUMaze"), layout=("###", "#R#", "###")))
+    task = maze_task("AntMaze")
+    obs, _ = task.make_vec(1).reset()
+    with pytest.raises(UserError, match="Nobody has scripted"):
+        task.skill(obs, np.zeros(1, dtype=np.int64))
+    assert maze_task("PointUMaze") is maze_task("PointUMaze")
