@@ -140,16 +140,8 @@ Config = ShowConfig | PromptConfig | ExportConfig | ImportConfig | JudgeConfig
 
 _NAMED = {"only": ONLY, "prompt": PROMPTS, "teacher": JUDGED}
 _MOST = {"index": 10_000, "scenes": 100_000}
-_LEAST = {
-    "last": 1,
-    "index": 0,
-    "seed": 0,
-    "scenes": 1,
-    "permutations": 1,
-    "concurrency": 1,
-    "samples": 1,
-    "margin": 0.0,
-}
+_LEAST = {"last": 1, "scenes": 1, "permutations": 1, "concurrency": 1, "samples": 1}
+_LEAST |= {"index": 0, "seed": 0, "margin": 0, "usd_per_million_tokens": 0}
 
 
 def check(config: Config) -> None:
@@ -162,8 +154,11 @@ def check(config: Config) -> None:
         value = getattr(config, field, None)
         if value is not None and not least <= value <= _MOST.get(field, math.inf):
             most = f" and at most {_MOST[field]:,}" if field in _MOST else ""
-            raise UserError(f"--{field.replace('_', '-')} is {value}, and must be at least {least}{most}.", "--help")
+            raise UserError(
+                f"--{field.replace('_', '-')} is {value}, and must be at least {least}{most}.", "give another number"
+            )
     if isinstance(config, JudgeConfig) and config.teacher == "replay" and config.labels is None:
         raise UserError("There is nothing to replay.", "--labels log/METHOD/TASK/RUN/labels.sqlite")
-    if isinstance(config, JudgeConfig) and len(set(config.task)) != len(config.task):
-        raise UserError(f"--task {' '.join(config.task)} names a task twice.", "name each once")
+    if isinstance(config, JudgeConfig) and (not config.task or len(set(config.task)) != len(config.task)):
+        named = "a task twice" if config.task else "no task"
+        raise UserError(f"--task {' '.join(config.task)} names {named}.", "--task KeyInBox TwoDoor")

@@ -73,6 +73,8 @@ def _judge_task(config: JudgeConfig, task: Task) -> Judged:
         replayed = config.teacher == "replay"
         store = stack.enter_context(LabelStore(config.labels, read_only=replayed))
         scenes = _recorded(store, task, config) if replayed else sampled(task, config.scenes, config.seed)
+        if not scenes:
+            raise UserError(f"{task.name} has no scene in which there is a choice.", "another --task")
         teacher = _teacher(config, task, store)
         labels = _ask(teacher, scenes, task.name, quiet=config.quiet or config.json)
         calls = _calls(store, task, scenes, labels)

@@ -21,8 +21,8 @@ _IN_WORDS = {"garbled": "the reply is not text", "wrong_model": "another model a
 
 def show(config: ShowConfig) -> dict[str, Any]:
     """`{"store": path, "lines": [call, ...]}`, oldest first."""
-    path = find_store(config.store, config.logdir)
     task = get_task(config.task).name if config.task else None
+    path = find_store(config.store, config.logdir)
     with LabelStore(path, read_only=True) as store:
         calls = store.last_calls(config.last, task, config.only)
     return {"store": str(path), "lines": [_line(row, call) for row, call in calls]}

@@ -15,11 +15,11 @@ from teacher.labels import LabelStore
 
 def export_calls(config: ExportConfig) -> dict[str, Any]:
     """Write a store's calls into a file that is whole or not there."""
+    task = get_task(config.task).name if config.task else None
     path = find_store(config.store, config.logdir)
     file = Path(config.to) if config.to else path.with_suffix(".jsonl")
     if file.exists() and not _replaceable(file):
         raise UserError(f"{file} exists, and `labels export` did not write it.", "another file with --to")
-    task = get_task(config.task).name if config.task else None
     with LabelStore(path, read_only=True) as store:
         calls = store.calls(task, answers_only=config.answers_only)
     write_file(file, "".join(json.dumps(to_record(call)) + "\n" for call in calls).encode())
@@ -30,9 +30,9 @@ def _replaceable(file: Path) -> bool:
     """Whether a file is an earlier export, or empty."""
     if not file.is_file():
         return False
+    begins = f'{{"{MARK}"'.encode()
     with file.open("rb") as stream:
-        start = stream.read(len(MARK) + 2)
-    return start in (b"", f'{{"{MARK}"'.encode())
+        return stream.read(len(begins)) in (b"", begins)
 
 
 def import_calls(config: ImportConfig) -> dict[str, Any]:

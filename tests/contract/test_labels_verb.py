@@ -1,0 +1,446 @@
+"""`labels show | prompt | export | import | judge`, as a stranger types them."""
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import main as cli
+from envs.catalog import get_task
+from envs.task import Scene
+from serving.faulty import FaultyServer, faulty
+from serving.faulty.toy import Toy
+from teacher.asking import AskingTeacher, Reply
+from teacher.call import Call, Identity
+from teacher.labels import LabelStore
+from teacher.local import LocalModel
+from teacher.prompts import Prompt, load_template, menus
+
+TASK = get_task("KeyInBox")
+SCENES = [scene for scene in TASK.sample_scenes(np.random.default_rng(5), 200) if len(scene.legal) == 3]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that has to succeed; what it printed."""
+
+    def command(*words: str) -> str:
+        capsys.readouterr()
+        assert cli.main(["labels", *words]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return command
+
+
+def call_about(scene: Scene, template: str = "chat", **changes: Any) -> Call:
+    """A call about a scene, as a teacher would have written it."""
+    menu = menus(scene, 1)[0].options
+    prompt = load_template(template).hash_for(TASK)
+    identity = Identity("some/model", prompt, TASK.name, TASK.options.digest, scene.facts, menu, 0)
+    probs = tuple({menu[0]: 0.75, menu[2]: 0.25}.get(option, 0.0) for option in range(len(TASK.options)))
+    call = Call(identity, scene.text, scene.legal, "llm:some/model", "logprobs", "ok", probs, "A", 500, 0.25, 1.0)
+    return replace(call, **changes)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with an answer, one row of each kind of trouble, and rows that cannot be rendered any more."""
+    failed: dict[str, Any] = {"probs": (), "method": "samples"}
+    other = replace(call_about(SCENES[0]).identity, prompt="an older template")
+    unknown = replace(call_about(SCENES[0]).identity, task="Gone")
+    rows = [
+        call_about(SCENES[0]),
+        call_about(SCENES[1], **failed, status="off_menu", reply="I would\n\x1b[31mopen the window"),
+        call_about(SCENES[2], **failed, status="ambiguous", reply="A or B " * 300),
+        call_about(SCENES[3], **failed, status="error", reply="The server is asleep."),
+        call_about(SCENES[4], source="fallback:scripted", method="fallback", status="fallback", reply=""),
+        call_about(SCENES[5], probs=(), status="off_menu", reply="The"),
+        replace(call_about(SCENES[0]), identity=other),
+        replace(call_about(SCENES[0]), identity=unknown),
+        call_about(SCENES[6], template="compact", **failed, status="unfinished", reply="<think>"),
+    ]
+    with LabelStore(tmp_path / "labels.sqlite") as labels:
+        labels.put_many(rows)
+    return tmp_path / "labels.sqlite"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sho"], "Did you mean 'show'"),
+        (["shwo", "--last", "3"], "Unknown labels verb 'shwo'"),
+        (["show", "--lst", "3"], "Did you mean '--last'"),
+        (["show", "--last", "0"], "at least 1"),
+        (["show", "--only", "reject"], "Did you mean 'rejected'"),
+        (["show", "--task", "KeyInBix"], "Did you mean 'KeyInBox'"),
+        (["show", "nowhere"], "no run 'nowhere'"),
+        (["show", "nowhere.sqlite"], "no label store at nowhere.sqlite"),
+        (["show"], "no label store under"),
+        (["prompt", "--prompt", "chatt"], "Did you mean 'chat'"),
+        (["prompt", "--index", "-1"], "at least 0"),
+        (["prompt", "--limit", "lava"], "has no limit"),
+        (["import", "nowhere.jsonl", "--into", "x.sqlite"], "cannot be read: No such file"),
+        (["export", "nowhere.sqlite"], "no label store"),
+        (["judge", "--teacher", "locl"], "Did you mean 'local'"),
+        (["judge", "--teacher", "replay"], "nothing to replay"),
+        (["judge", "--teacher", "replay", "--labels", "nowhere.sqlite"], "no label store"),
+        (["judge", "--tasks", "KeyInBox", "KeyInBox"], "names a task twice"),
+        (["judge", "--scenes", "0"], "at least 1"),
+        (["judge", "--usd-per-million-tokens", "-1"], "at least 0"),
+    ],
+)
+def test_a_mistake_names_the_next_command(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["labels", *words]) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "next: " in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert os.listdir(tmp_path) == []
+
+
+def test_labels_alone_lists_its_verbs_and_each_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["labels"]) == 2
+    assert cli.main(["labels", "--help"]) == 0
+    usage = capsys.readouterr().out
+    for verb in ("show", "prompt", "export", "import", "judge"):
+        assert usage.count(f"python main.py labels {verb}") == 2
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["labels", verb, "--help"])
+        assert caught.value.code == 0
+        assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["show", "judge"])
+def test_help_loads_nothing_heavy(verb: str) -> None:
+    code = (
+        "import sys, main\ntry:\n    main.main(['labels', sys.argv[1], '--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'numba', 'numpy', 'transformers', 'gymnasium'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, verb], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_show_prints_prompt_reply_verdict_and_why(store: Path, run: Callable[..., str]) -> None:
+    text = run("show", str(store))
+    blocks = text.split("\n\n#")
+    assert len(blocks) == 10
+    answer, off_menu, ambiguous, error, fallback, letters, changed, gone, unfinished = blocks[1:]
+    assert "KeyInBox  answer" in answer
+    menu = menus(SCENES[0], 1)[0]
+    for line in load_template("chat").render(TASK, SCENES[0], menu).messages[1][1].splitlines():
+        assert f"    {line}\n" in answer
+    assert TASK.rules in answer
+    assert f"     0.750  A) {TASK.options[menu.options[0]].id}" in answer
+    assert f"     0.250  C) {TASK.options[menu.options[2]].id}" in answer
+    assert "500 tokens, 250.0 ms" in answer
+    assert "the reply names nothing that is on the menu" in off_menu
+    assert "\\x1b[31mopen the window" in off_menu, "what a model wrote may not command the terminal"
+    assert "\x1b" not in text
+    assert "[system] as in #1" in off_menu
+    assert "(2,100 characters)" in ambiguous
+    assert "does not name exactly one of its options" in ambiguous
+    assert "no reply came back: The server is asleep." in error
+    assert "fallback:scripted stood in" in fallback
+    assert "almost none of the probability" in letters
+    assert "the template has changed since" in changed
+    assert SCENES[0].text in changed
+    assert "there is no task Gone here" in gone
+    assert "still thinking" in unfinished
+    assert f"Goal: {TASK.goal}" in unfinished, "the compact template"
+
+
+def test_show_chooses_by_number_kind_and_task(store: Path, run: Callable[..., str]) -> None:
+    def rows(*words: str) -> list[int]:
+        return [json.loads(line)["row"] for line in run("show", str(store), "--json", *words).splitlines()]
+
+    assert rows() == list(range(1, 10))
+    assert rows("--last", "2") == [8, 9]
+    assert rows("--only", "rejected") == [2, 3, 4, 6, 9]
+    assert rows("--only", "fallback") == [5]
+    assert rows("--only", "answers", "--task", "keyinbox") == [1, 7]
+
+
+def test_show_in_json_has_what_was_sent_and_why(store: Path, run: Callable[..., str]) -> None:
+    first, second = (json.loads(line) for line in run("show", str(store), "--json").splitlines()[:2])
+    assert first["messages"] == load_template("chat").render(TASK, SCENES[0], menus(SCENES[0], 1)[0]).chat
+    assert first["why"] is None
+    assert [option["probability"] for option in first["shown"]] == [0.75, 0.0, 0.25]
+    assert second["reply"] == "I would\n\x1b[31mopen the window"
+    assert second["status"] == "off_menu"
+
+
+def test_show_finds_a_run_and_the_store_that_was_written_last(tmp_path: Path, run: Callable[..., str]) -> None:
+    for age, name in enumerate(("new", "old")):
+        folder = tmp_path / "ihac" / "KeyInBox" / name
+        with LabelStore(tmp_path / "away.sqlite") as labels:
+            labels.put_many([call_about(SCENES[0])])
+        folder.mkdir(parents=True)
+        config = {"format": "preceptor-config", "schema": 1, "config": {"labels": None}}
+        (folder / "config.json").write_text(json.dumps(config))
+        (tmp_path / "away.sqlite").rename(folder / "labels.sqlite")
+        os.utime(folder / "labels.sqlite", (1e9 - age, 1e9 - age))
+    where = ["--logdir", str(tmp_path)]
+    assert run("show", *where).startswith(str(tmp_path / "ihac" / "KeyInBox" / "new" / "labels.sqlite"))
+    assert run("show", "old", *where).startswith(str(tmp_path / "ihac" / "KeyInBox" / "old" / "labels.sqlite"))
+
+
+class Listener:
+    """A model that only keeps what it was sent."""
+
+    name = source = template = method = "listener"
+    samples = 1
+    extra: ClassVar[dict[str, float]] = {}
+
+    def __init__(self) -> None:
+        self.sent: list[list[dict[str, str]]] = []
+
+    def replies(self, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
+        self.sent += [prompt.chat for prompt in prompts]
+        return iter(())
+
+
+def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    words = ["prompt", "--task", "KeyInBox", "--seed", "3", "--index", "7", "--prompt", "chat"]
+    dry = json.loads(run(*words, "--json"))
+    scene = TASK.sample_scenes(np.random.default_rng(3), 8)[7]
+    listener = Listener()
+    AskingTeacher("llm", TASK, listener, load_template("chat"), LabelStore()).label([scene])
+    assert len(scene.legal) > 1
+    assert [prompt["messages"] for prompt in dry["prompts"]] == listener.sent
+    assert dry["prompt"] == load_template("chat").hash_for(TASK)
+    assert dry["counted"] == "characters/4"
+    text = run(*words)
+    assert scene.text in text
+    assert f"call 4 of {len(listener.sent)}" in text
+    assert "nobody was asked" in text
+
+
+def refuse(*_: object) -> None:
+    raise AssertionError("a socket was used")
+
+
+def test_the_dry_run_counts_the_built_in_models_tokens(run: Callable[..., str]) -> None:
+    dry = json.loads(run("prompt", "--task", "KeyInBox", "--prompt", "compact", "--seed", "1", "--json"))
+    scene = TASK.sample_scenes(np.random.default_rng(1), 1)[0]
+    prompts = [load_template("compact").render(TASK, scene, menu) for menu in menus(scene, 4)]
+    assert [prompt["tokens"] for prompt in dry["prompts"]] == [len(ids) for ids in LocalModel().encode(prompts)]
+    assert "built-in" in dry["counted"]
+
+
+def test_where_there_is_no_choice_nobody_would_be_asked(run: Callable[..., str]) -> None:
+    scenes = TASK.sample_scenes(np.random.default_rng(0), 500)
+    index = next(i for i, scene in enumerate(scenes) if len(scene.legal) == 1)
+    text = run("prompt", "--task", "KeyInBox", "--index", str(index))
+    assert "only one option is legal: nobody would be asked" in text
+
+
+def test_a_store_goes_out_and_comes_back(store: Path, run: Callable[..., str], tmp_path: Path) -> None:
+    assert "9 calls" in run("export", str(store))
+    file = store.with_suffix(".jsonl")
+    assert len(file.read_text().splitlines()) == 9
+    copy = tmp_path / "copy.sqlite"
+    assert json.loads(run("import", str(file), "--into", str(copy), "--json"))["added"] == 9
+    with LabelStore(store, read_only=True) as before, LabelStore(copy, read_only=True) as after:
+        assert after.calls(answers_only=False) == before.calls(answers_only=False)
+    assert "0 calls added, 9 known already" in run("import", str(file), "--into", str(copy))
+    again = tmp_path / "again.jsonl"
+    run("export", str(copy), "--to", str(again))
+    assert again.read_bytes() == file.read_bytes()
+    run("export", str(copy), "--to", str(again), "--answers-only", "--task", "keyinbox")
+    assert [json.loads(line)["status"] for line in again.read_text().splitlines()] == ["ok", "ok"]
+
+
+def test_an_import_keeps_the_answers_that_are_there(store: Path, run: Callable[..., str], tmp_path: Path) -> None:
+    other = tmp_path / "other.sqlite"
+    with LabelStore(other) as labels:
+        theirs = call_about(SCENES[0])
+        labels.put_many([replace(theirs, probs=tuple(sorted(theirs.probs, reverse=True)), legal=(0, 1, 2))])
+        stands = labels.calls()
+    with sqlite3.connect(store) as db:
+        db.execute("DELETE FROM calls WHERE id > 1")
+    db.close()
+    run("export", str(store))
+    result = json.loads(run("import", str(store.with_suffix(".jsonl")), "--into", str(other), "--json"))
+    assert (result["added"], result["known"], result["kept"]) == (0, 0, 1)
+    with LabelStore(other, read_only=True) as labels:
+        assert labels.calls() == stands
+
+
+def test_a_bad_line_is_named_and_nothing_is_imported(
+    store: Path, run: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("export", str(store))
+    file = store.with_suffix(".jsonl")
+    file.write_bytes(file.read_bytes()[:-20])  # as a copy that was cut off
+    assert cli.main(["labels", "import", str(file), "--into", str(tmp_path / "new.sqlite")]) == 2
+    assert "labels.jsonl, line 9, cannot be imported" in capsys.readouterr().err
+    assert not (tmp_path / "new.sqlite").exists()
+
+
+def test_an_export_overwrites_exports_alone(
+    store: Path, run: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for target in (tmp_path / "theirs.txt", store):
+        before = b"their work" if target != store else store.read_bytes()
+        target.write_bytes(before)
+        assert cli.main(["labels", "export", str(store), "--to", str(target)]) == 2
+        assert "did not write it" in capsys.readouterr().err
+        assert target.read_bytes() == before
+    run("export", str(store))
+    run("export", str(store))
+
+
+Weights = dict[str, float]
+
+
+def answers(to_scenes: Callable[[str, list[str]], Weights | str]) -> Callable[[str], Weights | str]:
+    """A server's model that answers questions about scenes so, and the questions of the probe as the toy model does."""
+
+    def reply(prompt: str) -> Weights | str:
+        scene, _, rest = prompt.rpartition("Scene: ")[2].partition("\n")
+        options = [line for line in rest.splitlines() if line[1:2] == ")"]
+        return to_scenes(scene, options) if "Scene: " in prompt else Toy().answer(prompt)
+
+    return reply
+
+
+def knows(scene: str, options: list[str]) -> Weights:
+    """Who knows the script of KeyInBox, and is not quite sure of it."""
+    words = _right()[scene]
+    wrong = 0.1 / max(1, len(options) - 1)
+    return {line[0]: 0.9 if line[3:] == words else wrong for line in options}
+
+
+@cache
+def _right() -> dict[str, str]:
+    scenes = TASK.sample_scenes(np.random.default_rng(0), 4000)
+    return {scene.text: TASK.options[TASK.script(scene)].words for scene in scenes}
+
+
+@pytest.fixture
+def expert() -> Iterator[FaultyServer]:
+    """A server whose model knows the script."""
+    with faulty(reply=answers(knows)) as server:
+        yield server
+
+
+def judged(run: Callable[..., str], *words: str) -> dict[str, Any]:
+    rows = json.loads(run("judge", "--task", "KeyInBox", "--scenes", "25", "--json", *words))["rows"]
+    return rows[0]
+
+
+def test_a_server_that_is_right_is_judged_right(expert: FaultyServer, run: Callable[..., str]) -> None:
+    row = judged(run, "--teacher", "llm", "--base-url", expert.url, "--usd-per-million-tokens", "2")
+    assert (row["scenes"], row["accuracy"], row["valid"], row["abstained"]) == (25, 1.0, 1.0, 0.0)
+    assert row["ece"] == pytest.approx(0.1, abs=1e-3), "it says 0.9 and is always right"
+    assert row["order_changes"] == 0.0
+    assert row["position_bias"] < 0.2
+    assert row["model"] == "toy"
+    assert row["template"] == f"chat {load_template('chat').hash_for(TASK)}"
+    assert row["seconds_p95"] >= row["seconds_p50"] > 0
+    assert row["tokens"] == 25 * row["tokens_per_scene"] > 25 * 2 * 300
+    assert row["usd"] == pytest.approx(row["tokens"] * 2e-6)
+
+
+def test_a_server_that_likes_the_first_place_is_found_out(expert: FaultyServer, run: Callable[..., str]) -> None:
+    expert.reply = answers(lambda scene, options: {"A": 0.98, "B": 0.02})
+    row = judged(run, "--teacher", "llm", "--base-url", expert.url)
+    assert row["order_changes"] == 1.0
+    assert row["position_bias"] > 0.4
+    assert row["accuracy"] < 0.6
+
+
+def test_replies_that_are_no_answers_are_counted(expert: FaultyServer, run: Callable[..., str]) -> None:
+    expert.reply = answers(lambda scene, options: "No." if "explore" in options[0] else knows(scene, options))
+    row = judged(run, "--teacher", "llm", "--base-url", expert.url)
+    assert 0.4 < row["valid"] < 1.0
+    assert row["accuracy"] == 1.0, "the other menu orders give the answer"
+
+
+def test_what_was_judged_is_kept_and_can_be_judged_again(
+    expert: FaultyServer, run: Callable[..., str], tmp_path: Path
+) -> None:
+    kept = str(tmp_path / "kept.sqlite")
+    first = judged(run, "--teacher", "llm", "--base-url", expert.url, "--labels", kept)
+    asked = len(expert.requests)
+    again = judged(run, "--teacher", "llm", "--base-url", expert.url, "--labels", kept)
+    assert again == first
+    assert len(expert.requests) - asked < 0.5 * first["calls"], "the probe alone"
+    replayed = judged(run, "--teacher", "replay", "--labels", kept)
+    different = {name for name in first if replayed[name] != first[name]}
+    assert different == set()
+
+
+def test_the_table_can_be_pasted(run: Callable[..., str]) -> None:
+    words = ["judge", "--tasks", "KeyInBox", "TwoDoor", "--teacher", "local", "--scenes", "10", "--seed", "4"]
+    table, caption = run(*words).split("\n\n")
+    head, rule, *rows = table.splitlines()
+    assert head.startswith("| model | task | n | accuracy [95%] | ECE | Brier |")
+    assert {line.count("|") for line in (head, rule, *rows)} == {head.count("|")}
+    assert [row.split(" | ")[1:3] for row in rows] == [["KeyInBox", "10"], ["TwoDoor", "10"], ["all", "20"]]
+    for said in ("compact", load_template("compact").hash_for(TASK), "seed 4", "method logprobs", "4 menu orders"):
+        assert said in caption
+    latex = run(*words, "--latex")
+    assert latex.count(r" \\") == 4
+    assert r"95\%" in latex
+    assert latex.count("{") == latex.count("}")
+
+
+def test_controls_are_judged_without_calls(run: Callable[..., str]) -> None:
+    row = judged(run, "--teacher", "random")
+    assert (row["calls"], row["valid"], row["seconds_p50"], row["order_changes"]) == (0, None, None, None)
+    assert 0.0 < row["accuracy"] < 0.9
+    assert "position bias" not in run("judge", "--task", "KeyInBox", "--teacher", "random").split("\n")[0]
+
+
+_WITHOUT_NETWORK = """
+import socket, sys
+def refuse(*_):
+    raise OSError("the network is switched off")
+socket.socket.connect = socket.socket.connect_ex = socket.create_connection = refuse
+import main
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+def test_a_run_is_repeated_from_exported_labels_without_a_network(run: Callable[..., str], tmp_path: Path) -> None:
+    small = ["--preset", "tiny", "--task", "KeyInBox", "--steps", "640", "--num-envs", "4", "--eval-episodes", "4"]
+    small += ["--logdir", str(tmp_path), "--quiet"]
+    assert cli.main(["train", *small, "--savedir", "taught", "--teacher", "local"]) == 0
+    run("export", "taught", "--logdir", str(tmp_path), "--to", str(tmp_path / "labels.jsonl"))
+    run("import", str(tmp_path / "labels.jsonl"), "--into", str(tmp_path / "copy.sqlite"))
+    words = ["train", *small, "--savedir", "replayed", "--teacher", "replay", "--labels", str(tmp_path / "copy.sqlite")]
+    command = [sys.executable, "-c", _WITHOUT_NETWORK, *words, "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    folders = [tmp_path / "ihac" / "KeyInBox" / name for name in ("taught", "replayed")]
+    taught, replayed = (json.loads((folder / "result.json").read_text()) for folder in folders)
+    assert json.loads(done.stdout)["queries"] == 0
+    for results in (taught, replayed):
+        assert results is not None
+    for file in ("controller/controller.safetensors", "episodes/student-sampled.json", "episodes/student-greedy.json"):
+        assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
