@@ -114,12 +114,13 @@ CHARTS: dict[tuple[str, ...], Chart] = {
         _CROSS,
         "The south side leads to the south-west corner, and that to the west side. A block stands in the middle, "
         "between the south side, the west side, the east side and the north side, and you can push it away from you. "
-        "The east side has room for the block. On the north side the block would shut the goal in for good. "
+        "The east side has room for the block. Pushed to the north it jams and shuts the goal in for good. "
         f"Once the middle is free, it leads to the north side. {_STEP}",
         (
             BlockState("middle", "The block stands in the middle.", frozenset({(0, 1)})),
+            # Pushed to the north by a hundredth of a cell, it no longer fits between the walls of the east side.
+            BlockState("north", "The block is jammed on its way to the north.", frozenset({(0, 2)}), "y", 0.01),
             BlockState("east", "The block is on the east side, and the middle is free.", frozenset({(1, 1)}), "x", 0.5),
-            BlockState("north", "The block is stuck on the north side.", frozenset({(0, 2)}), "y", 0.5),
         ),
         (
             Push("east", "push the block to the east", {"middle": (-1, 1)}, (0.6, 1.0)),

@@ -181,6 +181,8 @@ def test_facts_of_hand_made_observations() -> None:
         (push, {"x": -1.0, "y": 4.0, "block_x": 1.4}, ("west side", "middle")),
         (push, {"x": -0.3, "y": 4.0, "block_x": 2.1}, ("middle", "east")),
         (push, {"x": 0.0, "y": 5.6, "block_y": 8.0}, ("middle", "north")),
+        (push, {"x": -4.0, "y": 4.0, "block_y": 4.02}, ("west side", "middle")),
+        (push, {"x": -4.0, "y": 4.0, "block_y": 4.06}, ("west side", "north")),
         (fall, {"x": 4.0, "y": 1.0}, ("south-east corner", "ledge")),
         (fall, {"x": 4.0, "y": 4.0, "block_y": 6.4}, ("east ledge", "edge")),
         (fall, {"x": 4.0, "y": 7.0, "block_y": 8.0, "block_z": 1.0}, ("bridge", "chasm")),
