@@ -11,12 +11,13 @@ from envs.errors import UserError
 from envs.task import Scene, Task
 from teacher.call import ERROR, FALLBACK, OK, Call
 from teacher.exchange import to_record
+from teacher.faults import GARBLED, WRONG_MODEL
 from teacher.labels import LabelStore
 from teacher.parse import ParseFailure
 from teacher.prompts import LETTERS, PLACEHOLDERS, Menu, Template, load_template
 
 _TOO_LITTLE = "the letters of the menu had almost none of the probability"
-_IN_WORDS = {"garbled": "the reply is not text", "wrong_model": "another model answered than the one that was asked"}
+_IN_WORDS = {GARBLED: "the reply is not text", WRONG_MODEL: "another model answered than the one that was asked"}
 
 
 def show(config: ShowConfig) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main as cli
 from envs.catalog import get_task
@@ -440,6 +441,10 @@ def test_a_run_is_repeated_from_exported_labels_without_a_network(run: Callable[
     folders = [tmp_path / "ihac" / "KeyInBox" / name for name in ("taught", "replayed")]
     taught, replayed = (json.loads((folder / "result.json").read_text()) for folder in folders)
     assert json.loads(done.stdout)["queries"] == 0
+    events = EventAccumulator(str(folders[0]))
+    events.Reload()
+    for name in ("queries", "calls", "hits", "invalid_rate", "tokens", "seconds", "latency_p50", "calls_per_1k_steps"):
+        assert events.Scalars(f"teacher/{name}")[-1].value == pytest.approx(taught["asking"][name]), name
     for style in ("sampled", "greedy"):
         assert taught["student"][style]["success"] == replayed["student"][style]["success"]
     for file in ("controller/controller.safetensors", "episodes/student-sampled.json", "episodes/student-greedy.json"):
