@@ -6,7 +6,7 @@ from typing import Any
 
 from serving.faulty.faults import Fault, Response, fastchat_error, openai_error
 from serving.faulty.script import Script
-from serving.faulty.toy import Toy, Weights, chat_logprobs, completion_logprobs, sample, tokens
+from serving.faulty.toy import Toy, Weights, chat_logprobs, completion_logprobs, tokens
 
 _MAX_TOKENS = {"chat": 256, "completions": 16}
 
@@ -49,7 +49,7 @@ class Asked:
     n: int
     max_tokens: int
     temperature: float
-    seed: str
+    seed: int | None
     echo: bool
     top: int | None
     choice: list[str] | None
@@ -92,13 +92,11 @@ def _generate(
 
 def _choices(asked: Asked, first: int, fastchat: bool, toy: Toy, fault: Fault | None) -> list[dict[str, Any]]:
     said = toy.answer(asked.last) if asked.choice is None else toy.constrained(asked.last, asked.choice)
-    return [_choice(asked, first + i, _drawn(said, asked, i), said, fastchat, toy, fault) for i in range(asked.n)]
-
-
-def _drawn(said: Weights | str, asked: Asked, number: int) -> str:
     if isinstance(said, str):
-        return said
-    return sample(said, asked.temperature, f"{asked.seed}/{number}/{asked.prompt}")
+        texts = [said] * asked.n
+    else:
+        texts = toy.draw(said, asked.temperature, asked.prompt, asked.seed, asked.n)
+    return [_choice(asked, first + i, text, said, fastchat, toy, fault) for i, text in enumerate(texts)]
 
 
 def _choice(
@@ -149,7 +147,7 @@ def _read(kind: str, request: Mapping[str, Any], script: Script) -> list[Asked]:
         "n": int(request.get("n") or 1),
         "max_tokens": max_tokens,
         "temperature": float(1.0 if request.get("temperature") is None else request["temperature"]),
-        "seed": "" if script.dialect == "fastchat" else str(request.get("seed", "")),
+        "seed": None if script.dialect == "fastchat" else request.get("seed"),
         "echo": kind == "completions" and _honoured("echo", bool(request.get("echo")), script.echo),
         "top": _top(kind, request, script),
         "choice": _constraint(request, script),

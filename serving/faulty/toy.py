@@ -9,6 +9,8 @@ import hashlib
 import math
 import random
 import re
+import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Any
@@ -66,6 +68,21 @@ class Toy:
         self._likes = dict(likes or {})
         self._off_menu = off_menu
         self.reply = reply
+        self._lock = threading.Lock()
+        self._drawn = Counter[str]()
+
+    def draw(self, weights: Weights, temperature: float, prompt: str, seed: int | None, count: int) -> list[str]:
+        """Some texts; the most probable at temperature 0.
+
+        A seed draws the same again. Without one a prompt that comes again gets other draws, but the same in each run.
+        """
+        if temperature <= 0:
+            return [max(weights, key=lambda text: weights[text])] * count
+        with self._lock:
+            occasion = f"seed {seed}" if seed is not None else str(self._drawn[prompt])
+            self._drawn[prompt] += 1
+        scaled = [weight ** (1 / temperature) for weight in weights.values()]
+        return random.Random(f"{occasion}/{prompt}").choices(list(weights), scaled, k=count)
 
     def answer(self, prompt: str) -> Weights | str:
         """Probabilities of first tokens, or the text that it says without a doubt."""
@@ -92,14 +109,6 @@ class Toy:
             weights = {text: hashed_weight(text) for text in choice}
         total = sum(weights.values())
         return {text: weight / total for text, weight in weights.items()}
-
-
-def sample(weights: Weights, temperature: float, seed: str) -> str:
-    """One of the texts; the most probable at temperature 0. The same seed draws the same."""
-    if temperature <= 0:
-        return max(weights, key=lambda text: weights[text])
-    scaled = [weight ** (1 / temperature) for weight in weights.values()]
-    return random.Random(seed).choices(list(weights), scaled)[0]
 
 
 def ranked(said: Weights | str, count: int) -> list[tuple[str, float]]:

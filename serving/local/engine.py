@@ -36,7 +36,7 @@ class Continuation:
 
     Attributes:
         ids: Its tokens; one that ends the reply is not among them.
-        scores: A score for each of `ids`, if asked for.
+        scores: A score for each token drawn, the one that ended the reply included as with vLLM, if asked for.
         sampled: Tokens drawn, the one that ended the reply included.
         cut: Length of the text up to a stop text; None if none was met.
         finish: `stop` or `length`; empty while it grows.
@@ -298,12 +298,12 @@ def _advance(rows: Sequence[Row], logits: torch.Tensor, codec: Codec) -> None:
         scores = scored(logits, tokens, max(each.top or 0 for each in settings))
     for i, (job, grown) in enumerate(rows):
         grown.sampled += 1
-        if tokens[i] in codec.stops:
-            grown.finish = "stop"
-            continue
         if job.settings.top is not None:
             score = scores[i]
             grown.scores.append(Scored(score.token, score.logprob, score.top[: job.settings.top]))
+        if tokens[i] in codec.stops:
+            grown.finish = "stop"
+            continue
         grown.ids.append(tokens[i])
         grown.finish = _finish(job, grown, codec)
 

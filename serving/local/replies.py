@@ -120,7 +120,7 @@ class Stream:
         self._chat = chat
         self._codec = codec
         self._sent_text = [0] * job.n
-        self._sent_tokens = [0] * job.n
+        self._sent_scores = [0] * job.n
         self._finished = [False] * job.n
 
     def news(self) -> list[dict[str, Any]]:
@@ -129,16 +129,16 @@ class Stream:
         return [choice for choice in found if choice is not None]
 
     def _choice(self, i: int, grown: Continuation) -> dict[str, Any] | None:
-        finish, count = grown.finish, len(grown.ids)  # read once: the engine goes on meanwhile, its finish comes last
-        text = self._codec.text(self._job.prompt, grown.ids[:count])[: grown.cut]
+        finish = grown.finish  # read first: the engine goes on meanwhile, and writes it last
+        text = self._codec.text(self._job.prompt, list(grown.ids))[: grown.cut]
         if not finish:
             text = text[: len(text) - _held_back(text, self._job.settings.stop)]
         new = text[self._sent_text[i] :]
         if not new and not finish:
             return None
-        scores = grown.scores[self._sent_tokens[i] : count]
+        scores = grown.scores[self._sent_scores[i] :]
         self._sent_text[i] += len(new)
-        self._sent_tokens[i] = count
+        self._sent_scores[i] += len(scores)
         self._finished[i] = bool(finish)
         choice: dict[str, Any] = {"index": self._first + i, "finish_reason": finish or None, "logprobs": None}
         if self._chat:

@@ -283,6 +283,11 @@ def test_samples_follow_the_probabilities_and_the_seed(server: FaultyServer) -> 
     for letter, p in probs.items():
         assert abs(drawn[letter] / 200 - p) < 4 * math.sqrt(p * (1 - p) / 200) + 0.005
     assert sample(seed=1) == sample(seed=1) != sample(seed=2)
+    server.play(Script())
+    unseeded = [sample() for _ in range(2)]
+    assert unseeded[0] != unseeded[1]
+    server.play(Script())
+    assert [sample() for _ in range(2)] == unseeded
     assert set(sample(temperature=0)) == {max(probs, key=lambda letter: probs[letter])}
 
 
