@@ -100,7 +100,7 @@ def _after_thinking(reply: str) -> str | ParseFailure:
     opened = thought.count("<think>")
     if not closed:
         return ParseFailure.UNFINISHED if opened else reply
-    if opened > 1 or (opened and not thought.lstrip().startswith("<think>")) or "think>" in said:
+    if opened > 1 or (opened and not thought.lstrip().startswith("<think>")):
         return ParseFailure.AMBIGUOUS
     return said
 
