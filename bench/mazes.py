@@ -20,18 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import mujoco
 import numpy as np
+from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
+from mujoco import rollout
 
 from envs.mujoco.mazes import MazeSpec, maze_spec
 from envs.mujoco.model import make_model, model_xml
 from envs.mujoco.vector import MazeVectorEnv
-
-# isort: split
-import mujoco
-from gymnasium.envs.mujoco import MujocoEnv
-from mujoco import rollout
 
 NAMES = ("AntMaze", "AntPush", "AntFall", "PointUMaze", "PointPush", "PointFall")
 WORLDS, SECONDS, TURNS = 16, 0.25, 5

@@ -27,6 +27,20 @@ def test_scripts_solve_the_point_mazes(name: str) -> None:
     assert play(maze_spec(name), 50)[0] >= 49
 
 
+@pytest.mark.parametrize("name", ["PointUMaze", "PointPush", "PointFall"])
+def test_waypoints_that_are_held_for_ten_steps_do_as_well(name: str) -> None:
+    """As HIRO holds them: chosen every c = 10 steps, within the goal box around the robot."""
+    spec = maze_spec(name)
+    box = np.array(spec.goal_spaces["xy"].scale)
+    env = MazeVectorEnv(spec, 50, split="eval")
+    obs, _ = env.reset()
+    for t in range(spec.horizon):
+        if t % 10 == 0:
+            target = obs[:, :2] + np.clip(waypoint(spec, obs) - obs[:, :2], -box, box)
+        obs, _, _, _, info = env.step(seek(spec, obs, target))
+    assert info["success"].sum() >= 49
+
+
 def test_every_training_goal_of_the_maze_can_be_reached() -> None:
     """Those inside walls too: some free place is near enough."""
     assert play(maze_spec("PointUMaze"), 50, split="train")[0] >= 49

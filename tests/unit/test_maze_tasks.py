@@ -58,6 +58,13 @@ def test_the_protocol_is_kept_in_play(task: MazeTask) -> None:
         assert (task.teacher_to_true(np.zeros(len(obs), np.int64)) == np.arange(count)).all()
 
 
+def test_any_numbers_are_some_scene(task: MazeTask) -> None:
+    """Robots and blocks get to places that nobody thought of."""
+    obs = np.random.default_rng(0).normal(scale=15, size=(500, *task.observation_shape)).astype(np.float32)
+    assert task.legal(obs).any(axis=1).all()
+    assert np.take_along_axis(task.legal(obs), task.script_batch(obs)[:, None], axis=1).all()
+
+
 def test_words_and_environments(task: MazeTask) -> None:
     assert len({option.words for option in task.options}) == len(task.options)
     assert (task.options.timeouts > 0).all()
