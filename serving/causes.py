@@ -46,6 +46,7 @@ CAUSES = (
         ":copy or download the model again",
     ),
     (r"max_model_len.{0,80}greater than the derived", "the model has a shorter context", "--max-model-len 512"),
+    (r"maximum context length|context_length_exceeded", "its context is too short for a prompt", "--max-model-len 512"),
     (r"torch not compiled with cuda|no nvidia driver|found no nvidia", "no GPU is there", ":make serve-setup"),
     (r"no module named", "its environment is incomplete", ":rm -rf .venv-serving && make serve-setup"),
 )

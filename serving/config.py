@@ -10,6 +10,21 @@ ROOT = Path(__file__).parents[1]
 TINY_MODEL = ROOT / "teacher" / "tiny_lm" / "model"
 BACKENDS = ("local", "vllm", "fastchat", "faulty")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# Settings that only some servers know.
+FOR = {
+    "workers": ("fastchat",),
+    "conv_template": ("fastchat",),
+    "max_model_len": ("vllm", "local"),
+    "gpu_memory_utilization": ("vllm",),
+    "script": ("faulty",),
+}
+RANGES: dict[str, tuple[float, float]] = {
+    "port": (1, 65535),
+    "workers": (1, 64),
+    "max_model_len": (1, 10_000_000),
+    "gpu_memory_utilization": (0.01, 1.0),
+    "timeout": (1.0, 86_400.0),
+}
 # Read from the environment, never from the command line: what is said there, all users of the machine can see.
 KEY_VARIABLE = "PRECEPTOR_SERVER_KEY"
 
@@ -77,25 +92,17 @@ class ServeConfig:
     def _check(self, backend: str) -> None:
         """Refuse what cannot be meant."""
         again = f"python main.py serve --backend {backend}"
-        if self.port is not None and not 1 <= self.port <= 65535:
-            raise UserError(f"--port {self.port} is not a port: they go from 1 to 65535.", f"{again} --port 8000")
-        if not 1 <= self.workers <= 64:
-            raise UserError(f"--workers {self.workers} has to be from 1 to 64.", f"{again} --workers 2")
-        if self.workers > 1 and backend != "fastchat":
-            advice = "python main.py serve --backend fastchat --workers 2  # vllm batches requests within one"
-            raise UserError(f"--workers is FastChat's; {backend} has one server.", advice)
-        if self.max_model_len is not None and self.max_model_len < 1:
-            raise UserError(
-                f"--max-model-len {self.max_model_len} has to be at least 1.", f"{again} --max-model-len 512"
-            )
-        share = self.gpu_memory_utilization
-        if share is not None and not 0 < share <= 1:
-            raise UserError(f"--gpu-memory-utilization {share} is no share: above 0, up to 1.", f"{again} ... 0.8")
-        if not 0 < self.timeout <= 86_400:
-            raise UserError(f"--timeout {self.timeout} has to be above 0 and at most a day.", f"{again} --timeout 600")
-        if self.script is not None and backend != "faulty":
-            example = f"python main.py serve --backend faulty --script {self.script}"
-            raise UserError(f"--script is for --backend faulty, not for {backend}.", example)
+        for field, backends in FOR.items():
+            flag = f"--{field.replace('_', '-')}"
+            value = getattr(self, field)
+            if backend not in backends and value != getattr(ServeConfig, field):
+                example = f"python main.py serve --backend {backends[0]} {flag} {value}"
+                raise UserError(f"{flag} is for {' and '.join(backends)}; {backend} does not know it.", example)
+        for field, (least, most) in RANGES.items():
+            value = getattr(self, field)
+            if value is not None and not least <= value <= most:
+                flag = f"--{field.replace('_', '-')}"
+                raise UserError(f"{flag} {value} has to be from {least} to {most}.", f"{again} {flag} {most}")
 
     @property
     def name(self) -> str:

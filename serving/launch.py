@@ -14,9 +14,9 @@ from serving.backends import commands
 from serving.config import ROOT, ServeConfig
 from serving.describe import seen, usage
 from serving.preflight import check
-from serving.processes import END_SECONDS, holder, port_is_free, tail
+from serving.processes import END_SECONDS, holder, port_is_free
 from serving.state import State, known, one_at_a_time, read
-from serving.supervisor import PAUSE_SECONDS, Supervisor
+from serving.supervisor import PAUSE_SECONDS, Supervisor, with_log
 
 
 def serve(
@@ -68,7 +68,7 @@ def _foreground(
             if running := _claim(config, tell):
                 return {**usage(running), "already": True}
             supervisor = until_stopped.enter_context(Supervisor(config, commands(config), tell))
-        tell(f"starting {config.name} with {config.model}; logs in {config.folder}")
+        tell(f"starting {config.name}; logs in {config.folder}")
         supervisor.run(announce)
     return {"stopped": [config.name]}
 
@@ -82,7 +82,7 @@ def _detached(config: ServeConfig, tell: Callable[[str], None]) -> dict[str, Any
         config.folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, str(ROOT / "main.py"), "serve", *replace(config, detach=False, json=False).words()]
     log = config.folder / "launcher.log"
-    tell(f"starting {config.name} with {config.model}; logs in {config.folder}")
+    tell(f"starting {config.name}; logs in {config.folder}")
     with log.open("wb") as output:
         launcher = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -94,7 +94,7 @@ def _detached(config: ServeConfig, tell: Callable[[str], None]) -> dict[str, Any
             if launcher.poll() is not None:
                 if state is not None and state.status == "failed":
                     raise UserError(state.what, state.next_step)
-                raise UserError(f"The launcher died:\n{tail(log, 15)}", f"less {log}")
+                raise UserError(with_log("The launcher died.", log), f"less {log}")
             if state is not None and state.pid == launcher.pid and state.status == "ready":
                 return {**usage(state), "seconds": round(time.monotonic() - started, 1)}
             time.sleep(PAUSE_SECONDS)

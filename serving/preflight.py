@@ -82,7 +82,7 @@ def check_folder(config: ServeConfig) -> None:
     except ValueError as error:
         raise UserError(f"{folder}/config.json is not JSON: {error}.", example) from error
     if not stored:
-        raise UserError(f"{folder} is no transformers model: it has no config.json.", example)
+        raise UserError(f"{folder} is no transformers model: it has no config.json, or an empty one.", example)
     if not any((folder / name).exists() for name in TOKENIZERS):
         raise UserError(f"{folder} has no tokenizer: none of {', '.join(TOKENIZERS)}.", example)
     if not any(weights(folder)):

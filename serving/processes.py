@@ -90,10 +90,6 @@ class Running:
             self._keeper.wait()
         _ = self.code
 
-    def tail(self, lines: int = 15) -> str:
-        """The end of its log."""
-        return tail(self.log, lines)
-
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     assert pipe is not None

@@ -20,10 +20,12 @@ class Answer:
     Attributes:
         ready: It lists the model and gave a completion.
         said: The completion; else what is amiss.
+        refused: It understood the question and does not want to answer, so that asking again may be in vain.
     """
 
     ready: bool
     said: str
+    refused: bool = False
 
     @property
     def labelled(self) -> bool:
@@ -44,7 +46,8 @@ def ask(url: str, model: str, *, seconds: float = REQUEST_SECONDS) -> Answer:
             reply.raise_for_status()
             return Answer(True, str(reply.json()["choices"][0]["message"]["content"]))
     except httpx.HTTPStatusError as error:
-        return Answer(False, f"HTTP {error.response.status_code}: {error.response.text[:300]}")
+        refused = 400 <= error.response.status_code < 500
+        return Answer(False, f"HTTP {error.response.status_code}: {error.response.text[:300]}", refused)
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         return Answer(False, f"{type(error).__name__}: {error}")
 

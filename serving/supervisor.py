@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -14,12 +15,13 @@ from serving import ready
 from serving.backends import environment
 from serving.causes import explain
 from serving.config import ServeConfig
-from serving.processes import Command, Running, birth, listens
+from serving.processes import Command, Running, birth, listens, tail
 from serving.state import Part, State, Status
 
 RESTARTS, WITHIN_SECONDS = 3, 600.0
 PAUSE_SECONDS = 0.2
 SHOWN_LINES = 15
+REFUSED_SECONDS = 20.0  # FastChat refuses while its workers register
 
 
 class Stopped(BaseException):
@@ -103,19 +105,24 @@ class Supervisor:
         Raises:
             UserError: The time is over.
         """
-        deadline = time.monotonic() + self.config.timeout
+        deadline = refusing_until = time.monotonic() + self.config.timeout
         answer = ready.Answer(False, "nothing listens")
-        while (left := deadline - time.monotonic()) > 0:
+        while (left := min(deadline, refusing_until) - time.monotonic()) > 0:
             if dead := self._dead():
                 return dead
             self._start()
             answer = self._ask(min(left, ready.REQUEST_SECONDS))
             if answer.ready:
                 return answer
+            refusing_until = min(refusing_until, time.monotonic() + REFUSED_SECONDS) if answer.refused else deadline
             time.sleep(PAUSE_SECONDS)
+        log = self.config.folder / f"{self.plan[0].name}.log"
+        meaning, next_step = explain(answer.said, None, self.config)
+        if answer.refused:
+            what = f"{self.state.name} refuses to answer: {meaning}.\n  | {answer.said}"
+            raise UserError(what, next_step or f"less {log}")
         what = f"{self.state.name} was not ready within {self.config.timeout:g} s: {answer.said}."
-        first = self.running[self.plan[0].name]
-        raise UserError(self._with_log(first, what), f"less {first.log}  # or a longer --timeout")
+        raise UserError(with_log(what, log), f"less {log}  # or a longer --timeout")
 
     def _start(self) -> None:
         """Start the commands that do not run and have what they need."""
@@ -152,7 +159,7 @@ class Supervisor:
         recent = [at for at in times if at > time.monotonic() - WITHIN_SECONDS]
         if len(recent) > RESTARTS:
             raise self._ended(dead, f"{len(recent)} times within {WITHIN_SECONDS / 60:.0f} minutes")
-        why = explain(dead.tail(100), dead.code, self.config)[0]
+        why = explain(tail(dead.log, 100), dead.code, self.config)[0]
         self.tell(f"{name} of {self.state.name} died ({why}); starting it again, {len(recent)} of {RESTARTS} times.")
         dead.end()
         del self.running[name]
@@ -160,13 +167,9 @@ class Supervisor:
 
     def _ended(self, process: Running, when: str) -> UserError:
         """The error for a process that died."""
-        meaning, next_step = explain(process.tail(200), process.code, self.config)
+        meaning, next_step = explain(tail(process.log, 200), process.code, self.config)
         what = f"{process.command.name} of {self.state.name} died {when}: {meaning}."
-        return UserError(self._with_log(process, what), next_step or f"less {process.log}")
-
-    def _with_log(self, process: Running, what: str) -> str:
-        shown = "\n".join(f"  | {line[:200]}" for line in process.tail(SHOWN_LINES).splitlines())
-        return f"{what}\n{shown}" if shown else what
+        return UserError(with_log(what, process.log), next_step or f"less {process.log}")
 
     def _write(self, status: Status, *, what: str = "", next_step: str = "") -> None:
         parts = tuple(
@@ -175,6 +178,11 @@ class Supervisor:
         )
         self.state = replace(self.state, status=status, parts=parts, what=what, next_step=next_step)
         self.state.write()
+
+
+def with_log(what: str, log: Path) -> str:
+    """A message, and the end of a log below it."""
+    return "\n".join([what, *(f"  | {line[:200]}" for line in tail(log, SHOWN_LINES).splitlines())])
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
