@@ -17,8 +17,9 @@ from teacher.replay import ReplayTeacher
 from teacher.scripted import ScriptedTeacher
 
 _PROBED_SCENES = 200
-# A run that may go on without its teacher waits less long for it.
-_DEADLINES = {True: 30.0, False: 120.0}
+# Seconds for which a server may stay away: a run that may go on without it waits less long, and then leaves it alone.
+DEADLINES = {"abort": 120.0, "otherwise": 30.0}
+COOL_DOWN = 30.0
 
 TEACHERS = ("local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none")
 
@@ -132,7 +133,8 @@ def _served(model: str | None, asking: AskingOptions) -> Model:
         raise unknown_name("policy", policy, POLICIES, "--on-teacher-failure abort")
     limits = Limits(
         concurrency=asking.get("concurrency"),
-        deadline_seconds=_DEADLINES[policy != "abort"],
+        deadline_seconds=DEADLINES["abort" if policy == "abort" else "otherwise"],
+        cool_down_seconds=COOL_DOWN,
         max_calls=asking.get("max_llm_calls"),
         max_tokens=asking.get("max_llm_tokens"),
         max_seconds=asking.get("max_llm_seconds"),
