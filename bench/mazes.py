@@ -3,7 +3,7 @@
 Both step the same models (this project's XML, so the same physics), with uniformly random actions drawn before the
 clock starts, autoreset in the same step, observations as one float32 array.
 
-- batched: `MazeVectorEnv`, 16 worlds, one thread.
+- batched: `MazeVectorEnv`, 16 worlds, one thread; its model has MuJoCo's mid-phase off, which changes no number.
 - stock: `SyncVectorEnv` over 16 subclasses of Gymnasium's `MujocoEnv` written as its own `Ant-v5` is, without checking
   wrappers and with `copy=False`.
 

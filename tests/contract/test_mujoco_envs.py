@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from envs.catalog import register_all
 from envs.errors import UserError
 from envs.mujoco.mazes import SPECS, maze_spec
+from envs.mujoco.model import model_xml
 from envs.mujoco.rendering import choose_backend
 from envs.mujoco.single import MazeEnv, register
 from envs.mujoco.vector import MazeVectorEnv
@@ -64,21 +65,29 @@ def test_batched_and_single_are_equal_to_the_bit(name: str) -> None:
     batched.close()
 
 
-def test_a_loop_over_mujoco_gives_the_same_numbers() -> None:
-    """Written without `Worlds`: the reference of what an action is."""
-    env = MazeVectorEnv(maze_spec("AntPush"), 2, seed=1)
+@pytest.mark.parametrize("name", ["AntMaze", "AntPush", "AntFall", "PointPush", "PointFall"])
+def test_a_loop_over_mujoco_gives_the_same_numbers(name: str) -> None:
+    """Written without `Worlds`, on a model without our switches: the reference of what an action is."""
+    spec = maze_spec(name)
+    env = MazeVectorEnv(spec, 2, seed=1)
     obs, _ = env.reset()
-    mine = [mujoco.MjData(env.worlds.model) for _ in range(2)]
+    plain = mujoco.MjModel.from_xml_string(model_xml(spec))
+    mine = [mujoco.MjData(plain) for _ in range(2)]
     for n, data in enumerate(mine):
         data.qpos[:], data.qvel[:] = env.worlds.data[n].qpos, env.worlds.data[n].qvel
-    for actions in actions_of(env, 30):
+    count, goal = len(spec.robot.positions), spec.eval_goals[0]
+    for t, actions in enumerate(actions_of(env, 60)):
+        if t < 40 and spec.robot.name == "point":
+            actions[:] = (spec.block_axes == "yz" and t < 12, spec.block_axes == "xy" or t >= 12)  # into the block
         obs, reward, *_ = env.step(actions)
         for n, data in enumerate(mine):
-            for _ in range(5):
-                data.ctrl[:] = 30.0 * actions[n].astype(np.float64)
-                mujoco.mj_step(env.worlds.model, data)
-            np.testing.assert_array_equal(obs[n, :15], data.qpos[:15].astype(np.float32))
-            assert reward[n] == pytest.approx(-np.linalg.norm(data.qpos[:2] - (0, 19)), abs=1e-12)
+            for _ in range(spec.robot.frame_skip):
+                data.ctrl[:] = spec.robot.action_limit * actions[n].astype(np.float64)
+                mujoco.mj_step(plain, data)
+            np.testing.assert_array_equal(obs[n, :count], data.qpos[:count].astype(np.float32))
+            aim = env.worlds.goal[n] if name == "AntMaze" else goal
+            assert reward[n] == pytest.approx(-np.linalg.norm(data.qpos[: len(goal)] - aim), abs=1e-12)
+    assert spec.robot.name == "ant" or np.abs(mine[0].qpos[count:] - plain.qpos0[count:]).max() > 0.5
 
 
 @pytest.mark.parametrize("name", ["PointUMaze", "AntFall"])
