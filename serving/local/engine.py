@@ -12,6 +12,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ class Engine:
 
     def __init__(self, path: Path, *, max_model_len: int | None = None, batch_tokens: int = 1024) -> None:
         tokenizer, self._network = load_model(path)
+        self._path = path
         longest = getattr(self._network.config, "max_position_embeddings", None)
         if max_model_len is not None and longest is not None and max_model_len > longest:
             raise UserError(
@@ -115,6 +117,7 @@ class Engine:
         self.vocabulary: int = self._network.get_output_embeddings().weight.shape[0]
         self.codec = Codec(tokenizer, _stop_tokens(self._network, tokenizer))
         self._batch_tokens = batch_tokens
+        self._sliding = _slides(self._network)
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -126,10 +129,18 @@ class Engine:
         return self._stopped or not self._thread.is_alive()
 
     def warm_up(self) -> None:
-        """Continue a short prompt by two tokens: the first pass of a model takes longer than the others."""
+        """Continue a short prompt: the first passes take longer than the others, and some models cannot.
+
+        Raises:
+            UserError: The model is of a kind that does not go on from what it has read.
+        """
         done = threading.Event()
-        self.submit(Job([0], "", Settings(max_tokens=2), notify=done.set))
+        job = Job([0], "", Settings(max_tokens=3), n=2, notify=done.set)
+        self.submit(job)
         done.wait()
+        if job.error is not None:
+            what = f"The model in {self._path} cannot be served: {type(job.error).__name__}: {job.error}."
+            raise UserError(what, "serve it with --backend vllm, or give another folder with --model")
 
     def submit(self, job: Job) -> None:
         """Queue a job. Its outcome stands in it when `notify` is called."""
@@ -180,7 +191,10 @@ class Engine:
         """Jobs of similar length together."""
         order = sorted(range(len(jobs)), key=lambda i: len(jobs[i].prompt))
         lengths = [len(job.prompt) for job in jobs]
-        return [[jobs[i] for i in batch] for batch in batches(order, lengths, self._batch_tokens)]
+        together = [[jobs[i] for i in batch] for batch in batches(order, lengths, self._batch_tokens)]
+        if not self._sliding:
+            return together
+        return [list(equal) for batch in together for _, equal in groupby(batch, key=lambda job: len(job.prompt))]
 
     @contextlib.contextmanager
     def _failing(self, jobs: Sequence[Job]) -> Iterator[None]:
@@ -329,6 +343,13 @@ def _finish(job: Job, grown: Continuation, codec: Codec) -> str:
             grown.cut = min(found)
             return "stop"
     return "length" if len(grown.ids) >= job.settings.max_tokens else ""
+
+
+def _slides(network: Any) -> bool:
+    """Whether the model forgets what is far back: padding would then push out of its cache what it should remember."""
+    from transformers import DynamicCache
+
+    return any(DynamicCache(config=network.config).is_sliding)
 
 
 def _stop_tokens(network: Any, tokenizer: Any) -> frozenset[int]:

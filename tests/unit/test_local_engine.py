@@ -1,0 +1,129 @@
+"""The engine continues prompts in batches as the model continues each alone, without a cache, a token at a time."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from envs.errors import UserError
+from serving.local.engine import Engine, EngineStopped, Job
+from serving.local.sampling import Settings
+from teacher.local import TINY_MODEL
+from tests.local_server import wait_for
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 629,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "eos_token_id": None,
+}
+# Rotated and learned positions; and attention that slides, over a window shorter than the prompts.
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128},
+    "gemma2": {"sliding_window": 8, "query_pre_attn_scalar": 16},
+}
+PROMPTS = [[7, 8, 9], list(range(20, 60)), list(range(100, 117)), list(range(300, 317)), [5]]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def build(kind: str, path: Path, **more: Any) -> Any:
+    """A random model of a kind in a folder with the tiny model's tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SHAPE, **more)).eval()
+    for weights in network.parameters():
+        weights.data.mul_(4 if weights.dim() > 1 else 1)  # or all that it says is one word
+    network.save_pretrained(path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(TINY_MODEL / name, path / name)
+    return network
+
+
+@torch.inference_mode()
+def alone(network: Any, prompt: list[int], count: int) -> tuple[list[int], list[float]]:
+    """Greedy tokens and their log-probabilities."""
+    ids, logprobs = list(prompt), []
+    for _ in range(count):
+        row = network(torch.tensor([ids]), use_cache=False).logits[0, -1].float().log_softmax(-1)
+        ids.append(int(row.argmax()))
+        logprobs.append(float(row.max()))
+    return ids[len(prompt) :], logprobs
+
+
+def run(engine: Engine, jobs: list[Job]) -> None:
+    """Have jobs done that arrive together."""
+    done = [threading.Event() for _ in jobs]
+    for job, event in zip(jobs, done, strict=True):
+        job.notify = event.set
+        engine.submit(job)
+    assert all(event.wait(60) for event in done)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_go_on_as_each_prompt_does_alone(kind: str, tmp_path: Path) -> None:
+    network = build(kind, tmp_path, **KINDS[kind])
+    engine = Engine(tmp_path)
+    engine.codec.stops = frozenset()
+    lengths = [12, 6, 9, 12, 3]  # rows leave the batch at different times
+    jobs = [Job(p, "", Settings(k, temperature=0.0, top=1), n=2) for p, k in zip(PROMPTS, lengths, strict=True)]
+    try:
+        run(engine, jobs)
+    finally:
+        engine.close()
+    for job, prompt, length in zip(jobs, PROMPTS, lengths, strict=True):
+        ids, logprobs = alone(network, prompt, length)
+        assert len(set(ids)) > 1 or length < 4, "a test of one repeated word would see little"
+        for grown in job.continuations:
+            assert grown.ids == ids
+            assert [score.logprob for score in grown.scores] == pytest.approx(logprobs, abs=1e-3)
+            assert grown.finish == "length"
+
+
+def test_a_model_that_cannot_go_on_is_refused_before_it_serves(tmp_path: Path) -> None:
+    build("mamba", tmp_path)
+    engine = Engine(tmp_path)
+    try:
+        with pytest.raises(UserError, match="cannot be served"):
+            engine.warm_up()
+    finally:
+        engine.close()
+
+
+def test_a_closed_engine_takes_no_jobs_and_leaves_none_waiting() -> None:
+    engine = Engine(TINY_MODEL)
+    held, release = threading.Event(), threading.Event()
+    engine._network.register_forward_pre_hook(lambda *_: (held.set(), release.wait(30), None)[2])
+    jobs = [Job([5], "", Settings(50)) for _ in range(3)]
+    events = [threading.Event() for _ in jobs]
+    for job, event in zip(jobs, events, strict=True):
+        job.notify = event.set
+        engine.submit(job)
+        held.wait(30)
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    wait_for(lambda: engine.stopped)
+    release.set()
+    closing.join(60)
+    assert all(event.wait(30) for event in events)
+    assert all(isinstance(job.error, EngineStopped) for job in jobs if not job.done or job.error is not None)
+    assert any(job.error is not None for job in jobs)
+    with pytest.raises(EngineStopped):
+        engine.submit(Job([5], "", Settings(1)))
