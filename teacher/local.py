@@ -102,7 +102,9 @@ class LocalModel:
 def load_model(path: Path) -> tuple[Any, Any]:
     """Tokenizer and network in evaluation mode, from files alone. Raises `UserError` for a folder without a model."""
     if not (path / "config.json").is_file():
-        raise UserError(f"There is no model in {path}.", "python -m teacher.tiny_lm.train --out teacher/tiny_lm/model")
+        train = "python -m teacher.tiny_lm.train --out teacher/tiny_lm/model"
+        folder = "give a folder with config.json, weights and tokenizer"
+        raise UserError(f"There is no model in {path}.", train if path == TINY_MODEL else folder)
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
