@@ -6,7 +6,7 @@ it is in the store and the row's key; what it says is checked before it is belie
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from envs.errors import UserError
@@ -27,8 +27,13 @@ def to_record(call: Call) -> dict[str, Any]:
     return {MARK: SCHEMA, "key": call.identity.key, **identity, **{name: getattr(call, name) for name in REST}}
 
 
-def from_lines(lines: Iterable[bytes], source: str) -> list[Call]:
+def from_lines(lines: Iterable[bytes], source: str, sizes: Mapping[str, int] | None = None) -> list[Call]:
     """The calls of a file's lines; blank lines are passed over.
+
+    Args:
+        lines: The lines of the file.
+        source: Its name, for errors.
+        sizes: Number of options by the digest of an option space, for those that are known.
 
     Raises:
         UserError: A line is foreign, of a newer version, or damaged; the error gives its number.
@@ -38,7 +43,7 @@ def from_lines(lines: Iterable[bytes], source: str) -> list[Call]:
         if not line.strip():
             continue
         try:
-            calls.append(_from_record(json.loads(line.decode())))
+            calls.append(_from_record(json.loads(line.decode()), sizes or {}))
         except (_Refused, ValueError, RecursionError) as error:
             what = str(error) if isinstance(error, _Refused) else f"it is no line of JSON: {error}"
             raise UserError(
@@ -52,7 +57,7 @@ class _Refused(Exception):
     """What is wrong with a line."""
 
 
-def _from_record(record: Any) -> Call:
+def _from_record(record: Any, sizes: Mapping[str, int]) -> Call:
     if not isinstance(record, dict) or MARK not in record:
         raise _Refused(f"it is foreign, without {MARK!r}: it does not come from `labels export`")
     if record[MARK] != SCHEMA:
@@ -66,7 +71,7 @@ def _from_record(record: Any) -> Call:
     if not values["created"]:
         raise _Refused("it is damaged: it has no date")
     call = Call(identity, **{name: values[name] for name in REST})
-    _check_answer(call)
+    _check_answer(call, sizes.get(identity.options))
     return call
 
 
@@ -92,9 +97,11 @@ def _encodable(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _check_answer(call: Call) -> None:
-    """Refuse an answer that no teacher gives: not a distribution, or over what was not on the menu."""
+def _check_answer(call: Call, size: int | None) -> None:
+    """Refuse an answer that no teacher gives: not a distribution over `size` options, or over what was not asked."""
     menu, probs = call.identity.menu, call.probs
+    if probs and (len(probs) != size if size else len(probs) <= max((*menu, *call.legal), default=0)):
+        raise _Refused(f"it is damaged: {len(probs)} probabilities are not those of the task's options")
     if call.status == FALLBACK:
         return
     if call.status != OK:

@@ -113,7 +113,8 @@ def _caption(result: Mapping[str, Any]) -> str:
         f"Teacher {result['teacher']}, method {first['method']}{asked}; seed {first['seed']}. Accuracy: scenes whose "
         "single most probable option is that of the task's script, with 95% Wilson intervals; abstentions are wrong. "
         "ECE over 15 bins; Brier summed over options. Position bias: total variation of the probability by place on "
-        "the menu against uniform. Order: scenes whose best option changes with the order of the menu."
+        "the menu against uniform. Order: scenes whose best option changes with the order of the menu. "
+        "p50, p95: time of a call, its share where several travel in one request."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from agent.labels.config import ExportConfig, ImportConfig
 from agent.labels.stores import find_store
 from controller.atomic import write_file
-from envs.catalog import get_task
+from envs.catalog import TASKS, get_task
 from envs.errors import UserError
 from teacher.exchange import MARK, from_lines, to_record
 from teacher.labels import LabelStore
@@ -35,12 +35,17 @@ def _replaceable(file: Path) -> bool:
         return stream.read(len(begins)) in (b"", begins)
 
 
+def _option_counts() -> dict[str, int]:
+    """Number of options of the tasks that are at hand without building levels."""
+    return {task.options.digest: len(task.options) for task in map(get_task, TASKS)}
+
+
 def import_calls(config: ImportConfig) -> dict[str, Any]:
     """Merge a file's calls into a store. Answers that are there stay, and what is there already is not added again."""
     file = Path(config.file)
     try:
         with file.open("rb") as stream:
-            calls = from_lines(stream, str(file))
+            calls = from_lines(stream, str(file), _option_counts())
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.", "python main.py labels export --help") from error
     path = find_store(config.into, config.logdir)

@@ -179,6 +179,16 @@ def test_show_chooses_by_number_kind_and_task(store: Path, run: Callable[..., st
     assert rows("--only", "answers", "--task", "keyinbox") == [1, 7]
 
 
+def test_a_store_can_be_looked_at_while_a_run_writes_it(store: Path, run: Callable[..., str]) -> None:
+    with LabelStore(store) as writer:
+        writer.put_many([call_about(SCENES[7])])
+        assert json.loads(run("show", str(store), "--last", "1", "--json"))["row"] == 10
+        run("export", str(store))
+        writer.put_many([call_about(SCENES[8])])
+        assert json.loads(run("show", str(store), "--last", "1", "--json"))["row"] == 11
+    assert len(store.with_suffix(".jsonl").read_text().splitlines()) == 10
+
+
 def test_show_in_json_has_what_was_sent_and_why(store: Path, run: Callable[..., str]) -> None:
     first, second = (json.loads(line) for line in run("show", str(store), "--json").splitlines()[:2])
     assert first["messages"] == load_template("chat").render(TASK, SCENES[0], menus(SCENES[0], 1)[0]).chat

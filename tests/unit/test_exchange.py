@@ -19,7 +19,7 @@ def line(**changes: Any) -> bytes:
 
 def refusal(*lines: bytes) -> str:
     with pytest.raises(UserError) as caught:
-        from_lines(lines, "calls.jsonl")
+        from_lines(lines, "calls.jsonl", {CALL.identity.options: len(PROBS)})
     assert "nothing of the file was imported" in caught.value.next_step
     return caught.value.what
 
@@ -68,10 +68,12 @@ def test_a_line_is_the_row_with_its_key() -> None:
         (line(model="other"), "key is not that"),
         (line(facts=["door=blue", "held=nothing"]), "key is not that"),
         (line(key="0" * 64), "key is not that"),
-        (line(probs=[]), "do not belong together|sum"),
+        (line(probs=[]), "sum to 0"),
+        (line(probs=[1.0]), "1 probabilities are not those"),
+        (line(status="fallback", probs=[0.5]), "1 probabilities are not those"),
         (line(probs=[0.5, 0.0, 0.0, 0.0, 0.25]), "sum to 0.75"),
         (line(probs=[0.5, 0.5, 0.0, 0.0, 0.0]), "do not belong together"),
-        (line(probs=[0.75, 0.0, 0.0, 0.0, 0.0, 0.25]), "do not belong together"),
+        (line(probs=[*PROBS, 0.0]), "6 probabilities are not those"),
         (line(legal=[0]), "do not belong together"),
         (line(status="off_menu"), "status 'off_menu' is that of no answer"),
     ],
