@@ -7,6 +7,7 @@ for a map; an observation is reduced to one integer, the row of these tables.
 from collections import deque
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from envs.task import Option, OptionSpace
 
 Place = tuple[int, int]  # (x, y) in cells from the robot's own
 Floats = NDArray[np.float64]
+Index = TypeVar("Index", int, NDArray[np.int64])
 CHASM = "chasm"
 
 
@@ -190,16 +192,15 @@ class Regions:
         if self.spec.elevated:
             fallen = self._read(obs, "z")[:, 0] * self.spec.cell < self.spec.height
             place = np.where(fallen, len(self._cells), place)
-        goal = self._nearest(self._read(obs, "goal_x", "goal_y"), np.ones((len(obs), len(self._cells)), dtype=np.bool_))
-        return (state * len(self.places) + place) * len(self.places) + goal
+        return self.encode(state, place, self._nearest(self._read(obs, "goal_x", "goal_y")))
 
     def decode(self, code: int) -> tuple[int, int, int]:
         """Indices of the block's state, the robot's place and the goal's place."""
         rest, goal = divmod(code, len(self.places))
         return (*divmod(rest, len(self.places)), goal)
 
-    def encode(self, state: int, place: int, goal: int) -> int:
-        """The reverse of `decode`."""
+    def encode(self, state: Index, place: Index, goal: Index) -> Index:
+        """The reverse of `decode`, for one code or arrays of them."""
         return (state * len(self.places) + place) * len(self.places) + goal
 
     def open_places(self, state: int) -> NDArray[np.int64]:
@@ -230,7 +231,7 @@ class Regions:
         corners = np.unique([*self.spec.train_goals, *self.spec.eval_goals], axis=0)[:, :2] / self.spec.cell
         low, high = corners.min(axis=0), corners.max(axis=0)
         if (low == high).all():
-            return self._nearest(low[None], np.ones((1, len(self._cells)), dtype=np.bool_))
+            return self._nearest(low[None])
         return np.flatnonzero(((self._centres + 0.5 > low) & (self._centres - 0.5 < high)).all(axis=1))
 
     def _judge(self, state: int, place: int, goal: int) -> tuple[NDArray[np.bool_], int]:
@@ -271,7 +272,7 @@ class Regions:
         ground = self.spec.height * self.spec.elevated
         return {"x": x, "y": y, "z": ground + self.spec.height / 2}[axis] / self.spec.cell
 
-    def _nearest(self, points: Floats, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _nearest(self, points: Floats, allowed: NDArray[np.bool_] | bool = True) -> NDArray[np.int64]:
         """Index of the allowed [N, places] place whose square is nearest to each point [N, 2]."""
         outside = np.maximum(np.abs(points[:, None] - self._centres) - 0.5, 0.0)  # [N, places, 2]
         return np.where(allowed, np.square(outside).sum(axis=2), np.inf).argmin(axis=1)
