@@ -25,7 +25,8 @@ from teacher.local import LocalModel
 from teacher.prompts import Prompt, load_template, menus
 
 TASK = get_task("KeyInBox")
-SCENES = [scene for scene in TASK.sample_scenes(np.random.default_rng(5), 200) if len(scene.legal) == 3]
+DRAWN = {scene.facts: scene for scene in TASK.sample_scenes(np.random.default_rng(5), 200)}
+SCENES = [scene for scene in DRAWN.values() if len(scene.legal) == 3]
 ROOT = Path(__file__).parents[2]
 
 
