@@ -1,0 +1,114 @@
+"""The four ways of asking agree with each other, on the real servers with the same model."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from envs.catalog import get_task
+from teacher.asking import Reply
+from teacher.labels import OK
+from teacher.llm import ServedModel
+from teacher.local import LocalModel
+from teacher.make import longest_prompts
+from teacher.prompts import Menu, Prompt, load_template, menus
+
+pytestmark = pytest.mark.serving
+
+TEMPLATE = load_template("compact")
+SAMPLES = 60
+# Standard deviations of a binomial share within which a frequency has to lie: a false alarm in 30,000.
+SIGMAS = 4.2
+
+
+TASK = get_task("ColoredDoorKey")
+
+
+def prompts(*, right: bool, count: int = 6) -> list[Prompt]:
+    """Questions with, or without, the right option on the menu: without it, the model does not know what to say."""
+    rng, made = np.random.default_rng(1), []
+    scenes = {scene.facts: scene for scene in TASK.sample_scenes(rng, 400) if len(scene.legal) > 1}
+    for scene in list(scenes.values())[:count]:
+        wrong = [option for option in range(len(TASK.options)) if option != TASK.script(scene)]
+        menu = menus(scene, 1)[0] if right else Menu(tuple(map(int, rng.permutation(wrong)[:3])))
+        made.append(TEMPLATE.render(TASK, scene, menu))
+    return made
+
+
+SURE, UNSURE = prompts(right=True), prompts(right=False)
+
+
+def asked(url: str, scoring: str, questions: Sequence[Prompt]) -> list[Reply]:
+    model = ServedModel(url, scoring=scoring)
+    model.prepare(longest_prompts(TASK, TEMPLATE))
+    assert model.method == scoring
+    replies = {i: reply for group in model.replies(questions) for i, reply in group}
+    return [replies[i] for i in range(len(questions))]
+
+
+def exact(questions: Sequence[Prompt]) -> list[tuple[float, ...]]:
+    """The model's own distributions, computed in this process, uncalibrated as servers give them."""
+    model = LocalModel()
+    model.temperature = 1.0
+    replies = {i: reply.scores for group in model.replies(questions) for i, reply in group}
+    return [replies[i] for i in range(len(questions))]
+
+
+def distance(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(abs(x - y) for x, y in zip(a, b, strict=True)) / 2
+
+
+def test_the_unsure_prompts_are_a_test() -> None:
+    tops = [max(scores) for scores in exact(UNSURE)]
+    assert sorted(tops)[len(tops) // 2] < 0.9, "a model that is always sure would hide a wrong distribution"
+
+
+@pytest.mark.parametrize(
+    ("server", "scoring"),
+    [("vllm_url", "logprobs"), ("vllm_url", "echo"), ("fastchat_url", "echo")],
+)
+def test_scored_letters_are_the_models_distribution(server: str, scoring: str, request: pytest.FixtureRequest) -> None:
+    questions = [*SURE, *UNSURE]
+    replies = asked(request.getfixturevalue(server), scoring, questions)
+    assert {reply.status for reply in replies} == {OK}
+    assert max(distance(r.scores, truth) for r, truth in zip(replies, exact(questions), strict=True)) < 0.01
+
+
+def test_letters_in_lists_and_over_chat_are_the_same(vllm_url: str) -> None:
+    model = ServedModel(vllm_url, scoring="logprobs")
+    model.prepare(longest_prompts(TASK, TEMPLATE))
+    assert model.capability is not None
+    assert model.capability.list_size > 1, "the tiny model's chat template is the newline that the client joins with"
+    assert model.template == "compact", "vLLM names the model's folder, whose card names the prompt"
+
+
+@pytest.mark.parametrize(
+    ("server", "scoring"), [("vllm_url", "choice"), ("vllm_url", "samples"), ("fastchat_url", "samples")]
+)
+def test_samples_are_drawn_from_the_models_distribution(
+    server: str, scoring: str, request: pytest.FixtureRequest
+) -> None:
+    few = server == "fastchat_url"  # it has no batches
+    questions, count = [*SURE[:1], *(UNSURE[:1] if few else UNSURE)], SAMPLES // 2 if few else 4 * SAMPLES
+    replies = asked(
+        request.getfixturevalue(server), scoring, [question for question in questions for _ in range(count)]
+    )
+    for number, truth in enumerate(exact(questions)):
+        drawn = [reply.scores for reply in replies[number * count : (number + 1) * count] if reply.status == OK]
+        assert len(drawn) >= (count if scoring == "choice" else count // 2)
+        shares = [math.fsum(column) / len(drawn) for column in zip(*drawn, strict=True)]
+        for share, p in zip(shares, truth, strict=True):
+            assert abs(share - p) <= SIGMAS * math.sqrt(p * (1 - p) / len(drawn)) + 1 / len(drawn)
+        first, second = sorted(truth, reverse=True)[:2]
+        if first - second > 0.2:
+            assert shares.index(max(shares)) == truth.index(first)
+
+
+def test_what_fastchat_ignores_is_dropped_and_said(fastchat_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ServedModel(fastchat_url)
+    model.prepare(SURE)
+    assert model.capability is not None
+    assert model.capability.scoring == "echo"
+    assert [why.partition(":")[0] for why in model.capability.dropped] == ["logprobs", "choice"]
+    assert "not used: choice" in capsys.readouterr().err
