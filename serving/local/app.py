@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving.local.engine import Engine, EngineStopped, Job
 from serving.local.protocol import ChatRequest, CompletionRequest, Refused, validation_message
 from serving.local.replies import Envelope, Stream, chat_choices, completion_choices, usage
+
+T = TypeVar("T")
 
 MOST_BYTES = 64 * 2**20
 _CLOSED = 499  # nginx's status for a client that did not wait; nobody reads it
@@ -144,41 +146,48 @@ class _Desk:
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         self.check_model(body.model)
         body.check()
-        messages = [message.plain for message in body.messages]
-        extra = body.chat_template_kwargs or {}
-        blamed = "chat_template_kwargs" if extra else "messages"
-        ids = await self._encode(lambda: self._engine.codec.render(messages, extra), blamed)
-        length = body.length(len(ids), self._engine.max_model_len)
-        self._check_length(len(ids), length, "messages")
-        settings = body.settings(length, self._engine.codec)
-        job = Job(ids, "", settings, n=body.n or 1, stream=bool(body.stream))
+        blamed = "chat_template_kwargs" if body.chat_template_kwargs else "messages"
+        job = await self._encode(lambda: self._chat_job(body), blamed)
         return await self._answer([job], body, Envelope(True, body.model), request)
 
     async def completions(self, body: CompletionRequest, request: Request) -> Response:
         self.check_model(body.model)
         body.check()
-        prompts = [await self._prompt(prompt, body.add_special_tokens) for prompt in body.prompts]
+        jobs = await self._encode(lambda: self._completion_jobs(body), "prompt")
+        return await self._answer(jobs, body, Envelope(False, body.model), request)
+
+    def _chat_job(self, body: ChatRequest) -> Job:
+        codec = self._engine.codec
+        ids = codec.render([message.plain for message in body.messages], body.chat_template_kwargs or {})
+        length = body.length(len(ids), self._engine.max_model_len)
+        self._check_length(len(ids), length, "messages")
+        return Job(ids, "", body.settings(length, codec), n=body.n or 1, stream=bool(body.stream))
+
+    def _completion_jobs(self, body: CompletionRequest) -> list[Job]:
+        prompts = [self._prompt(prompt, body.add_special_tokens) for prompt in body.prompts]
         for ids, _ in prompts:
             self._check_length(len(ids), body.length(), "prompt")
         settings = body.settings(body.length(), self._engine.codec)
-        jobs = [
+        return [
             Job(ids, text, settings, n=body.n or 1, echo=bool(body.echo), stream=bool(body.stream))
             for ids, text in prompts
         ]
-        return await self._answer(jobs, body, Envelope(False, body.model), request)
 
-    async def _prompt(self, prompt: str | list[int], special: bool) -> tuple[list[int], str]:
+    def _prompt(self, prompt: str | list[int], special: bool) -> tuple[list[int], str]:
         """Token ids and words of a prompt."""
         codec = self._engine.codec
         if isinstance(prompt, str):
-            return await self._encode(lambda: codec.encode(prompt, special=special), "prompt"), prompt
+            return codec.encode(prompt, special=special), prompt
         if not all(0 <= token < self._engine.vocabulary for token in prompt):
             raise Refused(400, f"Token ids must be from 0 to {self._engine.vocabulary - 1}.", "prompt")
         return prompt, codec.whole(prompt)
 
-    async def _encode(self, encode: Callable[[], list[int]], param: str) -> list[int]:
+    async def _encode(self, encode: Callable[[], T], param: str) -> T:
+        """What is made in the tokenizer's thread. Raises `Refused` for the field that it fails at."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._encoder, encode)
+        except Refused:
+            raise
         except Exception as error:  # chat templates raise what they like
             raise Refused(400, f"No tokens can be made of {param}: {error}", param) from error
 
