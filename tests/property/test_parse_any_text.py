@@ -3,7 +3,7 @@
 import json
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teacher.parse import ParseFailure, parse_reply
@@ -19,12 +19,14 @@ replies = st.text() | st.from_regex(re.compile(r"[A-Za-z(\[)\]:. *]{0,12}"), ful
 distinct_words = st.lists(st.sampled_from(["go", "take it", "open it", "wait here"]), min_size=1, unique=True)
 
 
+@settings(deadline=None)
 @given(replies, menus)
 def test_any_text_is_a_position_or_a_failure(reply: str, words: list[str]) -> None:
     parsed = parse_reply(reply, words)
     assert isinstance(parsed, ParseFailure) or 0 <= parsed < len(words)
 
 
+@settings(deadline=None)
 @given(menus, st.data())
 def test_a_letter_is_its_position_and_others_are_off_the_menu(words: list[str], data: st.DataObject) -> None:
     position = data.draw(st.integers(0, 25))
@@ -38,6 +40,7 @@ def test_a_letter_is_its_position_and_others_are_off_the_menu(words: list[str], 
         assert parsed is ParseFailure.OFF_MENU or same_as_words
 
 
+@settings(deadline=None)
 @given(distinct_words, st.data())
 def test_the_letter_with_the_words_of_another_option_is_never_executed(words: list[str], data: st.DataObject) -> None:
     shown, said = (data.draw(st.integers(0, len(words) - 1)) for _ in range(2))
@@ -45,6 +48,7 @@ def test_the_letter_with_the_words_of_another_option_is_never_executed(words: li
     assert parsed == shown if shown == said else parsed is ParseFailure.AMBIGUOUS
 
 
+@settings(deadline=None)
 @given(distinct_words, st.data())
 def test_two_options_in_one_reply_are_never_an_answer(words: list[str], data: st.DataObject) -> None:
     one, other = (data.draw(st.integers(0, len(words) - 1)) for _ in range(2))
@@ -55,6 +59,7 @@ def test_two_options_in_one_reply_are_never_an_answer(words: list[str], data: st
         assert isinstance(parse_reply(f"{lead}{LETTERS[one]}{joint}{words[other]}", words), ParseFailure)
 
 
+@settings(deadline=None)
 @given(distinct_words, st.text().filter(lambda thought: "think>" not in thought), st.data())
 def test_what_was_thought_is_never_an_answer(words: list[str], thought: str, data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(words) - 1))
@@ -62,6 +67,7 @@ def test_what_was_thought_is_never_an_answer(words: list[str], thought: str, dat
     assert parse_reply(f"<think>{thought}{LETTERS[position]}", words) is ParseFailure.UNFINISHED
 
 
+@settings(deadline=None)
 @given(distinct_words, st.text(), st.data())
 def test_one_answer_in_json_is_the_answer_and_two_are_none(words: list[str], reason: str, data: st.DataObject) -> None:
     one, other = (data.draw(st.integers(0, len(words) - 1)) for _ in range(2))
