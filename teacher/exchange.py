@@ -18,6 +18,7 @@ _TUPLES = {"facts": str, "menu": int, "legal": int, "probs": float}
 _NUMBERS = {"sample": int, "tokens": int, "seconds": float, "created": float}
 _FIELDS = frozenset((MARK, "key", *IDENTITY, *REST))
 _LARGEST = 2**63 - 1  # of an integer in SQLite
+_LAST_YEAR = 253_402_300_800  # Unix time at the end of the year 9999
 _TOLERANCE = 1e-4  # of the sum of probabilities
 
 
@@ -68,8 +69,8 @@ def _from_record(record: Any, sizes: Mapping[str, int]) -> Call:
     identity = Identity(**{name: values[name] for name in IDENTITY})
     if identity.key != values["key"]:
         raise _Refused("it is damaged: its key is not that of what was asked")
-    if not values["created"]:
-        raise _Refused("it is damaged: it has no date")
+    if not 0 < values["created"] < _LAST_YEAR:
+        raise _Refused("it is damaged: its date is none")
     call = Call(identity, **{name: values[name] for name in REST})
     _check_answer(call, sizes.get(identity.options))
     return call

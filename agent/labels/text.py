@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from teacher.call import OK
+from teacher.call import FALLBACK, OK
 
 _SHOWN_CHARACTERS = 600  # of a reply
 
@@ -14,10 +14,15 @@ def render(verb: str, result: Mapping[str, Any]) -> str:
     return _RENDERERS[verb](result)
 
 
-def printable(text: str, limit: int | None = None) -> str:
-    """A text that a terminal shows and does not obey, cut at `limit` characters."""
-    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text[:limit])
-    return shown if limit is None or len(text) <= limit else f"{shown} ... ({len(text):,} characters)"
+def printable(text: str) -> str:
+    """A text that a terminal shows and does not obey."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def _short(text: str) -> str:
+    """The beginning of what may be a megabyte."""
+    shown = text[:_SHOWN_CHARACTERS]
+    return shown if shown == text else f"{shown} ... ({len(text):,} characters)"
 
 
 def _show(result: Mapping[str, Any]) -> str:
@@ -25,7 +30,7 @@ def _show(result: Mapping[str, Any]) -> str:
     lines, said = [f"{result['store']}: {len(result['lines'])} calls"], dict[str, int]()
     for call in result["lines"]:
         lines += ["", *_call(call, said)]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _call(call: Mapping[str, Any], said: dict[str, int]) -> list[str]:
@@ -42,11 +47,12 @@ def _call(call: Mapping[str, Any], said: dict[str, int]) -> list[str]:
             lines += _message(message, call["row"], said)
     else:
         lines += _block(f"scene ({call['note']})", call["scene"])
-    lines += _block("reply", printable(call["reply"], _SHOWN_CHARACTERS) or "(empty)")
+    lines += _block("reply", _short(call["reply"]) or "(empty)")
+    if call["probs"]:
+        chances = [f"{option['probability']:.3f}  {option['letter']}) {option['option']}" for option in call["shown"]]
+        lines += _block("read as", "\n".join(chances))
     if call["why"]:
-        lines += _block("rejected" if call["status"] != "fallback" else "fallback", printable(call["why"], 600))
-    for option in call["shown"] if call["probs"] else ():
-        lines.append(f"  {option['probability']:8.3f}  {option['letter']}) {option['option']}")
+        lines += _block("fallback" if call["status"] == FALLBACK else "rejected", _short(call["why"]))
     return lines
 
 
@@ -56,11 +62,11 @@ def _message(message: Mapping[str, str], row: int, said: dict[str, int]) -> list
         return [f"  [{message['role']}] as in #{said[message['content']]}"]
     if message["role"] == "system":
         said[message["content"]] = row
-    return _block(f"[{message['role']}]", printable(message["content"]))
+    return _block(f"[{message['role']}]", message["content"])
 
 
 def _block(title: str, text: str) -> list[str]:
-    return [f"  {title}", *(f"    {line}" for line in text.splitlines())]
+    return [f"  {title}", *(f"    {line}" for line in text.split("\n"))]
 
 
 def _prompt(result: Mapping[str, Any]) -> str:

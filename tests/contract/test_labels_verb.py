@@ -150,8 +150,8 @@ def test_show_prints_prompt_reply_verdict_and_why(store: Path, run: Callable[...
     for line in load_template("chat").render(TASK, SCENES[0], menu).messages[1][1].splitlines():
         assert f"    {line}\n" in answer
     assert TASK.rules in answer
-    assert f"     0.750  A) {TASK.options[menu.options[0]].id}" in answer
-    assert f"     0.250  C) {TASK.options[menu.options[2]].id}" in answer
+    assert f"  read as\n    0.750  A) {TASK.options[menu.options[0]].id}\n" in answer
+    assert f"    0.250  C) {TASK.options[menu.options[2]].id}" in answer
     assert "500 tokens, 250.0 ms" in answer
     assert "the reply names nothing that is on the menu" in off_menu
     assert "\\x1b[31mopen the window" in off_menu, "what a model wrote may not command the terminal"
