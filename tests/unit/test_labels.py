@@ -67,6 +67,12 @@ def test_every_part_of_the_identity_is_in_the_key(change: dict[str, object]) -> 
     assert (other.query == IDENTITY.query) == (set(change) <= {"menu", "sample"})
 
 
+def test_keys_are_those_of_stores_that_were_written_before() -> None:
+    """Another key for the same question would orphan every label that was ever paid for."""
+    assert IDENTITY.key == "d3ac6c3532d5ed4acd3bdcfb76cc3d146a3456ffdddfc610885a0fb27b36fbbd"
+    assert IDENTITY.query == "cc799ebb4fc60e431e8b820a35e093567182010bc547a40ad9293fc0fdb3ecd7"
+
+
 def test_the_digest_is_of_the_answers_alone() -> None:
     one, other = LabelStore(), LabelStore()
     one.put_many([call(i) for i in range(5)])
