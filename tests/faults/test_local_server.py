@@ -17,7 +17,6 @@ import openai
 import pytest
 import torch
 
-from teacher.local import TINY_MODEL
 from tests.local_server import CHAT, PROMPT, WILD, Running, first_token, serving, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +85,7 @@ def test_who_leaves_is_worked_for_no_longer(server: Running, stream: bool) -> No
     server.engine.codec.stops, stops = frozenset(), server.engine.codec.stops
     server.before_pass = lambda number: wait_for(lambda: server.jobs[0].cancelled) if number == 5 else None
     try:
-        with pytest.raises(httpx.ReadTimeout), httpx.Client(timeout=1.0) as client:
+        with pytest.raises(httpx.ReadTimeout), httpx.Client(timeout=httpx.Timeout(30, read=1.0)) as client:
             client.post(f"{server.url}/v1/completions", json=WILD | {"max_tokens": 400, "stream": stream})
         wait_for(lambda: server.jobs[0].cancelled and server.passes >= 5)
         assert server.post("/completions", WILD | {"max_tokens": 1}).status_code == 200
@@ -160,7 +159,6 @@ def test_the_command_serves_until_it_is_told_to_stop() -> None:
     ("words", "message"),
     [
         (("--model", "no/such/folder"), "There is no model in no/such/folder"),
-        (("--max-model-len", "1000"), "was made for 512 tokens, not 1000"),
         (("--max-model-len", "0"), "must be 1 or more"),
         (("--port", "TAKEN"), "cannot be had"),
     ],
@@ -177,12 +175,3 @@ def test_what_cannot_be_served_says_why(words: tuple[str, ...], message: str) ->
     assert out == ""
     assert message in err
     assert "next:" in err
-
-
-def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / name).write_bytes((TINY_MODEL / name).read_bytes())
-    process = start("--port", "0", "--model", str(tmp_path))
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert f"The model in {tmp_path} cannot be loaded" in err

@@ -107,6 +107,19 @@ def test_a_model_that_cannot_go_on_is_refused_before_it_serves(tmp_path: Path) -
         engine.close()
 
 
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(TINY_MODEL / name, tmp_path / name)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Engine(tmp_path)
+
+
+def test_a_context_beyond_the_models_own_is_refused() -> None:
+    with pytest.raises(UserError, match="was made for 512 tokens, not 1000") as error:
+        Engine(TINY_MODEL, max_model_len=1000)
+    assert "--max-model-len 512" in str(error.value)
+
+
 def test_a_closed_engine_takes_no_jobs_and_leaves_none_waiting() -> None:
     engine = Engine(TINY_MODEL)
     held, release = threading.Event(), threading.Event()
