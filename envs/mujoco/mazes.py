@@ -234,12 +234,17 @@ def _point(name: str, layout: tuple[str, ...], train: Corners, evaluation: Corne
     )
 
 
+def _seen(spec: MazeSpec) -> MazeSpec:
+    return replace(spec, observe_block=True)
+
+
 _ROOM = ((-5.0, -5.0), (5.0, 5.0))
 _SPECS = (
     _ant("AntMaze", MAZE, ((-4.0, -4.0), (20.0, 20.0)), _at(0.0, 16.0), None),
     _ant("AntPush", PUSH, _at(0.0, 19.0), _at(0.0, 19.0), SLIDING_BLOCK),
     _ant("AntFall", FALL, _at(0.0, 27.0, 4.5), _at(0.0, 27.0, 4.5), FALLING_BLOCK),
-    _ant("AntFallRobust", FALL, _at(0.0, 27.0, 4.5), _at(0.0, 27.0, 4.5), ROBUST_FALLING_BLOCK),
+    _seen(_ant("AntPushRobust", PUSH, _at(0.0, 19.0), _at(0.0, 19.0), ROBUST_SLIDING_BLOCK)),
+    _seen(_ant("AntFallRobust", FALL, _at(0.0, 27.0, 4.5), _at(0.0, 27.0, 4.5), ROBUST_FALLING_BLOCK)),
     replace(_point("PointReach", ROOM, _ROOM, _ROOM, None), radius=1.0),
     _point("PointUMaze", MAZE, ((-2.0, -2.0), (10.0, 10.0)), _at(0.0, 8.0), None),
     _point("PointPush", PUSH, _at(0.0, 9.5), _at(0.0, 9.5), ROBUST_SLIDING_BLOCK),

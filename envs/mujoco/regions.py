@@ -20,6 +20,7 @@ Place = tuple[int, int]  # (x, y) in cells from the robot's own
 Floats = NDArray[np.float64]
 Index = TypeVar("Index", int, NDArray[np.int64])
 CHASM = "chasm"
+_IN_LINE = 0.25  # of a cell, how far beside the block's middle one may push
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Push:
     words: str
     stands: dict[str, Place]
     target: tuple[float, float]
+
+    @property
+    def across(self) -> str:
+        """The axis along which the block does not move."""
+        return "y" if self.direction in ("east", "west") else "x"
 
 
 @dataclass(frozen=True)
@@ -122,10 +128,11 @@ CHARTS: dict[tuple[str, ...], Chart] = {
             BlockState("middle", "The block stands in the middle.", frozenset({(0, 1)})),
             # Pushed to the north by a hundredth of a cell, it no longer fits between the walls of the east side.
             BlockState("north", "The block is jammed on its way to the north.", frozenset({(0, 2)}), "y", 0.01),
+            BlockState("moving", "The block is on its way to the east.", frozenset({(1, 1), (0, 2)}), "x", 0.15),
             BlockState("east", "The block is on the east side, and the middle is free.", frozenset({(1, 1)}), "x", 0.5),
         ),
         (
-            Push("east", "push the block to the east", {"middle": (-1, 1)}, (0.6, 1.0)),
+            Push("east", "push the block to the east", {"middle": (-1, 1), "moving": (0, 1)}, (0.6, 1.0)),
             Push("north", "push the block to the north", {"middle": (0, 0)}, (0.0, 1.6)),
         ),
     ),
@@ -137,7 +144,7 @@ CHARTS: dict[tuple[str, ...], Chart] = {
         f"The south-west corner is beside the south-east corner and the west ledge. {_STEP}",
         (
             BlockState("ledge", "The block stands on the east ledge.", frozenset({(1, 1), (1, 2)})),
-            BlockState("edge", "The block hangs over the chasm.", frozenset({(1, 2)}), "y", 0.5),
+            BlockState("edge", "The block is on its way to the chasm.", frozenset({(1, 2)}), "y", 0.15),
             BlockState("chasm", "The block lies in the chasm and makes a bridge.", frozenset(), "z", -0.25),
         ),
         (Push("north", "push the block to the north", {"ledge": (1, 0), "edge": (1, 1)}, (1.0, 2.0)),),
@@ -208,11 +215,18 @@ class Regions:
         return np.flatnonzero(self._open[state])
 
     def ground(self, obs: NDArray[np.floating], option: NDArray[np.int64]) -> Floats:
-        """Where each option [N] heads for, (x, y) [N, 2] in metres."""
+        """Where each option [N] heads for, (x, y) [N, 2] in metres; who pushes lines up with the block first."""
+        places, here = len(self._cells), self._read(obs, "x", "y")
         targets = [*self._cells, (np.nan, np.nan), *(push.target for push in self.chart.pushes)]
         mean = np.array(targets, dtype=np.float64)[option]
-        to_goal = option == len(self._cells)
+        to_goal = option == places
         mean[to_goal] = self._read(obs, "goal_x", "goal_y")[to_goal]
+        for i, push in enumerate(self.chart.pushes):
+            across = "xy".index(push.across)
+            off = np.abs(here[:, across] - push.target[across]) > _IN_LINE
+            for state, stand in push.stands.items():
+                at = [known.name for known in self.chart.states].index(state)
+                mean[(option == places + 1 + i) & off & (self._state(obs) == at)] = stand
         return self.spec.cell * mean
 
     def done(self, obs: NDArray[np.floating], option: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -80,7 +80,7 @@ def test_sampled_scenes_are_consistent_and_cover_the_finite_lot(task: MazeTask) 
     scenes = task.sample_scenes(np.random.default_rng(0), 2000)
     assert all(scene.legal and task.script(scene) in scene.legal for scene in scenes)
     facts = {scene.facts for scene in scenes}
-    expected = {"PointReach": 81, "PointUMaze": 49, "AntMaze": 49, "PointPush": 15, "PointFall": 21}
+    expected = {"PointReach": 81, "PointUMaze": 49, "AntMaze": 49, "PointPush": 19, "PointFall": 21}
     assert len(facts) == expected[task.name]
     assert {scene.facts for obs in observations(task) for scene in task.describe(obs)} <= facts
 
@@ -128,6 +128,8 @@ def test_the_expert_pushes_the_block_east_and_never_north() -> None:
         ("west side", "push:east"),
     ):
         assert expert(task, robot=robot, goal="north side", block="middle") == choice
+    for robot, choice in (("west side", "goto:middle"), ("middle", "push:east"), ("south side", "goto:middle")):
+        assert expert(task, robot=robot, goal="north side", block="moving") == choice
     for robot, choice in (("west side", "goto:middle"), ("middle", "goto:north side"), ("north side", "goto:goal")):
         assert expert(task, robot=robot, goal="north side", block="east") == choice
     assert expert(task, robot="middle", goal="north side", block="north") == "goto:goal", "nothing helps any more"
@@ -185,7 +187,8 @@ def test_facts_of_hand_made_observations() -> None:
     for task, numbers, facts in (
         (push, {"x": -0.5, "y": 0.5}, ("south side", "middle")),
         (push, {"x": -4.0, "y": 4.0}, ("west side", "middle")),
-        (push, {"x": -1.0, "y": 4.0, "block_x": 1.4}, ("west side", "middle")),
+        (push, {"x": -2.1, "y": 4.0, "block_x": 0.3}, ("west side", "middle")),
+        (push, {"x": -1.0, "y": 4.6, "block_x": 1.4}, ("middle", "moving")),
         (push, {"x": -0.3, "y": 4.0, "block_x": 2.1}, ("middle", "east")),
         (push, {"x": 0.0, "y": 5.6, "block_y": 8.0}, ("middle", "north")),
         (push, {"x": -4.0, "y": 4.0, "block_y": 4.02}, ("west side", "middle")),
@@ -219,13 +222,27 @@ def test_options_end_when_achieved_or_impossible() -> None:
 
 
 def test_options_are_grounded_in_metres() -> None:
-    point, ant = maze_task("PointPush"), MazeTask(replace(maze_spec("AntPush"), observe_block=True))
-    for task, cell in ((point, 4.0), (ant, 8.0)):
-        obs, _ = task.make_vec(1, split="eval").reset()
+    for task, cell in ((maze_task("PointPush"), 4.0), (maze_task("AntPushRobust"), 8.0)):
+        obs = placed(task, x=-cell, y=cell)
         for option, place in (("goto:west side", (-1, 1)), ("push:east", (0.6, 1)), ("goto:goal", (0, 2.375))):
             mean, scale = task.ground(obs, np.array([task.options.index_of(option)]))
             np.testing.assert_allclose(mean, cell * np.array([place]))
             np.testing.assert_array_equal(scale, [[cell / 4] * 2])
+
+
+def test_who_pushes_lines_up_first() -> None:
+    """Else it would run into the block's corner from the place before."""
+    push, fall = maze_task("PointPush"), maze_task("PointFall")
+    for task, option, numbers, place in (
+        (push, "push:east", {"x": -4.0, "y": 2.5}, (-4, 4)),
+        (push, "push:east", {"x": -3.0, "y": 3.5}, (2.4, 4)),
+        (push, "push:east", {"x": -1.0, "y": 5.5, "block_x": 1.4}, (0, 4)),
+        (push, "push:north", {"x": -1.2, "y": 0.0}, (0, 0)),
+        (fall, "push:north", {"x": 2.2, "y": 0.0}, (4, 0)),
+        (fall, "push:north", {"x": 3.5, "y": 0.0}, (4, 8)),
+    ):
+        mean, _ = task.ground(placed(task, **numbers), np.array([task.options.index_of(option)]))
+        np.testing.assert_allclose(mean, [place], rtol=1e-6)
 
 
 def test_a_maze_that_nobody_can_plan_in_says_so() -> None:
