@@ -5,8 +5,9 @@ and only what is missing is asked, one call per permuted menu (and per sample, w
 log-probabilities).
 """
 
+import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -50,7 +51,7 @@ class Model(Protocol):
     template: str  # name of the prompt template that it reads best
     extra: dict[str, float]  # its own counters, shown as TeacherStats.extra
 
-    def replies(self, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
+    def replies(self, prompts: Sequence[Prompt]) -> Generator[list[tuple[int, Reply]], None, None]:
         """Replies with the positions of their prompts, in groups, as they come. Raises `TeacherError` to give up."""
         ...
 
@@ -201,17 +202,19 @@ class AskingTeacher:
             return answers, unreached
         started = time.perf_counter()
         try:
-            for group in self.model.replies([ask.prompt for ask in asks]):
-                calls = [self._call(asks[i], reply) for i, reply in group if reply.status != UNAVAILABLE]
-                self.store.put_many(calls)
-                unreached |= {asks[i].scene.facts for i, reply in group if reply.status in (ERROR, UNAVAILABLE)}
-                replied = [call for call in calls if call.status != ERROR]
-                answers.update((call.identity.key, call) for call in replied if call.status == OK)
-                self.stats.calls += len(replied)
-                self.stats.tokens += sum(call.tokens for call in replied)
-                self.stats.invalid += sum(call.status != OK for call in replied)
-                if replied:
-                    self._give_up_if_hopeless(replied[-1])
+            # Closed at once where an error ends the loop: what is on its way costs money.
+            with contextlib.closing(self.model.replies([ask.prompt for ask in asks])) as replies:
+                for group in replies:
+                    calls = [self._call(asks[i], reply) for i, reply in group if reply.status != UNAVAILABLE]
+                    self.store.put_many(calls)
+                    unreached |= {asks[i].scene.facts for i, reply in group if reply.status in (ERROR, UNAVAILABLE)}
+                    replied = [call for call in calls if call.status != ERROR]
+                    answers.update((call.identity.key, call) for call in replied if call.status == OK)
+                    self.stats.calls += len(replied)
+                    self.stats.tokens += sum(call.tokens for call in replied)
+                    self.stats.invalid += sum(call.status != OK for call in replied)
+                    if replied:
+                        self._give_up_if_hopeless(replied[-1])
         finally:
             self.stats.seconds += time.perf_counter() - started
         return answers, unreached

@@ -146,7 +146,6 @@ class Breaker:
     def __init__(self, cool_down: float) -> None:
         self._cool_down = cool_down
         self._opened: float | None = None
-        self._trying = False
 
     @property
     def open(self) -> bool:
@@ -154,20 +153,15 @@ class Breaker:
         return self._opened is not None
 
     def admits(self) -> bool:
-        """Whether a request may go out. After the cool-down that is true once: whoever asks is the trial."""
-        if self._opened is None:
-            return True
-        if self._trying or monotonic() - self._opened < self._cool_down:
-            return False
-        self._trying = True
-        return True
+        """Whether a request may go out; of an open breaker, as a trial."""
+        return self._opened is None or monotonic() - self._opened >= self._cool_down
 
     def failed(self) -> bool:
         """Open; true if it was closed."""
         was_closed = self._opened is None
-        self._opened, self._trying = monotonic(), False
+        self._opened = monotonic()
         return was_closed
 
     def succeeded(self) -> None:
         """Close."""
-        self._opened, self._trying = None, False
+        self._opened = None

@@ -6,12 +6,13 @@ again, and `teacher/faults.py` says what follows from a failure.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,7 @@ CARD_FILE = "preceptor.json"
 SCORINGS = ("auto", *TIERS)
 # Replies and errors as they come; None at the end.
 _Results = SimpleQueue[list[tuple[int, Reply]] | TeacherError | None]
+_CLOSE_SECONDS = 5.0
 _LOCAL_INSTEAD = "or use --teacher local"
 # Requests in flight: for a service, so many; for a server of one's own, so many that even one that answers them one
 # after another answers the last within a quarter of its time limit.
@@ -87,6 +89,7 @@ class ServedModel:
         self._close = weakref.finalize(self, lambda wire: start(wire.close()), self._wire)
         self.extra = self._wire.counters
         self.extra["breaker_opened"] = 0
+        self._trial = asyncio.Lock()
         self._tier: Tier | None = None
         self._answers_as = ""
         self.capability: Capability | None = None
@@ -132,7 +135,7 @@ class ServedModel:
         for why in self.capability.dropped:
             say(f"{self.base_url}: not used: {why}")
 
-    def replies(self, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
+    def replies(self, prompts: Sequence[Prompt]) -> Generator[list[tuple[int, Reply]], None, None]:
         """Replies as they come. After a failure the queue is dropped, what is in flight is kept, then it is raised."""
         if self._tier is None:
             self.prepare(prompts[:1])
@@ -140,23 +143,24 @@ class ServedModel:
         assert self.capability is not None
         works, results = self._tier.works(prompts), _Results()
         failure: TeacherError | None = None
-        started, before = monotonic(), self.extra["seconds_spent"]
-        self._wire.stopping = False
+        self._wire.begin()
         asking, over = start(self._ask_all(works, results, self.capability.concurrency)), False
         try:
             while not (over := (result := results.get()) is None):
-                self.extra["seconds_spent"] = before + monotonic() - started
                 if isinstance(result, TeacherError):
                     failure, self._wire.stopping = failure or result, True
                 else:
                     yield result
         finally:
-            self._wire.stopping = True
-            asking.cancel()
-            while not over:
-                over = results.get() is None
+            if not over:  # whoever reads has had enough, or was interrupted
+                asking.cancel()
+                with contextlib.suppress(Empty):
+                    while results.get(timeout=_CLOSE_SECONDS) is not None:
+                        pass
+            self._wire.end()
         if failure is not None:
             raise failure
+        asking.result()  # where the code itself has failed, not the server
 
     def close(self) -> None:
         """Close the connections."""
@@ -177,14 +181,21 @@ class ServedModel:
             results.put(None)
 
     async def _ask(self, work: Work, results: _Results) -> None:
+        """Ask, unless the server is given up for now; after the cool-down one work finds out, and the others wait."""
+        if self._breaker and self._breaker.open:
+            async with self._trial:
+                if not self._breaker.admits():
+                    results.put([(i, Reply(UNAVAILABLE)) for i in work.positions])
+                    return
+                if self._breaker.open:
+                    await self._answer(work, results, patience=0.0)
+                    return
+        await self._answer(work, results)
+
+    async def _answer(self, work: Work, results: _Results, patience: float | None = None) -> None:
         """Put the replies to one work into the queue, and the error that follows from it if one does."""
-        if self._breaker and not self._breaker.admits():
-            results.put([(i, Reply(UNAVAILABLE)) for i in work.positions])
-            return
-        trial = self._breaker is not None and self._breaker.open
         started, failure = monotonic(), None
         try:
-            patience = 0.0 if trial else None
             responses = [
                 await self._wire.post(work.path, p.body, size=p.size, calls=p.calls, patience=patience)
                 for p in work.payloads
@@ -237,6 +248,8 @@ class ServedModel:
                 return TeacherError(f"{self.base_url} wants to be paid: {text}", "another --base-url, or a new key")
             case "nobody listens":
                 return TeacherError(f"No server answers at {self.base_url}: {text}", check)
+            case "no worker":
+                return TeacherError(f"{self.base_url} has no worker with {self.model} at the moment: {text}", check)
             case "timed out":
                 return TeacherError(f"{self.base_url} did not answer in time: {text}", check)
             case "rate limit":

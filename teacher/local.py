@@ -7,7 +7,7 @@ transformers takes seconds to import, so it is imported when a model is loaded a
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class LocalModel:
             raise UserError(f"The tokenizer of {self.path} splits the letter {letter!r}.", "use another model")
         return int(ids[0])
 
-    def replies(self, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
+    def replies(self, prompts: Sequence[Prompt]) -> Generator[list[tuple[int, Reply]], None, None]:
         """Scores of the menus' letters, in batches of prompts of similar length."""
         tokens = self.encode(prompts)
         order = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))

@@ -83,6 +83,7 @@ class Wire:
             ("requests", "retries", "failures", "calls_sent", "tokens_spent", "seconds_spent"), 0
         )
         self.stopping = False  # no more repetitions: somebody has given up
+        self._asking: float | None = None
         self._key = key
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key or 'EMPTY'}"},
@@ -140,6 +141,15 @@ class Wire:
         self._say_recovery()
         return reply
 
+    def begin(self) -> None:
+        """The clock of the budget runs from here to `end`."""
+        self.stopping, self._asking = False, monotonic()
+
+    def end(self) -> None:
+        """Nobody asks for now."""
+        self.counters["seconds_spent"] += monotonic() - (self._asking or monotonic())
+        self._asking = None
+
     async def get(self, path: str) -> dict[str, Any]:
         """The body of the reply; one attempt. Raises `ServerFault`."""
         return await self._send("GET", path, None, self.limits.max_bytes, self.limits.request_seconds)
@@ -186,10 +196,11 @@ class Wire:
     def _charge(self, calls: int) -> None:
         """Count a request, or refuse it where the budget is spent."""
         spent, limits = self.counters, self.limits
+        seconds = spent["seconds_spent"] + (monotonic() - self._asking if self._asking else 0.0)
         for limit, used, what, flag in (
             (limits.max_calls, spent["calls_sent"] + calls, "calls to the language model", "--max-llm-calls"),
             (limits.max_tokens, spent["tokens_spent"] + 1, "tokens of the language model", "--max-llm-tokens"),
-            (limits.max_seconds, spent["seconds_spent"], "seconds of asking", "--max-llm-seconds"),
+            (limits.max_seconds, seconds, "seconds of asking", "--max-llm-seconds"),
         ):
             if limit is not None and used > limit:
                 raise BudgetExhausted(

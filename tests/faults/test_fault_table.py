@@ -208,18 +208,28 @@ def test_after_the_cool_down_one_request_finds_out(server: FaultyServer, capsys:
     assert teacher.label([SCENE])[0].method == UNAVAILABLE, "what was decided stands for the rest of the run"
 
 
-def test_a_breaker_admits_one_trial_at_a_time() -> None:
-    breaker = Breaker(cool_down=0.0)
+def test_a_breaker_opens_cools_down_and_closes() -> None:
+    breaker = Breaker(cool_down=60.0)
     assert breaker.admits()
     assert breaker.failed()
-    assert breaker.admits()
-    assert not breaker.admits(), "one is on its way"
+    assert breaker.open
+    assert not breaker.admits()
     assert not breaker.failed(), "it was open already"
+    breaker._opened -= 61.0  # type: ignore[operator]
     assert breaker.admits()
     breaker.succeeded()
     assert breaker.admits()
-    assert breaker.admits()
-    assert not Breaker(cool_down=60.0).open
+    assert not breaker.open
+
+
+def test_while_one_request_finds_out_the_others_wait_for_what_it_finds(server: FaultyServer) -> None:
+    teacher = ask(server, "samples", request=20.0, patient=True)
+    teacher.model.capability = replace(teacher.model.capability, concurrency=8)  # type: ignore[attr-defined, type-var]
+    breaker: Any = teacher.model._breaker  # type: ignore[attr-defined]
+    breaker.failed()
+    breaker._opened -= 120.0
+    scenes = TASK.sample_scenes(np.random.default_rng(0), 60)
+    assert not {label.method for label in teacher.label(scenes)} & {UNAVAILABLE}, "the server is back for all of them"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -228,12 +229,18 @@ def test_calls_are_a_budget_that_stops_hard_and_keeps_what_was_paid_for(server: 
 
 
 @pytest.mark.parametrize(
-    ("limit", "flag"), [({"max_tokens": 1500}, "--max-llm-tokens"), ({"max_seconds": 1e-4}, "--max-llm-seconds")]
+    ("limit", "flag"), [({"max_tokens": 1500}, "--max-llm-tokens"), ({"max_seconds": 0.5}, "--max-llm-seconds")]
 )
 def test_tokens_and_seconds_are_budgets_too(server: FaultyServer, limit: dict[str, Any], flag: str) -> None:
     teacher = ask(server, scoring="samples")
     teacher.model._wire.limits = Limits(concurrency=1, **limit)  # type: ignore[attr-defined]
     teacher.model.extra["tokens_spent"] = 0
+
+    def in_its_own_time(prompt: str) -> str:
+        sleep(0.05)  # each of 40 requests at least
+        return "A"
+
+    server.reply = in_its_own_time
     with pytest.raises(BudgetExhausted, match="budget") as error:
         teacher.label([TWO, THREE, *TASK.sample_scenes(np.random.default_rng(0), 20)])
     assert flag in str(error.value)
