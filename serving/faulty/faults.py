@@ -48,9 +48,9 @@ class Fault:
 
     def matters(self, request: Mapping[str, Any]) -> bool:
         """Whether it changes anything about a request. Words that follow an echoed prompt spoil no score of it."""
-        return (not self.needs or request.get(self.needs) not in (None, False)) and not (
-            self.say is not None and request.get("echo")
-        )
+        wanted = request.get(self.needs)
+        unneeded = bool(self.needs) and (wanted is None or wanted is False)
+        return not unneeded and not (self.say is not None and request.get("echo"))
 
 
 def openai_error(status: int, message: str, kind: str = "BadRequestError", code: str | int | None = None) -> Response:

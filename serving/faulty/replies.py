@@ -64,6 +64,8 @@ def reply(kind: str, request: Mapping[str, Any], script: Script, toy: Toy, fault
         return 200, {}, _generate(_read(kind, request, script), request, script, toy, fault)
     except Refusal as refusal:
         return refusal.response(script.dialect)
+    except (TypeError, ValueError) as error:  # a number that is none
+        return Refusal(400, 40001, f"The request cannot be read: {error}.").response(script.dialect)
 
 
 def _generate(
@@ -188,7 +190,7 @@ def _honoured(what: str, wanted: bool, manner: str) -> bool:
 
 def _top(kind: str, request: Mapping[str, Any], script: Script) -> int | None:
     logprobs = request.get("logprobs")
-    wanted = logprobs not in (None, False)
+    wanted = logprobs is not None and logprobs is not False
     top = int((request.get("top_logprobs") or 0) if kind == "chat" else (logprobs or 0))
     if wanted and top > script.top_logprobs:
         raise Refusal(400, 40302, f"{top} log-probabilities were requested, and {script.top_logprobs} are allowed.")

@@ -331,6 +331,8 @@ def test_log_probabilities_are_given_ignored_or_refused(server: FaultyServer) ->
         ({"max_tokens": 5000}, 400, 40303),
         ({"n": 0.0}, 200, None),
         ({"messages": "hello"}, 400, 40001),
+        ({"max_tokens": "many"}, 400, 40001),
+        ({"temperature": [1]}, 400, 40001),
         ({"stream": True}, 400, 40302),
     ],
 )
