@@ -1,4 +1,4 @@
-"""Networks of continuous control. Actions and goals are in [-1, 1] here; `Box` carries them to their units.
+"""Networks of continuous control. Actions and goals are in [-1, 1] per dimension.
 
 The twin critics are one network with a leading axis of two, so that a layer is one batched product (`torch.baddbmm`).
 """
@@ -20,23 +20,78 @@ _INSIDE = 1.0 - 1e-6
 
 
 @dataclass(frozen=True)
-class Box:
-    """Bounds of an action or a goal in its own units, each float32 [A]."""
+class SquashedNormal:
+    """N Gaussians squashed by tanh, from which actions are drawn (`agent.core.Choice`).
 
-    low: NDArray[np.float32]
-    high: NDArray[np.float32]
+    Attributes:
+        mean: float32 [N, A], before squashing; `log_std` likewise.
+    """
 
-    def __post_init__(self) -> None:
-        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low < self.high).all()):
-            raise ValueError("a box has finite bounds with low < high")
+    mean: NDArray[np.float32]
+    log_std: NDArray[np.float32]
 
-    def from_unit(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[-1, 1] -> units, [..., A]."""
-        return self.low + 0.5 * (unit + 1.0) * (self.high - self.low)
+    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Actions [N, A] and their log-probability [N]; the modes, of log-probability 0, where `rng` is None."""
+        if rng is None:
+            return np.tanh(self.mean), np.zeros(len(self.mean), np.float32)
+        noise = rng.standard_normal(self.mean.shape, np.float32)
+        unsquashed = self.mean + np.exp(self.log_std) * noise
+        slope = log_tanh_slope(torch.from_numpy(unsquashed)).numpy()
+        log_prob = (-0.5 * np.square(noise) - self.log_std - slope - 0.5 * math.log(2 * math.pi)).sum(1)
+        return np.tanh(unsquashed), log_prob
 
-    def to_unit(self, value: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Units -> [-1, 1], [..., A]."""
-        return 2.0 * (value - self.low) / (self.high - self.low) - 1.0
+    def replaced(self, rows: NDArray[np.bool_], other: "SquashedNormal") -> "SquashedNormal":
+        """The distributions of `other` in `rows` [N], these elsewhere."""
+        across = rows[:, None]
+        return SquashedNormal(np.where(across, other.mean, self.mean), np.where(across, other.log_std, self.log_std))
+
+
+@dataclass(frozen=True)
+class ClippedNormal:
+    """N points with Gaussian noise around them, clipped to [-1, 1] (`agent.core.Choice`).
+
+    Attributes:
+        mean: float32 [N, A].
+        std: Deviation of the noise, one or [N, 1].
+    """
+
+    mean: NDArray[np.float32]
+    std: float | NDArray[np.float32]
+
+    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Actions [N, A]; log-probabilities of a clipped Gaussian are of no use, and given as 0."""
+        nothing = np.zeros(len(self.mean), np.float32)
+        if rng is None:
+            return self.mean, nothing
+        noise = np.float32(self.std) * rng.standard_normal(self.mean.shape, np.float32)
+        return np.clip(self.mean + noise, -1.0, 1.0), nothing
+
+    def replaced(self, rows: NDArray[np.bool_], other: "ClippedNormal") -> "ClippedNormal":
+        """The distributions of `other` in `rows` [N], these elsewhere."""
+        across = rows[:, None]
+        return ClippedNormal(np.where(across, other.mean, self.mean), np.where(across, other.std, self.std))
+
+
+@dataclass(frozen=True)
+class UniformBox:
+    """N uniform distributions over [-1, 1] per dimension (`agent.core.Choice`).
+
+    Attributes:
+        shape: (N, A).
+    """
+
+    shape: tuple[int, int]
+
+    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Actions [N, A] and their log-probability [N]; the middle of the box where `rng` is None."""
+        if rng is None:
+            return np.zeros(self.shape, np.float32), np.zeros(self.shape[0], np.float32)
+        action = rng.uniform(-1.0, 1.0, self.shape).astype(np.float32)
+        return action, np.full(self.shape[0], -self.shape[1] * math.log(2.0), np.float32)
+
+    def replaced(self, rows: NDArray[np.bool_], other: "UniformBox") -> "UniformBox":
+        """The distributions of `other` in `rows` [N], which are the same."""
+        return self
 
 
 def mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:

@@ -6,34 +6,45 @@ stays where it is; the low level is paid -||s + g - s'|| for each step.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 CANDIDATES = ("original", "difference", "drawn", "planner")  # kinds of candidates, in their order in `candidates`
 
 
+Values = TypeVar("Values", NDArray[np.float32], Tensor)
+
+
 @dataclass(frozen=True)
 class GoalFrame:
-    """Where a goal's dimensions are in an observation, and how far it may reach.
+    """Where a goal's dimensions are in an observation, and how far it may reach. For arrays and for tensors.
 
     Attributes:
-        indices: int64 [D], positions in the observation; any of them, in any order.
-        reach: float32 [D], half-ranges of the box of goals, in the units of the observation.
+        indices: Positions in the observation, D of them: any, in any order.
+        reach: Half-ranges of the box of goals, length D, in the units of the observation.
     """
 
-    indices: Tensor
-    reach: Tensor
+    indices: tuple[int, ...]
+    reach: tuple[float, ...]
 
-    def of(self, obs: Tensor) -> Tensor:
+    def of(self, obs: Values) -> Values:
         """The goal's dimensions [..., D] of observations [..., O]."""
-        return obs.index_select(-1, self.indices)
+        return obs[..., list(self.indices)]
+
+    def to_units(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Goals in [-1, 1] -> in the units of the observation, [..., D]."""
+        return unit * np.array(self.reach, np.float32)
 
     def clip(self, goal: Tensor) -> Tensor:
         """Goals [..., D] in the box."""
-        return torch.minimum(torch.maximum(goal, -self.reach), self.reach)
+        reach = torch.tensor(self.reach)
+        return torch.minimum(torch.maximum(goal, -reach), reach)
 
-    def moved(self, goal: Tensor, obs: Tensor, next_obs: Tensor) -> Tensor:
+    def moved(self, goal: Values, obs: Values, next_obs: Values) -> Values:
         """h(s, g, s') = s + g - s' [..., D]: the same target, seen from the next state."""
         return self.of(obs) + goal - self.of(next_obs)
 
@@ -67,7 +78,7 @@ def candidates(
     """
     difference = (frame.of(final) - frame.of(first))[:, None]
     noise = torch.empty(len(goal), draws, goal.shape[-1]).normal_(generator=generator)
-    parts = [goal[:, None], difference, difference + 0.5 * frame.reach * noise]
+    parts = [goal[:, None], difference, difference + 0.5 * torch.tensor(frame.reach) * noise]
     if planned is not None:
         parts.append(planned[:, None])
     return frame.clip(torch.cat(parts, 1))

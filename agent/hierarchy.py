@@ -6,9 +6,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core import Clock, HighLevel, LowLevel, Percept, draw
+from agent.core import Clock, HighLevel, LowLevel, Percept
 from agent.data.store import TrajectoryStore
-from controller.encoders import GridEncoder
+from agent.goals import GoalFrame
+from controller.encoders import encoder_of
 from envs.task import Task
 
 
@@ -24,7 +25,8 @@ class Hierarchy:
         env: Its batched environments.
         high: Chooses options.
         low: Chooses actions.
-        timeouts: Steps after which each option ends [K].
+        timeouts: Steps after which each option, or every goal, ends [K].
+        frame: The dimensions of goals, where the high level sets goals.
         rng: Draws options, actions and whose turn it is; None plays greedily, always the most probable choice.
         guide: The levels of the guide, or None.
         levels: Level seeds of the first episodes [N]; drawn by the environments if not given.
@@ -38,14 +40,15 @@ class Hierarchy:
         low: LowLevel,
         *,
         timeouts: NDArray[np.int64],
+        frame: GoalFrame | None = None,
         rng: np.random.Generator | None,
         guide: tuple[HighLevel, LowLevel] | None = None,
         levels: NDArray[np.int64] | None = None,
     ) -> None:
         self.task, self.env, self.high, self.low, self.guide = task, env, high, low, guide
-        self.encoder = GridEncoder(task.observation_shape)
+        self.encoder = encoder_of(task)
         self.rng = rng
-        self.clock = Clock(env.num_envs, timeouts)
+        self.clock = Clock(env.num_envs, timeouts, frame)
         self.finished: list[dict[str, float]] = []
         self._guided = np.zeros(env.num_envs, np.bool_)
         self._ever_guided = np.zeros(env.num_envs, np.bool_)
@@ -74,9 +77,7 @@ class Hierarchy:
         finished, self.finished = self.finished, []
         return finished
 
-    def step(
-        self, store: TrajectoryStore | None = None, mix: float = 0.0
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def step(self, store: TrajectoryStore | None = None, mix: float = 0.0) -> tuple[NDArray[np.int64], NDArray]:
         """Play one vector step, into `store` if given; the options [N] and the actions [N] of it."""
         option_logprob = self._choose_options(mix)
         action, action_logprob = self._choose_actions()
@@ -86,34 +87,32 @@ class Hierarchy:
             self._record(store, action, option_logprob, action_logprob, reward, terminated, truncated, info)
         self._book(reward, ended, info["success"])
         option = self.clock.option
-        self.clock.advance(ended)
+        self.clock.advance(ended, self.percept.obs, obs)
         self.percept = self._perceive(obs, info)
         return option, action
 
     def _choose_options(self, mix: float) -> NDArray[np.float32]:
         """Start options where they are due; log-probability [N] of the choice, 0 elsewhere."""
         percept, clock = self.percept, self.clock
-        over, probs = self.high.consider(percept, clock.option)
+        over, choice = self.high.consider(percept, clock.option)
         if self.guide is not None and (mix > 0 or self._guided.any()):
-            guide_over, guide_probs = self.guide[0].consider(percept, clock.option)
+            guide_over, guide_choice = self.guide[0].consider(percept, clock.option)
             due = clock.due(np.where(self._guided, guide_over, over))
             assert self.rng is not None, "a guide takes turns at random"
             self._guided = np.where(due, self.rng.random(len(due)) < mix, self._guided)
             self._ever_guided |= self._guided
-            probs = np.where(self._guided[:, None], guide_probs, probs)
+            choice = choice.replaced(self._guided, guide_choice)
         else:
             due = clock.due(over)
-        option = draw(probs, self.rng)
-        clock.start(due, option)
-        return np.where(due, np.log(probs[np.arange(len(option)), option]), 0).astype(np.float32)
+        chosen, logprob = choice.draw(self.rng)
+        clock.start(due, chosen)
+        return np.where(due, logprob, 0).astype(np.float32)
 
-    def _choose_actions(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        probs = self.low.probs(self.percept, self.clock.option)
+    def _choose_actions(self) -> tuple[NDArray, NDArray[np.float32]]:
+        choice = self.low.act(self.percept, self.clock)
         if self.guide is not None and self._guided.any():
-            guide_probs = self.guide[1].probs(self.percept, self.clock.option)
-            probs = np.where(self._guided[:, None], guide_probs, probs)
-        action = draw(probs, self.rng)
-        return action, np.log(probs[np.arange(len(action)), action])
+            choice = choice.replaced(self._guided, self.guide[1].act(self.percept, self.clock))
+        return choice.draw(self.rng)
 
     def _record(
         self,
@@ -134,6 +133,7 @@ class Hierarchy:
             prev_option=clock.previous,
             option=clock.option,
             option_age=clock.age,
+            goal=clock.goal,
             option_logprob=option_logprob,
             action=action,
             behaviour_logprob=action_logprob,
@@ -170,7 +170,7 @@ class Hierarchy:
         self._ever_guided[ended] = False
         self._guided[ended] = False
 
-    def _perceive(self, obs: NDArray[np.uint8], info: dict[str, Any]) -> Percept:
+    def _perceive(self, obs: NDArray, info: dict[str, Any]) -> Percept:
         return Percept(self.task, self.encoder, obs, info["level_seed"])
 
     def state_dict(self) -> dict[str, Any]:

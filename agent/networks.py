@@ -7,24 +7,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agent.core import Percept
-from controller.network import ControllerNetwork, TokenTrunk, TrunkConfig, mask_logits
+from agent.core import Categorical, Clock, Percept
+from controller.encoders import Encoder
+from controller.network import ControllerNetwork, TrunkConfig, make_trunk, mask_logits
 
 
 class LowNetwork(nn.Module):
     """pi(a | s, o) and V(s, o): one trunk, one action head and one value per option.
 
     Args:
-        num_cells: Tokens per observation.
+        encoder: What its inputs come from.
         num_options: K; a flat policy is the case of one option.
         num_actions: A.
         config: Widths of the trunk.
     """
 
-    def __init__(self, num_cells: int, num_options: int, num_actions: int, config: TrunkConfig) -> None:
+    def __init__(self, encoder: Encoder, num_options: int, num_actions: int, config: TrunkConfig) -> None:
         super().__init__()
         self.num_options, self.num_actions = num_options, num_actions
-        self.trunk = TokenTrunk(num_cells, 0, config)
+        self.trunk = make_trunk(encoder, 0, config)
         self.action_head = nn.Linear(config.hidden, num_options * num_actions)
         self.value_head = nn.Linear(config.hidden, num_options)
         nn.init.orthogonal_(self.action_head.weight, 0.01)
@@ -32,14 +33,15 @@ class LowNetwork(nn.Module):
         nn.init.zeros_(self.action_head.bias)
         nn.init.zeros_(self.value_head.bias)
 
-    def all_options(self, tokens: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Action logits [N, K, A] and values [N, K] under every option."""
-        hidden = self.trunk(tokens, present)
+    def all_options(self, *parts: Tensor) -> tuple[Tensor, Tensor]:
+        """Action logits [N, K, A] and values [N, K] under every option, from the trunk's inputs."""
+        hidden = self.trunk(*parts)
         return self.action_head(hidden).view(-1, self.num_options, self.num_actions), self.value_head(hidden)
 
-    def forward(self, tokens: Tensor, present: Tensor, option: Tensor) -> tuple[Tensor, Tensor]:
-        """Action logits [N, A] and value [N] under the option [N]."""
-        logits, values = self.all_options(tokens, present)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Action logits [N, A] and value [N], from the trunk's inputs and the option, int64 [N]."""
+        *parts, option = inputs
+        logits, values = self.all_options(*parts)
         if self.num_options == 1:
             return logits[:, 0], values[:, 0]
         heads = option[:, None, None].expand(-1, 1, self.num_actions)
@@ -60,9 +62,9 @@ class HighNetwork(nn.Module):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
-    def forward(self, tokens: Tensor, present: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        """Option logits [N, K], not yet masked, and value [N]."""
-        hidden = self.controller.features(tokens, present, previous)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Option logits [N, K], not yet masked, and value [N], of what `ControllerNetwork.features` takes."""
+        hidden = self.controller.features(*inputs)
         return self.controller.option_head(hidden), self.value_head(hidden).squeeze(1)
 
 
@@ -78,12 +80,12 @@ class NetworkHigh:
         self.network, self.masked = network, masked
 
     @torch.no_grad()
-    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """Learned termination of the running option [N], and the next option's distribution [N, K]."""
         option_logits, done_logits = self.network(*percept.inputs, torch.from_numpy(running))
         legal = torch.from_numpy(percept.legal) if self.masked else None
         probs = torch.softmax(mask_logits(option_logits, legal), 1).numpy()
-        return done_logits.numpy()[np.arange(len(running)), running] > 0, probs
+        return done_logits.numpy()[np.arange(len(running)), running] > 0, Categorical(probs)
 
 
 class NetworkLow:
@@ -93,10 +95,10 @@ class NetworkLow:
         self.network = network
 
     @torch.no_grad()
-    def probs(self, percept: Percept, option: NDArray[np.int64]) -> NDArray[np.float32]:
+    def act(self, percept: Percept, clock: Clock) -> Categorical:
         """Distribution over actions [N, A]."""
-        logits, _ = self.network(*percept.inputs, torch.from_numpy(option))
-        return torch.softmax(logits, 1).numpy()
+        logits, _ = self.network(*percept.inputs, torch.from_numpy(clock.option))
+        return Categorical(torch.softmax(logits, 1).numpy())
 
 
 def frozen(network: nn.Module) -> nn.Module:

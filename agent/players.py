@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core import HighLevel, LowLevel, Percept
+from agent.core import Categorical, Clock, HighLevel, LowLevel, Percept
 from agent.hierarchy import Hierarchy
 from agent.networks import NetworkHigh
 from agent.teaching import Annotator, SingleOption, SkillLow, TeacherHigh
 from agent.tracking.statistics import wilson
-from controller.encoders import GridEncoder
+from controller.encoders import encoder_of
 from controller.roles import Controller
 from envs.task import Task
 from teacher.base import Teacher
@@ -34,10 +34,10 @@ class Episodes:
 class UniformLow:
     """Every primitive action with the same probability."""
 
-    def probs(self, percept: Percept, option: NDArray[np.int64]) -> NDArray[np.float32]:
+    def act(self, percept: Percept, clock: Clock) -> Categorical:
         """Uniform distribution over actions [N, A]."""
         actions = percept.task.num_actions
-        return np.full((len(percept), actions), 1 / actions, np.float32)
+        return Categorical(np.full((len(percept), actions), 1 / actions, np.float32))
 
 
 def random_player() -> Player:
@@ -86,18 +86,19 @@ def summary(episodes: Episodes) -> dict[str, float]:
 
 def milliseconds_per_step(task: Task, player: Player, steps: int = 200) -> float:
     """Median time that a decision of the player takes in a single world, without the world's own time."""
-    high, low, _ = player
+    high, low, timeouts = player
     env = task.make_vec(1, split="eval")
-    encoder = GridEncoder(task.observation_shape)
+    encoder = encoder_of(task)
     rng = np.random.default_rng(0)
     obs, info = env.reset()
-    option, times = np.full(1, -1, np.int64), []
+    clock, times = Clock(1, timeouts), []
+    always = np.ones(1, np.bool_)
     for _ in range(steps):
         start = time.perf_counter()
         percept = Percept(task, encoder, obs, info["level_seed"])
-        _, options = high.consider(percept, option)
-        option = options.argmax(1)
-        low.probs(percept, option)
+        _, options = high.consider(percept, clock.option)
+        clock.start(always, options.draw(None)[0])
+        low.act(percept, clock).draw(rng)
         times.append(time.perf_counter() - start)
         obs, _, _, _, info = env.step(rng.integers(3, size=1))
     return 1000 * float(np.median(times))

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core import Percept
+from agent.continuous import ClippedNormal
+from agent.core import Categorical, Choice, Clock, Percept
 from agent.data.store import TrajectoryStore
 from controller.roles import Controller
 from envs.task import Scene, Task
@@ -35,9 +36,7 @@ class Annotator:
         self._known: dict[int, NDArray[np.float32]] = {}
         self._held: set[int] = set()
 
-    def label(
-        self, obs: NDArray[np.uint8], level_seeds: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Option distributions [N, K], zeros where the teacher abstained, and the codes [N] of the facts it read.
 
         The level seeds [N] matter to a deliberately limited teacher only (`Task.teacher_view`).
@@ -107,9 +106,7 @@ class ControllerLabels:
         paid = controller.facts.get("teacher", {})
         self.stats = TeacherStats(queries=paid.get("queries", 0), calls=paid.get("calls", 0))
 
-    def label(
-        self, obs: NDArray[np.uint8], level_seeds: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Option distributions [N, K] and fact codes [N]."""
         task = self.controller.task
         return self.controller.probs(obs, legal=task.legal(obs)), task.fact_codes(obs)
@@ -149,7 +146,7 @@ class TeacherHigh:
     def __init__(self, labeller: Labeller) -> None:
         self.labeller = labeller
 
-    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """The task's own done-condition [N], and the label of each scene [N, K]."""
         probs, codes = self.labeller.label(percept.obs, percept.level_seeds)
         silent = probs.sum(1) == 0
@@ -159,23 +156,26 @@ class TeacherHigh:
             goes_on = silent & self.labeller.held(codes) & (running >= 0)
             goes_on &= percept.legal[np.arange(len(running)), running]
             probs[goes_on] = np.eye(probs.shape[1], dtype=probs.dtype)[running[goes_on]]
-        return percept.task.option_done(percept.obs, running), probs
+        return percept.task.option_done(percept.obs, running), Categorical(probs)
 
 
 class SkillLow:
     """Acts with the scripted executors."""
 
-    def probs(self, percept: Percept, option: NDArray[np.int64]) -> NDArray[np.float32]:
-        """One-hot distribution over actions [N, A]."""
-        return np.eye(percept.task.num_actions, dtype=np.float32)[percept.task.skill(percept.obs, option)]
+    def act(self, percept: Percept, clock: Clock) -> Choice:
+        """The skill's action with certainty."""
+        action = percept.task.skill(percept.obs, clock.option)
+        if percept.task.continuous:
+            return ClippedNormal(action, 0.0)
+        return Categorical(np.eye(percept.task.num_actions, dtype=np.float32)[action])
 
 
 class SingleOption:
     """The high level of a flat policy: one option, over at every step."""
 
-    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """Always over [N]; the one option with certainty [N, 1]."""
-        return np.ones(len(running), np.bool_), np.ones((len(running), 1), np.float32)
+        return np.ones(len(running), np.bool_), Categorical(np.ones((len(running), 1), np.float32))
 
 
 class TeacherActions:
@@ -187,14 +187,15 @@ class TeacherActions:
     def __init__(self, labeller: Labeller) -> None:
         self._high = TeacherHigh(labeller)
 
-    def probs(self, percept: Percept, option: NDArray[np.int64]) -> NDArray[np.float32]:
+    def act(self, percept: Percept, clock: Clock) -> Categorical:
         """Distribution over actions [N, A]."""
-        none_runs = np.full(len(option), -1, np.int64)  # the one option of a flat student is none of the task's
+        none_runs = np.full(len(percept), -1, np.int64)  # the one option of a flat student is none of the task's
         _, labels = self._high.consider(percept, none_runs)
-        return action_distribution(labels, skill_actions(percept.task, percept.obs), percept.task.num_actions)
+        skills = skill_actions(percept.task, percept.obs)
+        return Categorical(action_distribution(labels.probs, skills, percept.task.num_actions))
 
 
-def skill_actions(task: Task, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
+def skill_actions(task: Task, obs: NDArray) -> NDArray[np.int64]:
     """What the scripted executor of every option would do, [N, K]."""
     worlds, options = len(obs), len(task.options)
     repeated = np.repeat(obs, options, axis=0)

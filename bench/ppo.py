@@ -49,8 +49,7 @@ class Tokens(gym.ObservationWrapper):
 
     def observation(self, observation: dict[str, Any]) -> np.ndarray:
         """Encode one observation."""
-        encoded = self._encoder(observation["image"][None])
-        return np.concatenate([encoded.tokens[0], encoded.present[0]]).astype(np.float32)
+        return np.concatenate([part[0] for part in self._encoder(observation["image"][None]).parts]).astype(np.float32)
 
 
 class Trunk(BaseFeaturesExtractor):

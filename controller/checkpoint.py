@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from controller.atomic import CheckpointError, publish_folder, read_json, standing, truncated
-from controller.encoders import GridEncoder
+from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, TrunkConfig
 from controller.roles import Controller
 from envs.task import Task
@@ -53,7 +53,7 @@ def load_controller(folder: Path, task: Task) -> Controller:
             )
     try:
         config = TrunkConfig(**description["network"])
-        network = ControllerNetwork(GridEncoder(task.observation_shape).num_cells, len(task.options), config)
+        network = ControllerNetwork(encoder_of(task), len(task.options), config)
         network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
         return Controller(task, network, float(description["temperature"]), description["training"])
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -67,5 +67,5 @@ def _identity(task: Task) -> dict[str, Any]:
         "options": list(task.options.ids),
         "options_digest": task.options.digest,
         "goal_space": {"names": list(task.goal_space.names), "scale": list(task.goal_space.scale)},
-        "encoder": {"kind": GridEncoder.kind, "observation_shape": list(task.observation_shape)},
+        "encoder": encoder_of(task).identity,
     }

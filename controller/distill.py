@@ -48,8 +48,7 @@ def distillation_loss(
     what is legal, too; one that is masked spends nothing on it. Rows on which the teacher abstained train the
     termination head only.
     """
-    tokens, present = to_tensors(batch.encoded)
-    option_logits, done_logits = network(tokens, present, torch.from_numpy(batch.previous))
+    option_logits, done_logits = network(*to_tensors(batch.encoded), torch.from_numpy(batch.previous))
     labels = torch.from_numpy(batch.probs)
     legal = torch.from_numpy(batch.legal) if masked else None
     log_probs = torch.log_softmax(mask_logits(option_logits, legal), dim=1)
@@ -65,8 +64,7 @@ def distillation_loss(
 @torch.no_grad()
 def option_logits(network: ControllerNetwork, scenes: LabelledScenes) -> Tensor:
     """Masked option logits [N, K] of labelled scenes."""
-    tokens, present = to_tensors(scenes.encoded)
-    logits, _ = network(tokens, present, torch.from_numpy(scenes.previous))
+    logits, _ = network(*to_tensors(scenes.encoded), torch.from_numpy(scenes.previous))
     return mask_logits(logits, torch.from_numpy(scenes.legal))
 
 

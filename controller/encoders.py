@@ -1,4 +1,4 @@
-"""Observation -> network input. A map becomes tokens in the agent's own frame, so that one lesson serves all poses.
+"""Observation -> network input: a map becomes tokens in the agent's own frame, a vector becomes numbers of order one.
 
 The grid encoder turns a fog-of-war map into an *egocentric, foveated* token grid: the agent stands in the centre and
 faces up; cells near either axis keep their exact offset, far cells share bins. Turning or shifting the world therefore
@@ -6,11 +6,15 @@ leaves the input unchanged, which is worth a factor of four in labels and costs 
 never fed as floats: one-hot or embedded input moved a distilled student from 0.48 to 1.00 (shared/reference/ihac.md).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from envs.task import Task
 
 UNSEEN, EMPTY, WALL, LAVA, GOAL = 0, 1, 2, 3, 4
 _FIRST_DOOR, _FIRST_KEY, _FIRST_BALL, _FIRST_BOX = 5, 23, 29, 35
@@ -81,29 +85,32 @@ class Encoded:
     """A batch of network inputs.
 
     Attributes:
-        tokens: uint8 [N, side * side], the egocentric token grid; the centre is the agent's cell, whose token is the
-            carried object.
-        present: float32 [N, NUM_TOKENS], which tokens occur anywhere on the map.
+        parts: What the network's trunk takes, in its order, each [N, ...].
     """
 
-    tokens: NDArray[np.uint8]
-    present: NDArray[np.float32]
+    parts: tuple[NDArray, ...]
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.parts[0])
 
     def __getitem__(self, rows: NDArray[np.int64] | slice) -> "Encoded":
-        return Encoded(self.tokens[rows], self.present[rows])
+        return Encoded(tuple(part[rows] for part in self.parts))
+
+    @staticmethod
+    def concatenate(batches: Sequence["Encoded"]) -> "Encoded":
+        """Batches one after the other."""
+        return Encoded(tuple(np.concatenate(part) for part in zip(*(batch.parts for batch in batches), strict=True)))
 
 
 class GridEncoder:
     """Encodes fog-of-war maps uint8 [N, W, H, 4] (envs/gridworld) as egocentric tokens.
 
+    Its parts are the egocentric token grid, uint8 [N, side * side], in whose centre is the agent's cell, with the
+    carried object as its token; and which tokens occur anywhere on the map, float32 [N, NUM_TOKENS].
+
     Args:
         observation_shape: (W, H, 4).
     """
-
-    kind = "egocentric-grid"
 
     def __init__(self, observation_shape: tuple[int, ...]) -> None:
         self.observation_shape = tuple(observation_shape)
@@ -114,25 +121,61 @@ class GridEncoder:
         self._mirrored = cells[:, ::-1].reshape(-1).copy()
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """Kind and shape."""
+        return {"kind": "egocentric-grid", "observation_shape": list(self.observation_shape)}
+
+    @property
     def num_cells(self) -> int:
         """Number of token cells per observation."""
         return self.side * self.side
 
-    def __call__(self, obs: NDArray[np.uint8]) -> Encoded:
+    def __call__(self, obs: NDArray) -> Encoded:
         """Encode observations [N, W, H, 4]."""
         tokens = np.empty((len(obs), self.num_cells), np.uint8)
         present = np.empty((len(obs), NUM_TOKENS), np.float32)
         _encode(obs, self._bins, self.side, tokens, present)
-        return Encoded(tokens, present)
+        return Encoded((tokens, present))
 
     def mirror(self, encoded: Encoded) -> Encoded:
         """The same scenes with left and right exchanged: the world's own symmetry, used to double the data."""
-        return Encoded(encoded.tokens[:, self._mirrored], encoded.present)
+        tokens, present = encoded.parts
+        return Encoded((tokens[:, self._mirrored], present))
 
     @staticmethod
     def mirror_actions(actions: NDArray[np.integer]) -> NDArray[np.integer]:
         """The primitive actions that match mirrored scenes: the two turns change places."""
         return np.where(actions == _TURN_LEFT, _TURN_RIGHT, np.where(actions == _TURN_RIGHT, _TURN_LEFT, actions))
+
+
+class VectorEncoder:
+    """Encodes state vectors float32 [N, O] by dividing each dimension by its natural size.
+
+    Args:
+        scale: Natural size of each dimension, length O.
+    """
+
+    def __init__(self, scale: Sequence[float]) -> None:
+        self.scale = np.array(scale, np.float32)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Kind and scale."""
+        return {"kind": "vector", "scale": self.scale.tolist()}
+
+    def __call__(self, obs: NDArray) -> Encoded:
+        """Encode observations [N, O]."""
+        return Encoded((obs / self.scale,))
+
+
+Encoder = GridEncoder | VectorEncoder
+
+
+def encoder_of(task: Task) -> Encoder:
+    """The encoder of a task's observations: maps have three dimensions, state vectors have one."""
+    if len(task.observation_shape) == 1:
+        return VectorEncoder(task.observation_scale)
+    return GridEncoder(task.observation_shape)
 
 
 def token_features() -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from controller.encoders import NUM_TOKENS, Encoded, token_features
+from controller.encoders import NUM_TOKENS, Encoded, Encoder, GridEncoder, token_features
 
 
 @dataclass(frozen=True)
@@ -46,48 +46,78 @@ class TokenTrunk(nn.Module):
         nn.init.zeros_(self.hidden.bias)
 
     def forward(self, tokens: Tensor, present: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Features [N, hidden] of tokens int64 [N, cells] and presence [N, NUM_TOKENS]."""
+        """Features [N, hidden] of tokens uint8 [N, cells] and presence [N, NUM_TOKENS]."""
         # index_select, because the gradient of F.embedding takes five times as long on a CPU
         table = self.embed(self.parts)
-        cells = table.index_select(0, tokens.flatten()).view(len(tokens), self.cells.in_features)
+        cells = table.index_select(0, tokens.flatten().long()).view(len(tokens), self.cells.in_features)
         others = present if condition is None else torch.cat([present, condition], dim=1)
         return torch.relu(self.hidden(torch.relu(self.cells(cells) + self.others(others))))
+
+
+class VectorTrunk(nn.Module):
+    """Two hidden layers over a state vector and, optionally, a one-hot condition.
+
+    Args:
+        width: O, dimensions of an observation.
+        condition: Number of extra inputs, zero for none.
+        config: Widths.
+    """
+
+    def __init__(self, width: int, condition: int, config: TrunkConfig) -> None:
+        super().__init__()
+        self.first = nn.Linear(width + condition, config.hidden)
+        self.hidden = nn.Linear(config.hidden, config.hidden)
+        for layer in (self.first, self.hidden):
+            nn.init.orthogonal_(layer.weight, 2**0.5)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, values: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Features [N, hidden] of encoded states [N, O]."""
+        inputs = values if condition is None else torch.cat([values, condition], dim=1)
+        return torch.relu(self.hidden(torch.relu(self.first(inputs))))
+
+
+def make_trunk(encoder: Encoder, condition: int, config: TrunkConfig) -> nn.Module:
+    """The trunk that takes what an encoder gives, and a one-hot condition of that length."""
+    if isinstance(encoder, GridEncoder):
+        return TokenTrunk(encoder.num_cells, condition, config)
+    return VectorTrunk(len(encoder.scale), condition, config)
 
 
 class ControllerNetwork(nn.Module):
     """pi(o | s, previous option) and beta(s, o): which option to start, and whether one that runs is over.
 
     Args:
-        num_cells: Tokens per observation.
+        encoder: What its inputs come from.
         num_options: K.
         config: Widths of the trunk.
     """
 
-    def __init__(self, num_cells: int, num_options: int, config: TrunkConfig | None = None) -> None:
+    def __init__(self, encoder: Encoder, num_options: int, config: TrunkConfig | None = None) -> None:
         super().__init__()
         self.config = config or TrunkConfig()
         self.num_options = num_options
-        self.trunk = TokenTrunk(num_cells, num_options + 1, self.config)
+        self.trunk = make_trunk(encoder, num_options + 1, self.config)
         self.option_head = nn.Linear(self.config.hidden, num_options)
         self.done_head = nn.Linear(self.config.hidden, num_options)
         nn.init.orthogonal_(self.option_head.weight, 0.01)
         nn.init.zeros_(self.option_head.bias)
 
-    def features(self, tokens: Tensor, present: Tensor, previous: Tensor) -> Tensor:
-        """Hidden features [N, hidden]; `previous` int64 [N] is -1 where no option has run yet."""
-        condition = nn.functional.one_hot(previous + 1, self.num_options + 1).to(present.dtype)
-        return self.trunk(tokens, present, condition)
+    def features(self, *inputs: Tensor) -> Tensor:
+        """Hidden features [N, hidden] of the trunk's inputs and the option that ran before, int64 [N], -1 for none."""
+        *parts, previous = inputs
+        condition = nn.functional.one_hot(previous + 1, self.num_options + 1).to(self.option_head.weight.dtype)
+        return self.trunk(*parts, condition)
 
-    def forward(self, tokens: Tensor, present: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        """Option logits [N, K] and termination logits [N, K]."""
-        hidden = self.features(tokens, present, previous)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Option logits [N, K] and termination logits [N, K] of what `features` takes."""
+        hidden = self.features(*inputs)
         return self.option_head(hidden), self.done_head(hidden)
 
 
-def to_tensors(encoded: Encoded, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Encoded observations as (tokens int64 [N, cells], present float32 [N, NUM_TOKENS]) on a device."""
-    tokens = torch.from_numpy(encoded.tokens).to(device, torch.int64)
-    return tokens, torch.from_numpy(encoded.present).to(device)
+def to_tensors(encoded: Encoded, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
+    """Encoded observations as the trunk's inputs, on a device."""
+    return tuple(torch.from_numpy(part).to(device) for part in encoded.parts)
 
 
 def mask_logits(logits: Tensor, legal: Tensor | None) -> Tensor:

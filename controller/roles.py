@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from controller.encoders import GridEncoder
+from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, mask_logits, to_tensors
 from envs.task import Task
 
@@ -29,7 +29,7 @@ class Controller:
         facts: dict[str, Any] | None = None,
     ) -> None:
         self.task = task
-        self.encoder = GridEncoder(task.observation_shape)
+        self.encoder = encoder_of(task)
         self.network = network
         self.temperature = temperature
         self.facts = facts or {}
@@ -37,7 +37,7 @@ class Controller:
     @torch.no_grad()
     def probs(
         self,
-        obs: NDArray[np.uint8],
+        obs: NDArray,
         previous: NDArray[np.int64] | None = None,
         legal: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.float32]:
@@ -53,25 +53,23 @@ class Controller:
         return torch.softmax(mask_logits(option_logits / self.temperature, mask), 1).numpy()
 
     @torch.no_grad()
-    def terminate(self, obs: NDArray[np.uint8], option: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def terminate(self, obs: NDArray, option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the running option [N] is over here, as learned from `Task.option_done`."""
         _, done_logits = self._forward(obs, option)
         return done_logits.numpy()[np.arange(len(obs)), option] > 0
 
     def label(
-        self, obs: NDArray[np.uint8], legal: NDArray[np.bool_] | None = None
+        self, obs: NDArray, legal: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Oracle: the most probable option [N] and its probability [N]."""
         probs = self.probs(obs, legal=legal)
         return probs.argmax(1), probs.max(1)
 
-    def goal(
-        self, obs: NDArray[np.uint8], option: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def goal(self, obs: NDArray, option: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Planner: goal mean [N, D] and scale [N, D] of the option, through the task's `ground`."""
         return self.task.ground(obs, option)
 
-    def _forward(self, obs: NDArray[np.uint8], previous: NDArray[np.int64] | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _forward(self, obs: NDArray, previous: NDArray[np.int64] | None) -> tuple[torch.Tensor, torch.Tensor]:
         if previous is None:
             previous = np.full(len(obs), -1, np.int64)
         return self.network(*to_tensors(self.encoder(obs)), torch.from_numpy(previous))

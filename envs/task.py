@@ -106,8 +106,10 @@ class Task(Protocol):
         rules: A paragraph for a language model: what the agent perceives and what each option needs.
         options: The option vocabulary, K options.
         goal_space: The D named dimensions that `ground` speaks of.
-        observation_shape: Shape of one observation, dtype uint8.
-        num_actions: Number of primitive actions.
+        observation_shape: Shape of one observation: (W, H, 4) of a map, uint8, or (O,) of a state vector, float32.
+        observation_scale: Natural size of each dimension of a state vector, length O; empty for maps.
+        num_actions: Number of primitive actions, or of their dimensions where they are `continuous`.
+        continuous: Actions are vectors in [-1, 1] per dimension, whatever units the environment has inside.
     """
 
     name: str
@@ -116,7 +118,9 @@ class Task(Protocol):
     options: OptionSpace
     goal_space: GoalSpace
     observation_shape: tuple[int, ...]
+    observation_scale: tuple[float, ...]
     num_actions: int
+    continuous: bool
 
     def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:
         """Batched environments; `split` is `train` (level seeds < 1,000,000) or `eval` (at or above it)."""
@@ -126,33 +130,31 @@ class Task(Protocol):
         """One environment at the start of a level, in lock step with the batched ones, whose `render` draws it."""
         ...
 
-    def describe(self, obs: NDArray[np.uint8]) -> list[Scene]:
+    def describe(self, obs: NDArray) -> list[Scene]:
         """Scenes of observations [N, ...]."""
         ...
 
-    def fact_codes(self, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def fact_codes(self, obs: NDArray) -> NDArray[np.int64]:
         """One integer per observation [N]; equal codes have equal facts. Cheap, for deduplication."""
         ...
 
-    def legal(self, obs: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def legal(self, obs: NDArray) -> NDArray[np.bool_]:
         """Legality of each option [N, K]; agrees with `describe(obs)[n].legal`."""
         ...
 
-    def option_done(self, obs: NDArray[np.uint8], option: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def option_done(self, obs: NDArray, option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the option [N] has reached its done-condition in the observation it led to [N]."""
         ...
 
-    def ground(
-        self, obs: NDArray[np.uint8], option: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def ground(self, obs: NDArray, option: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Where the option [N] leads: goal mean [N, D] and scale [N, D] in the dimensions of `goal_space`."""
         ...
 
-    def skill(self, obs: NDArray[np.uint8], option: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Primitive action [N] of the scripted executor of each option: teachers' hands, never the student's."""
+    def skill(self, obs: NDArray, option: NDArray[np.int64]) -> NDArray:
+        """Primitive action [N, ...] of the scripted executor of each option: teachers' hands, never the student's."""
         ...
 
-    def teacher_view(self, obs: NDArray[np.uint8], level_seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def teacher_view(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> NDArray:
         """The observations [N, ...] as the teacher gets them; others than `obs` only if it is limited on purpose."""
         ...
 

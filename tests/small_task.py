@@ -23,7 +23,9 @@ class SmallTask:
         ]
     )
     observation_shape: tuple[int, ...] = (1, 1, 4)
+    observation_scale: tuple[float, ...] = ()
     num_actions = 7
+    continuous: bool = False
 
     def scene(self, door: str, keys: tuple[str, ...], held: str) -> Scene:
         """The scene of a door colour (or `unseen`), the keys in sight and the key in the hand (or `nothing`)."""

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.errors import UserError
+from envs.task import Task
 
 _GIB = 2**30
 
@@ -51,6 +52,14 @@ def columns(
         "episode": ((), np.int64),
         "t": ((), np.int64),  # step within the episode
     }
+
+
+def store_for(task: Task, capacity: int, num_envs: int, **rest: Any) -> "TrajectoryStore":
+    """A store for what a task's worlds give; `rest` is passed on."""
+    kinds: dict[str, Any] = {}
+    if task.continuous:
+        kinds = {"observation_dtype": np.float32, "action_size": task.num_actions}
+    return TrajectoryStore(capacity, num_envs, task.observation_shape, len(task.options), **(kinds | rest))
 
 
 class TrajectoryStore:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.data.store import TrajectoryStore
-from controller.encoders import Encoded, GridEncoder
+from controller.encoders import Encoded, Encoder
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class OnPolicy:
         return self.store.column("option_age") == 0
 
 
-def on_policy(store: TrajectoryStore, encoder: GridEncoder, next_obs: NDArray[np.uint8]) -> OnPolicy:
+def on_policy(store: TrajectoryStore, encoder: Encoder, next_obs: NDArray) -> OnPolicy:
     """View everything in the store as one rollout that stopped at `next_obs` [N, ...]."""
     obs = store.column("obs")
     rows, final_obs = store.final_observations()

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.core import HighLevel, LowLevel, Percept
-from agent.data.store import TrajectoryStore
+from agent.data.store import TrajectoryStore, store_for
 from agent.data.views import labelled_scenes
 from agent.networks import LowNetwork, NetworkHigh
 from agent.teaching import Labeller, SkillLow, TeacherHigh, action_distribution, annotate, skill_actions
 from controller.distill import LabelledScenes, distillation_loss, fit_temperature, judge, option_logits
-from controller.encoders import Encoded, GridEncoder
+from controller.encoders import Encoded, GridEncoder, encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from envs.task import Task
 
@@ -78,14 +78,14 @@ class Distiller:
     ) -> None:
         self.task, self.labeller, self.config, self.rng = task, labeller, config, rng
         self.controller, self.low = controller, low
-        self.encoder = GridEncoder(task.observation_shape)
+        self.encoder = encoder_of(task)
         capacity = -(-config.steps // num_envs) + config.rollout
-        self.store = TrajectoryStore(capacity, num_envs, task.observation_shape, len(task.options))
+        self.store = store_for(task, capacity, num_envs)
         self._parameters = [p for network in (controller, low) if network for p in network.parameters()]
         self._optimizer = torch.optim.Adam(self._parameters, config.learning_rate, fused=True)
         self._chunks: list[Lessons] = []
         self._held_out: list[LabelledScenes] = []
-        self._held_out_obs: list[NDArray[np.uint8]] = []
+        self._held_out_obs: list[NDArray] = []
         self._digested = 0
 
     def mix(self, steps: int) -> float:
@@ -198,10 +198,10 @@ class Distiller:
         scenes, skills = everything.scenes[rows], everything.skills[rows]
         hidden = self.rng.random(len(rows)) < self.config.forget_previous
         encoded = scenes.encoded
-        if self.config.mirror:
+        if self.config.mirror and isinstance(self.encoder, GridEncoder):
             turned = self.rng.random(len(rows)) < 0.5
-            mirrored = self.encoder.mirror(encoded)
-            encoded = Encoded(np.where(turned[:, None], mirrored.tokens, encoded.tokens), encoded.present)
+            pairs = zip(self.encoder.mirror(encoded).parts, encoded.parts, strict=True)
+            encoded = Encoded(tuple(np.where(turned[:, None], there, here) for there, here in pairs))
             skills = np.where(turned[:, None], self.encoder.mirror_actions(skills), skills).astype(np.int8)
         previous = np.where(hidden, -1, scenes.previous)
         return Lessons(LabelledScenes(encoded, previous, scenes.legal, scenes.probs, scenes.done), skills)
@@ -236,8 +236,7 @@ class Dagger:
         num_envs: int,
         rng: np.random.Generator,
     ) -> None:
-        cells = GridEncoder(task.observation_shape).num_cells
-        self.controller = ControllerNetwork(cells, len(task.options), trunk)
+        self.controller = ControllerNetwork(encoder_of(task), len(task.options), trunk)
         self.high: HighLevel = NetworkHigh(self.controller, masked)
         self.low: LowLevel = SkillLow()
         self.timeouts = task.options.timeouts
@@ -281,9 +280,6 @@ class Dagger:
 
 def _concatenate(parts: list[LabelledScenes]) -> LabelledScenes:
     return LabelledScenes(
-        Encoded(
-            np.concatenate([part.encoded.tokens for part in parts]),
-            np.concatenate([part.encoded.present for part in parts]),
-        ),
+        Encoded.concatenate([part.encoded for part in parts]),
         *(np.concatenate([getattr(part, name) for part in parts]) for name in ("previous", "legal", "probs", "done")),
     )

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from agent.core import HighLevel, LowLevel, Percept
-from agent.data.store import TrajectoryStore
+from agent.data.store import TrajectoryStore, store_for
 from agent.data.views import OnPolicy, on_policy
 from agent.losses import explained_variance, option_advantages
 from agent.methods.dagger import DaggerConfig, Distiller
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
 from agent.networks import HighNetwork, LowNetwork, NetworkHigh, NetworkLow, frozen
 from agent.teaching import Labeller, SingleOption, SkillLow, TeacherActions, TeacherHigh
-from controller.encoders import Encoded, GridEncoder
+from controller.encoders import Encoded, encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from envs.task import Task
 
@@ -69,18 +69,18 @@ class Ihac:
         controller: ControllerNetwork | None = None,
     ) -> None:
         self.task, self.config, self.total_steps = task, config, total_steps
-        self.encoder = GridEncoder(task.observation_shape)
+        self.encoder = encoder_of(task)
         streams = [np.random.default_rng(seed) for seed in seeds.spawn(3)]
-        cells, options = self.encoder.num_cells, len(task.options)
+        options = len(task.options)
         heads = 1 if config.flat else options
-        self.low_network = LowNetwork(cells, heads, task.num_actions, config.trunk)
+        self.low_network = LowNetwork(self.encoder, heads, task.num_actions, config.trunk)
         self.low_learner = PPO(self.low_network, config.low, streams[0])
         self.high_network: HighNetwork | None = None
         self.high_learner: PPO | None = None
         if not config.flat:
-            self.high_network = HighNetwork(controller or ControllerNetwork(cells, options, config.trunk))
+            self.high_network = HighNetwork(controller or ControllerNetwork(self.encoder, options, config.trunk))
             self.high_learner = PPO(self.high_network, config.high, streams[1])
-        self.rollouts = TrajectoryStore(config.rollout, num_envs, task.observation_shape, options)
+        self.rollouts = store_for(task, config.rollout, num_envs)
         self.distiller: Distiller | None = None
         self.guide: tuple[HighLevel, LowLevel] | None = None
         if labeller is not None and config.dagger.steps > 0:
@@ -208,9 +208,7 @@ class Ihac:
         advantages = self._advantages(rollout, np.ones_like(rollout.chosen), values, bootstrap, config)
         returns = advantages + values
         batch = PolicyBatch(
-            torch.from_numpy(rollout.encoded.tokens),
-            torch.from_numpy(rollout.encoded.present),
-            torch.from_numpy(option),
+            (*to_tensors(rollout.encoded), torch.from_numpy(option)),
             torch.from_numpy(rollout.flat("action")),
             torch.from_numpy(rollout.flat("behaviour_logprob")),
             torch.from_numpy(normalised(advantages.ravel())),
@@ -237,9 +235,7 @@ class Ihac:
         rows = np.flatnonzero(chosen)
         returns = (advantages + values).ravel()[rows]
         batch = PolicyBatch(
-            torch.from_numpy(rollout.encoded.tokens[rows]),
-            torch.from_numpy(rollout.encoded.present[rows]),
-            torch.from_numpy(previous[rows]),
+            (*to_tensors(rollout.encoded[rows]), torch.from_numpy(previous[rows])),
             torch.from_numpy(rollout.flat("option")[rows]),
             torch.from_numpy(rollout.flat("option_logprob")[rows]),
             torch.from_numpy(normalised(advantages.ravel()[rows])),

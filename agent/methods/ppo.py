@@ -1,7 +1,9 @@
 """Proximal policy optimisation (Schulman et al., 2017) for one policy head: the low level's, or the high level's."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -29,37 +31,53 @@ class PPOConfig:
 
 @dataclass(frozen=True)
 class PolicyBatch:
-    """On-policy samples, B of them; `condition` is the option for a low level, the previous option for a high one."""
+    """On-policy samples, B of them.
 
-    tokens: Tensor  # uint8 [B, cells]
-    present: Tensor  # float32 [B, tokens]
-    condition: Tensor  # int64 [B]
-    action: Tensor  # int64 [B]
-    behaviour_logprob: Tensor  # float32 [B]
-    advantage: Tensor  # float32 [B]
-    returns: Tensor  # float32 [B]
-    legal: Tensor | None = None  # bool [B, C]
+    Attributes:
+        inputs: What the network takes, each [B, ...]: the trunk's inputs, then the option of a low level or the
+            previous option of a high one.
+        action: int64 [B].
+        behaviour_logprob: float32 [B].
+        advantage: float32 [B].
+        returns: float32 [B].
+        legal: bool [B, C], or None where everything is allowed.
+    """
+
+    inputs: tuple[Tensor, ...]
+    action: Tensor
+    behaviour_logprob: Tensor
+    advantage: Tensor
+    returns: Tensor
+    legal: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.action)
 
     def select(self, rows: Tensor) -> "PolicyBatch":
         """The samples of `rows`, in that order."""
-        columns: list[Any] = [None if column is None else column.index_select(0, rows) for column in self._columns()]
-        return PolicyBatch(*columns)
+        return self._mapped(lambda column: column.index_select(0, rows))
 
     def split(self, count: int) -> Iterator["PolicyBatch"]:
         """`count` parts of nearly equal size, as views."""
-        parts = [count * [None] if column is None else column.tensor_split(count) for column in self._columns()]
-        for columns in zip(*parts, strict=True):
-            yield PolicyBatch(*columns)
+        size, larger = divmod(len(self), count)
+        edges = [part * size + min(part, larger) for part in range(count + 1)]
+        for start, end in pairwise(edges):
+            yield self._mapped(itemgetter(slice(start, end)))
 
-    def _columns(self) -> list[Any]:
-        return [getattr(self, field.name) for field in fields(self)]
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "PolicyBatch":
+        legal = None if self.legal is None else change(self.legal)
+        return PolicyBatch(
+            tuple(change(column) for column in self.inputs),
+            change(self.action),
+            change(self.behaviour_logprob),
+            change(self.advantage),
+            change(self.returns),
+            legal,
+        )
 
 
 class PPO:
-    """Improves a network that maps (tokens, present, condition) to (logits [B, C], value [B]).
+    """Improves a network that maps a batch's inputs to (logits [B, C], value [B]).
 
     Args:
         network: Trained in place.
@@ -76,15 +94,14 @@ class PPO:
         self, batch: PolicyBatch, prior: nn.Module | None, prior_weight: float, policy: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss L1 on a minibatch; with `policy` false, the value error alone."""
-        inputs = batch.tokens.long(), batch.present, batch.condition
-        logits, value = self.network(*inputs)
+        logits, value = self.network(*batch.inputs)
         if not policy:
             error = 0.5 * (value - batch.returns).square().mean()
             return error, {"value_loss": error.detach()}
         prior_logits = None
         if prior is not None and prior_weight > 0:
             with torch.no_grad():
-                prior_logits = mask_logits(prior(*inputs)[0], batch.legal)
+                prior_logits = mask_logits(prior(*batch.inputs)[0], batch.legal)
         weights = LossWeights(self.config.clip, self.config.value, self.config.entropy, prior_weight)
         return surrogate_loss(
             mask_logits(logits, batch.legal),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agent.continuous import GaussianActor, TwinCritic, polyak
+from agent.continuous import GaussianActor, SquashedNormal, TwinCritic, polyak
 from agent.data.views import Transitions
 
 
@@ -90,13 +90,20 @@ class SAC:
         return info | actor_info | {"temperature": self.log_temperature.detach().exp()}
 
     @torch.no_grad()
-    def act(self, obs: Tensor, greedy: bool = False) -> Tensor:
-        """Actions [N, A] for observations [N, inputs]: drawn, or the mode."""
-        return self.actor.mode(obs) if greedy else self.actor.sample(obs, self.generator)[0]
+    def act(self, obs: Tensor) -> SquashedNormal:
+        """Where actions for observations [N, inputs] are drawn from."""
+        mean, log_std = self.actor(obs)
+        return SquashedNormal(mean.numpy(), log_std.numpy())
 
     @torch.no_grad()
-    def score(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Log-probability [B] of actions [B, A] under the current policy, for relabelling."""
+    def score(self, obs: Tensor, action: Tensor, by_distance: bool = True) -> Tensor:
+        """How well the current policy explains actions [B, A], [B]: for relabelling.
+
+        Minus half the squared distance from the policy's mode, as HIRO has it; or the log-probability, which prefers
+        goals under which the policy is uncertain.
+        """
+        if by_distance:
+            return -0.5 * (action - self.actor.mode(obs)).square().sum(-1)
         return self.actor.log_prob(obs, action)
 
     def state_dict(self) -> dict[str, Any]:

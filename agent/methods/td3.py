@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agent.continuous import DeterministicActor, TwinCritic, polyak
+from agent.continuous import ClippedNormal, DeterministicActor, TwinCritic, polyak
 from agent.data.views import Transitions
 
 
@@ -92,13 +92,9 @@ class TD3:
         return info
 
     @torch.no_grad()
-    def act(self, obs: Tensor, greedy: bool = False) -> Tensor:
-        """Actions [N, A] for observations [N, inputs], with exploration noise unless greedy."""
-        action = self.actor(obs)
-        if greedy:
-            return action
-        noise = torch.empty_like(action).normal_(0.0, self.config.exploration, generator=self.generator)
-        return (action + noise).clamp_(-1.0, 1.0)
+    def act(self, obs: Tensor) -> ClippedNormal:
+        """Where actions for observations [N, inputs] are drawn from: the actor's with exploration noise."""
+        return ClippedNormal(self.actor(obs).numpy(), self.config.exploration)
 
     @torch.no_grad()
     def score(self, obs: Tensor, action: Tensor) -> Tensor:

@@ -108,7 +108,9 @@ class GridTask:
         self._choices = Choices(self.schema) if text.target is None else Quest(self.schema, text.target)
         self.options = _options(self._choices.ids, spec)
         self.observation_shape: tuple[int, ...] = (spec.width, spec.height, 4)
+        self.observation_scale: tuple[float, ...] = ()
         self.num_actions = 7
+        self.continuous = False
         goto = len(text.things)
         kinds = [planning.EXPLORE, *[planning.GOTO] * goto, planning.PICK, planning.PUT, planning.USE]
         self._kinds = np.array(kinds, dtype=np.int64)

@@ -171,6 +171,14 @@ class MazeSpec:
         return self.robot.positions + self.robot.velocities + time + block + goal
 
     @cached_property
+    def observation_scale(self) -> tuple[float, ...]:
+        """Natural size of each number of an observation: cells for places, one for everything else."""
+        return tuple(
+            self.cell if name.removeprefix("block_").removeprefix("goal_") in "xyz" else 1.0
+            for name in self.observation_names
+        )
+
+    @cached_property
     def hidden_from_low_level(self) -> tuple[int, ...]:
         """Indices of what the low level sees as zero: the task's goal and places in the world's frame, but height."""
         places = {"x", "y", "block_x", "block_y", "goal_x", "goal_y", "goal_z"}

@@ -40,7 +40,9 @@ class MazeTask:
         self.options = self._regions.options
         self.goal_space = next(space for space in spec.goal_spaces.values() if space.names == ("x", "y"))
         self.observation_shape: tuple[int, ...] = (len(spec.observation_names),)
+        self.observation_scale = spec.observation_scale
         self.num_actions = spec.robot.num_actions
+        self.continuous = True
         self._scenes: dict[int, Scene] = {}
 
     def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:

@@ -10,7 +10,7 @@ from agent.methods.ihac import Ihac, IhacConfig
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
 from agent.networks import LowNetwork
 from controller.encoders import GridEncoder
-from controller.network import TrunkConfig
+from controller.network import TrunkConfig, to_tensors
 from envs.catalog import get_task
 
 
@@ -25,15 +25,14 @@ def test_the_ratio_is_one_before_the_first_update(flat):
     hierarchy = Hierarchy(task, env, student.high, student.low, timeouts=student.timeouts, rng=rng)
     hierarchy.collect(student.rollouts, 40)
     rollout = on_policy(student.rollouts, GridEncoder(task.observation_shape), hierarchy.percept.obs)
-    tokens = torch.from_numpy(rollout.encoded.tokens).long()
-    present = torch.from_numpy(rollout.encoded.present)
-    logits, _ = student.low_network(tokens, present, torch.from_numpy(rollout.flat("option")))
+    inputs = to_tensors(rollout.encoded)
+    logits, _ = student.low_network(*inputs, torch.from_numpy(rollout.flat("option")))
     action = torch.from_numpy(rollout.flat("action"))
     now = torch.log_softmax(logits, 1).gather(1, action[:, None]).squeeze(1).detach()
     torch.testing.assert_close(now, torch.from_numpy(rollout.flat("behaviour_logprob")), atol=1e-4, rtol=0)
     if flat:
         return
-    logits, _ = student.high_network(tokens, present, torch.from_numpy(rollout.flat("prev_option")))
+    logits, _ = student.high_network(*inputs, torch.from_numpy(rollout.flat("prev_option")))
     masked = logits.masked_fill(~torch.from_numpy(rollout.flat("legal")), -1e9)
     option = torch.from_numpy(rollout.flat("option"))
     now = torch.log_softmax(masked, 1).gather(1, option[:, None]).squeeze(1).detach()
@@ -46,7 +45,7 @@ def test_ppo_learns_which_action_pays():
     """A bandit whose paying action is written in the observation: a broken sign, mask or gradient fails here."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    network = LowNetwork(121, 1, 4, TrunkConfig(embedding=2, hidden=32))
+    network = LowNetwork(GridEncoder((10, 10, 4)), 1, 4, TrunkConfig(embedding=2, hidden=32))
     learner = PPO(network, PPOConfig(learning_rate=3e-3, minibatch=64), rng)
     present = torch.zeros(256, 41)
     option = torch.zeros(256, dtype=torch.int64)
@@ -54,12 +53,12 @@ def test_ppo_learns_which_action_pays():
         right = rng.integers(4, size=256)
         tokens = torch.from_numpy(np.repeat(right[:, None], 121, axis=1).astype(np.uint8))
         with torch.no_grad():
-            logits, values = network(tokens.long(), present, option)
+            logits, values = network(tokens, present, option)
         log_probs = torch.log_softmax(logits, 1)
         action = torch.multinomial(log_probs.exp(), 1, generator=torch.Generator().manual_seed(int(rng.integers(1e9))))
         reward = (action[:, 0].numpy() == right).astype(np.float32)
         advantage = torch.from_numpy(normalised(reward - values.numpy()))
         logprob = log_probs.gather(1, action)[:, 0]
-        batch = PolicyBatch(tokens, present, option, action[:, 0], logprob, advantage, torch.from_numpy(reward))
+        batch = PolicyBatch((tokens, present, option), action[:, 0], logprob, advantage, torch.from_numpy(reward))
         learner.update(batch)
     assert reward.mean() > 0.9

@@ -8,7 +8,7 @@ from agent.methods.sac import SAC, SACConfig
 from agent.methods.td3 import TD3, TD3Config
 
 # Not the first dimensions of the state, and not in order.
-FRAME = GoalFrame(torch.tensor([3, 1]), torch.tensor([1.0, 2.0]))
+FRAME = GoalFrame((3, 1), (1.0, 2.0))
 B, STEPS, OBS, ACTIONS = 5, 4, 6, 2
 
 
@@ -39,15 +39,15 @@ def test_candidates_are_the_original_the_difference_that_was_reached_and_draws_a
     torch.testing.assert_close(goals[:, 0], FRAME.clip(goal))
     difference = final[:, [3, 1]] - obs[:, 0][:, [3, 1]]  # s_{t+c}, not the last state that was acted on
     torch.testing.assert_close(goals[:, 1], FRAME.clip(difference))
-    assert (goals.abs() <= FRAME.reach).all()
+    assert (goals.abs() <= torch.tensor(FRAME.reach)).all()
     # Wide boxes clip nothing, so that mean and deviation can be read off.
-    wide = GoalFrame(FRAME.indices, torch.tensor([100.0, 50.0]))
+    wide = GoalFrame(FRAME.indices, (100.0, 50.0))
     drawn = candidates(wide, goal, obs[:, 0], final, 20_000, torch.Generator().manual_seed(1))[:, 2:]
     unclipped = ((drawn - difference[:, None]).abs() < torch.tensor([99.0, 49.0])).all(-1)
     assert unclipped.float().mean() > 0.9
     torch.testing.assert_close(drawn.median(1).values, difference, atol=2.0, rtol=0)
     quartile = (drawn - difference[:, None]).abs().median(1).values / 0.6745  # of a Gaussian, whatever is clipped
-    torch.testing.assert_close(quartile, 0.5 * wide.reach.expand(B, 2), rtol=0.05, atol=0)
+    torch.testing.assert_close(quartile, 0.5 * torch.tensor(wide.reach).expand(B, 2), rtol=0.05, atol=0)
 
 
 def test_the_planners_goal_is_one_more_candidate():
@@ -91,7 +91,7 @@ def test_relabelling_equals_brute_force_for_both_ways_to_score():
 def test_a_low_level_that_goes_where_it_is_told_gives_its_goal_away():
     """The candidates must reach the policy: with equal scores for all, the first would always win."""
     speed = 0.3
-    frame = GoalFrame(torch.tensor([0, 1]), torch.tensor([5.0, 5.0]))
+    frame = GoalFrame((0, 1), (5.0, 5.0))
 
     def acts(obs, goal):
         return goal / goal.norm(dim=1, keepdim=True) * speed

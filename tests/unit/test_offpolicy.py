@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.continuous import Box, GaussianActor, TwinCritic, polyak
+from agent.continuous import GaussianActor, TwinCritic, polyak
 from agent.data.views import Transitions
 from agent.methods.sac import SAC, SACConfig
 from agent.methods.td3 import TD3, TD3Config
@@ -160,7 +160,7 @@ def test_resume_is_exact(name):
 
     one, other = final(False), final(True)
     obs = batch().obs
-    assert torch.equal(one.act(obs), other.act(obs))
+    np.testing.assert_array_equal(one.act(obs).mean, other.act(obs).mean)
     assert all(torch.equal(a, b) for a, b in zip(one.critic.parameters(), other.critic.parameters(), strict=True))
 
 
@@ -179,13 +179,17 @@ def test_it_learns_to_act_by_what_it_sees(name):
         rows = torch.from_numpy(rng.integers(4_000, size=128))
         learner.update(Transitions(obs[rows], action[rows], reward[rows], obs[rows], torch.zeros(128)))
     probe = torch.linspace(-0.7, 0.7, 15)[:, None]
-    assert float((learner.act(probe, greedy=True) - probe).abs().max()) < 0.2
+    greedy, _ = learner.act(probe).draw(None)
+    assert np.abs(greedy - probe.numpy()).max() < 0.2
 
 
-def test_boxes_carry_units():
-    box = Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32))
-    unit = np.array([[-1.0, 1.0], [0.0, 0.0]], np.float32)
-    np.testing.assert_allclose(box.from_unit(unit), [[-2.0, 10.0], [0.0, 5.0]])
-    np.testing.assert_allclose(box.to_unit(box.from_unit(unit)), unit)
-    with pytest.raises(ValueError, match="finite"):
-        Box(np.array([-np.inf], np.float32), np.array([1.0], np.float32))
+def test_a_drawn_action_has_the_log_probability_that_the_actor_gives_it():
+    learner = SAC(OBS, ACTIONS, SACConfig((8,)), 0)
+    obs = batch(200).obs
+    action, log_prob = learner.act(obs).draw(np.random.default_rng(0))
+    inside = np.abs(action).max(1) < 0.999
+    given = learner.score(obs, torch.from_numpy(action)).numpy()
+    np.testing.assert_allclose(log_prob[inside], given[inside], atol=2e-3, rtol=1e-3)
+    assert (
+        np.abs(TD3(OBS, ACTIONS, TD3Config(exploration=5.0), 0).act(obs).draw(np.random.default_rng(0))[0]) <= 1
+    ).all()

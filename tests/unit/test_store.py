@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from agent.core import Categorical
 from agent.data.store import TrajectoryStore, columns
 from agent.data.views import labelled_scenes, on_policy
 from agent.hierarchy import Hierarchy
@@ -85,7 +86,7 @@ def test_labelled_scenes_name_the_option_that_went_before():
     class Expert:
         def consider(self, percept, running):
             probs = np.eye(OPTIONS, dtype=np.float32)[task.script_batch(percept.obs)]
-            return task.option_done(percept.obs, running), probs
+            return task.option_done(percept.obs, running), Categorical(probs)
 
     rng = np.random.default_rng(0)
     hierarchy = Hierarchy(task, task.make_vec(4), Expert(), SkillLow(), timeouts=task.options.timeouts, rng=rng)
