@@ -4,11 +4,16 @@ import re
 
 from serving.config import ServeConfig
 
-_SHORTER = "--max-model-len 2048  # or a smaller --model"
-_LESS = "--gpu-memory-utilization 0.8 --max-model-len 2048  # or end what else uses the GPU: nvidia-smi"
-# (what the log says, what it means, what to add to the command or to do; a next step with a colon first stands alone).
+_SHORTER = "{again} --max-model-len 2048  # or a smaller --model"
+_LESS = "{again} --gpu-memory-utilization 0.8 --max-model-len 2048  # or end what else uses the GPU: nvidia-smi"
+_NO_TOKENIZER = "the model's tokenizer does not load"
+# What the log says, what that means, what to do. vLLM 0.32, FastChat 0.2.36, transformers 5.19.
 CAUSES = (
-    (r"address already in use|error while attempting to bind", "its port was taken in the meantime", "--port 8001"),
+    (
+        r"address already in use|error while attempting to bind",
+        "its port was taken in the meantime",
+        "{again} --port 8001",
+    ),
     (r"no available memory for the cache blocks", "no memory is left for its cache", _SHORTER),
     (r"larger than the available KV cache memory", "its cache does not hold a single prompt of full length", _SHORTER),
     (r"free memory on device", "too little of the GPU's memory is free", _LESS),
@@ -17,50 +22,47 @@ CAUSES = (
     (
         r"head.?size.{0,40}not supported",
         "vLLM's kernels refuse the size of its heads",
-        ":serve it with --backend fastchat",
+        "serve it with --backend fastchat",
     ),
     (
-        r"does not recognize this architecture|architectures.{0,80}(not supported|failed to be inspected)|"
-        r"unrecognized model|unknown model type",
+        r"does not recognize this architecture|architectures.{0,80}(not supported|failed to be inspected)",
         "its version does not know the model's architecture",
-        ":choose another --model, or a newer server in requirements-serving.txt",
+        "choose another --model, or a newer server in requirements-serving.txt",
     ),
     (
         r"couldn't connect to .{0,40}huggingface\.co|localentrynotfounderror|offlinemodeisenabled|max retries exceeded",
         "the model is not on this machine and cannot be fetched",
-        ":download it where there is internet, and name its folder with --model",
+        "download it where there is internet, and name its folder with --model",
     ),
     (
-        r"repository not found|repositorynotfounderror|gated ?repo|401 client error",
+        r"repositorynotfounderror|gatedrepo|401 client error",
         "Hugging Face does not give that model to you",
-        ":check the id, accept its licence on its page, and set HF_TOKEN",
+        "check the id, accept its licence on its page, and set HF_TOKEN",
     ),
+    (r"safetensor.{0,60}(error|header)", "the model's weights are damaged", "copy or download the model again"),
     (
-        r"(can't load|couldn't instantiate|unable to load).{0,40}tokenizer",
-        "the model's tokenizer does not load",
-        ":ls the model's folder; tokenizer.json and tokenizer_config.json have to be there",
+        r"can't load tokenizer|couldn't instantiate the backend tokenizer",
+        _NO_TOKENIZER,
+        "copy its tokenizer.json again",
     ),
-    (
-        r"safetensor.{0,60}(error|invalid|header)",
-        "the model's weights are damaged",
-        ":copy or download the model again",
-    ),
-    (r"max_model_len.{0,80}greater than the derived", "the model has a shorter context", "--max-model-len 512"),
-    (r"maximum context length|context_length_exceeded", "its context is too short for a prompt", "--max-model-len 512"),
-    (r"torch not compiled with cuda|no nvidia driver|found no nvidia", "no GPU is there", ":make serve-setup"),
-    (r"no module named", "its environment is incomplete", ":rm -rf .venv-serving && make serve-setup"),
+    (r"autotokenizer\.from_pretrained\(", _NO_TOKENIZER, "copy its tokenizer.json again, or see the log above"),
+    (r"maximum context length", "its context is too short for a prompt", "{again} --max-model-len 512  # or more"),
+    (r"max_model_len.{0,80}greater than the derived", "the model has a shorter context", "{again} --max-model-len 512"),
+    (r"not compiled with cuda|no nvidia driver", "no GPU is there", "make serve-setup  # where the server is to run"),
+    (r"libnuma\.so", "the library libnuma is missing on this machine", "sudo apt-get install libnuma1"),
+    (r"no module named", "its environment is incomplete", "rm -rf .venv-serving && make serve-setup"),
 )
-_ERROR = re.compile(r"^.*?((?:\w+\.)*\w*(?:Error|Exception): .+|error: .+)$", re.MULTILINE)
+KILLED = 128 + 9
+_ERROR = re.compile(r"((?:\w+\.)*\w*(?:Error|Exception): .+|error: .+)$", re.MULTILINE)
 
 
 def explain(log: str, code: int | None, config: ServeConfig) -> tuple[str, str]:
-    """What happened and what to do, from the end of a log and an exit code."""
+    """What happened and what to do, from the end of a log and an exit code; nothing to do if that is not known."""
     again = f"python main.py serve --backend {config.backend}"
-    for pattern, meaning, step in CAUSES:
-        if re.search(pattern, log, re.IGNORECASE):
-            return meaning, step[1:] if step.startswith(":") else f"{again} {step}"
-    if code == 137:
+    if code == KILLED:
         return "it was killed, by hand or because memory ran out", f"free -g  # then, with more room: {again}"
+    for pattern, meaning, next_step in CAUSES:
+        if re.search(pattern, log, re.IGNORECASE):
+            return meaning, next_step.format(again=again)
     errors = _ERROR.findall(log)
-    said = errors[-1].strip()[:300] if errors else f"exit code {code}"
-    return said, ""
+    return (errors[-1].strip()[:300], "") if errors else (f"exit code {code}", "")

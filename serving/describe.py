@@ -1,10 +1,12 @@
 """How a server is used, in words and as a result line."""
 
+import os
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from serving import ready
+from serving.config import KEY_VARIABLE
 from serving.preflight import card
 from serving.state import State
 
@@ -15,6 +17,7 @@ def usage(state: State) -> dict[str, Any]:
     train = ["python", "main.py", "train", "--teacher", "llm", "--base-url", base_url, "--model", state.served]
     if template := card(state.model).get("prompt"):
         train += ["--prompt", str(template)]
+    key = f"OPENAI_API_KEY=${KEY_VARIABLE} " if os.environ.get(KEY_VARIABLE) else ""
     return {
         "server": state.name,
         "status": state.status,
@@ -24,7 +27,7 @@ def usage(state: State) -> dict[str, Any]:
         "pid": state.pid,
         "processes": {part.name: part.pid for part in state.parts},
         "logs": state.folder,
-        "train": shlex.join(train),
+        "train": key + shlex.join(train),
         "stop": f"python main.py serve --stop --port {state.url.rpartition(':')[2]}",
     }
 
@@ -32,7 +35,7 @@ def usage(state: State) -> dict[str, Any]:
 def seen(state: State) -> dict[str, Any]:
     """The same of a server that was started some time ago, with what became of it."""
     restarts = {part.name: part.restarts for part in state.parts if part.restarts}
-    answers = state.status not in ("failed", "stale") and ready.models(state.url) is not None
+    answers = state.status not in ("failed", "stale") and ready.answers(state.url)
     told = {"since": state.since, "answers": answers, "restarts": restarts, "what": state.what, "next": state.next_step}
     return {**usage(state), **told}
 

@@ -94,6 +94,8 @@ def _detached(config: ServeConfig, tell: Callable[[str], None]) -> dict[str, Any
             if launcher.poll() is not None:
                 if state is not None and state.status == "failed":
                     raise UserError(state.what, state.next_step)
+                if launcher.returncode == 0:
+                    raise UserError(f"{config.name} was stopped before it was ready.", "python main.py serve --status")
                 raise UserError(with_log("The launcher died.", log), f"less {log}")
             if state is not None and state.pid == launcher.pid and state.status == "ready":
                 return {**usage(state), "seconds": round(time.monotonic() - started, 1)}

@@ -53,6 +53,7 @@ class Running:
         self.command = command
         self.log = folder / f"{command.name}.log"
         with self.log.open("ab") as log:
+            self._before = log.tell()
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", keeper.__file__, str(GRACE_SECONDS), *command.words],
                 stdin=subprocess.PIPE,
@@ -81,6 +82,10 @@ class Running:
         with contextlib.suppress(BrokenPipeError):
             _pipe(self._keeper.stdin).close()
 
+    def said(self, lines: int) -> str:
+        """The end of what it wrote, which does not begin before it was started."""
+        return tail(self.log, lines, self._before)
+
     def end(self) -> None:
         """Wait until it has ended, with all that it started; END_SECONDS at most, then by force."""
         self.release()
@@ -97,11 +102,11 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
-def tail(log: Path, lines: int, most_bytes: int = 32_768) -> str:
-    """The last lines of a file, as far as they lie in its last bytes; empty if there is none."""
+def tail(log: Path, lines: int, start: int = 0, most_bytes: int = 32_768) -> str:
+    """The last lines of a file after its byte `start`, as far as they lie in its last bytes; empty if there is none."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - most_bytes))
+            file.seek(max(start, file.seek(0, os.SEEK_END) - most_bytes))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except FileNotFoundError:
         return ""

@@ -52,6 +52,15 @@ def ask(url: str, model: str, *, seconds: float = REQUEST_SECONDS) -> Answer:
         return Answer(False, f"{type(error).__name__}: {error}")
 
 
+def answers(url: str, *, seconds: float = 3.0) -> bool:
+    """Whether a server answers at all, be it that it wants a key."""
+    try:
+        with _client(url, seconds) as client:
+            return client.get("/v1/models").status_code < 500
+    except httpx.HTTPError:
+        return False
+
+
 def models(url: str, *, seconds: float = 3.0) -> list[str] | None:
     """What whoever listens at `url` offers, if it speaks the OpenAI protocol; else None."""
     try:

@@ -117,9 +117,9 @@ class Supervisor:
             refusing_until = min(refusing_until, time.monotonic() + REFUSED_SECONDS) if answer.refused else deadline
             time.sleep(PAUSE_SECONDS)
         log = self.config.folder / f"{self.plan[0].name}.log"
-        meaning, next_step = explain(answer.said, None, self.config)
         if answer.refused:
-            what = f"{self.state.name} refuses to answer: {meaning}.\n  | {answer.said}"
+            meaning, next_step = explain(answer.said, None, self.config)
+            what = f"{self.state.name} refuses to answer{f': {meaning}' if next_step else ''}.\n  | {answer.said}"
             raise UserError(what, next_step or f"less {log}")
         what = f"{self.state.name} was not ready within {self.config.timeout:g} s: {answer.said}."
         raise UserError(with_log(what, log), f"less {log}  # or a longer --timeout")
@@ -159,7 +159,7 @@ class Supervisor:
         recent = [at for at in times if at > time.monotonic() - WITHIN_SECONDS]
         if len(recent) > RESTARTS:
             raise self._ended(dead, f"{len(recent)} times within {WITHIN_SECONDS / 60:.0f} minutes")
-        why = explain(tail(dead.log, 100), dead.code, self.config)[0]
+        why = explain(dead.said(100), dead.code, self.config)[0]
         self.tell(f"{name} of {self.state.name} died ({why}); starting it again, {len(recent)} of {RESTARTS} times.")
         dead.end()
         del self.running[name]
@@ -167,7 +167,7 @@ class Supervisor:
 
     def _ended(self, process: Running, when: str) -> UserError:
         """The error for a process that died."""
-        meaning, next_step = explain(tail(process.log, 200), process.code, self.config)
+        meaning, next_step = explain(process.said(200), process.code, self.config)
         what = f"{process.command.name} of {self.state.name} died {when}: {meaning}."
         return UserError(with_log(what, process.log), next_step or f"less {process.log}")
 

@@ -228,6 +228,8 @@ def test_the_user_s_own_settings_of_the_environment_win(monkeypatch: pytest.Monk
         ("The checkpoint you are trying to load has model type `x` but Transformers does not recognize this "
          "architecture.", 1, "architecture", "--model"),
         ("OSError: Can't load tokenizer for '/m'. If you were trying", 1, "tokenizer", "tokenizer.json"),
+        ("    tokenizer = AutoTokenizer.from_pretrained(\nKeyError: 'added_tokens'", 1, "tokenizer", "tokenizer.json"),
+        ("ImportError: libnuma.so.1: cannot open shared object file", 1, "libnuma", "apt-get install libnuma1"),
         ("OSError: We couldn't connect to 'https://huggingface.co' to load", 1, "cannot be fetched", "--model"),
         ("huggingface_hub.errors.GatedRepoError: 401 Client Error.", 1, "does not give", "HF_TOKEN"),
         ("safetensors_rust.SafetensorError: Error while deserializing header", 1, "damaged", "again"),
