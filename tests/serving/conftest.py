@@ -15,6 +15,13 @@ ROOT = Path(__file__).parents[2]
 READY_SECONDS = 240.0
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the first test that asks for a server the time to start it on a busy machine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(4 * READY_SECONDS))
+
+
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., dict[str, Any]]]:
     """Starts `main.py serve` in the background; returns what it says when the server is ready. All end at the end.
