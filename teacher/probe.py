@@ -37,7 +37,7 @@ CANARY = Prompt((("user", _QUESTION),), Menu((0, 1)), ("A", "B"))
 _FORCED = ["Y", "Z"]
 _TOP_LOGPROBS = (20, 5)  # vLLM and OpenAI allow 20, some servers 5
 _THINKING_OFF = {"chat_template_kwargs": {"enable_thinking": False}}
-_PATIENCE = 20.0
+_PATIENCE = 90.0
 _SAME = 0.01  # total variation up to which two transports are the same
 _LIST_SIZE = 32
 _PROBE_SAMPLES = 8
@@ -192,7 +192,9 @@ class Probe:
         same = all(
             a.status == b.status and _distance(a.scores, b.scores) < _SAME for a, b in zip(ours, theirs, strict=True)
         )
-        return lists if same else tier
+        # A sure model may say the same of another text: a chat template shows in the number of tokens.
+        read = sum(reply.tokens for reply in ours), sum(reply.tokens for reply in theirs)
+        return lists if same and read[0] == read[1] > 0 else tier
 
     async def _choice(self) -> Tier:
         choices = await self._chat(2, structured_outputs={"choice": _FORCED})

@@ -23,7 +23,7 @@ _CONNECT_SECONDS = 5.0
 # uvicorn, which most servers here run on, drops idle connections after five seconds.
 _KEEP_ALIVE_SECONDS = 3.0
 _BACKOFF = wait_random_exponential(multiplier=0.25, max=10.0)
-_SECONDS_BETWEEN_LINES = 30.0
+_LATE_SECONDS, _SECONDS_BETWEEN_LINES = 10.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Limits:
     """
 
     concurrency: int | None = None
-    request_seconds: float = 30.0
+    request_seconds: float = 60.0
     deadline_seconds: float = 120.0
     cool_down_seconds: float = 30.0
     max_calls: int | None = None
@@ -131,8 +131,13 @@ class Wire:
         async def attempt() -> dict[str, Any]:
             remaining = max(deadline - (monotonic() - started), 0.05) if deadline else self.limits.request_seconds
             self._charge(calls)
-            most = self.limits.max_bytes * size
-            return await self._send("POST", path, body, most, min(self.limits.request_seconds, remaining))
+            most, seconds = self.limits.max_bytes * size, min(self.limits.request_seconds, remaining)
+            late = ServerFault("late", Handling.RETRY, f"no reply for {_LATE_SECONDS:g} s")
+            warning = asyncio.get_running_loop().call_later(_LATE_SECONDS, self._say_trouble, late, seconds)
+            try:
+                return await self._send("POST", path, body, most, seconds)
+            finally:
+                warning.cancel()
 
         reply: dict[str, Any] = await retrying(attempt)
         usage = reply.get("usage")
@@ -215,7 +220,7 @@ class Wire:
             self._trouble = monotonic()
         if monotonic() - self._said > _SECONDS_BETWEEN_LINES:
             self._said = monotonic()
-            say(f"warning: {self.base_url}: {self.without_key(str(fault))}; retrying for up to {deadline:g} s")
+            say(f"warning: {self.base_url}: {self.without_key(str(fault))}; trying for up to {deadline:.3g} s")
 
     def _say_recovery(self) -> None:
         if self._trouble is not None:

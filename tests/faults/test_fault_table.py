@@ -166,7 +166,7 @@ def test_a_fault_that_lasts_stops_the_run(server: FaultyServer, row: Row, capsys
         teacher.label([SCENE])
     assert "--resume" in error.value.next_step or "--concurrency" in error.value.next_step
     assert set(statuses(teacher.store)) == {"error"}
-    assert capsys.readouterr().err.count("retrying for up to 1 s") == 1
+    assert capsys.readouterr().err.count("trying for up to 1 s") == 1
     assert monotonic() - started < BOUND
 
 

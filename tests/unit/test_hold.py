@@ -1,0 +1,58 @@
+"""Where a teacher that could not be reached is waited for, the running option goes on; on other abstentions not."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from agent.core import Categorical, Percept
+from agent.teaching import Annotator, TeacherHigh
+from controller.encoders import GridEncoder
+from envs.catalog import get_task
+from envs.task import Scene
+from teacher.base import FALLBACK, HELD, Label, TeacherStats
+
+TASK = get_task("KeyInBox")
+
+
+class Silent:
+    """A teacher that has no label for anything, for one reason or another."""
+
+    name = "silent"
+
+    def __init__(self, source: str, method: str) -> None:
+        self.stats = TeacherStats()
+        self.source, self.method = source, method
+
+    def label(self, scenes: Sequence[Scene]) -> list[Label]:
+        return [Label((0.0,) * len(TASK.options), self.source, self.method, abstained=True) for _ in scenes]
+
+    def state_dict(self) -> dict[str, object]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("source", "method", "held"), [(HELD, FALLBACK, True), ("llm:toy", "logprobs", False)])
+def test_hold_lets_the_running_option_go_on_where_it_is_legal(source: str, method: str, held: bool) -> None:
+    obs, info = TASK.make_vec(8, seed=1).reset()
+    percept = Percept(TASK, GridEncoder(TASK.observation_shape), obs, info["level_seed"])
+    annotator = Annotator(TASK, Silent(source, method))
+    legal = percept.legal
+    running = legal.argmax(1)
+    running[0] = -1  # none runs yet
+    running[1] = (~legal[1]).argmax()  # one that has become impossible
+    for labeller in (lambda: annotator, lambda: resumed(annotator)):
+        _, choice = TeacherHigh(labeller()).consider(percept, running)
+        assert isinstance(choice, Categorical)
+        probs = choice.probs
+        uniform = legal / legal.sum(1, keepdims=True)
+        assert np.allclose(probs[:2], uniform[:2])
+        assert np.allclose(probs[2:], np.eye(legal.shape[1])[running[2:]] if held else uniform[2:])
+
+
+def resumed(annotator: Annotator) -> Annotator:
+    other = Annotator(TASK, Silent("llm:toy", "logprobs"))
+    other.load_state_dict(annotator.state_dict())
+    return other
