@@ -68,12 +68,22 @@ def test_requests_that_come_together_share_forward_passes(server: Running) -> No
     assert rest[3] == pytest.approx(first, abs=1e-4)
 
 
-def test_the_loop_answers_while_the_model_works(server: Running) -> None:
-    release = threading.Event()
-    server.before_pass = lambda number: (release.wait(30), None)[1]
+@pytest.mark.parametrize("at_work", ["model", "tokenizer"])
+def test_the_loop_answers_meanwhile(server: Running, at_work: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    working, release = threading.Event(), threading.Event()
+    render = server.engine.codec.render
+
+    def hold() -> None:
+        working.set()
+        release.wait(30)
+
+    if at_work == "model":
+        server.before_pass = lambda number: hold()
+    else:
+        monkeypatch.setattr(server.engine.codec, "render", lambda *given: (hold(), render(*given))[1])
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(server.post, "/chat/completions", CHAT)
-        wait_for(lambda: server.passes == 1)
+        wait_for(working.is_set)
         assert httpx.get(f"{server.url}/health", timeout=20).status_code == 200
         assert not answer.done()
         release.set()
@@ -90,6 +100,7 @@ def test_who_leaves_is_worked_for_no_longer(server: Running, stream: bool) -> No
         wait_for(lambda: server.jobs[0].cancelled and server.passes >= 5)
         assert server.post("/completions", WILD | {"max_tokens": 1}).status_code == 200
         assert len(server.jobs[0].continuations[0].ids) <= 6
+        assert server.jobs[0].error is None
     finally:
         server.engine.codec.stops = stops
 
