@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="torch's threads")
     given = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    # uvicorn stops at these, and then raises them again for whoever handled them before.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     try:
@@ -70,9 +71,6 @@ def _serve(given: argparse.Namespace) -> None:
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )
             _log.info("serving %s as %r at http://%s:%d/v1", path, name, given.host, door.getsockname()[1])
-            # uvicorn stops at these, and then raises them again for whoever handled them before.
-            signal.signal(signal.SIGTERM, lambda *_: None)
-            signal.signal(signal.SIGINT, lambda *_: None)
             uvicorn.Server(config).run(sockets=[door])
         finally:
             engine.close()
