@@ -39,8 +39,7 @@ def menu(prompt: str) -> dict[str, str]:
         if match is None:
             found = {}
             continue
-        found = {**({} if match[1] == "A" else found), match[1]: match[2].strip()}
-        last = found
+        last = found = found | {match[1]: match[2].strip()}
     return last
 
 
