@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from envs.task import Scene, Task
-from teacher.base import FALLBACK, UNAVAILABLE, Label, TeacherError, TeacherStats, restore_stats, stats_state
-from teacher.faults import ERROR
-from teacher.labels import OK, Call, Identity, LabelStore, mean_probs, top_margin
+from teacher.base import UNAVAILABLE, Label, TeacherError, TeacherStats, restore_stats, stats_state
+from teacher.call import ERROR, FALLBACK, OK, Call, Identity, mean_probs, top_margin
+from teacher.labels import LabelStore
 from teacher.prompts import Prompt, Template, menus
 
 # With this many replies and not one answer among them, the model is not fit to teach and going on only costs money.

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 from envs.errors import UserError
 from envs.task import Scene
+from teacher.call import FALLBACK
 
-# Methods of labels that no model gave.
-UNAVAILABLE, FALLBACK = "unavailable", "fallback"
+UNAVAILABLE = "unavailable"  # method of the label of a scene about which nobody could be asked
 # What stands in for a teacher that cannot be reached: the running option goes on, the controller that is being
 # distilled decides, or the task's own expert; or the run stops.
 POLICIES = ("abort", "hold", "controller", "scripted")

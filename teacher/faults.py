@@ -17,8 +17,7 @@ from enum import StrEnum
 from time import monotonic
 from typing import Any
 
-# Statuses of calls, beside `ok` and the failures of the parser.
-ERROR = "error"  # asked for, and no reply came
+# Statuses of calls, beside those of `teacher/call.py` and the failures of the parser.
 GARBLED = "garbled"  # the reply is not text
 WRONG_MODEL = "wrong_model"  # another model answered than the one that was probed
 

@@ -234,9 +234,9 @@ class LabelStore:
     def ledger(self) -> list[Ledger]:
         """Cost by model, dearest first."""
         rows = self._db.execute(
-            "SELECT model, count(DISTINCT query), count(*), sum(status = ?), sum(tokens), sum(seconds)"
+            "SELECT model, count(DISTINCT query), sum(status != ?), sum(status = ?), sum(tokens), sum(seconds)"
             " FROM calls GROUP BY model ORDER BY sum(tokens) DESC, model",
-            (OK,),
+            (FALLBACK, OK),
         )
         return [Ledger(*row) for row in rows]
 

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from envs.errors import UserError, unknown_name
 from teacher.asking import Reply
 from teacher.base import UNAVAILABLE, BudgetExhausted, TeacherError
-from teacher.faults import ERROR, WRONG_MODEL, Breaker, Handling, ServerFault, say
+from teacher.call import ERROR
+from teacher.faults import WRONG_MODEL, Breaker, Handling, ServerFault, say
 from teacher.probe import Capability, Probe
 from teacher.prompts import Prompt
 from teacher.tiers import TIERS, Tier, Work

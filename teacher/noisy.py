@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from envs.task import Scene, Task
-from teacher.base import FALLBACK, Label, Teacher, TeacherStats, restore_stats, stats_state
+from teacher.base import Label, Teacher, TeacherStats, restore_stats, stats_state
+from teacher.call import FALLBACK
 from teacher.prompts import scene_digest
 
 # How many scenes `shuffled` draws its wrong answers from.

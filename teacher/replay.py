@@ -6,8 +6,9 @@ from typing import Any
 
 from envs.task import Scene, Task
 from teacher.asking import label_from_rows, recorded_rows
-from teacher.base import FALLBACK, Label, TeacherError, TeacherStats, restore_stats, stats_state
-from teacher.labels import Call, LabelStore
+from teacher.base import Label, TeacherError, TeacherStats, restore_stats, stats_state
+from teacher.call import FALLBACK, Call
+from teacher.labels import LabelStore
 
 
 class ReplayTeacher:

@@ -226,7 +226,7 @@ class Listener:
 
     def replies(self, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
         self.sent += [prompt.chat for prompt in prompts]
-        return iter(())
+        yield from ()
 
 
 def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.config import TrainConfig
+from agent.config import EvalConfig, TrainConfig
+from agent.evaluate import evaluate
 from agent.tracking.metrics import Metrics
 from agent.tracking.run import Run
 from agent.train import train
@@ -80,6 +81,17 @@ def test_a_run_that_went_on_without_its_server_equals_its_replay(
         config = replace(TINY, logdir=str(tmp_path), on_teacher_failure=policy, base_url=server.url, **changes)
         result = train(config)
     assert statuses(result) >= {"ok", "off_menu", "empty", "error", "fallback"}
+    assert outcome(replay(result, config)) == outcome(result)
+
+
+def test_judging_the_teacher_of_a_run_changes_nothing_that_the_run_was_taught(tmp_path: Path) -> None:
+    with faulty(Script(steps=(*TROUBLE, Step("internal_error", forever=True, after=10)), off_menu=0.2)) as server:
+        config = replace(TINY, logdir=str(tmp_path), on_teacher_failure="scripted", base_url=server.url)
+        result = train(config)
+        assert result["asking"]["fallbacks"] > 0
+        server.play(Script())  # by now it would answer everything, and otherwise
+        judged = EvalConfig(task=TINY.task, loaddir="run", logdir=str(tmp_path), compare="teacher", quiet=True)
+        evaluate(replace(judged, seeds="1000000:1000040"))
     assert outcome(replay(result, config)) == outcome(result)
 
 

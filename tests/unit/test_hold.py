@@ -10,7 +10,8 @@ from agent.teaching import Annotator, TeacherHigh
 from controller.encoders import GridEncoder
 from envs.catalog import get_task
 from envs.task import Scene
-from teacher.base import FALLBACK, HELD, Label, TeacherStats
+from teacher.base import HELD, Label, TeacherStats
+from teacher.call import FALLBACK
 
 TASK = get_task("KeyInBox")
 
