@@ -66,8 +66,7 @@ def _vllm(config: ServeConfig) -> list[Command]:
     stored = stored_config(config.model or "")
     if "float32" in (stored.get("dtype"), stored.get("torch_dtype")):
         words += ["--dtype", "float32"]  # vLLM would halve the precision
-    if config.max_model_len is not None:
-        words += ["--max-model-len", config.max_model_len]
+    words += ["--max-model-len", config.max_model_len or "auto"]  # auto: what the model has and the memory holds
     if config.gpu_memory_utilization is not None:
         words += ["--gpu-memory-utilization", config.gpu_memory_utilization]
     env = {name: os.environ.get(name, value) for name, value in VLLM_ON_CPU.items()} if on_cpu() else {}

@@ -47,7 +47,7 @@ class ServeConfig:
     workers: int = 1
     """FastChat's model workers, each with its own copy of the model."""
     max_model_len: int | None = None
-    """Tokens of prompt and reply together, for vllm and local; the model's own limit if not given."""
+    """Tokens of prompt and reply together, for vllm and local; if not given the model's limit, or what fits."""
     gpu_memory_utilization: float | None = None
     """Share of the GPU's memory that vllm may take; its own default if not given."""
     conv_template: str = "raw"

@@ -61,7 +61,8 @@ class Supervisor:
         for command in self.plan:
             (config.folder / f"{command.name}.log").unlink(missing_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._handlers[number] = signal.signal(number, _stop)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means that it goes on
+                self._handlers[number] = signal.signal(number, _stop)
         self._write("starting")
         return self
 

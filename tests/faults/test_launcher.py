@@ -289,18 +289,37 @@ def test_a_killed_launcher_leaves_no_process_and_the_next_one_says_so(command: A
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_foreground_in_order(config: ServeConfig, number: int) -> None:
-    where = ["--port", str(config.port), "--logdir", config.logdir, "--json"]
-    with subprocess.Popen(_serve(*FAULTY, *where), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as launcher:
-        try:
-            assert launcher.stdout is not None
-            started = json.loads(launcher.stdout.readline())
-            launcher.send_signal(number)
-            rest, _ = launcher.communicate(timeout=PATIENCE)
-        finally:
-            launcher.kill()
+    with _foreground(config, signal.SIG_DFL) as (launcher, started):
+        launcher.send_signal(number)
+        rest, _ = launcher.communicate(timeout=PATIENCE)
     assert json.loads(rest) == {"stopped": [started["server"]]}
     assert launcher.returncode == 0
     assert not any(map(group_members, started["processes"].values()))
+
+
+def test_under_nohup_the_end_of_the_terminal_ends_nothing(config: ServeConfig) -> None:
+    with _foreground(config, signal.SIG_IGN) as (launcher, started):
+        launcher.send_signal(signal.SIGHUP)
+        kill(started["processes"]["faulty"])  # started again, so the launcher got past the signal
+        assert wait_until(lambda: sum(part.restarts for part in known(config.logdir)[0].parts) == 1, PATIENCE)
+        launcher.terminate()
+        launcher.communicate(timeout=PATIENCE)
+
+
+@contextlib.contextmanager
+def _foreground(config: ServeConfig, hangup: Any) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
+    """A server in the foreground of a terminal whose end means that, and what it said when it was ready."""
+    with subprocess.Popen(
+        _serve(*FAULTY, "--port", str(config.port), "--logdir", config.logdir, "--json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),
+    ) as launcher:
+        try:
+            assert launcher.stdout is not None
+            yield launcher, json.loads(launcher.stdout.readline())
+        finally:
+            launcher.kill()
 
 
 def test_a_detached_server_that_dies_is_an_error_of_the_command(command: Any, tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ def test_vllm_on_a_cpu_is_told_what_was_seen_to_work(installed: Path, folder: Pa
     (command,) = commands(resolved("vllm", folder, gpu_memory_utilization=0.5))
     said = " ".join(command.words)
     assert "--gpu-memory-utilization 0.5" in said
+    assert "--max-model-len auto" in said
     assert "--dtype" not in said
     assert "--enforce-eager" not in said
     assert not command.env
