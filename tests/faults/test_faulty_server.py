@@ -248,6 +248,8 @@ def test_the_toy_likes_options_by_their_words(server: FaultyServer) -> None:
     assert sum(math.exp(value) for value in here.values()) == pytest.approx(1.0)
     assert [there[letter] for letter in "BCA"] == pytest.approx([here[letter] for letter in "ABC"])
     assert len(set(here.values())) == 3
+    example = "A) fill the can\nB) wait\nC) search\nD) leave\nAnswer: B\n"
+    assert letters(server, example + PROMPT) == pytest.approx(here), "a worked example is no menu"
     server.play(Script(likes={"pick up the key": 8.0}, off_menu=0.1))
     liked = {token: math.exp(value) for token, value in letters(server).items()}
     assert liked == pytest.approx({"A": 0.09, "B": 0.72, "C": 0.09, "The": 0.07, "I": 0.03})
