@@ -10,7 +10,9 @@ from envs.errors import UserError, unknown_name
 TRAINING_LEVELS, ALL_LEVELS = 1_000_000, 2_000_000
 PLAYERS = ("teacher", "student", "controller", "scripted", "random")
 CHOICES = {
-    "method": ("ihac", "ppo", "dagger"),
+    "method": ("ihac", "ppo", "dagger", "hiro", "sac", "td3"),
+    "high_level": ("learned", "controller"),
+    "prior": ("none", "controller"),
     "preset": ("tiny", "small", "paper"),
     "teacher": ("local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none"),
     "student": ("hierarchical", "flat"),
@@ -26,7 +28,8 @@ class TrainConfig:
     """Teach an agent a task: a teacher labels scenes, a controller is distilled from the labels, PPO improves both."""
 
     method: str = "ihac"
-    """ihac (teacher, controller, PPO), dagger (distil the controller and stop), or ppo (no teacher)."""
+    """ihac (teacher, controller, PPO), dagger (distil the controller and stop), ppo (no teacher); on mazes hiro (goals
+    above, actions below), dagger, sac or td3 (flat)."""
     task: str = "SimpleDoorKey"
     """SimpleDoorKey, LavaDoorKey, ColoredDoorKey, TwoDoor, KeyInBox, RandomBoxKey, DynamicDoorKey; a stock level such
     as DoorKey-8x8; or any MiniGrid environment by its id."""
@@ -86,6 +89,12 @@ class TrainConfig:
     """Let the student choose legal options only."""
     controller: str | None = None
     """Run, or folder, of a distilled controller to start from; a new one is distilled if not given."""
+    high_level: str = "learned"
+    """Of hiro: learned, or controller (the distilled controller sets the goals, the low level alone learns)."""
+    prior: str = "none"
+    """Of hiro: none, or controller (its goals are offered at first, and have faded long before the end)."""
+    relabel: bool = True
+    """Of hiro: correct the goals of old segments."""
     num_envs: int | None = None
     """Worlds side by side; the preset's if not given."""
     threads: int = 1
@@ -207,8 +216,10 @@ def check(config: TrainConfig | EvalConfig) -> None:
             f"--savedir {config.savedir!r} is not a name for a run.",
             "--savedir first, and --logdir PATH for another place",
         )
-    if config.method == "ppo" and config.controller:
-        raise UserError("--method ppo has no place for a controller.", "--method ihac, or leave --controller out")
+    if config.method in ("ppo", "sac", "td3") and config.controller:
+        raise UserError(
+            f"--method {config.method} has no place for a controller.", "--method ihac, or leave --controller out"
+        )
     if config.method == "dagger" and config.student == "flat":
         raise UserError("--method dagger distils a controller, and a flat student has none.", "--method ihac")
     if config.on_teacher_failure == "controller" and config.student == "flat":

@@ -73,6 +73,25 @@ class ClippedNormal:
 
 
 @dataclass(frozen=True)
+class Certain:
+    """N points, drawn with certainty (`agent.core.Choice`).
+
+    Attributes:
+        value: float32 [N, A].
+    """
+
+    value: NDArray[np.float32]
+
+    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The points, and their log-probability 0."""
+        return self.value, np.zeros(len(self.value), np.float32)
+
+    def replaced(self, rows: NDArray[np.bool_], other: "Certain") -> "Certain":
+        """The points of `other` in `rows` [N], these elsewhere."""
+        return Certain(np.where(rows[:, None], other.value, self.value))
+
+
+@dataclass(frozen=True)
 class UniformBox:
     """N uniform distributions over [-1, 1] per dimension (`agent.core.Choice`).
 

@@ -1,7 +1,7 @@
 """The slots of the hierarchy: what a high level and a low level answer, what they look at, and when an option ends."""
 
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -156,6 +156,15 @@ class Clock:
         """Restore what `state_dict` gave."""
         self.option, self.previous, self.age = state["option"], state["previous"], state["age"]
         self.goal = state["goal"]
+
+
+class Player(NamedTuple):
+    """Whoever plays: its levels, the steps after which each option or goal ends, and the dimensions of its goals."""
+
+    high: HighLevel
+    low: LowLevel
+    timeouts: NDArray[np.int64]
+    frame: GoalFrame | None = None
 
 
 def draw(probs: NDArray[np.float32], rng: np.random.Generator | None) -> NDArray[np.int64]:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from agent.config import EvalConfig, TrainConfig
-from agent.methods.ihac import Ihac
+from agent.core import Player
+from agent.methods import make_method
 from agent.players import (
     STYLES,
     Episodes,
-    Player,
     controller_player,
     milliseconds_per_step,
     play,
@@ -79,9 +79,11 @@ def load_student(run: Run, task: Task) -> Player:
     if trained.method == "dagger":
         return controller_player(task, _controller(run, task), trained.mask)
     settings = settings_of(trained)
-    student = Ihac(task, None, settings.student, settings.steps, 1, np.random.SeedSequence(0))
+    plans = trained.method == "hiro" and trained.high_level == "controller"
+    given = load_controller(run.controller, task) if plans else None
+    student = make_method(trained, task, None, settings, np.random.SeedSequence(0), given)
     run.restore(lambda tree: student.load_policy(tree["method"]))
-    return student.high, student.low, student.timeouts
+    return student.player
 
 
 def _runs(config: EvalConfig) -> list[Run]:
@@ -134,7 +136,7 @@ def _teacher(config: EvalConfig, task: Task, runs: list[Run], trained: TrainConf
 
 def _controller(run: Run, task: Task) -> Controller:
     trained = _trained_as(run)
-    if trained.method == "ppo" or trained.student == "flat":
+    if trained.method in ("ppo", "sac", "td3") or trained.student == "flat":
         kind = "flat" if trained.student == "flat" else trained.method
         raise UserError(f"{run.path} has no controller: it is a {kind} run.", "leave the controller out of --compare")
     return load_controller(run.controller, task)

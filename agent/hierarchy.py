@@ -6,9 +6,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core import Clock, HighLevel, LowLevel, Percept
+from agent.core import Clock, HighLevel, LowLevel, Percept, Player
 from agent.data.store import TrajectoryStore
-from agent.goals import GoalFrame
 from controller.encoders import encoder_of
 from envs.task import Task
 
@@ -23,10 +22,7 @@ class Hierarchy:
     Args:
         task: What is played.
         env: Its batched environments.
-        high: Chooses options.
-        low: Chooses actions.
-        timeouts: Steps after which each option, or every goal, ends [K].
-        frame: The dimensions of goals, where the high level sets goals.
+        player: Its levels, and what they need.
         rng: Draws options, actions and whose turn it is; None plays greedily, always the most probable choice.
         guide: The levels of the guide, or None.
         levels: Level seeds of the first episodes [N]; drawn by the environments if not given.
@@ -36,19 +32,17 @@ class Hierarchy:
         self,
         task: Task,
         env: gym.vector.VectorEnv,
-        high: HighLevel,
-        low: LowLevel,
+        player: Player,
         *,
-        timeouts: NDArray[np.int64],
-        frame: GoalFrame | None = None,
         rng: np.random.Generator | None,
         guide: tuple[HighLevel, LowLevel] | None = None,
         levels: NDArray[np.int64] | None = None,
     ) -> None:
-        self.task, self.env, self.high, self.low, self.guide = task, env, high, low, guide
+        self.task, self.env, self.guide = task, env, guide
+        self.high, self.low = player.high, player.low
         self.encoder = encoder_of(task)
         self.rng = rng
-        self.clock = Clock(env.num_envs, timeouts, frame)
+        self.clock = Clock(env.num_envs, player.timeouts, player.frame)
         self.finished: list[dict[str, float]] = []
         self._guided = np.zeros(env.num_envs, np.bool_)
         self._ever_guided = np.zeros(env.num_envs, np.bool_)

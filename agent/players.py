@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core import Categorical, Clock, HighLevel, LowLevel, Percept
+from agent.core import Categorical, Clock, Percept, Player
 from agent.hierarchy import Hierarchy
 from agent.networks import NetworkHigh
 from agent.teaching import Annotator, SingleOption, SkillLow, TeacherHigh
@@ -17,8 +17,6 @@ from controller.roles import Controller
 from envs.task import Task
 from teacher.base import Teacher
 
-# (high level, low level, steps after which each option ends)
-Player = tuple[HighLevel, LowLevel, NDArray[np.int64]]
 STYLES = ("sampled", "greedy")
 
 
@@ -42,30 +40,29 @@ class UniformLow:
 
 def random_player() -> Player:
     """Plays uniformly random primitive actions."""
-    return SingleOption(), UniformLow(), np.ones(1, np.int64)
+    return Player(SingleOption(), UniformLow(), np.ones(1, np.int64))
 
 
 def teacher_player(task: Task, teacher: Teacher) -> Player:
     """The teacher chooses options, the scripted skills carry them out."""
-    return TeacherHigh(Annotator(task, teacher)), SkillLow(), task.options.timeouts
+    return Player(TeacherHigh(Annotator(task, teacher)), SkillLow(), task.options.timeouts)
 
 
 def controller_player(task: Task, controller: Controller, masked: bool = True) -> Player:
     """The distilled controller chooses options, the scripted skills carry them out."""
-    return NetworkHigh(controller.network, masked), SkillLow(), task.options.timeouts
+    return Player(NetworkHigh(controller.network, masked), SkillLow(), task.options.timeouts)
 
 
 def play(
     task: Task, player: Player, levels: Sequence[int], *, greedy: bool, seed: int = 0, batch: int = 256
 ) -> Episodes:
     """One episode per level, in the order of `levels`."""
-    high, low, timeouts = player
     episodes: list[dict[str, float]] = []
     for first in range(0, len(levels), batch):
         seeds = np.array(levels[first : first + batch], np.int64)
         env = task.make_vec(len(seeds), split="eval")
         rng = None if greedy else np.random.default_rng([seed, first])
-        hierarchy = Hierarchy(task, env, high, low, timeouts=timeouts, rng=rng, levels=seeds)
+        hierarchy = Hierarchy(task, env, player, rng=rng, levels=seeds)
         episodes += hierarchy.play_once()
     return Episodes(*(np.array([episode[name] for episode in episodes]) for name in ("success", "return", "length")))
 
@@ -86,19 +83,18 @@ def summary(episodes: Episodes) -> dict[str, float]:
 
 def milliseconds_per_step(task: Task, player: Player, steps: int = 200) -> float:
     """Median time that a decision of the player takes in a single world, without the world's own time."""
-    high, low, timeouts = player
     env = task.make_vec(1, split="eval")
     encoder = encoder_of(task)
     rng = np.random.default_rng(0)
     obs, info = env.reset()
-    clock, times = Clock(1, timeouts), []
+    clock, times = Clock(1, player.timeouts, player.frame), []
     always = np.ones(1, np.bool_)
     for _ in range(steps):
         start = time.perf_counter()
         percept = Percept(task, encoder, obs, info["level_seed"])
-        _, options = high.consider(percept, clock.option)
+        _, options = player.high.consider(percept, clock.option)
         clock.start(always, options.draw(None)[0])
-        low.act(percept, clock).draw(rng)
+        action, _ = player.low.act(percept, clock).draw(rng)
         times.append(time.perf_counter() - start)
-        obs, _, _, _, info = env.step(rng.integers(3, size=1))
+        obs, _, _, _, info = env.step(action)
     return 1000 * float(np.median(times))

@@ -4,8 +4,12 @@ from dataclasses import dataclass, replace
 
 from agent.config import TrainConfig
 from agent.methods.dagger import DaggerConfig
+from agent.methods.flat import FlatConfig
+from agent.methods.hiro import HiroConfig
 from agent.methods.ihac import IhacConfig
 from agent.methods.ppo import PPOConfig
+from agent.methods.sac import SACConfig
+from agent.methods.td3 import TD3Config
 from envs.errors import UserError
 
 
@@ -21,7 +25,7 @@ class Settings:
 
     steps: int
     num_envs: int
-    student: IhacConfig
+    student: IhacConfig | FlatConfig | HiroConfig
 
 
 # Steps in all and, of these, steps of distillation: what each task was seen to need (dev/LOG.md).
@@ -54,12 +58,61 @@ _RELEARNING = {
 }
 
 
+PRIOR_WEIGHT = 2.0  # lambda of the pull towards the controller's goals, at the start
+# Off-policy methods on the mazes: steps in all; for a point mass small networks and few worlds suffice.
+_MAZE_STEPS = {"": 60_000, "PointReach": 10_000, "PointPush": 50_000, "AntMaze": 1_000_000}
+_OFF_POLICY_WORLDS = 4
+_POINT = FlatConfig(SACConfig((64, 64), 1e-3, batch=128), updates=0.25)
+_POINT_TD3 = FlatConfig(TD3Config((64, 64), 1e-3, 1e-3, batch=128), updates=0.25)
+_PAPER_TD3 = TD3Config((300, 300), 1e-4, 1e-3, batch=100, huber=1.0)
+_FLAT = {
+    ("sac", "small"): _POINT,
+    ("td3", "small"): _POINT_TD3,
+    ("sac", "paper"): FlatConfig(),
+    ("td3", "paper"): FlatConfig(replace(_PAPER_TD3, exploration=1 / 30), reward_scale=0.1),
+}
+_HIRO = {
+    "small": HiroConfig(),
+    # HIRO, appendix C, in units of the box: noise of 1 is 1/30 of the torques' range and 1/10 of the goals'.
+    "paper": HiroConfig(
+        low=replace(_PAPER_TD3, exploration=1 / 30, target_noise=0.2 / 30, target_clip=0.5 / 30),
+        high=replace(_PAPER_TD3, exploration=0.1, target_noise=0.02, target_clip=0.05),
+        low_updates=1.0,
+        high_reward=0.1,
+        random_goals=0.0,
+        random_episodes=0.0,
+        warmup=2_500,
+        capacity=200_000,
+    ),
+}
+
+
 def settings_of(config: TrainConfig) -> Settings:
     """Settings of a run: the preset of its method and task, with what the command line overrides.
 
     Raises:
         UserError: The steps do not suffice for one step of every world.
     """
+    return _off_policy(config) if config.method in ("sac", "td3", "hiro") else _on_policy(config)
+
+
+def _off_policy(config: TrainConfig) -> Settings:
+    """Of SAC, TD3 and HIRO."""
+    preset = "paper" if config.preset == "paper" else "small"
+    steps = config.steps or _MAZE_STEPS.get(config.task, _MAZE_STEPS[""]) // (8 if config.preset == "tiny" else 1)
+    num_envs = config.num_envs or (1 if config.preset == "paper" else _OFF_POLICY_WORLDS)
+    student: FlatConfig | HiroConfig
+    if config.method == "hiro":
+        planned = config.high_level == "controller"
+        weight = PRIOR_WEIGHT if config.prior == "controller" else 0.0
+        student = replace(_HIRO[preset], relabel=config.relabel, planned=planned, prior_weight=weight)
+    else:
+        student = _FLAT[config.method, preset]
+    return _checked(Settings(steps, num_envs, student))
+
+
+def _on_policy(config: TrainConfig) -> Settings:
+    """Of methods whose student comes from distillation, PPO, or both."""
     table = _STEPS[config.preset]
     limited = config.limit is not None and config.preset == "small"
     total, distilled = _STEPS_IF_LIMITED if limited else table.get(config.task, table[""])
@@ -90,10 +143,13 @@ def settings_of(config: TrainConfig) -> Settings:
         low=ppo,
         high=ppo,
     )
-    num_envs = config.num_envs or num_envs
-    if total < num_envs:
+    return _checked(Settings(total, config.num_envs or num_envs, student))
+
+
+def _checked(settings: Settings) -> Settings:
+    if settings.steps < settings.num_envs:
         raise UserError(
-            f"--steps {total} is less than one step of {num_envs} worlds side by side.",
-            f"--num-envs {total}, or more steps",
+            f"--steps {settings.steps} is less than one step of {settings.num_envs} worlds side by side.",
+            f"--num-envs {settings.steps}, or more steps",
         )
-    return Settings(total, num_envs, student)
+    return settings

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.continuous import ClippedNormal
+from agent.continuous import Certain
 from agent.core import Categorical, Choice, Clock, Percept
 from agent.data.store import TrajectoryStore
 from controller.roles import Controller
@@ -166,7 +166,7 @@ class SkillLow:
         """The skill's action with certainty."""
         action = percept.task.skill(percept.obs, clock.option)
         if percept.task.continuous:
-            return ClippedNormal(action, 0.0)
+            return Certain(action)
         return Categorical(np.eye(percept.task.num_actions, dtype=np.float32)[action])
 
 

@@ -28,6 +28,7 @@ from teacher.labels import LabelStore
 from teacher.make import capability_of, make_teacher
 
 FIRST_EVAL_LEVEL = 1_000_000
+UNTAUGHT = ("ppo", "sac", "td3", "hiro")  # methods that ask no teacher themselves
 _SAVES = 10  # checkpoints per run, besides those at the end of distillation and of the run
 
 
@@ -56,14 +57,14 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
             if isinstance(labeller, Annotator):
                 run.annotate(capability=capability_of(labeller.teacher))
             method = make_method(config, task, labeller, settings, learning, given)
+            if given and config.method == "hiro":
+                save_controller(run.controller, given)  # what the run is judged with, whatever becomes of the other
             if isinstance(labeller, Annotator) and method.controller is not None:
                 labeller.controller = Controller(task, method.controller)
         hierarchy = Hierarchy(
             task,
             task.make_vec(settings.num_envs, seed=int(levels.generate_state(1)[0])),
-            method.high,
-            method.low,
-            timeouts=method.timeouts,
+            method.player,
             rng=np.random.default_rng(acting),
             guide=method.guide,
         )
@@ -74,7 +75,7 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
 
 def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annotator | None:
     """The teacher of a run with its label store, or None for `--teacher none` and methods without one."""
-    if config.method == "ppo":
+    if config.method in UNTAUGHT:
         return None
     teacher = make_teacher(
         config.teacher,
@@ -107,12 +108,19 @@ def _open_labels(config: TrainConfig, run: Run) -> LabelStore:
 
 
 def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
-    if config.controller is None:
+    """The controller to start from: the one that is named, or for HIRO, where it needs one, the newest of the task."""
+    if config.controller is not None:
+        folder = Path(config.controller)
+        if (folder / DESCRIPTION).exists():
+            return load_controller(folder, task)
+        return load_controller(Run.find(config.logdir, None, task.name, config.controller).controller, task)
+    if config.method != "hiro" or "controller" not in (config.high_level, config.prior):
         return None
-    folder = Path(config.controller)
-    if (folder / DESCRIPTION).exists():
-        return load_controller(folder, task)
-    return load_controller(Run.find(config.logdir, None, task.name, config.controller).controller, task)
+    run = Run.newest(config.logdir, "dagger", task.name)
+    if run is None:
+        _train_one(replace(config, method="dagger", savedir="controller", steps=None, num_envs=None, resume=True))
+        run = Run.find(config.logdir, "dagger", task.name, "controller")
+    return load_controller(run.controller, task)
 
 
 class _Training:
@@ -202,10 +210,9 @@ class _Training:
     def _judge(self, stage: str) -> dict[str, Any]:
         """Play the held-out levels, sampled and greedy, and keep each episode for paired comparisons."""
         levels = range(FIRST_EVAL_LEVEL, FIRST_EVAL_LEVEL + self.config.eval_episodes)
-        player = (self.method.high, self.method.low, self.method.timeouts)
         scores = {}
         for style in STYLES:
-            played = play(self.task, player, levels, greedy=style == "greedy", seed=self.config.seed)
+            played = play(self.task, self.method.player, levels, greedy=style == "greedy", seed=self.config.seed)
             scores[style] = summary(played)
             episodes = {"success": played.success.tolist(), "length": played.length.tolist()}
             write_json(self.run.path / "episodes" / f"{stage}-{style}.json", episodes)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from agent.core import Player
 from agent.hierarchy import Hierarchy
-from agent.players import Player
 from envs.errors import UserError
 from envs.task import Task
 
@@ -42,16 +42,15 @@ def record(task: Task, player: Player, levels: Sequence[int], folder: Path, name
 
 
 def _episode(task: Task, player: Player, level: int) -> list[NDArray[np.uint8]]:
-    high, low, timeouts = player
     stage = task.make_single(level)
     world = task.make_vec(1, split="eval")
     rng = np.random.default_rng(level)
-    hierarchy = Hierarchy(task, world, high, low, timeouts=timeouts, rng=rng, levels=np.array([level]))
-    names = task.options.ids if len(timeouts) == len(task.options) else ("primitive actions",)
+    hierarchy = Hierarchy(task, world, player, rng=rng, levels=np.array([level]))
+    names = task.options.ids if len(player.timeouts) == len(task.options) else ("primitive actions",)
     frames = [_frame(stage.render(), f"level {level}")]
     while True:
         option, action = hierarchy.step()
-        _, reward, terminated, truncated, _ = stage.step(int(action[0]))
+        _, reward, terminated, truncated, _ = stage.step(action[0])
         frames.append(_frame(stage.render(), names[option[0]]))
         if terminated or truncated:
             outcome = "solved" if float(reward) > 0 else "out of time" if truncated else "failed"

@@ -72,7 +72,7 @@ def ours(num_envs: int, rollout: int, minibatch: int, epochs: int, steps: int) -
     student = Ihac(task, None, config, 10 * steps, num_envs, np.random.SeedSequence(0))
     rng = np.random.default_rng(0)
     env = task.make_vec(num_envs)
-    hierarchy = Hierarchy(task, env, student.high, student.low, timeouts=student.timeouts, rng=rng)
+    hierarchy = Hierarchy(task, env, student.player, rng=rng)
 
     def train(until: int) -> None:
         done = 0

@@ -6,25 +6,28 @@ import gymnasium as gym
 
 from envs.errors import UserError, unknown_name
 from envs.gridworld.stock_tasks import STOCK, StockTask
-from envs.gridworld.tasks import TEXTS, GridTask, make_task
+from envs.gridworld.tasks import TEXTS, make_task
+from envs.mujoco.mazes import SPECS
+from envs.task import Task
 
 # The built-in language model is trained on these, so a name added here is a model to train.
 TASKS: tuple[str, ...] = tuple(TEXTS)
 STOCK_TASKS: tuple[str, ...] = tuple(STOCK)
+MAZE_TASKS: tuple[str, ...] = tuple(SPECS)
 
 
-def get_task(name: str, limit: str | None = None) -> GridTask:
+def get_task(name: str, limit: str | None = None) -> Task:
     """The task of a name, in any case; the same object for the same arguments.
 
     Args:
-        name: One of `TASKS` or `STOCK_TASKS`, or the Gymnasium id of any MiniGrid environment, in its own case; as
-            `module:id` the module that registers it is imported first (see `stock_tasks.py`).
+        name: One of `TASKS`, `STOCK_TASKS` or `MAZE_TASKS`, or the Gymnasium id of any MiniGrid environment, in its own
+            case; as `module:id` the module that registers it is imported first (see `stock_tasks.py`).
         limit: None, or a flaw of its teacher: `lava` for LavaDoorKey, `colours` for ColoredDoorKey.
 
     Raises:
         UserError: An unknown name or limit, or an environment that does not fit the engine.
     """
-    known = (*TASKS, *STOCK_TASKS)
+    known = (*TASKS, *STOCK_TASKS, *MAZE_TASKS)
     exact = {task.lower(): task for task in known}.get(name.lower())
     if exact is None and not _is_environment(name):
         raise unknown_name("task", name, known, "python main.py train --task SimpleDoorKey")
@@ -32,11 +35,15 @@ def get_task(name: str, limit: str | None = None) -> GridTask:
 
 
 @cache
-def _make(name: str, limit: str | None) -> GridTask:
+def _make(name: str, limit: str | None) -> Task:
     if name in TASKS:
         return make_task(name, limit)
     if limit is not None:
         raise UserError(f"The teacher of {name} has no limit.", "--task LavaDoorKey --limit lava")
+    if name in MAZE_TASKS:
+        from envs.mujoco.tasks import MazeTask
+
+        return MazeTask(SPECS[name])
     return StockTask(name)
 
 

@@ -74,10 +74,12 @@ class GoalSpace:
     Attributes:
         names: What each of the D dimensions is, for example `("x", "y")`.
         scale: Natural unit of each dimension, length D.
+        indices: Where each dimension is in an observation; empty where goals cannot be read off observations.
     """
 
     names: tuple[str, ...]
     scale: tuple[float, ...]
+    indices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Task(Protocol):
         goal_space: The D named dimensions that `ground` speaks of.
         observation_shape: Shape of one observation: (W, H, 4) of a map, uint8, or (O,) of a state vector, float32.
         observation_scale: Natural size of each dimension of a state vector, length O; empty for maps.
+        hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
         num_actions: Number of primitive actions, or of their dimensions where they are `continuous`.
         continuous: Actions are vectors in [-1, 1] per dimension, whatever units the environment has inside.
     """
@@ -119,6 +122,7 @@ class Task(Protocol):
     goal_space: GoalSpace
     observation_shape: tuple[int, ...]
     observation_scale: tuple[float, ...]
+    hidden_from_low_level: tuple[int, ...]
     num_actions: int
     continuous: bool
 

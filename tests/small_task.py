@@ -24,6 +24,7 @@ class SmallTask:
     )
     observation_shape: tuple[int, ...] = (1, 1, 4)
     observation_scale: tuple[float, ...] = ()
+    hidden_from_low_level: tuple[int, ...] = ()
     num_actions = 7
     continuous: bool = False
 

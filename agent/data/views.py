@@ -55,6 +55,8 @@ class Transitions:
         reward: [B], summed with its discount where a transition spans several steps.
         next_obs: [B, inputs], what the actor would see next; the episode's own last observation at its end.
         discount: [B], of the value there: gamma to the number of steps, and zero where the episode terminated.
+        prior: [B, A], what the prior would do, or None.
+        prior_weight: lambda of the pull towards it.
     """
 
     obs: Tensor
@@ -62,6 +64,23 @@ class Transitions:
     reward: Tensor
     next_obs: Tensor
     discount: Tensor
+    prior: Tensor | None = None
+    prior_weight: float = 0.0
+
+
+def pull(batch: Transitions, action: Tensor, value: Tensor) -> Tensor:
+    """lambda |Q| ||a - prior||^2, averaged: loss L1 for a deterministic prior, in the unit of the values.
+
+    The form of TD3+BC (Fujimoto & Gu, 2021, eq. 3), which divides the value by its mean size instead.
+
+    Args:
+        batch: Whose prior pulls.
+        action: [B, A], the actor's own.
+        value: [B], of those actions.
+    """
+    if batch.prior is None or batch.prior_weight == 0.0:
+        return value.new_zeros(())
+    return batch.prior_weight * value.detach().abs().mean() * (action - batch.prior).square().sum(-1).mean()
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.config import TrainConfig
-from agent.core import HighLevel, LowLevel, Percept
+from agent.core import HighLevel, LowLevel, Percept, Player
 from agent.data.store import TrajectoryStore
 from agent.methods.dagger import Dagger
+from agent.methods.flat import Flat, FlatConfig
+from agent.methods.hiro import Hiro, HiroConfig
 from agent.methods.ihac import Ihac
 from agent.presets import Settings
 from agent.teaching import Labeller
@@ -27,23 +28,13 @@ class Method(Protocol):
         ...
 
     @property
-    def high(self) -> HighLevel:
-        """The student's high level."""
-        ...
-
-    @property
-    def low(self) -> LowLevel:
-        """The student's low level."""
+    def player(self) -> Player:
+        """The student."""
         ...
 
     @property
     def guide(self) -> tuple[HighLevel, LowLevel] | None:
         """The teacher's levels; None once it is switched off."""
-        ...
-
-    @property
-    def timeouts(self) -> NDArray[np.int64]:
-        """Steps after which each of the student's options ends."""
         ...
 
     @property
@@ -88,8 +79,13 @@ def make_method(
     seeds: np.random.SeedSequence,
     controller: Controller | None = None,
 ) -> Method:
-    """The method that a configuration names. Raises `UserError` if it cannot be had without a teacher."""
+    """The method that a configuration names. Raises `UserError` if the task or the teacher does not suit it."""
     student, envs = settings.student, settings.num_envs
+    _check_actions(config.method, task)
+    if isinstance(student, FlatConfig):
+        return Flat(task, student, envs, seeds, settings.steps)
+    if isinstance(student, HiroConfig):
+        return Hiro(task, student, envs, seeds, settings.steps, controller)
     if config.method == "dagger":
         if labeller is None:
             raise UserError("Distillation needs a teacher.", "--teacher local")
@@ -97,3 +93,13 @@ def make_method(
         return Dagger(task, labeller, student.dagger, student.trunk, student.masked, envs, rng)
     network = controller.network if controller else None
     return Ihac(task, labeller, student, settings.steps, envs, seeds, network)
+
+
+def _check_actions(method: str, task: Task) -> None:
+    """Whether a method can act in a task at all."""
+    if task.continuous and method in ("ihac", "ppo"):
+        raise UserError(f"{method} chooses among named actions, and those of {task.name} are vectors.", "--method hiro")
+    if not task.continuous and method in ("sac", "td3", "hiro"):
+        raise UserError(f"{method} acts with vectors, and the actions of {task.name} are named.", "--method ihac")
+    if method == "hiro" and not task.goal_space.indices:
+        raise UserError(f"{task.name} has no space in which a goal could be set.", "--method sac")

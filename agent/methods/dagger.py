@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.core import HighLevel, LowLevel, Percept
+from agent.core import HighLevel, LowLevel, Percept, Player
 from agent.data.store import TrajectoryStore, store_for
 from agent.data.views import labelled_scenes
 from agent.networks import LowNetwork, NetworkHigh
@@ -47,7 +47,7 @@ class Lessons:
     """Labelled scenes with what each option's skill would do, [M] of them."""
 
     scenes: LabelledScenes
-    skills: NDArray[np.int8]  # [M, K]
+    skills: NDArray[np.int8]  # [M, K], or [M, 0] where nobody learns them
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -186,7 +186,10 @@ class Distiller:
         unit = rows.env_id if worlds >= _HOLD_OUT else rows.episode * worlds + rows.env_id
         held_out = unit % _HOLD_OUT == _HOLD_OUT - 1
         kept = np.flatnonzero(~held_out)
-        self._chunks.append(Lessons(scenes[kept], skill_actions(self.task, rows.obs[kept]).astype(np.int8)))
+        skills = np.zeros((len(kept), 0), np.int8)
+        if self.low is not None:
+            skills = skill_actions(self.task, rows.obs[kept]).astype(np.int8)
+        self._chunks.append(Lessons(scenes[kept], skills))
         self._held_out.append(scenes[np.flatnonzero(held_out)])
         self._held_out_obs.append(rows.obs[held_out])
         self._digested = len(self.store)
@@ -237,9 +240,7 @@ class Dagger:
         rng: np.random.Generator,
     ) -> None:
         self.controller = ControllerNetwork(encoder_of(task), len(task.options), trunk)
-        self.high: HighLevel = NetworkHigh(self.controller, masked)
-        self.low: LowLevel = SkillLow()
-        self.timeouts = task.options.timeouts
+        self.player = Player(NetworkHigh(self.controller, masked), SkillLow(), task.options.timeouts)
         self.guide: tuple[HighLevel, LowLevel] | None = (TeacherHigh(labeller), SkillLow())
         self.calibration: tuple[float, dict[str, float]] = (1.0, {})
         self._distiller = Distiller(task, labeller, self.controller, None, config, rng, num_envs)

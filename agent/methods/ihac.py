@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from agent.core import HighLevel, LowLevel, Percept
+from agent.core import HighLevel, LowLevel, Percept, Player
 from agent.data.store import TrajectoryStore, store_for
 from agent.data.views import OnPolicy, on_policy
 from agent.losses import explained_variance, option_advantages
@@ -92,26 +92,18 @@ class Ihac:
         self._priors: tuple[nn.Module, nn.Module | None] | None = None
 
     @property
-    def high(self) -> HighLevel:
-        """The student's high level."""
+    def player(self) -> Player:
+        """The student; a flat one's only option ends at every step."""
+        low = NetworkLow(self.low_network)
         if self.high_network is None:
-            return SingleOption()
-        return NetworkHigh(self.high_network.controller, self.config.masked)
-
-    @property
-    def low(self) -> LowLevel:
-        """The student's low level."""
-        return NetworkLow(self.low_network)
+            return Player(SingleOption(), low, np.ones(1, np.int64))
+        high = NetworkHigh(self.high_network.controller, self.config.masked)
+        return Player(high, low, self.task.options.timeouts)
 
     @property
     def controller(self) -> ControllerNetwork | None:
         """The network that labels were distilled into; None for a flat student."""
         return self.high_network.controller if self.high_network else None
-
-    @property
-    def timeouts(self) -> NDArray[np.int64]:
-        """Steps after which each option ends; a flat student's only option ends at every step."""
-        return np.ones(1, np.int64) if self.config.flat else self.task.options.timeouts
 
     def distilling(self, steps: int) -> bool:
         """Whether the teacher still labels at this point of the run."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from agent.continuous import GaussianActor, SquashedNormal, TwinCritic, polyak
-from agent.data.views import Transitions
+from agent.data.views import Transitions, pull
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,10 @@ class SAC:
         return loss, {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
     def actor_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
-        """Temperature times log-probability minus the smaller value: loss L1 with a uniform prior."""
+        """Temperature times log-probability minus the smaller value (loss L1, uniform prior), and the prior's pull."""
         action, log_prob = self.actor.sample(batch.obs, self.generator)
-        loss = (self.log_temperature.detach().exp() * log_prob - self.critic(batch.obs, action).amin(0)).mean()
+        value = self.critic(batch.obs, action).amin(0)
+        loss = (self.log_temperature.detach().exp() * log_prob - value).mean() + pull(batch, action, value)
         return loss, {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean()}
 
     def temperature_loss(self, entropy: Tensor) -> Tensor:

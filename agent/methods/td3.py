@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from agent.continuous import ClippedNormal, DeterministicActor, TwinCritic, polyak
-from agent.data.views import Transitions
+from agent.data.views import Transitions, pull
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,10 @@ class TD3:
         return loss, {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
     def actor_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
-        """Minus the first critic's value of the actor's action."""
-        loss = -self.critic(batch.obs, self.actor(batch.obs))[0].mean()
+        """Minus the first critic's value of the actor's action; and the prior's pull."""
+        action = self.actor(batch.obs)
+        value = self.critic(batch.obs, action)[0]
+        loss = -value.mean() + pull(batch, action, value)
         return loss, {"actor_loss": loss.detach()}
 
     def update(self, batch: Transitions) -> dict[str, Tensor]:
@@ -97,8 +99,11 @@ class TD3:
         return ClippedNormal(self.actor(obs).numpy(), self.config.exploration)
 
     @torch.no_grad()
-    def score(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Minus half the squared distance [B] of actions [B, A] from the policy's, for relabelling (HIRO, eq. 5)."""
+    def score(self, obs: Tensor, action: Tensor, by_distance: bool = True) -> Tensor:
+        """Minus half the squared distance [B] of actions [B, A] from the policy's, for relabelling (HIRO, eq. 5).
+
+        By the log-probability it would be the same goal: the exploration has one deviation.
+        """
         return -0.5 * (action - self.actor(obs)).square().sum(-1)
 
     def state_dict(self) -> dict[str, Any]:

@@ -109,6 +109,7 @@ class GridTask:
         self.options = _options(self._choices.ids, spec)
         self.observation_shape: tuple[int, ...] = (spec.width, spec.height, 4)
         self.observation_scale: tuple[float, ...] = ()
+        self.hidden_from_low_level: tuple[int, ...] = ()
         self.num_actions = 7
         self.continuous = False
         goto = len(text.things)

@@ -1,5 +1,6 @@
 """The mazes as teachers, controllers and hierarchies see them: `envs.task.Task` with float observations and actions."""
 
+from dataclasses import replace
 from functools import cache
 
 import gymnasium as gym
@@ -38,9 +39,11 @@ class MazeTask:
         self._regions = regions(spec)
         self.goal, self.rules = _GOALS[spec.block is not None], self._regions.chart.rules
         self.options = self._regions.options
-        self.goal_space = next(space for space in spec.goal_spaces.values() if space.names == ("x", "y"))
+        places = next(space for space in spec.goal_spaces.values() if space.names == ("x", "y"))
+        self.goal_space = replace(places, indices=spec.indices(places))
         self.observation_shape: tuple[int, ...] = (len(spec.observation_names),)
         self.observation_scale = spec.observation_scale
+        self.hidden_from_low_level = spec.hidden_from_low_level
         self.num_actions = spec.robot.num_actions
         self.continuous = True
         self._scenes: dict[int, Scene] = {}

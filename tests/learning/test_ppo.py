@@ -22,7 +22,7 @@ def test_the_ratio_is_one_before_the_first_update(flat):
     student = Ihac(task, None, config, 10_000, 8, np.random.SeedSequence(0))
     rng = np.random.default_rng(0)
     env = task.make_vec(8)
-    hierarchy = Hierarchy(task, env, student.high, student.low, timeouts=student.timeouts, rng=rng)
+    hierarchy = Hierarchy(task, env, student.player, rng=rng)
     hierarchy.collect(student.rollouts, 40)
     rollout = on_policy(student.rollouts, GridEncoder(task.observation_shape), hierarchy.percept.obs)
     inputs = to_tensors(rollout.encoded)

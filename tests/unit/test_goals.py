@@ -3,7 +3,7 @@
 import torch
 
 from agent.data.replay import Segments
-from agent.goals import CANDIDATES, GoalFrame, candidates, explained, relabelled
+from agent.goals import GoalFrame, candidates, explained, relabelled
 from agent.methods.sac import SAC, SACConfig
 from agent.methods.td3 import TD3, TD3Config
 
@@ -50,14 +50,6 @@ def test_candidates_are_the_original_the_difference_that_was_reached_and_draws_a
     torch.testing.assert_close(quartile, 0.5 * torch.tensor(wide.reach).expand(B, 2), rtol=0.05, atol=0)
 
 
-def test_the_planners_goal_is_one_more_candidate():
-    obs, final, goal, _ = segments()
-    planned = torch.full((B, 2), 0.25)
-    goals = candidates(FRAME, goal, obs[:, 0], final, 8, torch.Generator(), planned)
-    assert goals.shape == (B, len(CANDIDATES) - 1 + 8, 2)
-    torch.testing.assert_close(goals[:, -1], planned)
-
-
 def brute_force(score, goals, obs, action, length):
     """Appendix C of the paper, one candidate, one state at a time."""
     scores = torch.zeros(goals.shape[:2])
@@ -76,10 +68,11 @@ def test_relabelling_equals_brute_force_for_both_ways_to_score():
     length = torch.tensor([4, 1, 3, 4, 2])
     inside = torch.arange(STEPS) < length[:, None]
     goals = candidates(FRAME, goal, obs[:, 0], final, 8, torch.Generator().manual_seed(2))
-    for learner in (SAC(OBS + 2, ACTIONS, SACConfig((16,)), 0), TD3(OBS + 2, ACTIONS, TD3Config((16,)), 0)):
+    sac, td3 = SAC(OBS + 2, ACTIONS, SACConfig((16,)), 0), TD3(OBS + 2, ACTIONS, TD3Config((16,)), 0)
+    for learner, by_distance in ((sac, True), (sac, False), (td3, True)):
 
-        def score(o, g, a, learner=learner):
-            return learner.score(torch.cat([o, g], 1), a)
+        def score(o, g, a, learner=learner, by_distance=by_distance):
+            return learner.score(torch.cat([o, g], 1), a, by_distance)
 
         ours = explained(FRAME, score, goals, obs, action, inside)
         torch.testing.assert_close(ours, brute_force(score, goals, obs, action, length), rtol=1e-4, atol=1e-4)
@@ -107,11 +100,11 @@ def test_a_low_level_that_goes_where_it_is_told_gives_its_goal_away():
         goal = frame.moved(goal, states[-2], states[-1])
     obs, action = torch.stack(states[:-1], 1), torch.stack(actions, 1)
     wrong = -true
-    goals = candidates(frame, wrong, states[0], states[-1], 0, torch.Generator(), true)
+    goals = candidates(frame, wrong, states[0], states[-1], 8, torch.Generator().manual_seed(0))
     scores = explained(frame, score, goals, obs, action, torch.ones(2, 4, dtype=torch.bool))
     best, which = relabelled(goals, scores)
     assert (which > 0).all(), "the goal that was stored explains nothing"
-    assert ((best / best.norm(dim=1, keepdim=True)) * (true / true.norm(dim=1, keepdim=True))).sum(1).min() > 0.999
+    assert ((best / best.norm(dim=1, keepdim=True)) * (true / true.norm(dim=1, keepdim=True))).sum(1).min() > 0.99
 
 
 def test_the_steps_inside_a_segment():

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from agent.core import Categorical
+from agent.core import Categorical, Player
 from agent.data.store import TrajectoryStore, columns
 from agent.data.views import labelled_scenes, on_policy
 from agent.hierarchy import Hierarchy
-from agent.players import UniformLow
-from agent.teaching import SingleOption, SkillLow
+from agent.players import random_player
+from agent.teaching import SkillLow
 from controller.encoders import GridEncoder
 from envs.catalog import get_task
 from envs.errors import UserError
@@ -21,9 +21,7 @@ def played(steps, folder=None, worlds=4):
     task = get_task("SimpleDoorKey")
     store = TrajectoryStore(steps, worlds, SHAPE, OPTIONS, folder=folder)
     rng = np.random.default_rng(0)
-    hierarchy = Hierarchy(
-        task, task.make_vec(worlds), SingleOption(), UniformLow(), timeouts=np.ones(1, np.int64), rng=rng
-    )
+    hierarchy = Hierarchy(task, task.make_vec(worlds), random_player(), rng=rng)
     hierarchy.collect(store, steps)
     return store, hierarchy
 
@@ -89,7 +87,7 @@ def test_labelled_scenes_name_the_option_that_went_before():
             return task.option_done(percept.obs, running), Categorical(probs)
 
     rng = np.random.default_rng(0)
-    hierarchy = Hierarchy(task, task.make_vec(4), Expert(), SkillLow(), timeouts=task.options.timeouts, rng=rng)
+    hierarchy = Hierarchy(task, task.make_vec(4), Player(Expert(), SkillLow(), task.options.timeouts), rng=rng)
     hierarchy.collect(store, 30)
     rows = labelled_scenes(store, 0)
     previous = rows.previous.reshape(30, 4)

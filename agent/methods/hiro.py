@@ -1,0 +1,323 @@
+"""HIRO (Nachum et al., 2018): a high level that sets goals every c steps, a low level that is paid for reaching them.
+
+Both learn off-policy, at once. What the low level does under a goal changes while it learns, so the goal of an old
+segment is replaced, whenever it is drawn, by the one that explains best what the low level did there. A distilled
+controller may be the high level, or a prior of it that fades to nothing.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agent.continuous import Certain, UniformBox
+from agent.core import Choice, Clock, HighLevel, LowLevel, Percept, Player
+from agent.data.replay import Segments, draw_segments, draw_steps
+from agent.data.store import TrajectoryStore, store_for
+from agent.data.views import Transitions
+from agent.goals import CANDIDATES, GoalFrame, candidates, explained, relabelled
+from agent.methods.flat import make_learner
+from agent.methods.sac import SACConfig
+from agent.methods.td3 import TD3Config
+from controller.encoders import encoder_of
+from controller.network import ControllerNetwork
+from controller.roles import Controller
+from envs.gridworld.levels import SEEDS_PER_SPLIT
+from envs.task import Task
+
+
+def _low() -> SACConfig:
+    return SACConfig((64, 64), 1e-3, gamma=0.95, batch=128)
+
+
+def _high() -> SACConfig:
+    return SACConfig((64, 64), 1e-3, gamma=0.93, batch=128)
+
+
+@dataclass(frozen=True)
+class HiroConfig:
+    """Hyper-parameters of HIRO. The defaults are for a point mass on a CPU; presets.py has the paper's."""
+
+    period: int = 10  # c, steps for which a goal is in force (paper, section 4)
+    low: SACConfig | TD3Config = field(default_factory=_low)  # the low level's learner
+    high: SACConfig | TD3Config = field(default_factory=_high)  # the high level's learner; gamma is per goal
+    low_updates: float = 0.25  # gradient steps of the low level per environment step
+    high_updates: float = 0.1  # gradient steps of the high level per environment step
+    low_reward: float = 1.0  # factor on -||s + g - s'||
+    high_reward: float = 0.025  # factor on the task's reward, summed while a goal was in force
+    relabel: bool = True  # correct old goals when they are drawn
+    by_distance: bool = True  # relabel by squared distance of actions, as the paper does; or by SAC's log-probability
+    draws: int = 8  # Gaussian candidates (paper, appendix C)
+    random_goals: float = 0.1  # share of goals drawn uniformly
+    random_episodes: float = 0.3  # share of episodes all of whose goals are
+    warmup: int = 1_000  # environment steps before the first gradient step
+    rollout: int = 10  # vector steps between updates
+    capacity: int = 2_000_000  # environment steps that are remembered
+    planned: bool = False  # a controller sets the goals, and the low level alone learns
+    prior_weight: float = 0.0  # lambda of the pull towards the controller's goals, at the start
+    prior_until: float = 0.6  # share of the steps after which the prior has faded: pull, and share of its goals
+
+
+class PlannedGoals:
+    """The controller's goals: its most probable option, grounded, as a target relative to where the agent is."""
+
+    def __init__(self, controller: Controller, frame: GoalFrame) -> None:
+        self.controller, self.frame = controller, frame
+
+    def __call__(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Goals [N, D] in [-1, 1] for observations [N, O]."""
+        option, _ = self.controller.label(obs, self.controller.task.legal(obs))
+        target, _ = self.controller.goal(obs, option)
+        return np.clip((target - self.frame.of(obs)) / np.array(self.frame.reach, np.float32), -1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ExploringGoals:
+    """N goals, drawn from the policy, from the planner, or uniformly (`agent.core.Choice`).
+
+    Attributes:
+        policy: Where the policy's goals are drawn from.
+        uniform: float [N], probability of a uniform goal.
+        planned: float32 [N, D], the planner's goals, or None.
+        share: Probability of the planner's goal, where it is not a uniform one.
+    """
+
+    policy: Choice
+    uniform: NDArray[np.float64]
+    planned: NDArray[np.float32] | None = None
+    share: float = 0.0
+
+    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Goals [N, D] in [-1, 1]; log-probabilities of the mixture are of no use, and given as 0."""
+        goal, _ = self.policy.draw(rng)
+        if rng is not None:
+            if self.planned is not None:
+                goal = np.where(rng.random(len(goal))[:, None] < self.share, self.planned, goal)
+            anywhere, _ = UniformBox(goal.shape).draw(rng)
+            goal = np.where(rng.random(len(goal))[:, None] < self.uniform[:, None], anywhere, goal)
+        return goal, np.zeros(len(goal), np.float32)
+
+    def replaced(self, rows: NDArray[np.bool_], other: Choice) -> Choice:
+        """Nobody guides HIRO."""
+        raise NotImplementedError
+
+
+class GoalHigh:
+    """The high level that sets goals until the clock says that they end."""
+
+    def __init__(self, method: "Hiro") -> None:
+        self._method = method
+
+    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Choice]:
+        """No goal is over before its time; where the next one is drawn from."""
+        method, config = self._method, self._method.config
+        # An episode explores or does not as a whole; its level decides, so that nothing has to be remembered. On the
+        # levels that are held out nobody explores.
+        exploring = (percept.level_seeds * 2_654_435_761 % 2**32) / 2**32 < config.random_episodes
+        uniform = np.where(exploring | (not self._method.warm), 1.0, config.random_goals)
+        uniform = np.where(percept.level_seeds < SEEDS_PER_SPLIT, uniform, 0.0)
+        never = np.zeros(len(percept), np.bool_)
+        if config.planned:
+            assert method.planner is not None
+            return never, ExploringGoals(Certain(method.planner(percept.obs)), uniform)
+        policy = method.high_learner.act(percept.inputs[0])
+        planned = method.planner(percept.obs) if method.planner and method.prior > 0 else None
+        return never, ExploringGoals(policy, uniform, planned, method.prior)
+
+
+class GoalLow:
+    """The low level under a goal: it does not see where it is, only where it is to go."""
+
+    def __init__(self, method: "Hiro") -> None:
+        self._method = method
+
+    def act(self, percept: Percept, clock: Clock) -> Choice:
+        """Where the action is drawn from."""
+        method = self._method
+        if not method.warm:
+            return UniformBox((len(percept), percept.task.num_actions))
+        return method.low_learner.act(method.low_inputs(torch.from_numpy(percept.obs), torch.from_numpy(clock.goal)))
+
+
+class Hiro:
+    """The method.
+
+    Args:
+        task: What is learned: state vectors, continuous actions, and a space in which goals can be set.
+        config: Hyper-parameters.
+        num_envs: Worlds.
+        seeds: Source of the random streams.
+        total_steps: Environment steps of the whole run.
+        controller: The planner, where there is one.
+    """
+
+    controller: ControllerNetwork | None = None
+    guide: tuple[HighLevel, LowLevel] | None = None
+    calibration: tuple[float, dict[str, float]] = (1.0, {})
+
+    def __init__(
+        self,
+        task: Task,
+        config: HiroConfig,
+        num_envs: int,
+        seeds: np.random.SeedSequence,
+        total_steps: int,
+        controller: Controller | None = None,
+    ) -> None:
+        self.task, self.config, self.total_steps = task, config, total_steps
+        self.encoder = encoder_of(task)
+        self.frame = GoalFrame(task.goal_space.indices, task.goal_space.scale)
+        self.planner = PlannedGoals(controller, self.frame) if controller else None
+        width, dims = task.observation_shape[0], len(self.frame.indices)
+        low_seed, high_seed, draws, noise = seeds.spawn(4)
+        self._seen = torch.tensor([i for i in range(width) if i not in task.hidden_from_low_level])
+        self._scale = torch.tensor(task.observation_scale)
+        self._reach = torch.tensor(self.frame.reach)
+        first_weights = [int(seed.generate_state(1)[0]) for seed in (low_seed, high_seed)]
+        self.low_learner = make_learner(len(self._seen) + dims, task.num_actions, config.low, first_weights[0])
+        self.high_learner = make_learner(width, dims, config.high, first_weights[1])
+        self.rng = np.random.default_rng(draws)
+        self.generator = torch.Generator().manual_seed(int(noise.generate_state(1)[0]))
+        remembered = min(config.capacity, total_steps + num_envs)
+        self.store = store_for(task, -(-remembered // num_envs), num_envs, ring=True, goal_size=dims)
+        self.player = Player(GoalHigh(self), GoalLow(self), np.full(1, config.period), self.frame)
+        self.warm = False  # whether the learners act
+        self._steps = 0
+        self._owed = [0.0, 0.0]  # gradient steps that are due: low, high
+
+    @property
+    def prior(self) -> float:
+        """What is left of the prior: one at the start, zero from `prior_until` on."""
+        if self.config.prior_weight == 0.0:
+            return 0.0
+        return max(0.0, 1.0 - self._steps / (self.config.prior_until * self.total_steps))
+
+    def low_inputs(self, obs: Tensor, goal: Tensor) -> Tensor:
+        """What the low level's networks take, [B, S + D]: what it may see of observations [B, O], and goals [B, D]."""
+        return torch.cat([(obs / self._scale).index_select(-1, self._seen), goal / self._reach], -1)
+
+    def distilling(self, steps: int) -> bool:
+        """The controller was distilled before."""
+        return False
+
+    def plan(self, steps: int) -> tuple[TrajectoryStore, int, float]:
+        """Where the next roll-out goes, its vector steps, and that no teacher steers it."""
+        return self.store, self.config.rollout, 0.0
+
+    def update(self, percept: Percept, steps: int) -> dict[str, float]:
+        """As many gradient steps of both levels as are due."""
+        self._steps, self.warm = steps, steps >= self.config.warmup
+        if not self.warm:
+            return {}
+        new = self.config.rollout * self.store.num_envs
+        self._owed[0] += self.config.low_updates * new
+        self._owed[1] += 0.0 if self.config.planned else self.config.high_updates * new
+        low: dict[str, Tensor] = {}
+        high: dict[str, Tensor] = {}
+        winners: Counter[str] = Counter()
+        while self._owed[0] >= 1:
+            low |= self.low_learner.update(self.low_batch())
+            self._owed[0] -= 1
+        while self._owed[1] >= 1:
+            high |= self.high_learner.update(self.high_batch(winners))
+            self._owed[1] -= 1
+        info = {f"low/{name}": float(value) for name, value in low.items()}
+        info |= {f"high/{name}": float(value) for name, value in high.items()}
+        info |= {f"high/relabelled_{kind}": winners[kind] / winners.total() for kind in CANDIDATES if winners}
+        return info | self._progress() | {"high/prior": self.prior}
+
+    def low_batch(self) -> Transitions:
+        """Steps under the goals that were in force, paid by what is left of the way."""
+        config = self.config.low
+        steps = draw_steps(self.store, self.rng, config.batch)
+        obs, next_obs, goal = (torch.from_numpy(column) for column in (steps.obs, steps.next_obs, steps.goal))
+        return Transitions(
+            self.low_inputs(obs, goal),
+            torch.from_numpy(steps.action),
+            self.config.low_reward * self.frame.reward(goal, obs, next_obs),
+            self.low_inputs(next_obs, self.frame.moved(goal, obs, next_obs)),
+            torch.from_numpy(np.where(steps.terminated, 0.0, config.gamma).astype(np.float32)),
+        )
+
+    def high_batch(self, winners: Counter[str] | None = None) -> Transitions:
+        """Segments as transitions of the high level, each with the goal that explains it best.
+
+        The prior is asked at the segment's own first state; it never sees a relabelled goal.
+        """
+        config = self.config.high
+        parts = draw_segments(self.store, self.rng, config.batch, self.config.period)
+        first = parts.obs[:, 0]
+        goal = self._relabelled(parts, winners) if self.config.relabel else torch.from_numpy(parts.goal)
+        weight = self.config.prior_weight * self.prior
+        planned = torch.from_numpy(self.planner(first)) if self.planner and weight > 0 else None
+        return Transitions(
+            torch.from_numpy(self.encoder(first).parts[0]),
+            goal / self._reach,
+            torch.from_numpy(np.float32(self.config.high_reward) * parts.reward.sum(1)),
+            torch.from_numpy(self.encoder(parts.final).parts[0]),
+            torch.from_numpy(np.where(parts.terminated, 0.0, config.gamma).astype(np.float32)),
+            planned,
+            weight,
+        )
+
+    def graduate(self) -> dict[str, float]:
+        """Nobody was taught."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Learners, memory and random states, for an exact resume."""
+        return {
+            "low": self.low_learner.state_dict(),
+            "high": self.high_learner.state_dict(),
+            "store": self.store.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "generator": self.generator.get_state(),
+            "steps": self._steps,
+            "owed": self._owed,
+            "warm": self.warm,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.load_policy(state)
+        self.store.load_state_dict(state["store"])
+        self.rng.bit_generator.state = state["rng"]
+        self.generator.set_state(state["generator"])
+        self._steps, self._owed, self.warm = state["steps"], list(state["owed"]), state["warm"]
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """Restore the learners alone, to play."""
+        self.low_learner.load_state_dict(state["low"])
+        self.high_learner.load_state_dict(state["high"])
+        self._steps, self.warm = state["steps"], True
+
+    def _progress(self) -> dict[str, float]:
+        """What is left of the way when a goal ends, in the last vector steps: mean, and the share that was reached."""
+        steps = len(self.store)
+        parts = draw_segments(self.store, np.random.default_rng(steps), 64, self.config.period)
+        goal, first, final = (torch.from_numpy(column) for column in (parts.goal, parts.obs[:, 0], parts.final))
+        left = -self.frame.reward(goal, first, final)
+        return {
+            "low/goal_distance": float(left.mean()),
+            "low/goal_reached": float((left < 0.25 * self._reach.norm()).float().mean()),
+        }
+
+    @torch.no_grad()
+    def _relabelled(self, parts: Segments, winners: Counter[str] | None) -> Tensor:
+        obs, final, goal = torch.from_numpy(parts.obs), torch.from_numpy(parts.final), torch.from_numpy(parts.goal)
+        goals = candidates(self.frame, goal, obs[:, 0], final, self.config.draws, self.generator)
+
+        def score(seen: Tensor, wanted: Tensor, action: Tensor) -> Tensor:
+            return self.low_learner.score(self.low_inputs(seen, wanted), action, self.config.by_distance)
+
+        inside = torch.from_numpy(parts.inside)
+        best, which = relabelled(
+            goals, explained(self.frame, score, goals, obs, torch.from_numpy(parts.action), inside)
+        )
+        if winners is not None:
+            winners.update(CANDIDATES[min(index, 2)] for index in which.tolist())
+        return best
