@@ -39,7 +39,7 @@ _TOP_LOGPROBS = (20, 5)  # vLLM and OpenAI allow 20, some servers 5
 _THINKING_OFF = {"chat_template_kwargs": {"enable_thinking": False}}
 _PATIENCE = 90.0
 _SAME = 0.01  # total variation up to which two transports are the same
-_LIST_SIZE = 32
+_LIST_SIZE = 64
 _PROBE_SAMPLES = 8
 
 
