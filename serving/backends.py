@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import UserError
-from serving.config import KEY_VARIABLE, ROOT, ServeConfig
+from serving.config import KEY_VARIABLE, ROOT, TINY_MODEL, ServeConfig
 from serving.processes import Command, free_ports
 
 VENV = ROOT / ".venv-serving"
 PYTHON = VENV / "bin" / "python"
-# Nobody is told that this runs, and threads do not fight over few cores.
+# Nobody is told that this runs.
 QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
 }
@@ -41,7 +40,8 @@ def environment(config: ServeConfig) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
     offline = {"HF_HUB_OFFLINE": "1"} if Path(config.model or "").is_dir() else {}
     key = {"VLLM_API_KEY": os.environ[KEY_VARIABLE]} if os.environ.get(KEY_VARIABLE) else {}
-    return {**QUIET, **offline, **own, **key}
+    few = {"OMP_NUM_THREADS": "1"} if config.model == str(TINY_MODEL) else {}  # more are slower for so small a model
+    return {**QUIET, **offline, **few, **own, **key}
 
 
 def on_cpu() -> bool:
@@ -79,9 +79,7 @@ def _fastchat(config: ServeConfig) -> list[Command]:
         what = f"{KEY_VARIABLE} is set, but FastChat takes keys on its command line alone, where all users read them."
         raise UserError(what, f"env -u {KEY_VARIABLE} python main.py serve --backend fastchat")
     ports = [port for port in free_ports(2 + config.workers) if port != config.port]
-    controller = f"http://127.0.0.1:{ports[0]}"
-
-    told = ("--controller-address", controller)
+    told = ("--controller-address", f"http://127.0.0.1:{ports[0]}")
 
     def part(name: str, module: str, port: int, *words: object, host: str = "127.0.0.1") -> Command:
         start = (PYTHON, "-m", f"fastchat.serve.{module}", "--host", host, "--port", port)
@@ -90,21 +88,12 @@ def _fastchat(config: ServeConfig) -> list[Command]:
 
     model = ("--model-path", config.model, "--model-names", config.served_model_name)
     how = ("--conv-template", config.conv_template, "--device", "cpu" if on_cpu() else "cuda")
-    workers = [
-        part(
-            f"worker-{number}",
-            "model_worker",
-            port,
-            *told,
-            "--worker-address",
-            f"http://127.0.0.1:{port}",
-            *model,
-            *how,
-        )
-        for number, port in enumerate(ports[1 : 1 + config.workers], start=1)
-    ]
-    api = part("api", "openai_api_server", config.port or 0, *told, host=config.host)
-    return [api, part("controller", "controller", ports[0]), *workers]
+    plan = [part("api", "openai_api_server", config.port or 0, *told, host=config.host)]
+    plan += [part("controller", "controller", ports[0])]
+    for number, port in enumerate(ports[1 : 1 + config.workers], start=1):
+        address = ("--worker-address", f"http://127.0.0.1:{port}")
+        plan += [part(f"worker-{number}", "model_worker", port, *told, *address, *model, *how)]
+    return plan
 
 
 def _own(module: str, config: ServeConfig, *words: object) -> list[Command]:

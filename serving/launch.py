@@ -104,7 +104,9 @@ def _detached(config: ServeConfig, tell: Callable[[str], None]) -> dict[str, Any
     except BaseException:  # Ctrl-C while it starts means: no server
         if launcher.poll() is None:
             launcher.terminate()
-            launcher.wait(2 * END_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                launcher.wait(2 * END_SECONDS)
+            launcher.kill()  # what it started ends with it
         raise
 
 
@@ -115,11 +117,8 @@ def _claim(config: ServeConfig, tell: Callable[[str], None]) -> State | None:
         UserError: Something else has the port, or the address cannot be had.
     """
     for state in known(config.logdir, port=config.port):
-        if state.alive and (state.name, state.model, state.served) == (
-            config.name,
-            config.model,
-            config.served_model_name,
-        ):
+        wanted = (config.name, config.model, config.served_model_name)
+        if state.alive and (state.name, state.model, state.served) == wanted:
             return state
         if state.alive:
             what = f"{state.name} runs on port {config.port} already, with {state.served} ({state.status})."
