@@ -149,7 +149,8 @@ class ServedModel:
         try:
             while not (over := (result := results.get()) is None):
                 if isinstance(result, TeacherError):
-                    failure, self._wire.stopping = failure or result, True
+                    failure = failure or result
+                    self._wire.stopping.set()
                 else:
                     yield result
         finally:
@@ -170,7 +171,7 @@ class ServedModel:
     async def _ask_all(self, works: Iterator[Work], results: _Results, concurrency: int) -> None:
         async def worker() -> None:
             for work in works:
-                if self._wire.stopping:
+                if self._wire.stopping.is_set():
                     return
                 await self._ask(work, results)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import threading
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
@@ -11,7 +12,14 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_before_delay,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
 from teacher.base import BudgetExhausted
 from teacher.faults import GARBLED, Handling, ServerFault, fault_of_response, say
@@ -24,6 +32,7 @@ _CONNECT_SECONDS = 5.0
 _KEEP_ALIVE_SECONDS = 3.0
 _BACKOFF = wait_random_exponential(multiplier=0.25, max=10.0)
 _LATE_SECONDS, _SECONDS_BETWEEN_LINES = 10.0, 30.0
+_LEAST_SECONDS = 0.05  # for a request that begins just before its deadline
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class Wire:
         self.counters: dict[str, float] = dict.fromkeys(
             ("requests", "retries", "failures", "calls_sent", "tokens_spent", "seconds_spent"), 0
         )
-        self.stopping = False  # no more repetitions: somebody has given up
+        self.stopping = threading.Event()  # no more repetitions: somebody has given up
         self._asking: float | None = None
         self._key = key
         self._client = httpx.AsyncClient(
@@ -112,9 +121,6 @@ class Wire:
         deadline = self.limits.deadline_seconds if patience is None else patience
         started = monotonic()
 
-        def spent(state: RetryCallState) -> bool:
-            return self.stopping or monotonic() - started + state.upcoming_sleep > deadline
-
         def again(state: RetryCallState) -> None:
             self.counters["retries"] += 1
             assert state.outcome is not None
@@ -123,21 +129,16 @@ class Wire:
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, ServerFault) and error.handling == Handling.RETRY),
             wait=_wait,
-            stop=spent,
+            stop=stop_before_delay(deadline) | stop_when_event_set(self.stopping),
             before_sleep=again,
             reraise=True,
         )
 
         async def attempt() -> dict[str, Any]:
-            remaining = max(deadline - (monotonic() - started), 0.05) if deadline else self.limits.request_seconds
+            remaining = max(deadline - (monotonic() - started), _LEAST_SECONDS) if deadline else math.inf
             self._charge(calls)
-            most, seconds = self.limits.max_bytes * size, min(self.limits.request_seconds, remaining)
-            late = ServerFault("late", Handling.RETRY, f"no reply for {_LATE_SECONDS:g} s")
-            warning = asyncio.get_running_loop().call_later(_LATE_SECONDS, self._say_trouble, late, seconds)
-            try:
-                return await self._send("POST", path, body, most, seconds)
-            finally:
-                warning.cancel()
+            seconds = min(self.limits.request_seconds, remaining)
+            return await self._send("POST", path, body, self.limits.max_bytes * size, seconds)
 
         reply: dict[str, Any] = await retrying(attempt)
         usage = reply.get("usage")
@@ -148,7 +149,8 @@ class Wire:
 
     def begin(self) -> None:
         """The clock of the budget runs from here to `end`."""
-        self.stopping, self._asking = False, monotonic()
+        self.stopping.clear()
+        self._asking = monotonic()
 
     def end(self) -> None:
         """Nobody asks for now."""
@@ -170,11 +172,15 @@ class Wire:
     async def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None, most: int, seconds: float
     ) -> dict[str, Any]:
+        late = ServerFault("late", Handling.RETRY, f"no reply for {_LATE_SECONDS:g} s")
+        warning = asyncio.get_running_loop().call_later(_LATE_SECONDS, self._say_trouble, late, seconds)
         try:
             return _decoded(*await self._exchange(method, path, body, most, seconds))
         except ServerFault:
             self.counters["failures"] += 1
             raise
+        finally:
+            warning.cancel()
 
     async def _exchange(
         self, method: str, path: str, body: Mapping[str, Any] | None, most: int, seconds: float
