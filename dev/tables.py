@@ -1,8 +1,8 @@
 """The tables of the README: trains what is not there yet, then prints them as Markdown.
 
-`python -m dev.tables PART [--shard 0/2]` with PART one of simple, tasks, limits, controls. A run that exists is not
-trained again, so that an interrupted call continues; two shards side by side fill two cores, and a last call without
-`--shard` prints. Runs land in log/ under the name `table` (and `table-...`), where `report` finds them too.
+`python -m dev.tables PART [--shard 0/2]` with PART one of simple, tasks, limits, controls, mazes. A run that exists
+is not trained again, so that an interrupted call continues; two shards side by side fill two cores, and a last call
+without `--shard` prints. Runs land in log/ under the name `table` (and `table-...`), where `report` finds them too.
 """
 
 import argparse
@@ -30,6 +30,7 @@ CONTROL_TASKS = ("KeyInBox", "ColoredDoorKey", "RandomBoxKey")
 CONTROLS = ("local", "uniform-legal")
 CONTROL_STEPS = 60_000
 LIMITED = {"LavaDoorKey": "lava", "ColoredDoorKey": "colours"}
+MAZE_LEVELS = 50
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,16 @@ class Row:
 
     def runs(self) -> list[TrainConfig]:
         """One configuration per training seed."""
-        return [replace(self.config, seed=seed, savedir=f"{self.config.savedir}/seed-{seed}") for seed in SEEDS]
+        named = self.config.controller  # with {seed} in it
+        return [
+            replace(
+                self.config,
+                seed=seed,
+                savedir=f"{self.config.savedir}/seed-{seed}",
+                controller=named and named.format(seed=seed),
+            )
+            for seed in SEEDS
+        ]
 
 
 def rows_of(part: str) -> list[Row]:
@@ -78,6 +88,29 @@ def rows_of(part: str) -> list[Row]:
                 for task in CONTROL_TASKS
                 for mask in (True, False)
                 for teacher in CONTROLS
+            ]
+        case "mazes":
+            maze = replace(BASE, eval_episodes=MAZE_LEVELS, savedir="table")
+            umaze, push = replace(maze, task="PointUMaze"), replace(maze, task="PointPush")
+            planner = replace(maze, method="dagger", teacher="scripted", preset="tiny")
+            hiro = replace(push, method="hiro")
+            taught = replace(hiro, controller="log/dagger/PointPush/table/seed-{seed}")
+            return [
+                Row("PointUMaze / HIRO", replace(umaze, method="hiro")),
+                Row(
+                    "PointUMaze / HIRO, no relabelling",
+                    replace(umaze, method="hiro", relabel=False, savedir="table-raw"),
+                ),
+                Row("PointUMaze / flat SAC", replace(umaze, method="sac")),
+                Row("PointUMaze / flat TD3", replace(umaze, method="td3")),
+                Row("PointPush / planner, scripted hands", replace(planner, task="PointPush")),
+                Row(
+                    "PointPush / HIRO, frozen planner",
+                    replace(taught, high_level="controller", savedir="table-planner"),
+                ),
+                Row("PointPush / HIRO, planner as a prior", replace(taught, prior="controller", savedir="table-prior")),
+                Row("PointPush / HIRO, no prior", hiro),
+                Row("PointPush / flat SAC", replace(push, method="sac")),
             ]
     raise ValueError(part)
 
@@ -194,7 +227,7 @@ def print_differences(rows: Sequence[Row]) -> None:
 def main() -> None:
     """Read the command line, train, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("simple", "tasks", "limits", "controls"))
+    parser.add_argument("part", choices=("simple", "tasks", "limits", "controls", "mazes"))
     parser.add_argument("--only", default="", help="train only rows whose name contains this")
     parser.add_argument("--shard", default="0/1", help="i/n: train only every n-th run, and print nothing if n > 1")
     arguments = parser.parse_args()
