@@ -1,5 +1,6 @@
 """A language model behind a server: how it is asked, what is kept, and what it may cost."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from teacher.base import BudgetExhausted, TeacherError
 from teacher.labels import LabelStore
 from teacher.llm import ServedModel
 from teacher.make import longest_prompts, make_teacher
+from teacher.probe import Probe
 from teacher.prompts import load_template
+from teacher.tiers import LetterLists, Letters
 from teacher.wire import Limits
 from tests.small_task import SmallTask
 
@@ -288,3 +291,29 @@ def test_requests_run_together_up_to_the_cap(server: FaultyServer) -> None:
     server.intercept = intercept
     teacher.label([THREE, TWO])
     assert most == 3
+
+
+class SureModel:
+    """In a wire's place: a model that says A whatever it reads, behind a chat template of some tokens."""
+
+    base_url = "http://nowhere/v1"
+
+    def __init__(self, template_tokens: int) -> None:
+        self.template_tokens = template_tokens
+
+    async def post(self, path: str, body: dict[str, Any], **_: Any) -> dict[str, Any]:
+        said = {"A": -0.01, "B": -4.6}
+        if path == "/completions":
+            tops = [{"logprobs": {"top_logprobs": [said]}, "text": "A"} for _ in body["prompt"]]
+            return {"choices": tops, "usage": {"total_tokens": 100 * len(tops)}}
+        alternatives = [{"token": token, "logprob": p} for token, p in said.items()]
+        choice = {"message": {"content": "A"}, "logprobs": {"content": [{"top_logprobs": alternatives}]}}
+        return {"choices": [choice], "usage": {"total_tokens": 100 + self.template_tokens}}
+
+
+@pytest.mark.parametrize(("template_tokens", "expected"), [(0, LetterLists), (9, Letters)])
+def test_prompts_go_in_lists_only_where_the_server_reads_the_same_text(template_tokens: int, expected: type) -> None:
+    wire: Any = SureModel(template_tokens)
+    tier, dropped = asyncio.run(Probe(wire, "sure", longest_prompts(TASK, load_template("chat"))).run(["logprobs"]))
+    assert isinstance(tier, expected)
+    assert not dropped
