@@ -11,6 +11,7 @@ from agent.methods.ppo import PPOConfig
 from agent.methods.sac import SACConfig
 from agent.methods.td3 import TD3Config
 from envs.errors import UserError
+from envs.mujoco.mazes import SPECS
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,13 @@ _FLAT = {
     ("sac", "paper"): FlatConfig(),
     ("td3", "paper"): FlatConfig(replace(_PAPER_TD3, exploration=1 / 30), reward_scale=0.1),
 }
+# Gymnasium's own tasks: networks, rates and one update per step as in the papers, whatever the preset.
+_GYM_STEPS = {"": 100_000, "Pendulum-v1": 8_000}
+_GYM = {"sac": FlatConfig(SACConfig()), "td3": FlatConfig(TD3Config())}
+_PENDULUM = {
+    "sac": FlatConfig(SACConfig((64, 64), 1e-3, batch=128), warmup=500),
+    "td3": FlatConfig(TD3Config((64, 64), 1e-3, 1e-3, batch=128), warmup=500),
+}
 _HIRO = {
     "small": HiroConfig(),
     # HIRO, appendix C, in units of the box: noise of 1 is 1/30 of the torques' range and 1/10 of the goals'.
@@ -82,7 +90,7 @@ _HIRO = {
         random_goals=0.0,
         random_episodes=0.0,
         warmup=2_500,
-        capacity=200_000,
+        low_capacity=200_000,
     ),
 }
 
@@ -99,10 +107,14 @@ def settings_of(config: TrainConfig) -> Settings:
 def _off_policy(config: TrainConfig) -> Settings:
     """Of SAC, TD3 and HIRO."""
     preset = "paper" if config.preset == "paper" else "small"
-    steps = config.steps or _MAZE_STEPS.get(config.task, _MAZE_STEPS[""]) // (8 if config.preset == "tiny" else 1)
-    num_envs = config.num_envs or (1 if config.preset == "paper" else _OFF_POLICY_WORLDS)
+    maze = config.task in SPECS
+    table = _MAZE_STEPS if maze else _GYM_STEPS
+    steps = config.steps or table.get(config.task, table[""]) // (8 if config.preset == "tiny" else 1)
+    num_envs = config.num_envs or (1 if config.preset == "paper" or not maze else _OFF_POLICY_WORLDS)
     student: FlatConfig | HiroConfig
-    if config.method == "hiro":
+    if config.method != "hiro" and not maze:
+        student = (_PENDULUM if config.task == "Pendulum-v1" and preset == "small" else _GYM)[config.method]
+    elif config.method == "hiro":
         planned = config.high_level == "controller"
         weight = PRIOR_WEIGHT if config.prior == "controller" else 0.0
         student = replace(_HIRO[preset], relabel=config.relabel, planned=planned, prior_weight=weight)

@@ -58,9 +58,18 @@ class Segments:
         return np.arange(self.action.shape[1]) < self.length[:, None]
 
 
-def draw_steps(store: TrajectoryStore, rng: np.random.Generator, count: int) -> Steps:
-    """Steps drawn uniformly, with replacement, from all but the newest vector step, whose outcome is not stored yet."""
-    times = rng.integers(store.oldest, store.total - 1, size=count)
+def draw_steps(store: TrajectoryStore, rng: np.random.Generator, count: int, newest: int | None = None) -> Steps:
+    """Steps drawn uniformly, with replacement, from all but the newest vector step, whose outcome is not stored yet.
+
+    Args:
+        store: Where from; it must hold two vector steps.
+        rng: Draws them.
+        count: B.
+        newest: Only from so many vector steps; from all if not given.
+    """
+    last = store.total - 1
+    oldest = store.oldest if newest is None else max(store.oldest, last - newest)
+    times = rng.integers(oldest, last, size=count)
     worlds = rng.integers(store.num_envs, size=count)
     ended = store.at("final_slot", times, worlds) >= 0
     return Steps(

@@ -134,9 +134,9 @@ class Flat:
         self.load_policy(state)
         self.store.load_state_dict(state["store"])
         self.rng.bit_generator.state = state["rng"]
-        self._owed, self.low.warm = state["owed"], state["warm"]
+        self._owed = state["owed"]
 
     def load_policy(self, state: dict[str, Any]) -> None:
         """Restore the learner alone, to play."""
         self.learner.load_state_dict(state["learner"])
-        self.low.warm = True
+        self.low.warm = state["warm"]

@@ -57,6 +57,7 @@ class HiroConfig:
     warmup: int = 1_000  # environment steps before the first gradient step
     rollout: int = 10  # vector steps between updates
     capacity: int = 2_000_000  # environment steps that are remembered
+    low_capacity: int = 2_000_000  # the newest of them, which the low level learns from
     planned: bool = False  # a controller sets the goals, and the low level alone learns
     prior_weight: float = 0.0  # lambda of the pull towards the controller's goals, at the start
     prior_until: float = 0.6  # share of the steps after which the prior has faded: pull, and share of its goals
@@ -83,20 +84,20 @@ class ExploringGoals:
         policy: Where the policy's goals are drawn from.
         uniform: float [N], probability of a uniform goal.
         planned: float32 [N, D], the planner's goals, or None.
-        share: Probability of the planner's goal, where it is not a uniform one.
+        share: float [N], probability of the planner's goal, where it is not a uniform one.
     """
 
     policy: Choice
     uniform: NDArray[np.float64]
     planned: NDArray[np.float32] | None = None
-    share: float = 0.0
+    share: NDArray[np.float64] | None = None
 
     def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Goals [N, D] in [-1, 1]; log-probabilities of the mixture are of no use, and given as 0."""
         goal, _ = self.policy.draw(rng)
         if rng is not None:
-            if self.planned is not None:
-                goal = np.where(rng.random(len(goal))[:, None] < self.share, self.planned, goal)
+            if self.planned is not None and self.share is not None:
+                goal = np.where((rng.random(len(goal)) < self.share)[:, None], self.planned, goal)
             anywhere, _ = UniformBox(goal.shape).draw(rng)
             goal = np.where(rng.random(len(goal))[:, None] < self.uniform[:, None], anywhere, goal)
         return goal, np.zeros(len(goal), np.float32)
@@ -118,15 +119,15 @@ class GoalHigh:
         # An episode explores or does not as a whole; its level decides, so that nothing has to be remembered. On the
         # levels that are held out nobody explores.
         exploring = (percept.level_seeds * 2_654_435_761 % 2**32) / 2**32 < config.random_episodes
-        uniform = np.where(exploring | (not self._method.warm), 1.0, config.random_goals)
-        uniform = np.where(percept.level_seeds < SEEDS_PER_SPLIT, uniform, 0.0)
+        training = percept.level_seeds < SEEDS_PER_SPLIT
+        uniform = training * np.where(exploring | (not method.warm), 1.0, config.random_goals)
         never = np.zeros(len(percept), np.bool_)
         if config.planned:
             assert method.planner is not None
             return never, ExploringGoals(Certain(method.planner(percept.obs)), uniform)
         policy = method.high_learner.act(percept.inputs[0])
         planned = method.planner(percept.obs) if method.planner and method.prior > 0 else None
-        return never, ExploringGoals(policy, uniform, planned, method.prior)
+        return never, ExploringGoals(policy, uniform, planned, training * method.prior)
 
 
 class GoalLow:
@@ -210,7 +211,7 @@ class Hiro:
 
     def update(self, percept: Percept, steps: int) -> dict[str, float]:
         """As many gradient steps of both levels as are due."""
-        self._steps, self.warm = steps, steps >= self.config.warmup
+        self._steps, self.warm = steps, steps >= self.config.warmup and len(self.store) > self.config.period
         if not self.warm:
             return {}
         new = self.config.rollout * self.store.num_envs
@@ -233,7 +234,8 @@ class Hiro:
     def low_batch(self) -> Transitions:
         """Steps under the goals that were in force, paid by what is left of the way."""
         config = self.config.low
-        steps = draw_steps(self.store, self.rng, config.batch)
+        newest = self.config.low_capacity // self.store.num_envs
+        steps = draw_steps(self.store, self.rng, config.batch, newest)
         obs, next_obs, goal = (torch.from_numpy(column) for column in (steps.obs, steps.next_obs, steps.goal))
         return Transitions(
             self.low_inputs(obs, goal),
@@ -287,13 +289,13 @@ class Hiro:
         self.store.load_state_dict(state["store"])
         self.rng.bit_generator.state = state["rng"]
         self.generator.set_state(state["generator"])
-        self._steps, self._owed, self.warm = state["steps"], list(state["owed"]), state["warm"]
+        self._owed = list(state["owed"])
 
     def load_policy(self, state: dict[str, Any]) -> None:
         """Restore the learners alone, to play."""
         self.low_learner.load_state_dict(state["low"])
         self.high_learner.load_state_dict(state["high"])
-        self._steps, self.warm = state["steps"], True
+        self._steps, self.warm = state["steps"], state["warm"]
 
     def _progress(self) -> dict[str, float]:
         """What is left of the way when a goal ends, in the last vector steps: mean, and the share that was reached."""
