@@ -7,6 +7,7 @@ import gymnasium as gym
 from envs.errors import UserError, unknown_name
 from envs.gridworld.stock_tasks import STOCK, StockTask
 from envs.gridworld.tasks import TEXTS, make_task
+from envs.gym_tasks import GYM_TASKS, GymTask, is_gym_task
 from envs.mujoco.mazes import SPECS
 from envs.task import Task
 
@@ -20,14 +21,15 @@ def get_task(name: str, limit: str | None = None) -> Task:
     """The task of a name, in any case; the same object for the same arguments.
 
     Args:
-        name: One of `TASKS`, `STOCK_TASKS` or `MAZE_TASKS`, or the Gymnasium id of any MiniGrid environment, in its own
-            case; as `module:id` the module that registers it is imported first (see `stock_tasks.py`).
+        name: One of `TASKS`, `STOCK_TASKS` or `MAZE_TASKS`, or in its own case a Gymnasium id: of any MiniGrid
+            environment, or of any whose observations and actions are vectors (`gym_tasks.py`); as `module:id` the
+            module that registers it is imported first (see `stock_tasks.py`).
         limit: None, or a flaw of its teacher: `lava` for LavaDoorKey, `colours` for ColoredDoorKey.
 
     Raises:
         UserError: An unknown name or limit, or an environment that does not fit the engine.
     """
-    known = (*TASKS, *STOCK_TASKS, *MAZE_TASKS)
+    known = (*TASKS, *STOCK_TASKS, *MAZE_TASKS, *GYM_TASKS)
     exact = {task.lower(): task for task in known}.get(name.lower())
     if exact is None and not _is_environment(name):
         raise unknown_name("task", name, known, "python main.py train --task SimpleDoorKey")
@@ -44,7 +46,7 @@ def _make(name: str, limit: str | None) -> Task:
         from envs.mujoco.tasks import MazeTask
 
         return MazeTask(SPECS[name])
-    return StockTask(name)
+    return GymTask(name) if name not in STOCK_TASKS and is_gym_task(name) else StockTask(name)
 
 
 def _is_environment(name: str) -> bool:

@@ -1,0 +1,186 @@
+"""Gymnasium ids as tasks: their worlds are Gymnasium's own, seeds are split, resume is exact, misfits are refused."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+from agent.config import TrainConfig
+from agent.methods.flat import FlatConfig
+from agent.methods.sac import SACConfig
+from agent.methods.td3 import TD3Config
+from agent.presets import settings_of
+from envs.catalog import get_task
+from envs.errors import UserError
+from envs.gym_tasks import GYM_TASKS, GymTask, GymVectorEnv
+
+IDS = ("Pendulum-v1", "Ant-v5", "Reacher-v5")
+
+
+class Sometimes(gym.Env):
+    """Ends after five steps, with success where its start was above zero; with `broken`, gives NaN at the third."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float64)
+    action_space = gym.spaces.Box(np.array([0, -4], np.float32), np.array([2, 4], np.float32))
+
+    def __init__(self, broken=False, render_mode=None):
+        self.broken, self.seen = broken, []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps, self.start = 0, self.np_random.uniform(-1, 1)
+        return np.array([self.start]), {}
+
+    def step(self, action):
+        self.steps += 1
+        self.seen.append(action)
+        obs = np.array([np.nan if self.broken and self.steps == 3 else self.start])
+        return obs, 1.0, self.steps == 5, False, {"is_success": self.start > 0}
+
+
+@pytest.fixture(autouse=True)
+def _registered():
+    gym.register("Sometimes-v0", entry_point=Sometimes)
+    gym.register("Broken-v0", entry_point=Sometimes, kwargs={"broken": True})
+    yield
+    del gym.registry["Sometimes-v0"], gym.registry["Broken-v0"]
+
+
+def actions_of(env, steps, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, (steps, *env.action_space.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_worlds_are_gymnasiums_own(name):
+    """Episode by episode the same numbers as `gym.make`, with actions stretched to the environment's bounds."""
+    env = get_task(name).make_vec(2, seed=3)
+    assert env.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    obs, info = env.reset()
+    assert obs.dtype == np.float32
+    own = [gym.make(name) for _ in range(2)]
+    for n, single in enumerate(own):
+        np.testing.assert_array_equal(single.reset(seed=int(info["level_seed"][n]))[0].astype(np.float32), obs[n])
+    bound = own[0].action_space.high  # as far below zero, in all three
+    for actions in actions_of(env, 210):
+        obs, reward, terminated, truncated, info = env.step(actions)
+        assert not info["success"].any()
+        for n, single in enumerate(own):
+            its_obs, its_reward, *ended, _ = single.step(actions[n] * bound)
+            assert ended == [terminated[n], truncated[n]]
+            assert reward[n] == its_reward
+            last = info["final_obs"][n] if any(ended) else obs[n]
+            np.testing.assert_array_equal(last, its_obs.astype(np.float32))
+            if any(ended):
+                assert info["_final_obs"][n]
+                np.testing.assert_array_equal(
+                    single.reset(seed=int(info["level_seed"][n]))[0].astype(np.float32), obs[n]
+                )
+    env.close()
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_resume_is_exact(name):
+    env = GymVectorEnv(name, 2, seed=1)
+    env.reset()
+    for actions in actions_of(env, 130):
+        env.step(actions)
+    state = {key: array.copy() for key, array in env.get_state().items()}
+    other = GymVectorEnv(name, 2, seed=99)
+    other.reset()
+    other.step(actions_of(env, 1)[0])
+    other.set_state(state)
+    for actions in actions_of(env, 130, seed=1):
+        ours, theirs = env.step(actions), other.step(actions)
+        for a, b in zip(ours[:4], theirs[:4], strict=True):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(ours[4]["level_seed"], theirs[4]["level_seed"])
+    with pytest.raises(UserError, match="does not fit 3 worlds"):
+        GymVectorEnv(name, 3).set_state(state)
+
+
+def test_seeds_are_split_and_given_levels_are_played_first():
+    task = get_task("Pendulum-v1")
+    for split, low in (("train", 0), ("eval", 1_000_000)):
+        seeds = task.make_vec(4, split=split, seed=1).reset()[1]["level_seed"]
+        assert ((seeds >= low) & (seeds < low + 1_000_000)).all()
+        assert len(set(seeds.tolist())) == 4
+    env = task.make_vec(2, split="eval")
+    wanted = np.array([1_000_005, 1_000_006])
+    _, info = env.reset(options={"level_seeds": wanted})
+    np.testing.assert_array_equal(info["level_seed"], wanted)
+    alone = task.make_single(1_000_006)
+    action = np.array([0.3], np.float32)
+    np.testing.assert_array_equal(env.step(np.stack([action, action]))[0][1], alone.step(action)[0])
+    with pytest.raises(UserError, match="not of the eval split"):
+        env.reset(options={"level_seeds": np.array([5, 6])})
+    first = env.reset(seed=7)[0]
+    env.reset()
+    np.testing.assert_array_equal(env.reset(seed=7)[0], first)
+
+
+def test_ends_success_and_bounds_of_actions():
+    env = get_task("Sometimes-v0").make_vec(8, seed=0)
+    obs, info = env.reset()
+    begun = info["level_seed"]
+    for step in range(5):
+        before, started = info["level_seed"], obs
+        obs, _, terminated, truncated, info = env.step(np.tile(np.array([[-1.0, 1.0]], np.float32), (8, 1)))
+        assert terminated.all() == (step == 4)
+        assert not truncated.any()
+    np.testing.assert_array_equal(info["success"], started[:, 0] > 0)
+    assert 0 < info["success"].sum() < 8
+    np.testing.assert_array_equal(info["final_obs"], started)
+    np.testing.assert_array_equal(info["final_info"]["level_seed"], before)
+    np.testing.assert_array_equal(before, begun)
+    assert (info["level_seed"] != before).all()
+    np.testing.assert_allclose(env.envs[0].unwrapped.seen[0], [0.0, 4.0])
+
+
+def test_a_number_that_is_not_finite_is_an_error_that_names_the_episode():
+    env = get_task("Broken-v0").make_vec(2)
+    _, info = env.reset()
+    step = np.zeros((2, 2), np.float32)
+    env.step(step)
+    env.step(step)
+    with pytest.raises(UserError, match=f"level seed {info['level_seed'][0]}"):
+        env.step(step)
+
+
+def test_the_one_option_keeps_the_promises_of_a_task():
+    task = get_task("halfcheetah-v5")
+    assert isinstance(task, GymTask)
+    assert (task.name, task.observation_shape, task.num_actions, task.continuous) == ("HalfCheetah-v5", (17,), 6, True)
+    assert len(task.options) == len(task.legal(np.zeros((3, 17)))[0]) == 1
+    assert [task.script(scene) for scene in task.describe(np.zeros((3, 17)))] == [0, 0, 0]
+    assert not task.goal_space.indices, "hiro refuses it by that"
+    assert task is get_task("HalfCheetah-v5")
+
+
+def test_what_is_unfit_is_refused_by_name():
+    for name, why in (
+        ("HalfCheeta-v5", "Did you mean 'HalfCheetah-v5'"),
+        ("CartPole-v1", "they are Box.* and Discrete"),
+        ("Blackjack-v1", "they are Tuple"),
+        ("CarRacing-v3", "."),  # whichever comes first: box2d is not installed, or its observations are images
+        ("no_such_module:Pendulum-v1", "No module named"),
+    ):
+        with pytest.raises(UserError, match=why):
+            get_task(name)
+    with pytest.raises(UserError, match="has no limit"):
+        get_task("Pendulum-v1", "lava")
+
+
+def test_every_suggested_id_is_one():
+    assert set(GYM_TASKS) <= set(gym.registry)
+
+
+def test_presets_are_those_of_the_papers():
+    sac = settings_of(TrainConfig(method="sac", task="HalfCheetah-v5"))
+    assert (sac.steps, sac.num_envs) == (100_000, 1)
+    assert isinstance(sac.student, FlatConfig)
+    assert sac.student.updates == 1.0
+    assert isinstance(sac.student.learner, SACConfig)
+    assert (sac.student.learner.hidden, sac.student.learner.batch) == ((256, 256), 256)
+    assert sac.student.learner.learning_rate == 3e-4
+    assert isinstance(settings_of(TrainConfig(method="td3", task="Ant-v5")).student.learner, TD3Config)
+    assert settings_of(TrainConfig(method="sac", task="Pendulum-v1")).steps <= 10_000
