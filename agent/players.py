@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core import Categorical, Clock, Percept, Player
+from agent.continuous import UniformBox
+from agent.core import Categorical, Choice, Clock, Percept, Player
 from agent.hierarchy import Hierarchy
 from agent.networks import NetworkHigh
 from agent.teaching import Annotator, SingleOption, SkillLow, TeacherHigh
@@ -32,9 +33,11 @@ class Episodes:
 class UniformLow:
     """Every primitive action with the same probability."""
 
-    def act(self, percept: Percept, clock: Clock) -> Categorical:
-        """Uniform distribution over actions [N, A]."""
+    def act(self, percept: Percept, clock: Clock) -> Choice:
+        """Uniform over named actions, or over the box of vectors."""
         actions = percept.task.num_actions
+        if percept.task.continuous:
+            return UniformBox((len(percept), actions))
         return Categorical(np.full((len(percept), actions), 1 / actions, np.float32))
 
 
