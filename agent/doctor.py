@@ -159,18 +159,30 @@ def check_language_model() -> Check:
 
 
 def check_rendering() -> Check:
-    """Whether an episode can be drawn and filmed."""
+    """Whether an episode can be filmed, and what draws mazes; runs need neither."""
+    from agent.pictures import watch
     from agent.players import teacher_player
     from agent.video import record
     from envs.catalog import get_task
+    from envs.mujoco.rendering import choose_backend
     from teacher.make import make_teacher
 
     task = get_task("SimpleDoorKey")
     teacher = make_teacher("scripted", task)
     assert teacher is not None
     with tempfile.TemporaryDirectory() as folder:
-        film = record(task, teacher_player(task, teacher), [TRAINING_LEVELS], Path(folder))
-        return Check("ok", "rendering", f"an episode of the scripted teacher is {film.stat().st_size:,} bytes of mp4")
+        episode = watch(task, teacher_player(task, teacher), TRAINING_LEVELS)
+        film = record(task, [episode], Path(folder) / "doctor.mp4")
+        found = f"an episode of the scripted teacher is {film.stat().st_size:,} bytes of mp4"
+    stage = get_task("PointReach").make_single(TRAINING_LEVELS)
+    try:
+        stage.render()
+    except UserError as error:
+        return Check("warn", "rendering", f"{found}; {error.what}", error.next_step)
+    finally:
+        stage.close()
+    backend = choose_backend()
+    return Check("ok", "rendering", f"{found}; {backend.name} draws mazes: {backend.why}")
 
 
 def check_disk(place: Path = ROOT) -> Check:

@@ -64,12 +64,12 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         except UserError as error:  # what was worked out is still worth printing
             result["not_saved"] = error.what
     if config.video:
-        from agent.video import record
+        from agent.pictures import draw_pictures
 
         star = "student" if "student" in config.players else config.players[0]
         player = _players(star, config, task, runs, trained)[0]
         levels = list(config.levels)[: config.video]
-        result["video"] = str(record(task, player, levels, folder / "videos", name=star))
+        result |= draw_pictures(task, player, levels, folder / "videos", name=star)
     return result
 
 

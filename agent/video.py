@@ -1,70 +1,83 @@
-"""Videos of a player on held-out levels, with the option that is being followed as the caption."""
+"""Videos of episodes, with the option or the goal that is being followed as the caption."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import gymnasium as gym
 import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from agent.core import Player
-from agent.hierarchy import Hierarchy
+from agent.pictures import Watched
 from envs.errors import UserError
+from envs.mujoco.rendering import INSTALL
 from envs.task import Task
 
-_SIDE, _STRIP = 480, 48  # pixels: the picture is square, the caption a strip below it
-_FRAMES_PER_SECOND = 6
-_REST = 6  # frames for which the last picture of an episode stays
+_SIDE, _STRIP = 480, 64  # pixels: the picture is square, the caption a strip below it
+_LARGE, _SMALL = 24, 15  # heights of the caption's two lines
+_FRAMES_PER_SECOND = {False: 6, True: 20}  # of episodes of some dozen actions, and of some hundred small motions
+_REST = 1.0  # seconds for which the last picture of an episode stays
 
 
-def record(task: Task, player: Player, levels: Sequence[int], folder: Path, name: str = "player") -> Path:
-    """Write one MP4 with an episode on each level, played as in evaluation (sampled).
-
-    The batched engine decides, and MiniGrid's own environment, in lock step with it, draws.
+def record(task: Task, episodes: Sequence[Watched], path: Path) -> Path:
+    """Write an MP4 of the episodes. The batched worlds decided, and single ones, in lock step with them, draw.
 
     Raises:
-        UserError: The video cannot be written, for example because ffmpeg is missing or the disk is full.
+        UserError: Nothing here can draw, or the video cannot be written: ffmpeg is missing, the disk is full.
     """
-    path = folder / f"{name}-levels-{levels[0]}-{levels[-1]}.mp4"
+    speed = _FRAMES_PER_SECOND[task.continuous]
+    frames = (frame for episode in episodes for frame in _frames(task, episode, rest=round(_REST * speed)))
+    first = next(frames)  # before there is a file, which nothing would go into if nothing can draw
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        size = (_SIDE, _SIDE + _STRIP)
-        writer = imageio_ffmpeg.write_frames(str(path), size, fps=_FRAMES_PER_SECOND, macro_block_size=1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer = imageio_ffmpeg.write_frames(str(path), (_SIDE, _SIDE + _STRIP), fps=speed, macro_block_size=1)
         writer.send(None)
-        for level in levels:
-            for frame in _episode(task, player, level):
-                writer.send(np.ascontiguousarray(frame))
+        writer.send(first)
+        for frame in frames:
+            writer.send(frame)
         writer.close()
     except (OSError, RuntimeError) as error:
         raise UserError(f"Could not write {path}: {error}.", "python main.py doctor") from error
     return path
 
 
-def _episode(task: Task, player: Player, level: int) -> list[NDArray[np.uint8]]:
-    stage = task.make_single(level)
-    world = task.make_vec(1, split="eval")
-    rng = np.random.default_rng(level)
-    hierarchy = Hierarchy(task, world, player, rng=rng, levels=np.array([level]))
-    names = task.options.ids if len(player.timeouts) == len(task.options) else ("primitive actions",)
-    frames = [_frame(stage.render(), f"level {level}")]
-    while True:
-        option, action = hierarchy.step()
-        _, reward, terminated, truncated, _ = stage.step(action[0])
-        frames.append(_frame(stage.render(), names[option[0]]))
-        if terminated or truncated:
-            outcome = "solved" if float(reward) > 0 else "out of time" if truncated else "failed"
-            frames += [_frame(stage.render(), outcome)] * _REST
-            stage.close()
-            return frames
+def _frames(task: Task, episode: Watched, rest: int) -> Iterator[NDArray[np.uint8]]:
+    stage = task.make_single(episode.level)
+    in_sight = hasattr(stage.unwrapped, "subgoal")
+    try:
+        for step, moment in enumerate(episode.moments):
+            if in_sight:
+                stage.unwrapped.subgoal = moment.target  # type: ignore[attr-defined]
+            yield _frame(_picture(stage), moment.words, f"level {episode.level}, step {step}")
+            _, _, _, truncated, _ = stage.step(moment.action)
+        outcome = "solved" if episode.success else "out of time" if truncated else "failed"
+        last = _frame(_picture(stage), outcome, f"level {episode.level}, step {len(episode.moments)}")
+        for _ in range(rest):
+            yield last
+    finally:
+        stage.close()
 
 
-def _frame(picture: object, caption: str) -> NDArray[np.uint8]:
+def _picture(stage: gym.Env) -> object:
+    try:
+        return stage.render()
+    except UserError:
+        raise
+    except Exception as error:  # each of Gymnasium's environments has its own way to say that it cannot draw
+        raise UserError(f"{type(stage.unwrapped).__name__} cannot be drawn here: {error}.", INSTALL) from error
+
+
+def _frame(picture: object, caption: str, where: str) -> NDArray[np.uint8]:
     """One picture [H, W, 3], in the middle if it is not square, with its caption below."""
     canvas = Image.new("RGB", (_SIDE, _SIDE + _STRIP), "white")
     image = Image.fromarray(np.asarray(picture, np.uint8))
     width, height = (round(side * _SIDE / max(image.size)) for side in image.size)
     canvas.paste(image.resize((width, height)), ((_SIDE - width) // 2, (_SIDE - height) // 2))
-    font = ImageFont.load_default(size=24)
-    ImageDraw.Draw(canvas).text((12, _SIDE + 10), caption, fill="black", font=font)
-    return np.asarray(canvas)
+    pen, margin = ImageDraw.Draw(canvas), 12
+    font = ImageFont.load_default(size=_LARGE)
+    wide = pen.textlength(caption, font=font) / (_SIDE - 2 * margin)
+    font = ImageFont.load_default(size=_LARGE / max(1.0, wide))
+    pen.text((margin, _SIDE + 8), caption, fill="black", font=font)
+    pen.text((margin, _SIDE + 40), where, fill="dimgrey", font=ImageFont.load_default(size=_SMALL))
+    return np.ascontiguousarray(canvas)

@@ -16,7 +16,7 @@ CAMERA = "above"
 _ANT = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
 _SOLIMP, _SOLIMP_WITH_BLOCKS = ".8 .8 .01", ".995 .995 .01"
 _SOLID = {"type": "box", "contype": "1", "conaffinity": "1"}
-_GREY, _PALE, _RED = "0.4 0.4 0.4 1", "0.9 0.9 0.9 1", "0.9 0.1 0.1 1"
+_DARK, _GREY, _PALE, _RED = "0.15 0.15 0.2 1", "0.4 0.4 0.4 1", "0.9 0.9 0.9 1", "0.9 0.1 0.1 1"
 
 
 def make_model(spec: MazeSpec) -> mujoco.MjModel:
@@ -81,6 +81,8 @@ def _build(spec: MazeSpec, world: ET.Element) -> None:
     half, height = spec.cell / 2, spec.height
     ground = height if spec.elevated else 0.0
     size = _numbers(half, half, height / 2)
+    if spec.elevated:
+        _find(world, "geom[@name='floor']").set("rgba", _DARK)
     for row, column in spec.cells(SOLID_GROUND) if spec.elevated else ():
         pos = _numbers(*spec.centre(row, column), height / 2)
         ET.SubElement(world, "geom", _SOLID, name=f"platform_{row}_{column}", pos=pos, size=size, rgba=_PALE)

@@ -1,17 +1,57 @@
-"""A maze as a plan, and the ways that were taken through it, for matplotlib."""
+"""A maze as a plan, and the ways that were taken through it, coloured by time."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.mujoco.mazes import CHASM, FALLING, SLIDING, WALL, MazeSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
 
-_COLOURS = {WALL: "0.45", CHASM: "0.15", SLIDING: "#e08080", FALLING: "#e08080"}
+_RED, _GREEN, _TIME = "#d9695f", "#2e9e4f", "viridis"
+_COLOURS = {WALL: "0.45", CHASM: "0.15", SLIDING: _RED, FALLING: _RED}
+
+
+class Way(NamedTuple):
+    """An episode as the map shows it.
+
+    Attributes:
+        obs: Observations [T, O].
+        chosen: int64 [G], the steps in which subgoals were chosen.
+        subgoals: (x, y, ...) [G, 2 or more] in metres.
+    """
+
+    obs: NDArray[np.floating]
+    chosen: NDArray[np.int64]
+    subgoals: NDArray[np.floating]
+
+
+def save_map(path: Path, spec: MazeSpec, ways: Sequence[Way], title: str) -> None:
+    """Save the plan with ways and subgoals as a PNG. Raises `UserError` if it cannot be written."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 5.0), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    draw_plan(axes, spec)
+    time = draw_ways(axes, spec, ways)
+    figure.colorbar(time, ax=axes, label="step", shrink=0.8)
+    axes.set_title(title)
+    handles, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=len(once), frameon=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")
+    except OSError as error:
+        raise UserError(f"Could not write {path}: {error}.", "another --savedir") from error
 
 
 def draw_plan(axes: "Axes", spec: MazeSpec) -> None:
@@ -25,18 +65,47 @@ def draw_plan(axes: "Axes", spec: MazeSpec) -> None:
         axes.add_patch(Rectangle((x - half, y - half), spec.cell, spec.cell, facecolor=colour, edgecolor="none"))
     low, high = spec.eval_goals
     if low == high:
-        axes.add_patch(Circle((low[0], low[1]), spec.radius, facecolor="none", edgecolor="green", linestyle="--"))
+        area = Circle((low[0], low[1]), spec.radius, facecolor=_GREEN, alpha=0.2, edgecolor="none", label="goal")
+        axes.add_patch(area)
     (left, bottom), (right, top) = spec.centre(0, 0), spec.centre(len(spec.layout) - 1, len(spec.layout[0]) - 1)
     axes.set(xlim=(left - half, right + half), ylim=(bottom - half, top + half), aspect="equal")
     axes.set(xlabel="x [m]", ylabel="y [m]", title=spec.name)
 
 
-def draw_ways(
-    axes: "Axes", ways: Iterable[NDArray[np.floating]], subgoals: Iterable[NDArray[np.floating]] = ()
-) -> None:
-    """Draw ways (x, y, ...) [T, 2 or more] from a dot at their start, and their subgoals [G, 2 or more] as crosses."""
+def draw_ways(axes: "Axes", spec: MazeSpec, ways: Sequence[Way]) -> "ScalarMappable":
+    """Draw each way with its start, subgoals, goal where goals vary, and the block where it ends; the colours' scale.
+
+    A subgoal has the colour of the way at the time when it was chosen.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import Normalize
+    from matplotlib.patches import Rectangle
+
+    norm = Normalize(0, max((len(way.obs) for way in ways), default=1))
     for way in ways:
-        (line,) = axes.plot(way[:, 0], way[:, 1], linewidth=1, alpha=0.8)
-        axes.plot(way[0, 0], way[0, 1], marker="o", markersize=3, color=line.get_color())
-    for places in subgoals:
-        axes.plot(places[:, 0], places[:, 1], linestyle="none", marker="x", markersize=5, color="tab:orange")
+        x, y = (_column(spec, way.obs, axis) for axis in "xy")
+        points = np.stack([x, y], 1)
+        pieces = np.stack([points[:-1], points[1:]], 1)
+        line = LineCollection(list(pieces), cmap=_TIME, norm=norm, linewidths=1.8)
+        line.set_array(np.arange(len(pieces)))
+        axes.add_collection(line)
+        axes.scatter(x[:1], y[:1], s=60, marker="*", color="black", zorder=3, label="start")
+        if len(way.subgoals):
+            dots = {"cmap": _TIME, "norm": norm, "edgecolors": "black", "linewidths": 0.6, "zorder": 4}
+            axes.scatter(way.subgoals[:, 0], way.subgoals[:, 1], s=34, c=way.chosen, label="subgoal", **dots)
+        if spec.eval_goals[0] != spec.eval_goals[1]:
+            goal = (_column(spec, way.obs, f"goal_{axis}")[:1] for axis in "xy")
+            axes.scatter(*goal, s=50, marker="X", color=_GREEN, zorder=3, label="goal")
+        if spec.block_cell and spec.observe_block:
+            home = dict(zip("xy", spec.centre(*spec.block_cell), strict=True))
+            ends = {a: _column(spec, way.obs, f"block_{a}")[-1] if a in spec.block_axes else home[a] for a in "xy"}
+            corner = (ends["x"] - spec.cell / 2, ends["y"] - spec.cell / 2)
+            outline = {"facecolor": "none", "edgecolor": _RED, "linestyle": "--", "linewidth": 1.2}
+            axes.add_patch(Rectangle(corner, spec.cell, spec.cell, **outline, label="block at the end"))
+    return ScalarMappable(norm, _TIME)
+
+
+def _column(spec: MazeSpec, obs: NDArray[np.floating], name: str) -> NDArray[np.floating]:
+    """What one name of an observation is, [T]."""
+    return obs[:, spec.observation_names.index(name)]

@@ -21,8 +21,10 @@ from envs.errors import UserError
 if TYPE_CHECKING:
     import mujoco
 
-_INSTALL = "apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6"
+INSTALL = "sudo apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6"
+_ASKED = "MUJOCO_GL says so"
 _EGL_DEVICE, _MOST_DEVICES = 0x313F, 16
+_THICKNESS = 0.02  # of markers, in metres
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def choose_backend() -> Backend:
     """Decide what draws, and tell MuJoCo by `MUJOCO_GL`: the user's choice, else EGL, OSMesa, or nothing."""
     chosen = os.environ.get("MUJOCO_GL")
     if chosen:
-        return Backend(chosen.lower(), "MUJOCO_GL says so")
+        return Backend(chosen.lower(), _ASKED)
     if not sys.platform.startswith("linux"):
         return Backend("native", "this is not Linux")
     for name, look in (("egl", _egl_works), ("osmesa", _osmesa_is_there)):
@@ -91,7 +93,7 @@ def _osmesa_is_there() -> bool:
 
 @dataclass(frozen=True)
 class Marker:
-    """A see-through ball: `at` (x, y) or (x, y, z) in metres, its radius, its colour as red, green, blue, opacity."""
+    """A disc above everything: `at` (x, y, ...) in metres, its radius, its colour as red, green, blue, opacity."""
 
     at: NDArray[np.floating]
     radius: float
@@ -109,7 +111,7 @@ class Painter:
         UserError: Nothing here can draw.
     """
 
-    def __init__(self, model: "mujoco.MjModel", size: int = 400) -> None:
+    def __init__(self, model: "mujoco.MjModel", size: int = 480) -> None:
         import mujoco
 
         backend = choose_backend()
@@ -117,11 +119,15 @@ class Painter:
             self._renderer = mujoco.Renderer(model, size, size)
         except (AttributeError, ImportError, RuntimeError, mujoco.FatalError) as error:
             why = f"Mazes cannot be drawn here: {backend.name} was chosen because {backend.why}, and then: {error}."
-            raise UserError(why, _INSTALL) from error
+            raise UserError(
+                why, "unset MUJOCO_GL  # then doctor chooses" if backend.why == _ASKED else INSTALL
+            ) from error
+        light = model.vis.headlight
+        light.ambient[:], light.diffuse[:], light.specular[:] = 0.6, 0.4, 0.0
         self._model = model
 
     def draw(self, data: "mujoco.MjData", markers: list[Marker]) -> NDArray[np.uint8]:
-        """The state from above with markers in it, uint8 [size, size, 3]; the state's numbers stay what they are."""
+        """The state from above with markers on it, uint8 [size, size, 3]; the state's numbers stay what they are."""
         import mujoco
 
         from envs.mujoco.model import CAMERA
@@ -132,12 +138,14 @@ class Painter:
         mujoco.mj_camlight(self._model, shown)
         self._renderer.update_scene(shown, camera=CAMERA)
         scene: Any = self._renderer.scene
-        for marker in markers:
-            x, y, *z = marker.at
-            place, radius = np.array([x, y, z[0] if z else marker.radius]), np.full(3, marker.radius)
-            colour, upright = np.array(marker.colour, dtype=np.float32), np.eye(3).ravel()
-            sphere = mujoco.mjtGeom.mjGEOM_SPHERE
-            mujoco.mjv_initGeom(scene.geoms[scene.ngeom], sphere, radius, place, upright, colour)
+        scene.nlight = 1  # the camera's own: a plan needs no shadows, least of all those of markers
+        top = 0.5 * self._model.camera(CAMERA).pos[2]  # above the walls: a subgoal may lie in one
+        for layer, marker in enumerate(markers):
+            x, y, *_ = marker.at
+            place = np.array([x, y, top + _THICKNESS * layer])
+            size, upright = np.array([marker.radius, marker.radius, _THICKNESS / 2]), np.eye(3).ravel()
+            disc = mujoco.mjtGeom.mjGEOM_CYLINDER
+            mujoco.mjv_initGeom(scene.geoms[scene.ngeom], disc, size, place, upright, np.float32(marker.colour))
             scene.ngeom += 1
         return self._renderer.render()
 

@@ -12,7 +12,7 @@ from envs.mujoco.rendering import Marker, Painter
 from envs.mujoco.vector import maze_spaces
 from envs.mujoco.worlds import Worlds
 
-_GREEN, _ORANGE = (0.1, 0.7, 0.2, 0.6), (1.0, 0.6, 0.0, 0.8)
+_GREEN, _ORANGE, _BLACK = (0.1, 0.7, 0.2, 0.3), (1.0, 0.6, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0)
 
 
 class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
@@ -21,7 +21,7 @@ class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     Infos hold `level_seed`, and of a step also `success`.
 
     Attributes:
-        subgoal: None, or (x, y) or (x, y, z) in the world's frame, which `render` marks beside the task's goal.
+        subgoal: None, or (x, y, ...) in the world's frame, which `render` marks beside the area of success.
 
     Args:
         maze: The task, or its name.
@@ -67,9 +67,10 @@ class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             return None
         if self._painter is None:
             self._painter = Painter(self.worlds.model)
-        markers = [Marker(self.worlds.goal[0], 0.5 * self.maze.radius, _GREEN)]
+        markers = [Marker(self.worlds.goal[0], self.maze.radius, _GREEN)]
         if self.subgoal is not None:
-            markers.append(Marker(self.subgoal, 0.1 * self.maze.cell, _ORANGE))
+            rims = ((0.12, _BLACK), (0.1, _ORANGE))  # seen on any ground
+            markers += [Marker(self.subgoal, size * self.maze.cell, colour) for size, colour in rims]
         return self._painter.draw(self.worlds.data[0], markers)
 
     def close(self) -> None:

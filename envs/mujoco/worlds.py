@@ -20,6 +20,10 @@ from envs.mujoco.model import make_model
 UNSTABLE = float(mujoco.mjMAXVAL)  # beyond which MuJoCo calls a number bad
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on, the solver's warm start included
 
+_log = mujoco.MjLogConfig.get()
+_log.logto_file = False  # else each failure leaves a MUJOCO_LOG.TXT wherever the process was started
+_log.set()
+
 
 class SimulationError(UserError):
     """The simulator gave numbers that mean nothing, or warned."""

@@ -1,14 +1,18 @@
 """The plan of a maze has its cells where the simulator has them."""
 
+from pathlib import Path
+
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
+from envs.errors import UserError
 from envs.mujoco.mazes import SPECS, MazeSpec, maze_spec
-from envs.mujoco.plot import draw_plan, draw_ways
+from envs.mujoco.plot import Way, draw_plan, draw_ways, save_map
 
 matplotlib.use("agg")
 
@@ -27,14 +31,37 @@ def test_the_plan_shows_every_cell_that_is_not_free(spec: MazeSpec) -> None:
     assert axes.get_xlim()[1] - axes.get_xlim()[0] == spec.cell * len(spec.layout[0])
 
 
-def test_ways_and_subgoals_are_drawn_in_metres() -> None:
+def test_ways_and_subgoals_are_drawn_in_metres_and_coloured_by_time(tmp_path: Path) -> None:
+    spec = maze_spec("PointPush")
     axes = Figure().subplots()
-    draw_plan(axes, maze_spec("PointUMaze"))
-    way, subgoals = np.array([[0.0, 0.0, 9.0], [4.0, 0.5, 9.0]]), np.array([[4.0, 0.0]])
-    draw_ways(axes, [way, way + 1], [subgoals])
-    lines = [np.array(line.get_xydata()) for line in axes.lines]
-    np.testing.assert_array_equal(lines[0], way[:, :2])
-    np.testing.assert_array_equal(lines[1], [[0.0, 0.0]])
-    np.testing.assert_array_equal(lines[-1], subgoals)
-    assert len(lines) == 5
-    axes.figure.savefig("/dev/null", format="png")
+    obs = np.zeros((3, len(spec.observation_names)), np.float32)
+    for name, values in {"x": [0, 4, 4], "y": [0, 0.5, 1], "block_x": [0, 1, 2], "block_y": [4, 4, 4]}.items():
+        obs[:, spec.observation_names.index(name)] = values
+    way = Way(obs, np.array([2]), np.array([[4.0, 3.0]]))
+    before = len(axes.patches)
+    draw_ways(axes, spec, [way])
+    (line,) = (each for each in axes.collections if isinstance(each, LineCollection))
+    np.testing.assert_array_equal(np.concatenate(line.get_segments())[[0, 1, 3]], [[0, 0], [4, 0.5], [4, 1]])
+    np.testing.assert_array_equal(line.get_array(), [0, 1])
+    start, subgoals = (each for each in axes.collections if isinstance(each, PathCollection))
+    np.testing.assert_array_equal(start.get_offsets(), [[0, 0]])
+    np.testing.assert_array_equal(subgoals.get_offsets(), [[4, 3]])
+    np.testing.assert_array_equal(subgoals.get_array(), [2])
+    (block,) = axes.patches[before:]
+    assert isinstance(block, Rectangle)
+    assert block.get_xy() == (0.0, 2.0)
+    save_map(tmp_path / "new" / "map.png", spec, [way], "title")
+    assert (tmp_path / "new" / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=str)
+def test_every_maze_has_a_map_even_of_ways_without_subgoals(spec: MazeSpec) -> None:
+    axes = Figure().subplots()
+    draw_plan(axes, spec)
+    draw_ways(axes, spec, [Way(np.zeros((2, len(spec.observation_names))), np.zeros(0, np.int64), np.zeros((0, 2)))])
+    assert {"start", "goal"} <= set(axes.get_legend_handles_labels()[1])
+
+
+def test_a_map_that_cannot_be_written_is_a_named_error() -> None:
+    with pytest.raises(UserError, match="Could not write /proc/nowhere"):
+        save_map(Path("/proc/nowhere/map.png"), maze_spec("PointReach"), [], "title")

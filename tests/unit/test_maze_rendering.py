@@ -54,7 +54,7 @@ def test_pictures_come_even_if_mujoco_was_imported_first() -> None:
         "import mujoco\nfrom envs.mujoco.single import MazeEnv\n"
         "env = MazeEnv('PointUMaze', render_mode='rgb_array')\nenv.reset(seed=0)\nprint(env.render().shape)\n"
     )
-    assert "(400, 400, 3)" in run(code, {"MUJOCO_GL": ""})
+    assert "(480, 480, 3)" in run(code, {"MUJOCO_GL": ""})
 
 
 def run(code: str, variables: dict[str, str]) -> str:
@@ -71,7 +71,21 @@ def test_without_a_renderer_worlds_step_and_pictures_are_an_error() -> None:
     )
     said = run(code, {"MUJOCO_GL": "off"})
     assert "cannot be drawn here: off was chosen because MUJOCO_GL says so" in said
-    assert "apt-get install" in said
+    assert "next: unset MUJOCO_GL" in said
+
+
+def test_without_any_library_the_packages_are_named() -> None:
+    code = (
+        "from envs.mujoco import rendering\n"
+        "rendering._egl_works = rendering._osmesa_is_there = lambda: False\n"
+        "rendering.choose_backend.cache_clear()\nrendering.choose_backend()\n"
+        "from agent.doctor import check_rendering\nprint(check_rendering())\n"
+    )
+    code = f"import os\nimport envs.mujoco\nos.environ.pop('MUJOCO_GL', None)\n{code}"
+    said = run(code, {"MUJOCO_GL": ""})
+    assert "status='warn'" in said
+    assert "bytes of mp4; Mazes cannot be drawn here: off was chosen because neither EGL" in said
+    assert "next='sudo apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6'" in said
 
 
 def test_a_painter_that_cannot_start_says_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

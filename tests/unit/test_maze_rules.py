@@ -1,6 +1,7 @@
 """Observations, rewards, horizons, success, goals and noise of the mazes, against section 2.1 of hiro.md."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -184,18 +185,22 @@ def test_actions_must_be_numbers(action: float) -> None:
         worlds.step(np.zeros((1, 3)))
 
 
-@pytest.mark.parametrize("value", [np.nan, 1e11])
-def test_a_failed_simulation_names_world_step_and_level(value: float, tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)  # where MuJoCo writes its log
-    worlds = Worlds(maze_spec("AntMaze"), 3)
+@pytest.mark.parametrize(("value", "threads"), [(np.nan, 1), (1e11, 1), (np.nan, 2)])
+def test_a_failed_simulation_names_world_step_and_level_and_leaves_no_log(
+    value: float, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    worlds = Worlds(maze_spec("AntMaze"), 3, threads)
     for n in range(3):
         worlds.begin(n, 40 + n)
     run(worlds, 4)
     worlds.data[1].qvel[3] = value
     with pytest.raises(SimulationError, match=r"world 1 of AntMaze at step 5 of level 41.*Nan, Inf or huge") as caught:
         run(worlds, 1)
+    worlds.close()
     assert isinstance(caught.value, UserError)
     assert "--resume" in caught.value.next_step
+    assert not list(tmp_path.iterdir())
 
 
 def test_actions_are_scaled_to_the_motors() -> None:
