@@ -12,7 +12,8 @@ PLAYERS = ("teacher", "student", "controller", "scripted", "random")
 CHOICES = {
     "method": ("ihac", "ppo", "dagger", "hiro", "sac", "td3"),
     "high_level": ("learned", "controller"),
-    "prior": ("none", "controller"),
+    "prior": ("none", "controller", "reversed"),
+    "exploration": ("steps", "extended"),
     "preset": ("tiny", "small", "paper"),
     "teacher": ("local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none"),
     "student": ("hierarchical", "flat"),
@@ -92,9 +93,13 @@ class TrainConfig:
     high_level: str = "learned"
     """Of hiro: learned, or controller (the distilled controller sets the goals, the low level alone learns)."""
     prior: str = "none"
-    """Of hiro: none, or controller (its goals are offered at first, and have faded long before the end)."""
+    """Of hiro: none, controller (its goals are offered at first, and have faded long before the end), or as a control
+    reversed (the opposite of its goals)."""
     relabel: bool = True
     """Of hiro: correct the goals of old segments."""
+    exploration: str = "steps"
+    """Of sac and td3: steps (noise of its own at each step), or extended (besides, now and then an action is held for a
+    while: epsilon-z-greedy)."""
     num_envs: int | None = None
     """Worlds side by side; the preset's if not given."""
     threads: int = 1
@@ -107,6 +112,11 @@ class TrainConfig:
     """Print one line of JSON on stdout and everything else on stderr."""
     debug: bool = False
     """Show tracebacks."""
+
+    @property
+    def plans(self) -> bool:
+        """Whether a controller sets goals, or offers them."""
+        return self.method == "hiro" and (self.high_level == "controller" or self.prior != "none")
 
 
 @dataclass(frozen=True)
@@ -219,6 +229,16 @@ def check(config: TrainConfig | EvalConfig) -> None:
     if config.method in ("ppo", "sac", "td3") and config.controller:
         raise UserError(
             f"--method {config.method} has no place for a controller.", "--method ihac, or leave --controller out"
+        )
+    if config.exploration != "steps" and config.method not in ("sac", "td3"):
+        raise UserError(
+            f"--exploration {config.exploration} is for flat agents, and {config.method} explores in its own way.",
+            "--method sac, or leave --exploration out",
+        )
+    if config.prior != "none" and config.high_level == "controller":
+        raise UserError(
+            f"--prior {config.prior} is for a high level that learns, and here the controller is the high level.",
+            "--high-level learned, or leave --prior out",
         )
     if config.method == "dagger" and config.student == "flat":
         raise UserError("--method dagger distils a controller, and a flat student has none.", "--method ihac")

@@ -62,7 +62,9 @@ _RELEARNING = {
 PRIOR_WEIGHT = 2.0  # lambda of the pull towards the controller's goals, at the start
 # Off-policy methods on the mazes: steps in all; for a point mass small networks and few worlds suffice.
 _MAZE_STEPS = {"": 60_000, "PointReach": 10_000, "PointPush": 50_000, "AntMaze": 1_000_000}
+_MAZE_DISTILLATION = 8_000  # all that a maze asks its teacher is a dozen questions
 _OFF_POLICY_WORLDS = 4
+HOLDING = 0.1  # probability with which extended exploration starts to hold an action
 _POINT = FlatConfig(SACConfig((64, 64), 1e-3, batch=128), updates=0.25)
 _POINT_TD3 = FlatConfig(TD3Config((64, 64), 1e-3, 1e-3, batch=128), updates=0.25)
 _PAPER_TD3 = TD3Config((300, 300), 1e-4, 1e-3, batch=100, huber=1.0)
@@ -116,10 +118,13 @@ def _off_policy(config: TrainConfig) -> Settings:
         student = (_PENDULUM if config.task == "Pendulum-v1" and preset == "small" else _GYM)[config.method]
     elif config.method == "hiro":
         planned = config.high_level == "controller"
-        weight = PRIOR_WEIGHT if config.prior == "controller" else 0.0
+        weight = 0.0 if config.prior == "none" else PRIOR_WEIGHT
         student = replace(_HIRO[preset], relabel=config.relabel, planned=planned, prior_weight=weight)
+        student = replace(student, reversed=config.prior == "reversed")
     else:
         student = _FLAT[config.method, preset]
+    if isinstance(student, FlatConfig) and config.exploration == "extended":
+        student = replace(student, holding=HOLDING)
     return _checked(Settings(steps, num_envs, student))
 
 
@@ -128,6 +133,8 @@ def _on_policy(config: TrainConfig) -> Settings:
     table = _STEPS[config.preset]
     limited = config.limit is not None and config.preset == "small"
     total, distilled = _STEPS_IF_LIMITED if limited else table.get(config.task, table[""])
+    if config.task in SPECS:
+        total = distilled = _MAZE_DISTILLATION
     if config.method == "dagger":
         total = distilled
     elif config.method == "ppo" and config.preset == "small":

@@ -108,19 +108,26 @@ def _open_labels(config: TrainConfig, run: Run) -> LabelStore:
 
 
 def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
-    """The controller to start from: the one that is named, or for HIRO, where it needs one, the newest of the task."""
+    """The controller to start from: the one that is named, or for HIRO, where it needs one, the newest of the
+    task that was taught as the command says; it is distilled now if there is none."""
     if config.controller is not None:
         folder = Path(config.controller)
         if (folder / DESCRIPTION).exists():
             return load_controller(folder, task)
         return load_controller(Run.find(config.logdir, None, task.name, config.controller).controller, task)
-    if config.method != "hiro" or "controller" not in (config.high_level, config.prior):
+    if not config.plans:
         return None
-    run = Run.newest(config.logdir, "dagger", task.name)
-    if run is None:
-        _train_one(replace(config, method="dagger", savedir="controller", steps=None, num_envs=None, resume=True))
-        run = Run.find(config.logdir, "dagger", task.name, "controller")
-    return load_controller(run.controller, task)
+    own = Path(config.logdir) / config.method / task.name / config.savedir / "controller"
+    if config.resume and own.exists():  # what the run began with, whatever has been distilled since
+        return load_controller(own, task)
+    taught = {name: getattr(config, name) for name in ("teacher", "model", "label_noise")}
+    runs = [run for run in Run.all(config.logdir, "dagger", task.name) if run.controller.exists()]
+    alike = [run for run in runs if all(run.config.get(name) == value for name, value in taught.items())]
+    if alike:
+        return load_controller(max(alike, key=lambda run: run.controller.stat().st_mtime).controller, task)
+    name = "controller" if not runs else f"controller-{config.teacher}-{config.label_noise:g}"
+    _train_one(replace(config, method="dagger", savedir=name, steps=None, num_envs=None, resume=True))
+    return load_controller(Run.find(config.logdir, "dagger", task.name, name).controller, task)
 
 
 class _Training:
@@ -207,6 +214,12 @@ class _Training:
             facts["teacher"] = {"name": self.config.teacher, "queries": stats.queries, "calls": stats.calls}
         return facts
 
+    def _teacher(self) -> str:
+        """Who taught: where a finished controller was given, whoever taught that."""
+        if isinstance(self.labeller, ControllerLabels):
+            return str(self.labeller.controller.facts.get("teacher", {}).get("name", "unknown"))
+        return "none" if self.labeller is None else self.config.teacher
+
     def _judge(self, stage: str) -> dict[str, Any]:
         """Play the held-out levels, sampled and greedy, and keep each episode for paired comparisons."""
         levels = range(FIRST_EVAL_LEVEL, FIRST_EVAL_LEVEL + self.config.eval_episodes)
@@ -222,7 +235,7 @@ class _Training:
         result = {
             "task": self.task.name,
             "method": self.config.method,
-            "teacher": "none" if self.labeller is None else self.config.teacher,
+            "teacher": self._teacher(),
             "seed": self.config.seed,
             "steps": self.steps,
             **self.facts,

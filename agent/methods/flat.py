@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from agent.continuous import UniformBox
 from agent.core import Choice, Clock, HighLevel, LowLevel, Percept, Player
@@ -16,6 +17,7 @@ from agent.methods.td3 import TD3, TD3Config
 from agent.teaching import SingleOption
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
+from envs.gridworld.levels import SEEDS_PER_SPLIT
 from envs.task import Task
 
 Learner = SAC | TD3
@@ -31,6 +33,7 @@ class FlatConfig:
     rollout: int = 8  # vector steps between updates
     capacity: int = 1_000_000  # environment steps that are remembered
     reward_scale: float = 1.0  # factor on rewards
+    holding: float = 0.0  # probability per step of starting to hold a uniform action for a while
 
 
 def make_learner(inputs: int, actions: int, config: SACConfig | TD3Config, seed: int) -> Learner:
@@ -40,17 +43,70 @@ def make_learner(inputs: int, actions: int, config: SACConfig | TD3Config, seed:
     return TD3(inputs, actions, config, seed)
 
 
-class ActorLow:
-    """The low level that a learner's actor plays; uniform actions until `warm`."""
+class Held:
+    """Actions that worlds hold on to: temporally extended exploration (epsilon-z-greedy; Dabney et al., 2021).
 
-    def __init__(self, learner: Learner, warm: bool = True) -> None:
-        self.learner, self.warm = learner, warm
+    Args:
+        num_envs: N.
+        actions: A.
+        probability: With which a world that holds none takes a uniform action, for a time drawn from a zeta law.
+
+    Attributes:
+        action: float32 [N, A], what is held.
+        left: int64 [N], steps for which it will be.
+    """
+
+    _EXPONENT, _LONGEST = 2.0, 100  # of the zeta law, as in the paper; steps
+
+    def __init__(self, num_envs: int, actions: int, probability: float) -> None:
+        self.probability = probability
+        self.action = np.zeros((num_envs, actions), np.float32)
+        self.left = np.zeros(num_envs, np.int64)
+
+    def instead(self, action: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        """What is played now [N, A], where `action` is what the policy would do; once per step."""
+        begins = (self.left == 0) & (rng.random(len(action)) < self.probability)
+        anywhere, _ = UniformBox(self.action.shape).draw(rng)  # type: ignore[arg-type]
+        duration = np.minimum(rng.zipf(self._EXPONENT, len(action)), self._LONGEST)
+        self.action = np.where(begins[:, None], anywhere, self.action)
+        self.left = np.where(begins, duration, self.left)
+        played = np.where((self.left > 0)[:, None], self.action, action)
+        self.left = np.maximum(self.left - 1, 0)
+        return played
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What the policy draws, or what is held instead of it (`agent.core.Choice`)."""
+
+    policy: Choice
+    held: Held
+
+    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Actions [N, A]; log-probabilities of the mixture are of no use, and given as 0."""
+        action, _ = self.policy.draw(rng)
+        return action if rng is None else self.held.instead(action, rng), np.zeros(len(action), np.float32)
+
+    def replaced(self, rows: NDArray[np.bool_], other: Choice) -> Choice:
+        """Nobody guides a flat agent."""
+        raise NotImplementedError
+
+
+class ActorLow:
+    """The low level that a learner's actor plays; uniform actions until `warm`, held ones where `held` is given."""
+
+    def __init__(self, learner: Learner, warm: bool = True, held: Held | None = None) -> None:
+        self.learner, self.warm, self.held = learner, warm, held
 
     def act(self, percept: Percept, clock: Clock) -> Choice:
         """Where the action is drawn from."""
+        choice: Choice = self.learner.act(percept.inputs[0])
         if not self.warm:
-            return UniformBox((len(percept), percept.task.num_actions))
-        return self.learner.act(percept.inputs[0])
+            choice = UniformBox((len(percept), percept.task.num_actions))
+        if self.held is None or percept.level_seeds[0] >= SEEDS_PER_SPLIT:  # held-out levels come by themselves
+            return choice
+        self.held.left[clock.previous < 0] = 0  # the first step of an episode
+        return Holding(choice, self.held)
 
 
 class Flat:
@@ -79,7 +135,8 @@ class Flat:
         self.rng = np.random.default_rng(draws)
         steps = min(config.capacity, total_steps + num_envs)
         self.store = store_for(task, -(-steps // num_envs), num_envs, ring=True)
-        self.low = ActorLow(self.learner, warm=False)
+        self.held = Held(num_envs, task.num_actions, config.holding) if config.holding else None
+        self.low = ActorLow(self.learner, warm=False, held=self.held)
         self.player = Player(SingleOption(), self.low, np.ones(1, np.int64))
         self._owed = 0.0  # gradient steps that are due
 
@@ -127,6 +184,7 @@ class Flat:
             "rng": self.rng.bit_generator.state,
             "owed": self._owed,
             "warm": self.low.warm,
+            "held": [self.held.action, self.held.left] if self.held else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -135,6 +193,8 @@ class Flat:
         self.store.load_state_dict(state["store"])
         self.rng.bit_generator.state = state["rng"]
         self._owed = state["owed"]
+        if self.held:
+            self.held.action, self.held.left = state["held"]
 
     def load_policy(self, state: dict[str, Any]) -> None:
         """Restore the learner alone, to play."""

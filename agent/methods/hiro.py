@@ -60,20 +60,28 @@ class HiroConfig:
     low_capacity: int = 2_000_000  # the newest of them, which the low level learns from
     planned: bool = False  # a controller sets the goals, and the low level alone learns
     prior_weight: float = 0.0  # lambda of the pull towards the controller's goals, at the start
+    reversed: bool = False  # the controller's goals are turned round: a control
     prior_until: float = 0.6  # share of the steps after which the prior has faded: pull, and share of its goals
 
 
 class PlannedGoals:
-    """The controller's goals: its most probable option, grounded, as a target relative to where the agent is."""
+    """The controller's goals: its most probable option, grounded, as a target relative to where the agent is.
 
-    def __init__(self, controller: Controller, frame: GoalFrame) -> None:
+    Args:
+        controller: The planner.
+        frame: The dimensions of goals.
+        reversed: Give the opposite goals, as a control.
+    """
+
+    def __init__(self, controller: Controller, frame: GoalFrame, reversed: bool = False) -> None:
         self.controller, self.frame = controller, frame
+        self._reach = np.array(frame.reach, np.float32) * (-1 if reversed else 1)
 
     def __call__(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Goals [N, D] in [-1, 1] for observations [N, O]."""
         option, _ = self.controller.label(obs, self.controller.task.legal(obs))
         target, _ = self.controller.goal(obs, option)
-        return np.clip((target - self.frame.of(obs)) / np.array(self.frame.reach, np.float32), -1.0, 1.0)
+        return np.clip((target - self.frame.of(obs)) / self._reach, -1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -172,7 +180,7 @@ class Hiro:
         self.task, self.config, self.total_steps = task, config, total_steps
         self.encoder = encoder_of(task)
         self.frame = GoalFrame(task.goal_space.indices, task.goal_space.scale)
-        self.planner = PlannedGoals(controller, self.frame) if controller else None
+        self.planner = PlannedGoals(controller, self.frame, config.reversed) if controller else None
         width, dims = task.observation_shape[0], len(self.frame.indices)
         low_seed, high_seed, draws, noise = seeds.spawn(4)
         self._seen = torch.tensor([i for i in range(width) if i not in task.hidden_from_low_level])

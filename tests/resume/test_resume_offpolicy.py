@@ -1,0 +1,114 @@
+"""SAC, TD3 and HIRO on a maze: interrupted and resumed leaves, to the bit, what uninterrupted leaves; and is judged alike."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_resume import left_behind
+
+import main as cli
+from agent.config import EvalConfig, TrainConfig
+from agent.evaluate import evaluate
+from agent.tracking.metrics import Metrics
+from agent.tracking.run import Run
+from agent.train import train
+
+SMALL = TrainConfig(
+    task="PointPush", teacher="scripted", steps=1_600, resume=True, quiet=True, eval_episodes=3, seed=3
+)  # fmt: skip
+VARIANTS: dict[str, dict[str, Any]] = {
+    "sac": {"method": "sac"},
+    "sac, extended": {"method": "sac", "exploration": "extended"},
+    "td3": {"method": "td3"},
+    "hiro": {"method": "hiro"},
+    "hiro, paper": {"method": "hiro", "preset": "paper", "steps": 2_560, "num_envs": 4},
+    "hiro, prior": {"method": "hiro", "prior": "controller"},
+    "hiro, planned": {"method": "hiro", "high_level": "controller"},
+}
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log directory with a distilled controller, which need not be good."""
+    folder = tmp_path_factory.mktemp("log")
+    train(replace(SMALL, method="dagger", steps=1_024, savedir="controller", logdir=str(folder), eval_episodes=0))
+    return folder
+
+
+def run_until(config: TrainConfig, step: int | None) -> Run:
+    """Train; `step` interrupts at the first metrics after that step, between two checkpoints."""
+    written = Metrics.scalars
+
+    def interrupt(self: Metrics, at: int, values: Any) -> None:
+        written(self, at, values)
+        if step is not None and at > step:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Metrics, "scalars", interrupt)
+        try:
+            train(config)
+        except KeyboardInterrupt:
+            assert step is not None
+    return Run.find(config.logdir, config.method, config.task, config.savedir)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_interrupted_and_resumed_equals_uninterrupted(logs: Path, name: str) -> None:
+    config = replace(SMALL, logdir=str(logs), **VARIANTS[name])
+    assert config.steps
+    place = name.replace(", ", "-")
+    whole = run_until(replace(config, savedir=f"{place}-whole"), None)
+    parts = replace(config, savedir=f"{place}-parts")
+    for share in (0.2, 0.55, 0.75):  # while actions are uniform; while the prior fades; after it
+        run = run_until(parts, int(share * config.steps))
+        assert (run.last_step or 0) < config.steps - 40
+        if share == 0.55 and config.plans:  # whatever is distilled meanwhile is not this run's
+            later = logs / "dagger" / "PointPush" / "later"
+            shutil.copytree(logs / "dagger" / "PointPush" / "controller", later)
+            facts = json.loads((later / "controller" / "controller.json").read_text())
+            facts["temperature"] = 40.0
+            (later / "controller" / "controller.json").write_text(json.dumps(facts))
+            os.utime(later / "controller")
+    run = run_until(parts, None)
+    shutil.rmtree(logs / "dagger" / "PointPush" / "later", ignore_errors=True)
+    assert len(run.manifest()["starts"]) == 4
+    assert left_behind(run) == left_behind(whole)
+    assert run.results()["student"] == whole.results()["student"]
+    # `eval` plays what training left.
+    levels = "1000000:1000003"
+    judged = evaluate(EvalConfig(task="PointPush", loaddir=str(run.path), logdir=str(logs), seeds=levels, quiet=True))
+    for style in ("greedy", "sampled"):
+        for measure in ("success", "return") if style == "greedy" else ("success",):
+            assert judged["student"][style][measure] == run.results()["student"][style][measure]
+
+
+def test_a_run_whose_prior_has_faded_plays_without_any_controller(logs: Path) -> None:
+    config = replace(SMALL, logdir=str(logs), method="hiro", prior="controller", savedir="alone")
+    result = train(config)
+    assert result["teacher"] == "scripted"
+    assert result["controller_steps"] == 1_024
+    assert result["steps"] == 1_600 + 1_024, "steps spent on distilling count"
+    run = Run.open(Path(result["run"]))
+    shutil.rmtree(run.controller)
+    words = ["eval", "--task", "PointPush", "--loaddir", str(run.path), "--seeds", "1000000:1000003", "--quiet"]
+    assert cli.main(words) == 0
+
+
+def test_several_seeds_are_judged_together(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--task", "PointPush", "--logdir", str(logs), "--quiet", "--json"]
+    words = ["train", "--method", "hiro", "--prior", "controller", "--teacher", "scripted", "--steps", "1200"]
+    words += ["--eval-episodes", "2", "--seeds", "4", "5", "--savedir", "both"]
+    assert cli.main([*words, *where]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["seed"] for run in runs] == [4, 5]
+    assert {run["teacher"] for run in runs} == {"scripted"}
+    words = ["eval", "--method", "hiro", "--loaddir", "both", "--seeds", "1000000:1000003", "--compare"]
+    assert cli.main([*words, "student,controller", *where]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["seeds"] == 2
+    assert judged["student"]["greedy"]["episodes"] == 6
