@@ -1,4 +1,4 @@
-"""SAC, TD3 and HIRO on a maze: interrupted and resumed leaves, to the bit, what uninterrupted leaves; and is judged alike."""
+"""SAC, TD3 and HIRO on a maze: a run that was resumed leaves, to the bit, what an uninterrupted one leaves."""
 
 import json
 import os

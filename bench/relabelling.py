@@ -1,0 +1,107 @@
+"""Relabelling in one forward pass against a loop over candidates, of the same goals, by CPU time.
+
+A batch of HIRO's high level: segments of ten steps with ten candidates each, scored by the low level's policy. The loop
+is what the ports do: one candidate after another, each with its goals rolled along the states and a forward pass of its
+own for each segment. A second, milder loop takes the whole batch at once for each candidate. Both must find what the
+batched code finds. The sides take turns and each is credited with its fastest.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.data.replay import Segments, draw_segments
+from agent.goals import candidates, explained, relabelled
+from agent.hierarchy import Hierarchy
+from agent.methods.hiro import Hiro, HiroConfig
+from envs.catalog import get_task
+
+TASK, WORLDS, STEPS, TURNS = "PointPush", 4, 200, 7
+
+
+def played() -> tuple[Hiro, Segments]:
+    """A method, and a batch of what it played."""
+    task, config = get_task(TASK), HiroConfig()
+    method = Hiro(task, config, WORLDS, np.random.SeedSequence(0), STEPS * WORLDS)
+    method.warm = True
+    env = task.make_vec(WORLDS)
+    hierarchy = Hierarchy(task, env, method.player, rng=np.random.default_rng(0))
+    hierarchy.collect(method.store, STEPS)
+    return method, draw_segments(method.store, method.rng, config.high.batch, config.period)
+
+
+@torch.no_grad()
+def batched(method: Hiro, parts: Segments, goals: Tensor) -> Tensor:
+    """As `agent.goals` does it: [B], the index of the best candidate."""
+
+    def score(seen: Tensor, wanted: Tensor, action: Tensor) -> Tensor:
+        return method.low_learner.score(method.low_inputs(seen, wanted), action, True)
+
+    obs, action, inside = (torch.from_numpy(column) for column in (parts.obs, parts.action, parts.inside))
+    return relabelled(goals, explained(method.frame, score, goals, obs, action, inside))[1]
+
+
+@torch.no_grad()
+def looped(method: Hiro, parts: Segments, goals: Tensor) -> Tensor:
+    """One candidate of one segment after another."""
+    obs, action = torch.from_numpy(parts.obs), torch.from_numpy(parts.action)
+    scores = torch.zeros(goals.shape[:2])
+    for b, length in enumerate(parts.length.tolist()):
+        at = method.frame.of(obs[b, :length])
+        for c in range(goals.shape[1]):
+            inputs = method.low_inputs(obs[b, :length], goals[b, c] + at[0] - at)
+            scores[b, c] = method.low_learner.score(inputs, action[b, :length], True).sum()
+    return scores.argmax(1)
+
+
+@torch.no_grad()
+def by_candidate(method: Hiro, parts: Segments, goals: Tensor) -> Tensor:
+    """One candidate after another, of all segments at once."""
+    obs, action, inside = (torch.from_numpy(column) for column in (parts.obs, parts.action, parts.inside))
+    at = method.frame.of(obs)
+    moved = (at[:, :1] - at).flatten(0, 1)
+    scores = []
+    for goal in goals.unbind(1):
+        inputs = method.low_inputs(obs.flatten(0, 1), goal.repeat_interleave(obs.shape[1], 0) + moved)
+        score = method.low_learner.score(inputs, action.flatten(0, 1), True).view(inside.shape)
+        scores.append((score * inside).sum(1))
+    return torch.stack(scores, 1).argmax(1)
+
+
+def seconds(side: Callable[[], Tensor], repeats: int) -> float:
+    """CPU time of one call, the mean of `repeats`."""
+    started = time.process_time()
+    for _ in range(repeats):
+        side()
+    return (time.process_time() - started) / repeats
+
+
+def main() -> dict[str, Any]:
+    """Measure, print and return the figures; `ratio` is the loop's time over ours."""
+    torch.set_num_threads(1)
+    method, parts = played()
+    first, final, goal = (torch.from_numpy(column) for column in (parts.obs[:, 0], parts.final, parts.goal))
+    goals = candidates(method.frame, goal, first, final, method.config.draws, torch.Generator().manual_seed(0))
+    sides = {"batched": (batched, 50), "per candidate": (by_candidate, 50), "per segment and candidate": (looped, 2)}
+    best = batched(method, parts, goals)
+    same = {name: float((side(method, parts, goals) == best).float().mean()) for name, (side, _) in sides.items()}
+    assert min(same.values()) > 0.98, f"the sides disagree by more than ties: {same}"
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(TURNS):
+        for name, (side, repeats) in sides.items():
+            taken[name].append(seconds(lambda side=side: side(method, parts, goals), repeats))
+    fastest = {name: min(times) for name, times in taken.items()}
+    print(f"{len(goal)} segments x {goals.shape[1]} candidates x {method.config.period} steps, one core")
+    for name, time_taken in fastest.items():
+        print(f"  {name:<26} {1000 * time_taken:8.2f} ms   {time_taken / fastest['batched']:6.1f} x")
+    ratio = fastest["per segment and candidate"] / fastest["batched"]
+    print(f"  ratio: {ratio:.1f}   (goal 10)")
+    return {"milliseconds": {name: 1000 * value for name, value in fastest.items()}, "ratio": ratio}
+
+
+if __name__ == "__main__":
+    main()
