@@ -100,6 +100,8 @@ class TrainConfig:
     exploration: str = "steps"
     """Of sac and td3: steps (noise of its own at each step), or extended (besides, now and then an action is held for a
     while: epsilon-z-greedy)."""
+    memory: int | None = None
+    """Of sac, td3 and hiro: environment steps that are remembered; the preset's if not given."""
     num_envs: int | None = None
     """Worlds side by side; the preset's if not given."""
     threads: int = 1
@@ -210,7 +212,7 @@ def check(config: TrainConfig | EvalConfig) -> None:
             verb = "train" if isinstance(config, TrainConfig) else "eval"
             raise unknown_name(field, value, known, f"python main.py {verb} --help")
     at_least = {"steps": 1, "num_envs": 1, "threads": 1, "batch": 1, "permutations": 1, "seed": 0, "eval_episodes": 0}
-    at_least |= {"max_llm_calls": 0, "max_llm_tokens": 0, "max_llm_seconds": 0, "samples": 1, "concurrency": 1}
+    at_least |= {"max_llm_calls": 0, "max_llm_tokens": 0, "max_llm_seconds": 0, "samples": 1, "concurrency": 1, "memory": 1}
     for field, least in {**at_least, "video": 0, "margin": 0.0, "label_noise": 0.0}.items():
         value = getattr(config, field, None)
         if value is not None and value < least:
@@ -234,6 +236,10 @@ def check(config: TrainConfig | EvalConfig) -> None:
         raise UserError(
             f"--exploration {config.exploration} is for flat agents, and {config.method} explores in its own way.",
             "--method sac, or leave --exploration out",
+        )
+    if config.method == "hiro" and config.controller and not config.plans:
+        raise UserError(
+            "A controller is given, and nothing asks for it.", "--prior controller, or --high-level controller"
         )
     if config.prior != "none" and config.high_level == "controller":
         raise UserError(

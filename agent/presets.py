@@ -125,6 +125,8 @@ def _off_policy(config: TrainConfig) -> Settings:
         student = _FLAT[config.method, preset]
     if isinstance(student, FlatConfig) and config.exploration == "extended":
         student = replace(student, holding=HOLDING)
+    if config.memory:
+        student = replace(student, capacity=config.memory)
     return _checked(Settings(steps, num_envs, student))
 
 

@@ -1,5 +1,6 @@
 """The trajectory store: one column schema for all methods, time-major, in memory or memory-mapped."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ class TrajectoryStore:
         num_options: K.
         ring: When full, forget the oldest vector step instead of refusing the next.
         folder: Memory-map the columns there instead of holding them in memory.
-        limit: Largest size in bytes that may be allocated.
+        limit: Largest size in bytes that may be allocated; 8 GiB, or all memory that there is, if not given.
+        remedy: What a user can change if it does not suffice; `{fits}` stands for the steps that fit.
         **kinds: `observation_dtype`, `action_size`, `goal_size` as `columns` has them.
     """
 
@@ -88,7 +90,8 @@ class TrajectoryStore:
         *,
         ring: bool = False,
         folder: Path | None = None,
-        limit: int = 8 * _GIB,
+        limit: int | None = None,
+        remedy: str = "lower --num-envs or the rollout length",
         **kinds: Any,
     ) -> None:
         self.capacity, self.num_envs, self.ring = capacity, num_envs, ring
@@ -97,11 +100,12 @@ class TrajectoryStore:
             capacity * num_envs * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
             for shape, dtype in schema.values()
         )
+        limit = limit or min(8 * _GIB, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
         if self.nbytes > limit:
             raise UserError(
                 f"A store of {capacity} x {num_envs} steps needs {self.nbytes / _GIB:.1f} GiB, "
                 f"more than the {limit / _GIB:.1f} GiB allowed.",
-                "lower --num-envs or the rollout length",
+                remedy.format(fits=int(limit / self.nbytes * capacity * num_envs)),
             )
         self._columns: dict[str, NDArray] = {}
         for name, (shape, dtype) in schema.items():

@@ -101,5 +101,7 @@ def _check_actions(method: str, task: Task) -> None:
         raise UserError(f"{method} chooses among named actions, and those of {task.name} are vectors.", "--method hiro")
     if not task.continuous and method in ("sac", "td3", "hiro"):
         raise UserError(f"{method} acts with vectors, and the actions of {task.name} are named.", "--method ihac")
+    if task.continuous and method == "dagger":  # whoever has no scripted hands says so here, not in mid-run
+        task.skill(np.zeros((1, *task.observation_shape), np.float32), np.zeros(1, np.int64))
     if method == "hiro" and not task.goal_space.indices:
         raise UserError(f"{task.name} has no space in which a goal could be set.", "--method sac")

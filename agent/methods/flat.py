@@ -43,6 +43,16 @@ def make_learner(inputs: int, actions: int, config: SACConfig | TD3Config, seed:
     return TD3(inputs, actions, config, seed)
 
 
+def memory_for(task: Task, steps: int, num_envs: int, least: int, **kinds: Any) -> TrajectoryStore:
+    """A store that remembers so many steps of N worlds, and at least so many of each; `kinds` as the store has them.
+
+    Raises:
+        UserError: They do not fit.
+    """
+    rows = max(-(-steps // num_envs), least)
+    return store_for(task, rows, num_envs, ring=True, remedy="--memory {fits}", **kinds)
+
+
 class Held:
     """Actions that worlds hold on to: temporally extended exploration (epsilon-z-greedy; Dabney et al., 2021).
 
@@ -133,8 +143,7 @@ class Flat:
         width = task.observation_shape[0]
         self.learner = make_learner(width, task.num_actions, config.learner, int(weights.generate_state(1)[0]))
         self.rng = np.random.default_rng(draws)
-        steps = min(config.capacity, total_steps + num_envs)
-        self.store = store_for(task, -(-steps // num_envs), num_envs, ring=True)
+        self.store = memory_for(task, min(config.capacity, total_steps + num_envs), num_envs, 2)
         self.held = Held(num_envs, task.num_actions, config.holding) if config.holding else None
         self.low = ActorLow(self.learner, warm=False, held=self.held)
         self.player = Player(SingleOption(), self.low, np.ones(1, np.int64))

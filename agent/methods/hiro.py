@@ -17,10 +17,10 @@ from torch import Tensor
 from agent.continuous import Certain, UniformBox
 from agent.core import Choice, Clock, HighLevel, LowLevel, Percept, Player
 from agent.data.replay import Segments, draw_segments, draw_steps
-from agent.data.store import TrajectoryStore, store_for
+from agent.data.store import TrajectoryStore
 from agent.data.views import Transitions
 from agent.goals import CANDIDATES, GoalFrame, candidates, explained, relabelled
-from agent.methods.flat import make_learner
+from agent.methods.flat import make_learner, memory_for
 from agent.methods.sac import SACConfig
 from agent.methods.td3 import TD3Config
 from controller.encoders import encoder_of
@@ -96,9 +96,9 @@ class ExploringGoals:
     """
 
     policy: Choice
-    uniform: NDArray[np.float64]
+    uniform: NDArray[np.floating]
     planned: NDArray[np.float32] | None = None
-    share: NDArray[np.float64] | None = None
+    share: NDArray[np.floating] | None = None
 
     def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Goals [N, D] in [-1, 1]; log-probabilities of the mixture are of no use, and given as 0."""
@@ -192,7 +192,7 @@ class Hiro:
         self.rng = np.random.default_rng(draws)
         self.generator = torch.Generator().manual_seed(int(noise.generate_state(1)[0]))
         remembered = min(config.capacity, total_steps + num_envs)
-        self.store = store_for(task, -(-remembered // num_envs), num_envs, ring=True, goal_size=dims)
+        self.store = memory_for(task, remembered, num_envs, 2 * config.period, goal_size=dims)
         self.player = Player(GoalHigh(self), GoalLow(self), np.full(1, config.period), self.frame)
         self.warm = False  # whether the learners act
         self._steps = 0

@@ -172,7 +172,10 @@ class Regions:
 
     def __init__(self, spec: MazeSpec) -> None:
         if spec.block_axes and not spec.observe_block:
-            raise UserError(f"{spec.name} does not show its block, so nobody can plan there.", "observe_block=True")
+            raise UserError(
+                f"{spec.name} does not show its block, so nobody can plan there.",
+                f"--task {spec.name}Robust",
+            )
         if spec.layout not in CHARTS:
             raise UserError(f"The map of {spec.name} has no words.", "add it to CHARTS in envs/mujoco/regions.py")
         self.spec, self.chart = spec, CHARTS[spec.layout]

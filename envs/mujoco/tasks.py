@@ -83,7 +83,7 @@ class MazeTask:
     def skill(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[np.float32]:
         """Actions [N, 2] of the scripted executor of each option. Raises `UserError` for an ant, which has none."""
         if self.spec.robot.name != "point":
-            raise UserError(f"Nobody has scripted how to walk in {self.name}.", "--low-level learned")
+            raise UserError(f"Nobody has scripted how to walk in {self.name}.", "--method hiro --prior none")
         return seek(self.spec, np.asarray(obs), self._regions.ground(obs, np.asarray(option)))
 
     def teacher_view(self, obs: Obs, level_seeds: NDArray[np.int64]) -> Obs:

@@ -1,0 +1,158 @@
+"""SAC, TD3 and HIRO as a stranger types them: controls, and mistakes that end with a command that helps."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import main as cli
+from agent.tracking.run import Run
+from envs.mujoco.worlds import Worlds
+
+FEW = ["--quiet", "--eval-episodes", "2", "--steps", "1200", "--teacher", "scripted"]
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log directory with controllers of two mazes."""
+    root = tmp_path_factory.mktemp("my logs")
+    for task in ("PointPush", "PointUMaze"):
+        words = ["train", "--method", "dagger", "--task", task, "--logdir", str(root), "--savedir", "controller", *FEW]
+        assert cli.main([*words, "--eval-episodes", "0"]) == 0
+    return root
+
+
+def train(capsys: pytest.CaptureFixture[str], logs: Path, *words: str) -> tuple[int, dict[str, Any], str]:
+    """Exit code, result line and what was said of one `train`."""
+    capsys.readouterr()
+    code = cli.main(["train", *FEW, "--json", "--logdir", str(logs), *words])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, json.loads(out) if out else {}, err
+
+
+MISTAKES = {
+    "no goal space": (["--method", "hiro", "--task", "Pendulum-v1"], "no space in which a goal", "--method sac"),
+    "named actions": (["--method", "hiro", "--task", "SimpleDoorKey"], "actions of SimpleDoorKey", "--method ihac"),
+    "vectors": (["--method", "ihac", "--task", "PointPush"], "are vectors", "--method hiro"),
+    "unseen block": (["--method", "hiro", "--task", "AntPush"], "does not show its block", "--task AntPushRobust"),
+    "an ant's hands": (["--method", "dagger", "--task", "AntMaze"], "how to walk", "--method hiro --prior none"),
+    "another task's controller": (
+        ["--method", "hiro", "--task", "PointUMaze", "--prior", "controller", "--controller", "PUSH"],
+        "'PointPush'",
+        "train --method dagger --task PointUMaze",
+    ),
+    "no such controller": (
+        ["--method", "hiro", "--task", "PointPush", "--prior", "controller", "--controller", "contoller"],
+        "Did you mean 'controller'",
+        "train",
+    ),
+    "a controller for nothing": (
+        ["--method", "hiro", "--task", "PointPush", "--controller", "controller"],
+        "nothing asks for it",
+        "--prior controller",
+    ),
+    "a prior of whom": (["--method", "hiro", "--task", "PointPush", "--prior", "teacher"], "'teacher'", "train --help"),
+    "two roles": (
+        ["--method", "hiro", "--task", "PointPush", "--prior", "controller", "--high-level", "controller"],
+        "the controller is the high level",
+        "--high-level learned",
+    ),
+    "nobody to distil from": (
+        ["--method", "hiro", "--task", "PointFall", "--prior", "controller", "--teacher", "none"],
+        "needs a teacher",
+        "--teacher local",
+    ),
+    "extended goals": (
+        ["--method", "hiro", "--task", "PointPush", "--exploration", "extended"],
+        "in its own way",
+        "--method sac",
+    ),
+    "too much to remember": (
+        ["--method", "sac", "--task", "PointPush", "--steps", "900000000", "--memory", "900000000"],
+        "more than the",
+        "--memory ",
+    ),
+    "nothing to remember": (["--method", "sac", "--task", "PointPush", "--memory", "0"], "at least 1", "another"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_with_what_to_do_and_leaves_no_run(
+    logs: Path, capsys: pytest.CaptureFixture[str], mistake: str
+) -> None:
+    words, said, helps = MISTAKES[mistake]
+    places = {"PUSH": str(logs / "dagger" / "PointPush" / "controller" / "controller")}
+    before = {path for path in logs.rglob("*") if path.is_file()}
+    code, _, err = train(capsys, logs, *(places.get(word, word) for word in words), "--savedir", "mistake")
+    assert code == 2
+    what, _, helpful = err.partition("next:")
+    assert said in what
+    assert helps in helpful
+    assert {path for path in logs.rglob("*") if path.is_file()} == before
+
+
+def test_as_much_as_fits_is_what_the_message_says(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--method", "hiro", "--task", "PointPush", "--savedir", "big", "--steps", "999999999"]
+    _, _, err = train(capsys, logs, *words, "--memory", "999999999")
+    fits = int(err.split("--memory ")[1].split()[0])
+    assert 1_000_000 < fits < 999_999_999
+
+
+@pytest.mark.parametrize("method", ["sac", "hiro"])
+def test_little_memory_suffices(logs: Path, capsys: pytest.CaptureFixture[str], method: str) -> None:
+    where = ["--method", method, "--task", "PointReach", "--savedir", "forgetful", "--memory", "1"]
+    assert train(capsys, logs, *where)[0] == 0
+
+
+def test_a_failing_simulator_ends_the_run_and_its_checkpoint_goes_on(
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--method", "hiro", "--task", "PointPush", "--savedir"]
+    assert train(capsys, logs, *words, "sound")[0] == 0
+    simulate, count = Worlds._simulate, iter(range(10**6))
+
+    def fail(self: Worlds, control: np.ndarray) -> None:
+        simulate(self, control)
+        if next(count) == 200:
+            self.data[2].qpos[0] = np.nan
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worlds, "_simulate", fail)
+        code, _, err = train(capsys, logs, *words, "failing")
+    assert code == 2
+    assert "failed in world 2 of PointPush" in err
+    assert "--resume" in err.partition("next:")[2]
+    run = Run.find(logs, "hiro", "PointPush", "failing")
+    assert 0 < (run.last_step or 0) < 1_000
+    code, result, _ = train(capsys, logs, *words, "failing", "--resume")
+    assert code == 0
+    sound = Run.find(logs, "hiro", "PointPush", "sound").results()
+    assert result["student"] == sound["student"]
+    assert result["teacher"] == "none"
+
+
+def test_a_noisy_teacher_distils_a_controller_of_its_own(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noisy = ["--label-noise", "0.3", "--savedir", "noisy"]
+    assert train(capsys, logs, "--method", "dagger", "--task", "PointPush", *noisy)[0] == 0
+    words = ["--method", "hiro", "--task", "PointPush", "--prior", "controller"]
+    controllers = {}
+    for name, extra in {"given": ["--controller", "noisy"], "clean": [], "as taught": ["--label-noise", "0.3"]}.items():
+        code, result, _ = train(capsys, logs, *words, *extra, "--savedir", f"prior {name}")
+        assert code == 0
+        assert result["teacher"] == "scripted"
+        controllers[name] = (Path(result["run"]) / "controller" / "controller.safetensors").read_bytes()
+    assert controllers["given"] == controllers["as taught"] != controllers["clean"]
+    assert not (logs / "dagger" / "PointPush" / "controller-scripted-0.3").exists()
+
+
+def test_what_has_not_been_distilled_yet_is_distilled_now(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(logs / "dagger" / "PointFall", ignore_errors=True)
+    words = ["--method", "hiro", "--task", "PointFall", "--prior", "reversed", "--savedir", "reversed"]
+    code, result, _ = train(capsys, logs, *words, "--preset", "tiny", "--num-envs", "4")
+    assert code == 0
+    assert (logs / "dagger" / "PointFall" / "controller" / "controller").is_dir()
+    assert result["steps"] == 1_200 + result["controller_steps"]
