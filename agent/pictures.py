@@ -84,10 +84,10 @@ def draw_map(task: Task, episodes: Sequence[Watched], path: Path) -> Path:
 
     ways = []
     for episode in episodes:
-        subgoals = [(t, m.target) for t, m in enumerate(episode.moments) if m.chosen and m.target is not None]
-        steps, places = zip(*subgoals, strict=True) if subgoals else ((), np.zeros((0, 2)))
-        states = np.stack([moment.obs for moment in episode.moments])
-        ways.append(Way(states, np.array(steps), np.stack(places) if subgoals else np.zeros((0, 2))))
+        obs = np.stack([moment.obs for moment in episode.moments])
+        subgoals = [(t, m.target[:2]) for t, m in enumerate(episode.moments) if m.chosen and m.target is not None]
+        chosen, places = np.array([t for t, _ in subgoals]), np.array([place for _, place in subgoals])
+        ways.append(Way(obs, chosen, places))
     solved = sum(episode.success for episode in episodes)
     save_map(path, SPECS[task.name], ways, f"{task.name}: {solved} of {len(episodes)} solved")
     return path

@@ -1,6 +1,8 @@
 """Videos of episodes, with the option or the goal that is being followed as the caption."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import gymnasium as gym
@@ -31,12 +33,11 @@ def record(task: Task, episodes: Sequence[Watched], path: Path) -> Path:
     first = next(frames)  # before there is a file, which nothing would go into if nothing can draw
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        writer = imageio_ffmpeg.write_frames(str(path), (_SIDE, _SIDE + _STRIP), fps=speed, macro_block_size=1)
-        writer.send(None)
-        writer.send(first)
-        for frame in frames:
-            writer.send(frame)
-        writer.close()
+        size = (_SIDE, _SIDE + _STRIP)
+        with closing(imageio_ffmpeg.write_frames(str(path), size, fps=speed, macro_block_size=1)) as writer:
+            writer.send(None)
+            for frame in chain([first], frames):
+                writer.send(frame)
     except (OSError, RuntimeError) as error:
         raise UserError(f"Could not write {path}: {error}.", "python main.py doctor") from error
     return path

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,16 +92,16 @@ def draw_ways(axes: "Axes", spec: MazeSpec, ways: Sequence[Way]) -> "ScalarMappa
         axes.add_collection(line)
         axes.scatter(x[:1], y[:1], s=60, marker="*", color="black", zorder=3, label="start")
         if len(way.subgoals):
-            dots = {"cmap": _TIME, "norm": norm, "edgecolors": "black", "linewidths": 0.6, "zorder": 4}
+            dots: dict[str, Any] = {"cmap": _TIME, "norm": norm, "edgecolors": "black", "linewidths": 0.6, "zorder": 4}
             axes.scatter(way.subgoals[:, 0], way.subgoals[:, 1], s=34, c=way.chosen, label="subgoal", **dots)
         if spec.eval_goals[0] != spec.eval_goals[1]:
-            goal = (_column(spec, way.obs, f"goal_{axis}")[:1] for axis in "xy")
-            axes.scatter(*goal, s=50, marker="X", color=_GREEN, zorder=3, label="goal")
+            goal_x, goal_y = (_column(spec, way.obs, f"goal_{axis}")[:1] for axis in "xy")
+            axes.scatter(goal_x, goal_y, s=50, marker="X", color=_GREEN, zorder=3, label="goal")
         if spec.block_cell and spec.observe_block:
             home = dict(zip("xy", spec.centre(*spec.block_cell), strict=True))
             ends = {a: _column(spec, way.obs, f"block_{a}")[-1] if a in spec.block_axes else home[a] for a in "xy"}
             corner = (ends["x"] - spec.cell / 2, ends["y"] - spec.cell / 2)
-            outline = {"facecolor": "none", "edgecolor": _RED, "linestyle": "--", "linewidth": 1.2}
+            outline: dict[str, Any] = {"facecolor": "none", "edgecolor": _RED, "linestyle": "--", "linewidth": 1.2}
             axes.add_patch(Rectangle(corner, spec.cell, spec.cell, **outline, label="block at the end"))
     return ScalarMappable(norm, _TIME)
 

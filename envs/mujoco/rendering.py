@@ -11,7 +11,7 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 INSTALL = "sudo apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6"
 _ASKED = "MUJOCO_GL says so"
 _EGL_DEVICE, _MOST_DEVICES = 0x313F, 16
-_THICKNESS = 0.02  # of markers, in metres
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _osmesa_is_there() -> bool:
 
 @dataclass(frozen=True)
 class Marker:
-    """A disc above everything: `at` (x, y, ...) in metres, its radius, its colour as red, green, blue, opacity."""
+    """A disc over the picture: `at` (x, y, ...) in metres, its radius, its colour as red, green, blue, opacity."""
 
     at: NDArray[np.floating]
     radius: float
@@ -114,6 +113,8 @@ class Painter:
     def __init__(self, model: "mujoco.MjModel", size: int = 480) -> None:
         import mujoco
 
+        from envs.mujoco.model import CAMERA
+
         backend = choose_backend()
         try:
             self._renderer = mujoco.Renderer(model, size, size)
@@ -125,6 +126,8 @@ class Painter:
         light = model.vis.headlight
         light.ambient[:], light.diffuse[:], light.specular[:] = 0.6, 0.4, 0.0
         self._model = model
+        camera = model.camera(CAMERA)
+        self._middle, self._scale = camera.pos[:2], size / float(camera.fovy[0])  # pixels per metre
 
     def draw(self, data: "mujoco.MjData", markers: list[Marker]) -> NDArray[np.uint8]:
         """The state from above with markers on it, uint8 [size, size, 3]; the state's numbers stay what they are."""
@@ -137,17 +140,25 @@ class Painter:
         mujoco.mj_kinematics(self._model, shown)
         mujoco.mj_camlight(self._model, shown)
         self._renderer.update_scene(shown, camera=CAMERA)
-        scene: Any = self._renderer.scene
-        scene.nlight = 1  # the camera's own: a plan needs no shadows, least of all those of markers
-        top = 0.5 * self._model.camera(CAMERA).pos[2]  # above the walls: a subgoal may lie in one
-        for layer, marker in enumerate(markers):
-            x, y, *_ = marker.at
-            place = np.array([x, y, top + _THICKNESS * layer])
-            size, upright = np.array([marker.radius, marker.radius, _THICKNESS / 2]), np.eye(3).ravel()
-            disc = mujoco.mjtGeom.mjGEOM_CYLINDER
-            mujoco.mjv_initGeom(scene.geoms[scene.ngeom], disc, size, place, upright, np.float32(marker.colour))
-            scene.ngeom += 1
-        return self._renderer.render()
+        self._renderer.scene.nlight = 1  # the camera's own: a plan needs no shadows
+        picture = self._renderer.render()
+        for marker in markers:
+            self._mark(picture, marker)
+        return picture
+
+    def _mark(self, picture: NDArray[np.uint8], marker: Marker) -> None:
+        """Lay a disc over the picture: the camera looks straight down, and without perspective."""
+        size = len(picture)
+        x, y = (np.asarray(marker.at[:2]) - self._middle) * self._scale
+        column, row, radius = size / 2 + x, size / 2 - y, marker.radius * self._scale
+        left, right, top, bottom = np.clip(
+            [column - radius - 1, column + radius + 2, row - radius - 1, row + radius + 2], 0, size
+        ).astype(int)
+        rows, columns = np.ogrid[top:bottom, left:right]
+        away = np.hypot(columns + 0.5 - column, rows + 0.5 - row)
+        share = marker.colour[3] * np.clip(radius - away + 0.5, 0.0, 1.0)[..., None]
+        below = picture[top:bottom, left:right]
+        below[...] = np.rint(below + share * (255 * np.array(marker.colour[:3]) - below))
 
     def close(self) -> None:
         """Free the drawing context."""

@@ -12,7 +12,7 @@ from envs.mujoco.rendering import Marker, Painter
 from envs.mujoco.vector import maze_spaces
 from envs.mujoco.worlds import Worlds
 
-_GREEN, _ORANGE, _BLACK = (0.1, 0.7, 0.2, 0.3), (1.0, 0.6, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0)
+_GREEN, _ORANGE, _BLACK = (0.1, 0.7, 0.2, 0.45), (1.0, 0.6, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0)
 
 
 class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):

@@ -1,0 +1,133 @@
+"""`eval --video` films mazes and maps them, whoever plays; what cannot be drawn does not cost the table."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from imageio_ffmpeg import get_ffmpeg_exe
+from numpy.typing import NDArray
+from PIL import Image
+
+import main as cli
+from agent.config import TrainConfig
+from agent.core import Player
+from agent.methods import make_method
+from agent.pictures import Watched, draw_map, watch
+from agent.players import random_player, teacher_player
+from agent.presets import settings_of
+from envs.catalog import get_task
+from envs.mujoco.rendering import choose_backend
+from envs.task import Task
+from teacher.labels import LabelStore
+from teacher.scripted import ScriptedTeacher
+
+ROOT = Path(__file__).parents[2]
+LEVEL, HORIZON, REST = 1_000_000, 100, 20
+COMMAND = ["eval", "--task", "PointPush", "--compare", "scripted", "--seeds", "1000000:1000002", "--savedir", "x"]
+if_drawn = pytest.mark.skipif(choose_backend().name == "off", reason="nothing here can draw")
+
+
+def frames(path: Path) -> NDArray[np.uint8]:
+    """The pictures of a video [T, 544, 480, 3], as ffmpeg decodes them."""
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run([get_ffmpeg_exe(), "-v", "error", "-i", path, *raw], capture_output=True, check=True)
+    return np.frombuffer(done.stdout, np.uint8).reshape(-1, 544, 480, 3)
+
+
+def planner(task: Task) -> Player:
+    return teacher_player(task, ScriptedTeacher(task, LabelStore()))
+
+
+def hiro(task: Task) -> Player:
+    """An untrained one, which acts by its networks."""
+    config = TrainConfig(method="hiro", task=task.name, steps=100)
+    method = make_method(config, task, None, settings_of(config), np.random.SeedSequence(0))
+    method.load_policy(method.state_dict())
+    return method.player
+
+
+@if_drawn
+def test_a_maze_is_filmed_and_mapped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*COMMAND, "--logdir", str(tmp_path), "--video", "2", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert "not_drawn" not in result
+    video, plan = Path(result["video"]), Path(result["map"])
+    assert video.parent == plan.parent == tmp_path / "x" / "videos"
+    pictures = frames(video)
+    assert len(pictures) == 2 * (HORIZON + REST)
+    first, last = pictures[0].astype(int), pictures[HORIZON + REST - 1].astype(int)
+    assert np.abs(first - last)[:480].max() > 100, "the robot has moved"
+    assert np.abs(first - last)[480:].max() > 100, "the caption has changed"
+    with Image.open(plan) as image:
+        assert 400 < image.width < 1000 > image.height > 400
+
+
+@if_drawn
+def test_the_subgoal_in_force_is_in_the_picture() -> None:
+    task = get_task("PointUMaze")
+    episode = watch(task, hiro(task), LEVEL)
+    stage = task.make_single(LEVEL)
+    plain = np.asarray(stage.render(), dtype=int)
+    stage.unwrapped.subgoal = episode.moments[0].target  # type: ignore[attr-defined]
+    column, row = np.argwhere(np.abs(np.asarray(stage.render()) - plain).sum(2) > 60).mean(0)[::-1]
+    stage.close()
+    metres = 20 / len(plain)  # the map is 5 cells of 4 m wide, and its middle is at (4, 4)
+    seen = (4 + (column - len(plain) / 2) * metres, 4 - (row - len(plain) / 2) * metres)
+    np.testing.assert_allclose(seen, episode.moments[0].target, atol=0.2)
+
+
+def test_goals_hold_for_ten_steps_and_are_said_in_words() -> None:
+    task = get_task("PointUMaze")
+    episode = watch(task, hiro(task), LEVEL)
+    assert len(episode.moments) == HORIZON
+    assert [t for t, moment in enumerate(episode.moments) if moment.chosen] == list(range(0, HORIZON, 10))
+    targets = np.stack([moment.target for moment in episode.moments if moment.target is not None])
+    np.testing.assert_allclose(targets, np.repeat(targets[::10], 10, axis=0), atol=1e-4)
+    x, y = targets[0]
+    assert episode.moments[0].words == f"go to x {x:.1f}, y {y:.1f}"
+
+
+def test_an_option_is_where_the_task_grounds_it() -> None:
+    task = get_task("PointPush")
+    episode = watch(task, planner(task), LEVEL)
+    assert episode.success
+    first = episode.moments[0]
+    option = [option.words for option in task.options].index(first.words)
+    np.testing.assert_array_equal(first.target, task.ground(first.obs[None], np.array([option]))[0][0])
+    assert 2 <= sum(moment.chosen for moment in episode.moments) < HORIZON
+
+
+def test_whoever_names_no_subgoal_is_shown_without_one() -> None:
+    task = get_task("PointReach")
+    moments = watch(task, random_player(), LEVEL).moments
+    assert {(moment.words, moment.target) for moment in moments} == {("primitive actions", None)}
+
+
+def test_different_policies_have_different_maps(tmp_path: Path) -> None:
+    task = get_task("PointPush")
+    players: dict[str, Player] = {"planner": planner(task), "random": random_player(), "hiro": hiro(task)}
+
+    def pixels(name: str, episode: Watched) -> NDArray[np.uint8]:
+        with Image.open(draw_map(task, [episode], tmp_path / f"{name}.png")) as image:
+            return np.asarray(image.convert("RGB").resize((600, 600)))
+
+    maps = {name: pixels(name, watch(task, player, LEVEL)) for name, player in players.items()}
+    again = pixels("again", watch(task, players["planner"], LEVEL))
+    np.testing.assert_array_equal(again, maps["planner"])
+    assert (maps["planner"] != maps["random"]).any(2).sum() > 500
+    assert (maps["planner"] != maps["hiro"]).any(2).sum() > 500
+
+
+def test_without_a_rendering_device_there_are_table_and_map(tmp_path: Path) -> None:
+    told = {"cwd": ROOT, "env": {**os.environ, "MUJOCO_GL": "off"}, "capture_output": True, "text": True}
+    words = [sys.executable, "main.py", *COMMAND, "--logdir", str(tmp_path), "--video", "2", "--json"]
+    done = subprocess.run(words, **told, check=True)  # type: ignore[call-overload]
+    result = json.loads(done.stdout)
+    assert result["scripted"]["greedy"]["success"] == 1.0
+    assert "off was chosen because MUJOCO_GL says so" in result["not_drawn"]
+    assert "Next: unset MUJOCO_GL" in result["not_drawn"]
+    assert [path.name for path in (tmp_path / "x" / "videos").iterdir()] == [Path(result["map"]).name]
