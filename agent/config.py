@@ -142,7 +142,8 @@ class EvalConfig:
     seeds: str = "1000000:1000500"
     """Levels A:B, B not included; those below 1000000 are for training and refused."""
     video: int = 0
-    """Write a video of this many episodes of the student (else of the first player), the option as its caption."""
+    """Write a video of this many episodes of the student (else of the first player), with the option or the subgoal as
+    its caption, and of mazes a map of these episodes and their subgoals beside it."""
     batch: int = 256
     """Worlds side by side."""
     teacher: str | None = None
@@ -212,8 +213,9 @@ def check(config: TrainConfig | EvalConfig) -> None:
             verb = "train" if isinstance(config, TrainConfig) else "eval"
             raise unknown_name(field, value, known, f"python main.py {verb} --help")
     at_least = {"steps": 1, "num_envs": 1, "threads": 1, "batch": 1, "permutations": 1, "seed": 0, "eval_episodes": 0}
-    at_least |= {"max_llm_calls": 0, "max_llm_tokens": 0, "max_llm_seconds": 0, "samples": 1, "concurrency": 1, "memory": 1}
-    for field, least in {**at_least, "video": 0, "margin": 0.0, "label_noise": 0.0}.items():
+    at_least |= {"max_llm_calls": 0, "max_llm_tokens": 0, "max_llm_seconds": 0, "samples": 1, "concurrency": 1}
+    at_least |= {"memory": 1, "video": 0, "margin": 0, "label_noise": 0}
+    for field, least in at_least.items():
         value = getattr(config, field, None)
         if value is not None and value < least:
             raise UserError(f"--{field} is {value}, and must be at least {least}.", "give another number")
