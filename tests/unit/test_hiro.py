@@ -1,7 +1,7 @@
 """HIRO's bookkeeping over a hierarchy that really plays, against a plain list of what happened.
 
 Each mistake that other implementations made (shared/reference/hiro.md, 1.4 and 1.5) fails a test here, in test_goals.py
-or in test_replay.py.
+or in test_replay_views.py.
 """
 
 from collections import Counter

@@ -1,0 +1,88 @@
+"""What the mazes are for: a low level learns to reach, goals lead around what a flat agent runs into, HIRO finds them.
+
+The first three run always, on small budgets that suffice for each of several seeds (dev/LOG.md); the slow ones carry
+`learn`, with the budgets of issue 4.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent.config import TrainConfig
+from agent.evaluate import load_student
+from agent.hierarchy import Hierarchy
+from agent.tracking.run import Run
+from agent.train import train
+from envs.catalog import get_task
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs live, and the controller of a scripted teacher."""
+    folder = tmp_path_factory.mktemp("log")
+    trained(folder, "dagger", "PointPush", steps=4_000, eval_episodes=0, name="controller")
+    return folder
+
+
+def trained(logs: Path, method: str, task: str, *, seed: int = 0, name: str = "run", **changes: Any) -> dict[str, Any]:
+    """The result line of one run."""
+    config = TrainConfig(method=method, task=task, seed=seed, teacher="scripted", logdir=str(logs), quiet=True)
+    return train(replace(config, savedir=f"{name}-{seed}", **changes))
+
+
+def greedy(result: dict[str, Any]) -> float:
+    """Success on held-out levels."""
+    return float(result["student"]["greedy"]["success"])
+
+
+def final_distance(result: dict[str, Any], levels: int = 20) -> float:
+    """Mean distance to the goal at the end of held-out episodes, greedily."""
+    task = get_task(result["task"])
+    player = load_student(Run.open(Path(result["run"])), task)
+    env = task.make_vec(levels, split="eval")
+    hierarchy = Hierarchy(task, env, player, rng=None, levels=np.arange(1_000_000, 1_000_000 + levels))
+    for _ in range(task.spec.horizon - 1):
+        hierarchy.step()
+    return float(env.worlds.distance().mean())
+
+
+def test_sac_learns_to_reach(logs: Path) -> None:
+    assert greedy(trained(logs, "sac", "PointReach", steps=7_000, eval_episodes=30)) >= 0.9
+
+
+def test_a_planner_leads_a_low_level_that_learns_where_a_flat_agent_stays_at_the_wall(logs: Path) -> None:
+    led = trained(logs, "hiro", "PointPush", high_level="controller", steps=10_000, eval_episodes=30, name="led")
+    assert led["teacher"] == "scripted"
+    assert greedy(led) >= 0.9
+    assert final_distance(led) < 2.5
+    flat = trained(logs, "sac", "PointPush", steps=6_000, eval_episodes=30)
+    assert greedy(flat) == 0.0
+    assert final_distance(flat) == pytest.approx(3.9, abs=0.3), "in front of the goal, with the block between them"
+
+
+@pytest.mark.learn
+@pytest.mark.timeout(3_600)
+def test_hiro_finds_its_way_around_the_u(logs: Path) -> None:
+    results = [trained(logs, "hiro", "PointUMaze", seed=seed, steps=60_000, eval_episodes=50) for seed in range(3)]
+    assert np.mean([greedy(result) for result in results]) >= 0.8
+
+
+@pytest.mark.learn
+@pytest.mark.timeout(3_600)
+def test_a_prior_that_fades_leaves_a_high_level_that_needs_nobody(logs: Path) -> None:
+    prior = {"prior": "controller", "steps": 50_000, "eval_episodes": 50, "name": "prior"}
+    results = [trained(logs, "hiro", "PointPush", seed=seed, **prior) for seed in range(3)]
+    assert np.mean([greedy(result) for result in results]) >= 0.8
+    alone = trained(logs, "hiro", "PointPush", steps=50_000, eval_episodes=50)
+    assert greedy(alone) < np.mean([greedy(result) for result in results])
+
+
+@pytest.mark.learn
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("method", ["sac", "td3"])
+def test_flat_agents_do_not_find_their_way_around_the_u(logs: Path, method: str) -> None:
+    result = trained(logs, method, "PointUMaze", steps=60_000, eval_episodes=50)
+    assert greedy(result) <= 0.2
