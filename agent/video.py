@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from agent.pictures import Watched
 from envs.errors import UserError
-from envs.mujoco.rendering import INSTALL
+from envs.mujoco.rendering import undrawable
 from envs.task import Task
 
 _SIDE, _STRIP = 480, 64  # pixels: the picture is square, the caption a strip below it
@@ -66,7 +66,7 @@ def _picture(stage: gym.Env) -> object:
     except UserError:
         raise
     except Exception as error:  # each of Gymnasium's environments has its own way to say that it cannot draw
-        raise UserError(f"{type(stage.unwrapped).__name__} cannot be drawn here: {error}.", INSTALL) from error
+        raise undrawable(type(stage.unwrapped).__name__, error) from error
 
 
 def _frame(picture: object, caption: str, where: str) -> NDArray[np.uint8]:

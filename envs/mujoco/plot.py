@@ -56,7 +56,7 @@ def save_map(path: Path, spec: MazeSpec, ways: Sequence[Way], title: str) -> Non
 
 def draw_plan(axes: "Axes", spec: MazeSpec) -> None:
     """Draw walls, chasm, the block where it starts, and the area of success around the evaluation goal."""
-    from matplotlib.patches import Circle, Rectangle
+    from matplotlib.patches import Rectangle
 
     half = spec.cell / 2
     for row, column in spec.cells("".join(_COLOURS)):
@@ -65,11 +65,18 @@ def draw_plan(axes: "Axes", spec: MazeSpec) -> None:
         axes.add_patch(Rectangle((x - half, y - half), spec.cell, spec.cell, facecolor=colour, edgecolor="none"))
     low, high = spec.eval_goals
     if low == high:
-        area = Circle((low[0], low[1]), spec.radius, facecolor=_GREEN, alpha=0.2, edgecolor="none", label="goal")
-        axes.add_patch(area)
+        _draw_goal(axes, spec, low)
     (left, bottom), (right, top) = spec.centre(0, 0), spec.centre(len(spec.layout) - 1, len(spec.layout[0]) - 1)
     axes.set(xlim=(left - half, right + half), ylim=(bottom - half, top + half), aspect="equal")
     axes.set(xlabel="x [m]", ylabel="y [m]", title=spec.name)
+
+
+def _draw_goal(axes: "Axes", spec: MazeSpec, goal: Sequence[float]) -> None:
+    """The area of success."""
+    from matplotlib.patches import Circle
+
+    area = Circle((goal[0], goal[1]), spec.radius, facecolor=_GREEN, alpha=0.2, edgecolor="none", label="goal")
+    axes.add_patch(area)
 
 
 def draw_ways(axes: "Axes", spec: MazeSpec, ways: Sequence[Way]) -> "ScalarMappable":
@@ -95,8 +102,7 @@ def draw_ways(axes: "Axes", spec: MazeSpec, ways: Sequence[Way]) -> "ScalarMappa
             dots: dict[str, Any] = {"cmap": _TIME, "norm": norm, "edgecolors": "black", "linewidths": 0.6, "zorder": 4}
             axes.scatter(way.subgoals[:, 0], way.subgoals[:, 1], s=34, c=way.chosen, label="subgoal", **dots)
         if spec.eval_goals[0] != spec.eval_goals[1]:
-            goal_x, goal_y = (_column(spec, way.obs, f"goal_{axis}")[:1] for axis in "xy")
-            axes.scatter(goal_x, goal_y, s=50, marker="X", color=_GREEN, zorder=3, label="goal")
+            _draw_goal(axes, spec, [float(_column(spec, way.obs, f"goal_{axis}")[0]) for axis in "xy"])
         if spec.block_cell and spec.observe_block:
             home = dict(zip("xy", spec.centre(*spec.block_cell), strict=True))
             ends = {a: _column(spec, way.obs, f"block_{a}")[-1] if a in spec.block_axes else home[a] for a in "xy"}

@@ -21,7 +21,7 @@ from envs.errors import UserError
 if TYPE_CHECKING:
     import mujoco
 
-INSTALL = "sudo apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6"
+_INSTALL = "sudo apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6"
 _ASKED = "MUJOCO_GL says so"
 _EGL_DEVICE, _MOST_DEVICES = 0x313F, 16
 
@@ -90,6 +90,14 @@ def _osmesa_is_there() -> bool:
     return ctypes.util.find_library("OSMesa") is not None
 
 
+def undrawable(what: str, error: Exception) -> UserError:
+    """The error that says why something cannot be drawn here, and what to do."""
+    backend = choose_backend()
+    how = f"{backend.name} was chosen because {backend.why}, and then: {str(error).rstrip('.')}"
+    next_step = "unset MUJOCO_GL  # then what is here is chosen" if backend.why == _ASKED else _INSTALL
+    return UserError(f"{what} cannot be drawn here: {how}.", next_step)
+
+
 @dataclass(frozen=True)
 class Marker:
     """A disc over the picture: `at` (x, y, ...) in metres, its radius, its colour as red, green, blue, opacity."""
@@ -115,14 +123,11 @@ class Painter:
 
         from envs.mujoco.model import CAMERA
 
-        backend = choose_backend()
+        choose_backend()
         try:
             self._renderer = mujoco.Renderer(model, size, size)
         except (AttributeError, ImportError, RuntimeError, mujoco.FatalError) as error:
-            why = f"Mazes cannot be drawn here: {backend.name} was chosen because {backend.why}, and then: {error}."
-            raise UserError(
-                why, "unset MUJOCO_GL  # then doctor chooses" if backend.why == _ASKED else INSTALL
-            ) from error
+            raise undrawable("Mazes", error) from error
         light = model.vis.headlight
         light.ambient[:], light.diffuse[:], light.specular[:] = 0.6, 0.4, 0.0
         self._model = model

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def fresh(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """No choice made yet, on Linux, and MuJoCo not imported."""
     monkeypatch.setenv("MUJOCO_GL", "")
-    monkeypatch.delitem(sys.modules, "mujoco")
+    monkeypatch.delitem(sys.modules, "mujoco", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
     return monkeypatch
 
