@@ -95,6 +95,9 @@ class TrainConfig:
     prior: str = "none"
     """Of hiro: none, controller (its goals are offered at first, and have faded long before the end), or as a control
     reversed (the opposite of its goals)."""
+    low_level: str | None = None
+    """Of hiro: a run whose low level is taken over and learns no more, of any task that is seen and acted in alike; its
+    steps count."""
     relabel: bool = True
     """Of hiro: correct the goals of old segments."""
     exploration: str = "steps"
@@ -238,6 +241,10 @@ def check(config: TrainConfig | EvalConfig) -> None:
         raise UserError(
             f"--exploration {config.exploration} is for flat agents, and {config.method} explores in its own way.",
             "--method sac, or leave --exploration out",
+        )
+    if config.low_level and (config.method != "hiro" or config.high_level == "controller"):
+        raise UserError(
+            "A low level that learns no more leaves nothing to learn here.", "--method hiro --high-level learned"
         )
     if config.method == "hiro" and config.controller and not config.plans:
         raise UserError(

@@ -12,6 +12,7 @@ import torch
 from agent.config import TrainConfig
 from agent.hierarchy import Hierarchy
 from agent.methods import Method, make_method
+from agent.methods.hiro import Hiro
 from agent.players import STYLES, play, summary
 from agent.presets import Settings, settings_of
 from agent.teaching import Annotator, ControllerLabels, Labeller
@@ -57,6 +58,9 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
             if isinstance(labeller, Annotator):
                 run.annotate(capability=capability_of(labeller.teacher))
             method = make_method(config, task, labeller, settings, learning, given)
+            facts: dict[str, Any] = {"seconds": 0.0}
+            if config.low_level and isinstance(method, Hiro) and run.last_step is None:
+                facts["low_level_steps"] = _take_low_level(config, method)
             if given and config.method == "hiro":
                 save_controller(run.controller, given)  # what the run is judged with, whatever becomes of the other
             if isinstance(labeller, Annotator) and method.controller is not None:
@@ -70,7 +74,8 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
         )
         with run.metrics(total_steps=settings.steps, quiet=config.quiet) as log:
             accounting = Accounting(labeller.stats, labels) if labeller else None
-            return _Training(config, task, settings, run, log, method, hierarchy, labeller, accounting).to_the_end()
+            training = _Training(config, task, settings, run, log, method, hierarchy, labeller, accounting, facts)
+            return training.to_the_end()
 
 
 def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annotator | None:
@@ -130,6 +135,13 @@ def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
     return load_controller(Run.find(config.logdir, "dagger", task.name, name).controller, task)
 
 
+def _take_low_level(config: TrainConfig, method: Hiro) -> int:
+    """Give a method the low level of the run that is named; the steps which that has cost."""
+    run = Run.find(config.logdir, "hiro", None, config.low_level or "")
+    step = run.restore(lambda tree: method.take_low_level(tree["method"]))
+    return int(run.results().get("steps", step))
+
+
 class _Training:
     """One run from where it stands to its end."""
 
@@ -144,11 +156,12 @@ class _Training:
         hierarchy: Hierarchy,
         labeller: Labeller | None,
         accounting: Accounting | None,
+        facts: dict[str, Any],
     ) -> None:
         self.config, self.task, self.settings, self.run, self.log = config, task, settings, run, log
         self.method, self.hierarchy, self.labeller, self.accounting = method, hierarchy, labeller, accounting
         self.steps = 0
-        self.facts: dict[str, Any] = {"seconds": 0.0}
+        self.facts = facts
         if config.resume and run.last_step is not None:
             run.restore(self._restore)
 
@@ -249,6 +262,7 @@ class _Training:
         if isinstance(self.labeller, ControllerLabels):
             result["controller_steps"] = self.labeller.controller.facts.get("steps", 0)
             result["steps"] += result["controller_steps"]
+        result["steps"] += result.get("low_level_steps", 0)
         if self.config.eval_episodes:
             result["student"] = self._judge("student")
             success = {f"eval/{style}_success": row["success"] for style, row in result["student"].items()}

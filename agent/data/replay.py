@@ -83,7 +83,9 @@ def draw_steps(store: TrajectoryStore, rng: np.random.Generator, count: int, new
     )
 
 
-def draw_segments(store: TrajectoryStore, rng: np.random.Generator, count: int, steps: int) -> Segments:
+def draw_segments(
+    store: TrajectoryStore, rng: np.random.Generator, count: int, steps: int, newest: int | None = None
+) -> Segments:
     """Segments drawn uniformly, with replacement, among those whose end is stored.
 
     Args:
@@ -91,8 +93,11 @@ def draw_segments(store: TrajectoryStore, rng: np.random.Generator, count: int, 
         rng: Draws them.
         count: B.
         steps: c, the most steps for which a goal is in force.
+        newest: Only such as began within so many vector steps, `steps` or more; all if not given.
     """
-    times, worlds = _draw_choices(store, rng, count, store.total - steps)
+    before = store.total - steps
+    oldest = store.oldest if newest is None else max(store.oldest, before - newest)
+    times, worlds = _draw_choices(store, rng, count, oldest, before)
     window, across = times[:, None] + np.arange(steps), worlds[:, None]
     ended = store.at("final_slot", window, across) >= 0
     chosen_next = store.at("option_age", window + 1, across) == 0
@@ -111,14 +116,14 @@ def draw_segments(store: TrajectoryStore, rng: np.random.Generator, count: int, 
 
 
 def _draw_choices(
-    store: TrajectoryStore, rng: np.random.Generator, count: int, before: int
+    store: TrajectoryStore, rng: np.random.Generator, count: int, oldest: int, before: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Times and worlds [count] at which a goal was chosen, uniform over those older than `before`: by rejection."""
-    if before <= store.oldest:
+    """Times and worlds [count] at which a goal was chosen, uniform over `oldest` <= time < `before`: by rejection."""
+    if before <= oldest:
         raise IndexError(f"no segment has ended in the {len(store)} vector steps of the store")
     times, worlds = np.zeros(0, np.int64), np.zeros(0, np.int64)
     while len(times) < count:
-        t = rng.integers(store.oldest, before, size=16 * count)
+        t = rng.integers(oldest, before, size=16 * count)
         n = rng.integers(store.num_envs, size=16 * count)
         chosen = store.at("option_age", t, n) == 0
         times, worlds = np.concatenate([times, t[chosen]]), np.concatenate([worlds, n[chosen]])

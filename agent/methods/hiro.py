@@ -26,6 +26,7 @@ from agent.methods.td3 import TD3Config
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
 from controller.roles import Controller
+from envs.errors import UserError
 from envs.gridworld.levels import SEEDS_PER_SPLIT
 from envs.task import Task
 
@@ -59,6 +60,7 @@ class HiroConfig:
     capacity: int = 2_000_000  # environment steps that are remembered
     low_capacity: int = 2_000_000  # the newest of them, which the low level learns from
     planned: bool = False  # a controller sets the goals, and the low level alone learns
+    frozen: bool = False  # the low level was trained before, and the high level alone learns
     prior_weight: float = 0.0  # lambda of the pull towards the controller's goals, at the start
     reversed: bool = False  # the controller's goals are turned round: a control
     prior_until: float = 0.6  # share of the steps after which the prior has faded: pull, and share of its goals
@@ -147,7 +149,7 @@ class GoalLow:
     def act(self, percept: Percept, clock: Clock) -> Choice:
         """Where the action is drawn from."""
         method = self._method
-        if not method.warm:
+        if not method.warm and not method.config.frozen:
             return UniformBox((len(percept), percept.task.num_actions))
         return method.low_learner.act(method.low_inputs(torch.from_numpy(percept.obs), torch.from_numpy(clock.goal)))
 
@@ -223,7 +225,7 @@ class Hiro:
         if not self.warm:
             return {}
         new = self.config.rollout * self.store.num_envs
-        self._owed[0] += self.config.low_updates * new
+        self._owed[0] += 0.0 if self.config.frozen else self.config.low_updates * new
         self._owed[1] += 0.0 if self.config.planned else self.config.high_updates * new
         low: dict[str, Tensor] = {}
         high: dict[str, Tensor] = {}
@@ -299,6 +301,14 @@ class Hiro:
         self.generator.set_state(state["generator"])
         self._owed = list(state["owed"])
 
+    def take_low_level(self, state: dict[str, Any]) -> None:
+        """The low level of another run, from what its `state_dict` gave. Raises `UserError` if it acts otherwise."""
+        try:
+            self.low_learner.load_state_dict(state["low"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            again = f"--low-level RUN, of train --method hiro --task {self.task.name}"
+            raise UserError(f"That low level sees or does something else than {self.task.name} has.", again) from error
+
     def load_policy(self, state: dict[str, Any]) -> None:
         """Restore the learners alone, to play."""
         self.low_learner.load_state_dict(state["low"])
@@ -306,9 +316,9 @@ class Hiro:
         self._steps, self.warm = state["steps"], state["warm"]
 
     def _progress(self) -> dict[str, float]:
-        """What is left of the way when a goal ends, in the last vector steps: mean, and the share that was reached."""
-        steps = len(self.store)
-        parts = draw_segments(self.store, np.random.default_rng(steps), 64, self.config.period)
+        """What is left of the way when a goal ends, of late: the mean, and the share that was reached."""
+        rng, late = np.random.default_rng(self.store.total), 20 * self.config.period
+        parts = draw_segments(self.store, rng, 64, self.config.period, late)
         goal, first, final = (torch.from_numpy(column) for column in (parts.goal, parts.obs[:, 0], parts.final))
         left = -self.frame.reward(goal, first, final)
         return {

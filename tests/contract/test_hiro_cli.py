@@ -17,8 +17,10 @@ FEW = ["--quiet", "--eval-episodes", "2", "--steps", "1200", "--teacher", "scrip
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log directory with controllers of two mazes."""
+    """A log directory with controllers of two mazes, and a low level that was trained in an open room."""
     root = tmp_path_factory.mktemp("my logs")
+    words = ["train", "--method", "hiro", "--task", "PointReach", "--logdir", str(root), "--savedir", "legs", *FEW]
+    assert cli.main(words) == 0
     for task in ("PointPush", "PointUMaze"):
         words = ["train", "--method", "dagger", "--task", task, "--logdir", str(root), "--savedir", "controller", *FEW]
         assert cli.main([*words, "--eval-episodes", "0"]) == 0
@@ -71,6 +73,12 @@ MISTAKES = {
         "in its own way",
         "--method sac",
     ),
+    "legs of another": (
+        ["--method", "hiro", "--task", "AntMaze", "--low-level", "legs"],
+        "sees or does something else than AntMaze",
+        "--low-level",
+    ),
+    "legs for nobody": (["--method", "sac", "--task", "PointPush", "--low-level", "legs"], "nothing to learn", "hiro"),
     "too much to remember": (
         ["--method", "sac", "--task", "PointPush", "--steps", "900000000", "--memory", "900000000"],
         "more than the",
@@ -133,6 +141,20 @@ def test_a_failing_simulator_ends_the_run_and_its_checkpoint_goes_on(
     sound = Run.find(logs, "hiro", "PointPush", "sound").results()
     assert result["student"] == sound["student"]
     assert result["teacher"] == "none"
+
+
+def test_a_low_level_that_was_trained_before_learns_no_more_and_its_steps_count(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--method", "hiro", "--task", "PointPush", "--low-level", "legs", "--savedir", "on legs"]
+    code, result, _ = train(capsys, logs, *words)
+    assert code == 0
+    assert result["steps"] == 2 * 1_200
+    trees = [Run.open(logs / "hiro" / task / name).load()[1]["method"] for task, name in
+             (("PointReach", "legs"), ("PointPush", "on legs"))]  # fmt: skip
+    ours, theirs = (tree["low"]["modules"][0] for tree in trees)
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+    assert cli.main(["eval", "--task", "PointPush", "--loaddir", result["run"], "--seeds", "1000000:1000002"]) == 0
 
 
 def test_a_noisy_teacher_distils_a_controller_of_its_own(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,16 @@ def test_interrupted_and_resumed_equals_uninterrupted(logs: Path, name: str) -> 
             assert judged["student"][style][measure] == run.results()["student"][style][measure]
 
 
+@pytest.mark.parametrize("method", ["sac", "td3", "hiro"])
+def test_half_the_steps_and_then_the_rest_equal_all_at_once(logs: Path, method: str) -> None:
+    config = replace(SMALL, logdir=str(logs), method=method, eval_episodes=0)
+    whole = run_until(replace(config, savedir=f"{method}-all"), None)
+    for steps in (800, 1_600):
+        halves = run_until(replace(config, savedir=f"{method}-halves", steps=steps), None)
+        assert halves.last_step == steps
+    assert left_behind(halves) == left_behind(whole)
+
+
 def test_a_run_whose_prior_has_faded_plays_without_any_controller(logs: Path) -> None:
     config = replace(SMALL, logdir=str(logs), method="hiro", prior="controller", savedir="alone")
     result = train(config)
