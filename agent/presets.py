@@ -120,7 +120,7 @@ def _off_policy(config: TrainConfig) -> Settings:
         planned = config.high_level == "controller"
         weight = 0.0 if config.prior == "none" else PRIOR_WEIGHT
         student = replace(_HIRO[preset], relabel=config.relabel, planned=planned, prior_weight=weight)
-        student = replace(student, reversed=config.prior == "reversed")
+        student = replace(student, reversed=config.prior == "reversed", frozen=config.low_level is not None)
     else:
         student = _FLAT[config.method, preset]
     if isinstance(student, FlatConfig) and config.exploration == "extended":
