@@ -90,6 +90,20 @@ def test_segments_are_cut_where_the_goal_was_chosen_and_cross_no_end(length, cap
     assert seen == starts, "every segment that has ended can be drawn"
 
 
+@pytest.mark.parametrize(("length", "capacity"), [(60, 100), (200, 80)])
+def test_only_what_is_new_can_be_drawn(length, capacity):
+    store, history = played(length, capacity)
+    places = where(history)
+    steps = draw_steps(store, np.random.default_rng(1), 500, newest=9)
+    assert {places[float(obs[0])][1] for obs in steps.obs} == set(range(length - 10, length - 1))
+    parts = draw_segments(store, np.random.default_rng(1), 500, STEPS, newest=9)
+    starts = range(length - STEPS - 9, length - STEPS)
+    wanted = {(n, t) for n in range(WORLDS) for t in starts if history[n][t]["option_age"] == 0}
+    assert {places[float(obs[0, 0])] for obs in parts.obs} == wanted
+    everything = draw_steps(store, np.random.default_rng(1), 3_000, newest=10**6)
+    assert len(np.unique(everything.obs)) == WORLDS * (min(length, capacity) - 1)
+
+
 def test_a_full_ring_restores_to_the_bit():
     store, _ = played(150, 60)
     kinds = {"observation_dtype": np.float32, "action_size": 2, "goal_size": 2}

@@ -1,0 +1,76 @@
+"""Flat agents that hold on to actions for a while, as epsilon-z-greedy has it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from agent.core import Clock, Percept
+from agent.hierarchy import Hierarchy
+from agent.methods.flat import Flat, FlatConfig, Held
+from agent.methods.sac import SACConfig
+from controller.encoders import encoder_of
+from envs.catalog import get_task
+
+CONFIG = FlatConfig(SACConfig((8,), batch=16), holding=0.3)
+
+
+def test_held_actions_last_as_long_as_the_zeta_law_says():
+    held, rng = Held(2_000, 2, 0.1), np.random.default_rng(0)
+    policy = np.full((2_000, 2), 5.0, np.float32)  # which no held action is
+    played = np.array([held.instead(policy, rng) for _ in range(60)])
+    holds = (played != 5).all(2)
+    assert np.abs(played[holds]).max() <= 1
+    goes_on = holds[1:] & (played[1:] == played[:-1]).all(2)
+    begins = holds[1:50] & ~goes_on[:49]
+    for steps, share in ((2, 1 - 6 / np.pi**2), (3, 1 - 7.5 / np.pi**2)):  # sums of 1 / n^2, over that of all of them
+        lasts = np.logical_and.reduce([goes_on[k : k + 49] for k in range(1, steps)])
+        assert lasts[begins].mean() == pytest.approx(share, abs=0.02)
+    free = ~holds[:-1]
+    assert holds[1:][free].mean() == pytest.approx(0.1, abs=0.01), "who holds nothing starts to with this probability"
+
+
+def test_nobody_holds_on_beyond_the_end_of_an_episode_nor_on_held_out_levels_nor_greedily():
+    task = get_task("PointReach")
+    method = Flat(task, CONFIG, 3, np.random.SeedSequence(0), 1_000)
+    method.low.warm = True
+    held = method.held
+    assert held is not None
+    obs = np.ones((3, *task.observation_shape), np.float32)
+    clock = Clock(3, np.ones(1, np.int64))
+
+    def act(levels, rng):
+        return method.low.act(Percept(task, encoder_of(task), obs, np.asarray(levels)), clock).draw(rng)[0]
+
+    greedy = act([1, 2, 3], None)
+    held.action[:], held.left[:] = 0.25, 9
+    clock.previous[:] = [0, -1, 0]  # the second world is at the first step of an episode
+    held.probability = 0.0
+    played = act([1, 2, 3], np.random.default_rng(0))
+    assert (played == 0.25).all(1).tolist() == [True, False, True]
+    assert held.left.tolist() == [8, 0, 8]
+    np.testing.assert_array_equal(act([1, 2, 3], None), greedy)
+    clock.previous[:] = 0
+    assert not (act(np.arange(3) + 1_000_000, np.random.default_rng(0)) == 0.25).any()
+    assert held.left.tolist() == [8, 0, 8]
+
+
+def test_steps_without_holding_are_as_before_and_what_is_held_is_restored():
+    task = get_task("PointReach")
+
+    def play(config, length, state=None):
+        method = Flat(task, config, 3, np.random.SeedSequence(0), 1_000)
+        env = task.make_vec(3)
+        hierarchy = Hierarchy(task, env, method.player, rng=np.random.default_rng(0))
+        if state:
+            method.load_state_dict(state[0])
+            hierarchy.load_state_dict(state[1])
+        hierarchy.collect(method.store, length)
+        env.close()
+        return method.store.column("action")[-10:].copy(), (method.state_dict(), hierarchy.state_dict())
+
+    assert play(replace(CONFIG, holding=0.0), 1)[1][0]["held"] is None
+    whole, _ = play(CONFIG, 30)
+    _, state = play(CONFIG, 20)
+    np.testing.assert_array_equal(play(CONFIG, 10, state)[0], whole)
+    assert (whole[1:] == whole[:-1]).all(2).any(), "something was held"
