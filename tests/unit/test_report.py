@@ -45,6 +45,18 @@ def test_a_report_has_a_row_per_run_and_averages_seeds(tmp_path: Path) -> None:
     assert "report.png" in text
 
 
+def test_the_teacher_of_a_run_is_whoever_taught_its_controller(tmp_path: Path) -> None:
+    for method, taught in (("hiro", "scripted"), ("hiro", "none"), ("sac", "none"), ("ihac", "local")):
+        run = leave_run(tmp_path, method, taught, [0.5])
+        if method != "ihac":
+            run.conclude({"teacher": taught})
+    leave_run(tmp_path, "hiro", "running", [0.5])
+    rows = report(ReportConfig(logdir=str(tmp_path)))["runs"]
+    teachers = {(row["method"], row["run"]): row["teacher"] for row in rows}
+    assert teachers.pop(("hiro", "running")) == "local", "as it was told, until it says more"
+    assert all(teacher == name for (_, name), teacher in teachers.items())
+
+
 def test_what_the_teachers_have_cost_is_a_table_of_its_own(tmp_path: Path) -> None:
     asking = {"queries": 20.0, "calls": 50.0, "hits": 7.0, "latency_p50": 0.012, "tokens": 1200.0, "retries": 0.0}
     for seed, calls in enumerate((40.0, 60.0)):
