@@ -78,8 +78,8 @@ _FLAT = {
 _GYM_STEPS = {"": 100_000, "Pendulum-v1": 8_000}
 _GYM = {"sac": FlatConfig(SACConfig()), "td3": FlatConfig(TD3Config())}
 _PENDULUM = {
-    "sac": FlatConfig(SACConfig((64, 64), 1e-3, batch=128), warmup=500),
-    "td3": FlatConfig(TD3Config((64, 64), 1e-3, 1e-3, batch=128), warmup=500),
+    "sac": FlatConfig(SACConfig((64, 64), 3e-3, batch=128), warmup=500),
+    "td3": FlatConfig(TD3Config((64, 64), 3e-3, 3e-3, batch=128), warmup=500),
 }
 _HIRO = {
     "small": HiroConfig(),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agent.continuous import GaussianActor, SquashedNormal, TwinCritic, polyak
+from agent.continuous import Descent, GaussianActor, SquashedNormal, TwinCritic, polyak, products_in
 from agent.data.views import Transitions, pull
 
 
@@ -22,6 +22,7 @@ class SACConfig:
     batch: int = 256  # transitions per gradient step
     temperature: float | None = None  # weight of the entropy; None learns it
     target_entropy: float | None = None  # nats that a learned temperature holds; minus the number of actions if None
+    precision: str = "bfloat16"  # of the factors in products of matrices, or float32
 
 
 class SAC:
@@ -46,11 +47,9 @@ class SAC:
         self.log_temperature = torch.zeros(()) if learned else torch.tensor(float(config.temperature or 0.0)).log()
         self.log_temperature.requires_grad_(learned)
         self._target_entropy = config.target_entropy if config.target_entropy is not None else -float(actions)
-        self._actor_parameters = list(self.actor.parameters())
-        self._critic_parameters = list(self.critic.parameters())
-        self.actor_optimizer = torch.optim.Adam(self._actor_parameters, config.learning_rate, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self._critic_parameters, config.learning_rate, fused=True)
-        self.temperature_optimizer = torch.optim.Adam([self.log_temperature], config.learning_rate)
+        self.actor_optimizer = Descent(self.actor.parameters(), config.learning_rate)
+        self.critic_optimizer = Descent(self.critic.parameters(), config.learning_rate)
+        self.temperature_optimizer = Descent([self.log_temperature], config.learning_rate)
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared soft Bellman error of both critics; `batch.discount` is zero where an episode terminated."""
@@ -75,18 +74,16 @@ class SAC:
 
     def update(self, batch: Transitions) -> dict[str, Tensor]:
         """One gradient step of critics, actor and temperature."""
+        with products_in(self.config.precision):
+            return self._update(batch)
+
+    def _update(self, batch: Transitions) -> dict[str, Tensor]:
         loss, info = self.critic_loss(batch)
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.critic_optimizer.step()
+        self.critic_optimizer.down(loss)
         loss, actor_info = self.actor_loss(batch)
-        self.actor_optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=self._actor_parameters)  # spares the gradients of the critics' weights
-        self.actor_optimizer.step()
+        self.actor_optimizer.down(loss)
         if self.log_temperature.requires_grad:
-            self.temperature_optimizer.zero_grad(set_to_none=True)
-            self.temperature_loss(actor_info["entropy"]).backward()
-            self.temperature_optimizer.step()
+            self.temperature_optimizer.down(self.temperature_loss(actor_info["entropy"]))
         polyak(self.target, self.critic, self.config.tau)
         return info | actor_info | {"temperature": self.log_temperature.detach().exp()}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agent.continuous import ClippedNormal, DeterministicActor, TwinCritic, polyak
+from agent.continuous import ClippedNormal, Descent, DeterministicActor, TwinCritic, polyak, products_in
 from agent.data.views import Transitions, pull
 
 
@@ -27,6 +27,7 @@ class TD3Config:
     target_noise: float = 0.2  # deviation of the noise on the target's action
     target_clip: float = 0.5  # bound of that noise
     huber: float | None = None  # where the critics' error turns linear; None: squared everywhere
+    precision: str = "bfloat16"  # of the factors in products of matrices, or float32
 
 
 class TD3:
@@ -48,10 +49,8 @@ class TD3:
             self.critic = TwinCritic(inputs + actions, config.hidden)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self._actor_parameters = list(self.actor.parameters())
-        critic_parameters = list(self.critic.parameters())
-        self.actor_optimizer = torch.optim.Adam(self._actor_parameters, config.actor_learning_rate, fused=True)
-        self.critic_optimizer = torch.optim.Adam(critic_parameters, config.critic_learning_rate, fused=True)
+        self.actor_optimizer = Descent(self.actor.parameters(), config.actor_learning_rate)
+        self.critic_optimizer = Descent(self.critic.parameters(), config.critic_learning_rate)
         self.updates = 0
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
@@ -78,16 +77,16 @@ class TD3:
 
     def update(self, batch: Transitions) -> dict[str, Tensor]:
         """One gradient step of the critics, and every so often one of the actor and the targets."""
+        with products_in(self.config.precision):
+            return self._update(batch)
+
+    def _update(self, batch: Transitions) -> dict[str, Tensor]:
         self.updates += 1
         loss, info = self.critic_loss(batch)
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.critic_optimizer.step()
+        self.critic_optimizer.down(loss)
         if self.updates % self.config.actor_every == 0:
             loss, actor_info = self.actor_loss(batch)
-            self.actor_optimizer.zero_grad(set_to_none=True)
-            loss.backward(inputs=self._actor_parameters)
-            self.actor_optimizer.step()
+            self.actor_optimizer.down(loss)
             polyak(self.target_critic, self.critic, self.config.tau)
             polyak(self.target_actor, self.actor, self.config.tau)
             info |= actor_info
