@@ -110,6 +110,21 @@ def test_as_much_as_fits_is_what_the_message_says(logs: Path, capsys: pytest.Cap
     assert 1_000_000 < fits < 999_999_999
 
 
+@pytest.mark.parametrize("method", ["sac", "td3", "hiro"])
+@pytest.mark.parametrize(("steps", "worlds"), [(1, 1), (1_100, 1), (1_500, 150), (20, 20)])
+def test_few_worlds_few_steps_and_many_worlds_suffice(
+    logs: Path, capsys: pytest.CaptureFixture[str], method: str, steps: int, worlds: int
+) -> None:
+    words = ["--method", method, "--task", "PointReach", "--steps", str(steps), "--num-envs", str(worlds)]
+    code, result, _ = train(capsys, logs, *words, "--savedir", f"{steps} in {worlds}")
+    assert code == 0
+    assert result["steps"] == steps
+    where = ["--task", "PointReach", "--loaddir", result["run"], "--seeds", "1000000:1000002", "--quiet", "--json"]
+    assert cli.main(["eval", *where]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["student"]["greedy"]["return"] == result["student"]["greedy"]["return"]
+
+
 @pytest.mark.parametrize("method", ["sac", "hiro"])
 def test_little_memory_suffices(logs: Path, capsys: pytest.CaptureFixture[str], method: str) -> None:
     where = ["--method", method, "--task", "PointReach", "--savedir", "forgetful", "--memory", "1"]
