@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -236,6 +237,13 @@ class Descent(torch.optim.Adam):
         for parameter in group["params"]:
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             self.state[parameter] = {"step": count, **moments}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave; there is one count of steps again."""
+        super().load_state_dict(state_dict)
+        states = list(self.state.values())
+        for state in states:
+            state["step"] = states[0]["step"]
 
     @torch.no_grad()
     def down(self, loss: Tensor) -> None:
