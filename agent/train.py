@@ -115,6 +115,9 @@ def _open_labels(config: TrainConfig, run: Run) -> LabelStore:
 def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
     """The controller to start from: the one that is named, or for HIRO, where it needs one, the newest of the
     task that was taught as the command says; it is distilled now if there is none."""
+    own = Path(config.logdir) / config.method / task.name / config.savedir / "controller"
+    if config.plans and config.resume and own.exists():  # what the run began with, whatever became of that since
+        return load_controller(own, task)
     if config.controller is not None:
         folder = Path(config.controller)
         if (folder / DESCRIPTION).exists():
@@ -122,9 +125,6 @@ def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
         return load_controller(Run.find(config.logdir, None, task.name, config.controller).controller, task)
     if not config.plans:
         return None
-    own = Path(config.logdir) / config.method / task.name / config.savedir / "controller"
-    if config.resume and own.exists():  # what the run began with, whatever has been distilled since
-        return load_controller(own, task)
     taught = {name: getattr(config, name) for name in ("teacher", "model", "label_noise")}
     runs = [run for run in Run.all(config.logdir, "dagger", task.name) if run.controller.exists()]
     alike = [run for run in runs if all(run.config.get(name) == value for name, value in taught.items())]

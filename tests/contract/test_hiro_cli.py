@@ -183,6 +183,9 @@ def test_a_noisy_teacher_distils_a_controller_of_its_own(logs: Path, capsys: pyt
         assert result["teacher"] == "scripted"
         controllers[name] = (Path(result["run"]) / "controller" / "controller.safetensors").read_bytes()
     assert controllers["given"] == controllers["as taught"] != controllers["clean"]
+    shutil.rmtree(logs / "dagger" / "PointPush" / "noisy")
+    on = ["--controller", "noisy", "--savedir", "prior given", "--resume", "--steps", "1280"]
+    assert train(capsys, logs, *words, *on)[0] == 0, "a run has its own copy"
     assert not (logs / "dagger" / "PointPush" / "controller-scripted-0.3").exists()
 
 
