@@ -271,6 +271,11 @@ class Descent(torch.optim.Adam):
         )
 
 
+def fast_precision(hidden: tuple[int, ...]) -> str:
+    """The precision of products that is faster for layers of these widths: small ones do not repay the rounding."""
+    return "bfloat16" if max(hidden, default=0) >= 256 else "float32"
+
+
 @contextmanager
 def products_in(precision: str) -> Iterator[None]:
     """Within it, products of float32 matrices are computed in that precision.

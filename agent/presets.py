@@ -75,11 +75,11 @@ _FLAT = {
     ("td3", "paper"): FlatConfig(replace(_PAPER_TD3, exploration=1 / 30), reward_scale=0.1),
 }
 # Gymnasium's own tasks: networks, rates and one update per step as in the papers, whatever the preset.
-_GYM_STEPS = {"": 100_000, "Pendulum-v1": 8_000}
+_GYM_STEPS = {"": 100_000, "Pendulum-v1": 6_000}
 _GYM = {"sac": FlatConfig(SACConfig()), "td3": FlatConfig(TD3Config())}
 _PENDULUM = {
-    "sac": FlatConfig(SACConfig((64, 64), 3e-3, batch=128), warmup=500),
-    "td3": FlatConfig(TD3Config((64, 64), 3e-3, 3e-3, batch=128), warmup=500),
+    "sac": FlatConfig(SACConfig((64, 64), 2e-3, gamma=0.95), warmup=500),
+    "td3": FlatConfig(TD3Config((64, 64), 2e-3, 2e-3, gamma=0.95), warmup=500),
 }
 _HIRO = {
     "small": HiroConfig(),

@@ -4,6 +4,10 @@
 environments, and then measures gradient steps alone, transitions drawn from the memory included: 256 units twice, batch
 256, one thread, both at once in turns, so that a busy machine is busy for both. Ratios are medians over the turns, once
 with products in float32 and once in bfloat16 (`SACConfig.precision`). Seconds are those of the processor.
+
+`python -m bench.sac --returns 100000 --seeds 0 1 2 --tasks HalfCheetah-v5` trains both for so many environment steps
+with the same settings, and prints the mean greedy returns of the final policies on the same ten held-out levels, one
+line per seed, beside the CPU seconds (an hour and a half here).
 """
 
 import argparse
@@ -18,19 +22,25 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gymnasium as gym
 import numpy as np
 import stable_baselines3 as sb3
 import torch
 
+from agent.config import TrainConfig
 from agent.hierarchy import Hierarchy
+from agent.methods import make_method
 from agent.methods.flat import Flat, FlatConfig
 from agent.methods.sac import SACConfig
+from agent.players import play
+from agent.presets import settings_of
 from envs.catalog import get_task
 
 TASKS = ("HalfCheetah-v5", "Ant-v5")
 TURNS = 7
 _MEMORY = 3_000  # environment steps to draw from
 _SAME = SACConfig()
+_HELD_OUT = range(1_000_000, 1_000_010)
 
 
 def ours(name: str, precision: str) -> Callable[[int], None]:
@@ -88,6 +98,46 @@ def compare(name: str, steps: int) -> dict[str, Any]:
     return figures
 
 
+def our_return(name: str, steps: int, seed: int) -> float:
+    """Mean greedy return on held-out levels after training, by the preset."""
+    config = TrainConfig(method="sac", task=name)
+    settings, task = settings_of(config), get_task(name)
+    learning, levels, acting = np.random.SeedSequence(seed).spawn(3)
+    method = make_method(config, task, None, replace(settings, steps=steps), learning)
+    env = task.make_vec(settings.num_envs, seed=int(levels.generate_state(1)[0]))
+    hierarchy, done = Hierarchy(task, env, method.player, rng=np.random.default_rng(acting)), 0
+    while done < steps:
+        store, length, _ = method.plan(done)
+        hierarchy.collect(store, length)
+        hierarchy.drain_finished()
+        done += length * settings.num_envs
+        method.update(hierarchy.percept, done)
+    return float(play(task, method.player, _HELD_OUT, greedy=True).returns.mean())
+
+
+def their_return(name: str, steps: int, seed: int) -> float:
+    """The same of Stable-Baselines3's SAC: its defaults, but for as many random steps at first as ours."""
+    model = sb3.SAC("MlpPolicy", name, learning_starts=FlatConfig().warmup, device="cpu", seed=seed)
+    model.learn(steps)
+    env, total = gym.make(name), 0.0
+    for level in _HELD_OUT:
+        (obs, _), over = env.reset(seed=level), False
+        while not over:
+            obs, reward, terminated, truncated, _ = env.step(model.predict(obs, deterministic=True)[0])
+            total, over = total + float(reward), terminated or truncated
+    return total / len(_HELD_OUT)
+
+
+def side_by_side(name: str, steps: int, seed: int) -> dict[str, Any]:
+    """Returns and CPU seconds of both."""
+    row: dict[str, Any] = {"task": name, "steps": steps, "seed": seed}
+    for who, train in (("ours", our_return), ("stable-baselines3", their_return)):
+        start = time.process_time()
+        row[who] = round(train(name, steps, seed), 1)
+        row[f"{who}, CPU seconds"] = round(time.process_time() - start)
+    return row
+
+
 def main(steps: int = 150, tasks: Sequence[str] = TASKS) -> dict[str, Any]:
     """Measure everything once and return the figures."""
     torch.set_num_threads(1)
@@ -102,5 +152,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=150, help="gradient steps per turn")
     parser.add_argument("--tasks", nargs="+", default=TASKS, help="Gymnasium ids")
+    parser.add_argument("--returns", type=int, help="environment steps to train both for, instead of measuring speed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="training seeds of that")
     said = parser.parse_args()
-    print(json.dumps(main(said.steps, said.tasks), indent=1))
+    if said.returns:
+        torch.set_num_threads(1)
+        for task_name in said.tasks:
+            for number in said.seeds:
+                print(json.dumps(side_by_side(task_name, said.returns, number)), flush=True)
+    else:
+        print(json.dumps(main(said.steps, said.tasks), indent=1))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agent.continuous import Descent, GaussianActor, SquashedNormal, TwinCritic, polyak, products_in
+from agent.continuous import Descent, GaussianActor, SquashedNormal, TwinCritic, fast_precision, polyak, products_in
 from agent.data.views import Transitions, pull
 
 
@@ -22,7 +22,7 @@ class SACConfig:
     batch: int = 256  # transitions per gradient step
     temperature: float | None = None  # weight of the entropy; None learns it
     target_entropy: float | None = None  # nats that a learned temperature holds; minus the number of actions if None
-    precision: str = "bfloat16"  # of the factors in products of matrices, or float32
+    precision: str | None = None  # of products of matrices, float32 or bfloat16; None: the faster for these widths
 
 
 class SAC:
@@ -37,6 +37,7 @@ class SAC:
 
     def __init__(self, inputs: int, actions: int, config: SACConfig, seed: int) -> None:
         self.config = config
+        self._precision = config.precision or fast_precision(config.hidden)
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -74,7 +75,7 @@ class SAC:
 
     def update(self, batch: Transitions) -> dict[str, Tensor]:
         """One gradient step of critics, actor and temperature."""
-        with products_in(self.config.precision):
+        with products_in(self._precision):
             return self._update(batch)
 
     def _update(self, batch: Transitions) -> dict[str, Tensor]:
