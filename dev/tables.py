@@ -97,18 +97,14 @@ def rows_of(part: str) -> list[Row]:
             taught = replace(hiro, controller="log/dagger/PointPush/table/seed-{seed}")
             return [
                 Row("PointUMaze / HIRO", replace(umaze, method="hiro")),
-                Row(
-                    "PointUMaze / HIRO, no relabelling",
-                    replace(umaze, method="hiro", relabel=False, savedir="table-raw"),
-                ),
                 Row("PointUMaze / flat SAC", replace(umaze, method="sac")),
-                Row("PointUMaze / flat TD3", replace(umaze, method="td3")),
                 Row("PointPush / planner, scripted hands", replace(planner, task="PointPush")),
                 Row(
                     "PointPush / HIRO, frozen planner",
                     replace(taught, high_level="controller", savedir="table-planner"),
                 ),
                 Row("PointPush / HIRO, planner as a prior", replace(taught, prior="controller", savedir="table-prior")),
+                Row("PointPush / HIRO, reversed prior", replace(taught, prior="reversed", savedir="table-reversed")),
                 Row("PointPush / HIRO, no prior", hiro),
                 Row("PointPush / flat SAC", replace(push, method="sac")),
             ]
