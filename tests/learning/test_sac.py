@@ -6,8 +6,8 @@ from agent.config import EvalConfig, TrainConfig
 from agent.evaluate import evaluate
 from agent.train import train
 
-# Mean return of 20 episodes: a good policy has -150, chance -1,200. SAC lapses now and then to -350, once to -900, and a
-# processor that rounds otherwise may stop in a lapse: what is asked is to be far from chance.
+# Mean return of 20 episodes: a good policy has -150, chance -1,200. SAC lapses now and then to -350, once to -900, and
+# a processor that rounds otherwise may stop in a lapse: what is asked is to be far from chance.
 ENOUGH = -800.0
 
 
