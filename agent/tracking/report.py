@@ -68,11 +68,10 @@ def _row(runs: Sequence[Run]) -> dict[str, Any]:
     """One line of the table: settings of the first seed, results averaged over the seeds."""
     first, results = runs[0], [_result(run) for run in runs]
     row: dict[str, Any] = {key: first.config.get(key) for key in ("task", "method", "teacher")}
-    taught = json.loads(path.read_text()).get("teacher") if (path := first.path / "result.json").exists() else None
     if row["method"] in ("ppo", "sac", "td3"):
         row["teacher"] = "none"
-    elif taught is not None:  # of a controller that was given, whoever taught that
-        row["teacher"] = taught
+    elif row["method"] == "hiro":  # whoever taught the controller that it was given
+        row["teacher"] = results[0].get("teacher", row["teacher"])
     row |= {"run": first.group.name, "seeds": len(runs)}
     for key in ("steps", "queries", "calls"):
         values = [result[key] for result in results if result.get(key) is not None]
