@@ -29,11 +29,12 @@ class TrainConfig:
     """Teach an agent a task: a teacher labels scenes, a controller is distilled from the labels, PPO improves both."""
 
     method: str = "ihac"
-    """ihac (teacher, controller, PPO), dagger (distil the controller and stop), ppo (no teacher); on mazes hiro (goals
-    above, actions below), dagger, sac or td3 (flat)."""
+    """ihac (teacher, controller, PPO), dagger (distil the controller and stop), ppo (no teacher); for actions that are
+    vectors hiro (goals above, actions below), sac, td3 (flat)."""
     task: str = "SimpleDoorKey"
     """SimpleDoorKey, LavaDoorKey, ColoredDoorKey, TwoDoor, KeyInBox, RandomBoxKey, DynamicDoorKey; a stock level such
-    as DoorKey-8x8; or any MiniGrid environment by its id."""
+    as DoorKey-8x8, or any MiniGrid environment by its id; PointReach, PointUMaze, PointPush, PointFall, AntMaze and the
+    other mazes; or any Gymnasium id with vectors for observations and actions, such as HalfCheetah-v5."""
     preset: str = "small"
     """tiny (a minute, to try things), small (the default), or paper; the settings of a method on a task."""
     savedir: str = "run"
@@ -93,8 +94,8 @@ class TrainConfig:
     high_level: str = "learned"
     """Of hiro: learned, or controller (the distilled controller sets the goals, the low level alone learns)."""
     prior: str = "none"
-    """Of hiro: none, controller (its goals are offered at first, and have faded long before the end), or as a control
-    reversed (the opposite of its goals)."""
+    """Of hiro: none, controller (its goals are offered at first, and have faded long before the end), or reversed (the
+    opposite of its goals, as a control)."""
     low_level: str | None = None
     """Of hiro: a run whose low level is taken over and learns no more, of any task that is seen and acted in alike; its
     steps count."""
