@@ -34,6 +34,7 @@ class LocalModel:
     Attributes:
         template: Name of the prompt template that the model wants.
         temperature: Divides the letters' logits; fitted on held-out scenes.
+        tasks: What it was trained on, where its card tells.
     """
 
     method = "logprobs"
@@ -46,6 +47,7 @@ class LocalModel:
         card = json.loads(card_path.read_text()) if card_path.is_file() else {}
         self.template: str = card.get("prompt", "chat")
         self.temperature: float = card.get("temperature", 1.0)
+        self.tasks: tuple[str, ...] = tuple(card.get("tasks", ()))
         self.source = "local" if self.path == TINY_MODEL else f"local:{self.path.name}"
         self.name = f"{self.path.name}@{_weights_hash(self.path)}@T={self.temperature:.4f}"
         self.extra: dict[str, float] = {}

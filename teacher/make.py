@@ -10,6 +10,7 @@ from envs.errors import UserError, unknown_name
 from envs.task import Task
 from teacher.asking import AskingTeacher, Model
 from teacher.base import POLICIES, Teacher
+from teacher.faults import say
 from teacher.labels import LabelStore
 from teacher.noisy import ControlTeacher, NoisyTeacher, ShuffledTeacher
 from teacher.prompts import Prompt, Template, load_template, menus
@@ -109,7 +110,11 @@ def _plain(kind: str, task: Task, store: LabelStore, seed: int, asking: AskingOp
         case "local":
             from teacher.local import TINY_MODEL, LocalModel
 
-            reader: Model = LocalModel(model or TINY_MODEL)
+            local = LocalModel(model or TINY_MODEL)
+            if local.tasks and task.name not in local.tasks:
+                judge = f"python main.py labels judge --teacher local --task {task.name}"
+                say(f"warning: the model of --teacher local was not trained on {task.name}; how good it is: {judge}")
+            reader: Model = local
         case "llm":
             reader = _served(model, asking)
         case _:

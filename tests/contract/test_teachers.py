@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from envs.catalog import get_task
 from envs.errors import UserError
 from serving.faulty import faulty
 from teacher.base import Label, Teacher, TeacherError
@@ -199,3 +200,9 @@ def test_an_unclear_label_is_an_abstention() -> None:
         assert label.probs == (0.0,) * 5
         (label,) = made("llm", store, base_url=server.url).label([scene])
         assert not label.abstained, "the store holds what was said, not what was made of it"
+
+
+def test_a_small_model_on_a_task_that_it_never_saw_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, warned in (("KeyInBox", False), ("PointPush", True)):
+        make_teacher("local", get_task(name))
+        assert ("labels judge --teacher local --task PointPush" in capsys.readouterr().err) == warned
