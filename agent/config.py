@@ -112,6 +112,8 @@ class TrainConfig:
     """Threads of torch."""
     eval_episodes: int = 100
     """Held-out levels on which the finished student is judged; 0 for none."""
+    eval_every: int | None = None
+    """Judge it so on the way as well, each time that so many environment steps have passed: a learning curve."""
     quiet: bool = False
     """No progress display."""
     json: bool = False

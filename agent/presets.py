@@ -61,7 +61,7 @@ _RELEARNING = {
 
 PRIOR_WEIGHT = 2.0  # lambda of the pull towards the controller's goals, at the start
 # Off-policy methods on the mazes: steps in all; for a point mass small networks and few worlds suffice.
-_MAZE_STEPS = {"": 60_000, "PointReach": 10_000, "PointPush": 50_000, "AntMaze": 1_000_000}
+_MAZE_STEPS = {"": 60_000, "PointReach": 10_000, "PointPush": 50_000, **dict.fromkeys((name for name in SPECS if name.startswith("Ant")), 1_000_000)}
 _MAZE_DISTILLATION = 8_000  # all that a maze asks its teacher is a dozen questions
 _OFF_POLICY_WORLDS = 4
 HOLDING = 0.1  # probability with which extended exploration starts to hold an action
@@ -81,8 +81,19 @@ _PENDULUM = {
     "sac": FlatConfig(SACConfig((64, 64), 2e-3, gamma=0.95), warmup=500),
     "td3": FlatConfig(TD3Config((64, 64), 2e-3, 2e-3, gamma=0.95), warmup=500),
 }
+# An ant: wider layers, slower learning, a longer view; sixteen worlds, since what a step costs is the simulator's.
+_ANT = HiroConfig(
+    low=SACConfig((128, 128), 5e-4, gamma=0.95, batch=128),
+    high=SACConfig((128, 128), 5e-4, gamma=0.97, batch=128),
+    high_updates=0.05,
+    high_reward=0.0125,
+    random_episodes=0.2,
+    warmup=5_000,
+)
+_ANT_WORLDS = 16
 _HIRO = {
     "small": HiroConfig(),
+    "ant": _ANT,
     # HIRO, appendix C, in units of the box: noise of 1 is 1/30 of the torques' range and 1/10 of the goals'.
     "paper": HiroConfig(
         low=replace(_PAPER_TD3, exploration=1 / 30, target_noise=0.2 / 30, target_clip=0.5 / 30),
@@ -112,14 +123,16 @@ def _off_policy(config: TrainConfig) -> Settings:
     maze = config.task in SPECS
     table = _MAZE_STEPS if maze else _GYM_STEPS
     steps = config.steps or table.get(config.task, table[""]) // (8 if config.preset == "tiny" else 1)
-    num_envs = config.num_envs or (1 if config.preset == "paper" or not maze else _OFF_POLICY_WORLDS)
+    ant = maze and preset == "small" and SPECS[config.task].robot.name == "ant"
+    worlds = _ANT_WORLDS if ant else _OFF_POLICY_WORLDS if maze and preset == "small" else 1
+    num_envs = config.num_envs or worlds
     student: FlatConfig | HiroConfig
     if config.method != "hiro" and not maze:
         student = (_PENDULUM if config.task == "Pendulum-v1" and preset == "small" else _GYM)[config.method]
     elif config.method == "hiro":
         planned = config.high_level == "controller"
         weight = 0.0 if config.prior == "none" else PRIOR_WEIGHT
-        student = replace(_HIRO[preset], relabel=config.relabel, planned=planned, prior_weight=weight)
+        student = replace(_HIRO["ant" if ant else preset], relabel=config.relabel, planned=planned, prior_weight=weight)
         student = replace(student, reversed=config.prior == "reversed", frozen=config.low_level is not None)
     else:
         student = _FLAT[config.method, preset]

@@ -184,6 +184,8 @@ class _Training:
                 info |= self._graduate()
             seconds = time.perf_counter() - started
             self.facts["seconds"] += seconds
+            if self.config.eval_every and before // self.config.eval_every != self.steps // self.config.eval_every:
+                info |= _evaluation(self._judge(str(self.steps)))
             self.log.scalars(self.steps, info | self._progress(mix) | {"time/fps": length * worlds / seconds})
             if before // save_every != self.steps // save_every:
                 self.run.save(self.steps, self._state())
@@ -265,9 +267,9 @@ class _Training:
         result["steps"] += result.get("low_level_steps", 0)
         if self.config.eval_episodes:
             result["student"] = self._judge("student")
-            success = {f"eval/{style}_success": row["success"] for style, row in result["student"].items()}
-            self.log.scalars(self.steps, success)
-            self.log.hparams(asdict(self.config), success)
+            scores = _evaluation(result["student"])
+            self.log.scalars(self.steps, scores)
+            self.log.hparams(asdict(self.config), scores)
         self.run.conclude(result)
         return result
 
@@ -287,3 +289,9 @@ class _Training:
         self.hierarchy.guide = self.method.guide
         if self.labeller is not None:
             self.labeller.load_state_dict(state["labeller"])
+
+
+def _evaluation(scores: dict[str, Any]) -> dict[str, float]:
+    """Success and return on held-out levels, sampled and greedy, as metrics."""
+    measures = ("success", "return")
+    return {f"eval/{style}_{measure}": row[measure] for style, row in scores.items() for measure in measures}
