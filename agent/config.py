@@ -11,7 +11,9 @@ TRAINING_LEVELS, ALL_LEVELS = 1_000_000, 2_000_000
 PLAYERS = ("teacher", "student", "controller", "scripted", "random")
 CHOICES = {
     "method": ("ihac", "ppo", "dagger", "hiro", "sac", "td3"),
-    "high_level": ("learned", "controller"),
+    "high_level": ("learned", "options", "controller"),
+    "low_learner": ("sac", "td3", "ppo"),
+    "high_learner": ("sac", "td3"),
     "prior": ("none", "controller", "reversed"),
     "exploration": ("steps", "extended"),
     "preset": ("tiny", "small", "paper"),
@@ -92,10 +94,19 @@ class TrainConfig:
     controller: str | None = None
     """Run, or folder, of a distilled controller to start from; a new one is distilled if not given."""
     high_level: str = "learned"
-    """Of hiro: learned, or controller (the distilled controller sets the goals, the low level alone learns)."""
+    """Of hiro: learned (goals in space), options (learned, too, but among the task's named options; the only way where
+    actions are named), or controller (the distilled controller is the high level, the low level alone learns)."""
+    high_learner: str | None = None
+    """Of hiro over goals: sac or td3; the preset's if not given."""
+    low_learner: str | None = None
+    """Of hiro over goals: sac, td3 or ppo; the preset's if not given. Over options it is ppo."""
     prior: str = "none"
     """Of hiro: none, controller (its goals are offered at first, and have faded long before the end), or reversed (the
     opposite of its goals, as a control)."""
+    value_filter: bool = False
+    """Of hiro's prior: pull towards the controller's goal only where the critics value it more than the actor's own."""
+    planned_candidate: bool = False
+    """Of hiro with a controller: its goal is one more candidate when the goals of old segments are corrected."""
     low_level: str | None = None
     """Of hiro: a run whose low level is taken over and learns no more, of any task that is seen and acted in alike; its
     steps count."""

@@ -34,14 +34,16 @@ class SquashedNormal:
     log_std: NDArray[np.float32]
 
     def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Actions [N, A] and their log-probability [N]; the modes, of log-probability 0, where `rng` is None."""
+        """Actions [N, A] and their log-probability [N]; the modes, of log-probability 0, where `rng` is None.
+
+        It is that of the action as it is stored, which float32 has rounded: near the edge of the box that matters to
+        whoever computes it again from there.
+        """
         if rng is None:
             return np.tanh(self.mean), np.zeros(len(self.mean), np.float32)
-        noise = rng.standard_normal(self.mean.shape, np.float32)
-        unsquashed = self.mean + np.exp(self.log_std) * noise
-        slope = log_tanh_slope(torch.from_numpy(unsquashed)).numpy()
-        log_prob = (-0.5 * np.square(noise) - self.log_std - slope - 0.5 * math.log(2 * math.pi)).sum(1)
-        return np.tanh(unsquashed), log_prob
+        action = np.tanh(self.mean + np.exp(self.log_std) * rng.standard_normal(self.mean.shape, np.float32))
+        mean, log_std, played = (torch.from_numpy(column) for column in (self.mean, self.log_std, action))
+        return action, squashed_log_prob(mean, log_std, played).numpy()
 
     def replaced(self, rows: NDArray[np.bool_], other: "SquashedNormal") -> "SquashedNormal":
         """The distributions of `other` in `rows` [N], these elsewhere."""
@@ -154,10 +156,7 @@ class GaussianActor(nn.Module):
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
         """Log-probability [B] of given actions [B, A], clipped just inside the box."""
         mean, log_std = self(obs)
-        unsquashed = torch.atanh(action.clamp(-_INSIDE, _INSIDE))
-        noise = (unsquashed - mean) * (-log_std).exp()
-        log_prob = (-0.5 * noise.square() - log_std - log_tanh_slope(unsquashed)).sum(-1)
-        return log_prob - 0.5 * math.log(2 * math.pi) * mean.shape[-1]
+        return squashed_log_prob(mean, log_std, action)
 
     def mode(self, obs: Tensor) -> Tensor:
         """The greedy action [B, A]."""
@@ -167,6 +166,14 @@ class GaussianActor(nn.Module):
 def log_tanh_slope(unsquashed: Tensor) -> Tensor:
     """log(1 - tanh(u)^2) without cancellation: 2 (log 2 - u - softplus(-2 u))."""
     return 2.0 * (math.log(2.0) - unsquashed - functional.softplus(-2.0 * unsquashed))
+
+
+def squashed_log_prob(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+    """Log-probability [B] of actions [B, A] in [-1, 1] under a squashed Gaussian, through what tanh made them of."""
+    unsquashed = torch.atanh(action.clamp(-_INSIDE, _INSIDE))
+    noise = (unsquashed - mean) * (-log_std).exp()
+    log_prob = (-0.5 * noise.square() - log_std - log_tanh_slope(unsquashed)).sum(-1)
+    return log_prob - 0.5 * math.log(2 * math.pi) * mean.shape[-1]
 
 
 class DeterministicActor(nn.Module):

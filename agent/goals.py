@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-CANDIDATES = ("original", "difference", "drawn")  # kinds of candidates, in their order in `candidates`
+CANDIDATES = ("original", "difference", "drawn", "planned")  # kinds of candidates, in their order in `candidates`
 
 
 Values = TypeVar("Values", NDArray[np.float32], Tensor)
@@ -60,11 +60,13 @@ def candidates(
     final: Tensor,
     draws: int,
     generator: torch.Generator,
+    planned: Tensor | None = None,
 ) -> Tensor:
     """Goals that might explain what the low level did, [B, C, D], all in the box.
 
     The original; the difference that was reached, s_{t+c} - s_t; and draws from a Gaussian around that difference with
-    half the reach as deviation (HIRO, appendix C).
+    half the reach as deviation (HIRO, appendix C). Where a planner is asked, its goal comes last: the best of more
+    candidates can only explain better.
 
     Args:
         frame: The goal's dimensions.
@@ -73,11 +75,13 @@ def candidates(
         final: [B, O], s_{t+c}: after the last step, not the last that was acted on.
         draws: Number of Gaussian draws.
         generator: Draws them.
+        planned: [B, D], a planner's goals at `first`, or None.
     """
     difference = (frame.of(final) - frame.of(first))[:, None]
     noise = torch.empty(len(goal), draws, goal.shape[-1]).normal_(generator=generator)
     drawn = difference + 0.5 * torch.tensor(frame.reach) * noise
-    return frame.clip(torch.cat([goal[:, None], difference, drawn], 1))
+    last = () if planned is None else (planned[:, None],)
+    return frame.clip(torch.cat([goal[:, None], difference, drawn, *last], 1))
 
 
 def explained(

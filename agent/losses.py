@@ -8,6 +8,8 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agent.heads import Head
+
 
 @njit(cache=True)
 def option_advantages(  # type: ignore[no-untyped-def]
@@ -69,42 +71,43 @@ class LossWeights:
 
 
 def surrogate_loss(
-    logits: Tensor,
+    head: Head,
+    outputs: Tensor,
     value: Tensor,
     action: Tensor,
     behaviour_logprob: Tensor,
     advantage: Tensor,
     returns: Tensor,
     weights: LossWeights,
-    prior_logits: Tensor | None = None,
+    legal: Tensor | None = None,
+    prior: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Clipped surrogate + value error - entropy bonus + lambda KL(policy || prior): loss L1 of DESIGN section 2.
 
     Args:
-        logits: [B, C], masked as `controller.network.mask_logits` does where an action is not allowed.
+        head: Reads `outputs`.
+        outputs: [B, P], the policy's.
         value: [B].
-        action: int64 [B], what was done.
+        action: [B, ...], what was done.
         behaviour_logprob: [B], its log-probability under whoever did it.
         advantage: [B], normalised by the caller.
         returns: [B], targets of the value.
         weights: Weights of the terms.
-        prior_logits: [B, C] or None; only read when `weights.prior` > 0.
+        legal: bool [B, C], the named actions that are allowed, or None.
+        prior: [B, P], outputs of the network that the policy is held to; only read when `weights.prior` > 0.
     """
-    log_probs = torch.log_softmax(logits, 1)
-    log_ratio = log_probs.gather(1, action[:, None]).squeeze(1) - behaviour_logprob
+    log_ratio = head.log_prob(outputs, action, legal) - behaviour_logprob
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - weights.clip, 1 + weights.clip)
     policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
     value_loss = (value - returns).square().mean()
     loss = policy_loss + 0.5 * weights.value * value_loss
     terms = {"policy_loss": policy_loss, "value_loss": value_loss}
-    if weights.entropy > 0 or weights.prior > 0:
-        probs = log_probs.exp()
     if weights.entropy > 0:
-        terms["entropy"] = entropy = -(probs * log_probs).sum(1).mean()
+        terms["entropy"] = entropy = head.entropy(outputs, legal).mean()
         loss = loss - weights.entropy * entropy
-    if prior_logits is not None and weights.prior > 0:
-        terms["prior_kl"] = (probs * (log_probs - torch.log_softmax(prior_logits, 1))).sum(1).mean()
+    if prior is not None and weights.prior > 0:
+        terms["prior_kl"] = head.divergence(outputs, prior, legal).mean()
         loss = loss + weights.prior * terms["prior_kl"]
     with torch.no_grad():
         terms["approximate_kl"] = (ratio - 1 - log_ratio).mean()

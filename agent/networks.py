@@ -7,25 +7,38 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agent.core import Categorical, Clock, Percept
+from agent.core import Categorical, Choice, Clock, Percept
+from agent.heads import CategoricalHead, GaussianHead, Head
 from controller.encoders import Encoder
 from controller.network import ControllerNetwork, TrunkConfig, make_trunk, mask_logits
+
+_FIRST_LOG_STD = -0.5  # of actions in [-1, 1], before squashing
 
 
 class LowNetwork(nn.Module):
     """pi(a | s, o) and V(s, o): one trunk, one action head and one value per option.
+
+    Its outputs for an option are the logits of A named actions, or mean and log-deviation of A numbers (`head`). The
+    deviations are parameters of their own, as PPO's usually are. Actions that are vectors come with rewards of any
+    size, so there the values have a trunk to themselves.
 
     Args:
         encoder: What its inputs come from.
         num_options: K; a flat policy is the case of one option.
         num_actions: A.
         config: Widths of the trunk.
+        continuous: Whether actions are vectors.
     """
 
-    def __init__(self, encoder: Encoder, num_options: int, num_actions: int, config: TrunkConfig) -> None:
+    def __init__(
+        self, encoder: Encoder, num_options: int, num_actions: int, config: TrunkConfig, continuous: bool = False
+    ) -> None:
         super().__init__()
         self.num_options, self.num_actions = num_options, num_actions
+        self.head: Head = GaussianHead() if continuous else CategoricalHead()
         self.trunk = make_trunk(encoder, 0, config)
+        self.value_trunk = make_trunk(encoder, 0, config) if continuous else None
+        self.log_std = nn.Parameter(torch.full((num_options, num_actions), _FIRST_LOG_STD)) if continuous else None
         self.action_head = nn.Linear(config.hidden, num_options * num_actions)
         self.value_head = nn.Linear(config.hidden, num_options)
         nn.init.orthogonal_(self.action_head.weight, 0.01)
@@ -34,18 +47,21 @@ class LowNetwork(nn.Module):
         nn.init.zeros_(self.value_head.bias)
 
     def all_options(self, *parts: Tensor) -> tuple[Tensor, Tensor]:
-        """Action logits [N, K, A] and values [N, K] under every option, from the trunk's inputs."""
+        """Outputs [N, K, P] and values [N, K] under every option, from the trunk's inputs; P is A, or 2A of vectors."""
         hidden = self.trunk(*parts)
-        return self.action_head(hidden).view(-1, self.num_options, self.num_actions), self.value_head(hidden)
+        outputs = self.action_head(hidden).view(-1, self.num_options, self.num_actions)
+        if self.log_std is not None:
+            outputs = torch.cat([outputs, self.log_std.expand_as(outputs)], -1)
+        return outputs, self.value_head(hidden if self.value_trunk is None else self.value_trunk(*parts))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Action logits [N, A] and value [N], from the trunk's inputs and the option, int64 [N]."""
+        """Outputs [N, P] and value [N], from the trunk's inputs and the option, int64 [N]."""
         *parts, option = inputs
-        logits, values = self.all_options(*parts)
+        outputs, values = self.all_options(*parts)
         if self.num_options == 1:
-            return logits[:, 0], values[:, 0]
-        heads = option[:, None, None].expand(-1, 1, self.num_actions)
-        return logits.gather(1, heads).squeeze(1), values.gather(1, option[:, None]).squeeze(1)
+            return outputs[:, 0], values[:, 0]
+        heads = option[:, None, None].expand(-1, 1, outputs.shape[2])
+        return outputs.gather(1, heads).squeeze(1), values.gather(1, option[:, None]).squeeze(1)
 
 
 class HighNetwork(nn.Module):
@@ -54,6 +70,8 @@ class HighNetwork(nn.Module):
     Args:
         controller: Network to start from; it is trained further in place.
     """
+
+    head: Head = CategoricalHead()
 
     def __init__(self, controller: ControllerNetwork) -> None:
         super().__init__()
@@ -95,10 +113,10 @@ class NetworkLow:
         self.network = network
 
     @torch.no_grad()
-    def act(self, percept: Percept, clock: Clock) -> Categorical:
-        """Distribution over actions [N, A]."""
-        logits, _ = self.network(*percept.inputs, torch.from_numpy(clock.option))
-        return Categorical(torch.softmax(logits, 1).numpy())
+    def act(self, percept: Percept, clock: Clock) -> Choice:
+        """Where actions are drawn from."""
+        outputs, _ = self.network(*percept.inputs, torch.from_numpy(clock.option))
+        return self.network.head.choice(outputs)
 
 
 def frozen(network: nn.Module) -> nn.Module:

@@ -13,8 +13,9 @@ from agent.config import TrainConfig
 from agent.hierarchy import Hierarchy
 from agent.methods import Method, make_method
 from agent.methods.hiro import Hiro
+from agent.methods.settings import Settings
 from agent.players import STYLES, play, summary
-from agent.presets import Settings, settings_of
+from agent.presets import settings_of
 from agent.teaching import Annotator, ControllerLabels, Labeller
 from agent.tracking.accounting import Accounting
 from agent.tracking.metrics import Metrics

@@ -11,10 +11,12 @@ from envs.gym_tasks import GYM_TASKS, GymTask, is_gym_task
 from envs.mujoco.mazes import SPECS
 from envs.task import Task
 
-# The built-in language model is trained on these, so a name added here is a model to train.
 TASKS: tuple[str, ...] = tuple(TEXTS)
 STOCK_TASKS: tuple[str, ...] = tuple(STOCK)
 MAZE_TASKS: tuple[str, ...] = tuple(SPECS)
+# The built-in language model is trained on these, so a name added here is a model to train. Of mazes one for each map:
+# the others on it, whoever moves in them, read alike.
+TAUGHT: tuple[str, ...] = (*TASKS, "PointReach", "PointUMaze", "PointPush", "PointFall")
 
 
 def get_task(name: str, limit: str | None = None) -> Task:

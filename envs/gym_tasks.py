@@ -265,6 +265,10 @@ class GymTask:
         """The one option is over at every step, [N]."""
         return np.ones(len(obs), np.bool_)
 
+    def option_achieved(self, before: Obs, after: Obs, option: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Acting is for nothing in particular, [N]."""
+        return np.zeros(len(after), np.bool_)
+
     def ground(self, obs: Obs, option: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Goals without dimensions, [N, 0] twice."""
         return np.zeros((len(obs), 0), np.float32), np.zeros((len(obs), 0), np.float32)

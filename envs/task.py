@@ -150,6 +150,13 @@ class Task(Protocol):
         """Whether the option [N] has reached its done-condition in the observation it led to [N]."""
         ...
 
+    def option_achieved(self, before: NDArray, after: NDArray, option: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the step between two observations [N, ...] did what the option [N] is for.
+
+        What a low level is paid for. `option_done` will not do: an option is over, too, once it has become impossible.
+        """
+        ...
+
     def ground(self, obs: NDArray, option: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Where the option [N] leads: goal mean [N, D] and scale [N, D] in the dimensions of `goal_space`."""
         ...

@@ -10,21 +10,25 @@ from agent.data.store import TrajectoryStore
 
 @dataclass(frozen=True)
 class Steps:
-    """B single steps.
+    """Single steps, [B] of them drawn at random, or [T, N] as they were played.
 
     Attributes:
         obs: [B, ...]; `next_obs` likewise, an episode's own last observation at its end.
+        option: int64 [B], the option in force.
         goal: [B, D], the relative goal in force.
-        action: [B, A].
+        action: [B, A], or int64 [B] of named actions.
+        behaviour_logprob: float32 [B], of the action under whoever acted.
         reward: float32 [B].
         terminated: bool [B]; truncated steps are not, and bootstrap.
-        switched: bool [B], whether another goal was in force, or none, after the step.
+        switched: bool [B], whether another option or goal was in force, or none, after the step.
     """
 
     obs: NDArray
     next_obs: NDArray
+    option: NDArray[np.int64]
     goal: NDArray[np.float32]
-    action: NDArray[np.float32]
+    action: NDArray
+    behaviour_logprob: NDArray[np.float32]
     reward: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     switched: NDArray[np.bool_]
@@ -32,13 +36,14 @@ class Steps:
 
 @dataclass(frozen=True)
 class Segments:
-    """B choices of a goal with what followed, at most c steps each, cut where the next goal was chosen.
+    """B choices of an option or a goal with what followed, at most c steps each, cut where the next was chosen.
 
     Attributes:
-        obs: [B, c, ...], from the observation at which the goal was chosen on.
+        obs: [B, c, ...], from the observation at which it was chosen on.
         final: [B, ...], the observation after the last step.
+        option: int64 [B], the option as it was chosen.
         goal: [B, D], the goal as it was chosen.
-        action: [B, c, A].
+        action: [B, c, A], or int64 [B, c] of named actions.
         reward: float32 [B, c], zero after the end.
         length: int64 [B], steps that it lasted.
         terminated: bool [B], whether the episode terminated with it.
@@ -46,8 +51,9 @@ class Segments:
 
     obs: NDArray
     final: NDArray
+    option: NDArray[np.int64]
     goal: NDArray[np.float32]
-    action: NDArray[np.float32]
+    action: NDArray
     reward: NDArray[np.float32]
     length: NDArray[np.int64]
     terminated: NDArray[np.bool_]
@@ -71,14 +77,28 @@ def draw_steps(store: TrajectoryStore, rng: np.random.Generator, count: int, new
     oldest = store.oldest if newest is None else max(store.oldest, last - newest)
     times = rng.integers(oldest, last, size=count)
     worlds = rng.integers(store.num_envs, size=count)
+    return _steps(store, times, worlds)
+
+
+def newest_steps(store: TrajectoryStore, length: int, obs: NDArray) -> Steps:
+    """The newest `length` vector steps in order, [T, N], before the observations `obs` [N, ...] that came after them.
+
+    What runs on beyond the last of them counts as switched there.
+    """
+    times = store.total - length + np.arange(length)[:, None]
+    steps = _steps(store, times, np.broadcast_to(np.arange(store.num_envs), (length, store.num_envs)))
+    running = store.at("final_slot", times[-1], np.arange(store.num_envs)) < 0
+    steps.next_obs[-1, running] = obs[running]
+    steps.switched[-1] = True
+    return steps
+
+
+def _steps(store: TrajectoryStore, times: NDArray[np.int64], worlds: NDArray[np.int64]) -> Steps:
     ended = store.at("final_slot", times, worlds) >= 0
+    columns = ("obs", "option", "goal", "action", "behaviour_logprob", "reward", "terminated")
     return Steps(
-        obs=store.at("obs", times, worlds),
+        **{name: store.at(name, times, worlds) for name in columns},
         next_obs=store.next_obs(times, worlds),
-        goal=store.at("goal", times, worlds),
-        action=store.at("action", times, worlds),
-        reward=store.at("reward", times, worlds),
-        terminated=store.at("terminated", times, worlds),
         switched=ended | (store.at("option_age", times + 1, worlds) == 0),
     )
 
@@ -107,6 +127,7 @@ def draw_segments(
     return Segments(
         obs=store.at("obs", window, across),
         final=store.next_obs(at_end, worlds),
+        option=store.at("option", times, worlds),
         goal=store.at("goal", times, worlds),
         action=store.at("action", window, across),
         reward=store.at("reward", window, across) * inside,

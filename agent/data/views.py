@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from agent.data.store import TrajectoryStore
 from controller.encoders import Encoded, Encoder
@@ -57,6 +58,7 @@ class Transitions:
         discount: [B], of the value there: gamma to the number of steps, and zero where the episode terminated.
         prior: [B, A], what the prior would do, or None.
         prior_weight: lambda of the pull towards it.
+        value_filter: Pull only where the critics value the prior's action more than the actor's.
     """
 
     obs: Tensor
@@ -66,21 +68,28 @@ class Transitions:
     discount: Tensor
     prior: Tensor | None = None
     prior_weight: float = 0.0
+    value_filter: bool = False
 
 
-def pull(batch: Transitions, action: Tensor, value: Tensor) -> Tensor:
+def pull(batch: Transitions, action: Tensor, value: Tensor, critic: nn.Module) -> Tensor:
     """lambda |Q| ||a - prior||^2, averaged: loss L1 for a deterministic prior, in the unit of the values.
 
-    The form of TD3+BC (Fujimoto & Gu, 2021, eq. 3), which divides the value by its mean size instead.
+    The form of TD3+BC (Fujimoto & Gu, 2021, eq. 3), which divides the value by its mean size instead. The filter is
+    that of Nair et al. (2018, section IV-C): a prior that is worse than the actor does not hold it back.
 
     Args:
         batch: Whose prior pulls.
         action: [B, A], the actor's own.
         value: [B], of those actions.
+        critic: Twin critics.
     """
     if batch.prior is None or batch.prior_weight == 0.0:
         return value.new_zeros(())
-    return batch.prior_weight * value.detach().abs().mean() * (action - batch.prior).square().sum(-1).mean()
+    distance = (action - batch.prior).square().sum(-1)
+    if batch.value_filter:
+        with torch.no_grad():
+            distance = distance * (critic(batch.obs, batch.prior).amin(0) > value)
+    return batch.prior_weight * value.detach().abs().mean() * distance.mean()
 
 
 @dataclass(frozen=True)

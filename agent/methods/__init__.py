@@ -10,8 +10,9 @@ from agent.data.store import TrajectoryStore
 from agent.methods.dagger import Dagger
 from agent.methods.flat import Flat, FlatConfig
 from agent.methods.hiro import Hiro, HiroConfig
+from agent.methods.hiro_options import OptionHiro, OptionHiroConfig
 from agent.methods.ihac import Ihac
-from agent.presets import Settings
+from agent.methods.settings import Settings
 from agent.teaching import Labeller
 from controller.network import ControllerNetwork
 from controller.roles import Controller
@@ -81,11 +82,13 @@ def make_method(
 ) -> Method:
     """The method that a configuration names. Raises `UserError` if the task or the teacher does not suit it."""
     student, envs = settings.student, settings.num_envs
-    _check_actions(config.method, task)
+    _check_task(config, task, student)
     if isinstance(student, FlatConfig):
         return Flat(task, student, envs, seeds, settings.steps)
     if isinstance(student, HiroConfig):
         return Hiro(task, student, envs, seeds, settings.steps, controller)
+    if isinstance(student, OptionHiroConfig):
+        return OptionHiro(task, student, envs, seeds, settings.steps, controller)
     if config.method == "dagger":
         if labeller is None:
             raise UserError("Distillation needs a teacher.", "--teacher local")
@@ -95,13 +98,16 @@ def make_method(
     return Ihac(task, labeller, student, settings.steps, envs, seeds, network)
 
 
-def _check_actions(method: str, task: Task) -> None:
+def _check_task(config: TrainConfig, task: Task, student: Any) -> None:
     """Whether a method can act in a task at all."""
-    if task.continuous and method in ("ihac", "ppo"):
-        raise UserError(f"{method} chooses among named actions, and those of {task.name} are vectors.", "--method hiro")
-    if not task.continuous and method in ("sac", "td3", "hiro"):
+    method = config.method
+    if task.continuous and method == "ihac":
+        raise UserError(f"ihac clones skills of named actions, and those of {task.name} are vectors.", "--method hiro")
+    if not task.continuous and method in ("sac", "td3"):
         raise UserError(f"{method} acts with vectors, and the actions of {task.name} are named.", "--method ihac")
     if task.continuous and method == "dagger":  # whoever has no scripted hands says so here, not in mid-run
         task.skill(np.zeros((1, *task.observation_shape), np.float32), np.zeros(1, np.int64))
-    if method == "hiro" and not task.goal_space.indices:
+    if isinstance(student, HiroConfig) and not task.goal_space.indices:
         raise UserError(f"{task.name} has no space in which a goal could be set.", "--method sac")
+    if isinstance(student, OptionHiroConfig) and len(task.options) < 2:
+        raise UserError(f"{task.name} names no options to choose among.", "--method sac")

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from agent.continuous import Certain, UniformBox
 from agent.core import Choice, Clock, HighLevel, LowLevel, Percept, Player
-from agent.data.replay import Segments, draw_segments, draw_steps
+from agent.data.replay import Segments, Steps, draw_segments, draw_steps, newest_steps
 from agent.data.store import TrajectoryStore
 from agent.data.views import Transitions
+from agent.goal_choices import ExploringGoals, PlannedGoals
 from agent.goals import CANDIDATES, GoalFrame, candidates, explained, relabelled
-from agent.methods.flat import make_learner, memory_for
+from agent.methods.flat import Learner, make_learner, memory_for
+from agent.methods.ppo import BoxPPO, PolicyBatch, PPOConfig
 from agent.methods.sac import SACConfig
 from agent.methods.td3 import TD3Config
 from controller.encoders import encoder_of
@@ -41,18 +43,19 @@ def _high() -> SACConfig:
 
 @dataclass(frozen=True)
 class HiroConfig:
-    """Hyper-parameters of HIRO. The defaults are for a point mass on a CPU; presets.py has the paper's."""
+    """Hyper-parameters of HIRO. The defaults are for a point mass on a CPU; agent/presets/hiro.py has the paper's."""
 
     period: int = 10  # c, steps for which a goal is in force (paper, section 4)
-    low: SACConfig | TD3Config = field(default_factory=_low)  # the low level's learner
+    low: SACConfig | TD3Config | PPOConfig = field(default_factory=_low)  # the low level's learner
     high: SACConfig | TD3Config = field(default_factory=_high)  # the high level's learner; gamma is per goal
-    low_updates: float = 0.25  # gradient steps of the low level per environment step
+    low_updates: float = 0.25  # gradient steps of the low level per environment step; PPO has its epochs instead
     high_updates: float = 0.1  # gradient steps of the high level per environment step
     low_reward: float = 1.0  # factor on -||s + g - s'||
     high_reward: float = 0.025  # factor on the task's reward, summed while a goal was in force
     relabel: bool = True  # correct old goals when they are drawn
     by_distance: bool = True  # relabel by squared distance of actions, as the paper does; or by SAC's log-probability
     draws: int = 8  # Gaussian candidates (paper, appendix C)
+    planned_candidate: bool = False  # the controller's goal is a candidate, too
     random_goals: float = 0.1  # share of goals drawn uniformly
     random_episodes: float = 0.3  # share of episodes all of whose goals are
     warmup: int = 1_000  # environment steps before the first gradient step
@@ -64,57 +67,7 @@ class HiroConfig:
     prior_weight: float = 0.0  # lambda of the pull towards the controller's goals, at the start
     reversed: bool = False  # the controller's goals are turned round: a control
     prior_until: float = 0.6  # share of the steps after which the prior has faded: pull, and share of its goals
-
-
-class PlannedGoals:
-    """The controller's goals: its most probable option, grounded, as a target relative to where the agent is.
-
-    Args:
-        controller: The planner.
-        frame: The dimensions of goals.
-        reversed: Give the opposite goals, as a control.
-    """
-
-    def __init__(self, controller: Controller, frame: GoalFrame, reversed: bool = False) -> None:
-        self.controller, self.frame = controller, frame
-        self._reach = np.array(frame.reach, np.float32) * (-1 if reversed else 1)
-
-    def __call__(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Goals [N, D] in [-1, 1] for observations [N, O]."""
-        option, _ = self.controller.label(obs, self.controller.task.legal(obs))
-        target, _ = self.controller.goal(obs, option)
-        return np.clip((target - self.frame.of(obs)) / self._reach, -1.0, 1.0)
-
-
-@dataclass(frozen=True)
-class ExploringGoals:
-    """N goals, drawn from the policy, from the planner, or uniformly (`agent.core.Choice`).
-
-    Attributes:
-        policy: Where the policy's goals are drawn from.
-        uniform: float [N], probability of a uniform goal.
-        planned: float32 [N, D], the planner's goals, or None.
-        share: float [N], probability of the planner's goal, where it is not a uniform one.
-    """
-
-    policy: Choice
-    uniform: NDArray[np.floating]
-    planned: NDArray[np.float32] | None = None
-    share: NDArray[np.floating] | None = None
-
-    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Goals [N, D] in [-1, 1]; log-probabilities of the mixture are of no use, and given as 0."""
-        goal, _ = self.policy.draw(rng)
-        if rng is not None:
-            if self.planned is not None and self.share is not None:
-                goal = np.where((rng.random(len(goal)) < self.share)[:, None], self.planned, goal)
-            anywhere, _ = UniformBox(goal.shape).draw(rng)
-            goal = np.where(rng.random(len(goal))[:, None] < self.uniform[:, None], anywhere, goal)
-        return goal, np.zeros(len(goal), np.float32)
-
-    def replaced(self, rows: NDArray[np.bool_], other: Choice) -> Choice:
-        """Nobody guides HIRO."""
-        raise NotImplementedError
+    value_filter: bool = False  # pull only where the critics value the controller's goal more than the actor's
 
 
 class GoalHigh:
@@ -149,7 +102,7 @@ class GoalLow:
     def act(self, percept: Percept, clock: Clock) -> Choice:
         """Where the action is drawn from."""
         method = self._method
-        if not method.warm and not method.config.frozen:
+        if not isinstance(method.low_learner, BoxPPO) and not method.warm and not method.config.frozen:
             return UniformBox((len(percept), percept.task.num_actions))
         return method.low_learner.act(method.low_inputs(torch.from_numpy(percept.obs), torch.from_numpy(clock.goal)))
 
@@ -189,12 +142,13 @@ class Hiro:
         self._scale = torch.tensor(task.observation_scale)
         self._reach = torch.tensor(self.frame.reach)
         first_weights = [int(seed.generate_state(1)[0]) for seed in (low_seed, high_seed)]
-        self.low_learner = make_learner(len(self._seen) + dims, task.num_actions, config.low, first_weights[0])
+        self.low_learner = _low_learner(len(self._seen) + dims, task.num_actions, config.low, first_weights[0])
         self.high_learner = make_learner(width, dims, config.high, first_weights[1])
         self.rng = np.random.default_rng(draws)
         self.generator = torch.Generator().manual_seed(int(noise.generate_state(1)[0]))
         remembered = min(config.capacity, total_steps + num_envs)
-        self.store = memory_for(task, remembered, num_envs, 2 * config.period, goal_size=dims)
+        least = config.rollout + 2 * config.period
+        self.store = memory_for(task, remembered, num_envs, least, goal_size=dims)
         self.player = Player(GoalHigh(self), GoalLow(self), np.full(1, config.period), self.frame)
         self.warm = False  # whether the learners act
         self._steps = 0
@@ -221,39 +175,58 @@ class Hiro:
 
     def update(self, percept: Percept, steps: int) -> dict[str, float]:
         """As many gradient steps of both levels as are due."""
+        length = (steps - self._steps) // self.store.num_envs
         self._steps, self.warm = steps, steps >= self.config.warmup and len(self.store) > self.config.period
+        info: dict[str, float] = {}
+        if isinstance(self.low_learner, BoxPPO) and not self.config.frozen:
+            learnt = self.low_learner.update(self.low_rollout(percept, length), 1 - steps / self.total_steps)
+            info = {f"low/{name}": value for name, value in learnt.items()}
         if not self.warm:
-            return {}
-        new = self.config.rollout * self.store.num_envs
-        self._owed[0] += 0.0 if self.config.frozen else self.config.low_updates * new
+            return info
+        new = length * self.store.num_envs
         self._owed[1] += 0.0 if self.config.planned else self.config.high_updates * new
         low: dict[str, Tensor] = {}
         high: dict[str, Tensor] = {}
         winners: Counter[str] = Counter()
-        while self._owed[0] >= 1:
-            low |= self.low_learner.update(self.low_batch())
-            self._owed[0] -= 1
+        if not isinstance(self.low_learner, BoxPPO):
+            self._owed[0] += 0.0 if self.config.frozen else self.config.low_updates * new
+            while self._owed[0] >= 1:
+                low |= self.low_learner.update(self.low_batch())
+                self._owed[0] -= 1
         while self._owed[1] >= 1:
             high |= self.high_learner.update(self.high_batch(winners))
             self._owed[1] -= 1
-        info = {f"low/{name}": float(value) for name, value in low.items()}
+        info |= {f"low/{name}": float(value) for name, value in low.items()}
         info |= {f"high/{name}": float(value) for name, value in high.items()}
-        info |= {f"high/relabelled_{kind}": winners[kind] / winners.total() for kind in CANDIDATES if winners}
+        kinds = CANDIDATES if self.config.planned_candidate else CANDIDATES[:-1]
+        info |= {f"high/relabelled_{kind}": winners[kind] / winners.total() for kind in kinds if winners}
         return info | self._progress() | {"high/prior": self.prior}
 
     def low_batch(self) -> Transitions:
         """Steps under the goals that were in force, paid by what is left of the way."""
         config = self.config.low
+        assert not isinstance(config, PPOConfig)
         newest = self.config.low_capacity // self.store.num_envs
         steps = draw_steps(self.store, self.rng, config.batch, newest)
-        obs, next_obs, goal = (torch.from_numpy(column) for column in (steps.obs, steps.next_obs, steps.goal))
-        return Transitions(
-            self.low_inputs(obs, goal),
-            torch.from_numpy(steps.action),
-            self.config.low_reward * self.frame.reward(goal, obs, next_obs),
-            self.low_inputs(next_obs, self.frame.moved(goal, obs, next_obs)),
-            torch.from_numpy(np.where(steps.terminated, 0.0, config.gamma).astype(np.float32)),
+        inputs, reward, after = self._paid(steps)
+        discount = torch.from_numpy(np.where(steps.terminated, 0.0, config.gamma).astype(np.float32))
+        return Transitions(inputs, torch.from_numpy(steps.action), reward, after, discount)
+
+    def low_rollout(self, percept: Percept, length: int) -> PolicyBatch:
+        """The newest steps as PPO reads them; where a goal is over, what it would still have been worth counts."""
+        steps = newest_steps(self.store, length, percept.obs)
+        inputs, reward, after = self._paid(steps)
+        assert isinstance(self.low_learner, BoxPPO)
+        action, log_prob = torch.from_numpy(steps.action), torch.from_numpy(steps.behaviour_logprob)
+        return self.low_learner.rollout(
+            inputs, after, action, log_prob, reward, terminated=steps.terminated, cut=steps.switched
         )
+
+    def _paid(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+        """Steps as the low level lives them: what it saw, -||s + g - s'||, and what it saw next."""
+        obs, next_obs, goal = (torch.from_numpy(column) for column in (steps.obs, steps.next_obs, steps.goal))
+        reward = self.config.low_reward * self.frame.reward(goal, obs, next_obs)
+        return self.low_inputs(obs, goal), reward, self.low_inputs(next_obs, self.frame.moved(goal, obs, next_obs))
 
     def high_batch(self, winners: Counter[str] | None = None) -> Transitions:
         """Segments as transitions of the high level, each with the goal that explains it best.
@@ -274,6 +247,7 @@ class Hiro:
             torch.from_numpy(np.where(parts.terminated, 0.0, config.gamma).astype(np.float32)),
             planned,
             weight,
+            self.config.value_filter,
         )
 
     def graduate(self) -> dict[str, float]:
@@ -329,7 +303,10 @@ class Hiro:
     @torch.no_grad()
     def _relabelled(self, parts: Segments, winners: Counter[str] | None) -> Tensor:
         obs, final, goal = torch.from_numpy(parts.obs), torch.from_numpy(parts.final), torch.from_numpy(parts.goal)
-        goals = candidates(self.frame, goal, obs[:, 0], final, self.config.draws, self.generator)
+        planned = None
+        if self.planner and self.config.planned_candidate:
+            planned = torch.from_numpy(self.planner(parts.obs[:, 0])) * self._reach
+        goals = candidates(self.frame, goal, obs[:, 0], final, self.config.draws, self.generator, planned)
 
         def score(seen: Tensor, wanted: Tensor, action: Tensor) -> Tensor:
             return self.low_learner.score(self.low_inputs(seen, wanted), action, self.config.by_distance)
@@ -339,5 +316,12 @@ class Hiro:
             goals, explained(self.frame, score, goals, obs, torch.from_numpy(parts.action), inside)
         )
         if winners is not None:
-            winners.update(CANDIDATES[min(index, 2)] for index in which.tolist())
+            kinds = (*CANDIDATES[:2], *CANDIDATES[2:3] * self.config.draws, *CANDIDATES[3:])
+            winners.update(kinds[index] for index in which.tolist())
         return best
+
+
+def _low_learner(inputs: int, actions: int, config: SACConfig | TD3Config | PPOConfig, seed: int) -> Learner | BoxPPO:
+    if isinstance(config, PPOConfig):
+        return BoxPPO(inputs, actions, config, seed)
+    return make_learner(inputs, actions, config, seed)

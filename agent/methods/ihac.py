@@ -36,6 +36,7 @@ class IhacConfig:
     flat: bool = False  # primitive actions only, as in the published IHAC
     masked: bool = True  # choose among legal options only
     rollout: int = 32  # vector steps between PPO updates
+    reward_scale: float = 1.0  # factor on rewards, so that values are of order one
     critic_warmup: float = 0.1  # share of the reinforcement steps that train the values alone
     prior_weight: float = 0.5  # lambda of L1 at the start of reinforcement
     prior_until: float = 0.7  # share of all steps after which lambda is zero
@@ -73,7 +74,7 @@ class Ihac:
         streams = [np.random.default_rng(seed) for seed in seeds.spawn(3)]
         options = len(task.options)
         heads = 1 if config.flat else options
-        self.low_network = LowNetwork(self.encoder, heads, task.num_actions, config.trunk)
+        self.low_network = LowNetwork(self.encoder, heads, task.num_actions, config.trunk, task.continuous)
         self.low_learner = PPO(self.low_network, config.low, streams[0])
         self.high_network: HighNetwork | None = None
         self.high_learner: PPO | None = None
@@ -241,8 +242,9 @@ class Ihac:
         self, rollout: OnPolicy, chosen: NDArray, values: NDArray, bootstrap: NDArray, config: PPOConfig
     ) -> NDArray[np.float32]:
         store = rollout.store
+        reward = store.column("reward") * np.float32(self.config.reward_scale)
         ends = store.column("terminated"), store.column("truncated")
-        return option_advantages(store.column("reward"), chosen, values, bootstrap, *ends, config.gamma, config.lam)
+        return option_advantages(reward, chosen, values, bootstrap, *ends, config.gamma, config.lam)
 
     def _continuation(self, encoded: Encoded, running: NDArray[np.int64]) -> NDArray[np.float32]:
         """V of going on from here: under the running option, or, where that is over, under the next one on average."""

@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agent.losses import LossWeights, surrogate_loss
-from controller.network import mask_logits
+from agent.core import Choice
+from agent.losses import LossWeights, option_advantages, surrogate_loss
+from agent.networks import HighNetwork, LowNetwork
+from controller.encoders import VectorEncoder
+from controller.network import TrunkConfig
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class PolicyBatch:
     Attributes:
         inputs: What the network takes, each [B, ...]: the trunk's inputs, then the option of a low level or the
             previous option of a high one.
-        action: int64 [B].
+        action: int64 [B], or float32 [B, A] of vectors.
         behaviour_logprob: float32 [B].
         advantage: float32 [B].
         returns: float32 [B].
@@ -77,7 +80,7 @@ class PolicyBatch:
 
 
 class PPO:
-    """Improves a network that maps a batch's inputs to (logits [B, C], value [B]).
+    """Improves a network that maps a batch's inputs to (outputs [B, P], value [B]); its `head` reads the outputs.
 
     Args:
         network: Trained in place.
@@ -85,7 +88,7 @@ class PPO:
         rng: Shuffles minibatches.
     """
 
-    def __init__(self, network: nn.Module, config: PPOConfig, rng: np.random.Generator) -> None:
+    def __init__(self, network: LowNetwork | HighNetwork, config: PPOConfig, rng: np.random.Generator) -> None:
         self.network, self.config, self.rng = network, config, rng
         self.parameters = list(network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, eps=1e-5, fused=True)
@@ -94,24 +97,25 @@ class PPO:
         self, batch: PolicyBatch, prior: nn.Module | None, prior_weight: float, policy: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss L1 on a minibatch; with `policy` false, the value error alone."""
-        logits, value = self.network(*batch.inputs)
+        outputs, value = self.network(*batch.inputs)
         if not policy:
             error = 0.5 * (value - batch.returns).square().mean()
             return error, {"value_loss": error.detach()}
-        prior_logits = None
+        wanted = None
         if prior is not None and prior_weight > 0:
             with torch.no_grad():
-                prior_logits = mask_logits(prior(*batch.inputs)[0], batch.legal)
-        weights = LossWeights(self.config.clip, self.config.value, self.config.entropy, prior_weight)
+                wanted = prior(*batch.inputs)[0]
         return surrogate_loss(
-            mask_logits(logits, batch.legal),
+            self.network.head,
+            outputs,
             value,
             batch.action,
             batch.behaviour_logprob,
             batch.advantage,
             batch.returns,
-            weights,
-            prior_logits,
+            LossWeights(self.config.clip, self.config.value, self.config.entropy, prior_weight),
+            batch.legal,
+            wanted,
         )
 
     def update(
@@ -162,6 +166,115 @@ class PPO:
         self.rng.bit_generator.state = state["rng"]
 
 
+def rollout_batch(
+    learner: PPO,
+    inputs: tuple[Tensor, ...],
+    after: tuple[Tensor, ...],
+    action: Tensor,
+    behaviour_logprob: Tensor,
+    reward: np.ndarray,
+    *,
+    terminated: np.ndarray,
+    cut: np.ndarray,
+) -> PolicyBatch:
+    """A rollout of T steps in N worlds as samples with advantages (GAE) and returns.
+
+    Args:
+        learner: Whose values are bootstrapped from.
+        inputs: Of its network at the T * N steps, time-major, each [T N, ...]; `after` likewise, after each step, under
+            the option or goal that was in force during it.
+        action: [T N, ...].
+        behaviour_logprob: [T N].
+        reward: float32 [T, N].
+        terminated: bool [T, N], where nothing is worth anything afterwards.
+        cut: bool [T, N], where what follows belongs to another option, goal or episode.
+    """
+    with torch.no_grad():
+        values, following = (learner.network(*parts)[1].view(reward.shape).numpy() for parts in (inputs, after))
+    config, everywhere = learner.config, np.ones_like(cut)
+    advantage = option_advantages(
+        reward, everywhere, values, following, terminated, cut & ~terminated, config.gamma, config.lam
+    )
+    return PolicyBatch(
+        inputs,
+        action,
+        behaviour_logprob,
+        torch.from_numpy(normalised(advantage.ravel())),
+        torch.from_numpy((advantage + values).ravel()),
+    )
+
+
 def normalised(advantage: np.ndarray) -> np.ndarray:
     """Advantages with zero mean and unit deviation over the rollout."""
     return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+
+
+class BoxPPO:
+    """PPO behind the interface of SAC and TD3: a vector in, a vector in [-1, 1] out.
+
+    Args:
+        inputs: Width of the observation.
+        actions: A.
+        config: Hyper-parameters.
+        seed: Of the first weights and of the shuffles.
+    """
+
+    def __init__(self, inputs: int, actions: int, config: PPOConfig, seed: int) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = LowNetwork(VectorEncoder([1.0] * inputs), 1, actions, TrunkConfig(), continuous=True)
+        self.learner = PPO(network, config, np.random.default_rng(seed))
+
+    def rollout(
+        self,
+        obs: Tensor,
+        after: Tensor,
+        action: Tensor,
+        behaviour_logprob: Tensor,
+        reward: Tensor,
+        *,
+        terminated: np.ndarray,
+        cut: np.ndarray,
+    ) -> PolicyBatch:
+        """A rollout [T, N, ...] as samples: see `rollout_batch`."""
+        return rollout_batch(
+            self.learner,
+            self._inputs(obs),
+            self._inputs(after),
+            action.flatten(0, 1),
+            behaviour_logprob.flatten(),
+            reward.numpy(),
+            terminated=terminated,
+            cut=cut,
+        )
+
+    def update(self, batch: PolicyBatch, remaining: float) -> dict[str, float]:
+        """Several epochs over one rollout, with `remaining` of the learning rate."""
+        return self.learner.update(batch, remaining=remaining)
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> Choice:
+        """Where actions for observations [N, inputs] are drawn from."""
+        outputs, _ = self.learner.network(*self._inputs(obs))
+        return self.learner.network.head.choice(outputs)
+
+    @torch.no_grad()
+    def score(self, obs: Tensor, action: Tensor, by_distance: bool = True) -> Tensor:
+        """How well the current policy explains actions [B, A], [B]; by distance from its mode or by log-probability."""
+        outputs, _ = self.learner.network(*self._inputs(obs))
+        if by_distance:
+            return -0.5 * (action - torch.tanh(outputs.chunk(2, -1)[0])).square().sum(-1)
+        return self.learner.network.head.log_prob(outputs, action)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Network, optimiser and shuffling state, for an exact resume."""
+        return self.learner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.learner.load_state_dict(state)
+
+    def _inputs(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Observations [..., inputs] as rows, under the only option."""
+        rows = obs.reshape(-1, obs.shape[-1])
+        return rows, torch.zeros(len(rows), dtype=torch.int64)

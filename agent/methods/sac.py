@@ -66,7 +66,7 @@ class SAC:
         """Temperature times log-probability minus the smaller value (loss L1, uniform prior), and the prior's pull."""
         action, log_prob = self.actor.sample(batch.obs, self.generator)
         value = self.critic(batch.obs, action).amin(0)
-        loss = (self.log_temperature.detach().exp() * log_prob - value).mean() + pull(batch, action, value)
+        loss = (self.log_temperature.detach().exp() * log_prob - value).mean() + pull(batch, action, value, self.critic)
         return loss, {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean()}
 
     def temperature_loss(self, entropy: Tensor) -> Tensor:

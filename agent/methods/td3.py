@@ -73,7 +73,7 @@ class TD3:
         """Minus the first critic's value of the actor's action; and the prior's pull."""
         action = self.actor(batch.obs)
         value = self.critic(batch.obs, action)[0]
-        loss = -value.mean() + pull(batch, action, value)
+        loss = -value.mean() + pull(batch, action, value, self.critic)
         return loss, {"actor_loss": loss.detach()}
 
     def update(self, batch: Transitions) -> dict[str, Tensor]:

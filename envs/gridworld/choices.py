@@ -56,6 +56,11 @@ class Choices:
             options.append(self.toggle)
         return tuple(options)
 
+    def achieved(self, facts: Facts) -> tuple[int, ...]:
+        """Options whose end these facts are: one stands before, or in, what one went to; one holds, or no longer."""
+        options = [t + 1 for t in range(len(self.schema.kinds)) if self._arrived(t, facts)]
+        return (*options, self.pickup if facts.held else self.drop)
+
     def _arrived(self, t: int, facts: Facts) -> bool:
         return facts.front == t + 1 and self.schema.kinds[t] not in ENTERED
 

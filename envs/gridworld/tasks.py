@@ -122,6 +122,7 @@ class GridTask:
         self._scenes: list[Scene] = []
         self._legal = np.zeros((0, len(self.options)), dtype=np.bool_)
         self._done = np.zeros((0, len(self.options)), dtype=np.bool_)
+        self._achieved = np.zeros((0, len(self.options)), dtype=np.bool_)
         self._expert = np.zeros(0, dtype=np.int64)
 
     def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:
@@ -155,6 +156,22 @@ class GridTask:
         """Whether each option [N] is over: achieved, or no longer possible."""
         rows = self._rows(obs)
         return self._done[rows, option]
+
+    def option_achieved(
+        self, before: NDArray[np.uint8], after: NDArray[np.uint8], option: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Whether the step between two observations did what each option [N] is for.
+
+        Exploring: a cell was seen for the first time. Opening: the map changed in front of an agent that stood still,
+        or what it uses would count as opened once it has turned away. The rest is told by where it leads.
+        """
+        kinds, unseen = self._kinds[option], (after[..., 0] == 0).sum((1, 2))
+        stood = (before[..., 3] == after[..., 3]).all((1, 2))
+        changed = (before[..., :3] != after[..., :3]).any((1, 2, 3))
+        explored = unseen < (before[..., 0] == 0).sum((1, 2))
+        rows = self._rows(after)
+        led_there = self._achieved[rows, option]
+        return np.select([kinds == planning.EXPLORE, kinds == planning.USE], [explored, stood & changed], led_there)
 
     def script_batch(self, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The expert's option [N] for observations [N, W, H, 4]."""
@@ -214,14 +231,16 @@ class GridTask:
 
     def _learn(self, codes: NDArray[np.int64]) -> None:
         every = [self.schema.decode(int(code)) for code in codes]
-        legal, done = np.zeros((2, len(codes), len(self.options)), dtype=np.bool_)
+        legal, done, achieved = np.zeros((3, len(codes), len(self.options)), dtype=np.bool_)
         for i, facts in enumerate(every):
             legal[i, list(self._choices.legal(facts))] = True
             done[i, list(self._choices.done(facts))] = True
+            achieved[i, list(self._choices.achieved(facts))] = True
         self._row_of_code[codes] = np.arange(len(codes)) + len(self._scenes)
         self._scenes += [self.scene(facts) for facts in every]
         self._legal = np.concatenate([self._legal, legal])
         self._done = np.concatenate([self._done, done])
+        self._achieved = np.concatenate([self._achieved, achieved])
         self._expert = np.concatenate([self._expert, [self._choices.expert(facts) for facts in every]])
 
 

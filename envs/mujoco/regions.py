@@ -70,12 +70,14 @@ class Chart:
 
     Attributes:
         places: Where one can be.
+        goal: The task in a sentence, which no other map shares: with a scene it is all that a short prompt shows.
+        rules: The map, for a language model.
         states: Of the block; the first holds at the start. One without words if there is no block.
         pushes: The useful one first.
-        rules: The map, for a language model.
     """
 
     places: dict[Place, str]
+    goal: str
     rules: str
     states: tuple[BlockState, ...] = (BlockState("", ""),)
     pushes: tuple[Push, ...] = ()
@@ -111,15 +113,17 @@ _LEDGES = {
 _STEP = "You go from one place to the next one beside it."
 
 CHARTS: dict[tuple[str, ...], Chart] = {
-    ROOM: Chart(_SQUARE, f"The room is open, and there is no wall in it. {_STEP}"),
+    ROOM: Chart(_SQUARE, "Reach the goal in the open room.", f"The room is open, and there is no wall in it. {_STEP}"),
     MAZE: Chart(
         _U,
+        "Reach the goal in the winding corridor.",
         "The maze is one corridor with walls on both sides. It runs from the south-west corner along the south side to "
         "the south-east corner, along the east side to the north-east corner, and along the north side to the "
         f"north-west corner. There is no other way. {_STEP}",
     ),
     PUSH: Chart(
         _CROSS,
+        "Reach the goal, which a block in the middle keeps you from.",
         "The south side leads to the south-west corner, and that to the west side. A block stands in the middle, "
         "between the south side, the west side, the east side and the north side, and you can push it away from you. "
         "The east side has room for the block. Pushed to the north it jams and shuts the goal in for good. "
@@ -138,6 +142,7 @@ CHARTS: dict[tuple[str, ...], Chart] = {
     ),
     FALL: Chart(
         _LEDGES,
+        "Reach the goal beyond the chasm, which a block can bridge.",
         "A chasm lies between the ledges in the south and the corners in the north, and who falls into it stays there. "
         "A block stands on the east ledge. From the south-east corner you can push it to the north into the chasm, "
         "where it becomes a bridge from the east ledge to the north-east corner. "
@@ -242,6 +247,17 @@ class Regions:
         over[going] = (place[going] == chosen) | ~self._open[state[going], chosen] | (place[going] == places)
         over[pushing] = ~self._pushable[option[pushing] - places - 1, state[pushing]]
         return over
+
+    def achieved(
+        self, before: NDArray[np.floating], after: NDArray[np.floating], option: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Whether the step between two observations did what each option [N] is for: see `envs.task.Task`."""
+        place, places = self.codes(after) // len(self.places) % len(self.places), len(self._cells)
+        goal = [name for name in self.spec.observation_names if name.startswith("goal_")]
+        left = self._read(after, *(name.removeprefix("goal_") for name in goal)) - self._read(after, *goal)
+        at_goal = np.linalg.norm(left, axis=1) < self.spec.radius / self.spec.cell
+        pushed = (self._state(before) != self._state(after)) & self.done(after, option)
+        return np.select([option < places, option == places], [place == option, at_goal], pushed)
 
     def _goal_places(self) -> NDArray[np.int64]:
         """Indices of the places where the task's goal can be."""

@@ -17,10 +17,6 @@ from envs.mujoco.vector import MazeVectorEnv
 from envs.task import Scene
 
 Obs = NDArray[np.floating]
-_GOALS = {
-    False: "Reach the goal.",
-    True: "Reach the goal, which the block keeps you from as long as it is where it stands.",
-}
 
 
 class MazeTask:
@@ -37,7 +33,7 @@ class MazeTask:
     def __init__(self, spec: MazeSpec) -> None:
         self.name, self.spec = spec.name, spec
         self._regions = regions(spec)
-        self.goal, self.rules = _GOALS[spec.block is not None], self._regions.chart.rules
+        self.goal, self.rules = self._regions.chart.goal, self._regions.chart.rules
         self.options = self._regions.options
         places = next(space for space in spec.goal_spaces.values() if space.names == ("x", "y"))
         self.goal_space = replace(places, indices=spec.indices(places))
@@ -74,6 +70,10 @@ class MazeTask:
     def option_done(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each option [N] is over: achieved, or no longer possible."""
         return self._regions.done(obs, np.asarray(option))
+
+    def option_achieved(self, before: Obs, after: Obs, option: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the step between two observations [N, D] led to the place, or moved the block to its next state."""
+        return self._regions.achieved(before, after, np.asarray(option))
 
     def ground(self, obs: Obs, option: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Where each option [N] heads for, (x, y) [N, 2] in metres, and a quarter of a cell [N, 2] for the scale."""

@@ -12,7 +12,7 @@ tags: [llama, gridworld, teacher]
 ---
 # Preceptor's tiny teacher
 
-A Llama of {parameters:,} parameters, trained from scratch, that reads a scene of a gridworld task and a lettered menu
+A Llama of {parameters:,} parameters, trained from scratch, that reads a scene of a gridworld task or a maze and a lettered menu
 of options and answers with one letter. **It is a stand-in**, so that everything runs offline and in seconds: it learnt
 these tasks from their scripted experts and knows nothing else. Put any chat model in its place with
 `--teacher llm --base-url URL`.
@@ -25,13 +25,13 @@ these tasks from their scripted experts and knows nothing else. Put any chat mod
   (`--conv-template raw`) load the folder unchanged.
 
 ## What it was seen to do
-Single prompts, one menu order each. Held out are a tenth of the scenes and a tenth of the menus (words and order). All
-pairs of colours were seen in training: kept apart on purpose (`--hold-out-colours`), pairs never seen come out little
+Single prompts, one menu order each. Held out are a tenth of the scenes and a tenth of the menus (words and order); of
+mazes, whose map is not in the prompt, the menus alone. All pairs of colours were seen in training: kept apart on purpose (`--hold-out-colours`), pairs never seen come out little
 better than chance, since a model of this size learns them by heart (dev/LOG.md).
 
 | judged on | accuracy | ECE |
 |---|---|---|
-| scenes and menus never seen | {held_out_accuracy:.2%} | {ece:.4f} |
+| scenes (but of mazes) and menus never seen | {held_out_accuracy:.2%} | {ece:.4f} |
 {colours}
 Temperature {temperature:.3f}, fitted on other held-out prompts (ECE without it {ece_uncalibrated:.4f}); the `local`
 teacher applies it.

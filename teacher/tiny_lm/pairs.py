@@ -89,7 +89,7 @@ class PairSource:
 
     Attributes:
         train: Scenes to train on.
-        held_out: Scenes that are not, with familiar meetings of colours.
+        held_out: Scenes that are not, with familiar meetings of colours; all where none could be spared.
         unseen: Scenes in which two colours meet that never meet in training.
     """
 
@@ -107,7 +107,7 @@ class PairSource:
         self._truth = {scene.facts: task.script(scene) for scene in pool}
         self.unseen = [scene for scene in pool if has_pair(scene.text, apart)]
         known = [scene for scene in pool if not has_pair(scene.text, apart)]
-        self.held_out = [scene for scene in known if scene.text in held_out]
+        self.held_out = [scene for scene in known if scene.text in held_out] or known
         self.train = [scene for scene in known if scene.text not in held_out]
 
     def draw_train(self, rng: np.random.Generator) -> Pair:
@@ -119,7 +119,7 @@ class PairSource:
                 return pair
 
     def draw_held_out(self, rng: np.random.Generator) -> Pair:
-        """A pair whose scene and menu were both held out, with familiar meetings of colours."""
+        """A pair whose menu was held out, and its scene where any were, with familiar meetings of colours."""
         while True:
             scene = self.held_out[rng.integers(len(self.held_out))]
             pair = self._pair(scene, self._menu(scene, rng))
@@ -132,7 +132,7 @@ class PairSource:
         return self._pair(scene, Menu(tuple(rng.permutation(scene.legal).tolist())))
 
     def draw_play(self, rng: np.random.Generator) -> Pair:
-        """A held-out scene with all its legal options, as the teacher asks."""
+        """A scene of `held_out` with all its legal options, as the teacher asks."""
         scene = self.held_out[rng.integers(len(self.held_out))]
         return self._pair(scene, Menu(tuple(rng.permutation(scene.legal).tolist())))
 

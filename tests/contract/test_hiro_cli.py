@@ -38,7 +38,12 @@ def train(capsys: pytest.CaptureFixture[str], logs: Path, *words: str) -> tuple[
 
 MISTAKES = {
     "no goal space": (["--method", "hiro", "--task", "Pendulum-v1"], "no space in which a goal", "--method sac"),
-    "named actions": (["--method", "hiro", "--task", "SimpleDoorKey"], "actions of SimpleDoorKey", "--method ihac"),
+    "named actions": (["--method", "sac", "--task", "SimpleDoorKey"], "actions of SimpleDoorKey", "--method ihac"),
+    "no options": (
+        ["--method", "hiro", "--task", "Pendulum-v1", "--high-level", "options"],
+        "names no options",
+        "--method sac",
+    ),
     "vectors": (["--method", "ihac", "--task", "PointPush"], "are vectors", "--method hiro"),
     "unseen block": (["--method", "hiro", "--task", "AntPush"], "does not show its block", "--task AntPushRobust"),
     "an ant's hands": (["--method", "dagger", "--task", "AntMaze"], "how to walk", "--method hiro --prior none"),

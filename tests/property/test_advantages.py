@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.heads import CategoricalHead
 from agent.losses import LossWeights, option_advantages, surrogate_loss
 
 
@@ -74,7 +75,7 @@ def test_the_surrogate_has_the_policy_gradient_at_ratio_one():
     logprob = torch.log_softmax(logits, 1).gather(1, action[:, None]).squeeze(1)
     weights = LossWeights(value=0.0)
     zeros = torch.zeros(32)
-    loss, info = surrogate_loss(logits, zeros, action, logprob.detach(), advantage, zeros, weights)
+    loss, info = surrogate_loss(CategoricalHead(), logits, zeros, action, logprob.detach(), advantage, zeros, weights)
     (gradient,) = torch.autograd.grad(loss, logits)
     (expected,) = torch.autograd.grad(-(logprob * advantage).mean(), logits)
     torch.testing.assert_close(gradient, expected)
@@ -86,7 +87,8 @@ def test_the_prior_term_is_the_divergence_and_masks_do_not_poison_it():
     prior = torch.tensor([[2.0, 0.0, -1e9]])
     zero, action = torch.zeros(1), torch.zeros(1, dtype=torch.int64)
     behaviour = torch.log_softmax(logits.detach(), 1)[:, 0]
-    loss, info = surrogate_loss(logits, zero, action, behaviour, zero, zero, LossWeights(value=0, prior=1.0), prior)
+    head, weights = CategoricalHead(), LossWeights(value=0, prior=1.0)
+    loss, info = surrogate_loss(head, logits, zero, action, behaviour, zero, zero, weights, prior=prior)
     p, q = torch.softmax(logits[0, :2], 0), torch.softmax(prior[0, :2], 0)
     torch.testing.assert_close(info["prior_kl"], (p * (p / q).log()).sum().detach())
     loss.backward()

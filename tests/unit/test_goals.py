@@ -111,5 +111,7 @@ def test_the_steps_inside_a_segment():
     import numpy as np
 
     empty = np.zeros((2, 3, 1))
-    parts = Segments(empty, empty[:, 0], empty[:, 0], empty, empty[..., 0], np.array([3, 1]), np.zeros(2, bool))
+    parts = Segments(
+        empty, empty[:, 0], np.zeros(2, int), empty[:, 0], empty, empty[..., 0], np.array([3, 1]), np.zeros(2, bool)
+    )
     assert parts.inside.tolist() == [[True, True, True], [True, False, False]]

@@ -1,0 +1,150 @@
+"""Soft actor-critic over named options (Christodoulou, 2019): expectations over the K options are exact sums.
+
+Loss L1 is here to the letter: the values of the options, an entropy bonus, and lambda KL(policy || prior).
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agent.continuous import Descent, polyak
+from agent.core import Categorical
+from controller.encoders import Encoder
+from controller.network import TrunkConfig, make_trunk, mask_logits
+
+
+@dataclass(frozen=True)
+class DiscreteSACConfig:
+    """Hyper-parameters of one discrete SAC learner."""
+
+    learning_rate: float = 1e-3  # Adam's, of actor and critics
+    gamma: float = 0.99  # discount per environment step
+    tau: float = 0.01  # share by which the target critics follow
+    batch: int = 128  # transitions per gradient step
+    temperature: float = 0.02  # weight of the entropy, in units of the reward
+    trunk: TrunkConfig = field(default_factory=TrunkConfig)  # of the actor and of each critic
+
+
+@dataclass(frozen=True)
+class OptionTransitions:
+    """B choices of an option with what followed.
+
+    Attributes:
+        inputs: What the trunks take of the first observations, each [B, ...]; `next_inputs` of the last ones.
+        legal: bool [B, K], options that could be chosen; `next_legal` at the last observations.
+        option: int64 [B].
+        reward: float32 [B], summed with its discount.
+        discount: float32 [B], of the value afterwards: gamma to the number of steps, zero where the episode terminated.
+        prior: float32 [B, K], the prior's distribution, or None.
+        prior_weight: lambda of the divergence from it.
+    """
+
+    inputs: tuple[Tensor, ...]
+    next_inputs: tuple[Tensor, ...]
+    legal: Tensor
+    next_legal: Tensor
+    option: Tensor
+    reward: Tensor
+    discount: Tensor
+    prior: Tensor | None = None
+    prior_weight: float = 0.0
+
+
+class OptionNetwork(nn.Module):
+    """One number per option, from observations.
+
+    Args:
+        encoder: What its inputs come from.
+        num_options: K.
+        config: Widths of the trunk.
+    """
+
+    def __init__(self, encoder: Encoder, num_options: int, config: TrunkConfig) -> None:
+        super().__init__()
+        self.trunk = make_trunk(encoder, 0, config)
+        self.head = nn.Linear(config.hidden, num_options)
+        nn.init.orthogonal_(self.head.weight, 0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """[B, K]."""
+        return self.head(self.trunk(*parts))
+
+
+class DiscreteSAC:
+    """Learns a distribution over options and their values from transitions, whoever made them.
+
+    Args:
+        encoder: What the networks' inputs come from.
+        num_options: K.
+        config: Hyper-parameters.
+        seed: Of the first weights.
+    """
+
+    def __init__(self, encoder: Encoder, num_options: int, config: DiscreteSACConfig, seed: int) -> None:
+        self.config = config
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.actor, *critics = (OptionNetwork(encoder, num_options, config.trunk) for _ in range(3))
+        self.critics = nn.ModuleList(critics)
+        self.targets = copy.deepcopy(self.critics).requires_grad_(False)
+        self.actor_optimizer = Descent(self.actor.parameters(), config.learning_rate)
+        self.critic_optimizer = Descent(self.critics.parameters(), config.learning_rate)
+
+    def critic_loss(self, batch: OptionTransitions) -> tuple[Tensor, dict[str, Tensor]]:
+        """Squared soft Bellman error of both critics at the options that were in force."""
+        with torch.no_grad():
+            log_probs = torch.log_softmax(mask_logits(self.actor(*batch.next_inputs), batch.next_legal), 1)
+            value = torch.minimum(*(target(*batch.next_inputs) for target in self.targets))
+            soft_value = (log_probs.exp() * (value - self.config.temperature * log_probs)).sum(1)
+            wanted = torch.addcmul(batch.reward, batch.discount, soft_value)
+        q = torch.stack([critic(*batch.inputs).gather(1, batch.option[:, None]).squeeze(1) for critic in self.critics])
+        loss = 0.5 * (q - wanted).square().mean(1).sum()
+        return loss, {"critic_loss": loss.detach(), "q": q.detach().mean()}
+
+    def actor_loss(self, batch: OptionTransitions) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss L1: minus the options' values, minus the entropy, plus lambda KL(policy || prior); all exact."""
+        with torch.no_grad():
+            value = torch.minimum(*(critic(*batch.inputs) for critic in self.critics))
+        log_probs = torch.log_softmax(mask_logits(self.actor(*batch.inputs), batch.legal), 1)
+        probs = log_probs.exp()
+        loss = (probs * (self.config.temperature * log_probs - value)).sum(1).mean()
+        info = {"entropy": -(probs * log_probs).sum(1).mean().detach()}
+        if batch.prior is not None and batch.prior_weight > 0:
+            divergence = (probs * (log_probs - batch.prior.clamp_min(1e-6).log())).sum(1).mean()
+            loss = loss + batch.prior_weight * divergence
+            info["prior_kl"] = divergence.detach()
+        return loss, info | {"actor_loss": loss.detach()}
+
+    def update(self, batch: OptionTransitions) -> dict[str, Tensor]:
+        """One gradient step of critics and actor."""
+        loss, info = self.critic_loss(batch)
+        self.critic_optimizer.down(loss)
+        loss, actor_info = self.actor_loss(batch)
+        self.actor_optimizer.down(loss)
+        polyak(self.targets, self.critics, self.config.tau)
+        return info | actor_info
+
+    @torch.no_grad()
+    def act(self, inputs: tuple[Tensor, ...], legal: Tensor) -> Categorical:
+        """Where options are drawn from, among those that are `legal` [N, K]."""
+        probs = torch.softmax(mask_logits(self.actor(*inputs), legal), 1)
+        return Categorical(probs.numpy().astype(np.float32))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks and optimisers, for an exact resume."""
+        return {name: part.state_dict() for name, part in self._parts()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for name, part in self._parts():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        names = ("actor", "critics", "targets", "actor_optimizer", "critic_optimizer")
+        return ((name, getattr(self, name)) for name in names)

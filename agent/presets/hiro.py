@@ -1,0 +1,93 @@
+"""Presets of HIRO: who learns at each level, by the command line's words."""
+
+from dataclasses import replace
+
+from agent.config import TrainConfig
+from agent.methods.hiro import HiroConfig
+from agent.methods.hiro_options import OptionHiroConfig
+from agent.methods.ppo import PPOConfig
+from agent.methods.sac import SACConfig
+from agent.methods.settings import Settings
+from agent.methods.td3 import TD3Config
+from agent.presets.vectors import PAPER_TD3, PPO_OF_VECTORS, PPO_WORLDS, is_ant, steps_of, worlds_of
+from envs.catalog import get_task
+
+PRIOR_WEIGHT = 2.0  # lambda of the pull towards the controller's goals, at the start
+
+_SMALL = HiroConfig()
+# An ant: wider layers, slower learning, a longer view.
+_ANT = HiroConfig(
+    low=SACConfig((128, 128), 5e-4, gamma=0.95, batch=128),
+    high=SACConfig((128, 128), 5e-4, gamma=0.97, batch=128),
+    high_updates=0.05,
+    high_reward=0.0125,
+    random_episodes=0.2,
+    warmup=5_000,
+)
+# HIRO, appendix C, in units of the box: noise of 1 is 1/30 of the torques' range and 1/10 of the goals'.
+_PAPER = HiroConfig(
+    low=replace(PAPER_TD3, exploration=1 / 30, target_noise=0.2 / 30, target_clip=0.5 / 30),
+    high=replace(PAPER_TD3, exploration=0.1, target_noise=0.02, target_clip=0.05),
+    low_updates=1.0,
+    high_reward=0.1,
+    random_goals=0.0,
+    random_episodes=0.0,
+    warmup=2_500,
+    low_capacity=200_000,
+)
+_PPO_ROLLOUT = 64  # vector steps; PPO learns from whole roll-outs
+_OPTION_STEPS = {"": 300_000, "PointReach": 100_000}
+_OPTION_WORLDS = 64
+
+
+def hiro_settings(config: TrainConfig) -> Settings:
+    """Of HIRO over goals, or over named options where the command line or the task's actions say so."""
+    if config.high_level == "options" or not get_task(config.task).continuous:
+        return _over_options(config)
+    student = _PAPER if config.preset == "paper" else _ANT if is_ant(config.task) else _SMALL
+    student = replace(
+        student,
+        relabel=config.relabel,
+        planned=config.high_level == "controller",
+        prior_weight=0.0 if config.prior == "none" else PRIOR_WEIGHT,
+        reversed=config.prior == "reversed",
+        value_filter=config.value_filter,
+        planned_candidate=config.planned_candidate,
+        frozen=config.low_level is not None,
+    )
+    if config.memory:
+        student = replace(student, capacity=config.memory)
+    if config.high_learner == "td3":
+        student = replace(student, high=_td3_like(student.high, exploration=0.2))
+    worlds = worlds_of(config)
+    if config.low_learner == "td3":
+        student = replace(student, low=_td3_like(student.low, exploration=0.1))
+    elif config.low_learner == "ppo":
+        low = replace(PPO_OF_VECTORS, gamma=student.low.gamma, minibatch=256)
+        student = replace(student, low=low, low_reward=0.1, rollout=_PPO_ROLLOUT)
+        worlds = config.num_envs or PPO_WORLDS
+    return Settings(steps_of(config), worlds, student)
+
+
+def _td3_like(config: SACConfig | TD3Config | PPOConfig, exploration: float) -> TD3Config:
+    """TD3 with the networks, the rate and the discount of another learner."""
+    if not isinstance(config, SACConfig):
+        assert isinstance(config, TD3Config)
+        return config
+    rate = config.learning_rate
+    return TD3Config(config.hidden, rate, rate, gamma=config.gamma, batch=config.batch, exploration=exploration)
+
+
+def _over_options(config: TrainConfig) -> Settings:
+    continuous = get_task(config.task).continuous
+    student = OptionHiroConfig(
+        low=PPO_OF_VECTORS if continuous else PPOConfig(learning_rate=1e-3, minibatch=1024),
+        relabel=config.relabel,
+        planned=config.high_level == "controller",
+        prior_weight=0.0 if config.prior == "none" else OptionHiroConfig.prior_weight,
+        masked=config.mask,
+    )
+    if config.memory:
+        student = replace(student, capacity=config.memory)
+    steps = config.steps or _OPTION_STEPS.get(config.task, _OPTION_STEPS[""])
+    return Settings(steps, config.num_envs or (PPO_WORLDS if continuous else _OPTION_WORLDS), student)
