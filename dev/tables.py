@@ -1,6 +1,6 @@
 """The tables of the README: trains what is not there yet, then prints them as Markdown.
 
-`python -m dev.tables PART [--shard 0/2]` with PART one of simple, tasks, limits, controls, mazes. A run that exists
+`python -m dev.tables PART [--shard 0/2]` with PART one of simple, tasks, limits, controls, mazes, options. A run that exists
 is not trained again, so that an interrupted call continues; two shards side by side fill two cores, and a last call
 without `--shard` prints. Runs land in log/ under the name `table` (and `table-...`), where `report` finds them too.
 """
@@ -31,6 +31,7 @@ CONTROLS = ("local", "uniform-legal")
 CONTROL_STEPS = 60_000
 LIMITED = {"LavaDoorKey": "lava", "ColoredDoorKey": "colours"}
 MAZE_LEVELS = 50
+_EXTENDED = {"exploration": "extended", "savedir": "table-extended"}
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,21 @@ def rows_of(part: str) -> list[Row]:
         case "mazes":
             maze = replace(BASE, eval_episodes=MAZE_LEVELS, savedir="table")
             umaze, push = replace(maze, task="PointUMaze"), replace(maze, task="PointPush")
-            planner = replace(maze, method="dagger", teacher="scripted", preset="tiny")
+            planner = replace(maze, method="dagger", preset="tiny")
+            noisy = replace(planner, task="PointPush", label_noise=0.3, savedir="table-noisy")
             hiro = replace(push, method="hiro")
             taught = replace(hiro, controller="log/dagger/PointPush/table/seed-{seed}")
+            misled = replace(taught, controller="log/dagger/PointPush/table-noisy/seed-{seed}")
+            long = replace(umaze, method="hiro", steps=120_000, savedir="table-long")
+            against = replace(long, controller="log/dagger/PointUMaze/table/seed-{seed}", prior="reversed")
             return [
                 Row("PointUMaze / HIRO", replace(umaze, method="hiro")),
                 Row("PointUMaze / flat SAC", replace(umaze, method="sac")),
+                Row("PointUMaze / flat SAC, extended", replace(umaze, method="sac", **_EXTENDED)),
+                Row("PointUMaze / flat TD3", replace(umaze, method="td3")),
+                Row("PointUMaze / planner, scripted hands", replace(planner, task="PointUMaze")),
+                Row("PointUMaze / HIRO, 120k", long),
+                Row("PointUMaze / HIRO, 120k, reversed prior", replace(against, savedir="table-long-reversed")),
                 Row("PointPush / planner, scripted hands", replace(planner, task="PointPush")),
                 Row(
                     "PointPush / HIRO, frozen planner",
@@ -105,8 +115,26 @@ def rows_of(part: str) -> list[Row]:
                 ),
                 Row("PointPush / HIRO, planner as a prior", replace(taught, prior="controller", savedir="table-prior")),
                 Row("PointPush / HIRO, reversed prior", replace(taught, prior="reversed", savedir="table-reversed")),
+                Row(
+                    "PointPush / HIRO, reversed prior, value filter",
+                    replace(taught, prior="reversed", value_filter=True, savedir="table-reversed-filter"),
+                ),
+                Row("PointPush / planner of 30% wrong labels, scripted hands", noisy),
+                Row(
+                    "PointPush / HIRO, prior of 30% wrong labels",
+                    replace(misled, prior="controller", savedir="table-misled"),
+                ),
                 Row("PointPush / HIRO, no prior", hiro),
                 Row("PointPush / flat SAC", replace(push, method="sac")),
+            ]
+        case "options":
+            base = replace(BASE, task="SimpleDoorKey", savedir="table")
+            options = replace(base, method="hiro", controller="log/dagger/SimpleDoorKey/table/seed-{seed}")
+            return [
+                Row("planner, scripted hands", replace(base, method="dagger")),
+                Row("HIRO, frozen planner", replace(options, high_level="controller", savedir="table-planner")),
+                Row("HIRO, planner as a prior", replace(options, prior="controller", savedir="table-prior")),
+                Row("HIRO, no prior", replace(options, controller=None)),
             ]
     raise ValueError(part)
 
@@ -223,7 +251,7 @@ def print_differences(rows: Sequence[Row]) -> None:
 def main() -> None:
     """Read the command line, train, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("simple", "tasks", "limits", "controls", "mazes"))
+    parser.add_argument("part", choices=("simple", "tasks", "limits", "controls", "mazes", "options"))
     parser.add_argument("--only", default="", help="train only rows whose name contains this")
     parser.add_argument("--shard", default="0/1", help="i/n: train only every n-th run, and print nothing if n > 1")
     arguments = parser.parse_args()
