@@ -1,8 +1,8 @@
 """The tables of the README: trains what is not there yet, then prints them as Markdown.
 
-`python -m dev.tables PART [--shard 0/2]` with PART one of simple, tasks, limits, controls, mazes, options. A run that exists
-is not trained again, so that an interrupted call continues; two shards side by side fill two cores, and a last call
-without `--shard` prints. Runs land in log/ under the name `table` (and `table-...`), where `report` finds them too.
+`python -m dev.tables PART [--shard 0/2]` with PART one of simple, tasks, limits, controls, mazes, options. A run that
+exists is not trained again, so that an interrupted call continues; two shards side by side fill two cores, and a last
+call without `--shard` prints. Runs land in log/ under the name `table` (and `table-...`), where `report` finds them.
 """
 
 import argparse

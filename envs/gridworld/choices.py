@@ -57,8 +57,10 @@ class Choices:
         return tuple(options)
 
     def achieved(self, facts: Facts) -> tuple[int, ...]:
-        """Options whose end these facts are: one stands before, or in, what one went to; one holds, or no longer."""
-        options = [t + 1 for t in range(len(self.schema.kinds)) if self._arrived(t, facts)]
+        """Options that led to such facts if they could be chosen before: one stands before what one went to, or has
+        gone into it, so that it is seen no more; one holds something, or no longer does."""
+        entered = [t for t, kind in enumerate(self.schema.kinds) if kind in ENTERED and facts.status[t] != 1]
+        options = [t + 1 for t in range(len(self.schema.kinds)) if t in entered or self._arrived(t, facts)]
         return (*options, self.pickup if facts.held else self.drop)
 
     def _arrived(self, t: int, facts: Facts) -> bool:

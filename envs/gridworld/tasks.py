@@ -163,14 +163,15 @@ class GridTask:
         """Whether the step between two observations did what each option [N] is for.
 
         Exploring: a cell was seen for the first time. Opening: the map changed in front of an agent that stood still,
-        or what it uses would count as opened once it has turned away. The rest is told by where it leads.
+        or what it uses would count as opened once it has turned away. The rest is told by what could be done before
+        and where it led.
         """
         kinds, unseen = self._kinds[option], (after[..., 0] == 0).sum((1, 2))
         stood = (before[..., 3] == after[..., 3]).all((1, 2))
         changed = (before[..., :3] != after[..., :3]).any((1, 2, 3))
         explored = unseen < (before[..., 0] == 0).sum((1, 2))
-        rows = self._rows(after)
-        led_there = self._achieved[rows, option]
+        start, end = self._rows(before), self._rows(after)
+        led_there = self._legal[start, option] & self._achieved[end, option]
         return np.select([kinds == planning.EXPLORE, kinds == planning.USE], [explored, stood & changed], led_there)
 
     def script_batch(self, obs: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -12,9 +12,9 @@ tags: [llama, gridworld, teacher]
 ---
 # Preceptor's tiny teacher
 
-A Llama of {parameters:,} parameters, trained from scratch, that reads a scene of a gridworld task or a maze and a lettered menu
-of options and answers with one letter. **It is a stand-in**, so that everything runs offline and in seconds: it learnt
-these tasks from their scripted experts and knows nothing else. Put any chat model in its place with
+A Llama of {parameters:,} parameters, trained from scratch, that reads a scene of a gridworld task or of a maze, and a
+lettered menu of options, and answers with one letter. **It is a stand-in**, so that everything runs offline and in
+seconds: it learnt these tasks from their scripted experts and knows nothing else. Put any chat model in its place with
 `--teacher llm --base-url URL`.
 
 - Tasks: {tasks}.
@@ -26,8 +26,9 @@ these tasks from their scripted experts and knows nothing else. Put any chat mod
 
 ## What it was seen to do
 Single prompts, one menu order each. Held out are a tenth of the scenes and a tenth of the menus (words and order); of
-mazes, whose map is not in the prompt, the menus alone. All pairs of colours were seen in training: kept apart on purpose (`--hold-out-colours`), pairs never seen come out little
-better than chance, since a model of this size learns them by heart (dev/LOG.md).
+mazes, whose map is not in the prompt, the menus alone. All pairs of colours were seen in training: kept apart on
+purpose (`--hold-out-colours`), pairs never seen come out little better than chance, since a model
+of this size learns them by heart (dev/LOG.md).
 
 | judged on | accuracy | ECE |
 |---|---|---|

@@ -130,6 +130,31 @@ def test_few_worlds_few_steps_and_many_worlds_suffice(
     assert judged["student"]["greedy"]["return"] == result["student"]["greedy"]["return"]
 
 
+@pytest.mark.parametrize("words", [["--low-learner", "ppo"], ["--low-learner", "td3", "--high-learner", "td3"]])
+def test_each_level_has_the_learner_that_is_named(
+    logs: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    where = ["--method", "hiro", "--task", "PointReach", "--savedir", "-".join(words).replace("--", "")]
+    code, result, _ = train(capsys, logs, *where, *words, "--steps", "2048")
+    assert code == 0
+    state = Run.open(Path(result["run"])).load()[1]["method"]
+    assert ("network" in state["low"]) == ("ppo" in words)
+    assert ("updates" in state["high"]) == ("--high-learner" in words)
+
+
+def test_a_learning_curve_is_of_held_out_levels_and_changes_nothing(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--method", "sac", "--task", "PointReach", "--savedir"]
+    _, plain, _ = train(capsys, logs, *where, "plain")
+    _, curved, _ = train(capsys, logs, *where, "curved", "--eval-every", "400")
+    assert curved["student"] == plain["student"]
+    rows = [json.loads(line) for line in (Path(curved["run"]) / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "eval/greedy_return" in row] == [416, 800, 1_200, 1_200]
+    at_400 = json.loads((Path(curved["run"]) / "episodes" / "800-greedy.json").read_text())
+    assert len(at_400["success"]) == 2
+
+
 @pytest.mark.parametrize("method", ["sac", "hiro"])
 def test_little_memory_suffices(logs: Path, capsys: pytest.CaptureFixture[str], method: str) -> None:
     where = ["--method", method, "--task", "PointReach", "--savedir", "forgetful", "--memory", "1"]

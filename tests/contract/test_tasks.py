@@ -159,3 +159,36 @@ def test_a_fooled_teacher_sees_the_same_world_with_the_keys_exchanged() -> None:
         assert (np.take_along_axis(task.legal(view), index, axis=1) == task.legal(obs)).all()
         differed += int((view != obs).any(axis=(1, 2, 3)).sum())
     assert differed > 50
+
+
+def test_what_the_expert_does_achieves_its_options(task: GridTask) -> None:
+    """Every kind of option that the expert uses is achieved by its executor, and by doing nothing none is."""
+    env = task.make_vec(32, split="train", seed=2)
+    obs, _ = env.reset()
+    used, achieved = np.zeros((2, len(task.options)), np.int64)
+    for _ in range(120):
+        option = task.script_batch(obs)
+        assert not task.option_achieved(obs, obs, option).any()
+        following, _, terminated, truncated, info = env.step(task.skill(obs, option))
+        after = np.where((terminated | truncated)[:, None, None, None], info.get("final_obs", following), following)
+        hit = task.option_achieved(obs, after, option)
+        np.add.at(used, option, 1)
+        np.add.at(achieved, option, hit)
+        obs = following
+    often = used > 20
+    assert (achieved[often] > 0).all(), [task.options.ids[k] for k in np.flatnonzero(often & (achieved == 0))]
+
+
+def test_turning_away_from_a_door_does_not_open_it() -> None:
+    task = get_task("SimpleDoorKey")
+    env = task.make_vec(64, split="train", seed=0)
+    obs, _ = env.reset()
+    toggle, faced = task.options.index_of("toggle"), 0
+    for _ in range(60):
+        facing = task.legal(obs)[:, toggle]
+        turned, *_ = env.step(np.where(facing, 0, task.skill(obs, task.script_batch(obs))))
+        option = np.full(64, toggle)
+        assert not task.option_achieved(obs, turned, option)[facing].any()
+        faced += facing.sum()
+        obs = turned
+    assert faced > 10

@@ -53,6 +53,18 @@ def test_sac_learns_to_reach(logs: Path) -> None:
     assert greedy(trained(logs, "sac", "PointReach", steps=7_000, eval_episodes=30)) >= 0.9
 
 
+def test_ppo_learns_to_reach(logs: Path) -> None:
+    assert greedy(trained(logs, "ppo", "PointReach", steps=40_000, eval_episodes=30)) >= 0.9
+
+
+def test_a_controller_leads_a_low_level_that_learns_options_of_named_actions(logs: Path) -> None:
+    """MiniGrid, with PPO below: paid for achieving options alone, it opens doors."""
+    trained(logs, "dagger", "SimpleDoorKey", steps=12_000, eval_episodes=0, name="grid")
+    led = {"high_level": "controller", "controller": "grid-0", "steps": 100_000, "eval_episodes": 100}
+    result = trained(logs, "hiro", "SimpleDoorKey", **led)
+    assert result["student"]["sampled"]["success"] >= 0.7
+
+
 def test_a_planner_leads_a_low_level_that_learns_where_a_flat_agent_stays_at_the_wall(logs: Path) -> None:
     led = trained(logs, "hiro", "PointPush", high_level="controller", steps=10_000, eval_episodes=30, name="led")
     assert led["teacher"] == "scripted"

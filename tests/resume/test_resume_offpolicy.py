@@ -28,6 +28,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hiro, paper": {"method": "hiro", "preset": "paper", "steps": 2_560, "num_envs": 4},
     "hiro, prior": {"method": "hiro", "prior": "controller"},
     "hiro, planned": {"method": "hiro", "high_level": "controller"},
+    "hiro, filtered": {"method": "hiro", "prior": "controller", "value_filter": True, "planned_candidate": True},
+    "hiro, mixed": {"method": "hiro", "low_learner": "ppo", "high_learner": "td3", "steps": 8_192},
+    "hiro, options": {"method": "hiro", "high_level": "options", "prior": "controller", "steps": 8_192},
+    "ppo": {"method": "ppo", "steps": 8_192, "num_envs": 4},
 }
 
 

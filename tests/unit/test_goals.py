@@ -115,3 +115,14 @@ def test_the_steps_inside_a_segment():
         empty, empty[:, 0], np.zeros(2, int), empty[:, 0], empty, empty[..., 0], np.array([3, 1]), np.zeros(2, bool)
     )
     assert parts.inside.tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_a_planners_goal_is_one_more_candidate_and_wins_where_it_explains_best():
+    obs, final, goal, _ = segments()
+    planned = torch.full((B, 2), 0.5)
+    without = candidates(FRAME, goal, obs[:, 0], final, 8, torch.Generator().manual_seed(1))
+    goals = candidates(FRAME, goal, obs[:, 0], final, 8, torch.Generator().manual_seed(1), planned)
+    torch.testing.assert_close(goals[:, :-1], without)
+    best, which = relabelled(goals, -(goals - planned[:, None]).square().sum(-1))
+    torch.testing.assert_close(best, planned)
+    assert (which == goals.shape[1] - 1).all()

@@ -76,8 +76,9 @@ def test_the_original_wins_ties():
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_low_level_is_paid_for_what_its_option_is_for(name):
-    method, hierarchy = played(name, rollouts=1)
-    task, store, length = method.task, method.store, CONFIG.rollout
+    length = 64  # long enough for someone to arrive somewhere
+    method, hierarchy = played(name, replace(CONFIG, rollout=length), rollouts=1)
+    task, store = method.task, method.store
     batch = method.low_batch(hierarchy.percept, length)
     obs, option = store.column("obs"), store.column("option")
     assert len(batch) == length * WORLDS

@@ -255,3 +255,22 @@ def test_a_maze_that_nobody_can_plan_in_says_so() -> None:
     with pytest.raises(UserError, match="Nobody has scripted"):
         task.skill(obs, np.zeros(1, dtype=np.int64))
     assert maze_task("PointUMaze") is maze_task("PointUMaze")
+
+
+def achieved(task: MazeTask, option: str, before: dict[str, float], after: dict[str, float]) -> bool:
+    index = np.array([task.options.index_of(option)])
+    return bool(task.option_achieved(placed(task, **before), placed(task, **after), index)[0])
+
+
+def test_a_low_level_is_paid_for_what_an_option_is_for_and_not_for_its_becoming_impossible() -> None:
+    push, fall = maze_task("PointPush"), maze_task("PointFall")
+    home, west = {"x": 0.0, "y": 0.0}, {"x": -4.0, "y": 4.0}
+    assert achieved(push, "goto:west side", home, west)
+    assert not achieved(push, "goto:south-west corner", home, west)
+    assert not achieved(push, "goto:middle", home, west), "shut by the block, which ends the option"
+    pushed = {"x": 0.0, "y": 4.0, "block_x": 2.4}
+    assert achieved(push, "push:east", pushed | {"block_x": 1.9}, pushed)
+    assert not achieved(push, "push:east", pushed, pushed), "it was there before"
+    assert achieved(push, "goto:goal", home, {"x": 0.0, "y": 9.0})
+    assert not achieved(push, "goto:goal", home, {"x": 0.0, "y": 6.0})
+    assert not achieved(fall, "goto:bridge", {"x": 4.0, "y": 4.0}, {"x": 4.0, "y": 8.0, "z": 0.4}), "fell beside it"

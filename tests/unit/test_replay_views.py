@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.data.replay import draw_segments, draw_steps
+from agent.data.replay import draw_segments, draw_steps, newest_steps
 from agent.data.store import TrajectoryStore
 
 WORLDS, STEPS = 3, 4
@@ -125,3 +125,20 @@ def test_without_an_ended_segment_there_is_none_to_draw():
     store, _ = played(STEPS, 100)
     with pytest.raises(IndexError, match="no segment"):
         draw_segments(store, np.random.default_rng(0), 1, STEPS)
+
+
+@pytest.mark.parametrize(("length", "capacity"), [(40, 100), (150, 60)])
+def test_the_newest_steps_come_in_order_and_end_at_what_was_observed_last(length, capacity):
+    store, history = played(length, capacity)
+    last = np.arange(-WORLDS, 0, dtype=np.float32)[:, None]
+    steps = newest_steps(store, 7, last)
+    assert steps.reward.shape == (7, WORLDS)
+    for n in range(WORLDS):
+        for i, step in enumerate(history[n][-7:]):
+            newest = i == 6
+            after = last[n, 0] if newest and not step["ended"] else step["after"]
+            assert steps.next_obs[i, n, 0] == after
+            np.testing.assert_array_equal(steps.obs[i, n], step["obs"])
+            np.testing.assert_array_equal(steps.goal[i, n], step["goal"])
+            following = None if newest else history[n][-7:][i + 1]
+            assert steps.switched[i, n] == (newest or step["ended"] or following["option_age"] == 0)
