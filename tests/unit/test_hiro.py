@@ -18,7 +18,6 @@ from agent.data.replay import draw_segments
 from agent.goal_choices import ExploringGoals
 from agent.hierarchy import Hierarchy
 from agent.methods.hiro import GoalHigh, GoalLow, Hiro, HiroConfig
-from agent.methods.ppo import PPOConfig
 from agent.methods.sac import SACConfig
 from agent.methods.td3 import TD3Config
 from controller.encoders import encoder_of
@@ -439,48 +438,3 @@ def test_a_segment_is_drawn_as_often_as_any_other():
     _, counts = np.unique(parts.obs[:, 0], axis=0, return_counts=True)
     assert counts.min() > 0.6 * counts.mean()
     assert counts.max() < 1.5 * counts.mean()
-
-
-def test_the_rollout_of_a_low_level_that_learns_by_ppo_equals_a_loop():
-    """Paid by what is left of the way; what a goal would still be worth counts where another one begins."""
-    low = PPOConfig(gamma=0.9, lam=0.8, minibatch=32, epochs=1)
-    length = 3 * PERIOD
-    config = replace(CONFIG, low=low, rollout=length)
-    played = play(config, length=length, update=False)
-    method = played.method
-    batch = method.low_rollout(played.hierarchy.percept, length)
-    network = method.low_learner.learner.network
-
-    def worth(obs, goal):
-        inputs = method.low_inputs(torch.tensor(obs)[None], torch.tensor(goal)[None])
-        with torch.no_grad():
-            return float(network(inputs, torch.zeros(1, dtype=torch.int64))[1])
-
-    x, y = method.frame.indices
-    returns, kinds = np.zeros((length, WORLDS)), Counter()
-    for n, world in enumerate(played.worlds):
-        advantage = 0.0
-        for t in reversed(range(length)):
-            step = world[t]
-            left = step["obs"][[x, y]] + step["goal"] - step["after"][[x, y]]
-            cut = t + 1 == length or step["ended"] or world[t + 1]["chosen"]
-            following = 0.0 if step["terminated"] else worth(step["after"], left)
-            if cut:
-                advantage = 0.0
-            value = worth(step["obs"], step["goal"])
-            paid = -2.0 * np.sqrt((left**2).sum())
-            advantage = paid + 0.9 * following - value + 0.9 * 0.8 * advantage
-            returns[t, n] = advantage + value
-            kinds[bool(cut), bool(step["terminated"])] += 1
-    np.testing.assert_allclose(batch.returns.view(length, WORLDS), returns, atol=1e-2, rtol=1e-4)
-    assert set(kinds) == {(False, False), (True, False), (True, True)}
-
-
-def test_a_planned_candidate_is_offered_and_counted():
-    planner = Planner(get_task("PointPush"))
-    played = play(replace(CONFIG, prior_weight=2.0, planned_candidate=True), controller=planner)
-    winners = Counter()
-    for _ in range(20):
-        played.method.high_batch(winners)
-    assert set(winners) == {"original", "difference", "drawn", "planned"}
-    assert "high/relabelled_planned" in played.method.update(played.hierarchy.percept, 400)
