@@ -33,6 +33,7 @@ class Scenes:
         rules: The map and the rules, for a language model.
         legal: bool [codes, K]: targets that are left; the first option where none is, since something has to be.
         expert: int64 [codes], the expert's option: see `RescueTask.script`.
+        consistent: Codes in which the agent does not stand on a target that must be due, yet is left.
 
     Args:
         spec: The map.
@@ -53,6 +54,7 @@ class Scenes:
         self.legal[~self.legal.any(axis=1), 0] = True
         distance = self._distances()
         self.expert = np.array([self._choose(code, distance) for code in range(self.size)])
+        self.consistent = np.flatnonzero([not self._contradicts(code) for code in range(self.size)])
         self._scenes: dict[int, Scene] = {}
 
     def codes(self, cell: NDArray[np.int64], left: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -109,6 +111,13 @@ class Scenes:
             if cells.any():
                 distance[place] = cost[:, cells].mean(axis=1)
         return distance
+
+    def _contradicts(self, code: int) -> bool:
+        """Whether the agent stands on a target that is left although it must have been due."""
+        places, every = self.decode(np.array([code]))
+        remaining = np.flatnonzero(every[0])
+        known = remaining[:1] if not self.spec.random_order or remaining.size == 1 else remaining[:0]
+        return int(places[0]) - len(REGIONS) in known
 
     def _choose(self, code: int, distance: NDArray[np.float64]) -> int:
         """The expert's option in a scene."""

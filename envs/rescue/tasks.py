@@ -123,5 +123,5 @@ class RescueTask:
         return int(self._scenes.expert[self._scenes.code_of(scene)])
 
     def sample_scenes(self, rng: np.random.Generator, count: int) -> list[Scene]:
-        """Scenes of any place and any targets left, in fixed order those that the order rules out included."""
-        return [self._scenes.scene(code) for code in rng.integers(self._scenes.size, size=count).tolist()]
+        """Scenes of any place and any targets left, also out of order; none contradicts itself."""
+        return [self._scenes.scene(code) for code in rng.choice(self._scenes.consistent, size=count).tolist()]
