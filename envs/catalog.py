@@ -9,11 +9,13 @@ from envs.gridworld.stock_tasks import STOCK, StockTask
 from envs.gridworld.tasks import TEXTS, make_task
 from envs.gym_tasks import GYM_TASKS, GymTask, is_gym_task
 from envs.mujoco.mazes import SPECS
+from envs.rescue.specs import SPECS as RESCUE_SPECS
 from envs.task import Task
 
 TASKS: tuple[str, ...] = tuple(TEXTS)
 STOCK_TASKS: tuple[str, ...] = tuple(STOCK)
 MAZE_TASKS: tuple[str, ...] = tuple(SPECS)
+RESCUE_TASKS: tuple[str, ...] = tuple(RESCUE_SPECS)
 # The built-in language model is trained on these, so a name added here is a model to train. Of mazes one for each map:
 # the others on it, whoever moves in them, read alike.
 TAUGHT: tuple[str, ...] = (*TASKS, "PointReach", "PointUMaze", "PointPush", "PointFall")
@@ -23,15 +25,15 @@ def get_task(name: str, limit: str | None = None) -> Task:
     """The task of a name, in any case; the same object for the same arguments.
 
     Args:
-        name: One of `TASKS`, `STOCK_TASKS` or `MAZE_TASKS`, or in its own case a Gymnasium id: of any MiniGrid
-            environment, or of any whose observations and actions are vectors (`gym_tasks.py`); as `module:id` the
-            module that registers it is imported first (see `stock_tasks.py`).
+        name: One of `TASKS`, `STOCK_TASKS`, `MAZE_TASKS` or `RESCUE_TASKS`, or in its own case a Gymnasium id: of any
+            MiniGrid environment, or of any whose observations and actions are vectors (`gym_tasks.py`); as `module:id`
+            the module that registers it is imported first (see `stock_tasks.py`).
         limit: None, or a flaw of its teacher: `lava` for LavaDoorKey, `colours` for ColoredDoorKey.
 
     Raises:
         UserError: An unknown name or limit, or an environment that does not fit the engine.
     """
-    known = (*TASKS, *STOCK_TASKS, *MAZE_TASKS, *GYM_TASKS)
+    known = (*TASKS, *STOCK_TASKS, *MAZE_TASKS, *RESCUE_TASKS, *GYM_TASKS)
     exact = {task.lower(): task for task in known}.get(name.lower())
     if exact is None and not _is_environment(name):
         raise unknown_name("task", name, known, "python main.py train --task SimpleDoorKey")
@@ -48,6 +50,10 @@ def _make(name: str, limit: str | None) -> Task:
         from envs.mujoco.tasks import MazeTask
 
         return MazeTask(SPECS[name])
+    if name in RESCUE_TASKS:
+        from envs.rescue.tasks import RescueTask
+
+        return RescueTask(RESCUE_SPECS[name])
     return GymTask(name) if name not in STOCK_TASKS and is_gym_task(name) else StockTask(name)
 
 
@@ -62,6 +68,8 @@ def register_all() -> None:
     """Register the single-environment versions with Gymnasium; importing them is left until someone asks."""
     from envs.gridworld.single import register
     from envs.mujoco.single import register as register_mazes
+    from envs.rescue.single import register as register_rescue_worlds
 
     register()
     register_mazes()
+    register_rescue_worlds()

@@ -57,9 +57,10 @@ def columns(
 
 def store_for(task: Task, capacity: int, num_envs: int, **rest: Any) -> "TrajectoryStore":
     """A store for what a task's worlds give; `rest` is passed on."""
-    kinds: dict[str, Any] = {}
+    is_map = len(task.observation_shape) == 3  # maps are bytes, state vectors numbers
+    kinds: dict[str, Any] = {"observation_dtype": np.uint8 if is_map else np.float32}
     if task.continuous:
-        kinds = {"observation_dtype": np.float32, "action_size": task.num_actions}
+        kinds["action_size"] = task.num_actions
     return TrajectoryStore(capacity, num_envs, task.observation_shape, len(task.options), **(kinds | rest))
 
 

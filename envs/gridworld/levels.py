@@ -176,6 +176,17 @@ def drawn_seed(seed: int, env: int, episode: int, low: int, high: int) -> int:
 
 
 @njit(cache=True)
+def drawn_seeds(
+    seed: int, envs: NDArray[np.int64], episodes: NDArray[np.int64], low: int, high: int
+) -> NDArray[np.int64]:
+    """`drawn_seed` [M] of several environments [M] and the episode [M] of each."""
+    drawn = np.empty(len(envs), np.int64)
+    for i in range(len(envs)):
+        drawn[i] = drawn_seed(seed, envs[i], episodes[i], low, high)
+    return drawn
+
+
+@njit(cache=True)
 def _walls(cells: Cells, width: int, height: int) -> None:
     cells[:width, 0] = WALL
     cells[:width, height - 1] = WALL

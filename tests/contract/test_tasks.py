@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from envs.catalog import STOCK_TASKS, TASKS, get_task
+from envs.catalog import RESCUE_TASKS, STOCK_TASKS, TASKS, get_task
 from envs.errors import UserError
 from envs.gridworld.limits import ColourSwap
 from envs.gridworld.scenes import Facts
 from envs.gridworld.tasks import GridTask
+from envs.rescue.tasks import RescueTask
 
 LIMITED = [("LavaDoorKey", "lava"), ("ColoredDoorKey", "colours")]
-VARIANTS = [*((name, None) for name in (*TASKS, *STOCK_TASKS)), *LIMITED]
+GRIDS = [*((name, None) for name in (*TASKS, *STOCK_TASKS)), *LIMITED]
+VARIANTS = [*GRIDS, *((name, None) for name in RESCUE_TASKS)]
+AnyTask = GridTask | RescueTask
 
 
-def observations(task: GridTask, steps: int = 40, worlds: int = 32) -> Iterator[tuple[NDArray[np.uint8], NDArray]]:
+def observations(task: AnyTask, steps: int = 40, worlds: int = 32) -> Iterator[tuple[NDArray, NDArray]]:
     """What random legal options, carried out by the executors, lead through: (obs, level seeds)."""
     rng = np.random.default_rng(0)
     env = task.make_vec(worlds, split="train", seed=0)
@@ -29,11 +32,11 @@ def observations(task: GridTask, steps: int = 40, worlds: int = 32) -> Iterator[
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=str)
-def task(request: pytest.FixtureRequest) -> GridTask:
+def task(request: pytest.FixtureRequest) -> AnyTask:
     return get_task(*request.param)
 
 
-def test_the_protocol_is_kept_in_play(task: GridTask) -> None:
+def test_the_protocol_is_kept_in_play(task: AnyTask) -> None:
     count = len(task.options)
     for obs, seeds in observations(task):
         scenes, legal, codes = task.describe(obs), task.legal(obs), task.fact_codes(obs)
@@ -53,6 +56,7 @@ def test_the_protocol_is_kept_in_play(task: GridTask) -> None:
         assert task.teacher_to_true(seeds).shape == (len(obs), count)
 
 
+@pytest.mark.parametrize("task", GRIDS, indirect=True, ids=str)
 def test_legal_options_act_and_done_options_stop(task: GridTask) -> None:
     """A legal option's executor never just waits, except for the documented fallback; goals lie within the room."""
     for obs, _ in observations(task):
@@ -64,7 +68,7 @@ def test_legal_options_act_and_done_options_stop(task: GridTask) -> None:
             assert not (waits & legal[:, k] & ~alone).any()
 
 
-def test_vector_environments_are_split(task: GridTask) -> None:
+def test_vector_environments_are_split(task: AnyTask) -> None:
     for split, low, high in (("train", 0, 1_000_000), ("eval", 1_000_000, 2_000_000)):
         env = task.make_vec(4, split=split, seed=1)
         assert isinstance(env, gym.vector.VectorEnv)
@@ -72,14 +76,14 @@ def test_vector_environments_are_split(task: GridTask) -> None:
         assert ((seeds >= low) & (seeds < high)).all()
 
 
-def test_words_are_distinct_and_timeouts_positive(task: GridTask) -> None:
+def test_words_are_distinct_and_timeouts_positive(task: AnyTask) -> None:
     assert len({option.words for option in task.options}) == len(task.options)
     assert (task.options.timeouts > 0).all()
     assert task.goal.endswith(".")
     assert task.rules.endswith(".")
 
 
-def test_read_only_and_strided_observations_are_taken(task: GridTask) -> None:
+def test_read_only_and_strided_observations_are_taken(task: AnyTask) -> None:
     obs, _ = next(observations(task))
     frozen = obs.copy()
     frozen.flags.writeable = False
@@ -95,6 +99,9 @@ def test_option_ids_are_stable() -> None:
     assert get_task("RandomBoxKey").options.ids == (*common, "goto:box", "pickup", "drop", "toggle")
     assert get_task("ColoredDoorKey").options.ids[1] == "goto:red key"
     assert len(get_task("ColoredDoorKey").options) == 11
+    colours = ("red", "green", "blue", "purple", "yellow", "grey")
+    assert get_task("RescueWorld-n6-random").options.ids == tuple(f"goto:{colour}" for colour in colours)
+    assert get_task("RescueWorld-n2").options.digest == get_task("RescueWorld-n2-random").options.digest
 
 
 def test_names_are_found_in_any_case_once_and_with_suggestions() -> None:
@@ -161,7 +168,7 @@ def test_a_fooled_teacher_sees_the_same_world_with_the_keys_exchanged() -> None:
     assert differed > 50
 
 
-def test_what_the_expert_does_achieves_its_options(task: GridTask) -> None:
+def test_what_the_expert_does_achieves_its_options(task: AnyTask) -> None:
     """Every kind of option that the expert uses is achieved by its executor, and by doing nothing none is."""
     env = task.make_vec(32, split="train", seed=2)
     obs, _ = env.reset()
@@ -170,7 +177,9 @@ def test_what_the_expert_does_achieves_its_options(task: GridTask) -> None:
         option = task.script_batch(obs)
         assert not task.option_achieved(obs, obs, option).any()
         following, _, terminated, truncated, info = env.step(task.skill(obs, option))
-        after = np.where((terminated | truncated)[:, None, None, None], info.get("final_obs", following), following)
+        after, ended = following.copy(), terminated | truncated
+        if ended.any():
+            after[ended] = info["final_obs"][ended]
         hit = task.option_achieved(obs, after, option)
         np.add.at(used, option, 1)
         np.add.at(achieved, option, hit)

@@ -13,10 +13,18 @@ from agent.tracking.run import Run
 from agent.train import train
 
 
-def run_once(logdir: Path, method: str, name: str, *, stop_after: int | None = None, teacher: str = "scripted") -> Run:
+def run_once(
+    logdir: Path,
+    method: str,
+    name: str,
+    *,
+    stop_after: int | None = None,
+    teacher: str = "scripted",
+    task: str = "SimpleDoorKey",
+) -> Run:
     """Train a little; `stop_after` interrupts at the first metrics after that step, between two checkpoints."""
     config = TrainConfig(
-        method=method, teacher=teacher, preset="tiny", steps=2500, savedir=name, logdir=str(logdir),
+        method=method, task=task, teacher=teacher, preset="tiny", steps=2500, savedir=name, logdir=str(logdir),
         resume=True, quiet=True, eval_episodes=0, seed=3, label_noise=0.1,
     )  # fmt: skip
     written = Metrics.scalars
@@ -32,7 +40,7 @@ def run_once(logdir: Path, method: str, name: str, *, stop_after: int | None = N
             train(config)
         except KeyboardInterrupt:
             assert stop_after is not None
-    return Run.find(logdir, method, "SimpleDoorKey", name)
+    return Run.find(logdir, method, task, name)
 
 
 def left_behind(run: Run) -> tuple[int, bytes, str, list[dict[str, float]]]:
@@ -48,13 +56,15 @@ def left_behind(run: Run) -> tuple[int, bytes, str, list[dict[str, float]]]:
     return run.last_step, (folder / "state.safetensors").read_bytes(), structure, numbers
 
 
-@pytest.mark.parametrize("method", ["ihac", "ppo", "dagger"])
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, method: str) -> None:
-    whole = run_once(tmp_path, method, "whole")
+@pytest.mark.parametrize(
+    ("method", "task"), [*((m, "SimpleDoorKey") for m in ("ihac", "ppo", "dagger")), ("ihac", "RescueWorld-n3-random")]
+)
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, method: str, task: str) -> None:
+    whole = run_once(tmp_path, method, "whole", task=task)
     for stop in (300, 900, 2000):  # while demonstrating, while distilling, while PPO learns
-        parts = run_once(tmp_path, method, "parts", stop_after=stop)
+        parts = run_once(tmp_path, method, "parts", stop_after=stop, task=task)
         assert (parts.last_step or 0) < 2500 - 32
-    parts = run_once(tmp_path, method, "parts")
+    parts = run_once(tmp_path, method, "parts", task=task)
     assert len(parts.manifest()["starts"]) == 4
     assert left_behind(parts) == left_behind(whole)
 

@@ -1,0 +1,235 @@
+"""Rescue World by its rules (shared/reference/halo.md, section 2.1), each by hand and all against a plain reference."""
+
+from collections import Counter
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from envs.errors import UserError
+from envs.rescue.expert import ways
+from envs.rescue.specs import SPECS, RescueSpec, rescue_spec
+from envs.rescue.worlds import Worlds
+
+EAST, NORTH, WEST, SOUTH = range(4)
+# The maps once more, as the reference lists them.
+TARGETS = {
+    2: [(0, 0), (9, 9)],
+    3: [(0, 0), (9, 9), (4, 5)],
+    6: [(1, 1), (7, 1), (4, 6), (5, 0), (7, 3), (6, 8)],
+}
+DANGER = [(2, 0), (1, 1), (8, 2), (7, 4), (3, 7), (4, 7), (6, 7)]
+OBSTACLES = [
+    *[(0, 4), (0, 5), (1, 2), (1, 5), (1, 8), (2, 3), (2, 8), (3, 1), (3, 5), (3, 6), (4, 1), (4, 2), (4, 5)],
+    *[(4, 8), (5, 5), (5, 8), (6, 1), (6, 2), (6, 3), (7, 0), (7, 2), (7, 6), (7, 8), (8, 8), (9, 4), (9, 5)],
+]
+
+
+class Reference:
+    """One world in plain Python, which also counts what it has seen happen."""
+
+    def __init__(self, name: str, start: tuple[int, int], order: list[int]) -> None:
+        count = int(name.split("-")[1][1:])
+        self.targets = TARGETS[count]
+        self.danger, self.obstacles = (DANGER, OBSTACLES) if count == 6 else ([], [])
+        self.at, self.order, self.found, self.age = start, order, [], 0
+        self.horizon = {2: 200, 3: 300, 6: 600}[count]
+        self.seen: Counter[str] = Counter()
+
+    def due(self) -> int:
+        return self.order[len(self.found)] if len(self.found) < len(self.order) else -1
+
+    def step(self, action: int) -> tuple[float, bool, bool]:
+        if self.due() < 0:
+            return 0.0, True, False
+        self.age += 1
+        dx, dy = {EAST: (1, 0), NORTH: (0, 1), WEST: (-1, 0), SOUTH: (0, -1)}[action]
+        aim = (min(max(self.at[0] + dx, 0), 9), min(max(self.at[1] + dy, 0), 9))
+        if aim in self.obstacles:
+            what, reward = "blocked", -1.0
+        else:
+            what, reward = ("edge", -1.0) if aim == self.at else ("free", -1.0)
+            self.at = aim
+            if aim == self.targets[self.due()]:
+                what, reward = ("found in danger" if aim in self.danger else "found"), 1000.0
+                self.found.append(self.due())
+            elif aim in self.danger:
+                what, reward = "danger", -100.0
+            elif aim in self.targets:
+                what = "a target that was not due"
+        terminated = self.due() < 0
+        truncated = not terminated and self.age >= self.horizon
+        self.seen[what] += 1
+        self.seen["truncated" if truncated else "terminated" if terminated else "goes on"] += 1
+        return reward, terminated, truncated
+
+    def full_state(self) -> list[int]:
+        left = [int(i not in self.found) for i in range(len(self.targets))]
+        return [*self.at, *[number for cell in self.targets for number in cell], *left, self.due()]
+
+
+def begun(spec: RescueSpec, count: int, first: int = 0) -> Worlds:
+    worlds = Worlds(spec, count)
+    worlds.begin(np.arange(count), np.arange(first, first + count))
+    return worlds
+
+
+def placed(name: str, at: tuple[int, int], order: list[int] | None = None) -> Worlds:
+    """One world with the agent at a cell."""
+    worlds = begun(rescue_spec(name), 1)
+    worlds.cell[0] = at[0] * 10 + at[1]
+    if order is not None:
+        worlds.order[0] = order
+    return worlds
+
+
+def act(worlds: Worlds, *actions: int) -> tuple[float, bool, bool]:
+    """Reward, terminated and truncated of the last of some actions in the first world."""
+    for action in actions:
+        reward, terminated, truncated = worlds.step(np.array([action]))
+    return float(reward[0]), bool(terminated[0]), bool(truncated[0])
+
+
+def at(worlds: Worlds) -> tuple[int, int]:
+    return divmod(int(worlds.cell[0]), 10)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_plain_reference_sees_the_same(name: str) -> None:
+    """Most walks head for the target that is due, with many mistakes, so that episodes end in both ways."""
+    worlds, rng = begun(rescue_spec(name), 24, first=1_000_000), np.random.default_rng(0)
+    references = [
+        Reference(name, divmod(int(cell), 10), order.tolist())
+        for cell, order in zip(worlds.cell, worlds.order, strict=True)
+    ]
+    lost = np.arange(24) % 4 == 0  # these walk at random and never find everything
+    for _ in range(620):
+        np.testing.assert_array_equal(worlds.full_state(), [one.full_state() for one in references])
+        towards = ways(worlds.spec).actions(worlds.cell, np.maximum(worlds.due, 0), rng)
+        actions = np.where(lost | (rng.random(24) < 0.4), rng.integers(4, size=24), towards)
+        for ours, theirs in zip(
+            zip(*worlds.step(actions), strict=True),
+            [one.step(int(action)) for one, action in zip(references, actions, strict=True)],
+            strict=True,
+        ):
+            assert ours == theirs
+    seen = sum((one.seen for one in references), Counter[str]())
+    expected = {"free", "edge", "found", "a target that was not due", "terminated", "truncated", "goes on"}
+    assert set(seen) == expected | ({"blocked", "danger", "found in danger"} if "n6" in name else set())
+
+
+def test_a_step_costs_one_and_the_edge_holds() -> None:
+    for start, action in (((9, 3), EAST), ((3, 9), NORTH), ((0, 3), WEST), ((3, 0), SOUTH)):
+        worlds = placed("RescueWorld-n2", start)
+        assert act(worlds, action) == (-1.0, False, False)
+        assert at(worlds) == start
+    worlds = placed("RescueWorld-n2", (3, 3))
+    for action, cell in ((EAST, (4, 3)), (NORTH, (4, 4)), (WEST, (3, 4)), (SOUTH, (3, 3))):
+        assert act(worlds, action)[0] == -1
+        assert at(worlds) == cell
+
+
+def test_danger_costs_a_hundred_whenever_it_is_entered_and_ends_nothing() -> None:
+    worlds = placed("RescueWorld-n6", (2, 1))
+    assert act(worlds, SOUTH) == (-100.0, False, False)
+    assert at(worlds) == (2, 0)
+    assert act(worlds, SOUTH)[0] == -100, "pushed back into it by the edge"
+    assert act(worlds, WEST)[0] == -1
+
+
+def test_an_obstacle_blocks_and_hurts_nobody() -> None:
+    worlds = placed("RescueWorld-n6", (8, 2))  # itself dangerous
+    assert act(worlds, WEST) == (-1.0, False, False)
+    assert at(worlds) == (8, 2)
+
+
+def test_danger_pays_once_if_the_target_that_is_due_lies_there() -> None:
+    worlds = placed("RescueWorld-n6", (0, 1))
+    assert act(worlds, EAST) == (1000.0, False, False)
+    assert act(worlds, WEST)[0] == -1
+    assert act(worlds, EAST)[0] == -100, "found already"
+    worlds = placed("RescueWorld-n6-random", (0, 1), order=[1, 0, 2, 3, 4, 5])
+    assert act(worlds, EAST)[0] == -100, "not yet due"
+    assert worlds.left.all()
+
+
+def test_only_the_target_that_is_due_counts() -> None:
+    worlds = placed("RescueWorld-n3", (4, 4))
+    assert worlds.due[0] == 0
+    assert act(worlds, NORTH) == (-1.0, False, False)
+    assert worlds.left.all()
+    worlds = placed("RescueWorld-n3-random", (4, 4), order=[2, 1, 0])
+    assert act(worlds, NORTH)[0] == 1000
+    assert worlds.left.tolist() == [[True, True, False]]
+    assert worlds.due[0] == 1
+
+
+def test_all_found_is_the_end_and_nothing_changes_after_it() -> None:
+    worlds = placed("RescueWorld-n2", (0, 1))
+    act(worlds, SOUTH)
+    worlds.cell[0] = 98
+    assert act(worlds, NORTH) == (1000.0, True, False)
+    assert worlds.due[0] == -1
+    state = worlds.full_state()
+    for action in range(4):
+        assert act(worlds, action) == (0.0, True, False)
+    np.testing.assert_array_equal(worlds.full_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("name", "horizon"), [("RescueWorld-n2", 200), ("RescueWorld-n3", 300), ("RescueWorld-n6", 600)]
+)
+def test_the_horizon_truncates_and_never_terminates(name: str, horizon: int) -> None:
+    worlds = placed(name, (9, 0))
+    assert act(worlds, *[EAST] * (horizon - 1)) == (-1.0, False, False)
+    assert act(worlds, EAST) == (-1.0, False, True)
+
+
+def test_the_last_target_in_the_last_step_is_success() -> None:
+    worlds = placed("RescueWorld-n2", (9, 8))
+    worlds.left[0, 0] = False
+    act(worlds, *[EAST] * 199)
+    assert act(worlds, NORTH) == (1000.0, True, False)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_levels_begin_on_every_free_cell_alike(name: str) -> None:
+    spec = rescue_spec(name)
+    worlds = begun(spec, 20_000)
+    count = len(spec.targets)
+    taken = set(TARGETS[count]) | (set(OBSTACLES) if count == 6 else set())
+    starts = Counter(divmod(int(cell), 10) for cell in worlds.cell)
+    free = {(x, y) for x in range(10) for y in range(10)} - taken
+    assert set(starts) == free
+    expected = 20_000 / len(free)
+    assert max(abs(times - expected) for times in starts.values()) < 5 * expected**0.5
+    again = begun(spec, 20_000)
+    np.testing.assert_array_equal(again.cell, worlds.cell)
+    np.testing.assert_array_equal(again.order, worlds.order)
+    assert worlds.left.all()
+
+
+def test_random_orders_are_all_alike_and_do_not_depend_on_the_start() -> None:
+    worlds = begun(rescue_spec("RescueWorld-n3-random"), 24_000)
+    for half in (worlds.cell < 50, worlds.cell >= 50):
+        orders = Counter(map(tuple, worlds.order[half].tolist()))
+        expected = half.sum() / 6
+        assert set(orders) == set(permutations(range(3)))
+        assert max(abs(times - expected) for times in orders.values()) < 4.5 * expected**0.5
+    assert (begun(rescue_spec("RescueWorld-n3"), 100).order == np.arange(3)).all()
+    many = begun(rescue_spec("RescueWorld-n6-random"), 6_000).order
+    assert (np.sort(many, axis=1) == np.arange(6)).all()
+    assert np.abs([np.bincount(column, minlength=6) - 1000 for column in many.T]).max() < 5 * 1000**0.5
+
+
+@pytest.mark.parametrize("actions", [[4, 0], [-1, 0], [0], [[0, 0]], [0.0, 1.0]])
+def test_actions_that_do_not_exist_are_refused(actions: list) -> None:
+    worlds = begun(rescue_spec("RescueWorld-n2"), 2)
+    with pytest.raises(ValueError, match="2 integers in"):
+        worlds.step(np.array(actions))
+    assert (worlds.age == 0).all()
+
+
+def test_an_unknown_map_is_an_error_with_a_suggestion() -> None:
+    with pytest.raises(UserError, match="Did you mean 'RescueWorld-n6'"):
+        rescue_spec("RescueWorld-n5")
