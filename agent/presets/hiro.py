@@ -1,6 +1,7 @@
 """Presets of HIRO: who learns at each level, by the command line's words."""
 
 from dataclasses import replace
+from typing import TypeVar
 
 from agent.config import TrainConfig
 from agent.methods.hiro import HiroConfig
@@ -11,6 +12,7 @@ from agent.methods.settings import Settings
 from agent.methods.td3 import TD3Config
 from agent.presets.vectors import PAPER_TD3, PPO_OF_VECTORS, PPO_WORLDS, is_ant, steps_of, worlds_of
 from envs.catalog import get_task
+from envs.errors import UserError
 
 PRIOR_WEIGHT = 2.0  # lambda of the pull towards the controller's goals, at the start
 
@@ -35,7 +37,8 @@ _PAPER = HiroConfig(
     warmup=2_500,
     low_capacity=200_000,
 )
-_PPO_ROLLOUT = 64  # vector steps; PPO learns from whole roll-outs
+_PPO_ROLLOUT, _PPO_REWARD = 64, 0.1  # vector steps, since PPO learns from whole roll-outs; factor on metres
+_OF_GOALS = ("value_filter", "planned_candidate", "low_level", "low_learner", "high_learner")
 _OPTION_STEPS = {"": 300_000, "PointReach": 100_000}
 _OPTION_WORLDS = 64
 
@@ -57,28 +60,40 @@ def hiro_settings(config: TrainConfig) -> Settings:
     )
     if config.memory:
         student = replace(student, capacity=config.memory)
-    if config.high_learner == "td3":
-        student = replace(student, high=_td3_like(student.high, exploration=0.2))
+    student = replace(student, high=_learner(student.high, config.high_learner, exploration=0.2))
     worlds = worlds_of(config)
-    if config.low_learner == "td3":
-        student = replace(student, low=_td3_like(student.low, exploration=0.1))
-    elif config.low_learner == "ppo":
-        low = replace(PPO_OF_VECTORS, gamma=student.low.gamma, minibatch=256)
-        student = replace(student, low=low, low_reward=0.1, rollout=_PPO_ROLLOUT)
+    if config.low_learner == "ppo":
+        low = replace(PPO_OF_VECTORS, gamma=student.low.gamma)
+        student = replace(student, low=low, low_reward=_PPO_REWARD, rollout=_PPO_ROLLOUT)
         worlds = config.num_envs or PPO_WORLDS
+    else:
+        student = replace(student, low=_learner(student.low, config.low_learner, exploration=0.1))
     return Settings(steps_of(config), worlds, student)
 
 
-def _td3_like(config: SACConfig | TD3Config | PPOConfig, exploration: float) -> TD3Config:
-    """TD3 with the networks, the rate and the discount of another learner."""
-    if not isinstance(config, SACConfig):
-        assert isinstance(config, TD3Config)
-        return config
-    rate = config.learning_rate
-    return TD3Config(config.hidden, rate, rate, gamma=config.gamma, batch=config.batch, exploration=exploration)
+Learner = TypeVar("Learner", SACConfig | TD3Config, SACConfig | TD3Config | PPOConfig)
+
+
+def _learner(preset: Learner, kind: str | None, exploration: float) -> Learner | SACConfig | TD3Config:
+    """The preset's learner, or one of another kind with its networks, rate, discount and batch."""
+    if kind == "td3" and isinstance(preset, SACConfig):
+        rates = preset.learning_rate, preset.learning_rate
+        return TD3Config(preset.hidden, *rates, gamma=preset.gamma, batch=preset.batch, exploration=exploration)
+    if kind == "sac" and isinstance(preset, TD3Config):
+        return SACConfig(preset.hidden, preset.critic_learning_rate, gamma=preset.gamma, batch=preset.batch)
+    return preset
 
 
 def _over_options(config: TrainConfig) -> Settings:
+    for name in _OF_GOALS:
+        if getattr(config, name):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(
+                f"{flag} is for goals, and {config.task} is learned over named options here.",
+                f"the same without {flag}",
+            )
+    if config.prior == "reversed":
+        raise UserError("Named options have no opposite, as goals do.", "--prior controller")
     continuous = get_task(config.task).continuous
     student = OptionHiroConfig(
         low=PPO_OF_VECTORS if continuous else PPOConfig(learning_rate=1e-3, minibatch=1024),

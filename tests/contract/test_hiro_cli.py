@@ -44,6 +44,16 @@ MISTAKES = {
         "names no options",
         "--method sac",
     ),
+    "goals where options are": (
+        ["--method", "hiro", "--task", "SimpleDoorKey", "--low-learner", "sac"],
+        "--low-learner is for goals",
+        "without --low-learner",
+    ),
+    "an option's opposite": (
+        ["--method", "hiro", "--task", "PointPush", "--high-level", "options", "--prior", "reversed"],
+        "no opposite",
+        "--prior controller",
+    ),
     "vectors": (["--method", "ihac", "--task", "PointPush"], "are vectors", "--method hiro"),
     "unseen block": (["--method", "hiro", "--task", "AntPush"], "does not show its block", "--task AntPushRobust"),
     "an ant's hands": (["--method", "dagger", "--task", "AntMaze"], "how to walk", "--method hiro --prior none"),
@@ -130,7 +140,17 @@ def test_few_worlds_few_steps_and_many_worlds_suffice(
     assert judged["student"]["greedy"]["return"] == result["student"]["greedy"]["return"]
 
 
-@pytest.mark.parametrize("words", [["--low-learner", "ppo"], ["--low-learner", "td3", "--high-learner", "td3"]])
+LEARNERS = {"network": "ppo", "updates": "td3", "log_temperature": "sac"}  # by what is in its state alone
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--low-learner", "ppo", "--high-learner", "sac"],
+        ["--low-learner", "td3", "--high-learner", "td3"],
+        ["--low-learner", "sac", "--high-learner", "td3", "--preset", "paper"],
+    ],
+)
 def test_each_level_has_the_learner_that_is_named(
     logs: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
@@ -138,8 +158,8 @@ def test_each_level_has_the_learner_that_is_named(
     code, result, _ = train(capsys, logs, *where, *words, "--steps", "2048")
     assert code == 0
     state = Run.open(Path(result["run"])).load()[1]["method"]
-    assert ("network" in state["low"]) == ("ppo" in words)
-    assert ("updates" in state["high"]) == ("--high-learner" in words)
+    for level, wanted in (("low", words[1]), ("high", words[3])):
+        assert [kind for mark, kind in LEARNERS.items() if mark in state[level]] == [wanted]
 
 
 def test_a_learning_curve_is_of_held_out_levels_and_changes_nothing(
