@@ -6,8 +6,10 @@ E-step: the exact posterior of every restart. M-step: loss L2 of DESIGN section 
     L_high = -sum xi_t(i,j) log pi_H(j|s_t,i)
     L_init = -sum gamma_0(k) log mu(k|s_0)
 
-(Dempster et al., 1977; for option policies, Giammarino and Paschalidis, 2021, arXiv 2103.08141). Every fit starts from
-scratch: kept warm across rounds of questions, it does not recover from a permutation that early labels left open
+(Dempster et al., 1977; for option policies, Giammarino and Paschalidis, 2021, arXiv 2103.08141). Unlabelled steps teach
+the low level little at first and as much as labelled ones at the end (EM-lambda; Nigam et al., 2000, section 5.3): the
+few labels decide which option is which before the many steps sharpen what they are. Every fit starts from scratch:
+kept warm across rounds of questions, it does not recover from a permutation that early labels left open
 (shared/reference/halo.md, section 3).
 """
 
@@ -27,8 +29,8 @@ class Policies(Protocol):
     def chain(self, demos: Demonstrations) -> Chain:
         """The chain over demonstrations, with the axis of restarts and without evidence."""
 
-    def improve(self, demos: Demonstrations, posterior: Posterior) -> None:
-        """An M-step: raises the expected log-likelihood plus the log-prior."""
+    def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
+        """An M-step: raises expected log-likelihood plus log-prior; a step counts `weight` [N, T] times in L_low."""
 
     def log_prior(self) -> Floats:
         """Log-density of the parameters under their prior, [R]."""
@@ -39,6 +41,7 @@ class EMConfig:
     """One fit."""
 
     steps: int = 20  # rounds of E- and M-step
+    anneal: float = 0.9  # share of them over which the weight of unlabelled steps in L_low rises from 0 to 1
     confusion_weight: float = 10.0  # answers that an annotator's first confusion matrix counts for, per option
 
 
@@ -100,10 +103,12 @@ def fit(
     restarts = len(policies.log_prior())
     prior = None if confusion is None else config.confusion_weight * confusion  # [W, K, K]
     learnt = None if confusion is None else np.broadcast_to(confusion, (restarts, *confusion.shape))
-    for _ in range(config.steps):
+    for step in range(config.steps):
         posterior = infer(policies.chain(demos).given(answers.evidence(demos.lengths, steps, learnt)))
         require_possible(posterior)
-        policies.improve(demos, posterior)
+        weight = np.full(demos.acted.shape, min(1.0, step / max(1.0, config.anneal * config.steps)))
+        weight[answers.trajectory, answers.step] = 1.0
+        policies.improve(demos, posterior, weight)
         if prior is not None:
             learnt = _annotators(answers, posterior, prior)
     posterior = infer(policies.chain(demos).given(answers.evidence(demos.lengths, steps, learnt)))
@@ -115,7 +120,7 @@ def fit(
 
 
 def _annotators(answers: Answers, posterior: Posterior, prior: Floats) -> Floats:
-    """The M-step of confusion matrices, [R, W, K, K]: how often each said y while the option was j, plus the prior's."""
+    """The M-step of confusion matrices, [R, W, K, K]: what each said of which option, plus the prior's."""
     believed = posterior.gamma[:, answers.trajectory, answers.step]  # [R, M, K]
     counts = np.zeros((len(believed), *prior.shape))
     for annotator in range(len(prior)):

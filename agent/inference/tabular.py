@@ -1,11 +1,13 @@
 """Policies over discrete states, as tables: the M-step is counting."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from agent.inference.chain import Chain, Floats
+from agent.inference.chain import Bools, Chain, Floats, Ints
 from agent.inference.demonstrations import Demonstrations
 from agent.inference.posterior import Posterior
 
@@ -16,12 +18,12 @@ class TabularConfig:
 
     stay: float = 0.95  # mean of pi_H(i | s, i) before any step was seen (halo.md, section 6.1)
     stay_weight: float = 1.0  # steps that this prior counts for, in each state and option
-    smoothing: float = 0.1  # steps that each action counts for, in each state and option
+    smoothing: float = 0.5  # steps that each action counts for, in each state and option
     initial_smoothing: float = 1.0  # demonstrations that each first option counts for
 
 
 @njit(cache=True)
-def _counts(gamma, xi, state, action, acted, lengths, low, high):  # type: ignore[no-untyped-def]
+def _counts(gamma, xi, weight, state, action, acted, lengths, low, high):  # type: ignore[no-untyped-def]
     """Adds expected counts to low [R, S, K, A] and high [R, S, K, K]."""
     restarts, count, _, options = gamma.shape
     for r in range(restarts):
@@ -30,7 +32,7 @@ def _counts(gamma, xi, state, action, acted, lengths, low, high):  # type: ignor
                 s = state[n, t]
                 for j in range(options):
                     if acted[n, t]:
-                        low[r, s, j, action[n, t]] += gamma[r, n, t, j]
+                        low[r, s, j, action[n, t]] += weight[n, t] * gamma[r, n, t, j]
                     if t > 0:
                         for i in range(options):
                             high[r, s, i, j] += xi[r, n, t, i, j]
@@ -39,6 +41,11 @@ def _counts(gamma, xi, state, action, acted, lengths, low, high):  # type: ignor
 def _log_mean(pseudo: Floats) -> Floats:
     """log of counts over their sum on the last axis."""
     return np.log(pseudo) - np.log(pseudo.sum(-1, keepdims=True))
+
+
+def _read(column: NDArray[Any], where: Bools) -> Ints:
+    """Ids, with 0 where padding might hold anything."""
+    return np.where(where, column, 0)
 
 
 class TabularPolicies:
@@ -70,16 +77,17 @@ class TabularPolicies:
         """The chain of all restarts over demonstrations, without evidence."""
         n, options = len(demos.lengths), self.log_initial.shape[1]
         initial = np.broadcast_to(self.log_initial[:, None], (len(self.log_initial), n, options))
-        state, action = (np.where(where, column, 0) for where, column in self._columns(demos))
+        state, action = _read(demos.state, demos.inside), _read(demos.action, demos.acted)
         by_action = np.moveaxis(self.log_low, 2, 3)  # [R, S, A, K]
         emission = np.where(demos.acted[..., None], by_action[:, state, action], 0.0)  # [R, N, T, K]
         return Chain(initial, self.log_high, emission, demos.lengths, state)
 
-    def improve(self, demos: Demonstrations, posterior: Posterior) -> None:
+    def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
         """The M-step, exactly: expected counts plus the prior's (halo.md, section 1.1)."""
-        low, high = np.full(self.log_low.shape, self._low_prior), np.empty(self.log_high.shape)
-        high[:] = self._high_prior
-        _counts(posterior.gamma, posterior.xi, demos.state, demos.action, demos.acted, demos.lengths, low, high)
+        low, high = np.empty(self.log_low.shape), np.empty(self.log_high.shape)
+        low[:], high[:] = self._low_prior, self._high_prior
+        steps = (demos.state, demos.action, demos.acted, demos.lengths)
+        _counts(posterior.gamma, posterior.xi, weight, *steps, low, high)
         self.log_low, self.log_high = _log_mean(low), _log_mean(high)
         self.log_initial = _log_mean(posterior.gamma[:, :, 0].sum(1) + self._initial_prior)
 
@@ -90,7 +98,3 @@ class TabularPolicies:
             + self._low_prior * self.log_low.sum((1, 2, 3))
             + self._initial_prior * self.log_initial.sum(1)
         )
-
-    @staticmethod
-    def _columns(demos: Demonstrations) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        return (demos.inside, demos.state), (demos.acted & demos.inside, demos.action)
