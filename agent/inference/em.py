@@ -106,7 +106,8 @@ def fit(
     for step in range(config.steps):
         posterior = infer(policies.chain(demos).given(answers.evidence(demos.lengths, steps, learnt)))
         require_possible(posterior)
-        weight = np.full(demos.acted.shape, min(1.0, step / max(1.0, config.anneal * config.steps)))
+        rising = config.anneal * config.steps
+        weight = np.full(demos.acted.shape, step / rising if step < rising else 1.0)
         weight[answers.trajectory, answers.step] = 1.0
         policies.improve(demos, posterior, weight)
         if prior is not None:
