@@ -61,7 +61,12 @@ _RELEARNING = {
 
 PRIOR_WEIGHT = 2.0  # lambda of the pull towards the controller's goals, at the start
 # Off-policy methods on the mazes: steps in all; for a point mass small networks and few worlds suffice.
-_MAZE_STEPS = {"": 60_000, "PointReach": 10_000, "PointPush": 50_000, **dict.fromkeys((name for name in SPECS if name.startswith("Ant")), 1_000_000)}
+_MAZE_STEPS = {
+    "": 60_000,
+    "PointReach": 10_000,
+    "PointPush": 50_000,
+    **dict.fromkeys((name for name in SPECS if name.startswith("Ant")), 1_000_000),
+}
 _MAZE_DISTILLATION = 8_000  # all that a maze asks its teacher is a dozen questions
 _OFF_POLICY_WORLDS = 4
 HOLDING = 0.1  # probability with which extended exploration starts to hold an action

@@ -144,7 +144,7 @@ def error_reduction(situation: Situation, rng: np.random.Generator) -> Floats:
 def bisection(situation: Situation, rng: np.random.Generator) -> Floats:
     """Both ends first, then the middle of the longest stretch whose ends differ, then of the longest at all.
 
-    Demonstrations with S switches and no option twice are labelled by (S + 1) + S ceil(log2 T) answers.
+    Demonstrations of T steps with S switches and no option twice are labelled by 2 + S ceil(log2 T) answers.
     """
     score = np.zeros(situation.asked.shape)
     for n, length in enumerate(situation.lengths):

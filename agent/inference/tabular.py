@@ -76,10 +76,11 @@ class TabularPolicies:
     def chain(self, demos: Demonstrations) -> Chain:
         """The chain of all restarts over demonstrations, without evidence."""
         n, options = len(demos.lengths), self.log_initial.shape[1]
+        acted = demos.acted & demos.inside
         initial = np.broadcast_to(self.log_initial[:, None], (len(self.log_initial), n, options))
-        state, action = _read(demos.state, demos.inside), _read(demos.action, demos.acted)
+        state, action = _read(demos.state, demos.inside), _read(demos.action, acted)
         by_action = np.moveaxis(self.log_low, 2, 3)  # [R, S, A, K]
-        emission = np.where(demos.acted[..., None], by_action[:, state, action], 0.0)  # [R, N, T, K]
+        emission = np.where(acted[..., None], by_action[:, state, action], 0.0)  # [R, N, T, K]
         return Chain(initial, self.log_high, emission, demos.lengths, state)
 
     def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
