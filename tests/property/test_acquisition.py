@@ -94,7 +94,8 @@ def test_every_rule_spends_its_budget_exactly_and_asks_nothing_twice(situation, 
         n, t = chosen.T
         assert len(chosen) <= batch
         assert len(set(map(tuple, chosen))) == len(chosen)
-        assert situation.open[n, t].all(), "held out, padding, or asked before"
+        assert situation.allowed[n, t].all(), "held out, or padding"
+        assert situation.again or not situation.asked[n, t].any(), "asked before"
         if batching == "demo":
             assert len(set(n)) == len(n)
         left -= cost[n, t].sum()
@@ -105,7 +106,7 @@ def test_every_rule_spends_its_budget_exactly_and_asks_nothing_twice(situation, 
         rounds += 1
         if situation.again and rounds == 5:  # there is always something to ask again
             return
-    affordable = situation.open & (cost <= left)
+    affordable = situation.allowed & (situation.asked == 0) & (cost <= left)
     assert not affordable.any(), f"{left} of {budget} unspent while something could be asked"
 
 

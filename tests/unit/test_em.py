@@ -102,6 +102,30 @@ def test_an_m_step_counts_what_the_posterior_expects():
     np.testing.assert_allclose(high[0, 0], [0.9, 0.1])
 
 
+def test_an_m_step_is_where_the_penalised_expectation_is_highest():
+    """Both ways from it, along any direction, Q + log-prior falls; a prior counted otherwise in either would show."""
+    rng = np.random.default_rng(0)
+    demos, _ = walks(3, 5, rng)
+    policies = tabular(3, restarts=1, config=TabularConfig(stay_weight=3.0, initial_smoothing=2.0))
+    posterior = infer(policies.chain(demos))
+    policies.improve(demos, posterior, np.ones(demos.acted.shape))
+
+    def expectation():
+        chain = policies.chain(demos)
+        value = (posterior.gamma * chain.emission).sum() + (posterior.gamma[:, :, 0] * chain.initial).sum()
+        return value + (posterior.xi * chain.transition[:, chain.rows]).sum() + policies.log_prior()[0]
+
+    best = expectation()
+    for name in ("log_initial", "log_high", "log_low"):
+        table = getattr(policies, name)
+        direction = rng.normal(size=table.shape)
+        for way in (-1e-3, 1e-3):
+            moved = table + way * direction
+            setattr(policies, name, moved - np.log(np.exp(moved).sum(-1, keepdims=True)))
+            assert expectation() < best
+        setattr(policies, name, table)
+
+
 def test_unlabelled_steps_teach_the_low_level_nothing_in_the_first_step():
     demos, option = walks(2, 3, np.random.default_rng(0))
     policies = tabular(2)
@@ -154,8 +178,9 @@ def test_annotators_are_told_apart():
     where = np.concatenate([np.stack([said.trajectory, said.step], 1) for said in (good, bad)])
     label = np.concatenate([good.report, bad.report]).argmax(1)
     both = Answers.of_labels(where, label, 3, np.repeat([0, 1], len(good)))
-    confusion = fit(demos, both, tabular(3), EMConfig(), honest_but_fallible(2, 3)).confusion
-    assert confusion.shape == (5, 2, 3, 3)
+    confusion = fit(demos, both, tabular(3), EMConfig(), honest_but_fallible(3, 3)).confusion
+    assert confusion.shape == (5, 3, 3, 3)
+    np.testing.assert_allclose(confusion[:, 2], honest_but_fallible(5, 3), err_msg="never asked: as believed before")
     accuracy = np.diagonal(confusion, axis1=-2, axis2=-1).mean((0, -1))
     assert accuracy[0] > 0.9
     assert accuracy[1] < 0.65
