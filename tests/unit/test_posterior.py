@@ -99,6 +99,19 @@ def test_labels_reach_what_lies_far_below_the_reach_of_exp():
     assert (sample(labelled(far, (30, 1)), 3, np.random.default_rng(0)) == 1).all()
 
 
+@pytest.mark.parametrize("switch", [-225.0, -600.0, -800.0])
+def test_a_switch_that_exp_cannot_hold_is_taken_when_staying_costs_more(switch):
+    """Each emission alone is harmless; only their sum outweighs the switch. A zero in its place would hide the path."""
+    steps = 10
+    emission = np.tile([-150.0, 0.0], (1, steps, 1))
+    emission[0, 0] = [0.0, -np.inf]
+    table = np.broadcast_to(np.array([[0.0, switch], [-np.inf, 0.0]]), (1, steps, 2, 2))
+    posterior = infer(Chain(np.log([[0.5, 0.5]]), table, emission, np.array([steps])))
+    np.testing.assert_allclose(posterior.log_z, np.log(0.5) + switch)
+    assert posterior.gamma[0].argmax(-1).tolist() == [0] + [1] * 9
+    np.testing.assert_allclose(posterior.xi[0, 1], [[0, 1], [0, 0]], atol=1e-9)
+
+
 def test_contradictory_labels_are_reported_by_trajectory_and_are_never_nan():
     with np.errstate(divide="ignore"):
         stays = np.broadcast_to(np.log(np.eye(2)), (3, 4, 2, 2))
