@@ -1,0 +1,131 @@
+"""Soft expectation maximisation over unknown options, with labels fixed, from several starts at once.
+
+E-step: the exact posterior of every restart. M-step: loss L2 of DESIGN section 2 with the posterior as weight,
+
+    L_low  = -sum gamma_t(k) log pi_L(a_t|s_t,k)
+    L_high = -sum xi_t(i,j) log pi_H(j|s_t,i)
+    L_init = -sum gamma_0(k) log mu(k|s_0)
+
+(Dempster et al., 1977; for option policies, Giammarino and Paschalidis, 2021, arXiv 2103.08141). Unlabelled steps teach
+the low level little at first and as much as labelled ones at the end (EM-lambda; Nigam et al., 2000, section 5.3): the
+few labels decide which option is which before the many steps sharpen what they are. Every fit starts from scratch:
+kept warm across rounds of questions, it does not recover from a permutation that early labels left open
+(shared/reference/halo.md, section 3).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from agent.inference.chain import Answers, Chain, Floats
+from agent.inference.demonstrations import Demonstrations
+from agent.inference.posterior import Posterior, infer, require_possible
+
+
+class Policies(Protocol):
+    """Initial, high and low policies of R restarts."""
+
+    def chain(self, demos: Demonstrations) -> Chain:
+        """The chain over demonstrations, with the axis of restarts and without evidence."""
+
+    def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
+        """An M-step: raises expected log-likelihood plus log-prior; a step counts `weight` [N, T] times in L_low."""
+
+    def log_prior(self) -> Floats:
+        """Log-density of the parameters under their prior, [R]."""
+
+
+@dataclass(frozen=True)
+class EMConfig:
+    """One fit."""
+
+    steps: int = 20  # rounds of E- and M-step
+    anneal: float = 0.9  # share of them over which the weight of unlabelled steps in L_low rises from 0 to 1
+    confusion_weight: float = 10.0  # answers that an annotator's first confusion matrix counts for, per option
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit found, for all restarts.
+
+    Attributes:
+        policies: As they are after the last M-step.
+        posterior: Of the demonstrations given the answers, under `policies`, with the axis of restarts.
+        score: Log-likelihood of actions and answers plus the log-prior, [R].
+        confusion: P(annotator w says y | option j), [R, W, K, K], or None where labels are law.
+    """
+
+    policies: Policies
+    posterior: Posterior
+    score: Floats
+    confusion: Floats | None
+
+    @property
+    def best(self) -> int:
+        """The restart with the best penalised likelihood."""
+        return int(self.score.argmax())
+
+    @property
+    def gamma(self) -> Floats:
+        """The best restart's P(z_t | all), [N, T, K]."""
+        return self.posterior.gamma[self.best]
+
+
+def honest_but_fallible(annotators: int, options: int, accuracy: float = 0.8) -> Floats:
+    """Confusion matrices [W, K, K] of annotators that err now and then, in no direction: where learning one starts."""
+    wrong = (1 - accuracy) / max(options - 1, 1)
+    one = np.full((options, options), wrong) + np.eye(options) * (accuracy - wrong)
+    return np.broadcast_to(one / one.sum(-1, keepdims=True), (annotators, options, options)).copy()
+
+
+def fit(
+    demos: Demonstrations,
+    answers: Answers,
+    policies: Policies,
+    config: EMConfig,
+    confusion: Floats | None = None,
+) -> Fit:
+    """Policies and posterior given answers; the same for the same policies at the start.
+
+    Args:
+        demos: The demonstrations.
+        answers: What annotators said about them.
+        policies: Fresh ones, drawn with the caller's seed; they are changed.
+        config: How long.
+        confusion: What is believed of the annotators before, [W, K, K]: their matrices are learnt from there (Dawid and
+            Skene, 1979). None: labels are law.
+
+    Raises:
+        UserError: If labels contradict each other, or are about steps that do not exist.
+    """
+    steps = demos.acted.shape[1]
+    restarts = len(policies.log_prior())
+    prior = None if confusion is None else config.confusion_weight * confusion  # [W, K, K]
+    learnt = None if confusion is None else np.broadcast_to(confusion, (restarts, *confusion.shape))
+    for step in range(config.steps):
+        posterior = infer(policies.chain(demos).given(answers.evidence(demos.lengths, steps, learnt)))
+        require_possible(posterior)
+        rising = config.anneal * config.steps
+        weight = np.full(demos.acted.shape, step / rising if step < rising else 1.0)
+        weight[answers.trajectory, answers.step] = 1.0
+        policies.improve(demos, posterior, weight)
+        if prior is not None:
+            learnt = _annotators(answers, posterior, prior)
+    posterior = infer(policies.chain(demos).given(answers.evidence(demos.lengths, steps, learnt)))
+    require_possible(posterior)
+    score = posterior.log_z.sum(-1) + policies.log_prior()
+    if prior is not None and learnt is not None:
+        score = score + (prior * np.log(np.maximum(learnt, np.finfo(float).tiny))).sum((1, 2, 3))
+    return Fit(policies, posterior, score, learnt)
+
+
+def _annotators(answers: Answers, posterior: Posterior, prior: Floats) -> Floats:
+    """The M-step of confusion matrices, [R, W, K, K]: what each said of which option, plus the prior's."""
+    believed = posterior.gamma[:, answers.trajectory, answers.step]  # [R, M, K]
+    counts = np.zeros((len(believed), *prior.shape))
+    for annotator in range(len(prior)):
+        said = answers.annotator == annotator
+        counts[:, annotator] = np.einsum("rmj,my->rjy", believed[:, said], answers.report[said])
+    counts += prior
+    return counts / counts.sum(-1, keepdims=True)

@@ -1,0 +1,41 @@
+"""A grid on which a walker visits n targets in an order that its demonstrations do not tell: who labels knows it."""
+
+import numpy as np
+
+from agent.inference.demonstrations import Demonstrations
+
+SIZE = 10
+TARGETS = {2: [(0, 0), (9, 9)], 3: [(0, 0), (9, 9), (4, 5)], 6: [(1, 1), (7, 1), (4, 6), (5, 0), (7, 3), (6, 8)]}
+MOVES = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
+
+
+def walks(targets: int, count: int, rng: np.random.Generator, shuffled: bool = False, noise: float = 0.1):
+    """Demonstrations over cells and the option [N, T] that drove each step: the index of the target walked to.
+
+    The last observation of each is terminal: nothing is done there, and its option is the last target.
+    """
+    states, actions, options = [], [], []
+    for _ in range(count):
+        order = rng.permutation(targets) if shuffled else np.arange(targets)
+        at = rng.integers(SIZE, size=2)
+        state, action, option = [], [], []
+        for goal in order:
+            target = np.array(TARGETS[targets][goal])
+            while (at != target).any():
+                gain = MOVES @ np.sign(target - at)
+                move = rng.choice(np.flatnonzero(gain == gain.max())) if rng.random() >= noise else rng.integers(4)
+                state.append(at[0] * SIZE + at[1])
+                action.append(move)
+                option.append(goal)
+                at = np.clip(at + MOVES[move], 0, SIZE - 1)
+        states.append([*state, at[0] * SIZE + at[1]])
+        actions.append(action)
+        options.append([*option, order[-1]])
+    lengths = np.array([len(row) for row in states])
+    shape = (count, int(lengths.max()))
+    state, action, option = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1)
+    acted = np.zeros(shape, bool)
+    for n, length in enumerate(lengths):
+        state[n, :length], option[n, :length] = states[n], options[n]
+        action[n, : length - 1], acted[n, : length - 1] = actions[n], True
+    return Demonstrations(state, action, acted, lengths), option
