@@ -203,6 +203,6 @@ def test_an_unclear_label_is_an_abstention() -> None:
 
 
 def test_a_small_model_on_a_task_that_it_never_saw_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
-    for name, warned in (("KeyInBox", False), ("PointPush", True)):
+    for name, warned in (("KeyInBox", False), ("RescueWorld-n3", True)):
         make_teacher("local", get_task(name))
-        assert ("labels judge --teacher local --task PointPush" in capsys.readouterr().err) == warned
+        assert ("labels judge --teacher local --task RescueWorld-n3" in capsys.readouterr().err) == warned

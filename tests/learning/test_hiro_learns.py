@@ -60,7 +60,7 @@ def test_ppo_learns_to_reach(logs: Path) -> None:
 def test_a_controller_leads_a_low_level_that_learns_options_of_named_actions(logs: Path) -> None:
     """MiniGrid, with PPO below: paid for achieving options alone, it opens doors."""
     trained(logs, "dagger", "SimpleDoorKey", steps=12_000, eval_episodes=0, name="grid")
-    led = {"high_level": "controller", "controller": "grid-0", "steps": 100_000, "eval_episodes": 100}
+    led = {"high_level": "controller", "controller": "grid-0", "steps": 160_000, "eval_episodes": 100}
     result = trained(logs, "hiro", "SimpleDoorKey", **led)
     assert result["student"]["sampled"]["success"] >= 0.7
 
