@@ -36,9 +36,6 @@ def prompts(*, right: bool, count: int = 6) -> list[Prompt]:
     return made
 
 
-SURE, UNSURE = prompts(right=True), prompts(right=False)
-
-
 def asked(url: str, scoring: str, questions: Sequence[Prompt]) -> list[Reply]:
     model = ServedModel(url, scoring=scoring)
     model.prepare(longest_prompts(TASK, TEMPLATE))
@@ -53,6 +50,15 @@ def exact(questions: Sequence[Prompt]) -> list[tuple[float, ...]]:
     model.temperature = 1.0
     replies = {i: reply.scores for group in model.replies(questions) for i, reply in group}
     return [replies[i] for i in range(len(questions))]
+
+
+def least_sure(questions: Sequence[Prompt], count: int = 6) -> list[Prompt]:
+    """The questions that the model is least sure about."""
+    tops = [max(scores) for scores in exact(questions)]
+    return [questions[i] for i in np.argsort(tops)[:count]]
+
+
+SURE, UNSURE = prompts(right=True), least_sure(prompts(right=False, count=60))
 
 
 def distance(a: Sequence[float], b: Sequence[float]) -> float:
