@@ -21,6 +21,8 @@ class Percept:
         encoder: Turns them into network inputs.
         obs: [N, ...].
         level_seeds: int64 [N], known to the environment and to limited teachers, never to a student.
+        true_option: int64 [N], what an expert does here where the environment knows it, else None; for whoever
+            demonstrates, never for a student.
     """
 
     def __init__(
@@ -29,10 +31,12 @@ class Percept:
         encoder: Encoder,
         obs: NDArray,
         level_seeds: NDArray[np.int64],
+        true_option: NDArray[np.int64] | None = None,
     ) -> None:
         self.task = task
         self.obs = obs
         self.level_seeds = level_seeds
+        self.true_option = true_option
         self._encoder = encoder
 
     def __len__(self) -> int:

@@ -137,6 +137,7 @@ class Hierarchy:
             legal=percept.legal,
             label_probs=np.zeros_like(percept.legal, np.float32),
             label_source=np.zeros(worlds, np.int8),
+            true_option=np.full(worlds, -1) if percept.true_option is None else percept.true_option,
             query_id=np.full(worlds, -1),
             guided=self._guided,
             env_id=np.arange(worlds),
@@ -165,7 +166,7 @@ class Hierarchy:
         self._guided[ended] = False
 
     def _perceive(self, obs: NDArray, info: dict[str, Any]) -> Percept:
-        return Percept(self.task, self.encoder, obs, info["level_seed"])
+        return Percept(self.task, self.encoder, obs, info["level_seed"], info.get("option"))
 
     def state_dict(self) -> dict[str, Any]:
         """Worlds, clock, counters and random state, for an exact resume."""
@@ -175,6 +176,7 @@ class Hierarchy:
             "rng": self.rng.bit_generator.state if self.rng else None,
             "obs": self.percept.obs,
             "level_seeds": self.percept.level_seeds,
+            "true_option": self.percept.true_option,
             "counters": [self._guided, self._ever_guided, self._episode, self._t, self._return],
             "finished": self.finished,
         }
@@ -187,4 +189,5 @@ class Hierarchy:
             self.rng.bit_generator.state = state["rng"]
         self._guided, self._ever_guided, self._episode, self._t, self._return = state["counters"]
         self.finished = state["finished"]
-        self.percept = Percept(self.task, self.encoder, state["obs"], state["level_seeds"])
+        seen = (state["obs"], state["level_seeds"], state.get("true_option"))
+        self.percept = Percept(self.task, self.encoder, *seen)

@@ -46,6 +46,8 @@ def columns(
         "legal": ((num_options,), np.bool_),  # options that could be chosen
         "label_probs": ((num_options,), np.float32),  # zeros where nobody labelled
         "label_source": ((), np.int8),  # 0 nobody, 1 teacher
+        "cost": ((), np.float32),  # of the label
+        "true_option": ((), np.int64),  # what drove the step, -1 where nobody tells
         "query_id": ((), np.int64),  # fact code of the labelled scene, -1 for none
         "guided": ((), np.bool_),  # the teacher acted here
         "env_id": ((), np.int64),

@@ -1,0 +1,161 @@
+"""Recorded demonstrations: whole episodes, one after another, of different lengths and padded at the end."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.data.store import TrajectoryStore
+from agent.tracking.checkpoint import load_tree, save_tree
+from controller.atomic import CheckpointError
+from envs.errors import UserError
+from envs.task import Task
+
+
+@dataclass(frozen=True)
+class Recording:
+    """N episodes of up to T observations, the last of each terminal: nothing was done there.
+
+    Attributes:
+        obs: [N, T, ...].
+        action: int64 [N, T], or float32 [N, T, A]; zero at the last observation.
+        option: int64 [N, T], the option that truly drove the action; -1 where nobody tells.
+        reward: float32 [N, T].
+        cost: float32 [N, T], what the label of a step has cost; zero where nobody was asked.
+        terminated: bool [N], whether the episode ended by itself rather than by its time limit.
+        lengths: int64 [N], observations of each episode, at least 2.
+    """
+
+    obs: NDArray
+    action: NDArray
+    option: NDArray[np.int64]
+    reward: NDArray[np.float32]
+    cost: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    lengths: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> "Recording":
+        """Some of the episodes."""
+        return Recording(**{name: column[rows] for name, column in self._columns().items()})
+
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """Steps [N, T] that were observed: all but padding."""
+        return np.arange(self.option.shape[1]) < self.lengths[:, None]
+
+    @property
+    def acted(self) -> NDArray[np.bool_]:
+        """Steps [N, T] at which something was done: all but padding and last observations."""
+        return np.arange(self.option.shape[1]) < self.lengths[:, None] - 1
+
+    @property
+    def returns(self) -> NDArray[np.float64]:
+        """Sum of rewards of each episode, [N]."""
+        return (self.reward * self.acted).sum(1, dtype=np.float64)
+
+    def with_options(self, option: NDArray[np.int64]) -> "Recording":
+        """The same episodes with other options [N, T]."""
+        return replace(self, option=option)
+
+    def save(self, folder: Path) -> None:
+        """Write it to a folder in one step. Raises `UserError` if the disk is full."""
+        save_tree(folder, self._columns(), {"kind": "demonstrations"})
+
+    @staticmethod
+    def load(folder: Path) -> "Recording":
+        """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged, or something else."""
+        tree, meta = load_tree(folder)
+        if meta.get("kind") != "demonstrations":
+            raise CheckpointError(f"{folder} does not hold demonstrations.", f"ls {folder.parent}")
+        return Recording(**tree)
+
+    def fits(self, task: Task) -> None:
+        """Raises `UserError` unless these could be episodes of a task."""
+        seen, done = self.obs.shape[2:], self.action.shape[2:]
+        if seen != task.observation_shape or done != ((task.num_actions,) if task.continuous else ()):
+            raise UserError(
+                f"These demonstrations show observations {seen} and actions {done or 'by number'}, which are not those "
+                f"of {task.name}.",
+                f"python main.py demos --task {task.name} --to NAME  # records some of {task.name}",
+            )
+        if (self.lengths < 2).any():
+            first = int((self.lengths < 2).argmax())
+            raise UserError(f"Demonstration {first} has no action.", "leave it out, or record them again: --demos 100")
+        top = int(self.option.max(initial=-1))
+        if top >= len(task.options):
+            raise UserError(
+                f"These demonstrations speak of option {top}; {task.name} has 0 to {len(task.options) - 1}.",
+                f"python main.py demos --task {task.name} --to NAME  # records some of {task.name}",
+            )
+
+    def _columns(self) -> dict[str, NDArray]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def first_episodes(store: TrajectoryStore) -> Recording:
+    """The first episode of every world in a store, which must have ended there.
+
+    Raises:
+        ValueError: The first episode of some world has not ended.
+    """
+    ended = store.column("terminated") | store.column("truncated")  # [T, N]
+    if not ended.any(0).all():
+        raise ValueError("an episode has not ended")
+    last = ended.argmax(0)  # [N], the step that each ended with
+    worlds, steps = np.arange(store.num_envs), int(last.max()) + 1
+
+    def by_world(name: str) -> NDArray:
+        """A column as [N, T, ...], with room for the last observation and zeros from there on."""
+        column = np.swapaxes(store.column(name)[:steps], 0, 1)
+        padded = np.concatenate([column, np.zeros_like(column[:, :1])], 1)
+        padded[np.arange(steps + 1) > last[:, None]] = 0
+        return padded
+
+    obs = by_world("obs")
+    obs[worlds, last + 1] = store.next_obs(last, worlds)
+    option = by_world("true_option")
+    option[worlds, last + 1] = option[worlds, last]  # what ran when the episode ended
+    option[np.arange(steps + 1) > last[:, None] + 1] = -1
+    return Recording(
+        obs,
+        by_world("action"),
+        option,
+        by_world("reward"),
+        by_world("cost"),
+        store.column("terminated")[last, worlds],
+        last + 2,
+    )
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Runs of one option, M of them, in the order of their episodes: the view *segments* (DESIGN, section 5).
+
+    Attributes:
+        episode: int64 [M].
+        start: int64 [M], the first step of each.
+        stop: int64 [M], the step after its last.
+        option: int64 [M].
+    """
+
+    episode: NDArray[np.int64]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    option: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+
+def segments(option: NDArray[np.int64], inside: NDArray[np.bool_]) -> Segments:
+    """Where options [N, T] begin and end within the steps that are `inside` [N, T]; no segment crosses an episode."""
+    before = np.concatenate([np.full((len(option), 1), -2), option[:, :-1]], 1)
+    begins = inside & (option != before)
+    episode, start = np.nonzero(begins)
+    following = np.append(np.where(episode[1:] == episode[:-1], start[1:], -1), -1)
+    stop = np.where(following < 0, inside.sum(1)[episode], following)
+    return Segments(episode, start, stop, option[episode, start])

@@ -1,0 +1,111 @@
+"""The expert in the hierarchy's slots: demonstrations of a task, with the option that drove each step."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.continuous import ClippedNormal
+from agent.core import Categorical, Choice, Clock, Percept, Player
+from agent.data.recording import Recording, first_episodes
+from agent.data.store import store_for
+from agent.hierarchy import Hierarchy
+from agent.players import teacher_player
+from agent.teaching import TeacherHigh
+from envs.errors import UserError
+from envs.task import Task
+from teacher.labels import LabelStore
+from teacher.scripted import ScriptedTeacher
+
+EPSILON = 0.1  # of demonstrations: the experts of HALO's data err, and so is the expert of halo.md, section 2.1
+_LONGEST = 20_000  # steps after which an episode that has not ended is taken for one that never does
+
+
+@runtime_checkable
+class VariedExpert(Protocol):
+    """A task whose expert knows several best ways, and takes one at random."""
+
+    def expert_actions(
+        self, obs: NDArray, target: NDArray[np.int64], rng: np.random.Generator, epsilon: float
+    ) -> NDArray[np.int64]:
+        """Primitive actions [N] for options [N], each a uniformly random one with probability `epsilon`."""
+        ...
+
+
+class ExpertHigh:
+    """Chooses what the environment knows to be due; where it knows nothing, what the task's script says."""
+
+    def __init__(self, script: TeacherHigh) -> None:
+        self._script = script
+
+    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
+        """Whether the running option [N] is over, and the one that is due with certainty [N, K]."""
+        due = percept.true_option
+        if due is None:
+            return self._script.consider(percept, running)
+        return running != due, Categorical(np.eye(len(percept.task.options), dtype=np.float32)[due])
+
+
+class ExpertLow:
+    """Acts as the task's expert does, with mistakes.
+
+    Args:
+        epsilon: Probability of a uniformly random action; where actions are vectors, deviation of Gaussian noise.
+        rng: Draws ways and mistakes where the task's expert does so itself.
+    """
+
+    def __init__(self, epsilon: float, rng: np.random.Generator) -> None:
+        self.epsilon, self._rng = epsilon, rng
+
+    def act(self, percept: Percept, clock: Clock) -> Choice:
+        """The expert's action, disturbed."""
+        task = percept.task
+        if isinstance(task, VariedExpert):
+            action = task.expert_actions(percept.obs, clock.option, self._rng, self.epsilon)
+            return Categorical(np.eye(task.num_actions, dtype=np.float32)[action])
+        action = task.skill(percept.obs, clock.option)
+        if task.continuous:
+            return ClippedNormal(action.astype(np.float32), self.epsilon)
+        wanted = np.eye(task.num_actions, dtype=np.float32)[action]
+        return Categorical((1 - self.epsilon) * wanted + self.epsilon / task.num_actions)
+
+
+def expert_player(task: Task, epsilon: float, rng: np.random.Generator) -> Player:
+    """Who demonstrates a task. Raises `UserError` if it has no scripted hands."""
+    script = teacher_player(task, ScriptedTeacher(task, LabelStore()))
+    assert isinstance(script.high, TeacherHigh)
+    return Player(ExpertHigh(script.high), ExpertLow(epsilon, rng), script.timeouts)
+
+
+def record(task: Task, count: int, seed: int, epsilon: float = EPSILON, **levels: Any) -> Recording:
+    """`count` demonstrations of a task by its expert, one per training level.
+
+    Args:
+        task: What is demonstrated.
+        count: N.
+        seed: Draws levels, ways and mistakes.
+        epsilon: See `ExpertLow`.
+        **levels: `split="eval"` for held-out levels.
+
+    Raises:
+        UserError: The task has no expert, or an episode of it never ends.
+    """
+    drawn, acting, erring = np.random.SeedSequence(seed).spawn(3)
+    env = task.make_vec(count, seed=int(drawn.generate_state(1)[0]), **levels)
+    player = expert_player(task, epsilon, np.random.default_rng(erring))
+    hierarchy = Hierarchy(task, env, player, rng=np.random.default_rng(acting))
+    ended, capacity = np.zeros(count, np.bool_), 64
+    store = store_for(task, capacity, count)
+    while not ended.all():
+        if len(store) == capacity:
+            capacity *= 2
+            saved, store = store.state_dict(), store_for(task, capacity, count)
+            store.load_state_dict(saved)
+        if capacity > _LONGEST:
+            raise UserError(f"An expert's episode of {task.name} has not ended after {_LONGEST:,} steps.")
+        hierarchy.step(store)
+        row = len(store) - 1
+        ended |= store.column("terminated")[row] | store.column("truncated")[row]
+    unknown = store.column("true_option") < 0
+    store.column("true_option")[:] = np.where(unknown, store.column("option"), store.column("true_option"))
+    return first_episodes(store)
