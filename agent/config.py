@@ -10,13 +10,14 @@ from envs.errors import UserError, unknown_name
 TRAINING_LEVELS, ALL_LEVELS = 1_000_000, 2_000_000
 PLAYERS = ("teacher", "student", "controller", "scripted", "random")
 CHOICES = {
-    "method": ("ihac", "ppo", "dagger", "hiro", "sac", "td3"),
+    "method": ("ihac", "ppo", "dagger", "hiro", "halo", "sac", "td3"),
     "high_level": ("learned", "options", "controller"),
     "low_learner": ("sac", "td3", "ppo"),
     "high_learner": ("sac", "td3"),
     "prior": ("none", "controller", "reversed"),
     "exploration": ("steps", "extended"),
     "preset": ("tiny", "small", "paper"),
+    "policies": ("auto", "tabular", "neural"),
     "teacher": ("local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none"),
     "student": ("hierarchical", "flat"),
     "limit": ("lava", "colours"),
@@ -31,8 +32,9 @@ class TrainConfig:
     """Teach an agent a task: a teacher labels scenes, a controller is distilled from the labels, PPO improves both."""
 
     method: str = "ihac"
-    """ihac (teacher, controller, PPO), dagger (distil the controller and stop), ppo (no teacher); for actions that are
-    vectors hiro (goals above, actions below), sac, td3 (flat)."""
+    """ihac (teacher, controller, PPO), dagger (distil the controller and stop), ppo (no teacher), halo (demonstrations,
+    and questions about the option behind a few of their steps); for actions that are vectors hiro (goals above, actions
+    below), sac, td3 (flat)."""
     task: str = "SimpleDoorKey"
     """SimpleDoorKey, LavaDoorKey, ColoredDoorKey, TwoDoor, KeyInBox, RandomBoxKey, DynamicDoorKey; a stock level such
     as DoorKey-8x8, or any MiniGrid environment by its id; PointReach, PointUMaze, PointPush, PointFall, AntMaze and the
@@ -108,6 +110,24 @@ class TrainConfig:
     """Of hiro's prior: pull towards the controller's goal only where the critics value it more than the actor's own."""
     planned_candidate: bool = False
     """Of hiro with a controller: its goal is one more candidate when the goals of old segments are corrected."""
+    oracle: str = "truth"
+    """Of halo, who answers: truth (with --label-noise it errs), controller (of --controller, else the task's newest,
+    else one is distilled first), teacher (of --teacher), person (the questions wait in the run's ledger), or several of
+    these with commas, which is a cascade: whoever tells most for his price."""
+    budget: str = "4%"
+    """Of halo, questions: a number, or a share of the demonstrations' steps."""
+    rule: str = "auto"
+    """Of halo, where to ask: auto, random, stratified, entropy, margin, qbc, bald, ehr, bisection."""
+    demos: str = "100"
+    """Of halo, demonstrations: so many are recorded of the task's expert, and a quarter more that nobody is asked
+    about; or a Minari dataset by its id, the last fifth of which is left for that."""
+    policies: str = "auto"
+    """Of halo: tabular, neural, or auto (tabular where the task's states can be counted)."""
+    noisy: bool | None = None
+    """Of halo: learn how often whom confuses which options with which; --no-noisy: what was said is law. If neither is
+    given, law for the truth and for a person, learnt for everybody else."""
+    stop_error: float | None = None
+    """Of halo: stop asking when no more than this share of the steps is expected to be wrong."""
     low_level: str | None = None
     """Of hiro: a run whose low level is taken over and learns no more, of any task that is seen and acted in alike; its
     steps count."""
@@ -137,6 +157,16 @@ class TrainConfig:
     def plans(self) -> bool:
         """Whether a controller sets goals, or offers them."""
         return self.method == "hiro" and (self.high_level == "controller" or self.prior != "none")
+
+    @property
+    def oracles(self) -> tuple[str, ...]:
+        """Who answers halo's questions, by name."""
+        return tuple(name.strip() for name in self.oracle.split(",") if name.strip())
+
+    @property
+    def needs_controller(self) -> bool:
+        """Whether there must be a distilled controller before the run begins."""
+        return self.plans or (self.method == "halo" and "controller" in self.oracles)
 
 
 @dataclass(frozen=True)
@@ -248,6 +278,12 @@ def check(config: TrainConfig | EvalConfig) -> None:
             f"--savedir {config.savedir!r} is not a name for a run.",
             "--savedir first, and --logdir PATH for another place",
         )
+    known = ("truth", "controller", "teacher", "person")
+    for name in config.oracles or ("",):
+        if name not in known:
+            raise unknown_name("oracle", name, known, f"--oracle {', '.join(known)}")
+    if config.stop_error is not None and not 0 < config.stop_error < 1:
+        raise UserError(f"--stop-error {config.stop_error} is not between 0 and 1.", "--stop-error 0.02")
     if config.method in ("ppo", "sac", "td3") and config.controller:
         raise UserError(
             f"--method {config.method} has no place for a controller.", "--method ihac, or leave --controller out"

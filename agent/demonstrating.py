@@ -5,12 +5,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.config import TRAINING_LEVELS
 from agent.continuous import ClippedNormal
 from agent.core import Categorical, Choice, Clock, Percept, Player
 from agent.data.recording import Recording, first_episodes
 from agent.data.store import store_for
 from agent.hierarchy import Hierarchy
-from agent.players import teacher_player
+from agent.players import play, teacher_player
 from agent.teaching import TeacherHigh
 from envs.errors import UserError
 from envs.task import Task
@@ -109,3 +110,10 @@ def record(task: Task, count: int, seed: int, epsilon: float = EPSILON, **levels
     unknown = store.column("true_option") < 0
     store.column("true_option")[:] = np.where(unknown, store.column("option"), store.column("true_option"))
     return first_episodes(store)
+
+
+def expert_return(task: Task, episodes: int, seed: int) -> float:
+    """Mean return of whoever demonstrates, mistakes included, on held-out levels."""
+    levels = range(TRAINING_LEVELS, TRAINING_LEVELS + episodes)
+    player = expert_player(task, EPSILON, np.random.default_rng(seed))
+    return float(play(task, player, levels, greedy=False, seed=seed).returns.mean())

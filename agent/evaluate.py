@@ -9,7 +9,9 @@ import torch
 
 from agent.config import EvalConfig, TrainConfig
 from agent.core import Player
+from agent.demonstrating import expert_return
 from agent.methods import make_method
+from agent.methods.halo import restored_player
 from agent.players import (
     STYLES,
     Episodes,
@@ -21,6 +23,7 @@ from agent.players import (
     teacher_player,
 )
 from agent.presets import settings_of
+from agent.presets.halo import halo_settings
 from agent.tracking.run import Run
 from agent.tracking.statistics import mcnemar, paired_difference
 from controller.atomic import write_json
@@ -55,6 +58,8 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         result[name]["sampled"]["ms_per_step"] = milliseconds_per_step(task, players[0])
     if "student" in episodes:
         result["differences"] = _differences(episodes)
+    if trained is not None and trained.method == "halo":
+        result |= _of_demonstrations(runs) | {"expert_return": expert_return(task, len(config.levels), trained.seed)}
     judged = (runs[0].group if len(runs) > 1 else runs[0].path) if runs else None
     result |= {"levels": config.seeds, "seeds": len(runs), "run": str(judged or "")}
     folder = (judged or Path(config.logdir)) / (config.savedir or "")
@@ -73,11 +78,22 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     return result
 
 
+def _of_demonstrations(runs: list[Run]) -> dict[str, float]:
+    """What halo's runs came to on their demonstrations, averaged over the runs."""
+    lines = [run.results() for run in runs]
+    names = ("option_error", "option_error_heldout", "queries", "cost")
+    return {name: float(np.mean([line[name] for line in lines])) for name in names if all(name in li for li in lines)}
+
+
 def load_student(run: Run, task: Task) -> Player:
     """The student of a run as it was last saved. Raises `CheckpointError` if it cannot be read."""
     trained = _trained_as(run)
     if trained.method == "dagger":
         return controller_player(task, _controller(run, task), trained.mask)
+    if trained.method == "halo":
+        config, players = halo_settings(trained), list[Player]()
+        run.restore(lambda tree: players.append(restored_player(task, config, tree["method"])))
+        return players[0]
     settings = settings_of(trained)
     plans = trained.method == "hiro" and trained.high_level == "controller"
     given = load_controller(run.controller, task) if plans else None

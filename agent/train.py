@@ -14,8 +14,10 @@ from agent.hierarchy import Hierarchy
 from agent.methods import Method, make_method
 from agent.methods.hiro import Hiro
 from agent.methods.settings import Settings
+from agent.oracles import make_oracle
 from agent.players import STYLES, play, summary
 from agent.presets import settings_of
+from agent.questioning import Questioning, demonstrations_of
 from agent.teaching import Annotator, ControllerLabels, Labeller
 from agent.tracking.accounting import Accounting
 from agent.tracking.metrics import Metrics
@@ -49,9 +51,11 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
     learning, levels, acting = np.random.SeedSequence(config.seed).spawn(3)
     task = get_task(config.task, config.limit)
     config = replace(config, task=task.name)
-    settings = settings_of(config)
     given = _given_controller(config, task)
     run = Run.create(config.logdir, config.method, task.name, config.savedir, asdict(config), resume=config.resume)
+    if config.method == "halo":
+        return _ask_and_learn(config, task, run, given)
+    settings = settings_of(config)
     with contextlib.ExitStack() as stack:
         with run.beginning():
             labels = stack.enter_context(_open_labels(config, run))
@@ -77,6 +81,27 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
             accounting = Accounting(labeller.stats, labels) if labeller else None
             training = _Training(config, task, settings, run, log, method, hierarchy, labeller, accounting, facts)
             return training.to_the_end()
+
+
+def _ask_and_learn(config: TrainConfig, task: Task, run: Run, given: Controller | None) -> dict[str, Any]:
+    """HALO: demonstrations instead of roll-outs, questions instead of labels everywhere."""
+    with contextlib.ExitStack() as stack:
+        with run.beginning():
+            training, held_out = demonstrations_of(config, task, run)
+            labels = stack.enter_context(_open_labels(config, run))
+            annotator = make_annotator(config, task, labels) if "teacher" in config.oracles else None
+            oracle = make_oracle(
+                config.oracles,
+                training,
+                len(task.options),
+                controller=given,
+                annotator=annotator,
+                noise=config.label_noise,
+                seed=config.seed,
+            )
+            log = stack.enter_context(run.metrics(quiet=config.quiet))
+            questioning = Questioning(config, task, training, held_out, oracle, run, log)
+        return questioning.to_the_end()
 
 
 def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annotator | None:
@@ -124,7 +149,7 @@ def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
         if (folder / DESCRIPTION).exists():
             return load_controller(folder, task)
         return load_controller(Run.find(config.logdir, None, task.name, config.controller).controller, task)
-    if not config.plans:
+    if not config.needs_controller:
         return None
     taught = {name: getattr(config, name) for name in ("teacher", "model", "label_noise")}
     runs = [run for run in Run.all(config.logdir, "dagger", task.name) if run.controller.exists()]

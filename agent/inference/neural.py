@@ -1,5 +1,6 @@
 """Policies over features, as small networks with the weights of all restarts stacked: one product serves them all."""
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -161,6 +162,33 @@ class NeuralPolicies(nn.Module):
     def log_prior(self) -> Floats:
         """Log-density of the weights under their Gaussian prior, up to a constant, [R]."""
         return self._log_density().double().numpy()
+
+    def only(self, restart: int) -> "NeuralPolicies":
+        """One restart by itself; it learns no more."""
+        one = copy.deepcopy(self)
+        for weights in one.parameters():
+            weights.data = weights.data[restart : restart + 1].clone()
+        one.restarts = 1
+        return one
+
+    @torch.no_grad()
+    def choosing(self, state: NDArray[np.float32]) -> tuple[Floats, Floats]:
+        """mu [N, K] and pi_H [N, K, K] of the first restart in states [N, D]."""
+        features = _features(state)
+        initial, high = self.log_initial(features)[0], self.log_high(features)[0]
+        return initial.double().exp().numpy(), high.double().exp().numpy()
+
+    @torch.no_grad()
+    def acting(
+        self, state: NDArray[np.float32], option: NDArray[np.int64]
+    ) -> Floats | tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """pi_L of the first restart in states [N, D] under options [N]: probabilities [N, A], or mean and deviation
+        [N, A] of continuous actions."""
+        rows = torch.arange(len(option)), torch.from_numpy(option)
+        out = self.low(_features(state))[0][rows]  # [N, A]
+        if not self.continuous:
+            return torch.softmax(out.double(), -1).numpy()
+        return out.numpy(), self.log_std[0, 0, rows[1]].clamp(*_LOG_STD).exp().numpy()
 
     def _log_density(self) -> Tensor:
         squares = [weights.square().flatten(1).sum(1) for weights in self.parameters()]

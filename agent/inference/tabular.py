@@ -1,5 +1,6 @@
 """Policies over discrete states, as tables: the M-step is counting."""
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from agent.inference.chain import Bools, Chain, Floats, Ints
 from agent.inference.demonstrations import Demonstrations
 from agent.inference.posterior import Posterior
+
+_TABLES = ("log_initial", "log_high", "log_low")
 
 
 @dataclass(frozen=True)
@@ -99,3 +102,27 @@ class TabularPolicies:
             + self._low_prior * self.log_low.sum((1, 2, 3))
             + self._initial_prior * self.log_initial.sum(1)
         )
+
+    def only(self, restart: int) -> "TabularPolicies":
+        """One restart by itself."""
+        one = copy(self)
+        one.load_state_dict({name: table[restart : restart + 1] for name, table in self.state_dict().items()})
+        return one
+
+    def choosing(self, state: Ints) -> tuple[Floats, Floats]:
+        """mu [N, K] and pi_H [N, K, K] of the first restart in states [N]."""
+        initial = np.broadcast_to(np.exp(self.log_initial[0]), (len(state), self.log_initial.shape[1]))
+        return initial, np.exp(self.log_high[0, state])
+
+    def acting(self, state: Ints, option: Ints) -> Floats:
+        """pi_L [N, A] of the first restart in states [N] under options [N]."""
+        return np.exp(self.log_low[0, state, option])
+
+    def state_dict(self) -> dict[str, Floats]:
+        """The tables."""
+        return {name: getattr(self, name) for name in _TABLES}
+
+    def load_state_dict(self, state: dict[str, Floats]) -> None:
+        """Take over tables that `state_dict` gave."""
+        for name in _TABLES:
+            setattr(self, name, np.array(state[name]))

@@ -1,4 +1,4 @@
-"""Presets of methods whose student comes from distillation, PPO, or both: named actions, and planners of mazes."""
+"""Presets of methods whose student comes from distillation, PPO, or both: named actions, and controllers of mazes."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ from agent.methods.ihac import IhacConfig
 from agent.methods.ppo import PPOConfig
 from agent.methods.settings import Settings
 from envs.mujoco.mazes import SPECS
+from envs.rescue.specs import SPECS as RESCUE_SPECS
 
 # Steps in all and, of these, steps of distillation: what each task was seen to need (dev/LOG.md).
 _STEPS = {
@@ -39,7 +40,8 @@ _RELEARNING = {
 }
 
 
-_MAZE_DISTILLATION = 8_000  # steps; all that a maze asks its teacher is a dozen questions
+# Steps; all that a maze or a Rescue World asks its teacher is a few dozen questions.
+_SMALL_DISTILLATION = dict.fromkeys((*SPECS, *RESCUE_SPECS), 8_000)
 
 
 def grid_settings(config: TrainConfig) -> Settings:
@@ -47,8 +49,8 @@ def grid_settings(config: TrainConfig) -> Settings:
     table = _STEPS[config.preset]
     limited = config.limit is not None and config.preset == "small"
     total, distilled = _STEPS_IF_LIMITED if limited else table.get(config.task, table[""])
-    if config.task in SPECS:
-        total = distilled = _MAZE_DISTILLATION
+    if config.task in _SMALL_DISTILLATION and config.method == "dagger":
+        total = distilled = _SMALL_DISTILLATION[config.task]
     if config.method == "dagger":
         total = distilled
     elif config.method == "ppo" and config.preset == "small":

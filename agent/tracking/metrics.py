@@ -23,11 +23,12 @@ from controller.atomic import write_file
 from envs.errors import UserError
 
 FILE = "metrics.jsonl"
-PREFIXES = ("rollout/", "eval/", "teacher/", "controller/", "high/", "low/", "time/")
+PREFIXES = ("rollout/", "eval/", "teacher/", "controller/", "high/", "low/", "halo/", "time/")
 # What a clock measured: two runs of the same settings may differ in these and in nothing else.
 CLOCKED = ("time/", "teacher/seconds", "teacher/latency")
 ON_SCREEN = (
     *("rollout/success", "rollout/return", "rollout/guided_success", "teacher/queries", "controller/agreement"),
+    *("halo/queries", "halo/cost", "halo/expected_error", "halo/option_error"),
     "time/fps",
 )
 SECONDS_BETWEEN_LINES = 2.0

@@ -42,6 +42,7 @@ class RescueTask:
         self.observation_scale: tuple[float, ...] = (1.0,) * width
         self.halo_view: tuple[int, ...] = tuple(range(2 * spec.size))
         self.hidden_from_low_level: tuple[int, ...] = tuple(range(2 * spec.size, width))
+        self.num_cells = spec.num_cells
         self.num_actions = NUM_ACTIONS
         self.continuous = False
 
