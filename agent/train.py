@@ -11,6 +11,7 @@ import torch
 
 from agent.config import TrainConfig
 from agent.hierarchy import Hierarchy
+from agent.inference.acquisition import get_rule
 from agent.methods import Method, make_method
 from agent.methods.hiro import Hiro
 from agent.methods.settings import Settings
@@ -51,11 +52,11 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
     learning, levels, acting = np.random.SeedSequence(config.seed).spawn(3)
     task = get_task(config.task, config.limit)
     config = replace(config, task=task.name)
+    if config.method == "halo":
+        return _ask_and_learn(config, task)
+    settings = settings_of(config)
     given = _given_controller(config, task)
     run = Run.create(config.logdir, config.method, task.name, config.savedir, asdict(config), resume=config.resume)
-    if config.method == "halo":
-        return _ask_and_learn(config, task, run, given)
-    settings = settings_of(config)
     with contextlib.ExitStack() as stack:
         with run.beginning():
             labels = stack.enter_context(_open_labels(config, run))
@@ -83,8 +84,11 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
             return training.to_the_end()
 
 
-def _ask_and_learn(config: TrainConfig, task: Task, run: Run, given: Controller | None) -> dict[str, Any]:
+def _ask_and_learn(config: TrainConfig, task: Task) -> dict[str, Any]:
     """HALO: demonstrations instead of roll-outs, questions instead of labels everywhere."""
+    get_rule(config.rule)
+    given = _given_controller(config, task)
+    run = Run.create(config.logdir, config.method, task.name, config.savedir, asdict(config), resume=config.resume)
     with contextlib.ExitStack() as stack:
         with run.beginning():
             training, held_out = demonstrations_of(config, task, run)
