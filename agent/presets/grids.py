@@ -1,4 +1,4 @@
-"""Presets of methods whose student comes from distillation, PPO, or both: named actions, and planners of mazes."""
+"""Presets of methods whose student comes from distillation, PPO, or both: named actions, and planners of vectors."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ from agent.methods.dagger import DaggerConfig
 from agent.methods.ihac import IhacConfig
 from agent.methods.ppo import PPOConfig
 from agent.methods.settings import Settings
+from envs.catalog import FETCH_TASKS
 from envs.mujoco.mazes import SPECS
 
 # Steps in all and, of these, steps of distillation: what each task was seen to need (dev/LOG.md).
@@ -39,7 +40,7 @@ _RELEARNING = {
 }
 
 
-_MAZE_DISTILLATION = 8_000  # steps; all that a maze asks its teacher is a dozen questions
+_FEW_SCENES = 8_000  # steps of distillation where all that the teacher is asked is a dozen questions
 
 
 def grid_settings(config: TrainConfig) -> Settings:
@@ -47,8 +48,8 @@ def grid_settings(config: TrainConfig) -> Settings:
     table = _STEPS[config.preset]
     limited = config.limit is not None and config.preset == "small"
     total, distilled = _STEPS_IF_LIMITED if limited else table.get(config.task, table[""])
-    if config.task in SPECS:
-        total = distilled = _MAZE_DISTILLATION
+    if config.task in SPECS or config.task in FETCH_TASKS:
+        total = distilled = _FEW_SCENES
     if config.method == "dagger":
         total = distilled
     elif config.method == "ppo" and config.preset == "small":

@@ -1,0 +1,56 @@
+"""One world: FetchPickAndPlace-v4 of Gymnasium-Robotics with one vector for its observation, and pictures of it."""
+
+import io
+from contextlib import redirect_stderr
+from copy import copy
+from typing import Any, Final
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.fetch.state import OBSERVATION_NAMES
+from envs.gridworld.levels import split_range
+from envs.gym_tasks import World, make_single
+
+ENV_ID: Final = "FetchPickAndPlace-v4"
+
+
+class FlatFetch(gym.ObservationWrapper[NDArray[np.float64], NDArray[np.float32], dict[str, NDArray[np.float64]]]):
+    """The environment with `observation` and `desired_goal` as one vector (`state.OBSERVATION_NAMES`).
+
+    Nothing else of it is changed: its reward is -1 while the block is further than 5 cm from its goal, and 0 else; an
+    episode is truncated after 50 steps and never terminates, since the block has to *stay* there. So success is that of
+    the last step, as in the literature on this environment.
+    """
+
+    def __init__(self, env: gym.Env[dict[str, NDArray[np.float64]], NDArray[np.float32]]) -> None:
+        super().__init__(env)
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (len(OBSERVATION_NAMES),), np.float64)
+
+    def observation(self, observation: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """The vector [28]; the third part, `achieved_goal`, is in it already: the block's position."""
+        return np.concatenate([observation["observation"], observation["desired_goal"]])
+
+    def render(self) -> Any:
+        """A picture; the state's numbers stay what they are, while the original's own `render` moves them."""
+        inner: Any = self.unwrapped
+        before = copy(inner.data)
+        picture = self.env.render()
+        mujoco.mj_copyData(inner.data, inner.model, before)
+        return picture
+
+
+def make_fetch(render_mode: str | None = None) -> FlatFetch:
+    """The environment as Gymnasium makes it, within its limit of 50 steps. Raises `UserError` if it cannot."""
+    with redirect_stderr(io.StringIO()):  # its import prints a notice about other environments, each time
+        import gymnasium_robotics
+
+    gym.register_envs(gymnasium_robotics)
+    return FlatFetch(make_single(ENV_ID, render_mode))
+
+
+def make_world(split: str, render_mode: str | None = None) -> World:
+    """A world whose episodes the caller begins, by level seeds of a split."""
+    return World(make_fetch(render_mode), 0, 0, split_range(split))
