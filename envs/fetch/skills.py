@@ -38,6 +38,4 @@ def destinations(obs: Obs, option: NDArray[np.int64]) -> NDArray[np.floating]:
     """Where options [N] lead, gripper and block [N, 6] in metres."""
     gripper, block, goal = obs[:, GRIPPER], obs[:, BLOCK], obs[:, GOAL]
     ways = [(block + PREGRASP, block), (block, block), (goal, goal), (gripper, block)]
-    return np.select(
-        [(option == k)[:, None] for k in range(len(ways))], [np.concatenate(way, axis=1) for way in ways]
-    )
+    return np.select([(option == k)[:, None] for k in range(len(ways))], [np.concatenate(way, axis=1) for way in ways])

@@ -30,7 +30,7 @@ class _Fetch(MujocoFetchPickAndPlaceEnv):
         self.model = _compiled(self.fullpath)
         self.data = mujoco.MjData(self.model)
         self._model_names = self._utils.MujocoModelNames(self.model)
-        self._env_setup(initial_qpos=self.initial_qpos)
+        self._env_setup(initial_qpos=self.initial_qpos)  # type: ignore[has-type]  # the base is untyped
         self.initial_time = self.data.time
         self.initial_qpos = self.data.qpos.copy()
         self.initial_qvel = self.data.qvel.copy()
@@ -58,7 +58,7 @@ class FlatFetch(gym.ObservationWrapper[NDArray[np.float64], NDArray[np.float32],
         return np.concatenate([observation["observation"], observation["desired_goal"]])
 
     def render(self) -> Any:
-        """A picture; the numbers of state and model stay what they are, while the original's own `render` moves them."""
+        """A picture; the numbers of state and model stay what they are, which the original's `render` moves."""
         inner: Any = self.unwrapped
         data, sites = copy(inner.data), inner.model.site_pos.copy()
         picture = self.env.render()

@@ -1,4 +1,4 @@
-"""Pick and place is Gymnasium-Robotics' own, a good citizen of Gymnasium, and the batched and single ones are the same."""
+"""Pick and place is Gymnasium-Robotics' own, a good citizen of Gymnasium, and batched and single ones are the same."""
 
 import warnings
 from collections.abc import Iterator
