@@ -40,7 +40,7 @@ NEAR: Final = 0.02  # between the middle of the gripper and that of the block
 OPEN: Final = 0.07
 _FIRM: Final = 0.055
 _CEILING: Final = 0.09
-_AT_GOAL: Final = 0.04  # the original's threshold is 5 cm; what rests on a slope of one millimetre is not yet there
+_AT_GOAL: Final = 0.04  # the original's threshold is 5 cm: a centimetre is left for what still moves
 
 
 def observation_scale() -> tuple[float, ...]:
