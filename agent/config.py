@@ -38,8 +38,8 @@ class TrainConfig:
     task: str = "SimpleDoorKey"
     """SimpleDoorKey, LavaDoorKey, ColoredDoorKey, TwoDoor, KeyInBox, RandomBoxKey, DynamicDoorKey; a stock level such
     as DoorKey-8x8, or any MiniGrid environment by its id; PointReach, PointUMaze, PointPush, PointFall, AntMaze and the
-    other mazes; RescueWorld-n2, -n3 or -n6, or with -random behind it; or any Gymnasium id with vectors for
-    observations and actions, such as HalfCheetah-v5."""
+    other mazes; FetchPickAndPlace; RescueWorld-n2, -n3 or -n6, or with -random behind it; or any Gymnasium id with
+    vectors for observations and actions, such as HalfCheetah-v5."""
     preset: str = "small"
     """tiny (a minute, to try things), small (the default), or paper; the settings of a method on a task."""
     savedir: str = "run"

@@ -12,6 +12,7 @@ for every environment whose randomness comes from its `np_random`, and needs no 
 import importlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeGuard
 
 import gymnasium as gym
@@ -108,19 +109,28 @@ class GymVectorEnv(gym.vector.SyncVectorEnv):
         final_info, _final_info: likewise `{"level_seed": int64 [N]}` of the episodes that finished.
 
     Args:
-        env_id: Gymnasium's id.
+        env_id: Gymnasium's id, or for others' use of this class what messages call the environment.
         num_envs: N.
         split: `train` (level seeds below 1,000,000) or `eval` (the million from there on).
         seed: Key of the stream that draws level seeds; episode e of world n depends on (seed, n, e) alone.
+        make: Makes one of the environments; `make_single(env_id)` if not given.
     """
 
     envs: list[World]  # type: ignore[assignment]  # each is a `gym.Env`
 
-    def __init__(self, env_id: str, num_envs: int, split: str = "train", seed: int = 0) -> None:
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int,
+        split: str = "train",
+        seed: int = 0,
+        make: Callable[[], gym.Env[Any, Any]] | None = None,
+    ) -> None:
         self.env_id, self.split, self.bounds = env_id, split, split_range(split)
+        make = make or partial(make_single, env_id)
 
         def maker(index: int) -> Callable[[], gym.Env[Any, Any]]:
-            return lambda: World(make_single(env_id), index, seed, self.bounds)
+            return lambda: World(make(), index, seed, self.bounds)
 
         super().__init__([maker(n) for n in range(num_envs)], autoreset_mode=AutoresetMode.SAME_STEP)
 

@@ -1,4 +1,4 @@
-"""Presets of methods whose student comes from distillation, PPO, or both: named actions, and controllers of mazes."""
+"""Presets of methods whose student comes from distillation, PPO, or both: named actions, and planners of vectors."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ from agent.methods.dagger import DaggerConfig
 from agent.methods.ihac import IhacConfig
 from agent.methods.ppo import PPOConfig
 from agent.methods.settings import Settings
+from envs.catalog import FETCH_TASKS
 from envs.mujoco.mazes import SPECS
 from envs.rescue.specs import SPECS as RESCUE_SPECS
 
@@ -40,8 +41,8 @@ _RELEARNING = {
 }
 
 
-# Steps; all that a maze or a Rescue World asks its teacher is a few dozen questions.
-_SMALL_DISTILLATION = dict.fromkeys((*SPECS, *RESCUE_SPECS), 8_000)
+# Steps of distillation where all that the teacher is asked is a few dozen questions.
+_FEW_SCENES = dict.fromkeys((*SPECS, *RESCUE_SPECS, *FETCH_TASKS), 8_000)
 
 
 def grid_settings(config: TrainConfig) -> Settings:
@@ -49,8 +50,8 @@ def grid_settings(config: TrainConfig) -> Settings:
     table = _STEPS[config.preset]
     limited = config.limit is not None and config.preset == "small"
     total, distilled = _STEPS_IF_LIMITED if limited else table.get(config.task, table[""])
-    if config.task in _SMALL_DISTILLATION and config.method == "dagger":
-        total = distilled = _SMALL_DISTILLATION[config.task]
+    if config.task in _FEW_SCENES and config.method == "dagger":
+        total = distilled = _FEW_SCENES[config.task]
     if config.method == "dagger":
         total = distilled
     elif config.method == "ppo" and config.preset == "small":

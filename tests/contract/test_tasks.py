@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from envs.catalog import RESCUE_TASKS, STOCK_TASKS, TASKS, get_task
+from envs.catalog import FETCH_TASKS, RESCUE_TASKS, STOCK_TASKS, TASKS, get_task
 from envs.errors import UserError
+from envs.fetch.tasks import FetchTask
 from envs.gridworld.limits import ColourSwap
 from envs.gridworld.scenes import Facts
 from envs.gridworld.tasks import GridTask
@@ -16,13 +17,19 @@ from envs.rescue.tasks import RescueTask
 
 LIMITED = [("LavaDoorKey", "lava"), ("ColoredDoorKey", "colours")]
 GRIDS = [*((name, None) for name in (*TASKS, *STOCK_TASKS)), *LIMITED]
-VARIANTS = [*GRIDS, *((name, None) for name in RESCUE_TASKS)]
-AnyTask = GridTask | RescueTask
+VARIANTS = [*GRIDS, *((name, None) for name in (*RESCUE_TASKS, *FETCH_TASKS))]
+AnyTask = GridTask | RescueTask | FetchTask
+KEEPING = {"hold"}  # options that are for keeping what is so already
 
 
-def observations(task: AnyTask, steps: int = 40, worlds: int = 32) -> Iterator[tuple[NDArray, NDArray]]:
+def worlds_of(task: AnyTask) -> int:
+    """How many are played side by side: a simulated arm takes its time."""
+    return 8 if task.continuous else 32
+
+
+def observations(task: AnyTask, steps: int = 40) -> Iterator[tuple[NDArray, NDArray]]:
     """What random legal options, carried out by the executors, lead through: (obs, level seeds)."""
-    rng = np.random.default_rng(0)
+    rng, worlds = np.random.default_rng(0), worlds_of(task)
     env = task.make_vec(worlds, split="train", seed=0)
     obs, info = env.reset()
     for _ in range(steps):
@@ -48,7 +55,12 @@ def test_the_protocol_is_kept_in_play(task: AnyTask) -> None:
         assert all(task.script(scene) in scene.legal and scene.task == task.name for scene in scenes)
         assert len({scene.text for scene in scenes}) == len(set(codes.tolist()))
         option = np.arange(len(obs)) % count
-        assert np.isin(task.skill(obs, option), range(task.num_actions)).all()
+        actions = task.skill(obs, option)
+        if task.continuous:
+            assert (actions.dtype, actions.shape) == (np.float32, (len(obs), task.num_actions))
+            assert (np.abs(actions) <= 1).all()
+        else:
+            assert np.isin(actions, range(task.num_actions)).all()
         assert task.option_done(obs, option).dtype == np.bool_
         mean, scale = task.ground(obs, option)
         assert mean.shape == scale.shape == (len(obs), len(task.goal_space.names))
@@ -89,7 +101,8 @@ def test_read_only_and_strided_observations_are_taken(task: AnyTask) -> None:
     frozen.flags.writeable = False
     assert (task.legal(frozen) == task.legal(obs)).all()
     assert (task.fact_codes(frozen[::2]) == task.fact_codes(obs)[::2]).all()
-    assert (task.skill(frozen[::2], np.broadcast_to(0, len(obs[::2]))) == task.skill(obs, np.zeros(32, int))[::2]).all()
+    first = np.zeros(len(obs), int)
+    assert (task.skill(frozen[::2], np.broadcast_to(0, len(obs[::2]))) == task.skill(obs, first)[::2]).all()
 
 
 def test_option_ids_are_stable() -> None:
@@ -101,6 +114,7 @@ def test_option_ids_are_stable() -> None:
     assert len(get_task("ColoredDoorKey").options) == 11
     colours = ("red", "green", "blue", "purple", "yellow", "grey")
     assert get_task("RescueWorld-n6-random").options.ids == tuple(f"goto:{colour}" for colour in colours)
+    assert get_task("FetchPickAndPlace").options.ids == ("approach", "grasp", "transport", "hold")
     assert get_task("RescueWorld-n2").options.digest == get_task("RescueWorld-n2-random").options.digest
 
 
@@ -169,13 +183,14 @@ def test_a_fooled_teacher_sees_the_same_world_with_the_keys_exchanged() -> None:
 
 
 def test_what_the_expert_does_achieves_its_options(task: AnyTask) -> None:
-    """Every kind of option that the expert uses is achieved by its executor, and by doing nothing none is."""
-    env = task.make_vec(32, split="train", seed=2)
+    """Every kind of option that the expert uses is achieved by its executor, and by doing nothing none but keeping."""
+    env = task.make_vec(worlds_of(task), split="train", seed=2)
     obs, _ = env.reset()
     used, achieved = np.zeros((2, len(task.options)), np.int64)
+    keeps = np.isin(task.options.ids, list(KEEPING))
     for _ in range(120):
         option = task.script_batch(obs)
-        assert not task.option_achieved(obs, obs, option).any()
+        assert not task.option_achieved(obs, obs, option)[~keeps[option]].any()
         following, _, terminated, truncated, info = env.step(task.skill(obs, option))
         after, ended = following.copy(), terminated | truncated
         if ended.any():

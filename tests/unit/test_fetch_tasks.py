@@ -1,0 +1,173 @@
+"""Pick and place as a task: what an observation says, the tables of scenes and options, the hands, the script."""
+
+import numpy as np
+import pytest
+
+from agent.config import TrainConfig
+from agent.presets import settings_of
+from envs.catalog import FETCH_TASKS, TAUGHT, get_task
+from envs.errors import UserError
+from envs.fetch.skills import PREGRASP
+from envs.fetch.state import BLOCK, FINGERS, GOAL, GRIPPER, OBSERVATION_NAMES, OFFSET
+
+TASK = get_task("FetchPickAndPlace")
+APPROACH, GRASP, TRANSPORT, HOLD = range(4)
+OPEN, CLOSED, SHUT = 0.10, 0.048, 0.0  # metres between the fingers: free, upon the block, upon each other
+
+
+def seen(offset: tuple[float, float, float], apart: float, to_goal: float = 0.2) -> np.ndarray:
+    """The observation [1, 28] of a block that is so far from the gripper, and whose goal is so far above it."""
+    obs = np.zeros((1, 28), np.float32)
+    obs[:, BLOCK] = (1.3, 0.7, 0.42)
+    obs[:, OFFSET], obs[:, GRIPPER] = offset, obs[:, BLOCK] - np.array(offset)
+    obs[:, FINGERS], obs[:, GOAL] = apart / 2, obs[:, BLOCK] + np.array([0, 0, to_goal])
+    return obs
+
+
+AWAY, ABOVE = seen((0.1, 0.0, -0.1), OPEN), seen((0.01, 0.0, -0.06), OPEN)
+AROUND, HOLDING = seen((0.0, 0.0, -0.005), OPEN), seen((0.0, 0.0, -0.005), CLOSED)
+THERE, LAID_DOWN = seen((0.0, 0.0, -0.005), CLOSED, to_goal=0.03), seen((0.1, 0.0, -0.1), OPEN, to_goal=0.0)
+
+
+def ids(mask: np.ndarray) -> str:
+    return " ".join(TASK.options.ids[k] for k in np.flatnonzero(mask))
+
+
+def test_it_is_named_and_beside_what_the_language_model_is_trained_on() -> None:
+    assert get_task("fetchpickandplace") is TASK
+    assert not set(FETCH_TASKS) & set(TAUGHT)
+    with pytest.raises(UserError, match="Did you mean 'FetchPickAndPlace'"):
+        get_task("FetchPickPlace")
+    with pytest.raises(UserError, match="has no limit"):
+        get_task("FetchPickAndPlace", limit="lava")
+
+
+def test_observations_say_what_their_names_say() -> None:
+    env = TASK.make_vec(2, seed=1)
+    obs, _ = env.reset()
+    for _ in range(20):
+        obs, *_ = env.step(TASK.skill(obs, TASK.script_batch(obs)))
+    np.testing.assert_allclose(obs[:, OFFSET], obs[:, BLOCK] - obs[:, GRIPPER], atol=1e-6)
+    model = env.envs[0].unwrapped
+    np.testing.assert_allclose(obs[0, BLOCK], model.data.site("object0").xpos, atol=1e-6)
+    np.testing.assert_allclose(obs[0, GRIPPER], model.data.site("robot0:grip").xpos, atol=1e-6)
+    np.testing.assert_allclose(obs[0, GOAL], model.goal, atol=1e-6)
+    assert len(OBSERVATION_NAMES) == len(TASK.observation_scale) == obs.shape[1]
+    assert [OBSERVATION_NAMES[i] for i in TASK.goal_space.indices] == list(TASK.goal_space.names)
+    assert [OBSERVATION_NAMES[i] for i in TASK.hidden_from_low_level] == ["goal x", "goal y", "goal z"]
+
+
+@pytest.mark.parametrize(
+    ("obs", "facts", "legal", "choice"),
+    [
+        (AWAY, ("gripper=away", "block=elsewhere"), "approach hold", APPROACH),
+        (seen((0.01, 0.0, -0.06), SHUT), ("gripper=away", "block=elsewhere"), "approach hold", APPROACH),
+        (seen((0.0, 0.0, 0.06), OPEN), ("gripper=away", "block=elsewhere"), "approach hold", APPROACH),
+        (ABOVE, ("gripper=above", "block=elsewhere"), "grasp hold", GRASP),
+        (AROUND, ("gripper=around", "block=elsewhere"), "approach grasp hold", GRASP),
+        (HOLDING, ("gripper=holding", "block=elsewhere"), "approach transport hold", TRANSPORT),
+        (THERE, ("gripper=holding", "block=goal"), "approach hold", HOLD),
+        (LAID_DOWN, ("gripper=away", "block=goal"), "approach hold", HOLD),
+    ],
+)
+def test_scenes_of_hand_made_observations(obs: np.ndarray, facts: tuple[str, ...], legal: str, choice: int) -> None:
+    (scene,) = TASK.describe(obs)
+    assert scene.facts == facts
+    assert ids(TASK.legal(obs)[0]) == legal
+    assert TASK.script(scene) == TASK.script_batch(obs)[0] == choice
+
+
+def test_text_is_in_words() -> None:
+    assert TASK.describe(AWAY)[0].text == "The gripper is away from the block. The block is not at its goal."
+    assert TASK.describe(THERE)[0].text == "The gripper holds the block. The block is at its goal."
+
+
+@pytest.mark.parametrize(
+    ("obs", "over"),
+    [
+        (AWAY, "grasp transport"),
+        (ABOVE, "approach transport"),
+        (AROUND, "transport"),
+        (HOLDING, "grasp"),
+        (THERE, "grasp transport"),
+    ],
+)
+def test_options_are_over_once_reached_or_impossible(obs: np.ndarray, over: str) -> None:
+    assert ids(TASK.option_done(obs.repeat(4, axis=0), np.arange(4))) == over
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "achieved"),
+    [
+        (AWAY, ABOVE, "approach"),
+        (AROUND, HOLDING, "grasp"),
+        (HOLDING, THERE, "transport"),
+        (THERE, THERE, "hold"),
+        (HOLDING, AROUND, ""),  # let go
+        (AROUND, AWAY, ""),  # slipped: over, and for nothing
+        (THERE, HOLDING, ""),
+        (LAID_DOWN, LAID_DOWN, "hold"),
+    ],
+)
+def test_only_the_step_that_gets_there_achieves_an_option(before: np.ndarray, after: np.ndarray, achieved: str) -> None:
+    assert ids(TASK.option_achieved(before.repeat(4, axis=0), after.repeat(4, axis=0), np.arange(4))) == achieved
+
+
+def act(obs: np.ndarray, option: int) -> list[float]:
+    return TASK.skill(obs, np.array([option]))[0].round(3).tolist()
+
+
+def test_hands_of_hand_made_observations() -> None:
+    assert act(AWAY, APPROACH) == [1.0, 0.0, pytest.approx(-0.4), 1.0]
+    assert act(seen((0.1, 0.0, 0.0), OPEN), APPROACH) == [0.0, 0.0, pytest.approx(0.6), 1.0], "beside it: up first"
+    assert act(ABOVE, GRASP) == [pytest.approx(0.1), 0.0, pytest.approx(-0.6), 1.0]
+    assert act(seen((0.0, 0.0, -0.06), SHUT), GRASP) == [0.0, 0.0, 0.0, 1.0], "not down upon it with closed fingers"
+    assert act(AROUND, GRASP)[3] == -1.0
+    assert act(HOLDING, TRANSPORT) == [0.0, 0.0, 1.0, -1.0]
+    assert act(THERE, HOLD) == [0.0, 0.0, 0.0, -1.0]
+    assert act(LAID_DOWN, HOLD) == [0.0, 0.0, 0.0, 0.0]
+
+
+def test_options_are_grounded_in_where_gripper_and_block_will_be() -> None:
+    mean, scale = TASK.ground(AWAY.repeat(4, axis=0), np.arange(4))
+    gripper, block, goal = AWAY[0, GRIPPER], AWAY[0, BLOCK], AWAY[0, GOAL]
+    for k, places in enumerate([(block + PREGRASP, block), (block, block), (goal, goal), (gripper, block)]):
+        np.testing.assert_allclose(mean[k], np.concatenate(places), atol=1e-6)
+    assert (scale == np.float32(0.02)).all()
+
+
+def test_sampled_scenes_are_all_there_are() -> None:
+    scenes = TASK.sample_scenes(np.random.default_rng(0), 200)
+    assert len({scene.facts for scene in scenes}) == 8
+    assert all(TASK.script(scene) in scene.legal for scene in scenes)
+
+
+def succeeded(count: int, blind: bool = False) -> np.ndarray:
+    """Success [count] on held-out levels under a clock: of the script, or of random legal options."""
+    rng, env = np.random.default_rng(0), TASK.make_vec(count, split="eval")
+
+    def choose(obs: np.ndarray) -> np.ndarray:
+        return (TASK.legal(obs) * rng.random((count, 4))).argmax(axis=1) if blind else TASK.script_batch(obs)
+
+    obs, _ = env.reset(options={"level_seeds": 1_000_000 + np.arange(count)})
+    option, age = choose(obs), np.zeros(count, np.int64)
+    for _ in range(50):
+        obs, _, _, truncated, info = env.step(TASK.skill(obs, option))
+        age += 1
+        over = TASK.option_done(obs, option) | (age >= TASK.options.timeouts[option])
+        option, age = np.where(over, choose(obs), option), np.where(over, 0, age)
+    assert truncated.all()
+    return info["success"]
+
+
+def test_the_script_under_a_clock_carries_blocks_to_their_goals() -> None:
+    assert succeeded(100).sum() >= 99
+
+
+def test_options_have_to_be_chosen_well() -> None:
+    assert succeeded(20, blind=True).mean() < 0.7
+
+
+def test_a_few_thousand_steps_are_enough_to_distil() -> None:
+    for preset in ("tiny", "small", "paper"):
+        assert settings_of(TrainConfig(method="dagger", task="FetchPickAndPlace", preset=preset)).steps <= 8_000
