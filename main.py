@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 try:
-    from agent.config import DoctorConfig, EvalConfig, ReportConfig, TrainConfig, check
+    from agent.config import DemosConfig, DoctorConfig, EvalConfig, ReportConfig, TrainConfig, check
     from agent.labels import config as labels
     from envs.errors import UserError, unknown_name
     from serving.config import ServeConfig
@@ -28,6 +28,7 @@ USAGE = """usage: python main.py VERB [--FLAG VALUE ...]
   eval     compare players on held-out levels      python main.py eval --task KeyInBox --compare teacher,student
   report   print what runs came to, draw curves    python main.py report --task KeyInBox
   serve    a language-model server here            python main.py serve --backend vllm --detach
+  demos    record an expert at work as a dataset   python main.py demos --task RescueWorld-n3 --to n3/expert-v0
   labels   what teachers said, and how well        python main.py labels show --last 20
   doctor   check the installation, or a run        python main.py doctor
 
@@ -99,6 +100,13 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
     return run(config)
 
 
+def demos(config: DemosConfig) -> dict[str, Any]:
+    """The `demos` verb."""
+    from agent.demonstrating import demos as run
+
+    return run(config)
+
+
 def on_labels(config: labels.Config) -> dict[str, Any]:
     """The `labels` verbs; which one, its config says."""
     labels.check(config)
@@ -112,6 +120,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
     "eval": (EvalConfig, evaluate),
     "report": (ReportConfig, report),
     "serve": (ServeConfig, serve),
+    "demos": (DemosConfig, demos),
     "doctor": (DoctorConfig, doctor),
     "labels show": (labels.ShowConfig, on_labels),
     "labels prompt": (labels.PromptConfig, on_labels),

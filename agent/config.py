@@ -332,6 +332,26 @@ def _levels(text: str) -> range:
 
 
 @dataclass(frozen=True)
+class DemosConfig:
+    """Record demonstrations of a task's expert as a Minari dataset, which `train --method halo --demos ID` reads."""
+
+    task: str = "RescueWorld-n3"
+    """Task that is demonstrated."""
+    to: str = ""
+    """Id of the new dataset, such as preceptor/rescueworld-n3/expert-v0."""
+    count: int = 100
+    """Demonstrations, one per training level."""
+    seed: int = 0
+    """Draws levels, ways and mistakes."""
+    epsilon: float = 0.1
+    """Share of actions that are random; where actions are vectors, deviation of the noise on them."""
+    json: bool = False
+    """Print one line of JSON on stdout and everything else on stderr."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
 class ReportConfig:
     """Print what runs came to and draw their learning curves; runs of several seeds as mean and interval."""
 

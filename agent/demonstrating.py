@@ -5,14 +5,15 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.config import TRAINING_LEVELS
+from agent.config import TRAINING_LEVELS, DemosConfig
 from agent.continuous import ClippedNormal
 from agent.core import Categorical, Choice, Clock, Percept, Player
-from agent.data.recording import Recording, first_episodes
+from agent.data.recording import Recording, first_episodes, segments
 from agent.data.store import store_for
 from agent.hierarchy import Hierarchy
 from agent.players import play, teacher_player
 from agent.teaching import TeacherHigh
+from envs.catalog import get_task
 from envs.errors import UserError
 from envs.task import Task
 from teacher.labels import LabelStore
@@ -110,6 +111,30 @@ def record(task: Task, count: int, seed: int, epsilon: float = EPSILON, **levels
     unknown = store.column("true_option") < 0
     store.column("true_option")[:] = np.where(unknown, store.column("option"), store.column("true_option"))
     return first_episodes(store)
+
+
+def demos(config: DemosConfig) -> dict[str, Any]:
+    """The `demos` verb: record, and leave a Minari dataset. Raises `UserError`."""
+    from agent.data.minari import save_minari
+
+    if config.count < 1 or not 0 <= config.epsilon <= 1:
+        raise UserError(
+            f"--count {config.count} --epsilon {config.epsilon} record nothing.", "--count 100 --epsilon 0.1"
+        )
+    task = get_task(config.task)
+    if not config.to:
+        example = f"preceptor/{task.name.lower()}/expert-v0"
+        raise UserError("The dataset has no name.", f"python main.py demos --task {task.name} --to {example}")
+    recording = record(task, config.count, config.seed, config.epsilon)
+    save_minari(recording, task, config.to)
+    return {
+        "task": task.name,
+        "dataset": config.to,
+        "demonstrations": len(recording),
+        "steps": int(recording.acted.sum()),
+        "segments": len(segments(recording.option, recording.inside)),
+        "return": float(recording.returns.mean()),
+    }
 
 
 def expert_return(task: Task, episodes: int, seed: int) -> float:

@@ -5,6 +5,7 @@ is HALO's: `true_option` of each observation (-1 unknown), and `label_cost`. Dat
 (`MINARI_DATASETS_PATH`, else ~/.minari), under ids such as `preceptor/rescueworld-n3/expert-v0`.
 """
 
+import warnings
 from typing import Any
 
 import minari
@@ -29,14 +30,16 @@ def save_minari(recording: Recording, task: Task, dataset_id: str) -> None:
     buffers = [_buffer(recording, n) for n in range(len(recording))]
     env = task.make_vec(1)
     try:
-        minari.create_dataset_from_buffers(
-            dataset_id=dataset_id,
-            buffer=buffers,
-            observation_space=_space(env.single_observation_space),
-            action_space=_space(env.single_action_space),
-            algorithm_name="the task's scripted expert",
-            description=f"Demonstrations of {task.name}: {task.goal} Options: {', '.join(task.options.ids)}.",
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an author's address, and code on the web: not for every dataset
+            minari.create_dataset_from_buffers(
+                dataset_id=dataset_id,
+                buffer=buffers,
+                observation_space=_space(env.single_observation_space),
+                action_space=_space(env.single_action_space),
+                algorithm_name="the task's scripted expert",
+                description=f"Demonstrations of {task.name}: {task.goal} Options: {', '.join(task.options.ids)}.",
+            )
     except (ValueError, OSError) as error:
         raise UserError(f"Minari did not take {dataset_id!r}: {error}.", f"--to {_EXAMPLE}") from error
     finally:
