@@ -14,6 +14,7 @@ from typing import Any
 
 try:
     from agent.config import DemosConfig, DoctorConfig, EvalConfig, ReportConfig, TrainConfig, check
+    from agent.labelling.config import LabelConfig, check_label
     from agent.labels import config as labels
     from envs.errors import UserError, unknown_name
     from serving.config import ServeConfig
@@ -29,6 +30,7 @@ USAGE = """usage: python main.py VERB [--FLAG VALUE ...]
   report   print what runs came to, draw curves    python main.py report --task KeyInBox
   serve    a language-model server here            python main.py serve --backend vllm --detach
   demos    record an expert at work as a dataset   python main.py demos --task RescueWorld-n3 --to n3/expert-v0
+  label    answer HALO's questions in a browser    python main.py label --task RescueWorld-n3 --savedir mine
   labels   what teachers said, and how well        python main.py labels show --last 20
   doctor   check the installation, or a run        python main.py doctor
 
@@ -107,6 +109,17 @@ def demos(config: DemosConfig) -> dict[str, Any]:
     return run(config)
 
 
+def label(config: LabelConfig) -> dict[str, Any]:
+    """The `label` verb: whoever asks comes from `agent`, the page from `serving`."""
+    check_label(config)
+    from agent.labelling.opening import open_session
+    from serving.labelling.server import bound, serve_page
+
+    with bound(config.port) as door, open_session(config) as (session, token):
+        serve_page(door, session, token, lambda line: print(line, file=sys.stderr, flush=True), config.browser)
+        return session.outcome()
+
+
 def on_labels(config: labels.Config) -> dict[str, Any]:
     """The `labels` verbs; which one, its config says."""
     labels.check(config)
@@ -122,6 +135,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
     "serve": (ServeConfig, serve),
     "demos": (DemosConfig, demos),
     "doctor": (DoctorConfig, doctor),
+    "label": (LabelConfig, label),
     "labels show": (labels.ShowConfig, on_labels),
     "labels prompt": (labels.PromptConfig, on_labels),
     "labels export": (labels.ExportConfig, on_labels),

@@ -126,6 +126,9 @@ class TrainConfig:
     noisy: bool | None = None
     """Of halo: learn how often whom confuses which options with which; --no-noisy: what was said is law. If neither is
     given, law for the truth and for a person, learnt for everybody else."""
+    ahead: int = 0
+    """Of halo: rounds of questions that are chosen before the answers of those before them are in, so that whoever
+    answers need not wait while it learns; `label` uses 1."""
     stop_error: float | None = None
     """Of halo: stop asking when no more than this share of the steps is expected to be wrong."""
     low_level: str | None = None
@@ -262,7 +265,7 @@ def check(config: TrainConfig | EvalConfig) -> None:
             raise unknown_name(field, value, known, f"python main.py {verb} --help")
     at_least = {"steps": 1, "num_envs": 1, "threads": 1, "batch": 1, "permutations": 1, "seed": 0, "eval_episodes": 0}
     at_least |= {"max_llm_calls": 0, "max_llm_tokens": 0, "max_llm_seconds": 0, "samples": 1, "concurrency": 1}
-    at_least |= {"memory": 1, "video": 0, "margin": 0, "label_noise": 0}
+    at_least |= {"memory": 1, "ahead": 0, "video": 0, "margin": 0, "label_noise": 0}
     for field, least in at_least.items():
         value = getattr(config, field, None)
         if value is not None and value < least:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.data.ledger import Answer, Question
+from agent.data.ledger import PERSON, Answer, Question
 from agent.data.recording import Recording
 from agent.inference.acquisition import information_per_cost
 from agent.inference.em import honest_but_fallible
@@ -185,9 +185,9 @@ class Cascade:
 
 
 class Person:
-    """Somebody who answers when there is time: the questions wait in the run's ledger until answers are put there."""
+    """Somebody who answers when there is time: the questions wait in the run's ledger for `main.py label`."""
 
-    annotators: tuple[str, ...] = ("person",)
+    annotators: tuple[str, ...] = (PERSON,)
     fallible, forgetful = False, True
     paid = 0.0
 

@@ -1,5 +1,6 @@
 """HALO's loop: learn, ask where it helps, learn again, until the budget is spent; the composition root of `halo`."""
 
+import copy
 import time
 from typing import Any
 
@@ -64,6 +65,12 @@ class Questioning:
         self.halo = Halo(task, self.training, settings, config.seed, confusion, again=noisy and oracle.forgetful)
         self.truth_known = bool((training.option[training.acted] >= 0).all())
         self.seconds = 0.0
+        self._learnt: tuple[int, Fit] | None = None
+
+    @property
+    def basis(self) -> int:
+        """How many rounds the choice of the next one rests on: all before it, but for those that are asked ahead."""
+        return max(0, len(self.ledger.rounds) - self.config.ahead)
 
     def to_the_end(self) -> dict[str, Any]:
         """Ask until the budget is spent, nothing is left to ask, or few errors are expected; then judge.
@@ -78,40 +85,57 @@ class Questioning:
             self.log.say("this run is complete; a larger --budget would continue it")
             return self.run.results()
         while True:
-            started = time.perf_counter()
-            heard = self.ledger.complete_rounds
-            found = self.halo.learn(self.ledger.evidence(self.oracle.annotators, heard), heard)
-            self.seconds += time.perf_counter() - started
+            if self.ledger.complete_rounds >= self.basis:
+                found = self.learn(self.basis)
+                self.keep(found, self.basis)
+                if chosen := self.choose(found):
+                    self.ledger.ask(chosen)
+                    continue
             if not self.ledger.open:
-                if self.run.last_step != self.ledger.asked:
-                    self._log(found)
-                    self.run.save(self.ledger.asked, {"method": self.halo.student(found)})
-                if not self._ask(found, heard):
-                    return self._finish(found)
-            self._hear(found)
+                return self.finish(self.learn(len(self.ledger.rounds)))
+            self._hear(self.learn(self.ledger.complete_rounds))
 
-    def _ask(self, found: Fit, round_: int) -> bool:
-        """Choose the questions of the next round; whether there are any."""
-        left = self.budget - self.ledger.asked
-        situation = self.halo.situation(found, self.ledger)
+    def learn(self, rounds: int) -> Fit:
+        """Policies and posterior given the answers of the first rounds. Raises `UserError` if those cannot be."""
+        if self._learnt is None or self._learnt[0] != rounds:
+            started = time.perf_counter()
+            self._learnt = rounds, self.halo.learn(self.ledger.evidence(self.oracle.annotators, rounds), rounds)
+            self.seconds += time.perf_counter() - started
+        return self._learnt[1]
+
+    def choose(self, found: Fit) -> list[Question]:
+        """The questions of the next round; none if the budget is spent, or what is left is not worth asking."""
+        situation = self.halo.situation(found, self.ledger, self.basis)
+        left = self.budget - self.ledger.asked_in_all
         if left <= 0 or (self.config.stop_error is not None and enough(situation, self.config.stop_error)):
-            return False
-        chosen = self.halo.questions(situation, left, round_)
-        if chosen:
-            self.ledger.ask(chosen)
-        return bool(chosen)
+            return []
+        return self.halo.questions(situation, left, len(self.ledger.rounds))
+
+    def keep(self, found: Fit, rounds: int) -> None:
+        """Log and save what the answers of the first rounds have taught, once for each number of answers."""
+        answered = self.ledger.asked_in(rounds)
+        if answered > (-1 if self.run.last_step is None else self.run.last_step):
+            self._log(found, rounds)
+            self.run.save(answered, {"method": self.halo.student(found)})
+
+    def as_it_stands(self) -> "Questioning":
+        """The same with the ledger as it is now, whatever is answered meanwhile; it has learnt nothing yet."""
+        still = copy.copy(self)
+        still.ledger, still._learnt = self.ledger.as_it_stands(), None
+        return still
 
     def _hear(self, found: Fit) -> None:
-        """Put the answers to open questions into the ledger, each before it counts."""
-        waiting = self.ledger.open
+        """Put the answers to the questions of a round into the ledger, each before it counts."""
+        waiting = self.ledger.due
         for answer in self.oracle.ask(waiting, self._belief(found, waiting)):
             self.ledger.answer(answer)
-        if self.ledger.open:
+        if set(waiting) & set(self.ledger.open):
             again = f"python main.py train --method halo --task {self.task.name} --savedir {self.config.savedir}"
+            page = f"python main.py label --task {self.task.name} --savedir {self.config.savedir}"
             raise Waiting(
                 f"{len(self.ledger.open)} questions wait for an answer; {self.ledger.asked} of {self.budget} are "
                 f"answered and kept in {self.ledger.path}.",
-                f"{again} --resume  # with its other flags, once they are answered",
+                f"{page}  # or {again} --resume, with its other flags, once they are answered",
             )
 
     def _belief(self, found: Fit, waiting: list[Question]) -> Belief:
@@ -122,28 +146,31 @@ class Questioning:
             confusion = found.confusion[found.best]
         return Belief(found.posterior.gamma.mean(0)[at], confusion)
 
-    def _log(self, found: Fit) -> None:
-        numbers = self._errors(found) | {
-            "queries": self.ledger.asked,
-            "cost": self.oracle.paid + self.ledger.cost,
+    def _log(self, found: Fit, rounds: int) -> None:
+        answered = self.ledger.asked_in(rounds)
+        numbers = self._errors(found, rounds) | {
+            "queries": answered,
+            "cost": self.oracle.paid + self.ledger.cost_of(rounds),
             "expected_error": float((1 - found.posterior.gamma.mean(0).max(-1))[self.training.acted].mean()),
             "log_likelihood": float(found.posterior.log_z[found.best].sum()),
         }
         tagged = {f"halo/{name}": value for name, value in numbers.items()}
-        self.log.scalars(self.ledger.asked, tagged | {"time/learning": self.seconds})
+        self.log.scalars(answered, tagged | {"time/learning": self.seconds})
 
-    def _errors(self, found: Fit) -> dict[str, float]:
+    def _errors(self, found: Fit, rounds: int) -> dict[str, float]:
         """Wrong share of the steps that nobody was asked about, and of those of held-out demonstrations."""
         if not self.truth_known:
             return {}
-        unasked = self.training.acted & (self.ledger.times_asked() == 0)
+        unasked = self.training.acted & (self.ledger.times_asked(rounds) == 0)
         errors = {"option_error": wrong_share(found.gamma, self.training, unasked)}
         if len(self.held_out):
             errors["option_error_heldout"] = self.halo.held_out_error(found, self.held_out)
         return errors
 
-    def _finish(self, found: Fit) -> dict[str, Any]:
+    def finish(self, found: Fit) -> dict[str, Any]:
         """Keep the policies and a controller distilled from the posterior, and judge the student by itself."""
+        self.keep(found, len(self.ledger.rounds))
+        self.run.save(self.ledger.asked, {"method": self.halo.student(found)})  # an answer may have been replaced
         player = restored_player(self.task, self.halo.config, self.halo.student(found))
         every_step = int(self.training.acted.sum() + self.held_out.acted.sum())
         result: dict[str, Any] = {
@@ -153,7 +180,7 @@ class Questioning:
             "seed": self.config.seed,
             "steps": every_step,
             "seconds": self.seconds,
-            **self._errors(found),
+            **self._errors(found, len(self.ledger.rounds)),
             "queries": self.ledger.asked,
             "abstained": sum(not answer.report for answer in self.ledger.answers),
             "cost": self.oracle.paid + self.ledger.cost,

@@ -1,10 +1,12 @@
 """The ledger of questions and answers: lines of JSON that are only ever added to, each on the disk before it counts.
 
 A killed run reads it back and goes on where it was: what was asked and answered is all that HALO's learning depends on
-besides its seed. The first line says of which task and demonstrations the rest speaks.
+besides its seed. The first line says of which task and demonstrations the rest speaks. An answer that is taken back
+stays in the file, with a line behind it that says so; what *stands* is what was not taken back.
 """
 
 import contextlib
+import copy
 import errno
 import hashlib
 import json
@@ -23,6 +25,7 @@ from envs.task import Task
 
 FORMAT, SCHEMA = "preceptor-ledger", 1
 FILE = "ledger.jsonl"
+PERSON = "person"  # the annotator whose answers have names beside them
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Answer:
         stop: The step behind the last.
         cost: What it cost, in questions to an annotator of price 1.
         seconds: How long it took.
+        who: The name of the person, where the annotator is one; empty otherwise.
     """
 
     trajectory: int
@@ -63,6 +67,7 @@ class Answer:
     stop: int
     cost: float
     seconds: float
+    who: str = ""
 
     @staticmethod
     def to(
@@ -83,7 +88,9 @@ class Ledger:
 
     Attributes:
         rounds: The questions of each round, in the order in which they were chosen.
-        answers: In the order in which they came.
+        answers: Those that stand, in the order in which they came.
+        readings: Answers of other people to questions that somebody has answered: they tell how far people agree, and
+            nothing is learnt from them.
 
     Raises:
         CheckpointError: The file is of another task, other options or other demonstrations, or damaged.
@@ -93,6 +100,8 @@ class Ledger:
         self.path, self._task, self._recording = path, task, recording
         self.rounds: list[list[Question]] = []
         self.answers: list[Answer] = []
+        self.readings: list[Answer] = []
+        self._places: list[tuple[int, int]] = []  # of each answer: its round, and its question's number there
         self._head = {
             "format": FORMAT,
             "schema": SCHEMA,
@@ -113,20 +122,43 @@ class Ledger:
     @property
     def cost(self) -> float:
         """What the answers have cost."""
-        return sum(answer.cost for answer in self.answers)
+        return self.cost_of(len(self.rounds))
+
+    def cost_of(self, rounds: int) -> float:
+        """What the answers of the first rounds have cost."""
+        return sum(answer.cost for answer in self._answers(rounds))
+
+    @property
+    def asked_in_all(self) -> int:
+        """How many questions there are, open ones included."""
+        return self.asked_in(len(self.rounds))
+
+    def asked_in(self, rounds: int) -> int:
+        """How many questions the first rounds have."""
+        return sum(len(questions) for questions in self.rounds[:rounds])
 
     @property
     def complete_rounds(self) -> int:
-        """How many rounds have all their answers: all, or all but the last."""
-        return len(self.rounds) - bool(self.open)
+        """How many rounds have all their answers, and so have the rounds before them."""
+        places = self._open()
+        return places[0][0] if places else len(self.rounds)
 
     @property
     def open(self) -> list[Question]:
-        """Questions of the last round that nobody has answered yet."""
-        if not self.rounds:
-            return []
-        done = {(answer.trajectory, answer.step) for answer in self.answers[self._answers_of(len(self.rounds) - 1) :]}
-        return [question for question in self.rounds[-1] if (question.trajectory, question.step) not in done]
+        """Questions that nobody has answered yet, in the order in which they were asked."""
+        return [self.rounds[round_][number] for round_, number in self._open()]
+
+    @property
+    def due(self) -> list[Question]:
+        """The open questions of the first round that has some."""
+        places = self._open()
+        return [self.rounds[round_][number] for round_, number in places if round_ == places[0][0]]
+
+    def as_it_stands(self) -> "Ledger":
+        """A copy that later questions and answers do not reach; to be read."""
+        still = copy.copy(self)
+        still.rounds, still.answers, still._places = list(self.rounds), list(self.answers), list(self._places)
+        return still
 
     def ask(self, questions: list[Question]) -> None:
         """Begin a round."""
@@ -137,23 +169,67 @@ class Ledger:
         """Keep an answer to an open question.
 
         Raises:
-            UserError: It is no distribution over the task's options, or speaks of steps that do not exist.
+            UserError: It is no distribution over the task's options, speaks of steps that do not exist, or answers what
+                is not open.
         """
         self._check(answer)
-        self._write({"kind": "answer", **asdict(answer)})
-        self.answers.append(answer)
+        place = self._place(answer)
+        self._write({"kind": "answer", **_line(answer)})
+        self._keep(answer, place)
 
-    def times_asked(self) -> Ints:
-        """How often each step was asked about, int [N, T]; an interval counts for every step of it."""
+    def read_again(self, answer: Answer) -> None:
+        """Keep what another person says to a question that is answered. Raises `UserError` as `answer` does."""
+        self._check(answer)
+        self._write({"kind": "reading", **_line(answer)})
+        self.readings.append(answer)
+
+    def take_back(self, who: str, ahead: int = 0) -> Answer | None:
+        """Open the question again that a person answered last; None if no answer of theirs stands.
+
+        Rounds that were chosen in the light of that answer are taken back with it, unless somebody has begun to answer
+        them: so that what stands in the end is what would stand had the mistake never been made.
+
+        Args:
+            who: The person.
+            ahead: How many rounds are chosen before the answers of those before them are in.
+        """
+        mine = [i for i, answer in enumerate(self.answers) if answer.who == who and answer.annotator == PERSON]
+        if not mine:
+            return None
+        round_, _ = self._places[mine[-1]]
+        begun = max((place[0] for i, place in enumerate(self._places) if i != mine[-1]), default=-1)
+        rounds = min(len(self.rounds), max(round_ + ahead, begun) + 1)
+        answer = self.answers[mine[-1]]
+        line = {"trajectory": answer.trajectory, "step": answer.step, "who": who, "rounds": rounds}
+        self._write({"kind": "undo", **line})
+        self._forget(mine[-1], rounds)
+        return answer
+
+    def take_back_reading(self, who: str) -> Answer | None:
+        """Strike out what a person said last to a question that was answered; None if there is nothing of theirs."""
+        mine = [i for i, answer in enumerate(self.readings) if answer.who == who]
+        if not mine:
+            return None
+        self._write({"kind": "undo reading", "who": who})
+        return self.readings.pop(mine[-1])
+
+    def times_asked(self, rounds: int | None = None) -> Ints:
+        """How often each step was asked about, int [N, T]; an interval counts for every step of it.
+
+        Given a number of rounds, what was answered later is unknown: later questions count for their own steps.
+        """
         times = np.zeros(self._recording.option.shape, np.int64)
-        for answer in self.answers:
+        for answer in self._answers(rounds):
             times[answer.trajectory, answer.start : answer.stop] += 1
+        for questions in self.rounds[rounds:] if rounds is not None else []:
+            for question in questions:
+                times[question.trajectory, question.step] += 1
         return times
 
-    def labels(self) -> Ints:
-        """The likeliest option of the last answer about each step, int [N, T]; -1 without one."""
+    def labels(self, rounds: int | None = None) -> Ints:
+        """The likeliest option of the last answer, of the first rounds or of all, about each step, int [N, T]; or -1."""
         labels = np.full(self._recording.option.shape, -1)
-        for answer in self.answers:
+        for answer in self._answers(rounds):
             if answer.report:
                 labels[answer.trajectory, answer.start : answer.stop] = int(np.argmax(answer.report))
         return labels
@@ -170,7 +246,7 @@ class Ledger:
         """The answers of the first rounds as inference reads them, annotators by index; abstentions left out."""
         rows = [
             (answer.trajectory, step, answer.report, annotators.index(answer.annotator))
-            for answer in self.answers[: self._answers_of(rounds)]
+            for answer in self._answers(rounds)
             if answer.report
             for step in range(answer.start, answer.stop)
         ]
@@ -179,8 +255,43 @@ class Ledger:
         reports = np.array([row[2] for row in rows], np.float64).reshape(-1, options)
         return Answers(where[:, 0], where[:, 1], reports, np.array([row[3] for row in rows], np.int64))
 
-    def _answers_of(self, rounds: int) -> int:
-        return sum(len(questions) for questions in self.rounds[:rounds])
+    def answer_to(self, question: Question) -> Answer | None:
+        """The answer to a question that stands; None while it is open."""
+        place = self._find(question)
+        return next((a for a, at in zip(self.answers, self._places, strict=True) if at == place), None)
+
+    def _answers(self, rounds: int | None) -> list[Answer]:
+        """Those of the first rounds, or all, in the order of their questions: whatever the order they came in."""
+        placed = sorted(zip(self._places, range(len(self.answers)), strict=True))
+        return [self.answers[i] for (round_, _), i in placed if rounds is None or round_ < rounds]
+
+    def _open(self) -> list[tuple[int, int]]:
+        done = set(self._places)
+        every = ((i, j) for i, questions in enumerate(self.rounds) for j in range(len(questions)))
+        return [place for place in every if place not in done]
+
+    def _find(self, question: Question) -> tuple[int, int] | None:
+        every = ((i, j) for i, questions in enumerate(self.rounds) for j in range(len(questions)))
+        return next((place for place in every if self.rounds[place[0]][place[1]] == question), None)
+
+    def _place(self, answer: Answer) -> tuple[int, int]:
+        """Where the first open question is that an answer is to."""
+        for i, j in self._open():
+            question = self.rounds[i][j]
+            if (question.trajectory, question.step) == (answer.trajectory, answer.step):
+                return i, j
+        raise UserError(
+            f"Nobody asks about step {answer.step} of demonstration {answer.trajectory}, or it is answered.",
+            "answer the questions that are open",
+        )
+
+    def _keep(self, answer: Answer, place: tuple[int, int]) -> None:
+        self.answers.append(answer)
+        self._places.append(place)
+
+    def _forget(self, i: int, rounds: int) -> None:
+        del self.answers[i], self._places[i]
+        del self.rounds[rounds:]
 
     def _check(self, answer: Answer) -> None:
         report = np.array(answer.report, np.float64)
@@ -253,12 +364,26 @@ class Ledger:
         kind = line.pop("kind")
         if kind == "questions":
             self.rounds.append([Question(*pair) for pair in line["questions"]])
-        elif kind == "answer":
+        elif kind in ("answer", "reading"):
             answer = Answer(**{**line, "report": tuple(line["report"])})
             self._check(answer)
-            self.answers.append(answer)
+            if kind == "answer":
+                self._keep(answer, self._place(answer))
+            else:
+                self.readings.append(answer)
+        elif kind == "undo":
+            said = [(a.trajectory, a.step, a.who) for a in self.answers]
+            last = len(said) - 1 - said[::-1].index((line["trajectory"], line["step"], line["who"]))
+            self._forget(last, line["rounds"])
+        elif kind == "undo reading":
+            del self.readings[max(i for i, answer in enumerate(self.readings) if answer.who == line["who"])]
         else:
             raise ValueError(f"a line of kind {kind!r}")
+
+
+def _line(answer: Answer) -> dict[str, Any]:
+    """An answer as it is written; nobody's name is left out."""
+    return {key: value for key, value in asdict(answer).items() if key != "who" or value}
 
 
 def digest(recording: Recording) -> str:

@@ -1,8 +1,9 @@
 """Demonstrations as Minari datasets, there and back: the field's format for offline data (Farama, 2024).
 
 A dataset holds what any reader of Minari expects, observations, actions, rewards and the two ends; `infos` carry what
-is HALO's: `true_option` of each observation (-1 unknown), and `label_cost`. Datasets live where Minari keeps them
-(`MINARI_DATASETS_PATH`, else ~/.minari), under ids such as `preceptor/rescueworld-n3/expert-v0`.
+is HALO's: `true_option` of each observation (-1 unknown), `label_cost`, and the `level_seed` of the episode. Datasets
+live where Minari keeps them (`MINARI_DATASETS_PATH`, else ~/.minari), under ids such as
+`preceptor/rescueworld-n3/expert-v0`.
 """
 
 import warnings
@@ -88,6 +89,7 @@ def load_minari(dataset_id: str, task: Task) -> Recording:
         cost=padded(info("label_cost", 0), np.float32),
         terminated=np.array([bool(e.terminations[-1]) for e in episodes]),
         lengths=lengths,
+        level_seed=np.array([int(column[0]) for column in info("level_seed", -1)]),
     )
     recording.fits(task)
     return recording
@@ -108,7 +110,11 @@ def _buffer(recording: Recording, n: int) -> EpisodeBuffer:
         rewards=recording.reward[n, acted].tolist(),
         terminations=(ends if over else nothing).tolist(),
         truncations=(nothing if over else ends).tolist(),
-        infos={"true_option": recording.option[n, seen], "label_cost": recording.cost[n, seen]},
+        infos={
+            "true_option": recording.option[n, seen],
+            "label_cost": recording.cost[n, seen],
+            "level_seed": np.full(seen.stop, recording.level_seed[n]),
+        },
     )
 
 

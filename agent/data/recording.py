@@ -25,6 +25,7 @@ class Recording:
         cost: float32 [N, T], what the label of a step has cost; zero where nobody was asked.
         terminated: bool [N], whether the episode ended by itself rather than by its time limit.
         lengths: int64 [N], observations of each episode, at least 2.
+        level_seed: int64 [N], the level of each, by which it can be replayed and drawn; -1 where nobody tells.
     """
 
     obs: NDArray
@@ -34,6 +35,7 @@ class Recording:
     cost: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     lengths: NDArray[np.int64]
+    level_seed: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -71,7 +73,7 @@ class Recording:
         tree, meta = load_tree(folder)
         if meta.get("kind") != "demonstrations":
             raise CheckpointError(f"{folder} does not hold demonstrations.", f"ls {folder.parent}")
-        return Recording(**tree)
+        return Recording(**({"level_seed": np.full(len(tree["lengths"]), -1)} | tree))  # older ones have no levels
 
     def fits(self, task: Task) -> None:
         """Raises `UserError` unless these could be episodes of a task."""
@@ -128,6 +130,7 @@ def first_episodes(store: TrajectoryStore) -> Recording:
         by_world("cost"),
         store.column("terminated")[last, worlds],
         last + 2,
+        store.column("level_seed")[0].astype(np.int64),
     )
 
 

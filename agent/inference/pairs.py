@@ -38,7 +38,7 @@ def _certainty(joint, confusion):  # type: ignore[no-untyped-def]
     return asked_first, asked_second
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def error_reductions(gamma, xi, lengths, confusion, reduction):  # type: ignore[no-untyped-def]
     """Fills, for each step, by how much asking about it lowers the expected number of wrong steps, [N, T].
 

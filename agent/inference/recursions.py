@@ -178,7 +178,7 @@ def _log_pass(  # type: ignore[no-untyped-def]
     return log_z
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def posteriors(  # type: ignore[no-untyped-def]
     initial, log_table, rows, shared, emission, lengths, gamma, xi, log_z
 ):

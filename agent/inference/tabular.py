@@ -25,7 +25,7 @@ class TabularConfig:
     initial_smoothing: float = 1.0  # demonstrations that each first option counts for
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _counts(gamma, xi, weight, state, action, acted, lengths, low, high):  # type: ignore[no-untyped-def]
     """Adds expected counts to low [R, S, K, A] and high [R, S, K, K]."""
     restarts, count, _, options = gamma.shape

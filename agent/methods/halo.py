@@ -84,8 +84,8 @@ class Halo:
         policies = fresh_policies(self.task, self.states, self.config, self.config.restarts, [self.seed, round_])
         return fit(self.demos, answers, policies, self.config.em, self.confusion)
 
-    def situation(self, found: Fit, ledger: Ledger) -> Situation:
-        """What rules may look at."""
+    def situation(self, found: Fit, ledger: Ledger, rounds: int) -> Situation:
+        """What rules may look at: the answers of the first rounds, and where else was asked."""
         posterior = found.posterior
         assert posterior.xi is not None, "fit computes pairs"
         learnt = None if found.confusion is None else found.confusion[found.best]  # [W, K, K]
@@ -94,8 +94,8 @@ class Halo:
             xi=posterior.xi,
             lengths=self.recording.lengths,
             allowed=self.recording.acted,
-            asked=ledger.times_asked(),
-            label=ledger.labels(),
+            asked=ledger.times_asked(rounds),
+            label=ledger.labels(rounds),
             best=found.best,
             confusion=None if learnt is None else learnt.mean(0),
             again=self.again and learnt is not None,

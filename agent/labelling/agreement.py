@@ -1,0 +1,71 @@
+"""How far those who label agree: confusion counts and Cohen's kappa of each pair."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.data.ledger import Answer, Ledger
+from controller.roles import Controller
+from agent.data.recording import Recording
+
+_Said = dict[tuple[int, int], int]  # (trajectory, step) -> option
+
+
+def kappa(table: NDArray[np.int64]) -> float | None:
+    """Cohen's kappa (1960) of a table of counts [K, K]; None where chance alone explains all, or nothing was counted."""
+    total = table.sum()
+    if not total:
+        return None
+    observed = np.trace(table) / total
+    expected = float(table.sum(0) @ table.sum(1)) / float(total) ** 2
+    return None if expected >= 1 else float((observed - expected) / (1 - expected))
+
+
+def agreement(
+    ledger: Ledger, recording: Recording, options: int, controller: Controller | None = None
+) -> list[dict[str, Any]]:
+    """Every pair of those who spoke about the same steps.
+
+    Returns:
+        Of each pair: `pair` (two names), `steps` that both spoke about, `agree` (a share), `kappa` (or None), and
+        `confusion` [K, K], options of the first in rows.
+    """
+    said: dict[str, _Said] = {}
+    for answer in (*ledger.answers, *ledger.readings):
+        if answer.report:
+            said.setdefault(answer.who or answer.annotator, {})[answer.trajectory, answer.step] = _option(answer)
+    people = sorted(said)
+    if controller is not None and people:
+        steps = sorted(set().union(*said.values()))
+        said["controller"] = dict(zip(steps, _controllers(controller, recording, steps), strict=True))
+    pairs = [*combinations(people, 2), *((name, "controller") for name in people if "controller" in said)]
+    return [found for one, other in pairs if (found := _pair(one, other, said, options))]
+
+
+def _pair(one: str, other: str, said: dict[str, _Said], options: int) -> dict[str, Any] | None:
+    shared = sorted(said[one].keys() & said[other].keys())
+    if one == other or not shared:
+        return None
+    table = np.zeros((options, options), np.int64)
+    for step in shared:
+        table[said[one][step], said[other][step]] += 1
+    return {
+        "pair": [one, other],
+        "steps": len(shared),
+        "agree": float(np.trace(table) / len(shared)),
+        "kappa": kappa(table),
+        "confusion": table.tolist(),
+    }
+
+
+def _option(answer: Answer) -> int:
+    return int(np.argmax(answer.report))
+
+
+def _controllers(controller: Controller, recording: Recording, steps: Sequence[tuple[int, int]]) -> list[int]:
+    obs = recording.obs[[n for n, _ in steps], [t for _, t in steps]]
+    option, _ = controller.label(obs, controller.task.legal(obs))
+    return [int(k) for k in option]

@@ -1,0 +1,65 @@
+"""What can be said after `main.py label`. The text under each field is its `--help`; nothing heavy is imported here."""
+
+from dataclasses import dataclass
+
+from envs.errors import UserError
+
+PORT = 8321
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Answer HALO's questions about demonstrations in a browser: which option drove a step? It can be left and taken up
+    at any time, and every answer is on the disk before the next question is shown."""
+
+    task: str = "RescueWorld-n3"
+    """Task that was demonstrated."""
+    savedir: str = "labelled"
+    """Name of the run, which goes to LOGDIR/halo/TASK/SAVEDIR; one that is there is gone on with."""
+    logdir: str = "log"
+    """Where runs live."""
+    annotator: str = "me"
+    """Your name: it stands beside your answers, and you take back your own alone."""
+    again: bool = False
+    """Answer what others have answered, to see how far people agree; nothing is learnt from it."""
+    review: str | None = None
+    """Instead: go through the labels that a teacher gave, those it was least sure of first. A run by name or path, or a
+    label store (SQLite); corrections go into it with source `human`."""
+    budget: str | None = None
+    """Questions: a number, or a share of the demonstrations' steps; 4% if the run has none yet."""
+    demos: str | None = None
+    """Demonstrations, as in train; 100 if the run has none yet."""
+    rule: str | None = None
+    """Where to ask, as in train; auto if the run has none yet."""
+    policies: str | None = None
+    """As in train; auto if the run has none yet."""
+    preset: str | None = None
+    """As in train; small if the run has none yet."""
+    seed: int | None = None
+    """As in train; 0 if the run has none yet."""
+    stop_error: float | None = None
+    """As in train; the run's own if not given."""
+    controller: str | None = None
+    """Run, or folder, of a distilled controller whose opinion is shown; the newest of the task, if there is one."""
+    eval_episodes: int = 100
+    """Held-out levels on which the student is judged when all is answered; 0 for none."""
+    port: int = PORT
+    """Port on this machine, which nobody else reaches; 0 for any free one."""
+    browser: bool = True
+    """Open the page in the browser."""
+    threads: int = 1
+    """Threads of torch."""
+    quiet: bool = False
+    """No progress display."""
+    json: bool = False
+    """Print one line of JSON on stdout and everything else on stderr."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+def check_label(config: LabelConfig) -> None:
+    """Refuse what cannot be meant. Raises `UserError` with the nearest right choice."""
+    if not config.annotator.strip() or len(config.annotator) > 60 or not config.annotator.isprintable():
+        raise UserError(f"--annotator {config.annotator!r} is not a name.", "--annotator ann")
+    if not 0 <= config.port <= 65535:
+        raise UserError(f"--port {config.port} is no port.", f"--port {PORT}")

@@ -1,0 +1,143 @@
+"""Pictures of demonstrations: each is played again on its level, off screen, and drawn before somebody looks at it."""
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from agent.data.recording import Recording
+from envs.errors import UserError
+from envs.mujoco.rendering import undrawable
+from envs.task import Task
+
+_KEPT = 20_000  # pictures in memory, of some kilobytes each
+_AROUND = 4  # steps on either side of one that is asked about, which are drawn before the rest
+_COLOURS = 255  # of a picture; plans have fewer, and of photographs nobody measures the shades
+
+
+class Frames:
+    """Draws in a thread of its own, since drawing contexts belong to the thread that made them.
+
+    Args:
+        task: What was demonstrated.
+        recording: The demonstrations, with their levels.
+
+    Attributes:
+        trouble: Why there are no pictures; None as long as there are some.
+    """
+
+    def __init__(self, task: Task, recording: Recording) -> None:
+        self._task, self._recording = task, recording
+        self._drawn: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._wanted: list[tuple[int, int]] = []
+        self._change = threading.Condition()
+        self._closing = False
+        self.trouble: str | None = None
+        self._thread = threading.Thread(target=self._work, name="frames", daemon=True)
+        self._thread.start()
+
+    def want(self, steps: Sequence[tuple[int, int]]) -> None:
+        """Say which steps (trajectory, step) will be looked at, the next one first; what was wanted before is not."""
+        with self._change:
+            self._wanted = list(steps)
+            self._change.notify_all()
+
+    def get(self, trajectory: int, step: int) -> bytes | None:
+        """A picture as PNG; None if it is not drawn yet. Whoever asks for one wants those around it."""
+        with self._change:
+            found = self._drawn.get((trajectory, step))
+            if found is None and 0 <= trajectory < len(self._recording):
+                asked = (trajectory, step)
+                if not self._wanted or self._wanted[0] != asked:
+                    self._wanted = [asked, *(other for other in self._wanted if other != asked)]
+                    self._change.notify_all()
+            return found
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._change:
+            self._closing = True
+            self._change.notify_all()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            while (job := self._next()) is not None:
+                self._draw(*job)
+        except UserError as error:
+            self.trouble = str(error)
+
+    def _next(self) -> tuple[int, list[int]] | None:
+        """A trajectory and the steps of it to draw; waits for some. None at the end."""
+        with self._change:
+            while not self._closing:
+                for near in (True, False):  # what is asked about in all of them, then all the rest
+                    for trajectory, step in self._wanted:
+                        length = int(self._recording.lengths[trajectory])
+                        steps = range(max(0, step - _AROUND), min(length, step + _AROUND + 1)) if near else range(length)
+                        lacking = [t for t in steps if (trajectory, t) not in self._drawn]
+                        if lacking:
+                            return trajectory, sorted(lacking, key=lambda t: abs(t - step))[: 2 * _AROUND + 1]
+                self._change.wait()
+            return None
+
+    def _draw(self, trajectory: int, steps: list[int]) -> None:
+        """Play a demonstration up to the last of the steps, and draw these."""
+        recording = self._recording
+        level = int(recording.level_seed[trajectory])
+        if level < 0:
+            raise UserError(
+                "These demonstrations do not tell their levels, so that they cannot be drawn.",
+                f"python main.py demos --task {self._task.name} --to NAME  # records some that do",
+            )
+        stage = self._task.make_single(level)
+        try:
+            for t in range(max(steps) + 1):
+                if self._closing:
+                    return
+                if t in steps:
+                    self._store(trajectory, t, self._picture(stage))
+                if t < recording.lengths[trajectory] - 1:
+                    obs = stage.step(recording.action[trajectory, t])[0]
+                    self._compare(obs, trajectory, t + 1)
+        finally:
+            stage.close()
+
+    def _compare(self, obs: object, trajectory: int, step: int) -> None:
+        """Where observations can be compared, what is played again must be what was recorded."""
+        seen = self._recording.obs[trajectory, step]
+        if isinstance(obs, np.ndarray) and obs.shape == seen.shape and not np.allclose(obs, seen, atol=1e-3):
+            raise UserError(
+                f"Demonstration {trajectory} came out otherwise when it was played again to be drawn.",
+                f"python main.py demos --task {self._task.name} --to NAME  # records new ones",
+            )
+
+    def _picture(self, stage: gym.Env) -> bytes:
+        try:
+            rendered = stage.render()
+        except UserError:
+            raise
+        except Exception as error:  # each of Gymnasium's environments has its own way to say that it cannot draw
+            raise undrawable(type(stage.unwrapped).__name__, error) from error
+        if not isinstance(rendered, np.ndarray):
+            raise UserError(f"{self._task.name} cannot be drawn.", "label it by the words of its scenes")
+        return png(rendered)
+
+    def _store(self, trajectory: int, step: int, picture: bytes) -> None:
+        with self._change:
+            self._drawn[trajectory, step] = picture
+            while len(self._drawn) > _KEPT:
+                self._drawn.popitem(last=False)
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """A picture [H, W, 3] as a small PNG."""
+    written = io.BytesIO()
+    image = Image.fromarray(np.asarray(picture, np.uint8))
+    image.quantize(_COLOURS, dither=Image.Dither.NONE).save(written, "PNG", compress_level=4)
+    return written.getvalue()

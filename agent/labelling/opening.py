@@ -1,0 +1,122 @@
+"""`main.py label`: the run that a person answers for, new or taken up, ready for the page."""
+
+import contextlib
+import fcntl
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agent.config import TrainConfig, check
+from agent.inference.acquisition import get_rule
+from agent.inference.em import EMConfig, fit
+from agent.labelling.config import LabelConfig
+from agent.labelling.frames import Frames
+from agent.labelling.session import Session
+from agent.methods.halo import fresh_policies
+from agent.oracles import Person
+from agent.questioning import Questioning, demonstrations_of
+from agent.tracking.run import Run
+from controller.checkpoint import DESCRIPTION, load_controller
+from controller.roles import Controller
+from envs.catalog import get_task
+from envs.errors import UserError
+from envs.task import Task
+
+AHEAD = 1  # rounds, so that learning goes on while the person does
+TOKEN = ".token"
+_SETTLED = ("budget", "demos", "rule", "policies", "preset", "seed", "stop_error")  # the run's own if not given
+
+
+@contextlib.contextmanager
+def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
+    """The session of a run, and the token by which the page is let in; both are over with the context.
+
+    Raises:
+        UserError: The run's settings are others, somebody else has it open, or its demonstrations cannot be had.
+    """
+    torch.set_num_threads(config.threads)
+    task = get_task(config.task)
+    training = training_config(config, task)
+    check(training)
+    get_rule(training.rule)
+    controller = _controller(config, task)
+    with contextlib.ExitStack() as stack:
+        token = stack.enter_context(_alone(_path(config, task)))
+        run = Run.create(config.logdir, training.method, task.name, training.savedir, asdict(training), resume=True)
+        with run.beginning():
+            demonstrations, held_out = demonstrations_of(training, task, run)
+            log = stack.enter_context(run.metrics(quiet=True))
+            questioning = Questioning(training, task, demonstrations, held_out, Person(), run, log)
+        _warm_up(questioning)
+        frames = Frames(task, demonstrations)
+        session = Session(questioning, frames, config.annotator, controller, config.again)
+        stack.callback(session.close)
+        yield session, token
+
+
+def training_config(config: LabelConfig, task: Task) -> TrainConfig:
+    """The settings of the run: its own where there is one, so that nobody has to repeat them."""
+    path = _path(config, task)
+    known = {field.name for field in fields(TrainConfig)}
+    settings: dict[str, Any] = {"oracle": "person", "ahead": AHEAD}
+    if (path / "config.json").exists():
+        own = Run.open(path).config
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items() if k in known}
+        if settings["oracle"] != "person":
+            raise UserError(
+                f"{path} is a run whose questions {settings['oracle']} answers.", "another --savedir for yours"
+            )
+    given = {name: getattr(config, name) for name in _SETTLED if getattr(config, name) is not None}
+    fixed = {"method": "halo", "task": task.name, "savedir": config.savedir, "logdir": config.logdir}
+    fixed |= {"threads": config.threads, "eval_episodes": config.eval_episodes, "quiet": True, "seeds": ()}
+    return TrainConfig(**(settings | given | fixed))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[str]:
+    """The run's token, which nobody else may read, and the run for one process: two would answer past each other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / TOKEN
+    path.touch(mode=0o600)
+    with path.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"{folder} is open on another page.", "use that page, or end its `main.py label` first"
+            ) from error
+        token = file.read().strip()
+        if not token:
+            token = secrets.token_urlsafe(16)
+            file.write(token)
+            file.flush()
+        yield token
+
+
+def _warm_up(questioning: Questioning) -> None:
+    """Compile what learning needs, on one demonstration: the first time it takes half a minute, in which a page that
+    is there already would hang."""
+    halo, rounds = questioning.halo, 0
+    demos = halo.demonstrations(questioning.training[:1])
+    nothing = questioning.ledger.evidence(questioning.oracle.annotators, rounds)
+    policies = fresh_policies(halo.task, halo.states, halo.config, halo.config.restarts, [halo.seed])
+    fit(demos, nothing, policies, EMConfig(steps=1), halo.confusion)
+
+
+def _path(config: LabelConfig, task: Task) -> Path:
+    return Path(config.logdir) / "halo" / task.name / config.savedir
+
+
+def _controller(config: LabelConfig, task: Task) -> Controller | None:
+    """The controller that is named, or the newest of the task."""
+    if config.controller is not None:
+        folder = Path(config.controller)
+        if not (folder / DESCRIPTION).exists():
+            folder = Run.find(config.logdir, None, task.name, config.controller).controller
+        return load_controller(folder, task)
+    folders = [run.controller for run in Run.all(config.logdir, "dagger", task.name) if run.controller.exists()]
+    return load_controller(max(folders, key=lambda path: path.stat().st_mtime), task) if folders else None

@@ -1,0 +1,265 @@
+"""A person as HALO's oracle: what the page shows, and what becomes of what is typed there.
+
+Learning and asking go on in a thread beside the person. So that nobody waits, a round of questions is chosen while the
+one before it is being answered (`ahead` of `TrainConfig` is 1): round r rests on the answers of the rounds before r - 1.
+Whoever is faster than learning sees that it thinks. So what is asked depends on the seed and on the answers that stand,
+never on how long anybody took, and `train --ahead 1` with an oracle that says the same asks and learns the same.
+"""
+
+import sys
+import threading
+import traceback
+from typing import Any
+
+from agent.data.ledger import PERSON, Answer, Question
+from agent.labelling.agreement import agreement
+from agent.labelling.frames import Frames
+from agent.labelling.view import View
+from agent.questioning import Questioning
+from controller.roles import Controller
+from envs.errors import UserError
+
+_AHEAD = 6  # questions whose pictures are drawn before they are asked
+_LONGEST = 600.0  # seconds that one answer may count for: beyond, nobody was looking
+
+
+class Session:
+    """One run and whoever answers its questions. Methods may be called from any thread.
+
+    Args:
+        questioning: The run.
+        frames: Pictures of its demonstrations.
+        annotator: Who answers where a request names nobody.
+        controller: Whose opinion is shown, if there is one.
+        again: Offer questions that others have answered instead of open ones.
+    """
+
+    def __init__(
+        self,
+        questioning: Questioning,
+        frames: Frames,
+        annotator: str,
+        controller: Controller | None = None,
+        again: bool = False,
+    ) -> None:
+        self.annotator, self.again, self.result = annotator, again, None
+        self._questioning, self._frames, self._controller = questioning, frames, controller
+        self._ledger = questioning.ledger
+        self._view = View(questioning, controller)
+        self._lock = threading.Condition(threading.RLock())
+        self._undone = 0  # answers that were taken back: what is being learnt may rest on one
+        self._closed: tuple[int, int] | None = None  # rounds and `_undone` when there was nothing left to ask
+        self._looked = -1  # rounds that the view has learnt from
+        self._trouble: UserError | None = None
+        self._ending = False
+        self.result: dict[str, Any] | None = None
+        self._thread = threading.Thread(target=self._work, name="learning", daemon=True)
+        self._thread.start()
+
+    # --- what the page asks for ---------------------------------------------------------------------------------
+
+    def state(self, who: str | None = None) -> dict[str, Any]:
+        """Everything that the page shows, as JSON takes it."""
+        who = who or self.annotator
+        with self._lock:
+            queue, ledger = self._queue(who), self._ledger.as_it_stands()
+            phase, trouble = self._phase(queue), self._trouble
+        self._frames.want([(question.trajectory, question.step) for question in queue[:_AHEAD]])
+        return {
+            "who": who,
+            "again": self.again,
+            "phase": phase,
+            "trouble": str(trouble) if trouble else None,
+            "pictures": self._frames.trouble,
+            "question": self._view.question(queue[0], ledger) if queue else None,
+            "next": [[question.trajectory, question.step] for question in queue[1:_AHEAD]],
+            "progress": self._view.progress(ledger, who, len(queue), self.again),
+            "result": self.result,
+        }
+
+    def about(self) -> dict[str, Any]:
+        """The task and its options, which never change."""
+        return self._view.about()
+
+    def frame(self, trajectory: int, step: int) -> bytes | None:
+        """The picture of a step as PNG; None while it is being drawn, and if there is no such step."""
+        return self._frames.get(trajectory, step)
+
+    def agreement(self) -> list[dict[str, Any]]:
+        """How far those who spoke agree: see `agent.labelling.agreement`."""
+        with self._lock:
+            ledger = self._ledger.as_it_stands()
+        recording = self._questioning.training
+        return agreement(ledger, recording, len(self._questioning.task.options), self._controller)
+
+    def lines(self) -> bytes:
+        """The ledger, lines of JSON, as it is on the disk."""
+        with self._lock:
+            return self._ledger.path.read_bytes()
+
+    def answer(
+        self,
+        who: str | None,
+        question: tuple[int, int, int],
+        option: int | None,
+        start: int | None = None,
+        stop: int | None = None,
+        seconds: float = 0.0,
+    ) -> bool:
+        """Keep an answer on the disk; false if somebody has answered this question already.
+
+        Args:
+            who: The person; `annotator` if None.
+            question: Trajectory, step, and how often that was asked before.
+            option: Index of the option; None for an abstention.
+            start: First step that it speaks of; the question's own if None.
+            stop: The step behind the last.
+            seconds: How long the person took.
+
+        Raises:
+            ValueError: The option is not legal there, or the interval lies outside.
+            UserError: The disk refuses; nothing was kept.
+        """
+        who, asked = who or self.annotator, Question(*question)
+        with self._lock:
+            if asked not in self._queue(who):
+                return False
+            report = self._report(asked, option)
+            start = asked.step if start is None else start
+            stop = asked.step + 1 if stop is None else stop
+            if not 0 <= start <= asked.step < stop <= self._questioning.training.lengths[asked.trajectory]:
+                raise ValueError(f"steps {start} to {stop - 1} are not an interval around step {asked.step}")
+            spent = min(max(float(seconds), 0.0), _LONGEST)
+            answer = Answer(asked.trajectory, asked.step, PERSON, report, start, stop, 1.0, round(spent, 2), who)
+            if self.again:
+                self._ledger.read_again(answer)
+            else:
+                self._ledger.answer(answer)
+            self._stir()
+        return True
+
+    def undo(self, who: str | None = None) -> bool:
+        """Take back a person's last answer; false if none stands. Raises `UserError` if the disk refuses."""
+        who = who or self.annotator
+        with self._lock:
+            if self.again:
+                return self._ledger.take_back_reading(who) is not None
+            taken = self._ledger.take_back(who, self._questioning.config.ahead)
+            if taken is not None:
+                self._undone += 1
+                self._looked = min(self._looked, self._ledger.complete_rounds)
+                self.result = None
+                (self._questioning.run.path / "result.json").unlink(missing_ok=True)  # it rested on that answer
+                self._stir()
+            return taken is not None
+
+    def outcome(self) -> dict[str, Any]:
+        """What the work came to when the page is closed: the result line of a run whose questions are all answered."""
+        with self._lock:
+            run, ledger, budget = self._questioning.run, self._ledger, self._questioning.budget
+            counted = {"run": str(run.path), "answered": ledger.asked, "budget": budget, "open": len(ledger.open)}
+            return {"task": self._questioning.task.name, "method": "halo", **(self.result or {}), **counted}
+
+    def close(self) -> None:
+        """End the threads; what is being learnt is thrown away, and learnt again next time."""
+        with self._lock:
+            self._ending = True
+            self._stir()
+        self._thread.join()
+        self._frames.close()
+
+    # --- what goes on beside ------------------------------------------------------------------------------------
+
+    def _queue(self, who: str) -> list[Question]:
+        """The questions for a person, the next one first."""
+        if not self.again:
+            return self._ledger.open
+        read = {(reading.trajectory, reading.step) for reading in self._ledger.readings if reading.who == who}
+        mine = {(answer.trajectory, answer.step) for answer in self._ledger.answers if answer.who == who}
+        every = [question for questions in self._ledger.rounds for question in questions]
+        done = [question for question in every if question not in self._ledger.open]
+        return [question for question in done if (question.trajectory, question.step) not in read | mine]
+
+    def _report(self, asked: Question, option: int | None) -> tuple[float, ...]:
+        if option is None:
+            return ()
+        options = len(self._questioning.task.options)
+        if option not in range(options) or not self._view.legal(asked.trajectory)[asked.step][option]:
+            raise ValueError(f"option {option} is not legal at step {asked.step}")
+        return tuple(float(k == option) for k in range(options))
+
+    def _phase(self, queue: list[Question]) -> str:
+        """asking, thinking (about the next questions), finishing, or finished."""
+        if queue:
+            return "asking"
+        if self.again or self.result is not None:
+            return "finished"
+        return "finishing" if self._closed == (len(self._ledger.rounds), self._undone) else "thinking"
+
+    def _stir(self) -> None:
+        """Something has changed: trouble may be over."""
+        self._trouble = None
+        self._lock.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                while not self._ending and (self._trouble or not (job := self._job())):
+                    self._lock.wait()
+                if self._ending:
+                    return
+                still, undone = self._questioning.as_it_stands(), self._undone
+            try:
+                job(still, undone)
+            except UserError as error:
+                self._trouble = error
+            except Exception as error:  # the person goes on answering, and reads what happened
+                traceback.print_exc(file=sys.stderr)
+                self._trouble = UserError(f"Learning failed: {error!r}.", "go on; answers are kept")
+
+    def _job(self) -> Any:
+        """What is to be done next, if anything."""
+        ledger, rounds = self._ledger, len(self._ledger.rounds)
+        if self.again:
+            return self._look if self._looked < ledger.complete_rounds else None
+        spent = self._closed == (rounds, self._undone)
+        if not spent and ledger.complete_rounds >= self._questioning.basis:
+            return self._choose
+        if spent and not ledger.open and self.result is None:
+            return self._finish
+        return self._look if self._looked < ledger.complete_rounds else None
+
+    def _choose(self, still: Questioning, undone: int) -> None:
+        """Learn, and ask the next round; thrown away if an answer was taken back meanwhile."""
+        found = still.learn(still.basis)
+        with self._lock:
+            if undone != self._undone:
+                return
+            self._shown(found, still.basis)
+        still.keep(found, still.basis)
+        chosen = still.choose(found)
+        with self._lock:
+            if undone != self._undone:
+                return
+            if chosen:
+                self._ledger.ask(chosen)
+            else:
+                self._closed = (len(self._ledger.rounds), undone)
+
+    def _look(self, still: Questioning, undone: int) -> None:
+        """Learn what the page shows, where no choice rests on it."""
+        rounds = still.ledger.complete_rounds
+        self._shown(still.learn(rounds), rounds)
+
+    def _finish(self, still: Questioning, undone: int) -> None:
+        """Judge what was learnt from all answers."""
+        found = still.learn(len(still.ledger.rounds))
+        self._shown(found, len(still.ledger.rounds))
+        result = still.finish(found)
+        with self._lock:
+            if undone == self._undone:
+                self.result = result
+
+    def _shown(self, found: Any, rounds: int) -> None:
+        self._view.show(found)
+        self._looked = rounds

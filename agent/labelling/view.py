@@ -1,0 +1,132 @@
+"""What the page shows of a run: a question with all that is known about it, and how far the work is."""
+
+from functools import lru_cache
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.data.ledger import Answer, Ledger, Question
+from agent.inference.chain import Answers, Floats
+from agent.inference.demonstrations import Demonstrations
+from agent.inference.em import Fit
+from agent.inference.posterior import infer
+from agent.questioning import Questioning
+from controller.roles import Controller
+
+KEYS = "1234567890bcdefghijklmnopqrtvwxyz"  # of options, in their order; a, s and u mean something else
+_RECENT = 20  # answers that tell how fast a person is
+
+
+class View:
+    """Reads, and changes nothing.
+
+    Args:
+        questioning: The run.
+        controller: Whose opinion is shown, if there is one.
+    """
+
+    def __init__(self, questioning: Questioning, controller: Controller | None) -> None:
+        self._task, self._recording = questioning.task, questioning.training
+        self._halo, self._budget = questioning.halo, questioning.budget
+        self._annotators = questioning.oracle.annotators
+        self._controller = controller
+        self._found: Fit | None = None
+        self.legal = lru_cache(maxsize=256)(self._legal)
+        self._words = lru_cache(maxsize=256)(self._scene_words)
+        self._opinion = lru_cache(maxsize=256)(self._opinions)
+
+    def show(self, found: Fit) -> None:
+        """What was learnt last."""
+        self._found = found
+
+    def about(self) -> dict[str, Any]:
+        """The task and its options."""
+        options = [{"id": o.id, "words": o.words, "key": k} for o, k in zip(self._task.options, KEYS, strict=False)]
+        return {"task": self._task.name, "goal": self._task.goal, "options": options}
+
+    def question(self, asked: Question, ledger: Ledger) -> dict[str, Any]:
+        """A question with the posterior over its demonstration, the suggestion, and what others say."""
+        n, t = asked.trajectory, asked.step
+        about = [answer for answer in ledger.answers if answer.trajectory == n]
+        timeline, legal = self._timeline(n, about), self.legal(n)[t]
+        shown: dict[str, Any] = {
+            "trajectory": n,
+            "step": t,
+            "before": asked.before,
+            "length": int(self._recording.lengths[n]),
+            "legal": legal.tolist(),
+            "words": self._words(n),
+            "timeline": None if timeline is None else timeline.round(3).tolist(),
+            "suggestion": None,
+            "said": {},
+            "answers": [[a.start, a.stop, int(np.argmax(a.report)) if a.report else -1] for a in about],
+        }
+        if timeline is not None:
+            option = int(np.where(legal, timeline[t], -1.0).argmax())
+            shown["suggestion"] = {"option": option, "probability": round(float(timeline[t, option]), 3)}
+        if self._controller is not None:
+            shown["said"]["controller"] = self._opinion(n)[t].round(3).tolist()
+        return shown
+
+    def progress(self, ledger: Ledger, who: str, left: int, again: bool) -> dict[str, Any]:
+        """How far the work is, how fast it goes, and what is expected to be wrong still."""
+        mine = [answer for answer in (ledger.readings if again else ledger.answers) if answer.who == who]
+        paces = [answer.seconds for answer in mine[-_RECENT:] if answer.seconds > 0]
+        each = median(paces) if paces else None
+        done = len(mine) if again else ledger.asked
+        budget = done + left if again else self._budget
+        expected = None
+        if self._found is not None:
+            unsure = 1 - self._found.posterior.gamma.mean(0).max(-1)  # [N, T]
+            expected = float(unsure[self._recording.acted].mean())
+        return {
+            "answered": done,
+            "budget": budget,
+            "mine": len(mine),
+            "skipped": sum(not answer.report for answer in mine),
+            "cost": round(ledger.cost, 2),
+            "seconds": round(sum(answer.seconds for answer in ledger.answers), 1),
+            "per_minute": round(60 / each, 1) if each else None,
+            "seconds_left": round((budget - done) * each) if each else None,
+            "expected_error": None if expected is None else round(expected, 4),
+            "steps": int(self._recording.acted.sum()),
+        }
+
+    def _timeline(self, n: int, about: list[Answer]) -> Floats | None:
+        """The posterior over the options of a demonstration [L, K], with what was said of it since; None before any.
+
+        The policies are those that were learnt last: new answers reach them with the next round.
+        """
+        found, length = self._found, int(self._recording.lengths[n])
+        if found is None:
+            return None
+        one = slice(n, n + 1)
+        demos = self._halo.demos
+        alone = Demonstrations(demos.state[one], demos.action[one], demos.acted[one], demos.lengths[one])
+        said = [(t, a.report, self._annotators.index(a.annotator)) for a in about if a.report for t in range(a.start, a.stop)]
+        answers = Answers(
+            np.zeros(len(said), np.int64),
+            np.array([t for t, _, _ in said], np.int64),
+            np.array([report for _, report, _ in said], np.float64).reshape(-1, len(self._task.options)),
+            np.array([w for _, _, w in said], np.int64),
+        )
+        chain = found.policies.chain(alone)
+        posterior = infer(chain.given(answers.evidence(alone.lengths, alone.acted.shape[1], found.confusion)), pairs=False)
+        gamma = posterior.gamma.mean(0)[0] if found.confusion is None else posterior.gamma[found.best][0]
+        impossible = np.isneginf(posterior.log_z).any()  # what was said contradicts the model so far: learning will tell
+        return (found.gamma[n] if impossible else gamma)[:length]
+
+    def _legal(self, n: int) -> NDArray[np.bool_]:
+        return self._task.legal(self._observations(n))
+
+    def _scene_words(self, n: int) -> list[str]:
+        return [scene.text for scene in self._task.describe(self._observations(n))]
+
+    def _opinions(self, n: int) -> NDArray[np.float32]:
+        assert self._controller is not None
+        return self._controller.probs(self._observations(n), legal=self.legal(n))
+
+    def _observations(self, n: int) -> NDArray:
+        return self._recording.obs[n, : self._recording.lengths[n]]
