@@ -15,9 +15,8 @@ from envs.errors import UserError
 from envs.mujoco.rendering import undrawable
 from envs.task import Task
 
-_KEPT = 20_000  # pictures in memory, of some kilobytes each
+_KEPT = 256 * 2**20  # bytes of pictures in memory
 _AROUND = 4  # steps on either side of one that is asked about, which are drawn before the rest
-_COLOURS = 255  # of a picture; plans have fewer, and of photographs nobody measures the shades
 
 
 class Frames:
@@ -35,8 +34,9 @@ class Frames:
         self._task, self._recording = task, recording
         self._drawn: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._wanted: list[tuple[int, int]] = []
+        self._looked_at: list[tuple[int, int]] = []  # somebody waits for these
         self._change = threading.Condition()
-        self._closing = False
+        self._closing, self._bytes = False, 0
         self.trouble: str | None = None
         self._thread = threading.Thread(target=self._work, name="frames", daemon=True)
         self._thread.start()
@@ -47,16 +47,17 @@ class Frames:
             self._wanted = list(steps)
             self._change.notify_all()
 
-    def get(self, trajectory: int, step: int) -> bytes | None:
-        """A picture as PNG; None if it is not drawn yet. Whoever asks for one wants those around it."""
+    def get(self, trajectory: int, step: int, patience: float = 1.0) -> bytes | None:
+        """A picture as PNG, waited for so many seconds; None if it is not drawn by then, and where there is no such."""
+        if not (0 <= trajectory < len(self._recording) and 0 <= step < self._recording.lengths[trajectory]):
+            return None
+        asked = (trajectory, step)
         with self._change:
-            found = self._drawn.get((trajectory, step))
-            if found is None and 0 <= trajectory < len(self._recording):
-                asked = (trajectory, step)
-                if not self._wanted or self._wanted[0] != asked:
-                    self._wanted = [asked, *(other for other in self._wanted if other != asked)]
-                    self._change.notify_all()
-            return found
+            if asked not in self._drawn and asked not in self._looked_at:
+                self._looked_at.append(asked)
+                self._change.notify_all()
+            self._change.wait_for(lambda: asked in self._drawn or self._closing or self.trouble, patience)
+            return self._drawn.get(asked)
 
     def close(self) -> None:
         """End the thread."""
@@ -70,12 +71,18 @@ class Frames:
             while (job := self._next()) is not None:
                 self._draw(*job)
         except UserError as error:
-            self.trouble = str(error)
+            with self._change:
+                self.trouble = str(error)
+                self._change.notify_all()
 
     def _next(self) -> tuple[int, list[int]] | None:
         """A trajectory and the steps of it to draw; waits for some. None at the end."""
         with self._change:
             while not self._closing:
+                while self._looked_at:
+                    trajectory, step = self._looked_at.pop(0)
+                    if (trajectory, step) not in self._drawn:
+                        return trajectory, [step]
                 for near in (True, False):  # what is asked about in all of them, then all the rest
                     for trajectory, step in self._wanted:
                         length = int(self._recording.lengths[trajectory])
@@ -131,13 +138,14 @@ class Frames:
     def _store(self, trajectory: int, step: int, picture: bytes) -> None:
         with self._change:
             self._drawn[trajectory, step] = picture
-            while len(self._drawn) > _KEPT:
-                self._drawn.popitem(last=False)
+            self._change.notify_all()
+            self._bytes += len(picture)
+            while self._bytes > _KEPT:
+                self._bytes -= len(self._drawn.popitem(last=False)[1])
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:
-    """A picture [H, W, 3] as a small PNG."""
+    """A picture [H, W, 3] as PNG, packed quickly rather than well: it goes no further than this machine."""
     written = io.BytesIO()
-    image = Image.fromarray(np.asarray(picture, np.uint8))
-    image.quantize(_COLOURS, dither=Image.Dither.NONE).save(written, "PNG", compress_level=4)
+    Image.fromarray(np.asarray(picture, np.uint8)).save(written, "PNG", compress_level=1)
     return written.getvalue()

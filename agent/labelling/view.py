@@ -33,13 +33,15 @@ class View:
         self._annotators = questioning.oracle.annotators
         self._controller = controller
         self._found: Fit | None = None
+        self._expected: float | None = None
         self.legal = lru_cache(maxsize=256)(self._legal)
         self._words = lru_cache(maxsize=256)(self._scene_words)
         self._opinion = lru_cache(maxsize=256)(self._opinions)
 
     def show(self, found: Fit) -> None:
         """What was learnt last."""
-        self._found = found
+        unsure = 1 - found.posterior.gamma.mean(0).max(-1)  # [N, T]
+        self._found, self._expected = found, float(unsure[self._recording.acted].mean())
 
     def about(self) -> dict[str, Any]:
         """The task and its options."""
@@ -77,10 +79,6 @@ class View:
         each = median(paces) if paces else None
         done = len(mine) if again else ledger.asked
         budget = done + left if again else self._budget
-        expected = None
-        if self._found is not None:
-            unsure = 1 - self._found.posterior.gamma.mean(0).max(-1)  # [N, T]
-            expected = float(unsure[self._recording.acted].mean())
         return {
             "answered": done,
             "budget": budget,
@@ -90,7 +88,7 @@ class View:
             "seconds": round(sum(answer.seconds for answer in ledger.answers), 1),
             "per_minute": round(60 / each, 1) if each else None,
             "seconds_left": round((budget - done) * each) if each else None,
-            "expected_error": None if expected is None else round(expected, 4),
+            "expected_error": None if self._expected is None else round(self._expected, 4),
             "steps": int(self._recording.acted.sum()),
         }
 

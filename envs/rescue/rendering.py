@@ -1,5 +1,6 @@
 """Pictures of Rescue World from above, north at the top; they show what an annotator may see."""
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -31,6 +32,21 @@ def draw(spec: RescueSpec, cell: int, left: NDArray[np.bool_]) -> NDArray[np.uin
         cell: Where the agent is: a dark disc.
         left: Which targets are left [n]: they are filled, and the others frames.
     """
+    picture = _map(spec, tuple(left.tolist())).copy()
+    per_cell = SIDE / spec.size
+    agent_x, agent_y = divmod(cell, spec.size)
+    columns = slice(int(agent_x * per_cell), int(np.ceil((agent_x + 1) * per_cell)))
+    rows = slice(SIDE - int(np.ceil((agent_y + 1) * per_cell)), SIDE - int(agent_y * per_cell))
+    across = (np.arange(SIDE) + 0.5) / per_cell
+    away = np.hypot(across[None, columns] - agent_x - 0.5, across[::-1, None][rows] - agent_y - 0.5)
+    _paint(picture[rows, columns], _HALO - away, _RIM, per_cell)
+    _paint(picture[rows, columns], _DISC - away, _AGENT, per_cell)
+    return np.rint(picture).astype(np.uint8)
+
+
+@lru_cache(maxsize=64)  # of a map there are as many as sets of targets; drawing one takes some hundredths of a second
+def _map(spec: RescueSpec, left: tuple[bool, ...]) -> NDArray[np.float64]:
+    """All but the agent, [400, 400, 3]; not to be changed."""
     per_cell = SIDE / spec.size
     across = (np.arange(SIDE) + 0.5) / per_cell
     x, y = across[None, :], across[::-1, None]  # the place of each pixel, in cells
@@ -48,11 +64,7 @@ def draw(spec: RescueSpec, cell: int, left: NDArray[np.bool_]) -> NDArray[np.uin
         within = _SQUARE - away
         shape = within if waits else np.minimum(within, _FRAME - within)
         _paint(picture, shape, _INK[colour], per_cell)
-    agent_x, agent_y = divmod(cell, spec.size)
-    away = np.hypot(x - agent_x - 0.5, y - agent_y - 0.5)
-    _paint(picture, _HALO - away, _RIM, per_cell)
-    _paint(picture, _DISC - away, _AGENT, per_cell)
-    return np.rint(picture).astype(np.uint8)
+    return picture
 
 
 def _paint(

@@ -7,7 +7,7 @@ The session is whatever `main.py` hands over; this says what is asked of it. Eve
     GET  state             the question, what is next, how far the work is; `?who=NAME` for another person
     POST answers           an answer; 409 if the question is answered already, 400 if the option is not legal there
     POST undo              take back one's last answer; 409 if none stands
-    GET  frames/N/T.png    a picture; 425 while it is being drawn
+    GET  frames/N/T.png    a picture; 204 while it is being drawn
     GET  agreement         how far those who answered agree
     GET  ledger.jsonl      everything that was asked and said
 
@@ -34,7 +34,7 @@ _GUARDS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-_TOO_EARLY = 425
+_NOTHING_YET = 204
 
 
 class Session(Protocol):
@@ -133,7 +133,7 @@ def create_app(session: Session, token: str) -> FastAPI:
     def frame(trajectory: int, step: int) -> Response:
         picture = session.frame(trajectory, step)
         if picture is None:
-            return _json({"error": "not drawn yet"}, _TOO_EARLY)
+            return Response(status_code=_NOTHING_YET, headers=_GUARDS)
         return Response(picture, media_type="image/png", headers=_GUARDS | {"Cache-Control": "private, max-age=86400"})
 
     @app.get("/agreement")

@@ -1,0 +1,271 @@
+"""A person as the oracle, without a browser: whatever they do, and however fast, what stands decides what is learnt."""
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent.config import TrainConfig
+from agent.data.ledger import FILE
+from agent.labelling.agreement import kappa
+from agent.labelling.config import LabelConfig, check_label
+from agent.labelling.opening import open_session
+from agent.labelling.session import Session
+from agent.tracking.run import Run
+from agent.train import train
+from envs.errors import UserError
+
+CONFIG = LabelConfig(savedir="x", demos="24", budget="40", eval_episodes=0, annotator="ann")
+Truth = Callable[[dict[str, Any]], int]
+
+
+@contextmanager
+def session(tmp_path: Path, **changes: Any) -> Iterator[tuple[Session, Truth]]:
+    """A session, and who knows the right answer to a question."""
+    with open_session(replace(CONFIG, logdir=str(tmp_path), **changes)) as (opened, _):
+        option = opened._questioning.training.option
+        yield opened, lambda question: int(option[question["trajectory"], question["step"]])
+
+
+def wait(opened: Session, *phases: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 120
+    while (state := opened.state())["phase"] not in phases:
+        assert state["trouble"] is None, state["trouble"]
+        assert time.monotonic() < deadline, state["phase"]
+        time.sleep(0.01)
+    return state
+
+
+def key(question: dict[str, Any]) -> tuple[int, int, int]:
+    return question["trajectory"], question["step"], question["before"]
+
+
+def folder(logs: Path, name: str = "x") -> Path:
+    return logs / "halo" / "RescueWorld-n3" / name
+
+
+def what_was_learnt(run: Path) -> tuple[list[Any], dict[str, np.ndarray], bytes]:
+    """Answers that stand by question, tables, and the controller."""
+    opened = Run.open(run)
+    tables = opened.load()[1]["method"]["policies"]
+    standing: list[Any] = []
+    for line in map(json.loads, (run / FILE).read_text().splitlines()[1:]):
+        if line["kind"] == "questions":
+            standing.append(line["questions"])
+        elif line["kind"] == "answer":
+            standing.append([line[name] for name in ("trajectory", "step", "report", "start", "stop", "cost")])
+        elif line["kind"] == "undo":
+            raise AssertionError("compare runs without mistakes, or what stands")
+    return standing, tables, (run / "controller" / "controller.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of an oracle that tells the truth, asked ahead as a person is."""
+    logs = tmp_path_factory.mktemp("direct")
+    small: dict[str, Any] = {"demos": "24", "budget": "40", "eval_episodes": 0, "quiet": True}
+    train(TrainConfig(method="halo", task="RescueWorld-n3", savedir="x", logdir=str(logs), ahead=1, **small))
+    return folder(logs)
+
+
+@pytest.mark.parametrize("pace", [0.0, 0.05])
+def test_the_same_answers_lead_to_the_same_end_however_fast(pace: float, tmp_path: Path, direct: Path) -> None:
+    with session(tmp_path) as (opened, truth):
+        while (state := wait(opened, "asking", "finishing", "finished"))["phase"] == "asking":
+            assert opened.answer(None, key(state["question"]), truth(state["question"]))
+            time.sleep(pace)
+        result = wait(opened, "finished")["result"]
+    standing, tables, controller = what_was_learnt(folder(tmp_path))
+    theirs, their_tables, their_controller = what_was_learnt(direct)
+    answers, questions = ([line for line in standing if isinstance(line[0], int) is kind] for kind in (True, False))
+    assert answers == [line for line in theirs if isinstance(line[0], int)]
+    assert questions == [line for line in theirs if not isinstance(line[0], int)]
+    assert all(np.array_equal(table, their_tables[name]) for name, table in tables.items())
+    assert controller == their_controller
+    assert result["option_error"] == Run.open(direct).results()["option_error"]
+
+
+def test_mistakes_that_are_taken_back_leave_no_trace_in_what_is_learnt(tmp_path: Path, direct: Path) -> None:
+    rng, answered = np.random.default_rng(0), 0
+    with session(tmp_path) as (opened, truth):
+        while (state := wait(opened, "asking", "finishing", "finished"))["phase"] == "asking":
+            question = state["question"]
+            if rng.random() < 0.15 and answered:
+                back = int(rng.integers(1, 4))
+                answered -= sum(opened.undo() for _ in range(back))
+                continue
+            opened.answer(None, key(question), truth(question))
+            answered += 1
+            if rng.random() < 0.3:  # a slip of the finger
+                time.sleep(rng.random() * 0.3)
+                assert opened.undo()
+                wrong = [k for k, legal in enumerate(question["legal"]) if legal and k != truth(question)]
+                opened.answer(None, key(question), wrong[0] if wrong else None)
+                time.sleep(rng.random() * 0.3)
+                assert opened.undo()
+                opened.answer(None, key(question), truth(question))
+        wait(opened, "finished")
+        ledger = opened._ledger.as_it_stands()
+    theirs, their_tables, their_controller = what_was_learnt(direct)
+    run = folder(tmp_path)
+    assert [[[q.trajectory, q.step, q.before] for q in r] for r in ledger.rounds] == [
+        line for line in theirs if not isinstance(line[0], int)
+    ]
+    tables = Run.open(run).load()[1]["method"]["policies"]
+    assert all(np.array_equal(table, their_tables[name]) for name, table in tables.items())
+    assert (run / "controller" / "controller.safetensors").read_bytes() == their_controller
+
+
+def test_a_finished_run_can_be_taken_back_and_finished_again(tmp_path: Path) -> None:
+    with session(tmp_path, budget="3") as (opened, truth):
+        for _ in range(3):
+            question = wait(opened, "asking")["question"]
+            opened.answer(None, key(question), truth(question))
+        wait(opened, "finished")
+        assert opened.undo()
+        assert not (folder(tmp_path) / "result.json").exists()
+        assert wait(opened, "asking")["progress"]["answered"] == 2
+        opened.answer(None, key(question), None)
+        assert wait(opened, "finished")["result"]["abstained"] == 1
+        assert opened.outcome()["answered"] == 3
+
+
+def test_it_is_taken_up_where_it_was_left_with_its_own_settings(tmp_path: Path) -> None:
+    with session(tmp_path, seed=3, rule="random") as (opened, truth):
+        question = wait(opened, "asking")["question"]
+        assert opened.answer(None, key(question), truth(question), 0, question["step"] + 1, 2.0)
+        following = opened.state()["question"]
+    with session(tmp_path, demos=None, budget=None) as (opened, _):
+        state = wait(opened, "asking")
+        assert key(state["question"]) == key(following)
+        assert state["progress"]["answered"] == 1
+        assert state["progress"]["per_minute"] == 30.0
+        assert not opened.answer(None, key(question), truth(question)), "it is answered"
+    with pytest.raises(UserError, match="seed was 3"), session(tmp_path, seed=4):
+        pass
+
+
+def test_two_pages_on_one_run_are_refused(tmp_path: Path) -> None:
+    with session(tmp_path), pytest.raises(UserError, match="open on another page"), session(tmp_path):
+        pass
+
+
+def test_a_full_disk_is_told_and_nothing_advances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with session(tmp_path) as (opened, truth):
+        question = wait(opened, "asking")["question"]
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fsync", full)
+            with pytest.raises(UserError, match="df -h"):
+                opened.answer(None, key(question), truth(question))
+            with pytest.raises(UserError, match="df -h"):
+                opened._ledger.answer(opened._ledger.answers[0]) if opened._ledger.answers else opened.answer(
+                    None, key(question), None
+                )
+        assert key(opened.state()["question"]) == key(question)
+        assert opened.answer(None, key(question), truth(question))
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    with session(tmp_path) as (opened, truth):
+        question = wait(opened, "asking")["question"]
+        for option, start, stop in ((7, None, None), (-1, None, None), (0, question["step"] + 1, None), (0, -1, None)):
+            with pytest.raises(ValueError, match="legal|interval"):
+                opened.answer(None, key(question), option, start, stop)
+        illegal = None
+        while illegal is None:
+            question = wait(opened, "asking")["question"]
+            illegal = next((k for k, legal in enumerate(question["legal"]) if not legal), None)
+            if illegal is None:
+                opened.answer(None, key(question), truth(question))
+        with pytest.raises(ValueError, match="not legal"):
+            opened.answer(None, key(question), illegal)
+        assert opened.frame(10_000, 0) is None
+        assert opened.frame(0, 10_000) is None
+
+
+def test_second_readings_measure_how_far_people_agree(tmp_path: Path) -> None:
+    with session(tmp_path) as (opened, truth):
+        for _ in range(10):
+            question = wait(opened, "asking")["question"]
+            opened.answer(None, key(question), truth(question))
+        assert opened.agreement() == []
+    with session(tmp_path, again=True, annotator="bob") as (opened, truth):
+        state = opened.state()
+        for i in range(10):
+            assert state["phase"] == "asking"
+            question = state["question"]
+            right = truth(question)
+            other = [k for k, legal in enumerate(question["legal"]) if legal and k != right]
+            opened.answer(None, key(question), other[0] if i == 0 and other else right)
+            state = opened.state()
+        assert state["phase"] == "finished"
+        (pair,) = opened.agreement()
+        assert pair["pair"] == ["ann", "bob"]
+        assert (pair["steps"], pair["agree"]) == (10, 0.9)
+        assert np.sum(pair["confusion"]) == 10
+        assert opened.undo()
+        assert opened.state()["phase"] == "asking"
+        assert opened._ledger.asked == 10
+
+
+def test_kappa_is_cohens() -> None:
+    assert kappa(np.array([[20, 5], [10, 15]])) == pytest.approx(0.4)  # Cohen's measure of 50 proposals, textbook
+    assert kappa(np.array([[5, 0], [0, 5]])) == 1.0
+    assert kappa(np.array([[5, 0], [0, 0]])) is None
+    assert kappa(np.zeros((2, 2), int)) is None
+
+
+def test_a_task_that_cannot_be_drawn_is_labelled_by_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from envs.rescue.single import RescueEnv
+
+    def blind(self: RescueEnv) -> None:
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr(RescueEnv, "render", blind)
+    with session(tmp_path) as (opened, truth):
+        question = wait(opened, "asking")["question"]
+        assert opened.frame(question["trajectory"], question["step"]) is None
+        state = opened.state()
+        assert "no device" in state["pictures"]
+        assert "next:" in state["pictures"]
+        assert "target" in state["question"]["words"][0]
+        assert opened.answer(None, key(question), truth(question))
+
+
+def test_pictures_are_those_of_the_recorded_steps(tmp_path: Path) -> None:
+    import io
+
+    from PIL import Image
+
+    from envs.catalog import get_task
+    from envs.rescue.rendering import draw
+    from envs.rescue.tasks import RescueTask
+
+    task = get_task("RescueWorld-n3")
+    assert isinstance(task, RescueTask)
+    with session(tmp_path) as (opened, _):
+        recording = opened._questioning.training
+        for n, t in ((0, 0), (3, 7), (5, int(recording.lengths[5]) - 1)):
+            picture = None
+            while picture is None:
+                picture = opened.frame(n, t)
+            obs = recording.obs[n, t : t + 1]
+            drawn = draw(task.spec, int(task.cells(obs)[0]), task.left(obs)[0])
+            assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture))), drawn)
+
+
+@pytest.mark.parametrize(("change", "said"), [({"annotator": " "}, "not a name"), ({"port": 70_000}, "no port")])
+def test_settings_that_cannot_be_are_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check_label(replace(CONFIG, **change))
