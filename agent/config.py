@@ -18,6 +18,7 @@ CHOICES = {
     "exploration": ("steps", "extended"),
     "preset": ("tiny", "small", "paper"),
     "policies": ("auto", "tabular", "neural"),
+    "trust": ("auto", "law", "learnt"),
     "teacher": ("local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none"),
     "student": ("hierarchical", "flat"),
     "limit": ("lava", "colours"),
@@ -123,9 +124,9 @@ class TrainConfig:
     about; or a Minari dataset by its id, the last fifth of which is left for that."""
     policies: str = "auto"
     """Of halo: tabular, neural, or auto (tabular where the task's states can be counted)."""
-    noisy: bool | None = None
-    """Of halo: learn how often whom confuses which options with which; --no-noisy: what was said is law. If neither is
-    given, law for the truth and for a person, learnt for everybody else."""
+    trust: str = "auto"
+    """Of halo: learnt (how often an annotator takes which option for which is learnt with all else), law (what was said
+    is right), or auto: law for the truth and for a person, learnt for whoever may err."""
     stop_error: float | None = None
     """Of halo: stop asking when no more than this share of the steps is expected to be wrong."""
     low_level: str | None = None
