@@ -108,7 +108,8 @@ class TrainConfig:
     """Of hiro: none, controller (its goals are offered at first, and have faded long before the end), or reversed (the
     opposite of its goals, as a control)."""
     value_filter: bool = False
-    """Of hiro's prior: pull towards the controller's goal only where the critics value it more than the actor's own."""
+    """Of hiro's prior: follow the controller's goal, and pull towards it, only where the critics value it more than the
+    actor's own."""
     planned_candidate: bool = False
     """Of hiro with a controller: its goal is one more candidate when the goals of old segments are corrected."""
     oracle: str = "truth"

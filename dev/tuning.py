@@ -1,4 +1,4 @@
-"""The tuning of HIRO and of flat agents on PointUMaze: as many trials for each, recorded, then fresh seeds for the best.
+"""Tuning HIRO and flat agents on PointUMaze: as many trials for each, recorded, then fresh seeds for the best.
 
 `python -m dev.tuning [--shard 0/2]` trains each setting of `GRID` with `TRIAL_SEED`, judges it on levels that no table
 shows, then trains the best one of each agent with the table's seeds and judges these on the table's levels. A line of
