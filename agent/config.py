@@ -18,6 +18,7 @@ CHOICES = {
     "exploration": ("steps", "extended"),
     "preset": ("tiny", "small", "paper"),
     "policies": ("auto", "tabular", "neural"),
+    "trust": ("auto", "law", "learnt"),
     "teacher": ("local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none"),
     "student": ("hierarchical", "flat"),
     "limit": ("lava", "colours"),
@@ -107,7 +108,8 @@ class TrainConfig:
     """Of hiro: none, controller (its goals are offered at first, and have faded long before the end), or reversed (the
     opposite of its goals, as a control)."""
     value_filter: bool = False
-    """Of hiro's prior: pull towards the controller's goal only where the critics value it more than the actor's own."""
+    """Of hiro's prior: follow the controller's goal, and pull towards it, only where the critics value it more than the
+    actor's own."""
     planned_candidate: bool = False
     """Of hiro with a controller: its goal is one more candidate when the goals of old segments are corrected."""
     oracle: str = "truth"
@@ -123,9 +125,9 @@ class TrainConfig:
     about; or a Minari dataset by its id, the last fifth of which is left for that."""
     policies: str = "auto"
     """Of halo: tabular, neural, or auto (tabular where the task's states can be counted)."""
-    noisy: bool | None = None
-    """Of halo: learn how often whom confuses which options with which; --no-noisy: what was said is law. If neither is
-    given, law for the truth and for a person, learnt for everybody else."""
+    trust: str = "auto"
+    """Of halo: learnt (how often an annotator takes which option for which is learnt with all else), law (what was said
+    is right), or auto: law for the truth and for a person, learnt for whoever may err."""
     ahead: int = 0
     """Of halo: rounds of questions that are chosen before the answers of those before them are in, so that whoever
     answers need not wait while it learns; `label` uses 1."""

@@ -59,7 +59,7 @@ class Questioning:
         self.training, self.held_out = training, held_out
         self.ledger = Ledger(run.path / FILE, task, self.training)
         self.budget = questions(config.budget, int(self.training.acted.sum()))
-        noisy = oracle.fallible if config.noisy is None else config.noisy
+        noisy = oracle.fallible if config.trust == "auto" else config.trust == "learnt"
         confusion = at_first(oracle, len(task.options)) if noisy else None
         settings = halo_settings(config)
         self.halo = Halo(task, self.training, settings, config.seed, confusion, again=noisy and oracle.forgetful)

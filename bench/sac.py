@@ -28,10 +28,12 @@ import stable_baselines3 as sb3
 import torch
 
 from agent.config import TrainConfig
+from agent.core import Player
 from agent.hierarchy import Hierarchy
 from agent.methods import make_method
 from agent.methods.flat import Flat, FlatConfig
 from agent.methods.sac import SACConfig
+from agent.methods.settings import Settings
 from agent.players import play
 from agent.presets import settings_of
 from envs.catalog import get_task
@@ -98,21 +100,27 @@ def compare(name: str, steps: int) -> dict[str, Any]:
     return figures
 
 
-def our_return(name: str, steps: int, seed: int) -> float:
-    """Mean greedy return on held-out levels after training, by the preset."""
-    config = TrainConfig(method="sac", task=name)
-    settings, task = settings_of(config), get_task(name)
-    learning, levels, acting = np.random.SeedSequence(seed).spawn(3)
-    method = make_method(config, task, None, replace(settings, steps=steps), learning)
+def trained(config: TrainConfig, settings: Settings) -> Player:
+    """The student after the steps of its settings, without a run directory."""
+    task = get_task(config.task)
+    learning, levels, acting = np.random.SeedSequence(config.seed).spawn(3)
+    method = make_method(config, task, None, settings, learning)
     env = task.make_vec(settings.num_envs, seed=int(levels.generate_state(1)[0]))
     hierarchy, done = Hierarchy(task, env, method.player, rng=np.random.default_rng(acting)), 0
-    while done < steps:
+    while done < settings.steps:
         store, length, _ = method.plan(done)
         hierarchy.collect(store, length)
         hierarchy.drain_finished()
         done += length * settings.num_envs
         method.update(hierarchy.percept, done)
-    return float(play(task, method.player, _HELD_OUT, greedy=True).returns.mean())
+    return method.player
+
+
+def our_return(name: str, steps: int, seed: int) -> float:
+    """Mean greedy return on held-out levels after training, by the preset."""
+    config = TrainConfig(method="sac", task=name, seed=seed)
+    player = trained(config, replace(settings_of(config), steps=steps))
+    return float(play(get_task(name), player, _HELD_OUT, greedy=True).returns.mean())
 
 
 def their_return(name: str, steps: int, seed: int) -> float:

@@ -1,8 +1,8 @@
 """The tables of the README: trains what is not there yet, then prints them as Markdown.
 
-`python -m dev.tables PART [--shard 0/2]` with PART one of simple, tasks, limits, controls, mazes, options. A run that
-exists is not trained again, so that an interrupted call continues; two shards side by side fill two cores, and a last
-call without `--shard` prints. Runs land in log/ under the name `table` (and `table-...`), where `report` finds them.
+`python -m dev.tables PART [--shard 0/2]` with PART one of `PARTS`. A run that exists is not trained again, so that an
+interrupted call continues; two shards side by side fill two cores, and a last call without `--shard` prints. Runs land
+in log/ under the name `table` (and `table-...`), where `report` finds them.
 """
 
 import argparse
@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from agent.config import TrainConfig
-from agent.players import play, random_player, summary, teacher_player
+from agent.players import STYLES, play, random_player, summary, teacher_player
 from agent.tracking.statistics import paired_difference, wilson
 from agent.train import FIRST_EVAL_LEVEL, train
 from envs.catalog import TASKS, get_task
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
 
+PARTS = ("simple", "tasks", "limits", "controls", "mazes", "options", "halo")
 SEEDS = (0, 1, 2)
 LEVELS = 500
 BASE = TrainConfig(quiet=True, eval_episodes=LEVELS)
@@ -136,6 +137,26 @@ def rows_of(part: str) -> list[Row]:
                 Row("HIRO, planner as a prior", replace(options, prior="controller", savedir="table-prior")),
                 Row("HIRO, no prior", replace(options, controller=None)),
             ]
+        case "halo":
+            n3 = replace(BASE, method="halo", task="RescueWorld-n3")
+            taught = replace(BASE, method="dagger", task="RescueWorld-n3", eval_episodes=0)
+            asked = replace(n3, oracle="controller", controller="log/dagger/RescueWorld-n3/table-scripted/seed-{seed}")
+            untaught = replace(asked, controller="log/dagger/RescueWorld-n3/table-local/seed-{seed}")
+            return [
+                *(
+                    Row(f"controller of {teacher}", replace(taught, teacher=teacher, savedir=f"table-{teacher}"))
+                    for teacher in ("scripted", "local")
+                ),
+                Row("3 targets / truth", replace(n3, savedir="table-truth")),
+                Row("3 targets / truth, 20% of it wrong", replace(n3, label_noise=0.2, savedir="table-noisy")),
+                Row("3 targets / controller of the script", replace(asked, savedir="table-controller")),
+                Row("3 targets / controller of the built-in model", replace(untaught, savedir="table-untaught")),
+                Row(
+                    "3 targets / that controller, and truth where it pays",
+                    replace(untaught, oracle="controller,truth", savedir="table-cascade"),
+                ),
+                Row("6 targets / truth", replace(n3, task="RescueWorld-n6", savedir="table-truth")),
+            ]
     raise ValueError(part)
 
 
@@ -231,6 +252,33 @@ def print_table(part: str, rows: Sequence[Row]) -> None:
         print_differences(rows)
 
 
+def print_halo(rows: Sequence[Row]) -> None:
+    """HALO's table: errors, what they cost, returns by the expert's; means over the seeds, and each seed's own."""
+
+    def shown(values: Iterable[float], form: str = ".3f") -> str:
+        each = list(values)
+        return f"**{np.mean(each):{form}}** ({' '.join(format(value, form) for value in each)})"
+
+    lines = []
+    for row in rows:
+        if row.config.method != "halo":
+            continue
+        found = results(row)
+        returns = ([line["student"][style]["return"] / line["expert_return"] for line in found] for style in STYLES)
+        every_step = [line["labelling_everything_error"] for line in found if "labelling_everything_error" in line]
+        lines.append(
+            [
+                row.name,
+                *(f"{np.mean([line[key] for line in found]):,.0f}" for key in ("queries", "cost")),
+                shown(every_step) if every_step else "–",
+                *(shown(line[key] for line in found) for key in ("option_error", "option_error_heldout")),
+                *(shown(ratios) for ratios in returns),
+            ]
+        )
+    head = ["", "questions", "cost", "error if it labels every step", "option error", "held-out demonstrations"]
+    print(markdown([*head, *(f"return / expert's, {style}" for style in STYLES)], lines))
+
+
 def print_differences(rows: Sequence[Row]) -> None:
     """True labels minus each control on the same levels and training seeds, after distillation, with intervals."""
     lines = []
@@ -251,7 +299,7 @@ def print_differences(rows: Sequence[Row]) -> None:
 def main() -> None:
     """Read the command line, train, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("simple", "tasks", "limits", "controls", "mazes", "options"))
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("--only", default="", help="train only rows whose name contains this")
     parser.add_argument("--shard", default="0/1", help="i/n: train only every n-th run, and print nothing if n > 1")
     arguments = parser.parse_args()
@@ -260,7 +308,10 @@ def main() -> None:
     rows = rows_of(arguments.part)
     train_missing([row for row in rows if arguments.only in row.name], shard, shards)
     if shards == 1 and not arguments.only:
-        print_table(arguments.part, rows)
+        if arguments.part == "halo":
+            print_halo(rows)
+        else:
+            print_table(arguments.part, rows)
 
 
 if __name__ == "__main__":

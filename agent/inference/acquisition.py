@@ -55,7 +55,8 @@ class Situation:
     def __post_init__(self) -> None:
         if self.again and self.confusion is None:
             raise UserError(
-                "Asking the truth again about the same step would tell nothing.", "leave re-asking off, or use --noisy"
+                "Asking the truth again about the same step would tell nothing.",
+                "leave re-asking off, or use --trust learnt",
             )
         if self.cost is not None and not (self.cost > 0).all():
             raise UserError("A question must cost more than nothing.", "give a cost above 0 per question")

@@ -115,7 +115,7 @@ def require_possible(posterior: Posterior) -> None:
         raise UserError(
             f"The labels of {len(listed)} demonstrations contradict each other or cannot be produced: {named}. Labels "
             "that are law leave no sequence of options there.",
-            "correct them with `python main.py labels judge`, or train with an annotator that may err: --noisy",
+            "repeat the command with --resume --trust learnt, under which annotators may err",
         )
 
 

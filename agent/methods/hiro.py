@@ -67,7 +67,7 @@ class HiroConfig:
     prior_weight: float = 0.0  # lambda of the pull towards the controller's goals, at the start
     reversed: bool = False  # the controller's goals are turned round: a control
     prior_until: float = 0.6  # share of the steps after which the prior has faded: pull, and share of its goals
-    value_filter: bool = False  # pull only where the critics value the controller's goal more than the actor's
+    value_filter: bool = False  # the prior counts only where the critics value its goal more than the actor's
 
 
 class GoalHigh:
@@ -90,7 +90,10 @@ class GoalHigh:
             return never, ExploringGoals(Certain(method.planner(percept.obs)), uniform)
         policy = method.high_learner.act(percept.inputs[0])
         planned = method.planner(percept.obs) if method.planner and method.prior > 0 else None
-        return never, ExploringGoals(policy, uniform, planned, training * method.prior)
+        share = training * method.prior
+        if planned is not None and config.value_filter:
+            share = share * method.preferred(percept.inputs[0], policy, planned)
+        return never, ExploringGoals(policy, uniform, planned, share)
 
 
 class GoalLow:
@@ -164,6 +167,13 @@ class Hiro:
     def low_inputs(self, obs: Tensor, goal: Tensor) -> Tensor:
         """What the low level's networks take, [B, S + D]: what it may see of observations [B, O], and goals [B, D]."""
         return torch.cat([(obs / self._scale).index_select(-1, self._seen), goal / self._reach], -1)
+
+    @torch.no_grad()
+    def preferred(self, inputs: Tensor, policy: Choice, planned: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Where the critics value the planner's goals [N, D] more than the policy's most probable ones, [N]."""
+        own, _ = policy.draw(None)
+        theirs, ours = (self.high_learner.critic(inputs, torch.from_numpy(goal)).amin(0) for goal in (planned, own))
+        return (theirs > ours).numpy()
 
     def distilling(self, steps: int) -> bool:
         """The controller was distilled before."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from envs.fetch.scenes import NAME
 from envs.fetch.world import make_world
-from envs.gridworld.levels import check_level_seeds, split_range
+from envs.gridworld.levels import next_level
 
 
 class FetchEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
@@ -25,7 +25,6 @@ class FetchEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def __init__(self, split: str = "train", render_mode: str | None = None) -> None:
         self.split, self.render_mode = split, render_mode
-        self._low, self._high = split_range(split)
         self.world = make_world(split, render_mode)
         self.observation_space, self.action_space = self.world.observation_space, self.world.action_space
 
@@ -38,9 +37,7 @@ class FetchEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             UserError: The level seed is not of this environment's split.
         """
         super().reset(seed=seed)
-        wanted = (options or {}).get("level_seed")
-        level_seed = int(self.np_random.integers(self._low, self._high) if wanted is None else wanted)
-        check_level_seeds(np.array([level_seed]), self._low, self._high, self.split)
+        level_seed = next_level(self.np_random, options, self.split)
         obs, _ = self.world.reset(seed=level_seed)
         return obs, {"level_seed": level_seed}
 

@@ -127,6 +127,19 @@ def split_range(split: str) -> tuple[int, int]:
     return SPLITS[split], SPLITS[split] + SEEDS_PER_SPLIT
 
 
+def next_level(rng: np.random.Generator, options: dict[str, Any] | None, split: str) -> int:
+    """Level seed of a single environment's next episode: `options["level_seed"]`, or one that is drawn in the split.
+
+    Raises:
+        UserError: It is not of the split.
+    """
+    low, high = split_range(split)
+    wanted = (options or {}).get("level_seed")
+    level_seed = int(rng.integers(low, high) if wanted is None else wanted)
+    check_level_seeds(np.array([level_seed]), low, high, split)
+    return level_seed
+
+
 def check_level_seeds(seeds: NDArray[np.int64], low: int, high: int, split: str) -> None:
     """Raise `UserError` unless every level seed lies in [low, high), the range of the split."""
     bad = seeds[(seeds < low) | (seeds >= high)]

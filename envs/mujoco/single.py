@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.gridworld.levels import check_level_seeds, split_range
+from envs.gridworld.levels import next_level
 from envs.mujoco.mazes import SPECS, MazeSpec, maze_spec
 from envs.mujoco.rendering import Marker, Painter
 from envs.mujoco.vector import maze_spaces
@@ -34,7 +34,6 @@ class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     def __init__(self, maze: MazeSpec | str, split: str = "train", render_mode: str | None = None) -> None:
         self.maze = maze_spec(maze) if isinstance(maze, str) else maze
         self.split, self.render_mode = split, render_mode
-        self._low, self._high = split_range(split)
         self.worlds = Worlds(self.maze, 1)
         self.observation_space, self.action_space = maze_spaces(self.maze)
         self.subgoal: NDArray[np.floating] | None = None
@@ -49,9 +48,7 @@ class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             UserError: The level seed is not of this environment's split.
         """
         super().reset(seed=seed)
-        wanted = (options or {}).get("level_seed")
-        level_seed = int(self.np_random.integers(self._low, self._high) if wanted is None else wanted)
-        check_level_seeds(np.array([level_seed]), self._low, self._high, self.split)
+        level_seed = next_level(self.np_random, options, self.split)
         self.worlds.begin(0, level_seed)
         return self.worlds.observe()[0], {"level_seed": level_seed}
 

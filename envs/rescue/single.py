@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.gridworld.levels import check_level_seeds, split_range
+from envs.gridworld.levels import next_level
 from envs.rescue.rendering import draw
 from envs.rescue.specs import SPECS, RescueSpec, rescue_spec
 from envs.rescue.vector import rescue_spaces
@@ -31,7 +31,6 @@ class RescueEnv(gym.Env[NDArray[np.float32], np.int64]):
     def __init__(self, spec: RescueSpec | str, split: str = "train", render_mode: str | None = None) -> None:
         self.map = rescue_spec(spec) if isinstance(spec, str) else spec
         self.split, self.render_mode = split, render_mode
-        self._low, self._high = split_range(split)
         self.worlds = Worlds(self.map, 1)
         self.observation_space, self.action_space = rescue_spaces(self.map)
 
@@ -44,11 +43,7 @@ class RescueEnv(gym.Env[NDArray[np.float32], np.int64]):
             UserError: The level seed is not of this environment's split.
         """
         super().reset(seed=seed)
-        wanted = (options or {}).get("level_seed")
-        drawn = self.np_random.integers(self._low, self._high) if wanted is None else wanted
-        level_seeds = np.array([drawn], dtype=np.int64)
-        check_level_seeds(level_seeds, self._low, self._high, self.split)
-        self.worlds.begin(_THE_ONE, level_seeds)
+        self.worlds.begin(_THE_ONE, np.array([next_level(self.np_random, options, self.split)]))
         return self.worlds.observe()[0], self._info()
 
     def step(self, action: np.int64) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:

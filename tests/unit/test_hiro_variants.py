@@ -54,3 +54,23 @@ def test_a_planned_candidate_is_offered_and_counted():
         played.method.high_batch(winners)
     assert set(winners) == {"original", "difference", "drawn", "planned"}
     assert "high/relabelled_planned" in played.method.update(played.hierarchy.percept, 400)
+
+
+def test_a_value_filter_follows_the_planner_only_where_the_critics_would():
+    """Not where its goal is worth less than the actor's: a share of the behaviour would fill the memory with it."""
+    planner = Planner(get_task("PointPush"))
+    played = play(replace(CONFIG, prior_weight=2.0, value_filter=True), controller=planner)
+    method, percept = played.method, played.hierarchy.percept
+    learner, running = method.high_learner, np.zeros(len(percept), np.int64)
+    method._steps = 0  # all of the prior is left
+    own, _ = learner.act(percept.inputs[0]).draw(None)
+    planned = method.planner(percept.obs)
+    for sign in (1.0, -1.0):
+        worth = torch.from_numpy(planned - own)
+
+        def critic(inputs, action, worth=worth, sign=sign):
+            return sign * (action * worth).sum(-1).expand(2, -1)
+
+        learner.critic.forward = critic
+        _, choice = method.player.high.consider(percept, running)
+        assert (choice.share == (1.0 if sign > 0 else 0.0)).all()

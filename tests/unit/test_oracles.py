@@ -1,0 +1,97 @@
+"""Oracles: who answers what, at which price, and that asking in another order hears the same."""
+
+import numpy as np
+import pytest
+
+from agent.data.ledger import Question
+from agent.data.recording import Recording
+from agent.demonstrating import record
+from agent.inference.em import honest_but_fallible
+from agent.oracles import AUDIT, PRICES, Belief, Cascade, TeacherOracle, Truth, at_first, make_oracle
+from agent.teaching import Annotator
+from controller.encoders import encoder_of
+from controller.network import ControllerNetwork
+from controller.roles import Controller
+from envs.catalog import get_task
+from envs.errors import UserError
+from teacher.labels import LabelStore
+from teacher.make import make_teacher
+
+TASK = get_task("RescueWorld-n3")
+K = 3
+
+
+@pytest.fixture(scope="module")
+def recording() -> Recording:
+    return record(TASK, 20, 0)
+
+
+def everywhere(recording: Recording) -> list[Question]:
+    return [Question(int(n), int(t)) for n, t in np.argwhere(recording.acted)]
+
+
+def unsure(questions: list[Question], annotators: int = 1) -> Belief:
+    return Belief(np.full((len(questions), K), 1 / K), honest_but_fallible(annotators, K))
+
+
+def test_truth_is_true_and_errs_as_often_as_told(recording: Recording) -> None:
+    questions = everywhere(recording)
+    true = recording.option[recording.acted]
+    said = [np.argmax(a.report) for a in Truth(recording, K, 0.0, 0).ask(questions, unsure(questions))]
+    assert np.array_equal(said, true)
+    noisy = [np.argmax(a.report) for a in Truth(recording, K, 0.2, 0).ask(questions, unsure(questions))]
+    assert 0.15 < (np.array(noisy) != true).mean() < 0.25
+
+
+def test_noise_depends_on_the_question_alone(recording: Recording) -> None:
+    questions = everywhere(recording)
+    oracle = Truth(recording, K, 0.5, 7)
+    one = [a.report for a in oracle.ask(questions, unsure(questions))]
+    other = [a.report for a in oracle.ask(questions[::-1], unsure(questions))]
+    assert one == other[::-1]
+    twice = [a.report for a in oracle.ask([Question(q.trajectory, q.step, 1) for q in questions], unsure(questions))]
+    assert one != twice, "asked again, an annotator who errs may say something else"
+
+
+def test_truth_that_nobody_knows_is_not_asked(recording: Recording) -> None:
+    with pytest.raises(UserError, match="Nobody knows"):
+        Truth(recording.with_options(np.full_like(recording.option, -1)), K, 0.0, 0)
+
+
+def test_a_teacher_costs_its_calls_and_the_same_scene_once(recording: Recording) -> None:
+    teacher = make_teacher("scripted", TASK, LabelStore())
+    assert teacher is not None
+    oracle = TeacherOracle(Annotator(TASK, teacher), recording)
+    questions = everywhere(recording)
+    answers = oracle.ask(questions, unsure(questions))
+    scenes = len({scene.facts for scene in TASK.describe(recording.obs[recording.acted])})
+    assert sum(answer.cost for answer in answers) == pytest.approx(scenes)
+    assert sum(answer.cost for answer in oracle.ask(questions, unsure(questions))) == 0
+    assert np.array_equal([np.argmax(a.report) for a in answers], recording.option[recording.acted]), "order is fixed"
+
+
+def controller() -> Controller:
+    return Controller(TASK, ControllerNetwork(encoder_of(TASK), K), facts={"teacher": {"queries": 9, "calls": 30}})
+
+
+def test_a_cascade_asks_who_tells_most_for_his_price_and_audits_him(recording: Recording) -> None:
+    oracle = make_oracle(("truth", "controller"), recording, K, controller=controller())
+    assert isinstance(oracle, Cascade)
+    assert oracle.annotators == ("controller", "truth")
+    assert oracle.paid == 30
+    questions = everywhere(recording)
+    first = at_first(oracle, K)
+    assert np.array_equal(first[1], np.eye(K)), "the truth does not err"
+    useful = [a.annotator for a in oracle.ask(questions, Belief(unsure(questions).options, first))]
+    assert np.mean([who == "truth" for who in useful]) == pytest.approx(AUDIT, abs=0.04)
+    useless = first.copy()
+    useless[0] = 1 / K  # whatever it says tells nothing
+    asked = [a.annotator for a in oracle.ask(questions, Belief(unsure(questions).options, useless))]
+    assert set(asked) == {"truth"}
+
+
+def test_somebody_who_is_not_there_cannot_be_asked(recording: Recording) -> None:
+    assert set(PRICES) == {"truth", "controller", "teacher", "person"}
+    with pytest.raises(UserError, match="no controller"):
+        make_oracle(("controller",), recording, K)
+    assert make_oracle(("person",), recording, K).ask(everywhere(recording), unsure(everywhere(recording))) == []

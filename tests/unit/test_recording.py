@@ -1,0 +1,134 @@
+"""Demonstrations: whole episodes with the option that truly drove each step, on disk, in Minari, and as segments."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.data.minari import load_minari, save_minari
+from agent.data.recording import Recording, first_episodes, segments
+from agent.data.store import store_for
+from agent.demonstrating import record
+from controller.atomic import CheckpointError
+from envs.catalog import get_task
+from envs.errors import UserError
+from envs.rescue.tasks import RescueTask
+
+SMALL = ("RescueWorld-n3", "SimpleDoorKey", "PointPush")
+
+
+def recorded(name: str, count: int = 6) -> Recording:
+    return record(get_task(name), count, seed=3)
+
+
+@pytest.mark.parametrize("name", ["RescueWorld-n3", "RescueWorld-n6-random"])
+def test_the_true_option_is_the_target_that_is_found_next(name: str) -> None:
+    task = get_task(name)
+    assert isinstance(task, RescueTask)
+    recording = recorded(name)
+    for n in range(len(recording)):
+        steps = int(recording.lengths[n])
+        left = task.left(recording.obs[n, :steps])
+        found = [
+            int(np.flatnonzero(left[t] & ~left[t + 1])[0]) for t in range(steps - 1) if (left[t + 1] < left[t]).any()
+        ]
+        when = [t for t in range(steps - 1) if (left[t + 1] < left[t]).any()]
+        here = segments(recording.option[n : n + 1], recording.inside[n : n + 1])
+        assert here.option.tolist() == found
+        assert (here.stop[:-1] - 1).tolist() == when[:-1], "an option ends with the step that finds its target"
+        assert recording.terminated[n]
+        assert not left[-1].any(), "the last observation is that of the episode itself"
+
+
+@pytest.mark.parametrize("name", ["SimpleDoorKey", "PointPush"])
+def test_where_the_environment_tells_nothing_the_script_does(name: str) -> None:
+    task, recording = get_task(name), recorded(name)
+    first = recording.obs[:, 0]
+    assert (recording.option[:, 0] == task.script_batch(first)).all()  # type: ignore[attr-defined]
+    assert (
+        task.legal(recording.obs[recording.acted])[
+            np.arange(recording.acted.sum()), recording.option[recording.acted]
+        ].mean()
+        > 0.9
+    )
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_padding_is_empty_and_ends_are_marked(name: str) -> None:
+    recording = recorded(name)
+    recording.fits(get_task(name))
+    assert (recording.inside.sum(1) == recording.lengths).all()
+    assert (recording.acted.sum(1) == recording.lengths - 1).all()
+    assert not recording.obs[~recording.inside].any()
+    assert not recording.reward[~recording.acted].any()
+    assert (recording.option[~recording.inside] == -1).all()
+    assert (recording.option[recording.inside] >= 0).all()
+
+
+def test_the_same_seed_records_the_same_and_another_something_else() -> None:
+    one, two, other = (record(get_task("RescueWorld-n3"), 5, seed) for seed in (1, 1, 2))
+    assert np.array_equal(one.obs, two.obs)
+    assert np.array_equal(one.action, two.action)
+    assert one.obs.shape != other.obs.shape or not np.array_equal(one.obs, other.obs)
+
+
+def test_an_episode_that_has_not_ended_is_no_demonstration() -> None:
+    task = get_task("RescueWorld-n3")
+    store = store_for(task, 4, 2)
+    row = {"obs": np.zeros((2, *task.observation_shape), np.float32)}
+    store.append(ended=np.zeros(2, bool), final_obs=None, **row)
+    with pytest.raises(ValueError, match="not ended"):
+        first_episodes(store)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_disk_and_minari_give_back_what_they_took(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    task = get_task(name)
+    recording = recorded(name, 4)
+    recording = replace(recording, cost=np.where(recording.acted, 0.5, 0).astype(np.float32))
+    recording.save(tmp_path / "demos")
+    save_minari(recording, task, "preceptor/some/expert-v0")
+    for back in (Recording.load(tmp_path / "demos"), load_minari("preceptor/some/expert-v0", task)):
+        for column, theirs in vars(recording).items():
+            ours = getattr(back, column)
+            assert ours.dtype == theirs.dtype, column
+            assert np.array_equal(ours, theirs), column
+
+
+def test_what_is_no_demonstration_of_a_task_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    task, recording = get_task("RescueWorld-n3"), recorded("RescueWorld-n3")
+    idle = replace(recording, lengths=np.where(np.arange(6) == 2, 1, recording.lengths))
+    with pytest.raises(UserError, match="Demonstration 2 has no action"):
+        idle.fits(task)
+    with pytest.raises(UserError, match="option 7"):
+        replace(recording, option=np.where(recording.acted, 7, -1)).fits(task)
+    with pytest.raises(UserError, match="not those of RescueWorld-n2"):
+        recording.fits(get_task("RescueWorld-n2"))
+    with pytest.raises(UserError, match="no Minari dataset"):
+        load_minari("preceptor/nothing-v0", task)
+    with pytest.raises(UserError, match="did not take"):
+        save_minari(recording, task, "no good id")
+    from agent.tracking.checkpoint import save_tree
+
+    save_tree(tmp_path / "other", {"a": 1}, {})
+    with pytest.raises(CheckpointError, match="does not hold demonstrations"):
+        Recording.load(tmp_path / "other")
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=4))
+def test_segments_tile_every_episode(options: list[list[int]]) -> None:
+    longest = max(map(len, options)) + 1
+    padded = np.array([row + [-1] * (longest - len(row)) for row in options])
+    found = segments(padded, padded >= 0)
+    for n, row in enumerate(options):
+        mine = found.episode == n
+        parts = zip(found.start[mine], found.stop[mine], found.option[mine], strict=True)
+        told = [(int(a), int(b), int(k)) for a, b, k in parts]
+        assert [k for a, b, k in told for _ in range(b - a)] == row
+        assert all(this[2] != following[2] and this[1] == following[0] for this, following in itertools.pairwise(told))
