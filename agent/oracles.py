@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.data.ledger import PERSON, Answer, Question
+from agent.data.questions import PERSON, Answer, Question
 from agent.data.recording import Recording
 from agent.inference.acquisition import information_per_cost
 from agent.inference.em import honest_but_fallible

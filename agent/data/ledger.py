@@ -11,12 +11,12 @@ import errno
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from agent.data.questions import PERSON, Answer, Question
 from agent.data.recording import Recording
 from agent.inference.chain import Answers, Ints
 from controller.atomic import CheckpointError
@@ -25,57 +25,6 @@ from envs.task import Task
 
 FORMAT, SCHEMA = "preceptor-ledger", 1
 FILE = "ledger.jsonl"
-PERSON = "person"  # the annotator whose answers have names beside them
-
-
-@dataclass(frozen=True)
-class Question:
-    """Which option drove a step?
-
-    Attributes:
-        trajectory: Which demonstration.
-        step: Which step of it.
-        before: How often this was asked before.
-    """
-
-    trajectory: int
-    step: int
-    before: int = 0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What an annotator said to a question.
-
-    Attributes:
-        trajectory: Of the question.
-        step: Of the question.
-        annotator: Who.
-        report: Distribution over options, K numbers; empty for an abstention.
-        start: First step that it speaks of: the question's own, or the begin of an interval around it.
-        stop: The step behind the last.
-        cost: What it cost, in questions to an annotator of price 1.
-        seconds: How long it took.
-        who: The name of the person, where the annotator is one; empty otherwise.
-    """
-
-    trajectory: int
-    step: int
-    annotator: str
-    report: tuple[float, ...]
-    start: int
-    stop: int
-    cost: float
-    seconds: float
-    who: str = ""
-
-    @staticmethod
-    def to(
-        question: Question, annotator: str, report: tuple[float, ...], cost: float = 1.0, seconds: float = 0.0
-    ) -> "Answer":
-        """An answer about the step of the question alone."""
-        step = question.step
-        return Answer(question.trajectory, step, annotator, report, step, step + 1, cost, seconds)
 
 
 class Ledger:
@@ -174,13 +123,13 @@ class Ledger:
         """
         self._check(answer)
         place = self._place(answer)
-        self._write({"kind": "answer", **_line(answer)})
+        self._write({"kind": "answer", **answer.line()})
         self._keep(answer, place)
 
     def read_again(self, answer: Answer) -> None:
         """Keep what another person says to a question that is answered. Raises `UserError` as `answer` does."""
         self._check(answer)
-        self._write({"kind": "reading", **_line(answer)})
+        self._write({"kind": "reading", **answer.line()})
         self.readings.append(answer)
 
     def take_back(self, who: str, ahead: int = 0) -> Answer | None:
@@ -227,7 +176,7 @@ class Ledger:
         return times
 
     def labels(self, rounds: int | None = None) -> Ints:
-        """The likeliest option of the last answer, of the first rounds or of all, about each step, int [N, T]; or -1."""
+        """The likeliest option of the last answer about each step, of the first rounds or of all, int [N, T]; else -1."""
         labels = np.full(self._recording.option.shape, -1)
         for answer in self._answers(rounds):
             if answer.report:
@@ -365,7 +314,7 @@ class Ledger:
         if kind == "questions":
             self.rounds.append([Question(*pair) for pair in line["questions"]])
         elif kind in ("answer", "reading"):
-            answer = Answer(**{**line, "report": tuple(line["report"])})
+            answer = Answer.read(line)
             self._check(answer)
             if kind == "answer":
                 self._keep(answer, self._place(answer))
@@ -379,11 +328,6 @@ class Ledger:
             del self.readings[max(i for i, answer in enumerate(self.readings) if answer.who == line["who"])]
         else:
             raise ValueError(f"a line of kind {kind!r}")
-
-
-def _line(answer: Answer) -> dict[str, Any]:
-    """An answer as it is written; nobody's name is left out."""
-    return {key: value for key, value in asdict(answer).items() if key != "who" or value}
 
 
 def digest(recording: Recording) -> str:

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.data.ledger import Answer, Ledger
-from controller.roles import Controller
 from agent.data.recording import Recording
+from controller.roles import Controller
 
 _Said = dict[tuple[int, int], int]  # (trajectory, step) -> option
 
 
 def kappa(table: NDArray[np.int64]) -> float | None:
-    """Cohen's kappa (1960) of a table of counts [K, K]; None where chance alone explains all, or nothing was counted."""
+    """Cohen's kappa (1960) of a table of counts [K, K]; None where chance explains all, or nothing was counted."""
     total = table.sum()
     if not total:
         return None

@@ -86,7 +86,9 @@ class Frames:
                 for near in (True, False):  # what is asked about in all of them, then all the rest
                     for trajectory, step in self._wanted:
                         length = int(self._recording.lengths[trajectory])
-                        steps = range(max(0, step - _AROUND), min(length, step + _AROUND + 1)) if near else range(length)
+                        steps = (
+                            range(max(0, step - _AROUND), min(length, step + _AROUND + 1)) if near else range(length)
+                        )
                         lacking = [t for t in steps if (trajectory, t) not in self._drawn]
                         if lacking:
                             return trajectory, sorted(lacking, key=lambda t: abs(t - step))[: 2 * _AROUND + 1]

@@ -1,9 +1,9 @@
 """A person as HALO's oracle: what the page shows, and what becomes of what is typed there.
 
 Learning and asking go on in a thread beside the person. So that nobody waits, a round of questions is chosen while the
-one before it is being answered (`ahead` of `TrainConfig` is 1): round r rests on the answers of the rounds before r - 1.
-Whoever is faster than learning sees that it thinks. So what is asked depends on the seed and on the answers that stand,
-never on how long anybody took, and `train --ahead 1` with an oracle that says the same asks and learns the same.
+one before it is being answered (`ahead` of `TrainConfig` is 1): round r rests on the answers of the rounds before
+r - 1. Whoever is faster than learning sees that it thinks. So what is asked depends on the seed and on the answers that
+stand, never on how long anybody took, and `train --ahead 1` with an oracle that says the same asks and learns the same.
 """
 
 import sys
@@ -11,7 +11,7 @@ import threading
 import traceback
 from typing import Any
 
-from agent.data.ledger import PERSON, Answer, Question
+from agent.data.questions import PERSON, Answer, Question
 from agent.labelling.agreement import agreement
 from agent.labelling.frames import Frames
 from agent.labelling.view import View

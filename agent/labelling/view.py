@@ -103,18 +103,18 @@ class View:
         one = slice(n, n + 1)
         demos = self._halo.demos
         alone = Demonstrations(demos.state[one], demos.action[one], demos.acted[one], demos.lengths[one])
-        said = [(t, a.report, self._annotators.index(a.annotator)) for a in about if a.report for t in range(a.start, a.stop)]
+        spoken = [(t, answer) for answer in about if answer.report for t in range(answer.start, answer.stop)]
         answers = Answers(
-            np.zeros(len(said), np.int64),
-            np.array([t for t, _, _ in said], np.int64),
-            np.array([report for _, report, _ in said], np.float64).reshape(-1, len(self._task.options)),
-            np.array([w for _, _, w in said], np.int64),
+            np.zeros(len(spoken), np.int64),
+            np.array([t for t, _ in spoken], np.int64),
+            np.array([answer.report for _, answer in spoken]).reshape(-1, len(self._task.options)),
+            np.array([self._annotators.index(answer.annotator) for _, answer in spoken], np.int64),
         )
-        chain = found.policies.chain(alone)
-        posterior = infer(chain.given(answers.evidence(alone.lengths, alone.acted.shape[1], found.confusion)), pairs=False)
-        gamma = posterior.gamma.mean(0)[0] if found.confusion is None else posterior.gamma[found.best][0]
-        impossible = np.isneginf(posterior.log_z).any()  # what was said contradicts the model so far: learning will tell
-        return (found.gamma[n] if impossible else gamma)[:length]
+        evidence = answers.evidence(alone.lengths, alone.acted.shape[1], found.confusion)
+        posterior = infer(found.policies.chain(alone).given(evidence), pairs=False)
+        if np.isneginf(posterior.log_z).any():  # some restart holds what was said for impossible; the next fit will not
+            return found.posterior.gamma[:, n, :length].mean(0)
+        return posterior.gamma[:, 0, :length].mean(0)
 
     def _legal(self, n: int) -> NDArray[np.bool_]:
         return self._task.legal(self._observations(n))

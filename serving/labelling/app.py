@@ -127,7 +127,8 @@ def create_app(session: Session, token: str) -> FastAPI:
 
     @app.post("/undo")
     def undo(whose: Whose) -> Response:
-        return _json({**session.state(whose.who)}, 200) if session.undo(whose.who) else _json(session.state(whose.who), 409)
+        taken = session.undo(whose.who)
+        return _json(session.state(whose.who), 200 if taken else 409)
 
     @app.get("/frames/{trajectory}/{step}.png")
     def frame(trajectory: int, step: int) -> Response:

@@ -168,10 +168,6 @@ def test_a_full_disk_is_told_and_nothing_advances(tmp_path: Path, monkeypatch: p
             broken.setattr(os, "fsync", full)
             with pytest.raises(UserError, match="df -h"):
                 opened.answer(None, key(question), truth(question))
-            with pytest.raises(UserError, match="df -h"):
-                opened._ledger.answer(opened._ledger.answers[0]) if opened._ledger.answers else opened.answer(
-                    None, key(question), None
-                )
         assert key(opened.state()["question"]) == key(question)
         assert opened.answer(None, key(question), truth(question))
 
@@ -180,7 +176,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with session(tmp_path) as (opened, truth):
         question = wait(opened, "asking")["question"]
         for option, start, stop in ((7, None, None), (-1, None, None), (0, question["step"] + 1, None), (0, -1, None)):
-            with pytest.raises(ValueError, match="legal|interval"):
+            with pytest.raises(ValueError, match=r"legal|interval"):
                 opened.answer(None, key(question), option, start, stop)
         illegal = None
         while illegal is None:
