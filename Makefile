@@ -6,7 +6,7 @@ TASK := SimpleDoorKey
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-serving lint learn bench clean setup setup-dev serve-setup
+.PHONY: help demo test test-serving test-browser lint learn bench clean setup setup-dev serve-setup
 
 help:
 	@echo "make demo    a language model teaches an agent $(TASK), then the agent plays without it (minutes)"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint    style and types"
 	@echo "make serve-setup   installs vLLM and FastChat in .venv-serving (minutes, 3 GB)"
 	@echo "make test-serving  tests against the real vLLM and FastChat"
+	@echo "make test-browser  the labelling page in Chromium (apt-get install chromium)"
 	@echo "make learn   the slow checks: all seeds, all tasks"
 	@echo "make bench   measurements against peers, as ratios"
 	@echo "make clean   removes caches and environments; runs in log/ stay"
@@ -26,7 +27,7 @@ demo: setup
 	@echo "curves: $(PY) -m tensorboard.main --logdir log     video: log/ihac/$(TASK)/demo/videos"
 
 test: lint
-	$(PY) -m pytest -m "not learn and not serving"
+	$(PY) -m pytest -m "not learn and not serving and not browser"
 
 lint: setup-dev
 	$(PY) -m ruff check .
@@ -35,6 +36,9 @@ lint: setup-dev
 
 test-serving: setup-dev serve-setup
 	$(PY) -m pytest -m serving tests/serving
+
+test-browser: setup-dev
+	$(PY) -m pytest -m browser tests/browser
 
 learn: setup-dev
 	$(PY) -m pytest -m learn

@@ -71,7 +71,7 @@ def training_config(config: LabelConfig, task: Task) -> TrainConfig:
                 f"{path} is a run whose questions {settings['oracle']} answers.", "another --savedir for yours"
             )
     given = {name: getattr(config, name) for name in _SETTLED if getattr(config, name) is not None}
-    fixed = {"method": "halo", "task": task.name, "savedir": config.savedir, "logdir": config.logdir}
+    fixed: dict[str, Any] = {"method": "halo", "task": task.name, "savedir": config.savedir, "logdir": config.logdir}
     fixed |= {"threads": config.threads, "eval_episodes": config.eval_episodes, "quiet": True, "seeds": ()}
     return TrainConfig(**(settings | given | fixed))
 

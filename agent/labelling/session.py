@@ -42,7 +42,7 @@ class Session:
         controller: Controller | None = None,
         again: bool = False,
     ) -> None:
-        self.annotator, self.again, self.result = annotator, again, None
+        self.annotator, self.again = annotator, again
         self._questioning, self._frames, self._controller = questioning, frames, controller
         self._ledger = questioning.ledger
         self._view = View(questioning, controller)

@@ -1,0 +1,229 @@
+"""The labelling page as a person uses it: by keyboard, in Chromium, with a server that is killed in between."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent.config import TrainConfig
+from agent.data.ledger import FILE
+from agent.data.recording import Recording
+from agent.questioning import DEMONSTRATIONS
+from agent.tracking.run import Run
+from agent.train import train
+from tests.page_server import PageServer
+
+playwright = pytest.importorskip("playwright.sync_api")
+Page = Any
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: sudo apt-get install chromium"),
+]
+WORDS = ["--task", "RescueWorld-n3", "--savedir", "x", "--demos", "24", "--eval-episodes", "0", "--annotator", "ann"]
+PATIENCE = 120_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Page]:
+    opened = browser.new_page(viewport={"width": 1180, "height": 800})
+    opened.set_default_timeout(PATIENCE)
+    faults: list[str] = []
+    opened.on("pageerror", lambda fault: faults.append(str(fault)))
+    yield opened
+    opened.close()
+    assert faults == []
+
+
+def run_of(server: PageServer) -> Path:
+    return server.logs / "halo" / "RescueWorld-n3" / "x"
+
+
+def lines(server: PageServer) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_of(server) / FILE).read_text().splitlines()[1:]]
+
+
+def shown(page: Page) -> tuple[int, int, int]:
+    """The question on the page."""
+    page.wait_for_selector("body[data-phase=asking]")
+    trajectory, step, before = map(int, page.evaluate("document.body.dataset.question").split("/"))
+    return trajectory, step, before
+
+
+def press(page: Page, *keys: str) -> None:
+    """Press keys, the last of which takes the page elsewhere, and wait for that."""
+    was, answered = page.evaluate("[document.body.dataset.question, document.body.dataset.answered]")
+    for key in keys:
+        page.keyboard.press(key)
+    page.wait_for_function(
+        "([was, answered]) => document.body.dataset.answered !== answered && document.body.dataset.question !== was",
+        arg=[was, answered],
+    )
+
+
+def key_of(server: PageServer) -> Callable[[tuple[int, int, int]], str]:
+    """Which key is right for a question."""
+    option = Recording.load(run_of(server) / DEMONSTRATIONS).option
+    return lambda question: str(option[question[0], question[1]] + 1)
+
+
+def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page, tmp_path: Path) -> None:
+    server = PageServer(tmp_path, *WORDS, "--budget", "40")
+    page.goto(server.address)
+    shown(page)
+    right, expected = key_of(server), []  # expected: what stands, in order
+    undone = 0
+    while len(expected) < 30:
+        question = shown(page)
+        n, t, _ = question
+        count = len(expected)
+        if count == 5:  # a slip, taken back twice over: the answer before it, too
+            press(page, "s")
+            press(page, "u")
+            assert shown(page) == question
+            press(page, "u")
+            undone += 2
+            expected.pop()
+            press(page, right(shown(page)))
+            again = lines(server)[-1]
+            expected.append((again["trajectory"], again["step"], again["step"], again["step"] + 1, again["report"]))
+            question = shown(page)
+            n, t, _ = question
+        if count == 10:
+            press(page, "Shift+ArrowRight", "Shift+ArrowRight", right(question))
+        elif count == 12:
+            press(page, "s")
+        elif count == 15:
+            page.reload()
+            assert shown(page) == question, "a reload changes nothing"
+            press(page, right(question))
+        elif count == 20:
+            server.kill()
+            page.keyboard.press(right(question))
+            page.wait_for_function("document.getElementById('notice').textContent.includes('does not answer')")
+            server = PageServer(tmp_path, *WORDS, "--budget", "40", port=server.port)
+            page.wait_for_function("was => document.body.dataset.question !== was", arg="/".join(map(str, question)))
+        else:
+            press(page, right(question))
+        last = lines(server)[-1]
+        assert (last["kind"], last["trajectory"], last["step"], last["who"]) == ("answer", n, t, "ann")
+        expected.append((n, t, last["start"], last["stop"], last["report"]))
+    assert server.end() == 0, "Ctrl-C is the way to end it"
+    written = lines(server)
+    assert sum(line["kind"] == "undo" for line in written) == undone == 2
+    assert sum(line["kind"] == "answer" for line in written) == 30 + undone
+    standing: list[Any] = []
+    for line in written:
+        if line["kind"] == "answer":
+            standing.append(tuple(line[name] for name in ("trajectory", "step", "start", "stop", "report")))
+        elif line["kind"] == "undo":
+            standing.pop()
+    assert standing == expected
+    assert len({row[:2] for row in standing}) == 30, "nothing is counted twice"
+    marked = standing[10]
+    assert marked[3] - marked[2] == 3, "the interval went on for two steps more"
+    assert standing[12][4] == [], "a skip is an abstention"
+    assert all(row[4] != [] for i, row in enumerate(standing) if i != 12)
+
+
+def test_the_page_leads_where_an_oracle_that_says_the_same_does(page: Page, tmp_path: Path) -> None:
+    small: dict[str, Any] = {"demos": "24", "budget": "34", "eval_episodes": 0, "quiet": True}
+    train(TrainConfig(method="halo", task="RescueWorld-n3", savedir="direct", logdir=str(tmp_path), ahead=1, **small))
+    server = PageServer(tmp_path, *WORDS, "--budget", "34")
+    page.goto(server.address)
+    shown(page)
+    right = key_of(server)
+    for _ in range(34):
+        was = "/".join(map(str, question := shown(page)))
+        page.keyboard.press(right(question))
+        page.wait_for_function("was => document.body.dataset.question !== was", arg=was)
+    page.wait_for_selector("body[data-phase=finished]")
+    server.end()
+    assert '"answered"' in server.said() or "answered: 34" in server.said()
+    mine, theirs = Run.open(run_of(server)), Run.open(run_of(server).parent / "direct")
+    of_page, of_oracle = (
+        [
+            {name: value for name, value in json.loads(line).items() if name not in ("annotator", "who", "seconds")}
+            for line in (run.path / FILE).read_text().splitlines()
+        ]
+        for run in (mine, theirs)
+    )
+    assert [line for line in of_page if line.get("kind") == "answer"] == [
+        line for line in of_oracle if line.get("kind") == "answer"
+    ]
+    assert [line for line in of_page if line.get("kind") == "questions"] == [
+        line for line in of_oracle if line.get("kind") == "questions"
+    ]
+    ours, others = (run.load()[1]["method"]["policies"] for run in (mine, theirs))
+    assert all(np.array_equal(table, others[name]) for name, table in ours.items())
+    weights = [(run.controller / "controller.safetensors").read_bytes() for run in (mine, theirs)]
+    assert weights[0] == weights[1]
+
+
+def test_a_second_tab_and_keys_that_are_not_legal(browser: Any, page: Page, tmp_path: Path) -> None:
+    server = PageServer(tmp_path, *WORDS, "--budget", "40")
+    other = browser.new_page()
+    page.goto(server.address)
+    other.goto(server.address + "?who=bob")
+    question = shown(page)
+    assert shown(other) == question
+    right = key_of(server)
+    press(page, right(question))
+    was = "/".join(map(str, question))
+    if other.evaluate("document.body.dataset.question") == was:  # it has not looked meanwhile
+        other.keyboard.press(right(question))
+    other.wait_for_function("was => document.body.dataset.question !== was", arg=was)
+    assert sum(line["kind"] == "answer" for line in lines(server)) == 1, "the second answer was refused"
+    while not page.query_selector(".option:disabled"):
+        press(page, right(shown(page)))
+    question, before = shown(page), len(lines(server))
+    page.keyboard.press(page.inner_text(".option:disabled kbd"))
+    page.wait_for_function("document.getElementById('notice').textContent.includes('not possible here')")
+    assert (shown(page), len(lines(server))) == (question, before)
+    page.keyboard.press("?")
+    assert page.is_visible("dialog#keys")
+    page.keyboard.press("Escape")
+    assert not page.is_visible("dialog#keys")
+    other.close()
+    server.end()
+
+
+def test_nothing_moves_when_a_question_follows_another_and_keys_suffice(page: Page, tmp_path: Path) -> None:
+    server = PageServer(tmp_path, *WORDS, "--budget", "40")
+    for width in (1180, 400):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(server.address)
+        shown(page)
+        boxes = []
+        for keys in (["Enter"], ["ArrowRight", "s"], ["a", "Enter"], ["Shift+ArrowLeft", "Enter"]):
+            press(page, *keys)
+            boxes.append([page.locator(f"#{name}").bounding_box() for name in ("frame", "timeline", "options", "undo")])
+        assert all(box == boxes[0] for box in boxes)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement !== document.body"), "it can be walked through by Tab"
+    timeline = page.locator("#timeline").bounding_box()
+    page.mouse.move(timeline["x"] + 5, timeline["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(timeline["x"] + timeline["width"] - 5, timeline["y"] + 40, steps=4)
+    page.mouse.up()
+    assert "marked" in page.inner_text("#marked")
+    press(page, "Enter")
+    last = lines(server)[-1]
+    assert last["start"] == 0
+    assert last["stop"] > last["step"]
+    server.end()

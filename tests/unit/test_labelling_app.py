@@ -1,0 +1,188 @@
+"""The page's server by HTTP, over a session that is a list of questions: tokens, refusals, and who is asked what."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+import main as cli
+from envs.errors import UserError
+from serving.labelling.app import PAGE, create_app
+from serving.labelling.server import bound
+
+TOKEN = "secret-of-this-run"
+
+
+class Asking:
+    """Three questions; the first may be answered with option 0 alone."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str | None, tuple[int, int, int], int | None, int | None, int | None]] = []
+        self.full = False
+
+    def about(self) -> dict[str, Any]:
+        return {"task": "T", "options": []}
+
+    def state(self, who: str | None = None) -> dict[str, Any]:
+        return {"who": who or "me", "question": len(self.said), "phase": "asking"}
+
+    def answer(
+        self,
+        who: str | None,
+        question: tuple[int, int, int],
+        option: int | None,
+        start: int | None = None,
+        stop: int | None = None,
+        seconds: float = 0.0,
+    ) -> bool:
+        if self.full:
+            raise UserError("No space left.", "df -h")
+        if question[0] != len(self.said):
+            return False
+        if option not in (0, None):
+            raise ValueError(f"option {option} is not legal")
+        self.said.append((who, question, option, start, stop))
+        return True
+
+    def undo(self, who: str | None = None) -> bool:
+        return bool(self.said) and self.said.pop() is not None
+
+    def frame(self, trajectory: int, step: int) -> bytes | None:
+        return b"png" if step == 0 else None
+
+    def agreement(self) -> list[dict[str, Any]]:
+        return [{"pair": ["ann", "bob"]}]
+
+    def lines(self) -> bytes:
+        return b'{"kind": "answer"}\n'
+
+
+@pytest.fixture
+def asking() -> Asking:
+    return Asking()
+
+
+@pytest.fixture
+def client(asking: Asking) -> Iterator[httpx.Client]:
+    with TestClient(create_app(asking, TOKEN), base_url=f"http://test/{TOKEN}/") as made:
+        yield made
+
+
+def say(client: httpx.Client, number: int = 0, **rest: Any) -> httpx.Response:
+    return client.post("answers", json={"question": [number, 5, 0], **rest})
+
+
+PATHS = ["", "state", "about", "page.js", "frames/0/0.png", "agreement", "ledger.jsonl", "answers", "undo", "nothing"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "before", ["http://test/", "http://test/wrong/", f"http://test/{TOKEN[:-1]}/", "http://test//"]
+)
+def test_nobody_is_let_in_without_the_token(path: str, before: str, client: httpx.Client, asking: Asking) -> None:
+    body = {"question": [0, 5, 0], "option": 0}
+    for reply in (client.get(before + path), client.post(before + path, json=body)):
+        assert reply.status_code == 403
+        assert TOKEN not in reply.text
+        assert "main.py label" in reply.text
+    assert asking.said == []
+
+
+def test_the_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
+    for path in ("", "page.css", "page.js", "pictures.js", "drawing.js", "icon.svg"):
+        reply = client.get(path)
+        assert reply.status_code == 200
+        assert "default-src 'self'" in reply.headers["content-security-policy"]
+        assert "//" not in reply.text.replace("http://www.w3.org/2000/svg", "").replace("// ", ""), "no other address"
+    without_slash = client.get(f"http://test/{TOKEN}", follow_redirects=False)
+    assert without_slash.headers["location"] == f"/{TOKEN}/"
+
+
+@pytest.mark.parametrize("name", ["../app.py", "..%2Fapp.py", "%2e%2e/app.py", "app.py", "page", "%00.js"])
+def test_nothing_but_the_page_is_given_out(name: str, client: httpx.Client) -> None:
+    assert client.get(name).status_code in (403, 404)
+    assert (PAGE.parent / "app.py").exists()
+
+
+def test_an_answer_is_answered_with_what_comes_next(client: httpx.Client, asking: Asking) -> None:
+    reply = say(client, option=0, start=3, stop=7, seconds=1.5, who="ann")
+    assert (reply.status_code, reply.json()["question"], reply.json()["who"]) == (200, 1, "ann")
+    assert asking.said == [("ann", (0, 5, 0), 0, 3, 7)]
+    assert say(client, 1).status_code == 200, "without an option it is an abstention"
+    assert client.get("state", params={"who": "bob"}).json()["who"] == "bob"
+
+
+def test_two_people_on_one_question(client: httpx.Client, asking: Asking) -> None:
+    assert say(client, option=0, who="ann").status_code == 200
+    late = say(client, option=0, who="bob")
+    assert (late.status_code, late.json()["question"]) == (409, 1), "refused, and told what is asked now"
+    assert len(asking.said) == 1
+
+
+def test_undo_says_when_there_is_nothing(client: httpx.Client) -> None:
+    say(client, option=0)
+    assert client.post("undo", json={}).status_code == 200
+    assert client.post("undo", json={}).status_code == 409
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"question": [0, 5, 0], "option": 4},
+        {"question": [0, 5], "option": 0},
+        {"question": [0, 5, 0], "option": "red"},
+        {"question": [0, 5, 0], "option": 0, "seconds": -1},
+        {"question": [0, 5, 0], "option": 0, "who": ""},
+        {"question": [0, 5, 0], "option": 0, "who": "x" * 61},
+        {},
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_words(body: dict[str, Any], client: httpx.Client, asking: Asking) -> None:
+    reply = client.post("answers", json=body)
+    assert reply.status_code == 400
+    assert reply.json()["error"]
+    assert asking.said == []
+
+
+def test_a_full_disk_is_told(client: httpx.Client, asking: Asking) -> None:
+    asking.full = True
+    reply = say(client, option=0)
+    assert reply.status_code == 507
+    assert "df -h" in reply.json()["error"]
+
+
+def test_pictures_are_waited_for_and_kept_by_the_browser(client: httpx.Client) -> None:
+    there, not_yet = client.get("frames/3/0.png"), client.get("frames/3/1.png")
+    assert (there.status_code, there.content, not_yet.status_code) == (200, b"png", 204)
+    assert "max-age" in there.headers["cache-control"]
+    assert client.get("state").headers["cache-control"] == "no-store"
+
+
+def test_what_was_said_can_be_taken_along(client: httpx.Client) -> None:
+    assert client.get("ledger.jsonl").text == '{"kind": "answer"}\n'
+    assert client.get("agreement").json() == {"pairs": [{"pair": ["ann", "bob"]}]}
+
+
+def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with bound(0) as door:
+        door.listen()
+        port = door.getsockname()[1]
+        assert door.getsockname()[0] == "127.0.0.1", "nobody else reaches it"
+        assert cli.main(["label", "--port", str(port), "--logdir", str(tmp_path)]) == 2
+        assert f"Port {port}" in (said := capsys.readouterr().err)
+        assert "--port" in said
+        assert not list(tmp_path.iterdir())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", port))
+
+
+def test_the_page_imports_no_learner() -> None:
+    code = "import sys, serving.labelling.server; print(sorted({'torch', 'numpy', 'agent'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PAGE.parents[2], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
