@@ -176,7 +176,7 @@ class Ledger:
         return times
 
     def labels(self, rounds: int | None = None) -> Ints:
-        """The likeliest option of the last answer about each step, of some or all rounds, int [N, T]; -1 without one."""
+        """The likeliest option of the last answer about each step, of some rounds or all, int [N, T]; or -1."""
         labels = np.full(self._recording.option.shape, -1)
         for answer in self._answers(rounds):
             if answer.report:
