@@ -8,11 +8,12 @@ from envs.task import Scene, Task
 from teacher.asking import label_from_rows, recorded_rows
 from teacher.base import Label, TeacherError, TeacherStats, restore_stats, stats_state
 from teacher.call import FALLBACK, Call
+from teacher.corrections import HUMAN, standing
 from teacher.labels import LabelStore
 
 
 class ReplayTeacher:
-    """Labels from the rows of one model and prompt in a store file.
+    """Labels from the rows of one model and prompt in a store file, and from people who corrected them in a review.
 
     Args:
         task: The task whose labels are replayed.
@@ -42,6 +43,9 @@ class ReplayTeacher:
                 f"{self.path} holds no labels for {self._task.name} with these options.",
                 f"python main.py train --task {self._task.name} --teacher local, then replay its labels.sqlite",
             )
+        corrected = standing([call for rows in recorded.values() for calls in rows.values() for call in calls])
+        people = [who for who in recorded if who[0].startswith(f"{HUMAN}:")]
+        recorded = {who: rows for who, rows in recorded.items() if who not in people or model == who[0]} or recorded
         named = [who for who in recorded if who[0] == model]
         chosen = named or [who for who in recorded if model is None or model in who[0]]
         if len(chosen) != 1:
@@ -49,7 +53,7 @@ class ReplayTeacher:
                 f"{self.path} holds labels of several models or prompts, or none that fits: {sorted(recorded)}.",
                 "name one of them with --model",
             )
-        return recorded[chosen[0]]
+        return recorded[chosen[0]] | {facts: [call] for facts, call in corrected.items()}
 
     def label(self, scenes: Sequence[Scene]) -> list[Label]:
         """One label per scene. Raises `TeacherError` for a scene that was never labelled."""

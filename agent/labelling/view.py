@@ -58,6 +58,7 @@ class View:
             "step": t,
             "before": asked.before,
             "length": int(self._recording.lengths[n]),
+            "ask": f"Which option drove step {t}?",
             "legal": legal.tolist(),
             "words": self._words(n),
             "timeline": None if timeline is None else timeline.round(3).tolist(),

@@ -10,6 +10,7 @@ from envs.catalog import get_task
 from envs.errors import UserError
 from envs.task import Scene, Task
 from teacher.call import ERROR, FALLBACK, OK, Call
+from teacher.corrections import WITHDRAWN
 from teacher.exchange import to_record
 from teacher.faults import GARBLED, WRONG_MODEL
 from teacher.labels import LabelStore
@@ -18,6 +19,7 @@ from teacher.prompts import LETTERS, PLACEHOLDERS, Menu, Template, load_template
 
 _TOO_LITTLE = "the letters of the menu had almost none of the probability"
 _IN_WORDS = {GARBLED: "the reply is not text", WRONG_MODEL: "another model answered than the one that was asked"}
+_IN_WORDS |= {WITHDRAWN: "whoever said it has taken it back"}
 
 
 def show(config: ShowConfig) -> dict[str, Any]:
@@ -26,10 +28,11 @@ def show(config: ShowConfig) -> dict[str, Any]:
     path = find_store(config.store, config.logdir)
     with LabelStore(path, read_only=True) as store:
         calls = store.last_calls(config.last, task, config.only)
-    return {"store": str(path), "lines": [_line(row, call) for row, call in calls]}
+    return {"store": str(path), "lines": [line_of(row, call) for row, call in calls]}
 
 
-def _line(row: int, call: Call) -> dict[str, Any]:
+def line_of(row: int, call: Call) -> dict[str, Any]:
+    """What is known of a call: as it is in the store, with its prompt and menu as they were sent, and why it failed."""
     identity = call.identity
     line = {"row": row, **to_record(call), "query": identity.query, "why": why(call)}
     worded, template, note = wording(identity.task, identity.options, identity.prompt)

@@ -49,12 +49,31 @@ def page(browser: Any) -> Iterator[Page]:
     assert faults == []
 
 
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., PageServer]]:
+    """Starts servers of one run, and ends those that a test leaves."""
+    started: list[PageServer] = []
+
+    def start(budget: int, port: int = 0) -> PageServer:
+        started.append(PageServer(tmp_path, *WORDS, "--budget", str(budget), port=port))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.process.kill()
+        server.process.wait()
+
+
 def run_of(server: PageServer) -> Path:
     return server.logs / "halo" / "RescueWorld-n3" / "x"
 
 
 def lines(server: PageServer) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_of(server) / FILE).read_text().splitlines()[1:]]
+
+
+def answers(server: PageServer) -> list[dict[str, Any]]:
+    return [line for line in lines(server) if line["kind"] == "answer"]
 
 
 def shown(page: Page) -> tuple[int, int, int]:
@@ -81,8 +100,10 @@ def key_of(server: PageServer) -> Callable[[tuple[int, int, int]], str]:
     return lambda question: str(option[question[0], question[1]] + 1)
 
 
-def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page, tmp_path: Path) -> None:
-    server = PageServer(tmp_path, *WORDS, "--budget", "40")
+def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(
+    page: Page, serve: Callable[..., PageServer]
+) -> None:
+    server = serve(40)
     page.goto(server.address)
     shown(page)
     right, expected = key_of(server), []  # expected: what stands, in order
@@ -99,7 +120,7 @@ def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page,
             undone += 2
             expected.pop()
             press(page, right(shown(page)))
-            again = lines(server)[-1]
+            again = answers(server)[-1]
             expected.append((again["trajectory"], again["step"], again["step"], again["step"] + 1, again["report"]))
             question = shown(page)
             n, t, _ = question
@@ -115,11 +136,11 @@ def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page,
             server.kill()
             page.keyboard.press(right(question))
             page.wait_for_function("document.getElementById('notice').textContent.includes('does not answer')")
-            server = PageServer(tmp_path, *WORDS, "--budget", "40", port=server.port)
+            server = serve(40, server.port)
             page.wait_for_function("was => document.body.dataset.question !== was", arg="/".join(map(str, question)))
         else:
             press(page, right(question))
-        last = lines(server)[-1]
+        last = answers(server)[-1]
         assert (last["kind"], last["trajectory"], last["step"], last["who"]) == ("answer", n, t, "ann")
         expected.append((n, t, last["start"], last["stop"], last["report"]))
     assert server.end() == 0, "Ctrl-C is the way to end it"
@@ -140,10 +161,12 @@ def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page,
     assert all(row[4] != [] for i, row in enumerate(standing) if i != 12)
 
 
-def test_the_page_leads_where_an_oracle_that_says_the_same_does(page: Page, tmp_path: Path) -> None:
+def test_the_page_leads_where_an_oracle_that_says_the_same_does(
+    page: Page, tmp_path: Path, serve: Callable[..., PageServer]
+) -> None:
     small: dict[str, Any] = {"demos": "24", "budget": "34", "eval_episodes": 0, "quiet": True}
     train(TrainConfig(method="halo", task="RescueWorld-n3", savedir="direct", logdir=str(tmp_path), ahead=1, **small))
-    server = PageServer(tmp_path, *WORDS, "--budget", "34")
+    server = serve(34)
     page.goto(server.address)
     shown(page)
     right = key_of(server)
@@ -174,8 +197,8 @@ def test_the_page_leads_where_an_oracle_that_says_the_same_does(page: Page, tmp_
     assert weights[0] == weights[1]
 
 
-def test_a_second_tab_and_keys_that_are_not_legal(browser: Any, page: Page, tmp_path: Path) -> None:
-    server = PageServer(tmp_path, *WORDS, "--budget", "40")
+def test_a_second_tab_and_keys_that_are_not_legal(browser: Any, page: Page, serve: Callable[..., PageServer]) -> None:
+    server = serve(40)
     other = browser.new_page()
     page.goto(server.address)
     other.goto(server.address + "?who=bob")
@@ -187,7 +210,7 @@ def test_a_second_tab_and_keys_that_are_not_legal(browser: Any, page: Page, tmp_
     if other.evaluate("document.body.dataset.question") == was:  # it has not looked meanwhile
         other.keyboard.press(right(question))
     other.wait_for_function("was => document.body.dataset.question !== was", arg=was)
-    assert sum(line["kind"] == "answer" for line in lines(server)) == 1, "the second answer was refused"
+    assert len(answers(server)) == 1, "the second answer was refused"
     while not page.query_selector(".option:disabled"):
         press(page, right(shown(page)))
     question, before = shown(page), len(lines(server))
@@ -202,8 +225,10 @@ def test_a_second_tab_and_keys_that_are_not_legal(browser: Any, page: Page, tmp_
     server.end()
 
 
-def test_nothing_moves_when_a_question_follows_another_and_keys_suffice(page: Page, tmp_path: Path) -> None:
-    server = PageServer(tmp_path, *WORDS, "--budget", "40")
+def test_nothing_moves_when_a_question_follows_another_and_keys_suffice(
+    page: Page, serve: Callable[..., PageServer]
+) -> None:
+    server = serve(40)
     for width in (1180, 400):
         page.set_viewport_size({"width": width, "height": 900})
         page.goto(server.address)
@@ -223,7 +248,7 @@ def test_nothing_moves_when_a_question_follows_another_and_keys_suffice(page: Pa
     page.mouse.up()
     assert "marked" in page.inner_text("#marked")
     press(page, "Enter")
-    last = lines(server)[-1]
+    last = answers(server)[-1]
     assert last["start"] == 0
     assert last["stop"] > last["step"]
     server.end()

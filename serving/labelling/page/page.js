@@ -89,7 +89,7 @@ function show(next) {
 function render() {
   const { question: q, progress: p, phase } = state;
   at("ask").textContent = {
-    asking: q && `Which option drove step ${q.step}?`, thinking: "Thinking about what to ask next …",
+    asking: q?.ask, thinking: "Thinking about what to ask next …",
     finishing: "All is answered. Learning from it …", finished: "All questions are answered.",
   }[phase];
   renderOptions(q);
@@ -146,7 +146,9 @@ function renderOptions(q) {
 function paint() {
   const q = state?.question;
   const curtain = at("curtain");
-  const hint = !state ? "" : !q ? at("ask").textContent : state.pictures ? `No pictures: ${state.pictures}` : "";
+  const hint = !state ? "" : !q ? at("ask").textContent : q.prompt !== undefined ? `${q.prompt}\n\n→ ${q.reply}`
+    : state.pictures ? `No pictures: ${state.pictures}` : "";
+  document.body.dataset.kind = q?.prompt !== undefined ? "review" : "steps";
   curtain.textContent = hint;
   curtain.classList.toggle("shown", hint !== "");
   at("words").textContent = q ? q.words[cursor] : "";

@@ -1,0 +1,209 @@
+"""`main.py label --review`: what a teacher said, the least sure first, for a person to accept or to correct."""
+
+import json
+import threading
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from agent.labelling.agreement import kappa
+from agent.labelling.config import LabelConfig
+from agent.labelling.view import KEYS
+from agent.labels.show import line_of
+from agent.labels.stores import find_store
+from envs.catalog import get_task
+from envs.errors import UserError
+from envs.task import Task
+from teacher.call import Call, mean_probs, top_margin
+from teacher.corrections import correct, is_correction, standing, withdraw
+from teacher.exchange import to_record
+from teacher.labels import LabelStore
+
+_RECENT = 20  # corrections that tell how fast a person is
+_LONGEST = 600.0  # seconds that one may count for
+
+
+class Review:
+    """The queries of a label store as questions; see `Session` for the methods, which are the same.
+
+    Args:
+        path: The store.
+        task: Whose labels are reviewed.
+        annotator: Who reviews where a request names nobody.
+    """
+
+    def __init__(self, path: Path, task: Task, annotator: str) -> None:
+        self.annotator = annotator
+        self._path, self._task = path, task
+        self._lock = threading.RLock()
+        with LabelStore(path) as store:
+            calls = store.calls(task.name, task.options.digest, answers_only=False)
+            rows = dict(store.last_calls(len(store), task.name))
+        numbers = {id_of(call): row for row, call in rows.items()}
+        queries: dict[str, list[Call]] = {}
+        for call in calls:
+            if not is_correction(call) and len(call.legal) > 1:
+                queries.setdefault(call.identity.query, []).append(call)
+        self._queries = sorted(queries.values(), key=lambda asked: top_margin(mean_probs(asked)))
+        self._rows = [numbers.get(id_of(asked[-1]), 0) for asked in self._queries]
+        self._later: dict[int, None] = {}  # skipped, in that order
+        self._said: list[Call] = list(filter(is_correction, calls))
+        if not self._queries:
+            raise UserError(f"{path} holds no labels of {task.name}.", f"python main.py labels show {path}")
+
+    def about(self) -> dict[str, Any]:
+        """The task and its options."""
+        options = [{"id": o.id, "words": o.words, "key": k} for o, k in zip(self._task.options, KEYS, strict=False)]
+        return {"task": f"{self._task.name}: review", "goal": self._task.goal, "options": options}
+
+    def state(self, who: str | None = None) -> dict[str, Any]:
+        """Everything that the page shows, as JSON takes it."""
+        who = who or self.annotator
+        with self._lock:
+            queue, said = self._queue(), list(standing(self._said).values())
+        mine = [call for call in said if call.identity.model.endswith(f":{who}")]
+        paces = [call.seconds for call in mine[-_RECENT:] if call.seconds > 0]
+        each, done = (median(paces) if paces else None), len(self._queries) - len(queue)
+        margins = [1 - max(mean_probs(self._queries[i]), default=0.0) for i in queue]
+        return {
+            "who": who,
+            "again": False,
+            "phase": "asking" if queue else "finished",
+            "trouble": None,
+            "pictures": None,
+            "question": self._question(queue[0]) if queue else None,
+            "next": [],
+            "progress": {
+                "answered": done,
+                "budget": len(self._queries),
+                "mine": len(mine),
+                "skipped": 0,
+                "cost": done,
+                "seconds": round(sum(call.seconds for call in said), 1),
+                "per_minute": round(60 / each, 1) if each else None,
+                "seconds_left": round(len(queue) * each) if each else None,
+                "expected_error": round(float(np.mean(margins)), 4) if margins else 0.0,
+                "steps": len(queue),
+            },
+            "result": None if queue else self.outcome(),
+        }
+
+    def answer(
+        self,
+        who: str | None,
+        question: tuple[int, int, int],
+        option: int | None,
+        start: int | None = None,
+        stop: int | None = None,
+        seconds: float = 0.0,
+    ) -> bool:
+        """Keep a correction, or an acceptance; false if the scene is reviewed already. None leaves it for later.
+
+        Raises:
+            ValueError: The option is not legal there.
+            UserError: The disk refuses; nothing was kept.
+        """
+        with self._lock:
+            if question[0] not in self._queue():
+                return False
+            about = self._queries[question[0]][-1]
+            if option is None:  # it comes again, behind the others; until then the teacher's word stands
+                self._later.pop(question[0], None)
+                self._later[question[0]] = None
+                return True
+            if option not in about.legal:
+                raise ValueError(f"option {option} is not legal in this scene")
+            with LabelStore(self._path) as store:
+                spent = min(max(seconds, 0.0), _LONGEST)
+                self._said.append(correct(store, self._task, about, who or self.annotator, option, spent))
+        return True
+
+    def undo(self, who: str | None = None) -> bool:
+        """Take back a person's last correction; false if none stands. Raises `UserError` if the disk refuses."""
+        model = f"human:{who or self.annotator}"
+        with self._lock:
+            stand = list(map(id_of, standing(self._said).values()))
+            mine = [call for call in self._said if call.identity.model == model and id_of(call) in stand]
+            if not mine:
+                return False
+            with LabelStore(self._path) as store:
+                self._said.append(withdraw(store, self._task, mine[-1]))
+        return True
+
+    def frame(self, trajectory: int, step: int) -> bytes | None:
+        """Nothing: the teacher saw no pictures either."""
+        return None
+
+    def agreement(self) -> list[dict[str, Any]]:
+        """How far people agree with the teacher; see `agent.labelling.agreement`."""
+        options = len(self._task.options)
+        table, said = np.zeros((options, options), np.int64), standing(self._said)
+        for asked in self._queries:
+            probs, human = mean_probs(asked), said.get(asked[-1].identity.facts)
+            if probs and human:
+                table[int(np.argmax(human.probs)), int(np.argmax(probs))] += 1
+        steps = int(table.sum())
+        pair = {"pair": ["you", "the teacher"], "steps": steps, "kappa": kappa(table), "confusion": table.tolist()}
+        return [pair | {"agree": float(np.trace(table) / steps)}] if steps else []
+
+    def lines(self) -> bytes:
+        """The corrections, those that were taken back too, as `labels export` writes them."""
+        with self._lock:
+            return b"".join(json.dumps(to_record(call)).encode() + b"\n" for call in self._said)
+
+    def outcome(self) -> dict[str, Any]:
+        """What the review came to."""
+        done = len(self._queries) - len(self._queue())
+        pairs = self.agreement()
+        agreed = {"agreement": round(pairs[0]["agree"], 4)} if pairs else {}
+        return {
+            "task": self._task.name,
+            "run": str(self._path),
+            "reviewed": done,
+            "scenes": len(self._queries),
+        } | agreed
+
+    def _queue(self) -> list[int]:
+        said = standing(self._said)
+        open_ = [i for i, asked in enumerate(self._queries) if asked[-1].identity.facts not in said]
+        return sorted(open_, key=lambda i: list(self._later).index(i) if i in self._later else -1)
+
+    def _question(self, number: int) -> dict[str, Any]:
+        asked = self._queries[number]
+        probs, last = mean_probs(asked), asked[-1]
+        line = line_of(self._rows[number], last)
+        prompt = "\n\n".join(message["content"] for message in line["messages"] or ()) or line["note"]
+        best = int(np.argmax(probs)) if probs else None
+        return {
+            "trajectory": number,
+            "step": 0,
+            "before": 0,
+            "length": 1,
+            "ask": "Which option does this scene call for?",
+            "legal": [k in last.legal for k in range(len(self._task.options))],
+            "words": [last.scene],
+            "timeline": [[round(p, 3) for p in probs]] if probs else None,
+            "suggestion": None if best is None else {"option": best, "probability": round(probs[best], 3)},
+            "said": {},
+            "answers": [],
+            "prompt": prompt,
+            "reply": f"{last.identity.model}: {last.reply or line['why'] or last.method}",
+        }
+
+
+def id_of(call: Call) -> tuple[str, str, str]:
+    """What tells rows apart."""
+    return call.identity.key, call.status, call.reply
+
+
+def open_review(config: LabelConfig) -> Review:
+    """The review of a store. Raises `UserError` if it is not clear which, or of which task."""
+    path = find_store(config.review, config.logdir)
+    with LabelStore(path, read_only=True) as store:
+        tasks = sorted({call.identity.task for call in store.calls(answers_only=False)})
+    name = config.task if config.task in tasks else tasks[0] if len(tasks) == 1 else None
+    if name is None:
+        raise UserError(f"{path} holds labels of {', '.join(tasks) or 'no task'}.", "name one of them with --task")
+    return Review(path, get_task(name), config.annotator)

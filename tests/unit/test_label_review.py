@@ -1,0 +1,118 @@
+"""Going through what a teacher said: the least sure first, corrections in the store, and replays that heed them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.labelling.config import LabelConfig
+from agent.labelling.review import Review, open_review
+from envs.catalog import get_task
+from envs.errors import UserError
+from teacher.call import OK, Call, Identity
+from teacher.corrections import standing
+from teacher.labels import LabelStore
+from teacher.replay import ReplayTeacher
+
+TASK = get_task("RescueWorld-n3")
+ALL = (0, 1, 2)
+SURE, UNSURE, TORN = (0.9, 0.05, 0.05), (0.5, 0.3, 0.2), (0.4, 0.4, 0.2)
+
+
+def row(facts: str, probs: tuple[float, ...], status: str = OK) -> Call:
+    identity = Identity("model", "", TASK.name, TASK.options.digest, (facts,), ALL)
+    return Call(identity, f"Scene {facts}.", ALL, "llm", "logprobs", status, probs, "A")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    made = tmp_path / "labels.sqlite"
+    with LabelStore(made) as store:
+        store.put_many([row("sure", SURE), row("unsure", UNSURE), row("torn", TORN), row("failed", (), "error")])
+    return made
+
+
+@pytest.fixture
+def review(path: Path) -> Review:
+    return open_review(LabelConfig(task=TASK.name, review=str(path), annotator="ann"))
+
+
+def shown(review: Review) -> str:
+    question = review.state()["question"]
+    return str(question["words"][0]) if question else ""
+
+
+def say(review: Review, option: int | None, who: str | None = None) -> bool:
+    return review.answer(who, (review.state()["question"]["trajectory"], 0, 0), option, seconds=2.0)
+
+
+def test_the_least_sure_come_first_and_nothing_is_asked_twice(path: Path, review: Review) -> None:
+    order = []
+    while words := shown(review):
+        order.append(words)
+        assert say(review, 1)
+    assert order == ["Scene failed.", "Scene torn.", "Scene unsure.", "Scene sure."]
+    assert review.state()["phase"] == "finished"
+    assert review.outcome()["reviewed"] == 4
+    assert open_review(LabelConfig(task=TASK.name, review=str(path))).state()["phase"] == "finished"
+    (pair,) = review.agreement()
+    assert (pair["steps"], pair["agree"]) == (3, 0.0)
+
+
+def test_prompt_and_reply_are_shown(review: Review) -> None:
+    assert say(review, 0)
+    question = review.state()["question"]
+    assert question["reply"] == "model: A"
+    assert question["prompt"]
+    assert question["suggestion"] == {"option": 0, "probability": 0.4}
+
+
+def test_corrections_are_rows_of_a_human_and_replays_heed_them(path: Path, review: Review) -> None:
+    scene = next(s for s in TASK.describe(TASK.make_vec(1).reset()[0]) if len(s.legal) == 3)
+    with LabelStore(path) as store:
+        identity = Identity("model", "", TASK.name, TASK.options.digest, scene.facts, ALL)
+        store.put_many([Call(identity, scene.text, ALL, "llm", "logprobs", OK, SURE, "A")])
+    before = ReplayTeacher(TASK, path).label([scene])[0]
+    assert before.probs == pytest.approx(SURE)
+    review = open_review(LabelConfig(task=TASK.name, review=str(path), annotator="ann"))
+    while shown(review) != scene.text:
+        say(review, 0)
+    say(review, 2)
+    assert ReplayTeacher(TASK, path).label([scene])[0].probs == (0.0, 0.0, 1.0)
+    with LabelStore(path, read_only=True) as store:
+        human = [call for call in store.calls() if call.source == "human"]
+    assert {call.identity.model for call in human} == {"human:ann"}
+    assert len(human) == 5
+
+
+def test_what_is_taken_back_no_longer_counts_and_stays_in_the_store(path: Path, review: Review) -> None:
+    first = shown(review)
+    say(review, 1)
+    assert review.undo("bob") is False, "it is not theirs"
+    assert review.undo()
+    assert shown(review) == first
+    assert not review.undo()
+    say(review, 2)
+    again = Review(path, TASK, "ann")
+    with LabelStore(path, read_only=True) as store:
+        calls = store.calls(answers_only=False)
+    assert [call.status for call in calls[4:]] == ["ok", "withdrawn", "ok"]
+    assert [call.probs for call in standing(calls).values()] == [(0.0, 0.0, 1.0)]
+    assert again.undo()
+    assert shown(again) == first
+    assert [json.loads(line)["status"] for line in again.lines().splitlines()] == ["ok", "withdrawn", "ok", "withdrawn"]
+
+
+def test_what_cannot_be_is_refused(path: Path, review: Review, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not legal"):
+        say(review, 7)
+    skipped = shown(review)
+    assert say(review, None)
+    assert shown(review) != skipped, "it comes again at the end"
+    assert review.state()["progress"]["answered"] == 0
+    assert not review.answer(None, (99, 0, 0), 0)
+    assert review.frame(0, 0) is None
+    with LabelStore(tmp_path / "none.sqlite"):
+        pass
+    with pytest.raises(UserError, match="no task"):
+        open_review(LabelConfig(review=str(tmp_path / "none.sqlite")))
