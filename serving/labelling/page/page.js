@@ -152,9 +152,9 @@ function paint() {
   curtain.textContent = hint;
   curtain.classList.toggle("shown", hint !== "");
   at("words").textContent = q ? q.words[cursor] : "";
-  at("where").textContent = q ? `demo ${q.trajectory}, step ${cursor} of ${q.length - 1}${cursor === q.step ? " · asked" : ""}` : "";
-  at("marked").textContent = low < high ? `${low}–${high} marked` : "";
-  drawFrame(at("frame"), q && pictures.get(q.trajectory, cursor), q && cursor === q.step);
+  at("where").textContent = q ? `demo ${q.trajectory}, step ${cursor} of ${q.length - 1}${cursor === q.step ? ", asked" : ""}` : "";
+  at("marked").textContent = low < high ? `${low}–${high}` : "";
+  drawFrame(at("frame"), q && pictures.get(q.trajectory, cursor), q && !hint && cursor === q.step);
   drawStrip(at("strip"), q, cursor, low, high, pictures);
   drawTimeline(at("timeline"), q, cursor, low, high, colours, about);
 }
