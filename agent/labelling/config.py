@@ -20,6 +20,9 @@ class LabelConfig:
     """Where runs live."""
     annotator: str = "me"
     """Your name: it stands beside your answers, and you take back your own alone."""
+    answers: str | None = None
+    """A ledger.jsonl that was taken along from another run of the same demonstrations: what people said there is taken
+    over wherever the same is asked here."""
     again: bool = False
     """Answer what others have answered, to see how far people agree; nothing is learnt from it."""
     review: str | None = None

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from agent.config import TrainConfig, check
+from agent.data.ledger import Ledger
+from agent.data.questions import PERSON, Answer
 from agent.inference.acquisition import get_rule
 from agent.inference.em import EMConfig, fit
 from agent.labelling.config import LabelConfig
@@ -51,9 +53,10 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
             demonstrations, held_out = demonstrations_of(training, task, run)
             log = stack.enter_context(run.metrics(quiet=True))
             questioning = Questioning(training, task, demonstrations, held_out, Person(), run, log)
+            taken_along = _taken_along(config.answers, questioning)
         _warm_up(questioning)
         frames = Frames(task, demonstrations)
-        session = Session(questioning, frames, config.annotator, controller, config.again)
+        session = Session(questioning, frames, config.annotator, controller, config.again, taken_along)
         stack.callback(session.close)
         yield session, token
 
@@ -105,6 +108,16 @@ def _warm_up(questioning: Questioning) -> None:
     nothing = questioning.ledger.evidence(questioning.oracle.annotators, rounds)
     policies = fresh_policies(halo.task, halo.states, halo.config, halo.config.restarts, [halo.seed])
     fit(demos, nothing, policies, EMConfig(steps=1), halo.confusion)
+
+
+def _taken_along(path: str | None, questioning: Questioning) -> list[Answer]:
+    """What people said in another ledger. Raises `UserError` if it is not one of the same demonstrations."""
+    if path is None:
+        return []
+    if not Path(path).is_file():
+        raise UserError(f"There is no ledger {path}.", "--answers log/halo/TASK/NAME/ledger.jsonl")
+    other = Ledger(Path(path), questioning.task, questioning.training)
+    return [answer for answer in other.answers if answer.annotator == PERSON]
 
 
 def _path(config: LabelConfig, task: Task) -> Path:

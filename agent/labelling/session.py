@@ -9,6 +9,7 @@ stand, never on how long anybody took, and `train --ahead 1` with an oracle that
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from agent.data.questions import PERSON, Answer, Question
@@ -32,6 +33,7 @@ class Session:
         annotator: Who answers where a request names nobody.
         controller: Whose opinion is shown, if there is one.
         again: Offer questions that others have answered instead of open ones.
+        taken_along: Answers from elsewhere, each for the first time that the same is asked here.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class Session:
         annotator: str,
         controller: Controller | None = None,
         again: bool = False,
+        taken_along: Sequence[Answer] = (),
     ) -> None:
         self.annotator, self.again = annotator, again
         self._questioning, self._frames, self._controller = questioning, frames, controller
         self._ledger = questioning.ledger
         self._view = View(questioning, controller)
         self._lock = threading.Condition(threading.RLock())
+        self._taken_along = {(answer.trajectory, answer.step): answer for answer in taken_along}
         self._undone = 0  # answers that were taken back: what is being learnt may rest on one
         self._closed: tuple[int, int] | None = None  # rounds and `_undone` when there was nothing left to ask
         self._looked = -1  # rounds that the view has learnt from
@@ -117,7 +121,7 @@ class Session:
             seconds: How long the person took.
 
         Raises:
-            ValueError: The option is not legal there, or the interval lies outside.
+            ValueError: The option is not legal there, the interval lies outside, or a step was answered otherwise.
             UserError: The disk refuses; nothing was kept.
         """
         who, asked = who or self.annotator, Question(*question)
@@ -129,6 +133,7 @@ class Session:
             stop = asked.step + 1 if stop is None else stop
             if not 0 <= start <= asked.step < stop <= self._questioning.training.lengths[asked.trajectory]:
                 raise ValueError(f"steps {start} to {stop - 1} are not an interval around step {asked.step}")
+            self._refuse_contradiction(asked.trajectory, start, stop, report)
             spent = min(max(float(seconds), 0.0), _LONGEST)
             answer = Answer(asked.trajectory, asked.step, PERSON, report, start, stop, 1.0, round(spent, 2), who)
             if self.again:
@@ -188,6 +193,17 @@ class Session:
             raise ValueError(f"option {option} is not legal at step {asked.step}")
         return tuple(float(k == option) for k in range(options))
 
+    def _refuse_contradiction(self, trajectory: int, start: int, stop: int, report: tuple[float, ...]) -> None:
+        """Where answers are law, two about one step that differ leave nothing to learn: an interval said too much."""
+        if self.again or self._questioning.halo.confusion is not None or not report:
+            return
+        for other in self._ledger.answers:
+            shared = range(max(start, other.start), min(stop, other.stop))
+            if other.trajectory == trajectory and shared and other.report and other.report != report:
+                raise ValueError(
+                    f"steps {shared[0]} to {shared[-1]} were answered otherwise: mark less, skip, or take that back"
+                )
+
     def _phase(self, queue: list[Question]) -> str:
         """asking, thinking (about the next questions), finishing, or finished."""
         if queue:
@@ -204,6 +220,10 @@ class Session:
     def _work(self) -> None:
         while True:
             with self._lock:
+                try:
+                    self._take_over()
+                except UserError as error:
+                    self._trouble = error
                 while not self._ending and (self._trouble or not (job := self._job())):
                     self._lock.wait()
                 if self._ending:
@@ -216,6 +236,14 @@ class Session:
             except Exception as error:  # the person goes on answering, and reads what happened
                 traceback.print_exc(file=sys.stderr)
                 self._trouble = UserError(f"Learning failed: {error!r}.", "go on; answers are kept")
+
+    def _take_over(self) -> None:
+        """Answer what was answered elsewhere; a question that is opened again is the person's."""
+        for question in self._ledger.open if self._taken_along else []:
+            place = (question.trajectory, question.step)
+            if place in self._taken_along:
+                self._ledger.answer(self._taken_along[place])
+                del self._taken_along[place]
 
     def _job(self) -> Any:
         """What is to be done next, if anything."""

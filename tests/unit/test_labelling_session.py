@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from agent.config import TrainConfig
-from agent.data.ledger import FILE
+from agent.data.ledger import FILE, Question
 from agent.labelling.agreement import kappa
 from agent.labelling.config import LabelConfig, check_label
 from agent.labelling.opening import open_session
@@ -213,6 +213,39 @@ def test_second_readings_measure_how_far_people_agree(tmp_path: Path) -> None:
         assert opened.undo()
         assert opened.state()["phase"] == "asking"
         assert opened._ledger.asked == 10
+
+
+def test_two_laws_about_one_step_are_refused_before_they_are_kept(tmp_path: Path) -> None:
+    with session(tmp_path) as (opened, _):
+        question = wait(opened, "asking")["question"]
+        n, t, _ = key(question)
+        one, other = np.flatnonzero(opened._view.legal(n)[: max(t, 3) + 1].all(0))[:2].tolist()
+        with opened._lock:  # chosen ahead, before anybody knew of the interval
+            opened._ledger.ask([Question(n, s) for s in range(4) if s != t])
+        assert opened.answer(None, key(question), one, 0, 4 if t < 4 else t + 1)
+        with pytest.raises(ValueError, match="answered otherwise"):
+            opened.answer(None, (n, 1 if t != 1 else 2, 0), other)
+        assert opened.answer(None, (n, 1 if t != 1 else 2, 0), one)
+        assert opened.answer(None, (n, 3 if t != 3 else 0, 0), None), "a skip is always possible"
+
+
+def test_answers_are_taken_along_to_another_run(tmp_path: Path) -> None:
+    with session(tmp_path, budget="20") as (opened, truth):
+        for _ in range(20):
+            question = wait(opened, "asking")["question"]
+            opened.answer(None, key(question), truth(question), seconds=3.0)
+        wait(opened, "finished")
+    carried = tmp_path / "carried.jsonl"
+    carried.write_bytes((folder(tmp_path) / FILE).read_bytes())
+    with session(tmp_path / "other", budget="24", annotator="bob", answers=str(carried)) as (opened, truth):
+        while wait(opened, "asking")["progress"]["answered"] < 20:
+            time.sleep(0.01)
+        assert opened.undo("ann"), "the names came along, too"
+        assert wait(opened, "asking")["progress"]["answered"] == 19, "and what is taken back stays open"
+    with pytest.raises(UserError, match="no ledger"), session(tmp_path / "third", answers="nowhere.jsonl"):
+        pass
+    with pytest.raises(UserError, match="other demonstrations"), session(tmp_path / "4", seed=9, answers=str(carried)):
+        pass
 
 
 def test_kappa_is_cohens() -> None:
