@@ -361,7 +361,7 @@ def test_the_prior_is_asked_where_the_goal_was_chosen_and_never_sees_another_goa
     planner = Planner(get_task("PointPush"))
     played = play(replace(CONFIG, prior_weight=2.0), controller=planner)
     method, segments = played.method, by_first(played)
-    assert method.prior == pytest.approx(1 - played.method._steps / (0.6 * TOTAL))
+    assert method.prior == pytest.approx(1 - played.method._steps / (0.3 * TOTAL))
     assert 0 < method.prior < 1
     firsts = {tuple(part[0]["obs"]) for part in played.segments()}
     for relabel in (True, False):
