@@ -42,10 +42,15 @@ def by_group(rows: Rows, *names: str) -> dict[tuple[Any, ...], dict[int, dict[st
     return groups
 
 
-def errors(row: dict[str, Any], shares: Sequence[float] | Floats) -> Floats:
+def errors(row: dict[str, Any], shares: Floats) -> Floats:
     """Wrong shares of a pass at shares of its steps, [S]: straight lines between its rounds."""
     asked, wrong = np.array(row["curve"]).T
-    return np.interp([int(share * row["steps"] + 1e-9) for share in shares], asked, wrong)
+    return np.interp(shares * row["steps"], asked, wrong)
+
+
+def error_at(row: dict[str, Any], budget: float) -> float:
+    """The wrong share of a pass at a budget that it met: a share of its steps, rounded down."""
+    return float(errors(row, np.floor(np.array([budget]) * row["steps"]) / row["steps"])[0])
 
 
 def labels_needed(mean: Floats) -> Floats:
@@ -104,18 +109,15 @@ def report(path: Path, plot: Path | None) -> None:
 def _curves(task: str, policies: str, rules: dict[str, dict[int, dict[str, Any]]]) -> None:
     """Errors by rule and budget."""
     first = next(iter(next(iter(rules.values())).values()))
-    count, marks = len(next(iter(rules.values()))), first["marks"]
-    demonstrations = 100
+    steps, marks = first["steps"], first["marks"]
     print(
-        f"**{task}**, {policies} policies, {count} seeds, about {first['steps']:,} steps. A person with a timeline labels "
-        f"all of them with {marks / demonstrations:.1f} interactions a demonstration, {100 * marks / first['steps']:.1f}% "
-        "of what a question per step takes.\n"
+        f"**{task}**, {policies} policies, 100 demonstrations with about {steps:,} steps. A person with a timeline "
+        f"labels all of them with {marks} interactions, {100 * marks / steps:.1f}% of a question per step.\n"
     )
     shares = BUDGETS if policies == "tabular" else (0.01, 0.04, 0.08)
     body = []
     for rule, seeds in rules.items():
-        cells = [mean_interval([errors(row, [share])[0] for row in seeds.values()]) for share in shares]
-        # Interpolated curves of few rounds say too much where a pass ended before, as a timeline's may.
+        cells = [mean_interval([error_at(row, share) for row in seeds.values()]) for share in shares]
         body.append([rule, str(len(seeds)), *(f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in cells)])
     table(["rule", "seeds", *(f"{100 * share:g}%" for share in shares)], body)
 
@@ -151,7 +153,7 @@ def _noise(rows: Rows) -> None:
         shared = sorted(noisy.keys() & law.keys())
         if not shared:
             continue
-        learnt, clamped = ([errors(side[seed], [0.04])[0] for seed in shared] for side in (noisy, law))
+        learnt, clamped = ([error_at(side[seed], 0.04) for seed in shared] for side in (noisy, law))
         value, low, high = paired_difference(learnt, clamped)
         cells = [f"{np.mean(learnt):.4f}", f"{np.mean(clamped):.4f}", f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"]
         lower = 1 - np.mean(learnt) / max(float(np.mean(clamped)), 1e-12)
@@ -170,7 +172,7 @@ def _controllers(rows: Rows) -> None:
         shared = sorted(seeds.keys() & truth.keys())
         if answers in ("truth", "noisy", "law") or not shared:
             continue
-        mine, true = ([errors(side[seed], [0.04])[0] for seed in shared] for side in (seeds, truth))
+        mine, true = ([error_at(side[seed], 0.04) for seed in shared] for side in (seeds, truth))
         value, low, high = paired_difference(mine, true)
         everywhere = np.mean([seeds[seed]["everywhere"] for seed in shared])
         calls = seeds[shared[0]]["calls"]
