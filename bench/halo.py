@@ -77,9 +77,9 @@ class Timeline(Truth):
     def ask(self, questions: Sequence[Question], belief: object) -> list[Answer]:
         """The true option of the whole stretch that begins at the step."""
         said = super().ask(questions, belief)
-        option = self._option
-        stops = [np.flatnonzero(option[q.trajectory, q.step :] != option[q.trajectory, q.step]) for q in questions]
-        return [replace(answer, stop=answer.start + int(stop[0])) for answer, stop in zip(said, stops, strict=True)]
+        following = [np.append(self._option[q.trajectory, q.step :], -1) for q in questions]
+        lasting = [int((option != option[0]).argmax()) for option in following]
+        return [replace(answer, stop=answer.start + steps) for answer, steps in zip(said, lasting, strict=True)]
 
 
 def asking(halo: Halo, oracle: Oracle, shares: Sequence[float], choose: Callable[..., list[Question]]) -> np.ndarray:
@@ -220,7 +220,9 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     lines = args.out.read_text().splitlines() if args.out.exists() else []
     done = {Pass(**{name: row[name] for name in Pass.__dataclass_fields__}) for row in map(json.loads, lines)}
-    for one in [one for one in passes(args) if one not in done][part::of]:
+    for one in list(passes(args))[part::of]:
+        if one in done:
+            continue
         row = measure(one, args.out.parent / "halo-controllers")
         with args.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
