@@ -140,7 +140,10 @@ def _needed(tasks: Sequence[str], some: dict[tuple[Any, ...], dict[int, dict[str
         if len(cells) == len(tasks):
             value, low, high = relative(curves)
             body.append([rule, *cells, f"{value:.2f} [{low:.2f}, {high:.2f}]"])
-    print(f"Share of the steps (and number) asked until the mean error stays at {TARGET} or below:\n")
+    print(
+        f"Share of the steps (and number) asked until the mean error stays at {TARGET} or below; `timeline` counts "
+        "interactions, of which one labels a whole stretch:\n"
+    )
     table(["rule", *tasks, "over random's, mean of tasks"], body)
 
 
@@ -189,6 +192,7 @@ def draw(tasks: Sequence[str], some: dict[tuple[Any, ...], dict[int, dict[str, A
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from PIL import Image
 
     figure, axes = pyplot.subplots(1, len(tasks), figsize=(11, 3.9), squeeze=False, sharey=True, layout="constrained")
     for axis, task in zip(axes[0], tasks, strict=True):
@@ -210,7 +214,8 @@ def draw(tasks: Sequence[str], some: dict[tuple[Any, ...], dict[int, dict[str, A
         axis.minorticks_off()
     axes[0, 0].set_ylabel("share of wrong options")
     axes[0, -1].legend(fontsize="small", ncols=2)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=90, format="png")
+    drawn, picture = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, dpi=90, format="png")
     pyplot.close(figure)
+    Image.open(drawn).convert("RGB").quantize(64).save(picture, "png", optimize=True)
     write_file(path, picture.getvalue())
