@@ -38,7 +38,8 @@ from envs.task import Task
 TASKS = ("RescueWorld-n2-random", "RescueWorld-n3", "RescueWorld-n6")
 SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 TIMELINE = "timeline"  # no rule: whole demonstrations, of which somebody marks where each option begins
-DEMONSTRATIONS, NOISE, GROWTH, FIRST = 100, 0.2, 1.33, 2
+DEMONSTRATIONS, NOISE, FIRST = 100, 0.2, 2
+GROWTH = {"tabular": 1.33, "neural": 2.0}  # fits of networks take fifty times as long
 TEACHERS = ("scripted", "local")  # of the controllers that answer
 
 
@@ -82,10 +83,12 @@ class Timeline(Truth):
         return [replace(answer, stop=answer.start + steps) for answer, steps in zip(said, lasting, strict=True)]
 
 
-def asking(halo: Halo, oracle: Oracle, shares: Sequence[float], choose: Callable[..., list[Question]]) -> np.ndarray:
+def asking(
+    halo: Halo, oracle: Oracle, shares: Sequence[float], growth: float, choose: Callable[..., list[Question]]
+) -> np.ndarray:
     """Questions asked and the wrong share of all other steps after each round [rounds, 2], up to the largest share.
 
-    A round asks a third of what was asked before, so that the early ones are small and the late ones few; each of the
+    What was asked grows by the same factor in each round, so that early rounds are small and late ones few; each of the
     shares is met exactly, unless `choose` cannot.
     """
     recording = halo.recording
@@ -98,7 +101,7 @@ def asking(halo: Halo, oracle: Oracle, shares: Sequence[float], choose: Callable
         curve.append((ledger.asked, wrong_share(found.gamma, recording, unasked)))
         if ledger.asked >= marks[-1]:
             return np.array(curve)
-        wanted = max(math.ceil(ledger.asked * GROWTH), ledger.asked + FIRST)
+        wanted = max(math.ceil(ledger.asked * growth), ledger.asked + FIRST)
         batch = min(wanted, next(mark for mark in marks if mark > ledger.asked)) - ledger.asked
         chosen = choose(found, ledger, batch, len(curve))
         if not chosen:
@@ -167,7 +170,8 @@ def measure(one: Pass, controllers: Path) -> dict[str, Any]:
     config = HaloConfig(policies=one.policies, rule=rule)
     halo = Halo(task, recording, config, one.seed, confusion, again=learnt and oracle.forgetful)
     choose = by_timeline(halo, one.seed) if one.rule == TIMELINE else by_rule(halo)
-    curve = asking(halo, oracle, [share for share in SHARES if share <= one.upto], choose)
+    shares = [share for share in SHARES if share <= one.upto]
+    curve = asking(halo, oracle, shares, GROWTH[one.policies], choose)
     line: dict[str, Any] = {
         **asdict(one),
         "steps": int(recording.acted.sum()),
@@ -220,6 +224,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     lines = args.out.read_text().splitlines() if args.out.exists() else []
     done = {Pass(**{name: row[name] for name in Pass.__dataclass_fields__}) for row in map(json.loads, lines)}
+    print(f"{len(done)} passes were measured before: {args.out}" if done else f"passes go to {args.out}")
     for one in list(passes(args))[part::of]:
         if one in done:
             continue
