@@ -39,7 +39,7 @@ TASKS = ("RescueWorld-n2-random", "RescueWorld-n3", "RescueWorld-n6")
 SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 TIMELINE = "timeline"  # no rule: whole demonstrations, of which somebody marks where each option begins
 DEMONSTRATIONS, NOISE, FIRST = 100, 0.2, 2
-GROWTH = {"tabular": 1.33, "neural": 2.0}  # fits of networks take fifty times as long
+GROWTH = {"tabular": 1.33, "neural": 2.0}  # networks take far longer to fit
 TEACHERS = ("scripted", "local")  # of the controllers that answer
 
 
