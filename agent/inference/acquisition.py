@@ -160,11 +160,36 @@ def bisection(situation: Situation, rng: np.random.Generator) -> Floats:
     return score
 
 
+def unnamed(situation: Situation) -> Floats:
+    """BALD of a committee that holds each restart under all names that its options may have.
+
+    An option that no answer has spoken of may as well be any other such option: all their names are equally likely.
+    """
+    options = situation.gamma.shape[-1]
+    silent = ~np.isin(np.arange(options), situation.label)
+    names = np.where(np.outer(silent, silent), 1.0 / max(silent.sum(), 1), np.eye(options))  # P(named j | option i)
+    confusion = np.eye(options) if situation.confusion is None else situation.confusion
+    doubt = entropy(situation.mean @ names @ confusion) - entropy(situation.gamma @ confusion).mean(0)
+    return np.maximum(doubt, 0.0)
+
+
+def _ranks(score: Floats, where: Bools) -> Floats:
+    """Place of each score among those in `where`, from the lowest, 0 to 1; equal scores share one."""
+    ranks = np.zeros(score.shape)
+    values, place = np.unique(score[where], return_inverse=True)
+    ranks[where] = place / len(values) if len(values) else 0.0
+    return ranks
+
+
 def automatic(situation: Situation, rng: np.random.Generator) -> Floats:
-    """Stratified anchors for the first 1% of the steps, then the committee."""
-    anchors = math.ceil(ANCHORS * situation.allowed.sum())
-    rule = stratified if situation.asked.sum() < anchors else by_committee
-    return rule(situation, rng)
+    """For the first 1% of the steps anchors that may also name an option, by the sum of both ranks; then the committee.
+
+    A committee of a few restarts that were told little is sure of too much to choose alone.
+    """
+    if situation.asked.sum() >= math.ceil(ANCHORS * situation.allowed.sum()):
+        return by_committee(situation, rng)
+    spread = stratified(situation, rng)
+    return _ranks(spread, situation.open) + _ranks(unnamed(situation), situation.open)
 
 
 RULES: dict[str, Rule] = {

@@ -8,8 +8,9 @@ E-step: the exact posterior of every restart. M-step: loss L2 of DESIGN section 
 
 (Dempster et al., 1977; for option policies, Giammarino and Paschalidis, 2021, arXiv 2103.08141). Unlabelled steps teach
 the low level little at first and as much as labelled ones at the end (EM-lambda; Nigam et al., 2000, section 5.3): the
-few labels decide which option is which before the many steps sharpen what they are. Every fit starts from scratch:
-kept warm across rounds of questions, it does not recover from a permutation that early labels left open
+few labels decide which option is which before the many steps sharpen what they are. Who confuses which options is
+learnt after that: a matrix that is learnt earlier takes in that two options have each other's names. Every fit starts
+from scratch: kept warm across rounds of questions, it does not recover from a permutation that early labels left open
 (shared/reference/halo.md, section 3).
 """
 
@@ -110,7 +111,7 @@ def fit(
         weight = np.full(demos.acted.shape, step / rising if step < rising else 1.0)
         weight[answers.trajectory, answers.step] = 1.0
         policies.improve(demos, posterior, weight)
-        if prior is not None:
+        if prior is not None and step >= min(rising, config.steps - 1):
             learnt = _annotators(answers, posterior, prior)
     posterior = infer(policies.chain(demos).given(answers.evidence(demos.lengths, steps, learnt)))
     require_possible(posterior)

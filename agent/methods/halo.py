@@ -113,6 +113,7 @@ class Halo:
         policies = found.policies
         assert isinstance(policies, TabularPolicies | NeuralPolicies)
         kept = {"counted": self.states.counted, "size": self.states.size, "columns": self.states.columns}
+        kept["codes"] = self.states.codes
         return {"states": kept, "policies": policies.only(found.best).state_dict()}
 
     def held_out_error(self, found: Fit, recording: Recording) -> float:

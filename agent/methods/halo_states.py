@@ -41,13 +41,15 @@ class States:
         task: Whose.
         counted: Whether a state is a number below `size`, or that many features.
         size: S, or D.
-        columns: Which features are kept, int64 [D]: those that vary in the demonstrations.
+        columns: Which numbers are kept, int64 [C]: those that vary in the demonstrations.
+        codes: Fact codes that occur in them, int64 [F], as one-hot features beside these; none where HALO sees a part.
     """
 
     task: Task
     counted: bool
     size: int
     columns: NDArray[np.int64]
+    codes: NDArray[np.int64]
 
     @staticmethod
     def of(task: Task, recording: Recording, policies: str) -> "States":
@@ -66,10 +68,12 @@ class States:
             raise UserError(f"The states of {task.name} cannot be counted.", "--policies neural")
         if countable and policies != "neural":
             assert isinstance(task, Counted)
-            return States(task, True, task.num_cells, np.zeros(0, np.int64))
-        seen = _features(task)(recording.obs[recording.inside])
-        columns = np.flatnonzero(seen.min(0) < seen.max(0))
-        return States(task, False, len(columns), columns)
+            return States(task, True, task.num_cells, *np.zeros((2, 0), np.int64))
+        obs = recording.obs[recording.inside]
+        numbers = _features(task)(obs)
+        columns = np.flatnonzero(numbers.min(0) < numbers.max(0))
+        codes = np.unique(task.fact_codes(obs))[: 0 if isinstance(task, Filtered) else None]
+        return States(task, False, len(columns) + len(codes), columns, codes)
 
     def __call__(self, obs: NDArray) -> NDArray:
         """States of observations [..., *shape]: int64 [...], or float32 [..., D]."""
@@ -78,7 +82,12 @@ class States:
         if self.counted:
             assert isinstance(self.task, Counted)
             return self.task.cells(flat).reshape(lead)
-        return _features(self.task)(flat)[:, self.columns].reshape(*lead, self.size)
+        features = _features(self.task)(flat)[:, self.columns]
+        if len(self.codes):
+            # What a teacher would read, as the network's own input: options follow from it, actions from the rest.
+            facts = self.task.fact_codes(flat)[:, None] == self.codes
+            features = np.concatenate([features, facts.astype(np.float32)], 1)
+        return features.reshape(*lead, self.size)
 
 
 def _features(task: Task) -> Callable[[NDArray], NDArray[np.float32]]:

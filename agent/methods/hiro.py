@@ -66,7 +66,7 @@ class HiroConfig:
     frozen: bool = False  # the low level was trained before, and the high level alone learns
     prior_weight: float = 0.0  # lambda of the pull towards the controller's goals, at the start
     reversed: bool = False  # the controller's goals are turned round: a control
-    prior_until: float = 0.6  # share of the steps after which the prior has faded: pull, and share of its goals
+    prior_until: float = 0.3  # share of the steps after which the prior has faded: pull, and share of its goals
     value_filter: bool = False  # the prior counts only where the critics value its goal more than the actor's
 
 

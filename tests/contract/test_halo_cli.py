@@ -83,6 +83,20 @@ def test_few_expected_errors_stop_the_asking(logs: Path, capsys: pytest.CaptureF
     assert 0 < line["queries"] < 161
 
 
+@pytest.mark.parametrize("task", ["SimpleDoorKey", "PointPush", "FetchPickAndPlace"])
+def test_every_kind_of_task_has_demonstrations(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Maps, a maze, an arm: recorded, asked about, learnt from, judged, and filmed with their options."""
+    few = ["--task", task, "--logdir", str(tmp_path)]
+    train = ["--demos", "8", "--budget", "5%", "--eval-episodes", "2", "--preset", "tiny", "--quiet"]
+    code, line, _ = run(capsys, "train", "--method", "halo", *few, *train)
+    assert code == 0
+    assert line["demonstrations"] == 8
+    assert 0 <= line["option_error"] < 0.9
+    code, line, _ = run(capsys, "eval", "--method", "halo", *few, "--seeds", "1000000:1000002", "--video", "1")
+    assert code == 0
+    assert Path(line["video"]).stat().st_size > 1000
+
+
 MISTAKES = {
     "no budget": (["--budget", "0"], "0 questions", "--budget 4%"),
     "above all steps": (["--budget", "5000"], "5000 questions", "--budget 4%"),

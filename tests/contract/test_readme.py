@@ -23,6 +23,7 @@ SMALLER = {
     "train": ["--preset", "tiny", "--steps", "640", "--num-envs", "4", "--eval-episodes", "4", "--quiet"],
     "eval": ["--seeds", "1000000:1000004", "--video", "1"],
     "report": [],
+    "demos": ["--count", "6"],
     "labels show": [],
     "labels prompt": [],
     "labels judge": ["--teacher", "local", "--scenes", "10"],
@@ -79,13 +80,16 @@ def test_every_file_in_the_tree_exists() -> None:
     assert missing == []
 
 
-def test_the_commands_work_one_after_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_work_one_after_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     for words in SAID:
         verb, flags = cli.verb_of(words)
         # Those need a server, or a run of one; and what is short already needs no shortening.
         if {"llm", "replay"} & set(words) or verb not in SMALLER:
             continue
-        logdir = ["--logdir", str(tmp_path)] if verb not in ("labels prompt", "labels judge") else []
+        logdir = ["--logdir", str(tmp_path)] if verb not in ("labels prompt", "labels judge", "demos") else []
         assert cli.main([*verb.split(), *flags, *SMALLER[verb], *logdir]) == 0, words
     assert len(list(tmp_path.rglob("*.mp4"))) >= 1
     assert "KeyInBox" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from agent.inference.acquisition import (
     get_rule,
     information,
     information_per_cost,
+    unnamed,
 )
 from agent.inference.chain import Answers, Chain, inside
 from agent.inference.posterior import entropy, infer, pairwise
@@ -198,6 +199,27 @@ def test_committees_see_permutations_that_one_model_does_not(seed):
     assert by_committee(useless, rng).max() < 1e-12
 
 
+@SETTINGS
+@given(st.integers(0, 2**32 - 1), st.integers(0, 3), st.booleans())
+def test_options_without_an_answer_are_doubted_as_in_a_committee_of_all_their_names(seed, heard, noisy):
+    rng = np.random.default_rng(seed)
+    chain = random_chain(rng, 2, [4, 3], 3)
+    situation = situation_of(chain)
+    label = situation.label.copy()
+    label[0, :heard] = rng.permutation(3)[:heard]
+    silent = np.setdiff1d(np.arange(3), label)
+    wrong = 0.2 if noisy else 0.0  # in no direction, so that names do not change how much an answer tells
+    confusion = np.full((3, 3), wrong / 3) + (1 - wrong) * np.eye(3)
+    committee = []
+    for names in itertools.permutations(silent):
+        order = np.arange(3)
+        order[silent] = names
+        committee.append(situation.gamma[..., order])
+    everyone = replace(situation, gamma=np.concatenate(committee), confusion=confusion if noisy else None)
+    told = replace(situation, label=label, confusion=everyone.confusion)
+    np.testing.assert_allclose(unnamed(told), bald(everyone, rng), atol=1e-9)
+
+
 def _nothing(posterior):
     return np.zeros(posterior.inside.shape, np.int64), np.full(posterior.inside.shape, -1)
 
@@ -241,6 +263,23 @@ def test_anchors_reach_every_demonstration_and_all_times_before_the_committee_is
     again = select(get_rule("auto"), informed, 1, 1, rng)
     scores = np.where(informed.open, by_committee(informed, rng), -1)
     assert scores[tuple(again[0])] == scores.max()
+
+
+def test_the_default_asks_early_about_options_that_nobody_has_named():
+    """Two options are known by their answers, and where the third and fourth are, restarts agree."""
+    gamma = np.full((2, 40, 4, 4), 0.0)
+    gamma[:, :, [0, 1, 2, 3], [0, 1, 2, 3]] = 1.0
+    asked, label = np.zeros((40, 4), np.int64), np.full((40, 4), -1)
+    asked[0, 0], label[0, 1] = 1, 1
+    label[0, 0] = 0
+    situation = Situation(gamma, np.zeros((2, 40, 4, 4, 4)), np.full(40, 4), np.ones((40, 4), bool), asked, label)
+    chosen = select(get_rule("auto"), situation, 1, 1, np.random.default_rng(0))
+    assert chosen[0, 1] in (2, 3)
+    assert chosen[0, 0] != 0, "another demonstration"
+
+
+def test_chance_is_drawn_from_the_seed():
+    situation = situation_of(random_chain(np.random.default_rng(0), 2, [50] * 20, 2))
     random = [select(get_rule("random"), situation, 5, 5, np.random.default_rng(s)).tolist() for s in (0, 0, 1)]
     assert random[0] == random[1] != random[2]
 

@@ -26,7 +26,8 @@ from envs.mujoco.vector import MazeVectorEnv
 
 WORLDS, PERIOD, TOTAL = 3, 7, 1_000
 SAC = SACConfig((16, 16), 1e-3, gamma=0.9, batch=64)
-CONFIG = HiroConfig(PERIOD, low=SAC, high=replace(SAC, gamma=0.8), warmup=150, rollout=10, low_reward=2.0)
+_HIGH = replace(SAC, gamma=0.8)
+CONFIG = HiroConfig(PERIOD, low=SAC, high=_HIGH, warmup=150, rollout=10, low_reward=2.0, prior_until=0.6)
 TD3 = TD3Config((16, 16), gamma=0.9, batch=64)
 LEARNERS = {"sac": CONFIG, "td3": replace(CONFIG, low=TD3, high=TD3)}
 
