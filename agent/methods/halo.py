@@ -84,8 +84,8 @@ class Halo:
         policies = fresh_policies(self.task, self.states, self.config, self.config.restarts, [self.seed, round_])
         return fit(self.demos, answers, policies, self.config.em, self.confusion)
 
-    def situation(self, found: Fit, ledger: Ledger, rounds: int) -> Situation:
-        """What rules may look at: the answers of the first rounds, and where else was asked."""
+    def situation(self, found: Fit, ledger: Ledger, rounds: int | None = None) -> Situation:
+        """What rules may look at: the answers of all rounds, or of the first ones and where else was asked."""
         posterior = found.posterior
         assert posterior.xi is not None, "fit computes pairs"
         learnt = None if found.confusion is None else found.confusion[found.best]  # [W, K, K]
