@@ -100,6 +100,9 @@ class TrainConfig:
     high_level: str = "learned"
     """Of hiro: learned (goals in space), options (learned, too, but among the task's named options; the only way where
     actions are named), or controller (the distilled controller is the high level, the low level alone learns)."""
+    goal_space: str | None = None
+    """Of hiro over goals: the space in which they are set, by name: of ants hiro_xy or hiro_orig (the paper's 15
+    dimensions), of points xy, where there is a chasm xyz; the places that options lead to if not given."""
     high_learner: str | None = None
     """Of hiro over goals: sac or td3; the preset's if not given."""
     low_learner: str | None = None

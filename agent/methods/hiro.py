@@ -30,7 +30,7 @@ from controller.network import ControllerNetwork
 from controller.roles import Controller
 from envs.errors import UserError
 from envs.gridworld.levels import SEEDS_PER_SPLIT
-from envs.task import Task
+from envs.task import GoalSpace, Task
 
 
 def _low() -> SACConfig:
@@ -63,6 +63,7 @@ class HiroConfig:
     capacity: int = 2_000_000  # environment steps that are remembered
     low_capacity: int = 2_000_000  # the newest of them, which the low level learns from
     planned: bool = False  # a controller sets the goals, and the low level alone learns
+    goal_space: GoalSpace | None = None  # in which goals are set; the task's own if None
     frozen: bool = False  # the low level was trained before, and the high level alone learns
     prior_weight: float = 0.0  # lambda of the pull towards the controller's goals, at the start
     reversed: bool = False  # the controller's goals are turned round: a control
@@ -137,7 +138,8 @@ class Hiro:
     ) -> None:
         self.task, self.config, self.total_steps = task, config, total_steps
         self.encoder = encoder_of(task)
-        self.frame = GoalFrame(task.goal_space.indices, task.goal_space.scale)
+        space = config.goal_space or task.goal_space
+        self.frame = GoalFrame(space.indices, space.scale)
         self.planner = PlannedGoals(controller, self.frame, config.reversed) if controller else None
         width, dims = task.observation_shape[0], len(self.frame.indices)
         low_seed, high_seed, draws, noise = seeds.spawn(4)

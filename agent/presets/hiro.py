@@ -12,7 +12,9 @@ from agent.methods.settings import Settings
 from agent.methods.td3 import TD3Config
 from agent.presets.vectors import PAPER_TD3, PPO_OF_VECTORS, PPO_WORLDS, is_ant, steps_of, worlds_of
 from envs.catalog import get_task
-from envs.errors import UserError
+from envs.errors import UserError, unknown_name
+from envs.mujoco.tasks import MazeTask
+from envs.task import GoalSpace
 
 PRIOR_WEIGHT = 2.0  # lambda of the pull towards the controller's goals, at the start
 
@@ -38,7 +40,7 @@ _PAPER = HiroConfig(
     low_capacity=200_000,
 )
 _PPO_ROLLOUT, _PPO_REWARD = 64, 0.1  # vector steps, since PPO learns from whole roll-outs; factor on metres
-_OF_GOALS = ("value_filter", "planned_candidate", "low_level", "low_learner", "high_learner")
+_OF_GOALS = ("goal_space", "value_filter", "planned_candidate", "low_level", "low_learner", "high_learner")
 _OPTION_STEPS = {"": 300_000, "PointReach": 100_000}
 _OPTION_WORLDS = 64
 
@@ -57,6 +59,7 @@ def hiro_settings(config: TrainConfig) -> Settings:
         value_filter=config.value_filter,
         planned_candidate=config.planned_candidate,
         frozen=config.low_level is not None,
+        goal_space=_goal_space(config),
     )
     if config.memory:
         student = replace(student, capacity=config.memory)
@@ -69,6 +72,24 @@ def hiro_settings(config: TrainConfig) -> Settings:
     else:
         student = replace(student, low=_learner(student.low, config.low_learner, exploration=0.1))
     return Settings(steps_of(config), worlds, student)
+
+
+def _goal_space(config: TrainConfig) -> GoalSpace | None:
+    """The space that is named on the command line."""
+    if config.goal_space is None:
+        return None
+    task = get_task(config.task)
+    spaces = task.goal_spaces if isinstance(task, MazeTask) else {}
+    if config.goal_space not in spaces:
+        raise unknown_name(f"goal space of {task.name}", config.goal_space, spaces, "the same without --goal-space")
+    space = spaces[config.goal_space]
+    if config.plans and space.names != task.goal_space.names:
+        places = ", ".join(task.goal_space.names)
+        raise UserError(
+            f"A controller's goals are places ({places}), and those of {config.goal_space} are more than that.",
+            "--prior none --high-level learned, or leave --goal-space out",
+        )
+    return space
 
 
 Learner = TypeVar("Learner", SACConfig | TD3Config, SACConfig | TD3Config | PPOConfig)

@@ -24,7 +24,7 @@ class MazeTask:
 
     Observations are float32 [N, D] (`spec.observation_names`), primitive actions float32 [N, A] in [-1, 1], so that
     `num_actions` is the number of motors and `skill` returns floats. `ground` speaks of (x, y) in metres from where the
-    robot's first cell has its centre.
+    robot's first cell has its centre, as `goal_space` does, one of the maze's `goal_spaces` by name.
 
     Args:
         spec: The maze. Its map must be in words (`regions.CHARTS`), and its block observed.
@@ -35,8 +35,10 @@ class MazeTask:
         self._regions = regions(spec)
         self.goal, self.rules = self._regions.chart.goal, self._regions.chart.rules
         self.options = self._regions.options
-        places = next(space for space in spec.goal_spaces.values() if space.names == ("x", "y"))
-        self.goal_space = replace(places, indices=spec.indices(places))
+        self.goal_spaces = {
+            name: replace(space, indices=spec.indices(space)) for name, space in spec.goal_spaces.items()
+        }
+        self.goal_space = next(space for space in self.goal_spaces.values() if space.names == ("x", "y"))
         self.observation_shape: tuple[int, ...] = (len(spec.observation_names),)
         self.observation_scale = spec.observation_scale
         self.hidden_from_low_level = spec.hidden_from_low_level

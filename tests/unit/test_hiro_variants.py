@@ -4,11 +4,17 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from test_hiro import CONFIG, PERIOD, WORLDS, Planner, play
 
+from agent.config import TrainConfig
+from agent.hierarchy import Hierarchy
+from agent.methods.hiro import Hiro
 from agent.methods.ppo import PPOConfig
+from agent.presets import settings_of
 from envs.catalog import get_task
+from envs.errors import UserError
 
 
 def test_the_rollout_of_a_low_level_that_learns_by_ppo_equals_a_loop():
@@ -54,6 +60,29 @@ def test_a_planned_candidate_is_offered_and_counted():
         played.method.high_batch(winners)
     assert set(winners) == {"original", "difference", "drawn", "planned"}
     assert "high/relabelled_planned" in played.method.update(played.hierarchy.percept, 400)
+
+
+@pytest.mark.parametrize(("task", "space", "size"), [("AntMaze", "hiro_orig", 15), ("PointFall", "xyz", 3)])
+def test_goals_may_be_set_in_another_space(task, space, size):
+    config = TrainConfig(method="hiro", task=task, goal_space=space, steps=1_000)
+    settings = settings_of(config)
+    method = Hiro(get_task(task), settings.student, 2, np.random.SeedSequence(0), 1_000)
+    names = get_task(task).spec.observation_names
+    assert [names[i] for i in method.frame.indices][:2] == ["x", "y"]
+    assert len(method.frame.indices) == len(method.frame.reach) == size
+    env = get_task(task).make_vec(2)
+    hierarchy = Hierarchy(get_task(task), env, method.player, rng=np.random.default_rng(0))
+    hierarchy.collect(method.store, 3)
+    before = hierarchy.clock.goal + method.frame.of(hierarchy.percept.obs)
+    hierarchy.collect(method.store, 3)
+    after = hierarchy.clock.goal + method.frame.of(hierarchy.percept.obs)
+    np.testing.assert_allclose(before, after, atol=1e-4, err_msg="the target stays where it is")
+
+
+@pytest.mark.parametrize("words", [{"goal_space": "xyzw"}, {"goal_space": "xyz", "prior": "controller"}])
+def test_a_space_that_is_not_there_or_not_the_controller_s_is_refused(words):
+    with pytest.raises(UserError, match=r"goal space of PointFall|goals are places"):
+        settings_of(TrainConfig(method="hiro", task="PointFall", **words))
 
 
 def test_a_value_filter_follows_the_planner_only_where_the_critics_would():
