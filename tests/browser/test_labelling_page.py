@@ -22,17 +22,14 @@ Page = Any
 Serve = Callable[..., PageServer]
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: sudo apt-get install chromium"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 WORDS = ["--task", "RescueWorld-n3", "--savedir", "x", "--demos", "24", "--eval-episodes", "0", "--annotator", "ann"]
 PATIENCE = 120_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    assert CHROMIUM, "needs Debian's chromium: sudo apt-get install chromium"
     with playwright.sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield opened
@@ -134,7 +131,7 @@ def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page,
         elif count == 20:
             server.kill()
             page.keyboard.press(right(question))
-            page.wait_for_function("document.getElementById('notice').textContent.includes('does not answer')")
+            page.wait_for_function("() => document.getElementById('notice').textContent.includes('does not answer')")
             server = serve(40, server.port)
             page.wait_for_function("was => document.body.dataset.question !== was", arg="/".join(map(str, question)))
         else:
@@ -212,7 +209,7 @@ def test_a_second_tab_and_keys_that_are_not_legal(browser: Any, page: Page, serv
         press(page, right(shown(page)))
     question, before = shown(page), len(lines(server))
     page.keyboard.press(page.inner_text(".option:disabled kbd"))
-    page.wait_for_function("document.getElementById('notice').textContent.includes('not possible here')")
+    page.wait_for_function("() => document.getElementById('notice').textContent.includes('not possible here')")
     assert (shown(page), len(lines(server))) == (question, before)
     page.keyboard.press("?")
     assert page.is_visible("dialog#keys")
