@@ -113,7 +113,8 @@ def demos(config: DemosConfig) -> dict[str, Any]:
 def label(config: LabelConfig) -> dict[str, Any]:
     """The `label` verb: whoever asks comes from `agent`, the page from `serving`."""
     check_label(config)
-    from serving.labelling.server import bound, serve_page
+    from serving.doors import bound
+    from serving.labelling.server import HOST, serve_page
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -121,13 +122,13 @@ def label(config: LabelConfig) -> dict[str, Any]:
     if config.review is not None:
         from agent.labelling.review import open_review
 
-        with bound(config.port) as door:
+        with bound(HOST, config.port) as door:
             review = open_review(config)
             serve_page(door, review, secrets.token_urlsafe(16), tell, config.browser)
             return review.outcome()
     from agent.labelling.opening import open_session
 
-    with bound(config.port) as door, open_session(config) as (session, token):
+    with bound(HOST, config.port) as door, open_session(config) as (session, token):
         serve_page(door, session, token, tell, config.browser)
         return session.outcome()
 

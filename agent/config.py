@@ -17,6 +17,7 @@ CHOICES = {
     "prior": ("none", "controller", "reversed"),
     "exploration": ("steps", "extended"),
     "preset": ("tiny", "small", "paper"),
+    "rule": ("auto", "random", "stratified", "entropy", "margin", "qbc", "bald", "ehr", "bisection"),
     "policies": ("auto", "tabular", "neural"),
     "trust": ("auto", "law", "learnt"),
     "teacher": ("local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none"),

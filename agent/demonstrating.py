@@ -79,7 +79,7 @@ def expert_player(task: Task, epsilon: float, rng: np.random.Generator) -> Playe
     return Player(ExpertHigh(script.high), ExpertLow(epsilon, rng), script.timeouts)
 
 
-def record(task: Task, count: int, seed: int, epsilon: float = EPSILON, **levels: Any) -> Recording:
+def record(task: Task, count: int, seed: int, epsilon: float = EPSILON) -> Recording:
     """`count` demonstrations of a task by its expert, one per training level.
 
     Args:
@@ -87,13 +87,12 @@ def record(task: Task, count: int, seed: int, epsilon: float = EPSILON, **levels
         count: N.
         seed: Draws levels, ways and mistakes.
         epsilon: See `ExpertLow`.
-        **levels: `split="eval"` for held-out levels.
 
     Raises:
         UserError: The task has no expert, or an episode of it never ends.
     """
     drawn, acting, erring = np.random.SeedSequence(seed).spawn(3)
-    env = task.make_vec(count, seed=int(drawn.generate_state(1)[0]), **levels)
+    env = task.make_vec(count, seed=int(drawn.generate_state(1)[0]))
     player = expert_player(task, epsilon, np.random.default_rng(erring))
     hierarchy = Hierarchy(task, env, player, rng=np.random.default_rng(acting))
     ended, capacity = np.zeros(count, np.bool_), 64

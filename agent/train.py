@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from agent.config import TrainConfig
+from agent.controllers import named_controller, newest_controller
 from agent.hierarchy import Hierarchy
-from agent.inference.acquisition import get_rule
 from agent.methods import Method, make_method
 from agent.methods.hiro import Hiro
 from agent.methods.settings import Settings
@@ -24,7 +24,7 @@ from agent.tracking.accounting import Accounting
 from agent.tracking.metrics import Metrics
 from agent.tracking.run import Run
 from controller.atomic import write_json
-from controller.checkpoint import DESCRIPTION, load_controller, save_controller
+from controller.checkpoint import load_controller, save_controller
 from controller.network import ControllerNetwork
 from controller.roles import Controller
 from envs.catalog import get_task
@@ -86,7 +86,6 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
 
 def _ask_and_learn(config: TrainConfig, task: Task) -> dict[str, Any]:
     """HALO: demonstrations instead of roll-outs, questions instead of labels everywhere."""
-    get_rule(config.rule)
     given = _given_controller(config, task)
     run = Run.create(config.logdir, config.method, task.name, config.savedir, asdict(config), resume=config.resume)
     with contextlib.ExitStack() as stack:
@@ -149,17 +148,14 @@ def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
     if config.plans and config.resume and own.exists():  # what the run began with, whatever became of that since
         return load_controller(own, task)
     if config.controller is not None:
-        folder = Path(config.controller)
-        if (folder / DESCRIPTION).exists():
-            return load_controller(folder, task)
-        return load_controller(Run.find(config.logdir, None, task.name, config.controller).controller, task)
+        return named_controller(config.controller, config.logdir, task)
     if not config.needs_controller:
         return None
     taught = {name: getattr(config, name) for name in ("teacher", "model", "label_noise")}
     runs = [run for run in Run.all(config.logdir, "dagger", task.name) if run.controller.exists()]
     alike = [run for run in runs if all(run.config.get(name) == value for name, value in taught.items())]
-    if alike:
-        return load_controller(max(alike, key=lambda run: run.controller.stat().st_mtime).controller, task)
+    if (newest := newest_controller(alike, task)) is not None:
+        return newest
     name = "controller" if not runs else f"controller-{config.teacher}-{config.label_noise:g}"
     _train_one(replace(config, method="dagger", savedir=name, steps=None, num_envs=None, resume=True))
     return load_controller(Run.find(config.logdir, "dagger", task.name, name).controller, task)

@@ -1,6 +1,6 @@
 """Recorded demonstrations: whole episodes, one after another, of different lengths and padded at the end."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +58,6 @@ class Recording:
     def returns(self) -> NDArray[np.float64]:
         """Sum of rewards of each episode, [N]."""
         return (self.reward * self.acted).sum(1, dtype=np.float64)
-
-    def with_options(self, option: NDArray[np.int64]) -> "Recording":
-        """The same episodes with other options [N, T]."""
-        return replace(self, option=option)
 
     def save(self, folder: Path) -> None:
         """Write it to a folder in one step. Raises `UserError` if the disk is full."""

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from agent.config import TrainConfig, check
+from agent.controllers import named_controller, newest_controller
 from agent.data.ledger import Ledger
 from agent.data.questions import PERSON, Answer
-from agent.inference.acquisition import get_rule
 from agent.inference.em import EMConfig, fit
 from agent.labelling.config import LabelConfig
 from agent.labelling.frames import Frames
@@ -22,7 +22,6 @@ from agent.methods.halo import fresh_policies
 from agent.oracles import Person
 from agent.questioning import Questioning, demonstrations_of
 from agent.tracking.run import Run
-from controller.checkpoint import DESCRIPTION, load_controller
 from controller.roles import Controller
 from envs.catalog import get_task
 from envs.errors import UserError
@@ -44,7 +43,6 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
     task = get_task(config.task)
     training = training_config(config, task)
     check(training)
-    get_rule(training.rule)
     controller = _controller(config, task)
     with contextlib.ExitStack() as stack:
         token = stack.enter_context(_alone(_path(config, task)))
@@ -127,9 +125,5 @@ def _path(config: LabelConfig, task: Task) -> Path:
 def _controller(config: LabelConfig, task: Task) -> Controller | None:
     """The controller that is named, or the newest of the task."""
     if config.controller is not None:
-        folder = Path(config.controller)
-        if not (folder / DESCRIPTION).exists():
-            folder = Run.find(config.logdir, None, task.name, config.controller).controller
-        return load_controller(folder, task)
-    folders = [run.controller for run in Run.all(config.logdir, "dagger", task.name) if run.controller.exists()]
-    return load_controller(max(folders, key=lambda path: path.stat().st_mtime), task) if folders else None
+        return named_controller(config.controller, config.logdir, task)
+    return newest_controller(Run.all(config.logdir, "dagger", task.name), task)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -75,6 +76,10 @@ class States:
         codes = np.unique(task.fact_codes(obs))[: 0 if isinstance(task, Filtered) else None]
         return States(task, False, len(columns) + len(codes), columns, codes)
 
+    @cached_property
+    def _numbers(self) -> Callable[[NDArray], NDArray[np.float32]]:
+        return _features(self.task)
+
     def __call__(self, obs: NDArray) -> NDArray:
         """States of observations [..., *shape]: int64 [...], or float32 [..., D]."""
         lead = obs.shape[: obs.ndim - len(self.task.observation_shape)]
@@ -82,7 +87,7 @@ class States:
         if self.counted:
             assert isinstance(self.task, Counted)
             return self.task.cells(flat).reshape(lead)
-        features = _features(self.task)(flat)[:, self.columns]
+        features = self._numbers(flat)[:, self.columns]
         if len(self.codes):
             # What a teacher would read, as the network's own input: options follow from it, actions from the rest.
             facts = self.task.fact_codes(flat)[:, None] == self.codes

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from time import monotonic
 from typing import Any
 
-from envs.errors import UserError
+from serving.doors import bound
 from serving.faulty.faults import FAULTS, Fault, Response, openai_error
 from serving.faulty.replies import Refusal, reply
 from serving.faulty.script import Script, Step
@@ -104,7 +104,7 @@ class FaultyServer:
         self._refusing = threading.Event()
         self.play(script or Script())
         self._host = host
-        self._socket = _bound(host, port)
+        self._socket = bound(host, port)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{host}:{self.port}/v1"
         self._socket.listen(128)
@@ -152,7 +152,7 @@ class FaultyServer:
             now = monotonic()
             if not self._refusing.is_set() and now < self._closed_until:
                 self._socket.close()
-                self._socket = _bound(self._host, self.port)
+                self._socket = bound(self._host, self.port)
                 self._drop_connections()
                 self._refusing.set()
             if self._refusing.is_set() and now >= self._closed_until:
@@ -285,18 +285,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket that holds a port and does not listen yet: who connects is refused."""
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        made.bind((host, port))
-    except OSError as error:
-        made.close()
-        raise UserError(f"Port {port} of {host} cannot be had: {error}.", "give another with --port") from error
-    return made
 
 
 @contextmanager

@@ -9,12 +9,12 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
 from envs.errors import UserError
 from serving.config import KEY_VARIABLE
+from serving.doors import bound
 
 _GRACE_SECONDS = 5
 _log = logging.getLogger("preceptor.local")
@@ -45,7 +45,7 @@ def main() -> int:
 def _serve(given: argparse.Namespace) -> None:
     if given.max_model_len is not None and given.max_model_len < 1:
         raise UserError("--max-model-len must be 1 or more.", "leave it out")
-    door = _bound(given.host, given.port)  # before seconds go into loading
+    door = bound(given.host, given.port)  # before seconds go into loading
     with door:
         import torch
         import uvicorn
@@ -78,19 +78,6 @@ def _serve(given: argparse.Namespace) -> None:
 
 def _leave(number: int, frame: object) -> None:
     raise SystemExit(0)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    # asyncio sets TCP_NODELAY on sockets that say they are TCP; without it a reply waits 40 ms for an acknowledgement.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        door.bind((host, port))
-    except OSError as error:
-        door.close()
-        raise UserError(f"Port {port} of {host} cannot be had: {error}.", "give another with --port") from error
-    return door
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 import main as cli
+from agent.config import CHOICES
 from agent.data.ledger import FILE
+from agent.inference.acquisition import RULES
 
 TASK = ["--task", "RescueWorld-n3"]
 FEW = [*TASK, "--quiet", "--preset", "tiny", "--eval-episodes", "10"]
@@ -91,10 +93,18 @@ def test_every_kind_of_task_has_demonstrations(task: str, tmp_path: Path, capsys
     code, line, _ = run(capsys, "train", "--method", "halo", *few, *train)
     assert code == 0
     assert line["demonstrations"] == 8
-    assert 0 <= line["option_error"] < 0.9
+    said = [json.loads(row) for row in (Path(line["run"]) / FILE).read_text().splitlines()]
+    answers = [(row["trajectory"], row["step"]) for row in said if row.get("kind") == "answer"]
+    assert len(set(answers)) == line["queries"] > 0
+    assert max(n for n, _ in answers) < 8, "held-out demonstrations are not asked about"
+    assert line["option_error"] < 0.75, "chance is above that"
     code, line, _ = run(capsys, "eval", "--method", "halo", *few, "--seeds", "1000000:1000002", "--video", "1")
     assert code == 0
     assert Path(line["video"]).stat().st_size > 1000
+
+
+def test_the_command_line_names_the_rules_that_there_are() -> None:
+    assert CHOICES["rule"] == tuple(RULES)
 
 
 MISTAKES = {

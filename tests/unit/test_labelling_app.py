@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 
 import main as cli
 from envs.errors import UserError
+from serving.doors import bound
 from serving.labelling.app import PAGE, create_app
-from serving.labelling.server import bound
 
 TOKEN = "secret-of-this-run"
 
@@ -170,7 +170,7 @@ def test_what_was_said_can_be_taken_along(client: httpx.Client) -> None:
 
 
 def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with bound(0) as door:
+    with bound("127.0.0.1", 0) as door:
         door.listen()
         port = door.getsockname()[1]
         assert door.getsockname()[0] == "127.0.0.1", "nobody else reaches it"

@@ -1,5 +1,7 @@
 """Oracles: who answers what, at which price, and that asking in another order hears the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,7 +57,7 @@ def test_noise_depends_on_the_question_alone(recording: Recording) -> None:
 
 def test_truth_that_nobody_knows_is_not_asked(recording: Recording) -> None:
     with pytest.raises(UserError, match="Nobody knows"):
-        Truth(recording.with_options(np.full_like(recording.option, -1)), K, 0.0, 0)
+        Truth(replace(recording, option=np.full_like(recording.option, -1)), K, 0.0, 0)
 
 
 def test_a_teacher_costs_its_calls_and_the_same_scene_once(recording: Recording) -> None:
