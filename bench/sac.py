@@ -7,7 +7,7 @@ with products in float32 and once in bfloat16 (`SACConfig.precision`). Seconds a
 
 `python -m bench.sac --returns 100000 --seeds 0 1 2 --tasks HalfCheetah-v5` trains both for so many environment steps
 with the same settings, and prints the mean greedy returns of the final policies on the same ten held-out levels, one
-line per seed, beside the CPU seconds (an hour and a half here).
+line per seed and learner, beside the CPU seconds (four hours of one core here; `--learners` splits them over cores).
 """
 
 import argparse
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import product
 from statistics import median
 from typing import Any
 
@@ -136,14 +137,15 @@ def their_return(name: str, steps: int, seed: int) -> float:
     return total / len(_HELD_OUT)
 
 
-def side_by_side(name: str, steps: int, seed: int) -> dict[str, Any]:
-    """Returns and CPU seconds of both."""
-    row: dict[str, Any] = {"task": name, "steps": steps, "seed": seed}
-    for who, train in (("ours", our_return), ("stable-baselines3", their_return)):
-        start = time.process_time()
-        row[who] = round(train(name, steps, seed), 1)
-        row[f"{who}, CPU seconds"] = round(time.process_time() - start)
-    return row
+LEARNERS = {"ours": our_return, "stable-baselines3": their_return}
+
+
+def trial(who: str, name: str, steps: int, seed: int) -> dict[str, Any]:
+    """Return and CPU seconds of one training."""
+    start = time.process_time()
+    reached = LEARNERS[who](name, steps, seed)
+    seconds = round(time.process_time() - start)
+    return {"task": name, "steps": steps, "seed": seed, "who": who, "return": round(reached, 1), "CPU seconds": seconds}
 
 
 def main(steps: int = 150, tasks: Sequence[str] = TASKS) -> dict[str, Any]:
@@ -162,11 +164,11 @@ if __name__ == "__main__":
     parser.add_argument("--tasks", nargs="+", default=TASKS, help="Gymnasium ids")
     parser.add_argument("--returns", type=int, help="environment steps to train both for, instead of measuring speed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="training seeds of that")
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS), help="whom to train")
     said = parser.parse_args()
     if said.returns:
         torch.set_num_threads(1)
-        for task_name in said.tasks:
-            for number in said.seeds:
-                print(json.dumps(side_by_side(task_name, said.returns, number)), flush=True)
+        for task_name, number, learner in product(said.tasks, said.seeds, said.learners):
+            print(json.dumps(trial(learner, task_name, said.returns, number)), flush=True)
     else:
         print(json.dumps(main(said.steps, said.tasks), indent=1))
