@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,9 @@ class Questioning:
         oracle: Answers.
         run: Where everything is kept.
         log: Metrics, by the number of answers.
+
+    Attributes:
+        on_step: Called now and then while it learns; what it raises ends the learning.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Questioning:
         self.halo = Halo(task, self.training, settings, config.seed, confusion, again=noisy and oracle.forgetful)
         self.truth_known = bool((training.option[training.acted] >= 0).all())
         self.seconds = 0.0
+        self.on_step: Callable[[], None] = lambda: None
         self._learnt: tuple[int, Fit] | None = None
 
     @property
@@ -99,7 +104,10 @@ class Questioning:
         """Policies and posterior given the answers of the first rounds. Raises `UserError` if those cannot be."""
         if self._learnt is None or self._learnt[0] != rounds:
             started = time.perf_counter()
-            self._learnt = rounds, self.halo.learn(self.ledger.evidence(self.oracle.annotators, rounds), rounds)
+            self._learnt = (
+                rounds,
+                self.halo.learn(self.ledger.evidence(self.oracle.annotators, rounds), rounds, self.on_step),
+            )
             self.seconds += time.perf_counter() - started
         return self._learnt[1]
 

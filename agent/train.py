@@ -59,7 +59,7 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
     run = Run.create(config.logdir, config.method, task.name, config.savedir, asdict(config), resume=config.resume)
     with contextlib.ExitStack() as stack:
         with run.beginning():
-            labels = stack.enter_context(_open_labels(config, run))
+            labels = stack.enter_context(open_labels(config, run))
             labeller = ControllerLabels(given) if given else make_annotator(config, task, labels)
             if isinstance(labeller, Annotator):
                 run.annotate(capability=capability_of(labeller.teacher))
@@ -91,7 +91,7 @@ def _ask_and_learn(config: TrainConfig, task: Task) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         with run.beginning():
             training, held_out = demonstrations_of(config, task, run)
-            labels = stack.enter_context(_open_labels(config, run))
+            labels = stack.enter_context(open_labels(config, run))
             annotator = make_annotator(config, task, labels) if "teacher" in config.oracles else None
             oracle = make_oracle(
                 config.oracles,
@@ -134,7 +134,7 @@ def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annot
     return Annotator(task, teacher, config.on_teacher_failure) if teacher else None
 
 
-def _open_labels(config: TrainConfig, run: Run) -> LabelStore:
+def open_labels(config: TrainConfig, run: Run) -> LabelStore:
     """Where answers are kept; a store that is replayed is somebody else's and is only read."""
     if config.labels and "replay" not in config.teacher.split(":"):
         return LabelStore(config.labels)

@@ -73,7 +73,7 @@ KINDS = {
 
 
 class LabelStore:
-    """Calls in a SQLite file, or in memory if `path` is None.
+    """Calls in a SQLite file, or in memory if `path` is None; for one thread at a time, which may be another one later.
 
     Args:
         path: The file; created if missing unless `read_only`.
@@ -92,7 +92,9 @@ class LabelStore:
             ":memory:" if self.path is None else f"{self.path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         )
         with self._explained("move the file away, or give another one with --labels"):
-            self._db = sqlite3.connect(name, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+            self._db = sqlite3.connect(
+                name, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
             # SQLite does not wait by itself where two processes switch the mode of the journal at once.
             for attempt in Retrying(
                 retry=retry_if_exception_message(match=".*(locked|busy)"),

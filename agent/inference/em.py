@@ -14,6 +14,7 @@ from scratch: kept warm across rounds of questions, it does not recover from a p
 (shared/reference/halo.md, section 3).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,6 +87,7 @@ def fit(
     policies: Policies,
     config: EMConfig,
     confusion: Floats | None = None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> Fit:
     """Policies and posterior given answers; the same for the same policies at the start.
 
@@ -96,6 +98,7 @@ def fit(
         config: How long.
         confusion: What is believed of the annotators before, [W, K, K]: their matrices are learnt from there (Dawid and
             Skene, 1979). None: labels are law.
+        on_step: Called before each E-step; what it raises ends the fit.
 
     Raises:
         UserError: If labels contradict each other, or are about steps that do not exist.
@@ -105,6 +108,7 @@ def fit(
     prior = None if confusion is None else config.confusion_weight * confusion  # [W, K, K]
     learnt = None if confusion is None else np.broadcast_to(confusion, (restarts, *confusion.shape))
     for step in range(config.steps):
+        on_step()
         posterior = infer(policies.chain(demos).given(answers.evidence(demos.lengths, steps, learnt)))
         require_possible(posterior)
         rising = config.anneal * config.steps

@@ -1,15 +1,13 @@
 """How far those who label agree: confusion counts and Cohen's kappa of each pair."""
 
-from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.data.ledger import Answer, Ledger
-from agent.data.recording import Recording
-from controller.roles import Controller
+from agent.labelling.opinions import Opinions
 
 _Said = dict[tuple[int, int], int]  # (trajectory, step) -> option
 
@@ -24,10 +22,8 @@ def kappa(table: NDArray[np.int64]) -> float | None:
     return None if expected >= 1 else float((observed - expected) / (1 - expected))
 
 
-def agreement(
-    ledger: Ledger, recording: Recording, options: int, controller: Controller | None = None
-) -> list[dict[str, Any]]:
-    """Every pair of those who spoke about the same steps.
+def agreement(ledger: Ledger, options: int, opinions: Opinions) -> list[dict[str, Any]]:
+    """Every pair of people who spoke about the same steps, and each of them with a controller and a teacher.
 
     Returns:
         Of each pair: `pair` (two names), `steps` that both spoke about, `agree` (a share), `kappa` (or None), and
@@ -38,10 +34,9 @@ def agreement(
         if answer.report:
             said.setdefault(answer.who or answer.annotator, {})[answer.trajectory, answer.step] = _option(answer)
     people = sorted(said)
-    if controller is not None and people:
-        steps = sorted(set().union(*said.values()))
-        said["controller"] = dict(zip(steps, _controllers(controller, recording, steps), strict=True))
-    pairs = [*combinations(people, 2), *((name, "controller") for name in people if "controller" in said)]
+    steps = sorted(set().union(*said.values()))
+    said |= {name: opinions.options(name, steps) for name in opinions.names}
+    pairs = [*combinations(people, 2), *product(people, opinions.names)]
     return [found for one, other in pairs if (found := _pair(one, other, said, options))]
 
 
@@ -63,9 +58,3 @@ def _pair(one: str, other: str, said: dict[str, _Said], options: int) -> dict[st
 
 def _option(answer: Answer) -> int:
     return int(np.argmax(answer.report))
-
-
-def _controllers(controller: Controller, recording: Recording, steps: Sequence[tuple[int, int]]) -> list[int]:
-    obs = recording.obs[[n for n, _ in steps], [t for _, t in steps]]
-    option, _ = controller.label(obs, controller.task.legal(obs))
-    return [int(k) for k in option]

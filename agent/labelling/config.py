@@ -44,6 +44,14 @@ class LabelConfig:
     """As in train; the run's own if not given."""
     controller: str | None = None
     """Run, or folder, of a distilled controller whose opinion is shown; the newest of the task, if there is one."""
+    teacher: str = "none"
+    """Teacher whose opinion is shown, too, as in train: local, llm or scripted; its answers are kept in a label store."""
+    base_url: str | None = None
+    """Server of --teacher llm, OpenAI protocol; OPENAI_BASE_URL if not given. The key is read from OPENAI_API_KEY."""
+    model: str | None = None
+    """Its model, as in train."""
+    labels: str | None = None
+    """Label store (SQLite) to read that teacher's answers from and add answers to; the run's own if not given."""
     eval_episodes: int = 100
     """Held-out levels on which the student is judged when all is answered; 0 for none."""
     port: int = PORT

@@ -5,7 +5,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -35,6 +34,7 @@ class Frames:
         self._drawn: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._wanted: list[tuple[int, int]] = []
         self._looked_at: list[tuple[int, int]] = []  # somebody waits for these
+        self._replay: Replay | None = None  # kept, since the first picture of a stage is dear
         self._change = threading.Condition()
         self._closing, self._bytes = False, 0
         self.trouble: str | None = None
@@ -74,6 +74,8 @@ class Frames:
             with self._change:
                 self.trouble = str(error)
                 self._change.notify_all()
+        finally:
+            self._put_away()
 
     def _next(self) -> tuple[int, list[int]] | None:
         """A trajectory and the steps of it to draw; waits for some. None at the end."""
@@ -96,46 +98,19 @@ class Frames:
             return None
 
     def _draw(self, trajectory: int, steps: list[int]) -> None:
-        """Play a demonstration up to the last of the steps, and draw these."""
-        recording = self._recording
-        level = int(recording.level_seed[trajectory])
-        if level < 0:
-            raise UserError(
-                "These demonstrations do not tell their levels, so that they cannot be drawn.",
-                f"python main.py demos --task {self._task.name} --to NAME  # records some that do",
-            )
-        stage = self._task.make_single(level)
-        try:
-            for t in range(max(steps) + 1):
-                if self._closing:
-                    return
-                if t in steps:
-                    self._store(trajectory, t, self._picture(stage))
-                if t < recording.lengths[trajectory] - 1:
-                    obs = stage.step(recording.action[trajectory, t])[0]
-                    self._compare(obs, trajectory, t + 1)
-        finally:
-            stage.close()
+        """Draw some steps of a demonstration, with the replay of it that is there unless that is beyond them."""
+        replay = self._replay
+        if replay is None or replay.trajectory != trajectory or replay.step > min(steps):
+            self._put_away()
+            replay = self._replay = Replay(self._task, self._recording, trajectory)
+        for step in sorted(steps):
+            if not self._closing:
+                self._store(trajectory, step, replay.picture(step))
 
-    def _compare(self, obs: object, trajectory: int, step: int) -> None:
-        """Where observations can be compared, what is played again must be what was recorded."""
-        seen = self._recording.obs[trajectory, step]
-        if isinstance(obs, np.ndarray) and obs.shape == seen.shape and not np.allclose(obs, seen, atol=1e-3):
-            raise UserError(
-                f"Demonstration {trajectory} came out otherwise when it was played again to be drawn.",
-                f"python main.py demos --task {self._task.name} --to NAME  # records new ones",
-            )
-
-    def _picture(self, stage: gym.Env) -> bytes:
-        try:
-            rendered = stage.render()
-        except UserError:
-            raise
-        except Exception as error:  # each of Gymnasium's environments has its own way to say that it cannot draw
-            raise undrawable(type(stage.unwrapped).__name__, error) from error
-        if not isinstance(rendered, np.ndarray):
-            raise UserError(f"{self._task.name} cannot be drawn.", "label it by the words of its scenes")
-        return png(rendered)
+    def _put_away(self) -> None:
+        replay, self._replay = self._replay, None
+        if replay is not None:
+            replay.close()
 
     def _store(self, trajectory: int, step: int, picture: bytes) -> None:
         with self._change:
@@ -144,6 +119,66 @@ class Frames:
             self._bytes += len(picture)
             while self._bytes > _KEPT:
                 self._bytes -= len(self._drawn.popitem(last=False)[1])
+
+
+class Replay:
+    """A demonstration played again on its level, forwards only.
+
+    Args:
+        task: What was demonstrated.
+        recording: The demonstrations.
+        trajectory: Which of them.
+
+    Attributes:
+        step: Where it stands.
+
+    Raises:
+        UserError: The level is not known.
+    """
+
+    def __init__(self, task: Task, recording: Recording, trajectory: int) -> None:
+        level = int(recording.level_seed[trajectory])
+        if level < 0:
+            raise UserError(
+                "These demonstrations do not tell their levels, so that they cannot be drawn.",
+                f"python main.py demos --task {task.name} --to NAME  # records some that do",
+            )
+        self.trajectory, self.step = trajectory, 0
+        self._task, self._recording = task, recording
+        self._stage = task.make_single(level)
+
+    def picture(self, step: int) -> bytes:
+        """The step, which is not behind where it stands, as PNG.
+
+        Raises:
+            UserError: It cannot be drawn, or came out otherwise than it was recorded.
+        """
+        while self.step < step:
+            obs = self._stage.step(self._recording.action[self.trajectory, self.step])[0]
+            self.step += 1
+            self._compare(obs)
+        try:
+            rendered = self._stage.render()
+        except UserError:
+            raise
+        except Exception as error:  # each of Gymnasium's environments has its own way to say that it cannot draw
+            raise undrawable(type(self._stage.unwrapped).__name__, error) from error
+        if not isinstance(rendered, np.ndarray):
+            raise UserError(f"{self._task.name} cannot be drawn.", "label it by the words of its scenes")
+        return png(rendered)
+
+    def close(self) -> None:
+        """Free what drawing holds."""
+        self._stage.close()
+
+    def _compare(self, obs: object) -> None:
+        """Where observations can be compared, what is played again must be what was recorded."""
+        seen = self._recording.obs[self.trajectory, self.step]
+        if isinstance(obs, np.ndarray) and obs.shape == seen.shape and not np.allclose(obs, seen, atol=1e-3):
+            raise UserError(
+                f"Demonstration {self.trajectory} came out otherwise when it was played again to be drawn.",
+                f"python main.py demos --task {self._task.name} --to NAME  # records new ones",
+            )
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:

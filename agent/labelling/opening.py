@@ -17,12 +17,14 @@ from agent.data.questions import PERSON, Answer
 from agent.inference.em import EMConfig, fit
 from agent.labelling.config import LabelConfig
 from agent.labelling.frames import Frames
+from agent.labelling.opinions import Labels, Opinions
 from agent.labelling.session import Session
 from agent.methods.halo import fresh_policies
 from agent.oracles import Person
 from agent.questioning import Questioning, demonstrations_of
+from agent.teaching import ControllerLabels
 from agent.tracking.run import Run
-from controller.roles import Controller
+from agent.train import make_annotator, open_labels
 from envs.catalog import get_task
 from envs.errors import UserError
 from envs.task import Task
@@ -43,18 +45,18 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
     task = get_task(config.task)
     training = training_config(config, task)
     check(training)
-    controller = _controller(config, task)
     with contextlib.ExitStack() as stack:
         token = stack.enter_context(_alone(_path(config, task)))
         run = Run.create(config.logdir, training.method, task.name, training.savedir, asdict(training), resume=True)
         with run.beginning():
+            speakers = _speakers(config, task, run, stack)
             demonstrations, held_out = demonstrations_of(training, task, run)
             log = stack.enter_context(run.metrics(quiet=True))
             questioning = Questioning(training, task, demonstrations, held_out, Person(), run, log)
             taken_along = _taken_along(config.answers, questioning)
         _warm_up(questioning)
-        frames = Frames(task, demonstrations)
-        session = Session(questioning, frames, config.annotator, controller, config.again, taken_along)
+        frames, opinions = Frames(task, demonstrations), Opinions(demonstrations, speakers)
+        session = Session(questioning, frames, config.annotator, opinions, config.again, taken_along)
         stack.callback(session.close)
         yield session, token
 
@@ -122,8 +124,29 @@ def _path(config: LabelConfig, task: Task) -> Path:
     return Path(config.logdir) / "halo" / task.name / config.savedir
 
 
-def _controller(config: LabelConfig, task: Task) -> Controller | None:
-    """The controller that is named, or the newest of the task."""
-    if config.controller is not None:
-        return named_controller(config.controller, config.logdir, task)
-    return newest_controller(Run.all(config.logdir, "dagger", task.name), task)
+def _speakers(config: LabelConfig, task: Task, run: Run, stack: contextlib.ExitStack) -> dict[str, Labels]:
+    """Whose opinions are shown: the controller that is named, or the newest of the task, and a teacher on request.
+
+    What the teacher says is kept in the run's label store, so that it is not paid for twice.
+    """
+    controller = (
+        named_controller(config.controller, config.logdir, task)
+        if config.controller is not None
+        else newest_controller(Run.all(config.logdir, "dagger", task.name), task)
+    )
+    speakers: dict[str, Labels] = {"controller": ControllerLabels(controller)} if controller else {}
+    if config.teacher != "none":
+        asked = TrainConfig(
+            method="halo",
+            task=task.name,
+            oracle="teacher",
+            teacher=config.teacher,
+            base_url=config.base_url,
+            model=config.model,
+            labels=config.labels,
+        )
+        check(asked)
+        teacher = make_annotator(asked, task, stack.enter_context(open_labels(asked, run)))
+        assert teacher is not None
+        speakers["teacher"] = teacher
+    return speakers

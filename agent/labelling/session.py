@@ -10,18 +10,23 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from agent.data.questions import PERSON, Answer, Question
 from agent.labelling.agreement import agreement
 from agent.labelling.frames import Frames
+from agent.labelling.opinions import Opinions
 from agent.labelling.view import View
 from agent.questioning import Questioning
-from controller.roles import Controller
 from envs.errors import UserError
 
-_AHEAD = 6  # questions whose pictures are drawn before they are asked
+_AHEAD = 6  # questions whose pictures are drawn, and others' opinions fetched, before they are asked
 _LONGEST = 600.0  # seconds that one answer may count for: beyond, nobody was looking
+
+
+class _OutdatedError(Exception):
+    """What is being learnt rests on an answer that was taken back, or nobody waits for it any more."""
 
 
 class Session:
@@ -31,7 +36,7 @@ class Session:
         questioning: The run.
         frames: Pictures of its demonstrations.
         annotator: Who answers where a request names nobody.
-        controller: Whose opinion is shown, if there is one.
+        opinions: What others say, which is shown; the session closes it.
         again: Offer questions that others have answered instead of open ones.
         taken_along: Answers from elsewhere, each for the first time that the same is asked here.
     """
@@ -41,14 +46,14 @@ class Session:
         questioning: Questioning,
         frames: Frames,
         annotator: str,
-        controller: Controller | None = None,
+        opinions: Opinions,
         again: bool = False,
         taken_along: Sequence[Answer] = (),
     ) -> None:
         self.annotator, self.again = annotator, again
-        self._questioning, self._frames, self._controller = questioning, frames, controller
+        self._questioning, self._frames, self._opinions = questioning, frames, opinions
         self._ledger = questioning.ledger
-        self._view = View(questioning, controller)
+        self._view = View(questioning, opinions)
         self._lock = threading.Condition(threading.RLock())
         self._taken_along = {(answer.trajectory, answer.step): answer for answer in taken_along}
         self._undone = 0  # answers that were taken back: what is being learnt may rest on one
@@ -68,12 +73,14 @@ class Session:
         with self._lock:
             queue, ledger = self._queue(who), self._ledger.as_it_stands()
             phase, trouble = self._phase(queue), self._trouble
-        self._frames.want([(question.trajectory, question.step) for question in queue[:_AHEAD]])
+        coming = [(question.trajectory, question.step) for question in queue[:_AHEAD]]
+        self._frames.want(coming)
+        self._opinions.want(coming)
         return {
             "who": who,
             "again": self.again,
             "phase": phase,
-            "trouble": str(trouble) if trouble else None,
+            "trouble": str(trouble) if trouble else self._opinions.trouble,
             "pictures": self._frames.trouble,
             "question": self._view.question(queue[0], ledger) if queue else None,
             "next": [[question.trajectory, question.step] for question in queue[1:_AHEAD]],
@@ -93,8 +100,7 @@ class Session:
         """How far those who spoke agree: see `agent.labelling.agreement`."""
         with self._lock:
             ledger = self._ledger.as_it_stands()
-        recording = self._questioning.training
-        return agreement(ledger, recording, len(self._questioning.task.options), self._controller)
+        return agreement(ledger, len(self._questioning.task.options), self._opinions)
 
     def lines(self) -> bytes:
         """The ledger, lines of JSON, as it is on the disk."""
@@ -166,12 +172,13 @@ class Session:
             return {"task": self._questioning.task.name, "method": "halo", **(self.result or {}), **counted}
 
     def close(self) -> None:
-        """End the threads; what is being learnt is thrown away, and learnt again next time."""
+        """End the threads at once; what is being learnt is thrown away, and learnt again next time."""
         with self._lock:
             self._ending = True
             self._stir()
         self._thread.join()
         self._frames.close()
+        self._opinions.close()
 
     # --- what goes on beside ------------------------------------------------------------------------------------
 
@@ -229,13 +236,21 @@ class Session:
                 if self._ending:
                     return
                 still, undone = self._questioning.as_it_stands(), self._undone
+            still.on_step = partial(self._go_on, undone)
             try:
                 job(still, undone)
+            except _OutdatedError:
+                continue
             except UserError as error:
                 self._trouble = error
             except Exception as error:  # the person goes on answering, and reads what happened
                 traceback.print_exc(file=sys.stderr)
                 self._trouble = UserError(f"Learning failed: {error!r}.", "go on; answers are kept")
+
+    def _go_on(self, undone: int) -> None:
+        """Whether what is being learnt is wanted still."""
+        if self._ending or undone != self._undone:
+            raise _OutdatedError
 
     def _take_over(self) -> None:
         """Answer what was answered elsewhere; a question that is opened again is the person's."""

@@ -12,8 +12,8 @@ from agent.inference.chain import Answers, Floats
 from agent.inference.demonstrations import Demonstrations
 from agent.inference.em import Fit
 from agent.inference.posterior import infer
+from agent.labelling.opinions import Opinions
 from agent.questioning import Questioning
-from controller.roles import Controller
 
 KEYS = "1234567890bcdefghijklmnopqrtvwxyz"  # of options, in their order; a, s and u mean something else
 _RECENT = 20  # answers that tell how fast a person is
@@ -24,19 +24,18 @@ class View:
 
     Args:
         questioning: The run.
-        controller: Whose opinion is shown, if there is one.
+        opinions: What others say.
     """
 
-    def __init__(self, questioning: Questioning, controller: Controller | None) -> None:
+    def __init__(self, questioning: Questioning, opinions: Opinions) -> None:
         self._task, self._recording = questioning.task, questioning.training
         self._halo, self._budget = questioning.halo, questioning.budget
         self._annotators = questioning.oracle.annotators
-        self._controller = controller
+        self._opinions = opinions
         self._found: Fit | None = None
         self._expected: float | None = None
         self.legal = lru_cache(maxsize=256)(self._legal)
         self._words = lru_cache(maxsize=256)(self._scene_words)
-        self._opinion = lru_cache(maxsize=256)(self._opinions)
 
     def show(self, found: Fit) -> None:
         """What was learnt last."""
@@ -63,14 +62,12 @@ class View:
             "words": self._words(n),
             "timeline": None if timeline is None else timeline.round(3).tolist(),
             "suggestion": None,
-            "said": {},
+            "said": self._opinions.of((n, t)),
             "answers": [[a.start, a.stop, int(np.argmax(a.report)) if a.report else -1] for a in about],
         }
         if timeline is not None:
             option = int(np.where(legal, timeline[t], -1.0).argmax())
             shown["suggestion"] = {"option": option, "probability": round(float(timeline[t, option]), 3)}
-        if self._controller is not None:
-            shown["said"]["controller"] = self._opinion(n)[t].round(3).tolist()
         return shown
 
     def progress(self, ledger: Ledger, who: str, left: int, again: bool) -> dict[str, Any]:
@@ -122,10 +119,6 @@ class View:
 
     def _scene_words(self, n: int) -> list[str]:
         return [scene.text for scene in self._task.describe(self._observations(n))]
-
-    def _opinions(self, n: int) -> NDArray[np.float32]:
-        assert self._controller is not None
-        return self._controller.probs(self._observations(n), legal=self.legal(n))
 
     def _observations(self, n: int) -> NDArray:
         return self._recording.obs[n, : self._recording.lengths[n]]

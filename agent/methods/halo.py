@@ -6,6 +6,7 @@ Both are fitted by soft EM (`agent/inference`), from scratch after each round of
 next answers help most (Orlov Savko & Unhelkar; shared/reference/halo.md has the equations, and what is not followed).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,14 +76,14 @@ class Halo:
         """Recorded episodes as inference reads them."""
         return Demonstrations(self.states(recording.obs), recording.action, recording.acted, recording.lengths)
 
-    def learn(self, answers: Answers, round_: int) -> Fit:
-        """Policies and posterior given answers.
+    def learn(self, answers: Answers, round_: int, on_step: Callable[[], None] = lambda: None) -> Fit:
+        """Policies and posterior given answers; `on_step` as `fit` has it.
 
         Raises:
             UserError: Labels that are law contradict each other.
         """
         policies = fresh_policies(self.task, self.states, self.config, self.config.restarts, [self.seed, round_])
-        return fit(self.demos, answers, policies, self.config.em, self.confusion)
+        return fit(self.demos, answers, policies, self.config.em, self.confusion, on_step)
 
     def situation(self, found: Fit, ledger: Ledger, rounds: int | None = None) -> Situation:
         """What rules may look at: the answers of all rounds, or of the first ones and where else was asked."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,31 @@ def test_a_second_tab_and_keys_that_are_not_legal(browser: Any, page: Page, serv
     page.keyboard.press("Escape")
     assert not page.is_visible("dialog#keys")
     other.close()
+    server.end()
+
+
+def test_a_page_that_slept_looks_again_and_counts_no_time_asleep(browser: Any, page: Page, serve: Serve) -> None:
+    server = serve(40)
+    page.clock.install()
+    page.goto(server.address)
+    question = shown(page)
+    right = key_of(server)
+    other = browser.new_page()
+    other.goto(server.address + "?who=bob")
+    shown(other)
+    press(other, right(question))
+    other.close()
+    page.clock.fast_forward("08:00:00")  # as when a lid is closed: timers that are due run once
+    was = "/".join(map(str, question))
+    page.wait_for_function("was => document.body.dataset.question !== was", arg=was)
+    assert page.inner_text("#count").startswith("1 of"), "it shows what was answered meanwhile"
+    assert [answer["who"] for answer in answers(server)] == ["bob"]
+    awake = time.monotonic()
+    page.wait_for_timeout(300)
+    page.clock.fast_forward("08:00:00")
+    press(page, right(shown(page)))
+    assert answers(server)[-1]["who"] == "ann"
+    assert 0 < answers(server)[-1]["seconds"] < 1 + time.monotonic() - awake, "the hours asleep do not count"
     server.end()
 
 

@@ -15,13 +15,17 @@ import pytest
 
 from agent.config import TrainConfig
 from agent.data.ledger import FILE, Question
+from agent.demonstrating import record
 from agent.labelling.agreement import kappa
 from agent.labelling.config import LabelConfig, check_label
 from agent.labelling.opening import open_session
+from agent.labelling.opinions import Opinions
 from agent.labelling.session import Session
 from agent.tracking.run import Run
 from agent.train import train
+from envs.catalog import get_task
 from envs.errors import UserError
+from teacher.labels import LabelStore
 
 CONFIG = LabelConfig(savedir="x", demos="24", budget="40", eval_episodes=0, annotator="ann")
 Truth = Callable[[dict[str, Any]], int]
@@ -253,6 +257,59 @@ def test_answers_are_taken_along_to_another_run(tmp_path: Path) -> None:
         pass
 
 
+def test_a_teachers_opinion_stands_beside_the_question(tmp_path: Path) -> None:
+    def heard(opened: Session) -> list[float]:
+        while (said := wait(opened, "asking")["question"]["said"])["teacher"] is None:
+            time.sleep(0.01)
+        return said["teacher"]
+
+    with session(tmp_path, teacher="scripted") as (opened, truth):
+        for _ in range(3):
+            assert np.argmax(heard(opened)) == truth(question := wait(opened, "asking")["question"])
+            opened.answer(None, key(question), truth(question))
+        while not (pairs := opened.agreement()):
+            time.sleep(0.01)
+        assert [(pair["pair"], pair["agree"]) for pair in pairs] == [(["ann", "teacher"], 1.0)]
+        assert opened._questioning.config.teacher == "local", "whose opinion is shown is no setting of the run"
+    with LabelStore(folder(tmp_path) / "labels.sqlite") as store:
+        asked = len(store)
+    assert asked >= 3
+    with session(tmp_path, teacher="scripted") as (opened, truth):
+        assert np.argmax(heard(opened)) == truth(wait(opened, "asking")["question"])
+    with pytest.raises(UserError, match="oracl"), session(tmp_path, teacher="oracl"):
+        pass
+
+
+def test_a_teacher_that_fails_says_nothing_more_and_stops_nobody(tmp_path: Path) -> None:
+    recording = record(get_task("RescueWorld-n3"), 2, 0)
+
+    class Speaks:
+        def label(self, obs: np.ndarray, level_seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return np.tile(np.float32([0.2, 0.8, 0.0]), (len(obs), 1)), np.zeros(len(obs), np.int64)
+
+    class Fails(Speaks):
+        def label(self, obs: np.ndarray, level_seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            raise UserError("The server is away.", "start it")
+
+    opinions = Opinions(recording, {"controller": Speaks(), "teacher": Fails()})
+    opinions.want([(0, 3), (1, 2)])
+    while opinions.trouble is None:
+        time.sleep(0.01)
+    assert "teacher says nothing any more. The server is away." in opinions.trouble
+    opinions.want([(0, 5)])
+    while (said := opinions.of((0, 5)))["controller"] is None:
+        time.sleep(0.01)
+    assert said == {"controller": pytest.approx([0.2, 0.8, 0.0])}
+    assert opinions.options("teacher", [(0, 3)]) == {}
+    opinions.close()
+
+
+def test_what_is_being_learnt_is_given_up_when_the_page_is_closed(tmp_path: Path) -> None:
+    with session(tmp_path, policies="neural", demos="100", budget="4%") as (opened, _):
+        learning = opened._questioning.run.path / "checkpoints"
+    assert not list(learning.glob("*")), "a fit takes seconds; nobody waited for it"
+
+
 def test_kappa_is_cohens() -> None:
     assert kappa(np.array([[20, 5], [10, 15]])) == pytest.approx(0.4)  # Cohen's measure of 50 proposals, textbook
     assert kappa(np.array([[5, 0], [0, 5]])) == 1.0
@@ -282,7 +339,6 @@ def test_pictures_are_those_of_the_recorded_steps(tmp_path: Path) -> None:
 
     from PIL import Image
 
-    from envs.catalog import get_task
     from envs.rescue.rendering import draw
     from envs.rescue.tasks import RescueTask
 
@@ -290,7 +346,7 @@ def test_pictures_are_those_of_the_recorded_steps(tmp_path: Path) -> None:
     assert isinstance(task, RescueTask)
     with session(tmp_path) as (opened, _):
         recording = opened._questioning.training
-        for n, t in ((0, 0), (3, 7), (5, int(recording.lengths[5]) - 1)):
+        for n, t in ((0, 0), (3, 7), (3, 9), (3, 2), (5, int(recording.lengths[5]) - 1)):
             picture = None
             while picture is None:
                 picture = opened.frame(n, t)

@@ -8,11 +8,13 @@ const who = new URLSearchParams(location.search).get("who");
 const asking = who ? `?who=${encodeURIComponent(who)}` : "";
 const pictures = new Pictures(paint);
 const POLL = { asking: 4000, thinking: 120, finishing: 500, finished: 4000, loading: 500 };
+const pause = () => (unheard(state?.question) ? 500 : POLL[state?.phase ?? "loading"]); // milliseconds
+const TICK = 250, ASLEEP = 3000; // milliseconds
 
 let about = null, state = null, colours = [];
 let cursor = 0, low = 0, high = 0; // the step that is looked at, and the interval that is marked
 let busy = false, playing = null, polling = null, pressed = 0;
-let shownAt = 0, watched = 0; // when the question was last in sight, and for how long before, in milliseconds
+let watched = 0; // for how long the question has been in sight, in milliseconds
 
 // --- talking to the server --------------------------------------------------------------------------------------
 
@@ -54,11 +56,12 @@ async function refresh() {
     if (status === 200 && !busy) show(said);
     else if (status !== 200) tell(said.error ?? `The server said ${status}.`, true);
   }
-  polling = setTimeout(refresh, POLL[state?.phase ?? "loading"]);
+  polling = setTimeout(refresh, pause());
 }
 
 // --- what is shown ----------------------------------------------------------------------------------------------
 
+const unheard = (q) => Object.values(q?.said ?? {}).includes(null); // somebody's opinion is still to come
 const same = (a, b) => a && b && a.trajectory === b.trajectory && a.step === b.step && a.before === b.before;
 
 function show(next) {
@@ -68,7 +71,6 @@ function show(next) {
   if (q && !same(q, before?.question)) {
     cursor = low = high = q.step;
     watched = 0;
-    shownAt = performance.now();
     tell("");
   }
   if (q) pictures.want(q, state.next);
@@ -83,7 +85,7 @@ function show(next) {
     pressed = 0;
     requestAnimationFrame(() => { document.body.dataset.latency = (performance.now() - since).toFixed(1); });
   }
-  if (POLL[state.phase] < 1000) { clearTimeout(polling); polling = setTimeout(refresh, POLL[state.phase]); }
+  if (pause() < 1000) { clearTimeout(polling); polling = setTimeout(refresh, pause()); }
 }
 
 function render() {
@@ -136,7 +138,8 @@ function renderOptions(q) {
     button.disabled = !q || !q.legal[k];
     button.classList.toggle("suggested", q?.suggestion?.option === k);
     const now = q?.timeline?.[q.step][k];
-    const said = Object.entries(q?.said ?? {}).map(([name, probs]) => `${name} ${percent(probs[k])}`);
+    const said = Object.entries(q?.said ?? {}).map(([name, probs]) =>
+      `${name} ${probs === null ? "…" : probs.length ? percent(probs[k]) : "abstains"}`);
     if (now !== undefined) said.push(`model ${percent(now)}`);
     button.querySelector(".said").textContent = !q ? "" : q.legal[k] ? said.join(" · ") : "not possible here";
     button.querySelector(".share").style.width = `${100 * (now ?? 0)}%`;
@@ -167,8 +170,26 @@ function tell(words, wrong = false) {
 async function agree() {
   const { status, said } = await talk("agreement");
   if (status !== 200) return;
-  at("agreement").textContent = said.pairs.map(({ pair, steps, agree: share, kappa }) =>
-    `${pair.join(" and ")} agree on ${percent(share)} of ${steps}${kappa === null ? "" : `, κ ${kappa.toFixed(2)}`}`).join(" · ");
+  at("agreement").replaceChildren(...said.pairs.map(({ pair, steps, agree: share, kappa, confusion }) => {
+    const details = document.createElement("details");
+    const kappas = kappa === null ? "" : `, κ ${kappa.toFixed(2)}`;
+    details.append(element("summary", `${pair.join(" and ")} agree on ${percent(share)} of ${steps}${kappas}`), counts(pair, confusion));
+    return details;
+  }));
+}
+
+// Who said which option where the other said which: rows are the first one's.
+function counts([one, other], confusion) {
+  const table = document.createElement("table");
+  const used = about.options.map((_, k) => k).filter((k) => confusion[k].some(Boolean) || confusion.some((row) => row[k]));
+  const head = document.createElement("tr");
+  head.append(element("th", `${one} ↓ ${other} →`), ...used.map((k) => element("th", about.options[k].key)));
+  table.append(head, ...used.map((k) => {
+    const row = document.createElement("tr");
+    row.append(element("th", `${about.options[k].key} ${about.options[k].words}`), ...used.map((j) => element("td", String(confusion[k][j]))));
+    return row;
+  }));
+  return table;
 }
 
 const percent = (share, places = 0) => `${(100 * share).toFixed(places)}%`;
@@ -197,10 +218,10 @@ function answer(option) {
     tell(`“${about.options[option].words}” is not possible here.`, true);
     return;
   }
-  const seconds = (watched + (document.hidden ? 0 : performance.now() - shownAt)) / 1000;
+  tick();
   const words = option === null ? "skipped" : about.options[option].words;
   const about_ = low < high ? `steps ${low}–${high}` : `step ${q.step}`;
-  send("answers", { question: [q.trajectory, q.step, q.before], option, start: low, stop: high + 1, seconds }, `Kept: ${about_}, ${words}.`);
+  send("answers", { question: [q.trajectory, q.step, q.before], option, start: low, stop: high + 1, seconds: watched / 1000 }, `Kept: ${about_}, ${words}.`);
 }
 
 function look(step) {
@@ -297,11 +318,17 @@ at("timeline").addEventListener("pointermove", (event) => {
 });
 for (const over of ["pointerup", "pointercancel"]) at("timeline").addEventListener(over, () => { dragged = null; });
 
-// A browser that slept, or a tab that was behind: what is shown may be old, and nobody was looking.
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) watched += performance.now() - shownAt;
-  else { shownAt = performance.now(); refresh(); }
-});
+// The clock of an answer ticks while the page is in sight. After a gap the browser slept, or the tab was frozen: what is
+// shown may be old, and nobody was looking.
+let ticked = Date.now();
+function tick() {
+  const gap = Date.now() - ticked;
+  ticked += gap;
+  if (gap > ASLEEP) refresh();
+  else if (!document.hidden) watched += gap;
+}
+setInterval(tick, TICK);
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
 addEventListener("focus", refresh);
 addEventListener("online", refresh);
 addEventListener("resize", () => state && paint());
