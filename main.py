@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 try:
-    from agent.config import DemosConfig, DoctorConfig, EvalConfig, ReportConfig, TrainConfig, check
+    from agent.checks import check
+    from agent.config import DemosConfig, DoctorConfig, EvalConfig, ReportConfig, TrainConfig
     from agent.labelling.config import LabelConfig, check_label
     from agent.labels import config as labels
     from envs.errors import UserError, unknown_name

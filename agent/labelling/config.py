@@ -45,7 +45,7 @@ class LabelConfig:
     controller: str | None = None
     """Run, or folder, of a distilled controller whose opinion is shown; the newest of the task, if there is one."""
     teacher: str = "none"
-    """Teacher whose opinion is shown, too, as in train: local, llm or scripted; its answers are kept in a label store."""
+    """Teacher whose opinion is shown, too, as in train: local, llm or scripted; its answers are kept."""
     base_url: str | None = None
     """Server of --teacher llm, OpenAI protocol; OPENAI_BASE_URL if not given. The key is read from OPENAI_API_KEY."""
     model: str | None = None

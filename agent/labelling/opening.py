@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from agent.config import TrainConfig, check
+from agent.checks import check
+from agent.config import TrainConfig
 from agent.controllers import named_controller, newest_controller
 from agent.data.ledger import Ledger
 from agent.data.questions import PERSON, Answer

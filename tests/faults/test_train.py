@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import main as cli
-from agent.config import TrainConfig, check
+from agent.checks import check
+from agent.config import TrainConfig
 from agent.train import train
 from controller.checkpoint import load_controller
 from envs.catalog import get_task
