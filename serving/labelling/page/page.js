@@ -62,6 +62,7 @@ async function refresh() {
 // --- what is shown ----------------------------------------------------------------------------------------------
 
 const unheard = (q) => Object.values(q?.said ?? {}).includes(null); // somebody's opinion is still to come
+const reviewing = (q) => q?.prompt !== undefined; // what a teacher was asked, rather than a demonstration
 const same = (a, b) => a && b && a.trajectory === b.trajectory && a.step === b.step && a.before === b.before;
 
 function show(next) {
@@ -140,7 +141,7 @@ function renderOptions(q) {
     const now = q?.timeline?.[q.step][k];
     const said = Object.entries(q?.said ?? {}).map(([name, probs]) =>
       `${name} ${probs === null ? "…" : probs.length ? percent(probs[k]) : "abstains"}`);
-    if (now !== undefined) said.push(`model ${percent(now)}`);
+    if (now !== undefined) said.push(`${reviewing(q) ? "teacher" : "model"} ${percent(now)}`);
     button.querySelector(".said").textContent = !q ? "" : q.legal[k] ? said.join(" · ") : "not possible here";
     button.querySelector(".share").style.width = `${100 * (now ?? 0)}%`;
   });
@@ -149,9 +150,9 @@ function renderOptions(q) {
 function paint() {
   const q = state?.question;
   const curtain = at("curtain");
-  const hint = !state ? "" : !q ? at("ask").textContent : q.prompt !== undefined ? `${q.prompt}\n\n→ ${q.reply}`
+  const hint = !state ? "" : !q ? at("ask").textContent : reviewing(q) ? `${q.prompt}\n\n→ ${q.reply}`
     : state.pictures ? `No pictures: ${state.pictures}` : "";
-  document.body.dataset.kind = q?.prompt !== undefined ? "review" : "steps";
+  document.body.dataset.kind = reviewing(q) ? "review" : "steps";
   curtain.textContent = hint;
   curtain.classList.toggle("shown", hint !== "");
   at("words").textContent = q ? q.words[cursor] : "";
@@ -220,8 +221,8 @@ function answer(option) {
   }
   tick();
   const words = option === null ? "skipped" : about.options[option].words;
-  const about_ = low < high ? `steps ${low}–${high}` : `step ${q.step}`;
-  send("answers", { question: [q.trajectory, q.step, q.before], option, start: low, stop: high + 1, seconds: watched / 1000 }, `Kept: ${about_}, ${words}.`);
+  const where = reviewing(q) ? "" : low < high ? `steps ${low}–${high}, ` : `step ${q.step}, `;
+  send("answers", { question: [q.trajectory, q.step, q.before], option, start: low, stop: high + 1, seconds: watched / 1000 }, `Kept: ${where}${words}.`);
 }
 
 function look(step) {
