@@ -22,8 +22,9 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import RescaleAction
 from numpy.typing import NDArray
 
+from envs.batches import wanted_levels
 from envs.errors import UserError
-from envs.gridworld.levels import check_level_seeds, drawn_seed, split_range
+from envs.level_seeds import drawn_seed, split_range
 from envs.task import GoalSpace, Option, OptionSpace, Scene
 
 Obs = NDArray[np.float32]
@@ -149,14 +150,8 @@ class GymVectorEnv(gym.vector.SyncVectorEnv):
         if seed is not None:
             for env in self.envs:
                 env.seed, env.episode = int(seed), 0
-        wanted = (options or {}).get("level_seeds")
-        if wanted is not None:
-            wanted = np.asarray(wanted, np.int64)
-            if wanted.shape != (self.num_envs,):
-                raise UserError(f"level_seeds must have shape ({self.num_envs},), one per world, not {wanted.shape}.")
-            check_level_seeds(wanted, *self.bounds, self.split)
-            wanted = wanted.tolist()
-        obs, _ = super().reset(seed=wanted)
+        wanted = wanted_levels(options, self.num_envs, self.split)
+        obs, _ = super().reset(seed=None if wanted is None else wanted.tolist())
         return obs, {"level_seed": self._level_seeds()}
 
     def step(  # type: ignore[override]

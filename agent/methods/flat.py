@@ -17,7 +17,7 @@ from agent.methods.td3 import TD3, TD3Config
 from agent.teaching import SingleOption
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
-from envs.gridworld.levels import SEEDS_PER_SPLIT
+from envs.level_seeds import SEEDS_PER_SPLIT
 from envs.task import Task
 
 Learner = SAC | TD3

@@ -29,7 +29,7 @@ from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
 from controller.roles import Controller
 from envs.errors import UserError
-from envs.gridworld.levels import SEEDS_PER_SPLIT
+from envs.level_seeds import SEEDS_PER_SPLIT
 from envs.task import GoalSpace, Task
 
 

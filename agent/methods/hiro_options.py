@@ -23,7 +23,7 @@ from agent.networks import LowNetwork, NetworkLow
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from controller.roles import Controller
-from envs.gridworld.levels import SEEDS_PER_SPLIT
+from envs.level_seeds import SEEDS_PER_SPLIT
 from envs.task import Task
 
 

@@ -9,8 +9,8 @@ from envs.fetch.single import FetchEnv
 from envs.fetch.skills import act, destinations
 from envs.fetch.state import BLOCK, GOAL, GRIPPER, OBSERVATION_NAMES, REACH, Obs, observation_scale
 from envs.fetch.world import make_fetch
-from envs.gridworld.levels import SEEDS_PER_SPLIT
 from envs.gym_tasks import GymVectorEnv
+from envs.level_seeds import split_of
 from envs.task import GoalSpace, Scene
 
 _PRECISION = 0.02  # metres: how near to where it leads an option has to come
@@ -46,7 +46,7 @@ class FetchTask:
 
     def make_single(self, level_seed: int) -> gym.Env:
         """One environment at the start of a level, in lock step with the batched ones, whose `render` draws it."""
-        env = FetchEnv("train" if level_seed < SEEDS_PER_SPLIT else "eval", render_mode="rgb_array")
+        env = FetchEnv(split_of(level_seed), render_mode="rgb_array")
         env.reset(options={"level_seed": level_seed})
         return env
 

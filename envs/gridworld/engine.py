@@ -33,11 +33,11 @@ from envs.gridworld.levels import (
     WIN_DOOR,
     WIN_TARGET,
     World,
-    drawn_seed,
     generate,
     moved_door,
 )
 from envs.gridworld.sight import NO_AGENT, look, show
+from envs.level_seeds import drawn_seed
 
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(7)
 NUM_ACTIONS = 7

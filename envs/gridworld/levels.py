@@ -1,8 +1,7 @@
 """The seven tasks' rules, and their levels as a pure function of (task, level seed).
 
 One generator serves the batched engine and the MiniGrid classes of `single.py`, so the two can be compared in lock
-step. Rules: reference/ihac.md section 2. Randomness is splitmix64 (Steele, Lea & Flood, 2014), a counter-based
-generator whose state is one integer, so that neither NumPy's streams nor the order of worlds can change a level.
+step. Rules: reference/ihac.md section 2.
 
 DynamicDoorKey is our own definition, since IHAC names the task and defines it nowhere: `DOOR_DELAY` steps after the key
 is first picked up, the locked door moves to another wall cell.
@@ -30,6 +29,7 @@ from envs.gridworld.cells import (
     STEP_Y,
     WALL,
 )
+from envs.splitmix import GOLDEN, combine, mix, scale
 
 Cells = NDArray[np.uint16]  # [W, H]
 
@@ -51,9 +51,6 @@ WORLD: Final = np.dtype(
     ]
 )
 World = Any  # one record of that type
-
-SEEDS_PER_SPLIT: Final = 1_000_000
-SPLITS: Final = {"train": 0, "eval": SEEDS_PER_SPLIT}  # first level seed of each
 
 MIN_ROOM, MAX_ROOM = 5, 10  # walls included
 DOOR_DELAY: Final = 3  # steps between the first pick-up of the key and the move of the door
@@ -120,83 +117,11 @@ def doorkey_spec(size: int = 8) -> LevelSpec:
     return LevelSpec(f"DoorKey-{size}x{size}", size, size, 7, 10 * size**2, STOCK_DOOR_KEY, WIN_GOAL, mission)
 
 
-def split_range(split: str) -> tuple[int, int]:
-    """First level seed of a split and the one after its last. Raises `UserError` for an unknown split."""
-    if split not in SPLITS:
-        raise UserError(f"Unknown split {split!r}. Known: train, eval.")
-    return SPLITS[split], SPLITS[split] + SEEDS_PER_SPLIT
-
-
-def next_level(rng: np.random.Generator, options: dict[str, Any] | None, split: str) -> int:
-    """Level seed of a single environment's next episode: `options["level_seed"]`, or one that is drawn in the split.
-
-    Raises:
-        UserError: It is not of the split.
-    """
-    low, high = split_range(split)
-    wanted = (options or {}).get("level_seed")
-    level_seed = int(rng.integers(low, high) if wanted is None else wanted)
-    check_level_seeds(np.array([level_seed]), low, high, split)
-    return level_seed
-
-
-def check_level_seeds(seeds: NDArray[np.int64], low: int, high: int, split: str) -> None:
-    """Raise `UserError` unless every level seed lies in [low, high), the range of the split."""
-    bad = seeds[(seeds < low) | (seeds >= high)]
-    if bad.size:
-        raise UserError(
-            f"Level seed {int(bad[0])} is not of the {split} split, whose seeds are {low} to {high - 1}.",
-            "use seeds below 1,000,000 for training and from 1,000,000 on for evaluation",
-        )
-
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_A, _MIX_B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
-
-
-@njit(cache=True)
-def mix(z: np.uint64) -> np.uint64:
-    """The output function of splitmix64."""
-    z = (z ^ (z >> _S30)) * _MIX_A
-    z = (z ^ (z >> _S27)) * _MIX_B
-    return z ^ (z >> _S31)
-
-
-@njit(cache=True)
-def combine(first: int, second: int) -> np.uint64:
-    """One 64-bit key of two integers."""
-    return mix(mix(np.uint64(first) + _GOLDEN) ^ np.uint64(second))
-
-
-@njit(cache=True)
-def scale(bits: np.uint64, n: int) -> np.int64:
-    """An integer in [0, n) from 64 random bits; the bias, n / 2**32, is below 0.03% for all our n."""
-    return np.int64(((bits >> _S32) * np.uint64(n)) >> _S32)
-
-
 @njit(cache=True)
 def below(world: World, n: int) -> np.int64:
     """The next integer of the level's stream, uniform in [0, n)."""
-    world.stream += _GOLDEN
+    world.stream += GOLDEN
     return scale(mix(world.stream), n)
-
-
-@njit(cache=True)
-def drawn_seed(seed: int, env: int, episode: int, low: int, high: int) -> int:
-    """Level seed in [low, high) of the given episode of the given environment."""
-    return low + scale(mix(combine(seed, env) + np.uint64(episode + 1) * _GOLDEN), high - low)
-
-
-@njit(cache=True)
-def drawn_seeds(
-    seed: int, envs: NDArray[np.int64], episodes: NDArray[np.int64], low: int, high: int
-) -> NDArray[np.int64]:
-    """`drawn_seed` [M] of several environments [M] and the episode [M] of each."""
-    drawn = np.empty(len(envs), np.int64)
-    for i in range(len(envs)):
-        drawn[i] = drawn_seed(seed, envs[i], episodes[i], low, high)
-    return drawn
 
 
 @njit(cache=True)

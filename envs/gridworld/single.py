@@ -21,12 +21,11 @@ from envs.gridworld.levels import (
     SPECS,
     WORLD,
     LevelSpec,
-    check_level_seeds,
     generate,
     moved_door,
-    split_range,
 )
 from envs.gridworld.objects import to_cells, to_object
+from envs.level_seeds import check_level_seeds, split_range
 
 Observation = dict[str, Any]
 _NO_AGENT = 4
@@ -78,7 +77,7 @@ class GridTaskEnv(MiniGridEnv):
         """
         self._wanted_seed = (options or {}).get("level_seed")
         if self._wanted_seed is not None:
-            check_level_seeds(np.array([self._wanted_seed]), self._low, self._high, self.split)
+            check_level_seeds(np.array([self._wanted_seed]), self.split)
         self._seen[:] = False
         obs, info = super().reset(seed=seed, options=options)
         return obs, info | {"level_seed": self.level_seed}

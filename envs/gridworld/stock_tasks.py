@@ -38,10 +38,11 @@ from envs.gridworld.cells import (
     TARGET,
 )
 from envs.gridworld.engine import Pool
-from envs.gridworld.levels import SPLITS, WIN_DOOR, WIN_TARGET, split_range
+from envs.gridworld.levels import WIN_DOOR, WIN_TARGET
 from envs.gridworld.scenes import COLOURS, Schema
 from envs.gridworld.tasks import GridTask, TaskText
 from envs.gridworld.vector import GridVectorEnv
+from envs.level_seeds import SPLITS, split_range
 
 if TYPE_CHECKING:
     from envs.gridworld.stock import LevelPool

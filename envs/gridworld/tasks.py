@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from envs.errors import UserError, unknown_name
 from envs.gridworld import planning
 from envs.gridworld.choices import Choices
-from envs.gridworld.levels import SEEDS_PER_SPLIT, SPECS, LevelSpec
+from envs.gridworld.levels import SPECS, LevelSpec
 from envs.gridworld.limits import ColourSwap
 from envs.gridworld.quest import Quest
 from envs.gridworld.scenes import COLOURS, Facts, Schema
 from envs.gridworld.vector import GridVectorEnv
+from envs.level_seeds import split_of
 from envs.task import GoalSpace, Option, OptionSpace, Scene
 
 LIMITS = ("lava", "colours")
@@ -134,7 +135,7 @@ class GridTask:
         from envs.gridworld.single import register
 
         register()
-        split = "train" if level_seed < SEEDS_PER_SPLIT else "eval"
+        split = split_of(level_seed)
         env: gym.Env = gym.make(f"Preceptor/{self.name}-v0", split=split, render_mode="rgb_array")
         env.reset(options={"level_seed": level_seed})
         return env

@@ -8,6 +8,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from envs.batches import require_fit, wanted_levels
 from envs.errors import UserError
 from envs.gridworld.canvas import MAX_SIDE, MAX_VIEW, make_canvas, make_screen
 from envs.gridworld.engine import (
@@ -23,7 +24,8 @@ from envs.gridworld.engine import (
     step_partials,
     view_partials,
 )
-from envs.gridworld.levels import POOL, WORLD, LevelSpec, check_level_seeds, split_range
+from envs.gridworld.levels import POOL, WORLD, LevelSpec
+from envs.level_seeds import split_range
 
 View = Literal["map", "partial"]
 Observation = NDArray[np.uint8] | dict[str, NDArray[Any]]
@@ -104,12 +106,8 @@ class GridVectorEnv(gym.vector.VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         if seed is not None:
             self._rules = self._rules._replace(seed=int(seed))
             self._worlds["episode"] = 0
-        seeds = self._no_seeds
-        if options is not None and options.get("level_seeds") is not None:
-            seeds = np.ascontiguousarray(options["level_seeds"], dtype=np.int64)
-            if seeds.shape != (self.num_envs,):
-                raise UserError(f"level_seeds must have shape ({self.num_envs},), one per world, not {seeds.shape}.")
-            check_level_seeds(seeds, self._rules.low, self._rules.high, self.split)
+        wanted = wanted_levels(options, self.num_envs, self.split)
+        seeds = self._no_seeds if wanted is None else wanted
         reset_worlds(self._rules, self._pool, self._worlds, self._cells, seeds)
         if self._view == "map":
             begin_maps(self._rules, self._worlds, self._cells, self._maps)
@@ -145,11 +143,7 @@ class GridVectorEnv(gym.vector.VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned. Raises `UserError` if it is of other worlds."""
         targets = self._arrays()
-        for name, array in targets.items():
-            if name not in state or state[name].shape != array.shape:
-                raise UserError(
-                    f"The saved state does not fit {self.num_envs} worlds of {self.level_spec.name}: {name} differs."
-                )
+        require_fit(state, targets, f"{self.num_envs} worlds of {self.level_spec.name}")
         for name, array in targets.items():
             array[...] = state[name]
         self._rules = self._rules._replace(seed=int(state["seed"]))

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.gridworld.levels import next_level
+from envs.level_seeds import next_level
 from envs.mujoco.mazes import SPECS, MazeSpec, maze_spec
 from envs.mujoco.rendering import Marker, Painter
 from envs.mujoco.vector import maze_spaces

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.errors import UserError
-from envs.gridworld.levels import SEEDS_PER_SPLIT
+from envs.level_seeds import split_of
 from envs.mujoco.mazes import MazeSpec, maze_spec
 from envs.mujoco.planners import seek
 from envs.mujoco.regions import CHASM, regions
@@ -52,7 +52,7 @@ class MazeTask:
 
     def make_single(self, level_seed: int) -> gym.Env:
         """One environment at the start of a level, in lock step with the batched ones, whose `render` draws it."""
-        split = "train" if level_seed < SEEDS_PER_SPLIT else "eval"
+        split = split_of(level_seed)
         env = MazeEnv(self.spec, split=split, render_mode="rgb_array")
         env.reset(options={"level_seed": level_seed})
         return env

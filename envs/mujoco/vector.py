@@ -8,8 +8,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from envs.errors import UserError
-from envs.gridworld.levels import check_level_seeds, drawn_seed, split_range
+from envs.batches import LevelStream, require_fit
 from envs.mujoco.mazes import MazeSpec
 from envs.mujoco.worlds import UNSTABLE, Worlds
 
@@ -47,9 +46,7 @@ class MazeVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[np.float32
     def __init__(self, spec: MazeSpec, num_envs: int, split: str = "train", seed: int = 0, threads: int = 1) -> None:
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
         self.maze, self.num_envs, self.split = spec, num_envs, split
-        self._low, self._high = split_range(split)
-        self._seed = seed
-        self._episode = np.zeros(num_envs, dtype=np.int64)
+        self._levels = LevelStream(num_envs, split, seed)
         self.worlds = Worlds(spec, num_envs, threads)
         self.single_observation_space, self.single_action_space = maze_spaces(spec)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -67,18 +64,7 @@ class MazeVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[np.float32
         Raises:
             UserError: A level seed is not of this environment's split.
         """
-        if seed is not None:
-            self._seed = int(seed)
-            self._episode[:] = 0
-        wanted = (options or {}).get("level_seeds")
-        if wanted is None:
-            wanted = [self._next_seed(n) for n in range(self.num_envs)]
-        else:
-            wanted = np.asarray(wanted, dtype=np.int64)
-            if wanted.shape != (self.num_envs,):
-                raise UserError(f"level_seeds must have shape ({self.num_envs},), one per world, not {wanted.shape}.")
-            check_level_seeds(wanted, self._low, self._high, self.split)
-        for n, level_seed in enumerate(wanted):
+        for n, level_seed in enumerate(self._levels.begin(seed, options)):
             self.worlds.begin(n, int(level_seed))
         return self.worlds.observe(), {"level_seed": self.worlds.level_seed.copy()}
 
@@ -93,31 +79,22 @@ class MazeVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[np.float32
         if over.size:
             infos |= {"final_obs": obs, "_final_obs": truncated.copy()}
             infos |= {"final_info": {"level_seed": self.worlds.level_seed.copy()}, "_final_info": truncated.copy()}
-            for n in over:
-                self.worlds.begin(n, self._next_seed(n))
+            for n, level_seed in zip(over, self._levels.next(over), strict=True):
+                self.worlds.begin(n, int(level_seed))
             obs = self.worlds.observe()
         infos["level_seed"] = self.worlds.level_seed.copy()
         return obs, reward, np.zeros(self.num_envs, dtype=np.bool_), truncated, infos
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that the future depends on, as plain arrays; `set_state` continues to the bit."""
-        return self.worlds.get_state() | {"episode": self._episode.copy(), "seed": np.array(self._seed)}
+        return self.worlds.get_state() | self._levels.get_state()
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned. Raises `UserError` if it is of other worlds."""
-        for name, array in self.get_state().items():
-            if name not in state or np.shape(state[name]) != array.shape:
-                fits = f"{self.num_envs} worlds of {self.maze.name}"
-                raise UserError(f"The saved state does not fit {fits}: {name} differs.")
+        require_fit(state, self.get_state(), f"{self.num_envs} worlds of {self.maze.name}")
         self.worlds.set_state(state)
-        self._episode[...] = state["episode"]
-        self._seed = int(state["seed"])
+        self._levels.set_state(state)
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the threads."""
         self.worlds.close()
-
-    def _next_seed(self, world: int) -> int:
-        drawn = int(drawn_seed(self._seed, world, int(self._episode[world]), self._low, self._high))
-        self._episode[world] += 1
-        return drawn

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.errors import UserError
-from envs.gridworld.levels import SEEDS_PER_SPLIT
+from envs.level_seeds import SEEDS_PER_SPLIT
 from envs.mujoco.mazes import RESET_NOISE, TIME_SCALE, MazeSpec
 from envs.mujoco.model import make_model
 

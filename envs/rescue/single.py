@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.gridworld.levels import next_level
+from envs.level_seeds import next_level
 from envs.rescue.rendering import draw
 from envs.rescue.specs import SPECS, RescueSpec, rescue_spec
 from envs.rescue.vector import rescue_spaces

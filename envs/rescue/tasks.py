@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.gridworld.levels import SEEDS_PER_SPLIT
+from envs.level_seeds import split_of
 from envs.rescue.expert import ways
 from envs.rescue.scenes import scenes
 from envs.rescue.single import RescueEnv
@@ -52,7 +52,7 @@ class RescueTask:
 
     def make_single(self, level_seed: int) -> gym.Env:
         """One environment at the start of a level, in lock step with the batched ones, whose `render` draws it."""
-        split = "train" if level_seed < SEEDS_PER_SPLIT else "eval"
+        split = split_of(level_seed)
         env = RescueEnv(self.spec, split=split, render_mode="rgb_array")
         env.reset(options={"level_seed": level_seed})
         return env

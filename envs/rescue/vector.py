@@ -8,8 +8,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from envs.errors import UserError
-from envs.gridworld.levels import check_level_seeds, drawn_seeds, split_range
+from envs.batches import LevelStream, require_fit
 from envs.rescue.specs import NUM_ACTIONS, RescueSpec
 from envs.rescue.worlds import Worlds
 
@@ -45,9 +44,7 @@ class RescueVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[np.int64
     def __init__(self, spec: RescueSpec, num_envs: int, split: str = "train", seed: int = 0) -> None:
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
         self.map, self.num_envs, self.split = spec, num_envs, split
-        self._low, self._high = split_range(split)
-        self._seed = seed
-        self._episode = np.zeros(num_envs, dtype=np.int64)
+        self._levels = LevelStream(num_envs, split, seed)
         self.worlds = Worlds(spec, num_envs)
         self.single_observation_space, self.single_action_space = rescue_spaces(spec)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -65,19 +62,7 @@ class RescueVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[np.int64
         Raises:
             UserError: A level seed is not of this environment's split.
         """
-        if seed is not None:
-            self._seed = int(seed)
-            self._episode[:] = 0
-        everyone = np.arange(self.num_envs)
-        wanted = (options or {}).get("level_seeds")
-        if wanted is None:
-            wanted = self._next_seeds(everyone)
-        else:
-            wanted = np.asarray(wanted, dtype=np.int64)
-            if wanted.shape != (self.num_envs,):
-                raise UserError(f"level_seeds must have shape ({self.num_envs},), one per world, not {wanted.shape}.")
-            check_level_seeds(wanted, self._low, self._high, self.split)
-        self.worlds.begin(everyone, wanted)
+        self.worlds.begin(np.arange(self.num_envs), self._levels.begin(seed, options))
         return self.worlds.observe(), self._info()
 
     def step(
@@ -91,32 +76,20 @@ class RescueVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[np.int64
         if over.size:
             infos |= {"final_obs": obs, "_final_obs": ended}
             infos |= {"final_info": {"level_seed": self.worlds.level_seed.copy()}, "_final_info": ended.copy()}
-            self.worlds.begin(over, self._next_seeds(over))
+            self.worlds.begin(over, self._levels.next(over))
             obs = self.worlds.observe()
         return obs, reward, terminated, truncated, infos | self._info()
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Everything that the future depends on, as plain arrays; `set_state` continues to the bit."""
-        return {name: array.copy() for name, array in self._arrays().items()} | {"seed": np.array(self._seed)}
+        return {name: array.copy() for name, array in self.worlds.arrays().items()} | self._levels.get_state()
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Restore what `get_state` returned. Raises `UserError` if it is of other worlds."""
-        targets = self._arrays()
-        for name, array in targets.items():
-            if name not in state or np.shape(state[name]) != array.shape:
-                fits = f"{self.num_envs} worlds of {self.map.name}"
-                raise UserError(f"The saved state does not fit {fits}: {name} differs.")
-        for name, array in targets.items():
+        require_fit(state, self.get_state(), f"{self.num_envs} worlds of {self.map.name}")
+        for name, array in self.worlds.arrays().items():
             array[...] = state[name]
-        self._seed = int(state["seed"])
-
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        return self.worlds.arrays() | {"episode": self._episode}
+        self._levels.set_state(state)
 
     def _info(self) -> dict[str, Any]:
         return {"level_seed": self.worlds.level_seed.copy(), "option": self.worlds.due}
-
-    def _next_seeds(self, worlds: NDArray[np.int64]) -> NDArray[np.int64]:
-        drawn = drawn_seeds(self._seed, worlds, self._episode[worlds], self._low, self._high)
-        self._episode[worlds] += 1
-        return drawn

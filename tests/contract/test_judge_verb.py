@@ -9,31 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import main as cli
 from envs.catalog import get_task
 from serving.faulty import FaultyServer, faulty
 from serving.faulty.toy import Toy
 from teacher.prompts import load_template
 
 TASK = get_task("KeyInBox")
-
-
-@pytest.fixture(autouse=True)
-def no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command that has to succeed; what it printed."""
-
-    def command(*words: str) -> str:
-        capsys.readouterr()
-        assert cli.main(["labels", *words]) == 0, capsys.readouterr().err
-        return capsys.readouterr().out
-
-    return command
 
 
 Weights = dict[str, float]
@@ -70,13 +51,13 @@ def expert() -> Iterator[FaultyServer]:
         yield server
 
 
-def judged(run: Callable[..., str], *words: str) -> dict[str, Any]:
-    rows = json.loads(run("judge", "--task", "KeyInBox", "--scenes", "25", "--json", *words))["rows"]
+def judged(verb: Callable[..., str], *words: str) -> dict[str, Any]:
+    rows = json.loads(verb("judge", "--task", "KeyInBox", "--scenes", "25", "--json", *words))["rows"]
     return rows[0]
 
 
-def test_a_server_that_is_right_is_judged_right(expert: FaultyServer, run: Callable[..., str]) -> None:
-    row = judged(run, "--teacher", "llm", "--base-url", expert.url, "--usd-per-million-tokens", "2")
+def test_a_server_that_is_right_is_judged_right(expert: FaultyServer, verb: Callable[..., str]) -> None:
+    row = judged(verb, "--teacher", "llm", "--base-url", expert.url, "--usd-per-million-tokens", "2")
     assert (row["scenes"], row["accuracy"], row["valid"], row["abstained"]) == (25, 1.0, 1.0, 0.0)
     assert row["ece"] == pytest.approx(0.1, abs=1e-3), "it says 0.9 and is always right"
     assert row["order_changes"] == 0.0
@@ -88,52 +69,52 @@ def test_a_server_that_is_right_is_judged_right(expert: FaultyServer, run: Calla
     assert row["usd"] == pytest.approx(row["tokens"] * 2e-6)
 
 
-def test_a_server_that_likes_the_first_place_is_found_out(expert: FaultyServer, run: Callable[..., str]) -> None:
+def test_a_server_that_likes_the_first_place_is_found_out(expert: FaultyServer, verb: Callable[..., str]) -> None:
     expert.reply = answers(lambda scene, options: {"A": 0.98, "B": 0.02})
-    row = judged(run, "--teacher", "llm", "--base-url", expert.url)
+    row = judged(verb, "--teacher", "llm", "--base-url", expert.url)
     assert row["order_changes"] == 1.0
     assert row["position_bias"] > 0.4
     assert row["accuracy"] < 0.6
 
 
-def test_replies_that_are_no_answers_are_counted(expert: FaultyServer, run: Callable[..., str]) -> None:
+def test_replies_that_are_no_answers_are_counted(expert: FaultyServer, verb: Callable[..., str]) -> None:
     expert.reply = answers(lambda scene, options: "No." if "explore" in options[0] else knows(scene, options))
-    row = judged(run, "--teacher", "llm", "--base-url", expert.url)
+    row = judged(verb, "--teacher", "llm", "--base-url", expert.url)
     assert 0.4 < row["valid"] < 1.0
     assert row["accuracy"] == 1.0, "the other menu orders give the answer"
 
 
 def test_what_was_judged_is_kept_and_can_be_judged_again(
-    expert: FaultyServer, run: Callable[..., str], tmp_path: Path
+    expert: FaultyServer, verb: Callable[..., str], tmp_path: Path
 ) -> None:
     kept = str(tmp_path / "kept.sqlite")
-    first = judged(run, "--teacher", "llm", "--base-url", expert.url, "--labels", kept)
+    first = judged(verb, "--teacher", "llm", "--base-url", expert.url, "--labels", kept)
     asked = len(expert.requests)
-    again = judged(run, "--teacher", "llm", "--base-url", expert.url, "--labels", kept)
+    again = judged(verb, "--teacher", "llm", "--base-url", expert.url, "--labels", kept)
     assert again == first
     assert len(expert.requests) - asked < 0.5 * first["calls"], "the probe alone"
-    replayed = judged(run, "--teacher", "replay", "--labels", kept)
+    replayed = judged(verb, "--teacher", "replay", "--labels", kept)
     different = {name for name in first if replayed[name] != first[name]}
     assert different == set()
 
 
-def test_the_table_can_be_pasted(run: Callable[..., str]) -> None:
+def test_the_table_can_be_pasted(verb: Callable[..., str]) -> None:
     words = ["judge", "--tasks", "KeyInBox", "TwoDoor", "--teacher", "local", "--scenes", "10", "--seed", "4"]
-    table, caption = run(*words).split("\n\n")
+    table, caption = verb(*words).split("\n\n")
     head, rule, *rows = table.splitlines()
     assert head.startswith("| model | task | n | accuracy [95%] | ECE | Brier |")
     assert {line.count("|") for line in (head, rule, *rows)} == {head.count("|")}
     assert [row.split(" | ")[1:3] for row in rows] == [["KeyInBox", "10"], ["TwoDoor", "10"], ["all", "20"]]
     for said in ("compact", load_template("compact").hash_for(TASK), "seed 4", "method logprobs", "4 menu orders"):
         assert said in caption
-    latex = run(*words, "--latex")
+    latex = verb(*words, "--latex")
     assert latex.count(r" \\") == 4
     assert r"95\%" in latex
     assert latex.count("{") == latex.count("}")
 
 
-def test_controls_are_judged_without_calls(run: Callable[..., str]) -> None:
-    row = judged(run, "--teacher", "random")
+def test_controls_are_judged_without_calls(verb: Callable[..., str]) -> None:
+    row = judged(verb, "--teacher", "random")
     assert (row["calls"], row["valid"], row["seconds_p50"], row["order_changes"]) == (0, None, None, None)
     assert 0.0 < row["accuracy"] < 0.9
-    assert "position bias" not in run("judge", "--task", "KeyInBox", "--teacher", "random").split("\n")[0]
+    assert "position bias" not in verb("judge", "--task", "KeyInBox", "--teacher", "random").split("\n")[0]

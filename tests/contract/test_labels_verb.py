@@ -30,24 +30,6 @@ SCENES = [scene for scene in DRAWN.values() if len(scene.legal) == 3]
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command that has to succeed; what it printed."""
-
-    def command(*words: str) -> str:
-        capsys.readouterr()
-        assert cli.main(["labels", *words]) == 0, capsys.readouterr().err
-        return capsys.readouterr().out
-
-    return command
-
-
 def call_about(scene: Scene, template: str = "chat", **changes: Any) -> Call:
     """A call about a scene, as a teacher would have written it."""
     menu = menus(scene, 1)[0].options
@@ -140,8 +122,8 @@ def test_help_loads_nothing_heavy(verb: str) -> None:
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-def test_show_prints_prompt_reply_verdict_and_why(store: Path, run: Callable[..., str]) -> None:
-    text = run("show", str(store))
+def test_show_prints_prompt_reply_verdict_and_why(store: Path, verb: Callable[..., str]) -> None:
+    text = verb("show", str(store))
     blocks = text.split("\n\n#")
     assert len(blocks) == 10
     answer, off_menu, ambiguous, error, fallback, letters, changed, gone, unfinished = blocks[1:]
@@ -169,9 +151,9 @@ def test_show_prints_prompt_reply_verdict_and_why(store: Path, run: Callable[...
     assert f"Goal: {TASK.goal}" in unfinished, "the compact template"
 
 
-def test_show_chooses_by_number_kind_and_task(store: Path, run: Callable[..., str]) -> None:
+def test_show_chooses_by_number_kind_and_task(store: Path, verb: Callable[..., str]) -> None:
     def rows(*words: str) -> list[int]:
-        return [json.loads(line)["row"] for line in run("show", str(store), "--json", *words).splitlines()]
+        return [json.loads(line)["row"] for line in verb("show", str(store), "--json", *words).splitlines()]
 
     assert rows() == list(range(1, 10))
     assert rows("--last", "2") == [8, 9]
@@ -180,18 +162,18 @@ def test_show_chooses_by_number_kind_and_task(store: Path, run: Callable[..., st
     assert rows("--only", "answers", "--task", "keyinbox") == [1, 7]
 
 
-def test_a_store_can_be_looked_at_while_a_run_writes_it(store: Path, run: Callable[..., str]) -> None:
+def test_a_store_can_be_looked_at_while_a_run_writes_it(store: Path, verb: Callable[..., str]) -> None:
     with LabelStore(store) as writer:
         writer.put_many([call_about(SCENES[7])])
-        assert json.loads(run("show", str(store), "--last", "1", "--json"))["row"] == 10
-        run("export", str(store))
+        assert json.loads(verb("show", str(store), "--last", "1", "--json"))["row"] == 10
+        verb("export", str(store))
         writer.put_many([call_about(SCENES[8])])
-        assert json.loads(run("show", str(store), "--last", "1", "--json"))["row"] == 11
+        assert json.loads(verb("show", str(store), "--last", "1", "--json"))["row"] == 11
     assert len(store.with_suffix(".jsonl").read_text().splitlines()) == 10
 
 
-def test_show_in_json_has_what_was_sent_and_why(store: Path, run: Callable[..., str]) -> None:
-    first, second = (json.loads(line) for line in run("show", str(store), "--json").splitlines()[:2])
+def test_show_in_json_has_what_was_sent_and_why(store: Path, verb: Callable[..., str]) -> None:
+    first, second = (json.loads(line) for line in verb("show", str(store), "--json").splitlines()[:2])
     assert first["messages"] == load_template("chat").render(TASK, SCENES[0], menus(SCENES[0], 1)[0]).chat
     assert first["why"] is None
     assert [option["probability"] for option in first["shown"]] == [0.75, 0.0, 0.25]
@@ -199,7 +181,7 @@ def test_show_in_json_has_what_was_sent_and_why(store: Path, run: Callable[..., 
     assert second["status"] == "off_menu"
 
 
-def test_show_finds_a_run_and_the_store_that_was_written_last(tmp_path: Path, run: Callable[..., str]) -> None:
+def test_show_finds_a_run_and_the_store_that_was_written_last(tmp_path: Path, verb: Callable[..., str]) -> None:
     for age, name in enumerate(("new", "old")):
         folder = tmp_path / "ihac" / "KeyInBox" / name
         with LabelStore(tmp_path / "away.sqlite") as labels:
@@ -210,8 +192,8 @@ def test_show_finds_a_run_and_the_store_that_was_written_last(tmp_path: Path, ru
         (tmp_path / "away.sqlite").rename(folder / "labels.sqlite")
         os.utime(folder / "labels.sqlite", (1e9 - age, 1e9 - age))
     where = ["--logdir", str(tmp_path)]
-    assert run("show", *where).startswith(str(tmp_path / "ihac" / "KeyInBox" / "new" / "labels.sqlite"))
-    assert run("show", "old", *where).startswith(str(tmp_path / "ihac" / "KeyInBox" / "old" / "labels.sqlite"))
+    assert verb("show", *where).startswith(str(tmp_path / "ihac" / "KeyInBox" / "new" / "labels.sqlite"))
+    assert verb("show", "old", *where).startswith(str(tmp_path / "ihac" / "KeyInBox" / "old" / "labels.sqlite"))
 
 
 class Listener:
@@ -230,11 +212,11 @@ class Listener:
 
 
 def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
-    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    verb: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket.socket, "connect", refuse)
     words = ["prompt", "--task", "KeyInBox", "--seed", "3", "--index", "7", "--prompt", "chat"]
-    dry = json.loads(run(*words, "--json"))
+    dry = json.loads(verb(*words, "--json"))
     scene = TASK.sample_scenes(np.random.default_rng(3), 8)[7]
     listener = Listener()
     AskingTeacher("llm", TASK, listener, load_template("chat"), LabelStore()).label([scene])
@@ -242,7 +224,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
     assert [prompt["messages"] for prompt in dry["prompts"]] == listener.sent
     assert dry["prompt"] == load_template("chat").hash_for(TASK)
     assert dry["counted"] == "characters/4"
-    text = run(*words)
+    text = verb(*words)
     assert scene.text in text
     assert f"call 4 of {len(listener.sent)}" in text
     assert "nobody was asked" in text
@@ -252,38 +234,38 @@ def refuse(*_: object) -> None:
     raise AssertionError("a socket was used")
 
 
-def test_the_dry_run_counts_the_built_in_models_tokens(run: Callable[..., str]) -> None:
-    dry = json.loads(run("prompt", "--task", "KeyInBox", "--prompt", "compact", "--seed", "1", "--json"))
+def test_the_dry_run_counts_the_built_in_models_tokens(verb: Callable[..., str]) -> None:
+    dry = json.loads(verb("prompt", "--task", "KeyInBox", "--prompt", "compact", "--seed", "1", "--json"))
     scene = TASK.sample_scenes(np.random.default_rng(1), 1)[0]
     prompts = [load_template("compact").render(TASK, scene, menu) for menu in menus(scene, 4)]
     assert [prompt["tokens"] for prompt in dry["prompts"]] == [len(ids) for ids in LocalModel().encode(prompts)]
     assert "built-in" in dry["counted"]
 
 
-def test_where_there_is_no_choice_nobody_would_be_asked(run: Callable[..., str]) -> None:
+def test_where_there_is_no_choice_nobody_would_be_asked(verb: Callable[..., str]) -> None:
     scenes = TASK.sample_scenes(np.random.default_rng(0), 500)
     index = next(i for i, scene in enumerate(scenes) if len(scene.legal) == 1)
-    text = run("prompt", "--task", "KeyInBox", "--index", str(index))
+    text = verb("prompt", "--task", "KeyInBox", "--index", str(index))
     assert "only one option is legal: nobody would be asked" in text
 
 
-def test_a_store_goes_out_and_comes_back(store: Path, run: Callable[..., str], tmp_path: Path) -> None:
-    assert "9 calls" in run("export", str(store))
+def test_a_store_goes_out_and_comes_back(store: Path, verb: Callable[..., str], tmp_path: Path) -> None:
+    assert "9 calls" in verb("export", str(store))
     file = store.with_suffix(".jsonl")
     assert len(file.read_text().splitlines()) == 9
     copy = tmp_path / "copy.sqlite"
-    assert json.loads(run("import", str(file), "--into", str(copy), "--json"))["added"] == 9
+    assert json.loads(verb("import", str(file), "--into", str(copy), "--json"))["added"] == 9
     with LabelStore(store, read_only=True) as before, LabelStore(copy, read_only=True) as after:
         assert after.calls(answers_only=False) == before.calls(answers_only=False)
-    assert "0 calls added, 9 known already" in run("import", str(file), "--into", str(copy))
+    assert "0 calls added, 9 known already" in verb("import", str(file), "--into", str(copy))
     again = tmp_path / "again.jsonl"
-    run("export", str(copy), "--to", str(again))
+    verb("export", str(copy), "--to", str(again))
     assert again.read_bytes() == file.read_bytes()
-    run("export", str(copy), "--to", str(again), "--answers-only", "--task", "keyinbox")
+    verb("export", str(copy), "--to", str(again), "--answers-only", "--task", "keyinbox")
     assert [json.loads(line)["status"] for line in again.read_text().splitlines()] == ["ok", "ok"]
 
 
-def test_an_import_keeps_the_answers_that_are_there(store: Path, run: Callable[..., str], tmp_path: Path) -> None:
+def test_an_import_keeps_the_answers_that_are_there(store: Path, verb: Callable[..., str], tmp_path: Path) -> None:
     other = tmp_path / "other.sqlite"
     with LabelStore(other) as labels:
         theirs = call_about(SCENES[0])
@@ -292,17 +274,17 @@ def test_an_import_keeps_the_answers_that_are_there(store: Path, run: Callable[.
     with sqlite3.connect(store) as db:
         db.execute("DELETE FROM calls WHERE id > 1")
     db.close()
-    run("export", str(store))
-    result = json.loads(run("import", str(store.with_suffix(".jsonl")), "--into", str(other), "--json"))
+    verb("export", str(store))
+    result = json.loads(verb("import", str(store.with_suffix(".jsonl")), "--into", str(other), "--json"))
     assert (result["added"], result["known"], result["kept"]) == (0, 0, 1)
     with LabelStore(other, read_only=True) as labels:
         assert labels.calls() == stands
 
 
 def test_a_bad_line_is_named_and_nothing_is_imported(
-    store: Path, run: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Path, verb: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("export", str(store))
+    verb("export", str(store))
     file = store.with_suffix(".jsonl")
     file.write_bytes(file.read_bytes()[:-20])  # as a copy that was cut off
     assert cli.main(["labels", "import", str(file), "--into", str(tmp_path / "new.sqlite")]) == 2
@@ -311,7 +293,7 @@ def test_a_bad_line_is_named_and_nothing_is_imported(
 
 
 def test_an_export_overwrites_exports_alone(
-    store: Path, run: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Path, verb: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for target in (tmp_path / "theirs.txt", store):
         before = b"their work" if target != store else store.read_bytes()
@@ -319,8 +301,8 @@ def test_an_export_overwrites_exports_alone(
         assert cli.main(["labels", "export", str(store), "--to", str(target)]) == 2
         assert "did not write it" in capsys.readouterr().err
         assert target.read_bytes() == before
-    run("export", str(store))
-    run("export", str(store))
+    verb("export", str(store))
+    verb("export", str(store))
 
 
 _WITHOUT_NETWORK = """
@@ -333,12 +315,12 @@ sys.exit(main.main(sys.argv[1:]))
 """
 
 
-def test_a_run_is_repeated_from_exported_labels_without_a_network(run: Callable[..., str], tmp_path: Path) -> None:
+def test_a_run_is_repeated_from_exported_labels_without_a_network(verb: Callable[..., str], tmp_path: Path) -> None:
     small = ["--preset", "tiny", "--task", "KeyInBox", "--steps", "640", "--num-envs", "4", "--eval-episodes", "4"]
     small += ["--logdir", str(tmp_path), "--quiet"]
     assert cli.main(["train", *small, "--savedir", "taught", "--teacher", "local"]) == 0
-    run("export", "taught", "--logdir", str(tmp_path), "--to", str(tmp_path / "labels.jsonl"))
-    run("import", str(tmp_path / "labels.jsonl"), "--into", str(tmp_path / "copy.sqlite"))
+    verb("export", "taught", "--logdir", str(tmp_path), "--to", str(tmp_path / "labels.jsonl"))
+    verb("import", str(tmp_path / "labels.jsonl"), "--into", str(tmp_path / "copy.sqlite"))
     words = ["train", *small, "--savedir", "replayed", "--teacher", "replay", "--labels", str(tmp_path / "copy.sqlite")]
     command = [sys.executable, "-c", _WITHOUT_NETWORK, *words, "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)

@@ -2,7 +2,6 @@
 
 import math
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,33 +14,11 @@ import torch
 from envs.catalog import TASKS, get_task
 from teacher.local import TINY_MODEL, LocalModel
 from teacher.prompts import Prompt, load_template, menus
-from tests.local_server import CHAT, PROMPT, WILD, Running, first_token, serving
+from tests.local_server import CHAT, PROMPT, WILD, Running, first_token
 
 
 @pytest.fixture(scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def module_server(_one_thread: None) -> Iterator[Running]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def server(module_server: Running) -> Iterator[Running]:
-    module_server.passes = 0
-    module_server.jobs.clear()
-    yield module_server
-    module_server.before_pass = lambda number: None
-
-
-@pytest.fixture(scope="module")
-def local(_one_thread: None) -> LocalModel:
+def local(one_thread: None) -> LocalModel:
     return LocalModel()
 
 

@@ -91,9 +91,7 @@ TABLE = (
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+def server() -> Iterator[FaultyServer]:
     with faulty() as running:
         yield running
 

@@ -31,9 +31,7 @@ SAMPLES_ONLY = Script(logprobs="ignored", structured_outputs="ignored", echo="ig
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+def server() -> Iterator[FaultyServer]:
     with faulty() as running:
         yield running
 

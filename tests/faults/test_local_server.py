@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,33 +14,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import torch
 
 from tests.local_server import CHAT, PROMPT, WILD, Running, first_token, serving, wait_for
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def module_server(_one_thread: None) -> Iterator[Running]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def server(module_server: Running) -> Iterator[Running]:
-    module_server.passes = 0
-    module_server.jobs.clear()
-    yield module_server
-    module_server.before_pass = lambda number: None
 
 
 def test_a_body_beyond_all_measure_is_not_even_read(server: Running) -> None:
@@ -121,7 +97,7 @@ def test_a_pass_that_fails_is_a_500_and_the_server_goes_on(server: Running) -> N
     assert server.client.chat.completions.create(**CHAT).choices[0].message.content
 
 
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_a_key_is_asked_for_and_compared() -> None:
     with serving(key="sk-right") as server:
         for key in ("sk-wrong", "EMPTY", "schlüssel"):

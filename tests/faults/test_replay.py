@@ -37,8 +37,6 @@ TROUBLE = (
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines that the troubles outlast, and a cool-down that ends within the run."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(make, "DEADLINES", {"abort": 0.5, "otherwise": 0.3})
     monkeypatch.setattr(make, "COOL_DOWN", 0.1)
 

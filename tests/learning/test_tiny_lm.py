@@ -1,7 +1,6 @@
 """The tiny language model: what is held out stays out, training learns, and the shipped model is what its card says."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +19,7 @@ from tests.small_task import SmallTask
 SMALL = Config(hidden=64, intermediate=128, layers=2, heads=2, steps=80, batch=16, lr=3e-3, warmup=10, corpus=300)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,13 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent.config import TrainConfig
-from agent.tracking.metrics import CLOCKED, Metrics, read_metrics
+from agent.tracking.metrics import CLOCKED, read_metrics
 from agent.tracking.run import Run
-from agent.train import train
+from tests.interrupting import train_until
 
 
 def run_once(
@@ -27,20 +26,7 @@ def run_once(
         method=method, task=task, teacher=teacher, preset="tiny", steps=2500, savedir=name, logdir=str(logdir),
         resume=True, quiet=True, eval_episodes=0, seed=3, label_noise=0.1,
     )  # fmt: skip
-    written = Metrics.scalars
-
-    def interrupt(self: Metrics, step: int, values: Any) -> None:
-        written(self, step, values)
-        if stop_after is not None and step > stop_after:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Metrics, "scalars", interrupt)
-        try:
-            train(config)
-        except KeyboardInterrupt:
-            assert stop_after is not None
-    return Run.find(logdir, method, task, name)
+    return train_until(config, stop_after)
 
 
 def left_behind(run: Run) -> tuple[int, bytes, str, list[dict[str, float]]]:

@@ -13,9 +13,9 @@ from test_resume import left_behind
 import main as cli
 from agent.config import EvalConfig, TrainConfig
 from agent.evaluate import evaluate
-from agent.tracking.metrics import Metrics
 from agent.tracking.run import Run
 from agent.train import train
+from tests.interrupting import train_until
 
 SMALL = TrainConfig(
     task="PointPush", teacher="scripted", steps=1_600, resume=True, quiet=True, eval_episodes=3, seed=3
@@ -43,33 +43,15 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_until(config: TrainConfig, step: int | None) -> Run:
-    """Train; `step` interrupts at the first metrics after that step, between two checkpoints."""
-    written = Metrics.scalars
-
-    def interrupt(self: Metrics, at: int, values: Any) -> None:
-        written(self, at, values)
-        if step is not None and at > step:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Metrics, "scalars", interrupt)
-        try:
-            train(config)
-        except KeyboardInterrupt:
-            assert step is not None
-    return Run.find(config.logdir, config.method, config.task, config.savedir)
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_interrupted_and_resumed_equals_uninterrupted(logs: Path, name: str) -> None:
     config = replace(SMALL, logdir=str(logs), **VARIANTS[name])
     assert config.steps
     place = name.replace(", ", "-")
-    whole = run_until(replace(config, savedir=f"{place}-whole"), None)
+    whole = train_until(replace(config, savedir=f"{place}-whole"), None)
     parts = replace(config, savedir=f"{place}-parts")
     for share in (0.2, 0.55, 0.75):  # while actions are uniform; while the prior fades; after it
-        run = run_until(parts, int(share * config.steps))
+        run = train_until(parts, int(share * config.steps))
         assert (run.last_step or 0) < config.steps - 40
         if share == 0.55 and config.plans:  # whatever is distilled meanwhile is not this run's
             later = logs / "dagger" / "PointPush" / "later"
@@ -78,7 +60,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(logs: Path, name: str) -> 
             facts["temperature"] = 40.0
             (later / "controller" / "controller.json").write_text(json.dumps(facts))
             os.utime(later / "controller")
-    run = run_until(parts, None)
+    run = train_until(parts, None)
     shutil.rmtree(logs / "dagger" / "PointPush" / "later", ignore_errors=True)
     assert len(run.manifest()["starts"]) == 4
     assert left_behind(run) == left_behind(whole)
@@ -94,9 +76,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(logs: Path, name: str) -> 
 @pytest.mark.parametrize("method", ["sac", "td3", "hiro"])
 def test_half_the_steps_and_then_the_rest_equal_all_at_once(logs: Path, method: str) -> None:
     config = replace(SMALL, logdir=str(logs), method=method, eval_episodes=0)
-    whole = run_until(replace(config, savedir=f"{method}-all"), None)
+    whole = train_until(replace(config, savedir=f"{method}-all"), None)
     for steps in (800, 1_600):
-        halves = run_until(replace(config, savedir=f"{method}-halves", steps=steps), None)
+        halves = train_until(replace(config, savedir=f"{method}-halves", steps=steps), None)
         assert halves.last_step == steps
     assert left_behind(halves) == left_behind(whole)
 

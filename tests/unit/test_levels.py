@@ -28,11 +28,10 @@ from envs.gridworld.levels import (
     LevelSpec,
     below,
     doorkey_spec,
-    drawn_seed,
     generate,
     moved_door,
-    split_range,
 )
+from envs.level_seeds import drawn_seed, split_range
 
 ONE_ROOM = [name for name in SPECS if name != "TwoDoor"]
 Level = tuple[np.void, np.ndarray]

@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {
 PROMPTS = [[7, 8, 9], list(range(20, 60)), list(range(100, 117)), list(range(300, 317)), [5]]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(kind: str, path: Path, **more: Any) -> Any:
