@@ -2,7 +2,8 @@
 
 `python -m dev.tuning [--shard 0/2]` trains each setting of `GRID` with `TRIAL_SEED`, judges it on levels that no table
 shows, then trains the best one of each agent with the table's seeds and judges these on the table's levels. A line of
-JSON per run goes to log/tuning.jsonl; a run that stands there is not trained again. `--report` prints the tables.
+JSON per run goes to log/tuning.jsonl; a run that stands there is not trained again, nor is the preset with a seed that
+`dev.tables mazes` has trained. `--report` prints the tables.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from agent.players import STYLES, play
 from agent.presets import settings_of
 from agent.tracking.statistics import wilson
 from bench.sac import trained
-from dev.tables import SEEDS, markdown
+from dev.tables import SEEDS, folder, markdown
 from envs.catalog import get_task
 
 TASK = "PointUMaze"
@@ -32,10 +33,10 @@ TRIAL_SEED = 100
 TRIAL_LEVELS, LEVELS = range(1_500_000, 1_500_050), range(1_000_000, 1_000_050)
 FILE = Path("log/tuning.jsonl")
 AGENTS = {
-    "HIRO": TrainConfig(method="hiro", task=TASK),
-    "flat SAC": TrainConfig(method="sac", task=TASK),
-    "flat TD3": TrainConfig(method="td3", task=TASK),
-    "flat SAC, extended": TrainConfig(method="sac", task=TASK, exploration="extended"),
+    "HIRO": TrainConfig(method="hiro", task=TASK, savedir="table"),
+    "flat SAC": TrainConfig(method="sac", task=TASK, savedir="table"),
+    "flat TD3": TrainConfig(method="td3", task=TASK, savedir="table"),
+    "flat SAC, extended": TrainConfig(method="sac", task=TASK, exploration="extended", savedir="table-extended"),
 }
 
 
@@ -83,10 +84,16 @@ def run(agent: str, setting: str, seed: int, levels: range) -> None:
         return
     config = replace(AGENTS[agent], seed=seed)
     settings: Settings = settings_of(config)
-    player = trained(config, replace(settings, student=GRID[agent][setting](settings.student)))
-    success = {
-        style: float(play(get_task(TASK), player, levels, greedy=style == "greedy").success.mean()) for style in STYLES
-    }
+    row = folder(replace(config, savedir=f"{config.savedir}/seed-{seed}")) / "result.json"
+    if setting == "preset" and levels == LEVELS and row.exists():
+        student = json.loads(row.read_text())["student"]
+        success = {style: student[style]["success"] for style in STYLES}
+    else:
+        player = trained(config, replace(settings, student=GRID[agent][setting](settings.student)))
+        success = {
+            style: float(play(get_task(TASK), player, levels, greedy=style == "greedy", seed=seed).success.mean())
+            for style in STYLES
+        }
     line = {"agent": agent, "setting": setting, "seed": seed, "steps": settings.steps, **success}
     print(json.dumps(line), flush=True)
     FILE.parent.mkdir(exist_ok=True)
