@@ -11,6 +11,7 @@ from agent.data.recording import Recording
 from envs.errors import UserError
 
 _AT_ONCE = 16  # steps that are asked about in one go: few, so that the question on the page never waits long
+_PATIENCE = 2.0  # seconds
 
 Place = tuple[int, int]  # trajectory, step
 
@@ -69,11 +70,11 @@ class Opinions:
             return {place: int(known[place].argmax()) for place in places if place in known and known[place].any()}
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread; a model that is being asked is not waited for."""
         with self._change:
             self._closing = True
             self._change.notify_all()
-        self._thread.join()
+        self._thread.join(_PATIENCE)
 
     def _work(self) -> None:
         while (job := self._job()) is not None:
@@ -86,6 +87,10 @@ class Opinions:
                     self.trouble = f"The {name} says nothing any more. {error}"
                     del self._who[name]
                 continue
+            except Exception:
+                if self._closing:  # what it writes to is closed already
+                    return
+                raise
             with self._change:
                 self._known[name] |= dict(zip(places, probs, strict=True))
 
