@@ -8,10 +8,12 @@ E-step: the exact posterior of every restart. M-step: loss L2 of DESIGN section 
 
 (Dempster et al., 1977; for option policies, Giammarino and Paschalidis, 2021, arXiv 2103.08141). Unlabelled steps teach
 the low level little at first and as much as labelled ones at the end (EM-lambda; Nigam et al., 2000, section 5.3): the
-few labels decide which option is which before the many steps sharpen what they are. Who confuses which options is
-learnt after that: a matrix that is learnt earlier takes in that two options have each other's names. Every fit starts
-from scratch: kept warm across rounds of questions, it does not recover from a permutation that early labels left open
-(shared/reference/halo.md, section 3).
+few labels decide which option is which before the many steps sharpen what they are. How long that takes differs between
+the restarts, from most of the fit to not at all: labels that were asked for where it was hard show the options from one
+side, and once there are many, only restarts that heed all steps from the beginning get away from there. The likelihood
+tells who was right. Who confuses which options is learnt after that: a matrix that is learnt earlier takes in that two
+options have each other's names. Every fit starts from scratch: kept warm across rounds of questions, it does not
+recover from a permutation that early labels left open (shared/reference/halo.md, section 3).
 """
 
 from collections.abc import Callable
@@ -32,7 +34,7 @@ class Policies(Protocol):
         """The chain over demonstrations, with the axis of restarts and without evidence."""
 
     def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
-        """An M-step: raises expected log-likelihood plus log-prior; a step counts `weight` [N, T] times in L_low."""
+        """An M-step: raises expected log-likelihood plus log-prior; a step counts `weight` [R, N, T] times in L_low."""
 
     def log_prior(self) -> Floats:
         """Log-density of the parameters under their prior, [R]."""
@@ -43,7 +45,9 @@ class EMConfig:
     """One fit."""
 
     steps: int = 20  # rounds of E- and M-step
-    anneal: float = 0.9  # share of them over which the weight of unlabelled steps in L_low rises from 0 to 1
+    # Share of them over which the weight of unlabelled steps in L_low rises from 0 to 1, in the first restart; evenly
+    # less in the others, and none in the last.
+    anneal: float = 0.9
     confusion_weight: float = 10.0  # answers that an annotator's first confusion matrix counts for, per option
 
 
@@ -107,16 +111,18 @@ def fit(
     restarts = len(policies.log_prior())
     prior = None if confusion is None else config.confusion_weight * confusion  # [W, K, K]
     learnt = None if confusion is None else np.broadcast_to(confusion, (restarts, *confusion.shape))
+    rising = np.linspace(config.anneal, 0.0, restarts) * config.steps  # [R], rounds until all steps count alike
     for step in range(config.steps):
         on_step()
         posterior = infer(policies.chain(demos).given(answers.evidence(demos.lengths, steps, learnt)))
         require_possible(posterior)
-        rising = config.anneal * config.steps
-        weight = np.full(demos.acted.shape, step / rising if step < rising else 1.0)
-        weight[answers.trajectory, answers.step] = 1.0
+        weight = np.empty((restarts, *demos.acted.shape))
+        weight[:] = np.where(step < rising, step / np.maximum(rising, 1), 1.0)[:, None, None]
+        weight[:, answers.trajectory, answers.step] = 1.0
         policies.improve(demos, posterior, weight)
-        if prior is not None and step >= min(rising, config.steps - 1):
-            learnt = _annotators(answers, posterior, prior)
+        if prior is not None and learnt is not None:
+            ready = step >= np.minimum(rising, config.steps - 1)  # [R]
+            learnt = np.where(ready[:, None, None, None], _annotators(answers, posterior, prior), learnt)
     posterior = infer(policies.chain(demos).given(answers.evidence(demos.lengths, steps, learnt)))
     require_possible(posterior)
     score = posterior.log_z.sum(-1) + policies.log_prior()

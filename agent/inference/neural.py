@@ -141,7 +141,7 @@ class NeuralPolicies(nn.Module):
             raise ValueError("an M-step needs a posterior with pairs")
         inside = demos.inside
         features = _features(demos.state[inside])  # [M, D]
-        low_weight = posterior.gamma[:, inside] * (weight * demos.acted)[inside][:, None]  # [R, M, K]
+        low_weight = posterior.gamma[:, inside] * (weight * demos.acted)[:, inside][..., None]  # [R, M, K]
         low = torch.from_numpy(low_weight).float()
         pairs = torch.from_numpy(posterior.xi[:, inside]).float()  # [R, M, K, K], zero at t = 0
         first = torch.from_numpy(posterior.gamma * (np.arange(inside.shape[1]) == 0)[:, None])[:, inside].float()

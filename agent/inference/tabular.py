@@ -35,7 +35,7 @@ def _counts(gamma, xi, weight, state, action, acted, lengths, low, high):  # typ
                 s = state[n, t]
                 for j in range(options):
                     if acted[n, t]:
-                        low[r, s, j, action[n, t]] += weight[n, t] * gamma[r, n, t, j]
+                        low[r, s, j, action[n, t]] += weight[r, n, t] * gamma[r, n, t, j]
                     if t > 0:
                         for i in range(options):
                             high[r, s, i, j] += xi[r, n, t, i, j]

@@ -108,7 +108,7 @@ def test_an_m_step_is_where_the_penalised_expectation_is_highest():
     demos, _ = walks(3, 5, rng)
     policies = tabular(3, restarts=1, config=TabularConfig(stay_weight=3.0, initial_smoothing=2.0))
     posterior = infer(policies.chain(demos))
-    policies.improve(demos, posterior, np.ones(demos.acted.shape))
+    policies.improve(demos, posterior, np.ones((1, *demos.acted.shape)))
 
     def expectation():
         chain = policies.chain(demos)
@@ -132,6 +132,19 @@ def test_unlabelled_steps_teach_the_low_level_nothing_in_the_first_step():
     fit(demos, Answers.of_labels([(0, 0)], option[0, :1], 2), policies, EMConfig(steps=1, anneal=1.0))
     counted = (np.abs(policies.log_low - np.log(0.25)) > 1e-9).any(-1)  # [R, S, K]
     assert [list(where) for where in np.argwhere(counted[0])] == [[demos.state[0, 0], option[0, 0]]]
+
+
+def test_restarts_heed_unlabelled_steps_sooner_and_sooner():
+    demos, option = walks(2, 3, np.random.default_rng(0))
+    answers = Answers.of_labels([(0, 0)], option[0, :1], 2)
+    seen = []
+    policies = tabular(2, restarts=3)
+    improve = policies.improve
+    policies.improve = lambda demos, posterior, weight: (seen.append(weight.copy()), improve(demos, posterior, weight))
+    fit(demos, answers, policies, EMConfig(steps=5, anneal=0.8))
+    seen = np.array(seen)  # [S, R, N, T]
+    assert (seen[:, :, 0, 0] == 1).all(), "labels always count"
+    np.testing.assert_allclose(seen[:, :, 1, 0].T, [[0, 0.25, 0.5, 0.75, 1], [0, 0.5, 1, 1, 1], [1] * 5])
 
 
 def test_padding_is_never_read():
