@@ -9,11 +9,13 @@ from envs.errors import UserError
 from envs.level_seeds import check_level_seeds, drawn_seeds, split_range
 
 
-def wanted_levels(options: dict[str, Any] | None, num_envs: int, split: str) -> NDArray[np.int64] | None:
+def wanted_levels(
+    options: dict[str, Any] | None, num_envs: int, split: str, bounds: tuple[int, int] | None = None
+) -> NDArray[np.int64] | None:
     """The level seeds [N] that `reset` of a batch was asked for in its options, None if in none.
 
     Raises:
-        UserError: They are not one per world, or not of the split.
+        UserError: They are not one per world, or not of the split, or of the part of it within the bounds [low, high).
     """
     wanted = (options or {}).get("level_seeds")
     if wanted is None:
@@ -21,7 +23,7 @@ def wanted_levels(options: dict[str, Any] | None, num_envs: int, split: str) -> 
     seeds = np.ascontiguousarray(wanted, dtype=np.int64)
     if seeds.shape != (num_envs,):
         raise UserError(f"level_seeds must have shape ({num_envs},), one per world, not {seeds.shape}.")
-    check_level_seeds(seeds, split)
+    check_level_seeds(seeds, split, bounds)
     return seeds
 
 

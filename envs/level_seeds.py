@@ -25,9 +25,9 @@ def split_of(level_seed: int) -> str:
     return "train" if level_seed < SEEDS_PER_SPLIT else "eval"
 
 
-def check_level_seeds(seeds: NDArray[np.int64], split: str) -> None:
-    """Raise `UserError` unless every level seed is of the split."""
-    low, high = split_range(split)
+def check_level_seeds(seeds: NDArray[np.int64], split: str, bounds: tuple[int, int] | None = None) -> None:
+    """Raise `UserError` unless every level seed is of the split, or of the part of it within the bounds [low, high)."""
+    low, high = bounds or split_range(split)
     bad = seeds[(seeds < low) | (seeds >= high)]
     if bad.size:
         raise UserError(

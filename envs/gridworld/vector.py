@@ -106,7 +106,8 @@ class GridVectorEnv(gym.vector.VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         if seed is not None:
             self._rules = self._rules._replace(seed=int(seed))
             self._worlds["episode"] = 0
-        wanted = wanted_levels(options, self.num_envs, self.split)
+        bounds = self._rules.low, self._rules.high  # of a pool, whose levels are fewer than the split's
+        wanted = wanted_levels(options, self.num_envs, self.split, bounds)
         seeds = self._no_seeds if wanted is None else wanted
         reset_worlds(self._rules, self._pool, self._worlds, self._cells, seeds)
         if self._view == "map":
