@@ -36,7 +36,7 @@ class Restless(MazeVectorEnv):
     """Worlds whose episodes end at any time, truncated or terminated."""
 
     def step(self, actions):
-        rng = np.random.default_rng([7, int(self._episode.sum()), int(self.worlds.age.sum())])
+        rng = np.random.default_rng([7, int(self._levels.episode.sum()), int(self.worlds.age.sum())])
         self.worlds.age[rng.random(self.num_envs) < 0.06] = self.maze.horizon - 1
         obs, reward, ended, _, info = super().step(actions)[0:5]
         ended = info.get("_final_obs", np.zeros(self.num_envs, bool))
