@@ -7,7 +7,7 @@ with products in float32 and once in bfloat16 (`SACConfig.precision`). Seconds a
 
 `python -m bench.sac --returns 100000 --seeds 0 1 2 --tasks HalfCheetah-v5` trains both for so many environment steps
 with the same settings, and prints the mean greedy returns of the final policies on the same ten held-out levels, one
-line per seed and learner, beside the CPU seconds (four hours of one core here; `--learners` splits them over cores).
+line per seed and learner, beside the CPU seconds (3.5 hours of one core here; `--learners` splits them over cores).
 """
 
 import argparse

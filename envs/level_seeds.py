@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from envs.errors import UserError
+from envs.errors import UserError, unknown_name
 from envs.splitmix import GOLDEN, combine, mix, scale
 
 SEEDS_PER_SPLIT: Final = 1_000_000
@@ -16,7 +16,7 @@ SPLITS: Final = {"train": 0, "eval": SEEDS_PER_SPLIT}  # first level seed of eac
 def split_range(split: str) -> tuple[int, int]:
     """First level seed of a split and the one after its last. Raises `UserError` for an unknown split."""
     if split not in SPLITS:
-        raise UserError(f"Unknown split {split!r}. Known: train, eval.")
+        raise unknown_name("split", split, SPLITS)
     return SPLITS[split], SPLITS[split] + SEEDS_PER_SPLIT
 
 

@@ -1,5 +1,6 @@
-"""Fixtures of many files: nothing of the user's settings, one thread, the local server, and a verb that succeeds."""
+"""Of many files: nothing of the user's settings, one thread, the local server, a verb that succeeds, and what draws."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -7,6 +8,15 @@ import torch
 
 import main as cli
 from tests.local_server import Running, serving
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests that draw are skipped where nothing can, but for machines that are to draw."""
+    if item.get_closest_marker("draws"):
+        from envs.mujoco.rendering import choose_backend
+
+        if choose_backend().name == "off":
+            (pytest.fail if os.environ.get("MUST_DRAW") else pytest.skip)("nothing here can draw")
 
 
 @pytest.fixture(autouse=True)

@@ -18,12 +18,12 @@ from agent.data.questions import PERSON, Answer
 from agent.inference.em import EMConfig, fit
 from agent.labelling.config import LabelConfig
 from agent.labelling.frames import Frames
-from agent.labelling.opinions import Labels, Opinions
+from agent.labelling.opinions import Opinions
 from agent.labelling.session import Session
 from agent.methods.halo import fresh_policies
 from agent.oracles import Person
 from agent.questioning import Questioning, demonstrations_of
-from agent.teaching import ControllerLabels
+from agent.teaching import ControllerLabels, Labeller
 from agent.tracking.run import Run
 from agent.train import make_annotator, open_labels
 from envs.catalog import get_task
@@ -125,7 +125,7 @@ def _path(config: LabelConfig, task: Task) -> Path:
     return Path(config.logdir) / "halo" / task.name / config.savedir
 
 
-def _speakers(config: LabelConfig, task: Task, run: Run, stack: contextlib.ExitStack) -> dict[str, Labels]:
+def _speakers(config: LabelConfig, task: Task, run: Run, stack: contextlib.ExitStack) -> dict[str, Labeller]:
     """Whose opinions are shown: the controller that is named, or the newest of the task, and a teacher on request.
 
     What the teacher says is kept in the run's label store, so that it is not paid for twice.
@@ -135,7 +135,7 @@ def _speakers(config: LabelConfig, task: Task, run: Run, stack: contextlib.ExitS
         if config.controller is not None
         else newest_controller(Run.all(config.logdir, "dagger", task.name), task)
     )
-    speakers: dict[str, Labels] = {"controller": ControllerLabels(controller)} if controller else {}
+    speakers: dict[str, Labeller] = {"controller": ControllerLabels(controller)} if controller else {}
     if config.teacher != "none":
         asked = TrainConfig(
             method="halo",

@@ -1,27 +1,19 @@
 """What a controller and a teacher say of the steps that a person is asked about, fetched before it is needed."""
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.data.recording import Recording
+from agent.teaching import Labeller
 from envs.errors import UserError
 
 _AT_ONCE = 16  # steps that are asked about in one go: few, so that the question on the page never waits long
 _PATIENCE = 2.0  # seconds
 
 Place = tuple[int, int]  # trajectory, step
-
-
-class Labels(Protocol):
-    """Whoever labels observations: `agent.teaching.Annotator` and `ControllerLabels`."""
-
-    def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Option distributions [N, K], zeros for an abstention, and codes of the facts."""
-        ...
 
 
 class Opinions:
@@ -35,7 +27,7 @@ class Opinions:
         trouble: Why somebody is not asked any more; None as long as all are.
     """
 
-    def __init__(self, recording: Recording, who: Mapping[str, Labels]) -> None:
+    def __init__(self, recording: Recording, who: Mapping[str, Labeller]) -> None:
         self.names = tuple(who)
         self.trouble: str | None = None
         self._recording, self._who = recording, dict(who)
@@ -61,12 +53,16 @@ class Opinions:
             }
         return {name: None if row is None else row.round(3).tolist() if row.any() else [] for name, row in told.items()}
 
-    def options(self, name: str, places: Iterable[Place]) -> dict[Place, int]:
-        """The likeliest option of each step of which this is known; the others are asked about when there is time."""
+    def options(self, name: str, places: Sequence[Place], patience: float = 1.0) -> dict[Place, int]:
+        """The likeliest option of each step of which this is known after so many seconds; the others are asked about
+        when there is time."""
         known = self._known[name]
         with self._change:
             self._later |= dict.fromkeys(place for place in places if place not in known)
             self._change.notify_all()
+            self._change.wait_for(
+                lambda: self._closing or name not in self._who or known.keys() >= set(places), patience
+            )
             return {place: int(known[place].argmax()) for place in places if place in known and known[place].any()}
 
     def close(self) -> None:
@@ -86,6 +82,7 @@ class Opinions:
                 with self._change:
                     self.trouble = f"The {name} says nothing any more. {error}"
                     del self._who[name]
+                    self._change.notify_all()
                 continue
             except Exception:
                 if self._closing:  # what it writes to is closed already
@@ -93,6 +90,7 @@ class Opinions:
                 raise
             with self._change:
                 self._known[name] |= dict(zip(places, probs, strict=True))
+                self._change.notify_all()
 
     def _job(self) -> tuple[str, list[Place]] | None:
         """Somebody, and what to ask; waits for something. None at the end."""

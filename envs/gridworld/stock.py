@@ -27,7 +27,7 @@ from envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpe
 from envs.gridworld.objects import to_cells
 from envs.gridworld.stock_tasks import STOCK
 from envs.gridworld.vector import GridVectorEnv, View
-from envs.level_seeds import SPLITS
+from envs.level_seeds import split_range
 
 # Environments whose `step` is MiniGrid's, plus one condition that the engine has too. All others are refused: their
 # rules would be lost silently.
@@ -125,9 +125,7 @@ def make_stock_vec(
     env_id: str, num_envs: int, *, split: str = "train", seed: int = 0, levels: int = 500, view: View = "partial"
 ) -> GridVectorEnv:
     """Batched worlds of a stock level, on a new pool of `levels` levels of the split. Raises as `make_pool` does."""
-    if split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
-    made = make_pool(env_id, levels, SPLITS[split])
+    made = make_pool(env_id, levels, split_range(split)[0])
     return GridVectorEnv(made.spec, num_envs, split, seed, view, made.pool)
 
 

@@ -42,7 +42,7 @@ from envs.gridworld.levels import WIN_DOOR, WIN_TARGET
 from envs.gridworld.scenes import COLOURS, Schema
 from envs.gridworld.tasks import GridTask, TaskText
 from envs.gridworld.vector import GridVectorEnv
-from envs.level_seeds import SPLITS, split_range
+from envs.level_seeds import split_range
 
 if TYPE_CHECKING:
     from envs.gridworld.stock import LevelPool
@@ -97,7 +97,7 @@ class StockTask(GridTask):
 def _levels(name: str, split: str) -> "LevelPool":
     from envs.gridworld.stock import make_pool  # imports minigrid, which takes a while
 
-    return make_pool(name, POOL_LEVELS[split], SPLITS[split])
+    return make_pool(name, POOL_LEVELS[split], split_range(split)[0])
 
 
 def text_of(made: "LevelPool") -> TaskText:

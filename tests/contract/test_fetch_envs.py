@@ -34,10 +34,6 @@ def single(request: pytest.FixtureRequest) -> Iterator[FetchEnv]:
     env.close()
 
 
-def drawable() -> bool:
-    return choose_backend().name != "off"
-
-
 def flat(obs: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([obs["observation"], obs["desired_goal"]]).astype(np.float32)
 
@@ -48,10 +44,10 @@ def wandering(obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(rng.random((len(obs), 1)) < 0.2, rng.uniform(-1, 1, actions.shape), actions).astype(np.float32)
 
 
-@pytest.mark.parametrize("single", [{}, {"render_mode": "rgb_array"}], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "single", [{}, pytest.param({"render_mode": "rgb_array"}, marks=pytest.mark.draws)], indirect=True, ids=str
+)
 def test_gymnasium_finds_no_fault(single: FetchEnv) -> None:
-    if single.render_mode and not drawable():
-        pytest.skip("nothing here can draw")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", ".*infinity.*")  # the original's observations have no bounds either
@@ -84,7 +80,7 @@ def test_batched_and_single_are_the_original_to_the_bit_even_if_they_are_watched
             np.testing.assert_array_equal(seen, last)
             assert outcome == [reward[n], False, truncated[n]]
             assert told["success"] == info["success"][n]
-            if n == 0 and step % 10 == 0 and drawable():
+            if n == 0 and step % 10 == 0 and choose_backend().name != "off":
                 env.render()
             if truncated[n]:
                 assert told["level_seed"] == info["final_info"]["level_seed"][n] != info["level_seed"][n]
@@ -96,7 +92,7 @@ def test_batched_and_single_are_the_original_to_the_bit_even_if_they_are_watched
         env.close()
 
 
-@pytest.mark.skipif(not drawable(), reason="nothing here can draw")
+@pytest.mark.draws
 def test_a_picture_shows_the_goal_where_it_is_and_twice_the_same() -> None:
     env = TASK.make_single(1_000_000)
     first = env.render()

@@ -176,7 +176,7 @@ def test_a_restored_state_continues_to_the_bit(name: str) -> None:
     other.close()
 
 
-@pytest.mark.skipif(choose_backend().name == "off", reason="nothing here can draw")
+@pytest.mark.draws
 def test_a_picture_shows_robot_block_goal_and_subgoal_and_changes_nothing() -> None:
     env = single("PointPush", render_mode="rgb_array")
     env.reset(options={"level_seed": 3})

@@ -20,7 +20,6 @@ from agent.pictures import Watched, draw_map, watch
 from agent.players import random_player, teacher_player
 from agent.presets import settings_of
 from envs.catalog import get_task
-from envs.mujoco.rendering import choose_backend
 from envs.task import Task
 from teacher.labels import LabelStore
 from teacher.scripted import ScriptedTeacher
@@ -28,7 +27,6 @@ from teacher.scripted import ScriptedTeacher
 ROOT = Path(__file__).parents[2]
 LEVEL, HORIZON, REST = 1_000_000, 100, 20
 COMMAND = ["eval", "--task", "PointPush", "--compare", "scripted", "--seeds", "1000000:1000002", "--savedir", "x"]
-if_drawn = pytest.mark.skipif(choose_backend().name == "off", reason="nothing here can draw")
 
 
 def frames(path: Path) -> NDArray[np.uint8]:
@@ -50,7 +48,7 @@ def hiro(task: Task) -> Player:
     return method.player
 
 
-@if_drawn
+@pytest.mark.draws
 def test_a_maze_is_filmed_and_mapped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*COMMAND, "--logdir", str(tmp_path), "--video", "2", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -66,7 +64,7 @@ def test_a_maze_is_filmed_and_mapped(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert 400 < image.width < 1000 > image.height > 400
 
 
-@if_drawn
+@pytest.mark.draws
 def test_the_subgoal_in_force_is_in_the_picture() -> None:
     task = get_task("PointUMaze")
     episode = watch(task, hiro(task), LEVEL)

@@ -7,6 +7,7 @@ import pytest
 
 from agent.demonstrating import record
 from agent.labelling.opinions import Opinions
+from agent.teaching import ControllerLabels
 from envs.catalog import get_task
 from envs.errors import UserError
 
@@ -14,7 +15,10 @@ from envs.errors import UserError
 def test_a_teacher_that_fails_says_nothing_more_and_stops_nobody() -> None:
     recording = record(get_task("RescueWorld-n3"), 2, 0)
 
-    class Speaks:
+    class Speaks(ControllerLabels):
+        def __init__(self) -> None:
+            pass
+
         def label(self, obs: np.ndarray, level_seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return np.tile(np.float32([0.2, 0.8, 0.0]), (len(obs), 1)), np.zeros(len(obs), np.int64)
 
@@ -32,4 +36,5 @@ def test_a_teacher_that_fails_says_nothing_more_and_stops_nobody() -> None:
         time.sleep(0.01)
     assert said == {"controller": pytest.approx([0.2, 0.8, 0.0])}
     assert opinions.options("teacher", [(0, 3)]) == {}
+    assert opinions.options("controller", [(0, 7), (1, 4)], patience=60.0) == {(0, 7): 1, (1, 4): 1}
     opinions.close()

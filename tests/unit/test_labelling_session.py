@@ -266,15 +266,11 @@ def test_a_teachers_opinion_stands_beside_the_question(tmp_path: Path) -> None:
             opinion, question = heard(opened), wait(opened, "asking")["question"]
             assert np.argmax(opinion) == truth(question)
             opened.answer(None, key(question), truth(question))
-        while not (pairs := opened.agreement()):
-            time.sleep(0.01)
-        assert [(pair["pair"], pair["agree"]) for pair in pairs] == [(["ann", "teacher"], 1.0)]
+        (pair,) = opened.agreement()
+        assert (pair["pair"], pair["steps"], pair["agree"]) == (["ann", "teacher"], 3, 1.0)
         assert opened._questioning.config.teacher == "local", "whose opinion is shown is no setting of the run"
     with LabelStore(folder(tmp_path) / "labels.sqlite") as store:
-        asked = len(store)
-    assert asked >= 3
-    with session(tmp_path, teacher="scripted") as (opened, truth):
-        assert np.argmax(heard(opened)) == truth(wait(opened, "asking")["question"])
+        assert len(store) > 0, "what it said is kept"
     with pytest.raises(UserError, match="oracl"), session(tmp_path, teacher="oracl"):
         pass
 

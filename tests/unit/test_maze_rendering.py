@@ -49,7 +49,7 @@ def test_elsewhere_mujoco_draws_by_itself(fresh: pytest.MonkeyPatch) -> None:
     assert not os.environ["MUJOCO_GL"]
 
 
-@pytest.mark.skipif(choose_backend().name == "off", reason="nothing here can draw")
+@pytest.mark.draws
 def test_pictures_come_even_if_mujoco_was_imported_first() -> None:
     code = (
         "import mujoco\nfrom envs.mujoco.single import MazeEnv\n"
@@ -102,7 +102,7 @@ def test_a_painter_that_cannot_start_says_what_was_chosen(monkeypatch: pytest.Mo
         Painter(make_model(maze_spec("PointUMaze")))
 
 
-@pytest.mark.skipif(choose_backend().name == "off", reason="nothing here can draw")
+@pytest.mark.draws
 @pytest.mark.parametrize("at", [(4.0, 4.0), (-6.0, 14.0), (500.0, 4.0)], ids=["inside", "corner", "outside"])
 def test_a_marker_covers_its_area_where_it_is_in_sight(at: tuple[float, float]) -> None:
     import mujoco
