@@ -1,15 +1,12 @@
 """A run that was interrupted and resumed leaves, to the bit, what an uninterrupted one leaves."""
 
-import json
-import re
 from pathlib import Path
 
 import pytest
 
 from agent.config import TrainConfig
-from agent.tracking.metrics import CLOCKED, read_metrics
 from agent.tracking.run import Run
-from tests.interrupting import train_until
+from tests.interrupting import left_behind, train_until
 
 
 def run_once(
@@ -27,19 +24,6 @@ def run_once(
         resume=True, quiet=True, eval_episodes=0, seed=3, label_noise=0.1,
     )  # fmt: skip
     return train_until(config, stop_after)
-
-
-def left_behind(run: Run) -> tuple[int, bytes, str, list[dict[str, float]]]:
-    """Step, tensors, structure and metrics, without what a clock measured."""
-    assert run.last_step is not None
-    folder = run.checkpoint(run.last_step)
-    structure = json.dumps(json.loads((folder / "state.json").read_text())["tree"])
-    structure = re.sub(r'\["seconds", [^\]]*\]', "", structure)
-    numbers = [
-        {tag: number for tag, number in row.items() if not tag.startswith(CLOCKED)}
-        for row in read_metrics(run.path / "metrics.jsonl")
-    ]
-    return run.last_step, (folder / "state.safetensors").read_bytes(), structure, numbers
 
 
 @pytest.mark.parametrize(

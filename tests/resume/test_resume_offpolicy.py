@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_resume import left_behind
 
 import main as cli
 from agent.config import EvalConfig, TrainConfig
 from agent.evaluate import evaluate
 from agent.tracking.run import Run
 from agent.train import train
-from tests.interrupting import train_until
+from tests.interrupting import left_behind, train_until
 
 SMALL = TrainConfig(
     task="PointPush", teacher="scripted", steps=1_600, resume=True, quiet=True, eval_episodes=3, seed=3
