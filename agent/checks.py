@@ -20,6 +20,8 @@ def check(config: TrainConfig | EvalConfig) -> None:
         value = getattr(config, field, None)
         if value is not None and value < least:
             raise UserError(f"--{field} is {value}, and must be at least {least}.", "give another number")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
+        raise UserError(f"--device {config.device} is not known.", "--device cpu, cuda, cuda:1 and so on, or auto")
     for field in ("margin", "label_noise"):
         if (getattr(config, field) or 0) > 1:
             raise UserError(f"--{field} is {getattr(config, field)}, and is a probability.", "a number from 0 to 1")

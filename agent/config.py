@@ -150,6 +150,9 @@ class TrainConfig:
     """Worlds side by side; the preset's if not given."""
     threads: int = 1
     """Threads of torch."""
+    device: str = "auto"
+    """Where networks are: cpu, cuda, cuda:1 and so on, or auto: the GPU where there is one. hiro's small networks are
+    faster on the processor, and there alone a run repeats to the bit."""
     eval_episodes: int = 100
     """Held-out levels on which the finished student is judged; 0 for none."""
     eval_every: int | None = None
@@ -236,6 +239,8 @@ class EvalConfig:
     """As in train; the run's own limit if not given."""
     threads: int = 1
     """Threads of torch."""
+    device: str = "auto"
+    """As in train."""
     quiet: bool = False
     """No progress display."""
     json: bool = False

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from controller.device import normal
+
 # The range that Stable-Baselines3 and the authors' code of SAC leave to the logarithm of the deviation.
 _LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0
 # Stored actions at the edge of the box have no finite pre-image under tanh in float32.
@@ -42,7 +44,7 @@ class SquashedNormal:
         if rng is None:
             return np.tanh(self.mean), np.zeros(len(self.mean), np.float32)
         action = np.tanh(self.mean + np.exp(self.log_std) * rng.standard_normal(self.mean.shape, np.float32))
-        mean, log_std, played = (torch.from_numpy(column) for column in (self.mean, self.log_std, action))
+        mean, log_std, played = (torch.as_tensor(column) for column in (self.mean, self.log_std, action))
         return action, squashed_log_prob(mean, log_std, played).numpy()
 
     def replaced(self, rows: NDArray[np.bool_], other: "SquashedNormal") -> "SquashedNormal":
@@ -148,7 +150,7 @@ class GaussianActor(nn.Module):
     def sample(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Reparametrised actions [B, A] and their log-probability [B]."""
         mean, log_std = self(obs)
-        noise = torch.empty_like(mean).normal_(generator=generator)
+        noise = normal(mean.shape, generator)
         unsquashed = torch.addcmul(mean, log_std.exp(), noise)
         log_prob = (-0.5 * noise.square() - log_std - log_tanh_slope(unsquashed)).sum(-1)
         return torch.tanh(unsquashed), log_prob - 0.5 * math.log(2 * math.pi) * mean.shape[-1]
@@ -240,7 +242,7 @@ class Descent(torch.optim.Adam):
     def __init__(self, parameters: Iterable[Tensor], learning_rate: float) -> None:
         super().__init__(parameters, learning_rate, fused=True)
         (group,) = self.param_groups
-        count = torch.zeros(())  # of steps, one for all
+        count = group["params"][0].new_zeros(())  # of steps, one for all
         for parameter in group["params"]:
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             self.state[parameter] = {"step": count, **moments}

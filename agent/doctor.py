@@ -125,7 +125,9 @@ def check_threads() -> Check:
     """How many threads torch would take, and on what."""
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU, and none is needed"
+    device = "no GPU, and none is needed"
+    if torch.cuda.is_available():
+        device = f"networks are on {torch.cuda.get_device_name()} (--device cpu: on the processor)"
     return Check("ok", "threads", f"{os.cpu_count()} cores; runs use one thread of torch (--threads); {device}")
 
 

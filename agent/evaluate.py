@@ -28,6 +28,7 @@ from agent.tracking.run import Run
 from agent.tracking.statistics import mcnemar, paired_difference
 from controller.atomic import write_json
 from controller.checkpoint import load_controller
+from controller.device import device, use_device
 from controller.roles import Controller
 from envs.catalog import get_task
 from envs.errors import UserError
@@ -45,6 +46,7 @@ _OF_THE_COMMAND = ("concurrency", "max_llm_calls", "max_llm_tokens", "max_llm_se
 def evaluate(config: EvalConfig) -> dict[str, Any]:
     """Play everybody on `config.levels`; the result line, which is also written beside the run."""
     torch.set_num_threads(config.threads)
+    use_device(config.device)
     runs = _runs(config)
     trained = _trained_as(runs[0]) if runs else None
     limit = config.limit or (trained.limit if trained else None)
@@ -144,7 +146,7 @@ def _teacher(config: EvalConfig, task: Task, runs: list[Run], trained: TrainConf
     labels = config.labels or as_trained.labels or (runs[0].labels if runs else None)
     store = LabelStore(None if "replay" in kind.split(":") else labels)
     wanted |= {name: getattr(config, name) for name in _OF_THE_COMMAND} | {"replay_from": labels, "as_recorded": True}
-    teacher = make_teacher(kind, task, store, seed=trained.seed, **wanted)
+    teacher = make_teacher(kind, task, store, seed=trained.seed, device=str(device()), **wanted)
     if teacher is None:
         raise UserError("The run had no teacher.", "--teacher local, or leave the teacher out of --compare")
     return teacher

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from controller.device import normal
+
 CANDIDATES = ("original", "difference", "drawn", "planned")  # kinds of candidates, in their order in `candidates`
 
 
@@ -41,7 +43,7 @@ class GoalFrame:
 
     def clip(self, goal: Tensor) -> Tensor:
         """Goals [..., D] in the box."""
-        reach = torch.tensor(self.reach)
+        reach = goal.new_tensor(self.reach)
         return torch.minimum(torch.maximum(goal, -reach), reach)
 
     def moved(self, goal: Values, obs: Values, next_obs: Values) -> Values:
@@ -78,8 +80,8 @@ def candidates(
         planned: [B, D], a planner's goals at `first`, or None.
     """
     difference = (frame.of(final) - frame.of(first))[:, None]
-    noise = torch.empty(len(goal), draws, goal.shape[-1]).normal_(generator=generator)
-    drawn = difference + 0.5 * torch.tensor(frame.reach) * noise
+    noise = normal((len(goal), draws, goal.shape[-1]), generator)
+    drawn = difference + 0.5 * goal.new_tensor(frame.reach) * noise
     last = () if planned is None else (planned[:, None],)
     return frame.clip(torch.cat([goal[:, None], difference, drawn, *last], 1))
 
@@ -118,4 +120,4 @@ def explained(
 def relabelled(goals: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """The best candidate of each segment [B, D], and which one it is [B]; the original wins ties."""
     best = scores.argmax(1)
-    return goals[torch.arange(len(goals)), best], best
+    return goals.gather(1, best[:, None, None].expand(-1, 1, goals.shape[2])).squeeze(1), best

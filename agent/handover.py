@@ -11,6 +11,7 @@ import torch
 
 from agent.data.recording import Recording
 from agent.inference.chain import Floats
+from controller.device import placed
 from controller.distill import LabelledScenes, distillation_loss, fit_temperature, judge, option_logits
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
@@ -39,7 +40,7 @@ def distil(task: Task, recording: Recording, gamma: Floats, seed: int, facts: di
     rng = np.random.default_rng([seed, 2])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = ControllerNetwork(encoder_of(task), len(task.options))
+        network = placed(ControllerNetwork(encoder_of(task), len(task.options)))
     optimizer = torch.optim.Adam(network.parameters(), _LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, _STEPS)
     for _ in range(_STEPS):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from agent.continuous import SquashedNormal, squashed_log_prob
 from agent.core import Categorical, Choice
+from controller.device import array
 from controller.network import mask_logits
 
 
@@ -39,7 +40,7 @@ class CategoricalHead:
 
     def choice(self, outputs: Tensor) -> Categorical:
         """Where indices are drawn from."""
-        return Categorical(torch.softmax(outputs, 1).numpy())
+        return Categorical(array(torch.softmax(outputs, 1)))
 
     def log_prob(self, outputs: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
         """Log-probability [B] of indices [B]."""
@@ -66,7 +67,7 @@ class GaussianHead:
     def choice(self, outputs: Tensor) -> SquashedNormal:
         """Where vectors are drawn from."""
         mean, log_std = outputs.chunk(2, -1)
-        return SquashedNormal(mean.numpy(), log_std.numpy())
+        return SquashedNormal(array(mean), array(log_std))
 
     def log_prob(self, outputs: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
         """Log-probability [B] of actions [B, A]."""

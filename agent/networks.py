@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from agent.core import Categorical, Choice, Clock, Percept
 from agent.heads import CategoricalHead, GaussianHead, Head
+from controller.device import array, tensor
 from controller.encoders import Encoder
 from controller.network import ControllerNetwork, TrunkConfig, make_trunk, mask_logits
 
@@ -100,10 +101,10 @@ class NetworkHigh:
     @torch.no_grad()
     def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """Learned termination of the running option [N], and the next option's distribution [N, K]."""
-        option_logits, done_logits = self.network(*percept.inputs, torch.from_numpy(running))
-        legal = torch.from_numpy(percept.legal) if self.masked else None
-        probs = torch.softmax(mask_logits(option_logits, legal), 1).numpy()
-        return done_logits.numpy()[np.arange(len(running)), running] > 0, Categorical(probs)
+        option_logits, done_logits = self.network(*percept.inputs, tensor(running))
+        legal = tensor(percept.legal) if self.masked else None
+        probs = array(torch.softmax(mask_logits(option_logits, legal), 1))
+        return array(done_logits)[np.arange(len(running)), running] > 0, Categorical(probs)
 
 
 class NetworkLow:
@@ -115,7 +116,7 @@ class NetworkLow:
     @torch.no_grad()
     def act(self, percept: Percept, clock: Clock) -> Choice:
         """Where actions are drawn from."""
-        outputs, _ = self.network(*percept.inputs, torch.from_numpy(clock.option))
+        outputs, _ = self.network(*percept.inputs, tensor(clock.option))
         return self.network.head.choice(outputs)
 
 

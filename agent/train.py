@@ -25,6 +25,7 @@ from agent.tracking.metrics import Metrics
 from agent.tracking.run import Run
 from controller.atomic import write_json
 from controller.checkpoint import load_controller, save_controller
+from controller.device import device, use_device
 from controller.network import ControllerNetwork
 from controller.roles import Controller
 from envs.catalog import get_task
@@ -48,6 +49,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
 def _train_one(config: TrainConfig) -> dict[str, Any]:
     torch.set_num_threads(config.threads)
+    use_device(config.device)
     torch.manual_seed(config.seed)
     learning, levels, acting = np.random.SeedSequence(config.seed).spawn(3)
     task = get_task(config.task, config.limit)
@@ -118,6 +120,7 @@ def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annot
         seed=config.seed,
         base_url=config.base_url,
         model=config.model,
+        device=str(device()),
         replay_from=config.labels,
         label_noise=config.label_noise,
         margin=config.margin,

@@ -32,6 +32,7 @@ from agent.oracles import ControllerOracle, Oracle, Truth, at_first
 from agent.train import train
 from bench.halo_report import report
 from controller.checkpoint import load_controller
+from controller.device import use_device
 from envs.catalog import get_task
 from envs.task import Task
 
@@ -208,6 +209,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=small["seeds"])
     parser.add_argument("--teachers", nargs="*", default=[], choices=TEACHERS, help="whose controllers answer")
     parser.add_argument("--neural", type=int, default=0, metavar="SEEDS", help="of neural policies")
+    parser.add_argument("--device", default="cpu", help="where networks are: cpu, cuda")
     parser.add_argument("--full", action="store_true", help="all tasks, rules and teachers, 10 seeds")
     parser.add_argument("--out", type=Path, default=Path("log/halo.jsonl"))
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th pass from the I-th on")
@@ -220,6 +222,7 @@ def main() -> None:
     if args.full:
         args.tasks, args.rules, args.seeds, args.teachers = TASKS, [*RULES, TIMELINE], 10, TEACHERS
     torch.set_num_threads(1)
+    use_device(args.device)
     part, of = map(int, args.shard.split("/"))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     lines = args.out.read_text().splitlines() if args.out.exists() else []

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from controller.atomic import CheckpointError, publish_folder, read_json, standing, truncated
+from controller.device import placed
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, TrunkConfig
 from controller.roles import Controller
@@ -53,7 +54,7 @@ def load_controller(folder: Path, task: Task) -> Controller:
             )
     try:
         config = TrunkConfig(**description["network"])
-        network = ControllerNetwork(encoder_of(task), len(task.options), config)
+        network = placed(ControllerNetwork(encoder_of(task), len(task.options), config))
         network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
         return Controller(task, network, float(description["temperature"]), description["training"])
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:

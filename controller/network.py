@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from controller.device import tensor
 from controller.encoders import NUM_TOKENS, Encoded, Encoder, GridEncoder, token_features
 
 
@@ -27,7 +28,7 @@ class TokenTrunk(nn.Module):
 
     def __init__(self, num_cells: int, condition: int, config: TrunkConfig) -> None:
         super().__init__()
-        parts = torch.from_numpy(token_features())
+        parts = torch.as_tensor(token_features())
         self.register_buffer("parts", parts, persistent=False)
         self.embed = nn.Linear(parts.shape[1], config.embedding, bias=False)
         # Two matrices instead of one over all inputs: putting the inputs side by side costs as much as the product.
@@ -115,9 +116,9 @@ class ControllerNetwork(nn.Module):
         return self.option_head(hidden), self.done_head(hidden)
 
 
-def to_tensors(encoded: Encoded, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
-    """Encoded observations as the trunk's inputs, on a device."""
-    return tuple(torch.from_numpy(part).to(device) for part in encoded.parts)
+def to_tensors(encoded: Encoded) -> tuple[Tensor, ...]:
+    """Encoded observations as the trunk's inputs."""
+    return tuple(tensor(part) for part in encoded.parts)
 
 
 def mask_logits(logits: Tensor, legal: Tensor | None) -> Tensor:

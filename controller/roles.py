@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from controller.device import array, tensor
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, mask_logits, to_tensors
 from envs.task import Task
@@ -49,14 +50,14 @@ class Controller:
             legal: Mask [N, K] of options to choose from; None leaves all K open.
         """
         option_logits, _ = self._forward(obs, previous)
-        mask = None if legal is None else torch.from_numpy(legal)
-        return torch.softmax(mask_logits(option_logits / self.temperature, mask), 1).numpy()
+        mask = None if legal is None else tensor(legal)
+        return array(torch.softmax(mask_logits(option_logits / self.temperature, mask), 1))
 
     @torch.no_grad()
     def terminate(self, obs: NDArray, option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the running option [N] is over here, as learned from `Task.option_done`."""
         _, done_logits = self._forward(obs, option)
-        return done_logits.numpy()[np.arange(len(obs)), option] > 0
+        return array(done_logits)[np.arange(len(obs)), option] > 0
 
     def label(
         self, obs: NDArray, legal: NDArray[np.bool_] | None = None
@@ -72,4 +73,4 @@ class Controller:
     def _forward(self, obs: NDArray, previous: NDArray[np.int64] | None) -> tuple[torch.Tensor, torch.Tensor]:
         if previous is None:
             previous = np.full(len(obs), -1, np.int64)
-        return self.network(*to_tensors(self.encoder(obs)), torch.from_numpy(previous))
+        return self.network(*to_tensors(self.encoder(obs)), tensor(previous))

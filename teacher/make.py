@@ -30,6 +30,7 @@ class AskingOptions(TypedDict, total=False):
 
     base_url: str | None
     model: str | None
+    device: str
     prompt: str | None
     replay_from: Path | str | None
     margin: float
@@ -110,7 +111,7 @@ def _plain(kind: str, task: Task, store: LabelStore, seed: int, asking: AskingOp
         case "local":
             from teacher.local import TINY_MODEL, LocalModel
 
-            local = LocalModel(model or TINY_MODEL)
+            local = LocalModel(model or TINY_MODEL, device=asking.get("device", "cpu"))
             if local.tasks and task.name not in local.tasks:
                 judge = f"python main.py labels judge --teacher local --task {task.name}"
                 say(f"warning: the model of --teacher local was not trained on {task.name}; how good it is: {judge}")

@@ -1,4 +1,4 @@
-"""Of many files: nothing of the user's settings, one thread, the local server, a verb that succeeds, and what draws."""
+"""Of many files: the processor, no settings of the user, one thread, local server, a verb that succeeds, drawing."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,6 +17,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if choose_backend().name == "off":
             (pytest.fail if os.environ.get("MUST_DRAW") else pytest.skip)("nothing here can draw")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def on_the_processor() -> Iterator[None]:
+    """`--device auto` is the processor, where runs repeat to the bit; tests of other devices name them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
 
 
 @pytest.fixture(autouse=True)

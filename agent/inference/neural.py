@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from agent.inference.chain import Chain, Floats
 from agent.inference.demonstrations import Demonstrations
 from agent.inference.posterior import Posterior
+from controller.device import array, placed, tensor
 
 _LOG_STD = (-4.0, 1.0)  # bounds of the Gaussians' log deviations: below, one exact repetition would outweigh all else
 
@@ -100,7 +101,9 @@ class NeuralPolicies(nn.Module):
         self.initial, self.high, self.low = network(0, options), network(options, options), network(options, actions)
         self.log_std = nn.Parameter(torch.zeros(restarts, 1, options, actions if continuous else 0))
         leave = (1 - config.stay) / max(options - 1, 1)
-        self._sticky = torch.log(torch.full((options, options), leave) + torch.eye(options) * (config.stay - leave))
+        sticky = torch.log(torch.full((options, options), leave) + torch.eye(options) * (config.stay - leave))
+        self.register_buffer("sticky", sticky, persistent=False)
+        placed(self)
         self._optimiser = torch.optim.Adam(self.parameters(), config.learning_rate)
 
     def log_initial(self, features: Tensor) -> Tensor:
@@ -109,7 +112,7 @@ class NeuralPolicies(nn.Module):
 
     def log_high(self, features: Tensor) -> Tensor:
         """log pi_H(j | s, i) at [r, b, i, j], [B, D] -> [R, B, K, K]: a correction to options that stay."""
-        return torch.log_softmax(self._sticky + self.high(features), -1)
+        return torch.log_softmax(self.sticky + self.high(features), -1)
 
     def log_low(self, features: Tensor, action: Tensor) -> Tensor:
         """log pi_L(a | s, k) of actions [B] or [B, A], [R, B, K]."""
@@ -129,10 +132,10 @@ class NeuralPolicies(nn.Module):
         high = self.log_high(features)  # [R, M, K, K]
         options = high.shape[-1]
         transition = np.zeros((self.restarts, *inside.shape, options, options))
-        transition[:, inside] = high.double().numpy()
+        transition[:, inside] = array(high.double())
         emission = np.zeros((self.restarts, *inside.shape, options))
-        emission[:, acted] = self.log_low(_features(demos.state[acted]), self._actions(demos.action[acted])).numpy()
-        initial = self.log_initial(_features(demos.state[:, 0])).double().numpy()
+        emission[:, acted] = array(self.log_low(_features(demos.state[acted]), self._actions(demos.action[acted])))
+        initial = array(self.log_initial(_features(demos.state[:, 0])).double())
         return Chain(initial, transition, emission, demos.lengths)
 
     def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
@@ -142,13 +145,13 @@ class NeuralPolicies(nn.Module):
         inside = demos.inside
         features = _features(demos.state[inside])  # [M, D]
         low_weight = posterior.gamma[:, inside] * (weight * demos.acted)[:, inside][..., None]  # [R, M, K]
-        low = torch.from_numpy(low_weight).float()
-        pairs = torch.from_numpy(posterior.xi[:, inside]).float()  # [R, M, K, K], zero at t = 0
-        first = torch.from_numpy(posterior.gamma * (np.arange(inside.shape[1]) == 0)[:, None])[:, inside].float()
+        low = tensor(low_weight).float()
+        pairs = tensor(posterior.xi[:, inside]).float()  # [R, M, K, K], zero at t = 0
+        first = tensor(posterior.gamma * (np.arange(inside.shape[1]) == 0)[:, None])[:, inside].float()
         action = self._actions(np.where(_like(demos.acted, demos.action), demos.action, 0)[inside])
         steps = len(features)
         for _ in range(self.config.epochs):
-            for part in torch.randperm(steps, generator=self._generator).split(self.config.batch):
+            for part in torch.randperm(steps, generator=self._generator).to(features.device).split(self.config.batch):
                 seen = features[part]
                 nll = (pairs[:, part] * -self.log_high(seen)).sum() + (first[:, part] * -self.log_initial(seen)).sum()
                 nll = nll + (low[:, part] * -self.log_low(seen, action[part])).sum()
@@ -161,7 +164,7 @@ class NeuralPolicies(nn.Module):
     @torch.no_grad()
     def log_prior(self) -> Floats:
         """Log-density of the weights under their Gaussian prior, up to a constant, [R]."""
-        return self._log_density().double().numpy()
+        return array(self._log_density().double())
 
     def only(self, restart: int) -> "NeuralPolicies":
         """One restart by itself; it learns no more."""
@@ -176,7 +179,7 @@ class NeuralPolicies(nn.Module):
         """mu [N, K] and pi_H [N, K, K] of the first restart in states [N, D]."""
         features = _features(state)
         initial, high = self.log_initial(features)[0], self.log_high(features)[0]
-        return initial.double().exp().numpy(), high.double().exp().numpy()
+        return array(initial.double().exp()), array(high.double().exp())
 
     @torch.no_grad()
     def acting(
@@ -184,22 +187,22 @@ class NeuralPolicies(nn.Module):
     ) -> Floats | tuple[NDArray[np.float32], NDArray[np.float32]]:
         """pi_L of the first restart in states [N, D] under options [N]: probabilities [N, A], or mean and deviation
         [N, A] of continuous actions."""
-        rows = torch.arange(len(option)), torch.from_numpy(option)
+        rows = np.arange(len(option)), option
         out = self.low(_features(state))[0][rows]  # [N, A]
         if not self.continuous:
-            return torch.softmax(out.double(), -1).numpy()
-        return out.numpy(), self.log_std[0, 0, rows[1]].clamp(*_LOG_STD).exp().numpy()
+            return array(torch.softmax(out.double(), -1))
+        return array(out), array(self.log_std[0, 0, option].clamp(*_LOG_STD).exp())
 
     def _log_density(self) -> Tensor:
         squares = [weights.square().flatten(1).sum(1) for weights in self.parameters()]
         return -0.5 * self.config.decay * torch.stack(squares).sum(0)  # [R]
 
     def _actions(self, action: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(action.astype(np.float32 if self.continuous else np.int64))
+        return tensor(action.astype(np.float32 if self.continuous else np.int64))
 
 
 def _features(state: NDArray[np.generic]) -> Tensor:
-    return torch.from_numpy(state.astype(np.float32))
+    return tensor(state.astype(np.float32))
 
 
 def _like(where: NDArray[np.bool_], column: NDArray[np.generic]) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from agent.data.store import TrajectoryStore, store_for
 from agent.data.views import labelled_scenes
 from agent.networks import LowNetwork, NetworkHigh
 from agent.teaching import Labeller, SkillLow, TeacherHigh, action_distribution, annotate, skill_actions
+from controller.device import device, placed, tensor
 from controller.distill import LabelledScenes, distillation_loss, fit_temperature, judge, option_logits
 from controller.encoders import Encoded, GridEncoder, encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
@@ -94,7 +95,7 @@ class Distiller:
 
     def loss(self, lessons: Lessons) -> tuple[Tensor, dict[str, float]]:
         """Distillation loss of the controller plus imitation loss of the low level (loss L2 with soft targets)."""
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=device())
         info: dict[str, float] = {}
         if self.controller is not None:
             option_loss, info = distillation_loss(self.controller, lessons.scenes, self.config.masked)
@@ -163,8 +164,8 @@ class Distiller:
         scenes, actions = lessons.scenes, self.low.num_actions
         skills = lessons.skills.astype(np.int64)
         if self.low.num_options == len(self.task.options):
-            return torch.eye(actions)[torch.from_numpy(skills)], torch.from_numpy(scenes.legal)
-        flat = torch.from_numpy(action_distribution(scenes.probs, skills, actions))
+            return torch.eye(actions, device=device())[tensor(skills)], tensor(scenes.legal)
+        flat = tensor(action_distribution(scenes.probs, skills, actions))
         return flat[:, None], flat.sum(1, keepdim=True) > 0
 
     def _digest(self, annotated: bool = False) -> None:
@@ -239,7 +240,7 @@ class Dagger:
         num_envs: int,
         rng: np.random.Generator,
     ) -> None:
-        self.controller = ControllerNetwork(encoder_of(task), len(task.options), trunk)
+        self.controller = placed(ControllerNetwork(encoder_of(task), len(task.options), trunk))
         self.player = Player(NetworkHigh(self.controller, masked), SkillLow(), task.options.timeouts)
         self.guide: tuple[HighLevel, LowLevel] | None = (TeacherHigh(labeller), SkillLow())
         self.calibration: tuple[float, dict[str, float]] = (1.0, {})

@@ -15,6 +15,7 @@ from agent.data.views import Transitions
 from agent.methods.sac import SAC, SACConfig
 from agent.methods.td3 import TD3, TD3Config
 from agent.teaching import SingleOption
+from controller.device import tensor
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
 from envs.level_seeds import SEEDS_PER_SPLIT
@@ -174,11 +175,11 @@ class Flat:
         steps, config = draw_steps(self.store, self.rng, self.config.learner.batch), self.config
         discount = np.where(steps.terminated, 0.0, config.learner.gamma).astype(np.float32)
         return Transitions(
-            torch.from_numpy(self.encoder(steps.obs).parts[0]),
-            torch.from_numpy(steps.action),
-            torch.from_numpy(steps.reward * np.float32(config.reward_scale)),
-            torch.from_numpy(self.encoder(steps.next_obs).parts[0]),
-            torch.from_numpy(discount),
+            tensor(self.encoder(steps.obs).parts[0]),
+            tensor(steps.action),
+            tensor(steps.reward * np.float32(config.reward_scale)),
+            tensor(self.encoder(steps.next_obs).parts[0]),
+            tensor(discount),
         )
 
     def graduate(self) -> dict[str, float]:

@@ -25,6 +25,7 @@ from agent.methods.flat import Learner, make_learner, memory_for
 from agent.methods.ppo import BoxPPO, PolicyBatch, PPOConfig
 from agent.methods.sac import SACConfig
 from agent.methods.td3 import TD3Config
+from controller.device import array, device, tensor
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
 from controller.roles import Controller
@@ -108,7 +109,7 @@ class GoalLow:
         method = self._method
         if not isinstance(method.low_learner, BoxPPO) and not method.warm and not method.config.frozen:
             return UniformBox((len(percept), percept.task.num_actions))
-        return method.low_learner.act(method.low_inputs(torch.from_numpy(percept.obs), torch.from_numpy(clock.goal)))
+        return method.low_learner.act(method.low_inputs(tensor(percept.obs), tensor(clock.goal)))
 
 
 class Hiro:
@@ -143,9 +144,9 @@ class Hiro:
         self.planner = PlannedGoals(controller, self.frame, config.reversed) if controller else None
         width, dims = task.observation_shape[0], len(self.frame.indices)
         low_seed, high_seed, draws, noise = seeds.spawn(4)
-        self._seen = torch.tensor([i for i in range(width) if i not in task.hidden_from_low_level])
-        self._scale = torch.tensor(task.observation_scale)
-        self._reach = torch.tensor(self.frame.reach)
+        self._seen = torch.tensor([i for i in range(width) if i not in task.hidden_from_low_level], device=device())
+        self._scale = torch.tensor(task.observation_scale, device=device())
+        self._reach = torch.tensor(self.frame.reach, device=device())
         first_weights = [int(seed.generate_state(1)[0]) for seed in (low_seed, high_seed)]
         self.low_learner = _low_learner(len(self._seen) + dims, task.num_actions, config.low, first_weights[0])
         self.high_learner = make_learner(width, dims, config.high, first_weights[1])
@@ -174,8 +175,8 @@ class Hiro:
     def preferred(self, inputs: Tensor, policy: Choice, planned: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Where the critics value the planner's goals [N, D] more than the policy's most probable ones, [N]."""
         own, _ = policy.draw(None)
-        theirs, ours = (self.high_learner.critic(inputs, torch.from_numpy(goal)).amin(0) for goal in (planned, own))
-        return (theirs > ours).numpy()
+        theirs, ours = (self.high_learner.critic(inputs, tensor(goal)).amin(0) for goal in (planned, own))
+        return array(theirs > ours)
 
     def distilling(self, steps: int) -> bool:
         """The controller was distilled before."""
@@ -221,22 +222,22 @@ class Hiro:
         newest = self.config.low_capacity // self.store.num_envs
         steps = draw_steps(self.store, self.rng, config.batch, newest)
         inputs, reward, after = self._paid(steps)
-        discount = torch.from_numpy(np.where(steps.terminated, 0.0, config.gamma).astype(np.float32))
-        return Transitions(inputs, torch.from_numpy(steps.action), reward, after, discount)
+        discount = tensor(np.where(steps.terminated, 0.0, config.gamma).astype(np.float32))
+        return Transitions(inputs, tensor(steps.action), reward, after, discount)
 
     def low_rollout(self, percept: Percept, length: int) -> PolicyBatch:
         """The newest steps as PPO reads them; where a goal is over, what it would still have been worth counts."""
         steps = newest_steps(self.store, length, percept.obs)
         inputs, reward, after = self._paid(steps)
         assert isinstance(self.low_learner, BoxPPO)
-        action, log_prob = torch.from_numpy(steps.action), torch.from_numpy(steps.behaviour_logprob)
+        action, log_prob = tensor(steps.action), tensor(steps.behaviour_logprob)
         return self.low_learner.rollout(
             inputs, after, action, log_prob, reward, terminated=steps.terminated, cut=steps.switched
         )
 
     def _paid(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
         """Steps as the low level lives them: what it saw, -||s + g - s'||, and what it saw next."""
-        obs, next_obs, goal = (torch.from_numpy(column) for column in (steps.obs, steps.next_obs, steps.goal))
+        obs, next_obs, goal = (tensor(column) for column in (steps.obs, steps.next_obs, steps.goal))
         reward = self.config.low_reward * self.frame.reward(goal, obs, next_obs)
         return self.low_inputs(obs, goal), reward, self.low_inputs(next_obs, self.frame.moved(goal, obs, next_obs))
 
@@ -248,15 +249,15 @@ class Hiro:
         config = self.config.high
         parts = draw_segments(self.store, self.rng, config.batch, self.config.period)
         first = parts.obs[:, 0]
-        goal = self._relabelled(parts, winners) if self.config.relabel else torch.from_numpy(parts.goal)
+        goal = self._relabelled(parts, winners) if self.config.relabel else tensor(parts.goal)
         weight = self.config.prior_weight * self.prior
-        planned = torch.from_numpy(self.planner(first)) if self.planner and weight > 0 else None
+        planned = tensor(self.planner(first)) if self.planner and weight > 0 else None
         return Transitions(
-            torch.from_numpy(self.encoder(first).parts[0]),
+            tensor(self.encoder(first).parts[0]),
             goal / self._reach,
-            torch.from_numpy(np.float32(self.config.high_reward) * parts.reward.sum(1)),
-            torch.from_numpy(self.encoder(parts.final).parts[0]),
-            torch.from_numpy(np.where(parts.terminated, 0.0, config.gamma).astype(np.float32)),
+            tensor(np.float32(self.config.high_reward) * parts.reward.sum(1)),
+            tensor(self.encoder(parts.final).parts[0]),
+            tensor(np.where(parts.terminated, 0.0, config.gamma).astype(np.float32)),
             planned,
             weight,
             self.config.value_filter,
@@ -305,7 +306,7 @@ class Hiro:
         """What is left of the way when a goal ends, of late: the mean, and the share that was reached."""
         rng, late = np.random.default_rng(self.store.total), 20 * self.config.period
         parts = draw_segments(self.store, rng, 64, self.config.period, late)
-        goal, first, final = (torch.from_numpy(column) for column in (parts.goal, parts.obs[:, 0], parts.final))
+        goal, first, final = (tensor(column) for column in (parts.goal, parts.obs[:, 0], parts.final))
         left = -self.frame.reward(goal, first, final)
         return {
             "low/goal_distance": float(left.mean()),
@@ -314,19 +315,17 @@ class Hiro:
 
     @torch.no_grad()
     def _relabelled(self, parts: Segments, winners: Counter[str] | None) -> Tensor:
-        obs, final, goal = torch.from_numpy(parts.obs), torch.from_numpy(parts.final), torch.from_numpy(parts.goal)
+        obs, final, goal = tensor(parts.obs), tensor(parts.final), tensor(parts.goal)
         planned = None
         if self.planner and self.config.planned_candidate:
-            planned = torch.from_numpy(self.planner(parts.obs[:, 0])) * self._reach
+            planned = tensor(self.planner(parts.obs[:, 0])) * self._reach
         goals = candidates(self.frame, goal, obs[:, 0], final, self.config.draws, self.generator, planned)
 
         def score(seen: Tensor, wanted: Tensor, action: Tensor) -> Tensor:
             return self.low_learner.score(self.low_inputs(seen, wanted), action, self.config.by_distance)
 
-        inside = torch.from_numpy(parts.inside)
-        best, which = relabelled(
-            goals, explained(self.frame, score, goals, obs, torch.from_numpy(parts.action), inside)
-        )
+        inside = tensor(parts.inside)
+        best, which = relabelled(goals, explained(self.frame, score, goals, obs, tensor(parts.action), inside))
         if winners is not None:
             kinds = (*CANDIDATES[:2], *CANDIDATES[2:3] * self.config.draws, *CANDIDATES[3:])
             winners.update(kinds[index] for index in which.tolist())

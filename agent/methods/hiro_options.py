@@ -20,6 +20,7 @@ from agent.methods.flat import memory_for
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, rollout_batch
 from agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
 from agent.networks import LowNetwork, NetworkLow
+from controller.device import array, placed, tensor
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from controller.roles import Controller
@@ -63,7 +64,7 @@ class OptionHigh:
             assert method.planner is not None
             probs = method.planner.probs(percept.obs, legal=legal)
         else:
-            probs = method.high_learner.act(percept.inputs, torch.from_numpy(legal)).probs
+            probs = method.high_learner.act(percept.inputs, tensor(legal)).probs
             if method.planner is not None and method.prior > 0:
                 share = (training * method.prior)[:, None]
                 probs = (1 - share) * probs + share * method.planner.probs(percept.obs, legal=legal)
@@ -104,7 +105,9 @@ class OptionHiro:
         options = len(task.options)
         with torch.random.fork_rng():
             torch.manual_seed(low_seed)
-            self.low_network = LowNetwork(self.encoder, options, task.num_actions, config.trunk, task.continuous)
+            self.low_network = placed(
+                LowNetwork(self.encoder, options, task.num_actions, config.trunk, task.continuous)
+            )
         self.low_learner = PPO(self.low_network, config.low, np.random.default_rng(shuffles))
         self.high_learner = DiscreteSAC(self.encoder, options, config.high, high_seed)
         self.rng = np.random.default_rng(draws)
@@ -156,20 +159,26 @@ class OptionHiro:
         return numbers | {"high/prior": self.prior}
 
     def low_batch(self, percept: Percept, length: int) -> PolicyBatch:
-        """The newest steps, paid 1 where the option in force was achieved, after which nothing counts."""
+        """The newest steps, paid 1 where the option in force was achieved.
+
+        Nothing counts after that, nor once the option has become impossible: a low level that may hope for more there
+        learns to spoil an option instead of achieving it, and its value holds it to that.
+        """
         steps = newest_steps(self.store, length, percept.obs)
         shape = steps.reward.shape
         before, after = (column.reshape(-1, *column.shape[2:]) for column in (steps.obs, steps.next_obs))
-        option = torch.from_numpy(steps.option.reshape(-1))
-        achieved = self.task.option_achieved(before, after, option.numpy()).reshape(shape)
+        running = steps.option.reshape(-1)
+        achieved = self.task.option_achieved(before, after, running).reshape(shape)
+        over = self.task.option_done(after, running).reshape(shape)
+        option = tensor(running)
         return rollout_batch(
             self.low_learner,
             (*to_tensors(self.encoder(before)), option),
             (*to_tensors(self.encoder(after)), option),
-            torch.from_numpy(steps.action.reshape(-1, *steps.action.shape[2:])),
-            torch.from_numpy(steps.behaviour_logprob.reshape(-1)),
+            tensor(steps.action.reshape(-1, *steps.action.shape[2:])),
+            tensor(steps.behaviour_logprob.reshape(-1)),
             achieved.astype(np.float32),
-            terminated=achieved | steps.terminated,
+            terminated=achieved | over | steps.terminated,
             cut=steps.switched,
         )
 
@@ -190,12 +199,12 @@ class OptionHiro:
         return OptionTransitions(
             to_tensors(self.encoder(first)),
             to_tensors(self.encoder(parts.final)),
-            torch.from_numpy(legal),
-            torch.from_numpy(self.legal(parts.final)),
-            torch.from_numpy(option),
-            torch.from_numpy((parts.reward * decay).sum(1)),
-            torch.from_numpy(np.where(parts.terminated, 0.0, config.gamma**parts.length).astype(np.float32)),
-            None if prior is None else torch.from_numpy(prior),
+            tensor(legal),
+            tensor(self.legal(parts.final)),
+            tensor(option),
+            tensor((parts.reward * decay).sum(1)),
+            tensor(np.where(parts.terminated, 0.0, config.gamma**parts.length).astype(np.float32)),
+            None if prior is None else tensor(prior),
             weight,
         )
 
@@ -206,8 +215,8 @@ class OptionHiro:
         obs = parts.obs.reshape(-1, *parts.obs.shape[2:])
         outputs, _ = self.low_network.all_options(*to_tensors(self.encoder(obs)))  # [B c, K, P]
         options = outputs.shape[1]
-        action = torch.from_numpy(parts.action).flatten(0, 1).repeat_interleave(options, 0)
-        log_prob = self.low_network.head.log_prob(outputs.flatten(0, 1), action).view(batch, steps, options).numpy()
+        action = tensor(parts.action).flatten(0, 1).repeat_interleave(options, 0)
+        log_prob = array(self.low_network.head.log_prob(outputs.flatten(0, 1), action)).reshape(batch, steps, options)
         score = np.where(legal, (log_prob * parts.inside[:, :, None]).sum(1), -np.inf)  # [B, K]
         score[np.arange(batch), parts.option] += 1e-6
         return score.argmax(1)

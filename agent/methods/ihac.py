@@ -24,6 +24,7 @@ from agent.methods.dagger import DaggerConfig, Distiller
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
 from agent.networks import HighNetwork, LowNetwork, NetworkHigh, NetworkLow, frozen
 from agent.teaching import Labeller, SingleOption, SkillLow, TeacherActions, TeacherHigh
+from controller.device import array, placed, tensor
 from controller.encoders import Encoded, encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from envs.task import Task
@@ -74,12 +75,14 @@ class Ihac:
         streams = [np.random.default_rng(seed) for seed in seeds.spawn(3)]
         options = len(task.options)
         heads = 1 if config.flat else options
-        self.low_network = LowNetwork(self.encoder, heads, task.num_actions, config.trunk, task.continuous)
+        self.low_network = placed(LowNetwork(self.encoder, heads, task.num_actions, config.trunk, task.continuous))
         self.low_learner = PPO(self.low_network, config.low, streams[0])
         self.high_network: HighNetwork | None = None
         self.high_learner: PPO | None = None
         if not config.flat:
-            self.high_network = HighNetwork(controller or ControllerNetwork(self.encoder, options, config.trunk))
+            self.high_network = placed(
+                HighNetwork(controller or ControllerNetwork(self.encoder, options, config.trunk))
+            )
             self.high_learner = PPO(self.high_network, config.high, streams[1])
         self.rollouts = store_for(task, config.rollout, num_envs)
         self.distiller: Distiller | None = None
@@ -201,11 +204,11 @@ class Ihac:
         advantages = self._advantages(rollout, np.ones_like(rollout.chosen), values, bootstrap, config)
         returns = advantages + values
         batch = PolicyBatch(
-            (*to_tensors(rollout.encoded), torch.from_numpy(option)),
-            torch.from_numpy(rollout.flat("action")),
-            torch.from_numpy(rollout.flat("behaviour_logprob")),
-            torch.from_numpy(normalised(advantages.ravel())),
-            torch.from_numpy(returns.ravel()),
+            (*to_tensors(rollout.encoded), tensor(option)),
+            tensor(rollout.flat("action")),
+            tensor(rollout.flat("behaviour_logprob")),
+            tensor(normalised(advantages.ravel())),
+            tensor(returns.ravel()),
         )
         info = self.low_learner.update(batch, prior, weight, policy, remaining)
         return info | {"explained_variance": explained_variance(values, returns)}
@@ -228,12 +231,12 @@ class Ihac:
         rows = np.flatnonzero(chosen)
         returns = (advantages + values).ravel()[rows]
         batch = PolicyBatch(
-            (*to_tensors(rollout.encoded[rows]), torch.from_numpy(previous[rows])),
-            torch.from_numpy(rollout.flat("option")[rows]),
-            torch.from_numpy(rollout.flat("option_logprob")[rows]),
-            torch.from_numpy(normalised(advantages.ravel()[rows])),
-            torch.from_numpy(returns),
-            torch.from_numpy(rollout.flat("legal")[rows]) if self.config.masked else None,
+            (*to_tensors(rollout.encoded[rows]), tensor(previous[rows])),
+            tensor(rollout.flat("option")[rows]),
+            tensor(rollout.flat("option_logprob")[rows]),
+            tensor(normalised(advantages.ravel()[rows])),
+            tensor(returns),
+            tensor(rollout.flat("legal")[rows]) if self.config.masked else None,
         )
         info = self.high_learner.update(batch, prior, weight, policy, remaining)
         return info | {"explained_variance": explained_variance(values.ravel()[rows], returns)}
@@ -252,16 +255,16 @@ class Ihac:
             inputs = to_tensors(encoded)
             values = self.low_network.all_options(*inputs)[1]
             if self.high_network is None:
-                return values[:, 0].numpy()
-            rows, option = torch.arange(len(running)), torch.from_numpy(running)
+                return array(values[:, 0])
+            rows, option = np.arange(len(running)), tensor(running)
             option_logits, done_logits = self.high_network.controller(*inputs, option)
             expected = (torch.softmax(option_logits, 1) * values).sum(1)
-            return torch.where(done_logits[rows, option] > 0, expected, values[rows, option]).numpy()
+            return array(torch.where(done_logits[rows, option] > 0, expected, values[rows, option]))
 
 
 @torch.no_grad()
 def _forward(
     network: nn.Module, encoded: Encoded, condition: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    logits, values = network(*to_tensors(encoded), torch.from_numpy(condition))
-    return logits.numpy(), values.numpy()
+    logits, values = network(*to_tensors(encoded), tensor(condition))
+    return array(logits), array(values)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from agent.core import Choice
 from agent.losses import LossWeights, option_advantages, surrogate_loss
 from agent.networks import HighNetwork, LowNetwork
+from controller.device import array, placed, tensor
 from controller.encoders import VectorEncoder
 from controller.network import TrunkConfig
 
@@ -140,7 +141,7 @@ class PPO:
         count = max(1, round(len(batch) / self.config.minibatch))
         terms: list[dict[str, Tensor]] = []
         for _ in range(self.config.epochs):
-            order = torch.from_numpy(self.rng.permutation(len(batch)))
+            order = tensor(self.rng.permutation(len(batch)))
             terms = []
             for minibatch in batch.select(order).split(count):
                 loss, info = self.loss(minibatch, prior, prior_weight, policy)
@@ -190,7 +191,7 @@ def rollout_batch(
         cut: bool [T, N], where what follows belongs to another option, goal or episode.
     """
     with torch.no_grad():
-        values, following = (learner.network(*parts)[1].view(reward.shape).numpy() for parts in (inputs, after))
+        values, following = (array(learner.network(*parts)[1]).reshape(reward.shape) for parts in (inputs, after))
     config, everywhere = learner.config, np.ones_like(cut)
     advantage = option_advantages(
         reward, everywhere, values, following, terminated, cut & ~terminated, config.gamma, config.lam
@@ -199,8 +200,8 @@ def rollout_batch(
         inputs,
         action,
         behaviour_logprob,
-        torch.from_numpy(normalised(advantage.ravel())),
-        torch.from_numpy((advantage + values).ravel()),
+        tensor(normalised(advantage.ravel())),
+        tensor((advantage + values).ravel()),
     )
 
 
@@ -222,7 +223,7 @@ class BoxPPO:
     def __init__(self, inputs: int, actions: int, config: PPOConfig, seed: int) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            network = LowNetwork(VectorEncoder([1.0] * inputs), 1, actions, TrunkConfig(), continuous=True)
+            network = placed(LowNetwork(VectorEncoder([1.0] * inputs), 1, actions, TrunkConfig(), continuous=True))
         self.learner = PPO(network, config, np.random.default_rng(seed))
 
     def rollout(
@@ -243,7 +244,7 @@ class BoxPPO:
             self._inputs(after),
             action.flatten(0, 1),
             behaviour_logprob.flatten(),
-            reward.numpy(),
+            array(reward),
             terminated=terminated,
             cut=cut,
         )
@@ -277,4 +278,4 @@ class BoxPPO:
     def _inputs(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Observations [..., inputs] as rows, under the only option."""
         rows = obs.reshape(-1, obs.shape[-1])
-        return rows, torch.zeros(len(rows), dtype=torch.int64)
+        return rows, rows.new_zeros(len(rows), dtype=torch.int64)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from agent.continuous import Descent, GaussianActor, SquashedNormal, TwinCritic, fast_precision, polyak, products_in
 from agent.data.views import Transitions, pull
+from controller.device import array, device, placed
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class SAC:
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.actor = GaussianActor(inputs, actions, config.hidden)
-            self.critic = TwinCritic(inputs + actions, config.hidden)
+            self.actor = placed(GaussianActor(inputs, actions, config.hidden))
+            self.critic = placed(TwinCritic(inputs + actions, config.hidden))
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
-        learned = config.temperature is None
-        self.log_temperature = torch.zeros(()) if learned else torch.tensor(float(config.temperature or 0.0)).log()
-        self.log_temperature.requires_grad_(learned)
+        temperature = 1.0 if config.temperature is None else float(config.temperature)
+        self.log_temperature = torch.tensor(temperature, device=device()).log()
+        self.log_temperature.requires_grad_(config.temperature is None)
         self._target_entropy = config.target_entropy if config.target_entropy is not None else -float(actions)
         self.actor_optimizer = Descent(self.actor.parameters(), config.learning_rate)
         self.critic_optimizer = Descent(self.critic.parameters(), config.learning_rate)
@@ -92,7 +93,7 @@ class SAC:
     def act(self, obs: Tensor) -> SquashedNormal:
         """Where actions for observations [N, inputs] are drawn from."""
         mean, log_std = self.actor(obs)
-        return SquashedNormal(mean.numpy(), log_std.numpy())
+        return SquashedNormal(array(mean), array(log_std))
 
     @torch.no_grad()
     def score(self, obs: Tensor, action: Tensor, by_distance: bool = True) -> Tensor:

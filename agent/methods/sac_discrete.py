@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from agent.continuous import Descent, polyak
 from agent.core import Categorical
+from controller.device import array, placed
 from controller.encoders import Encoder
 from controller.network import TrunkConfig, make_trunk, mask_logits
 
@@ -90,7 +90,7 @@ class DiscreteSAC:
         self.config = config
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.actor, *critics = (OptionNetwork(encoder, num_options, config.trunk) for _ in range(3))
+            self.actor, *critics = (placed(OptionNetwork(encoder, num_options, config.trunk)) for _ in range(3))
         self.critics = nn.ModuleList(critics)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.actor_optimizer = Descent(self.actor.parameters(), config.learning_rate)
@@ -134,7 +134,7 @@ class DiscreteSAC:
     def act(self, inputs: tuple[Tensor, ...], legal: Tensor) -> Categorical:
         """Where options are drawn from, among those that are `legal` [N, K]."""
         probs = torch.softmax(mask_logits(self.actor(*inputs), legal), 1)
-        return Categorical(probs.numpy().astype(np.float32))
+        return Categorical(array(probs))
 
     def state_dict(self) -> dict[str, Any]:
         """Networks and optimisers, for an exact resume."""

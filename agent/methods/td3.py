@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from agent.continuous import ClippedNormal, Descent, DeterministicActor, TwinCritic, fast_precision, polyak, products_in
 from agent.data.views import Transitions, pull
+from controller.device import array, normal, placed
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class TD3:
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.actor = DeterministicActor(inputs, actions, config.hidden)
-            self.critic = TwinCritic(inputs + actions, config.hidden)
+            self.actor = placed(DeterministicActor(inputs, actions, config.hidden))
+            self.critic = placed(TwinCritic(inputs + actions, config.hidden))
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_optimizer = Descent(self.actor.parameters(), config.actor_learning_rate)
@@ -59,7 +60,7 @@ class TD3:
         config = self.config
         with torch.no_grad():
             action = self.target_actor(batch.next_obs)
-            noise = torch.empty_like(action).normal_(0.0, config.target_noise, generator=self.generator)
+            noise = config.target_noise * normal(action.shape, self.generator)
             action = (action + noise.clamp_(-config.target_clip, config.target_clip)).clamp_(-1.0, 1.0)
             target = torch.addcmul(batch.reward, batch.discount, self.target_critic(batch.next_obs, action).amin(0))
         q = self.critic(batch.obs, batch.action)
@@ -96,7 +97,7 @@ class TD3:
     @torch.no_grad()
     def act(self, obs: Tensor) -> ClippedNormal:
         """Where actions for observations [N, inputs] are drawn from: the actor's with exploration noise."""
-        return ClippedNormal(self.actor(obs).numpy(), self.config.exploration)
+        return ClippedNormal(array(self.actor(obs)), self.config.exploration)
 
     @torch.no_grad()
     def score(self, obs: Tensor, action: Tensor, by_distance: bool = True) -> Tensor:

@@ -100,7 +100,7 @@ def _encode(node: Any, path: str, add: Callable[[str, torch.Tensor], str]) -> An
     if isinstance(node, np.ndarray | np.generic):
         tag = "array" if isinstance(node, np.ndarray) else "scalar"
         try:
-            return {tag: add(path, torch.from_numpy(np.array(node, order="C")))}
+            return {tag: add(path, torch.as_tensor(np.array(node, order="C")))}
         except TypeError as error:
             raise TypeError(f"cannot save {path or 'root'}: an array of dtype {node.dtype}") from error
     if isinstance(node, dict):

@@ -30,7 +30,7 @@ SCHEMA = 1
 KEPT_CHECKPOINTS = 2
 # What may change on resuming, since it does not change what is learnt (`steps` may grow, and is checked by itself).
 FREE_SETTINGS = frozenset({"resume", "quiet", "json", "debug", "logdir", "savedir", "base_url", "max_llm_calls"})
-FREE_SETTINGS |= {"eval_episodes", "threads", "steps", "concurrency", "max_llm_tokens", "max_llm_seconds"}
+FREE_SETTINGS |= {"eval_episodes", "threads", "device", "steps", "concurrency", "max_llm_tokens", "max_llm_seconds"}
 FREE_SETTINGS |= {"on_teacher_failure", "budget", "stop_error", "trust"}
 VERSIONED = ("torch", "numpy", "numba", "gymnasium", "minigrid", "transformers", "openai", "safetensors")
 

@@ -87,7 +87,7 @@ def test_the_low_level_is_paid_for_what_its_option_is_for(name):
         values = method.low_network(*batch.inputs)[1].view(length, WORLDS).numpy()
     rows, finals = store.final_observations()
     at_end = {tuple(row): final for row, final in zip(rows.tolist(), finals, strict=True)}
-    paid = 0
+    paid = spoilt = 0
     for n in range(WORLDS):
         advantage = 0.0
         for t in reversed(range(length)):
@@ -99,7 +99,9 @@ def test_the_low_level_is_paid_for_what_its_option_is_for(name):
             with torch.no_grad():
                 inputs = (*to_tensors(method.encoder(after[None])), torch.from_numpy(option[t, n][None]))
                 following = float(method.low_network(*inputs)[1])
-            if achieved or store.column("terminated")[t, n]:
+            over = achieved or bool(task.option_done(after[None], option[t, n][None])[0])
+            spoilt += over and not achieved
+            if over or store.column("terminated")[t, n]:
                 following = advantage = 0.0
             elif cut:
                 advantage = 0.0
@@ -107,6 +109,7 @@ def test_the_low_level_is_paid_for_what_its_option_is_for(name):
             discounted[t, n] = advantage + values[t, n]
     np.testing.assert_allclose(batch.returns.view(length, WORLDS), discounted, atol=1e-4)
     assert paid > 0
+    assert spoilt > 0 or task.continuous, "an option became impossible; in a maze that takes longer"
 
 
 def test_the_high_level_is_paid_with_its_discount_per_step():

@@ -1,0 +1,60 @@
+"""Where networks are: arrays go in through `tensor`, come out through `array`, and nothing else names a device.
+
+Worlds, stores and random numbers stay in main memory, on whatever device the networks are: a run draws the same noise
+everywhere, and its checkpoint goes on elsewhere.
+"""
+
+from typing import Any, TypeVar
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from envs.errors import UserError
+
+_device = torch.device("cpu")
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def use_device(name: str) -> None:
+    """Make all networks from now on there: cpu, cuda or cuda:1; auto is the GPU where there is one.
+
+    Raises:
+        UserError: There is no such device.
+    """
+    global _device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"There is no device {name} here: {reason}.", "--device cpu") from error
+    _device = torch.device(name)
+
+
+def device() -> torch.device:
+    """Where networks are made."""
+    return _device
+
+
+def placed(network: Network) -> Network:
+    """A network that was made in main memory, moved to where networks are, before an optimiser takes hold of it."""
+    return network.to(_device)
+
+
+def tensor(values: NDArray[Any]) -> Tensor:
+    """An array as a tensor where networks are; in main memory they share it."""
+    return torch.from_numpy(values).to(_device)
+
+
+def array(values: Tensor) -> NDArray[Any]:
+    """A tensor without gradient as an array; in main memory they share it."""
+    numbers: NDArray[Any] = values.cpu().numpy()
+    return numbers
+
+
+def normal(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    """Standard normal numbers where networks are, from a generator in main memory."""
+    return torch.empty(shape).normal_(generator=generator).to(_device)

@@ -1,0 +1,83 @@
+"""Networks on every device that is here: each method learns there, and what it saves goes on elsewhere."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import main as cli
+from agent.config import EvalConfig, TrainConfig
+from agent.evaluate import evaluate
+from agent.methods.sac import SAC, SACConfig
+from agent.train import train
+from controller.device import array, device, normal, placed, tensor, use_device
+
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+PLANNED = {"prior": "controller", "value_filter": True, "planned_candidate": True}
+TRAINING = {
+    "ihac": {"task": "SimpleDoorKey", "steps": 2_048, "preset": "tiny"},
+    "ppo": {"task": "SimpleDoorKey", "steps": 2_048},
+    "hiro over options": {"task": "SimpleDoorKey", "steps": 2_048},
+    "hiro over goals": {"task": "PointPush", "steps": 1_280, **PLANNED},
+    "hiro with td3": {"task": "PointUMaze", "steps": 1_280, "low_learner": "td3", "high_learner": "td3"},
+    "hiro with ppo": {"task": "PointUMaze", "steps": 1_280, "low_learner": "ppo"},
+    "sac": {"task": "PointUMaze", "steps": 1_100},
+    "td3": {"task": "PointUMaze", "steps": 1_100},
+    "halo": {"task": "RescueWorld-n2", "policies": "neural", "demos": "5", "budget": "2", "rule": "random"},
+}
+
+
+@pytest.fixture(params=DEVICES)
+def where(request):
+    yield request.param
+    use_device("cpu")
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_every_method_learns_there_and_goes_on_and_is_judged_elsewhere(name, where, tmp_path):
+    method = name.split()[0]
+    config = TrainConfig(
+        method=method, device=where, teacher="local", logdir=str(tmp_path), quiet=True, eval_episodes=2
+    )
+    config = replace(config, **TRAINING[name])
+    first = train(config)
+    assert device().type == where
+    elsewhere = DEVICES[DEVICES.index(where) - 1]
+    longer = {"budget": "4"} if method == "halo" else {"steps": config.steps + 512}
+    second = train(replace(config, device=elsewhere, resume=True, **longer))
+    name = "queries" if method == "halo" else "steps"
+    assert second[name] > first[name]
+    judged = EvalConfig(config.task, method=method, logdir=str(tmp_path), seeds="1000000:1000004", device=where)
+    assert evaluate(judged)["student"]["greedy"]["episodes"] == 4
+
+
+def test_weights_and_noise_are_the_same_everywhere(where):
+    use_device(where)
+    learner = SAC(3, 2, SACConfig((8,)), seed=4)
+    noise = normal((5,), torch.Generator().manual_seed(1))
+    use_device("cpu")
+    here = SAC(3, 2, SACConfig((8,)), seed=4)
+    assert noise.device.type == where
+    np.testing.assert_array_equal(array(noise), torch.empty(5).normal_(generator=torch.Generator().manual_seed(1)))
+    for there, mine in zip(learner.actor.parameters(), here.actor.parameters(), strict=True):
+        assert there.device.type == where
+        np.testing.assert_array_equal(array(there.detach()), array(mine.detach()))
+
+
+def test_arrays_go_in_and_come_out(where):
+    use_device(where)
+    values = np.arange(6.0).reshape(2, 3)
+    assert tensor(values).device.type == where
+    np.testing.assert_array_equal(array(tensor(values)), values)
+    assert next(placed(torch.nn.Linear(1, 1)).parameters()).device.type == where
+
+
+@pytest.mark.parametrize(("name", "says"), [("cuda:99", "There is no device cuda:99 here"), ("tpu", "is not known")])
+@pytest.mark.parametrize("verb", ["train", "eval"])
+def test_a_device_that_is_not_there_is_refused(verb, name, says, capsys, tmp_path):
+    assert cli.main([verb, "--task", "SimpleDoorKey", "--device", name, "--logdir", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert "next: --device cpu" in said
+    assert not list(tmp_path.iterdir())
