@@ -21,7 +21,7 @@ def use_device(name: str) -> None:
     """Make all networks from now on there: cpu, cuda or cuda:1; auto is the GPU where there is one.
 
     Raises:
-        UserError: There is no such device.
+        UserError: There is no such device, or it has no memory left.
     """
     global _device
     if name == "auto":
@@ -30,7 +30,7 @@ def use_device(name: str) -> None:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"There is no device {name} here: {reason}.", "--device cpu") from error
+        raise UserError(f"Networks cannot be on {name}: {reason}.", "--device cpu") from error
     _device = torch.device(name)
 
 

@@ -73,7 +73,7 @@ def test_arrays_go_in_and_come_out(where):
     assert next(placed(torch.nn.Linear(1, 1)).parameters()).device.type == where
 
 
-@pytest.mark.parametrize(("name", "says"), [("cuda:99", "There is no device cuda:99 here"), ("tpu", "is not known")])
+@pytest.mark.parametrize(("name", "says"), [("cuda:99", "Networks cannot be on cuda:99"), ("tpu", "is not known")])
 @pytest.mark.parametrize("verb", ["train", "eval"])
 def test_a_device_that_is_not_there_is_refused(verb, name, says, capsys, tmp_path):
     assert cli.main([verb, "--task", "SimpleDoorKey", "--device", name, "--logdir", str(tmp_path)]) == 2
