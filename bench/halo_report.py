@@ -100,7 +100,7 @@ def report(path: Path, plot: Path | None) -> None:
             _curves(task, policies, {rule: seeds for (where, rule), seeds in some.items() if where == task})
         if policies == "tabular" and len(tasks) > 1:
             _needed(tasks, some)
-        if policies == "tabular" and plot is not None:
+        if policies == "tabular" and tasks and plot is not None:
             draw(tasks, some, plot)
     _noise([row for row in rows if row["answers"] in ("noisy", "law")])
     _controllers(rows)
