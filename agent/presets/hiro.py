@@ -10,7 +10,7 @@ from agent.methods.ppo import PPOConfig
 from agent.methods.sac import SACConfig
 from agent.methods.settings import Settings
 from agent.methods.td3 import TD3Config
-from agent.presets.vectors import PAPER_TD3, PPO_OF_VECTORS, PPO_WORLDS, is_ant, steps_of, worlds_of
+from agent.presets.vectors import PAPER_TD3, PPO_OF_VECTORS, PPO_WORLDS, is_ant, point_updates, steps_of, worlds_of
 from envs.catalog import get_task
 from envs.errors import UserError, unknown_name
 from envs.mujoco.tasks import MazeTask
@@ -19,7 +19,6 @@ from envs.task import GoalSpace
 PRIOR_WEIGHT = 2.0  # lambda of the pull towards the controller's goals, at the start
 
 _SMALL = HiroConfig()
-_LOW_UPDATES = {"PointUMaze": 0.5}  # where as many as elsewhere fail with one seed of three (dev/tuning.py)
 # An ant: wider layers, slower learning, a longer view.
 _ANT = HiroConfig(
     low=SACConfig((128, 128), 5e-4, gamma=0.95, batch=128),
@@ -50,7 +49,7 @@ def hiro_settings(config: TrainConfig) -> Settings:
     """Of HIRO over goals, or over named options where the command line or the task's actions say so."""
     if config.high_level == "options" or not get_task(config.task).continuous:
         return _over_options(config)
-    small = replace(_SMALL, low_updates=_LOW_UPDATES.get(config.task, _SMALL.low_updates))
+    small = replace(_SMALL, low_updates=point_updates(config.task))
     student = _PAPER if config.preset == "paper" else _ANT if is_ant(config.task) else small
     student = replace(
         student,
