@@ -42,7 +42,7 @@ def sac(steps: int) -> Work:
 
 
 def neural_halo() -> Work:
-    """The first fits of four restarts of networks to 100 demonstrations."""
+    """The first fits of networks, all restarts, to 100 demonstrations."""
     task = get_task("RescueWorld-n3")
     recording = demonstrated(task, 0)
     halo = Halo(task, recording, HaloConfig(policies="neural", rule="random"), 0)

@@ -32,7 +32,7 @@ from agent.oracles import ControllerOracle, Oracle, Truth, at_first
 from agent.train import train
 from bench.halo_report import report
 from controller.checkpoint import load_controller
-from controller.device import use_device
+from controller.device import device, use_device
 from envs.catalog import get_task
 from envs.task import Task
 
@@ -145,7 +145,13 @@ def demonstrated(task: Task, seed: int) -> Recording:
 def controller_of(task: Task, teacher: str, folder: Path) -> Any:
     """What `train --method dagger` distils from a teacher, trained once."""
     config = TrainConfig(
-        method="dagger", task=task.name, teacher=teacher, savedir=teacher, logdir=str(folder), quiet=True
+        method="dagger",
+        task=task.name,
+        teacher=teacher,
+        savedir=teacher,
+        logdir=str(folder),
+        quiet=True,
+        device=str(device()),  # or it would move what is measured, too
     )
     run = folder / config.method / task.name / teacher
     if not (run / "result.json").exists():

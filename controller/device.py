@@ -1,4 +1,4 @@
-"""Where networks are: arrays go in through `tensor`, come out through `array`, and nothing else names a device.
+"""Where networks are: arrays go in through `tensor`, come out through `array`, and no algorithm names a device.
 
 Worlds, stores and random numbers stay in main memory, on whatever device the networks are: a run draws the same noise
 everywhere, and its checkpoint goes on elsewhere.

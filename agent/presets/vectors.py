@@ -31,10 +31,6 @@ _PENDULUM = {
     "sac": FlatConfig(SACConfig((64, 64), 2e-3, gamma=0.95), warmup=500),
     "td3": FlatConfig(TD3Config((64, 64), 2e-3, 2e-3, gamma=0.95), warmup=500),
 }
-_POINT = {
-    "sac": FlatConfig(SACConfig((64, 64), 1e-3, batch=128)),
-    "td3": FlatConfig(TD3Config((64, 64), 1e-3, 1e-3, batch=128)),
-}
 _ANT = {
     "sac": FlatConfig(SACConfig((128, 128), 5e-4, batch=128), updates=0.25, warmup=5_000),
     "td3": FlatConfig(TD3Config((128, 128), 5e-4, 5e-4, batch=128), updates=0.25, warmup=5_000),
@@ -73,6 +69,14 @@ def point_updates(task: str) -> float:
     return _POINT_UPDATES.get(task, _POINT_UPDATES[""])
 
 
+def _point(task: str) -> dict[str, FlatConfig]:
+    updates = point_updates(task)
+    return {
+        "sac": FlatConfig(SACConfig((64, 64), 1e-3, batch=128), updates),
+        "td3": FlatConfig(TD3Config((64, 64), 1e-3, 1e-3, batch=128), updates),
+    }
+
+
 def flat_settings(config: TrainConfig) -> Settings:
     """Of SAC and TD3."""
     if config.task not in SPECS:
@@ -80,10 +84,8 @@ def flat_settings(config: TrainConfig) -> Settings:
     elif config.preset == "paper":
         table = _PAPER
     else:
-        table = _ANT if is_ant(config.task) else _POINT
+        table = _ANT if is_ant(config.task) else _point(config.task)
     student = table[config.method]
-    if table is _POINT:
-        student = replace(student, updates=point_updates(config.task))
     if config.exploration == "extended":
         student = replace(student, holding=HOLDING)
     if config.memory:

@@ -47,8 +47,8 @@ def test_every_method_learns_there_and_goes_on_and_is_judged_elsewhere(name, whe
     elsewhere = DEVICES[DEVICES.index(where) - 1]
     longer = {"budget": "4"} if method == "halo" else {"steps": config.steps + 512}
     second = train(replace(config, device=elsewhere, resume=True, **longer))
-    name = "queries" if method == "halo" else "steps"
-    assert second[name] > first[name]
+    counted = "queries" if method == "halo" else "steps"
+    assert second[counted] > first[counted]
     judged = EvalConfig(config.task, method=method, logdir=str(tmp_path), seeds="1000000:1000004", device=where)
     assert evaluate(judged)["student"]["greedy"]["episodes"] == 4
 
