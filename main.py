@@ -18,7 +18,7 @@ try:
     from agent.config import DemosConfig, DoctorConfig, EvalConfig, ReportConfig, TrainConfig
     from agent.labelling.config import LabelConfig, check_label
     from agent.labels import config as labels
-    from envs.errors import UserError, unknown_name
+    from ground.errors import UserError, unknown_name
     from serving.config import ServeConfig
 except ModuleNotFoundError as missing:  # the first thing that goes wrong with another Python than the project's
     again = shlex.join([".venv/bin/python", "main.py", *sys.argv[1:]])
@@ -80,7 +80,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
 
 def report(config: ReportConfig) -> dict[str, Any]:
     """The `report` verb."""
-    from agent.tracking.report import report as run
+    from agent.runs.report import report as run
 
     return run(config)
 
@@ -99,7 +99,7 @@ def serve(config: ServeConfig) -> dict[str, Any]:
 
 def doctor(config: DoctorConfig) -> dict[str, Any]:
     """The `doctor` verb."""
-    from agent.doctor import examine as run
+    from agent.runs.doctor import examine as run
 
     return run(config)
 
@@ -202,7 +202,7 @@ def show(verb: str, result: dict[str, Any], as_json: bool) -> None:
     elif verb == "serve":
         from serving.describe import render
     else:
-        from agent.tracking.report import render
+        from agent.runs.report import render
 
     print(render(verb, result))
 

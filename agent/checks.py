@@ -3,7 +3,7 @@
 import re
 
 from agent.config import CHOICES, EvalConfig, TrainConfig
-from envs.errors import UserError, unknown_name
+from ground.errors import UserError, unknown_name
 
 
 def check(config: TrainConfig | EvalConfig) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from envs.errors import UserError, unknown_name
+from ground.errors import UserError, unknown_name
 
 TRAINING_LEVELS, ALL_LEVELS = 1_000_000, 2_000_000
 PLAYERS = ("teacher", "student", "controller", "scripted", "random")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from controller.device import normal
+from ground.device import normal
 
 # The range that Stable-Baselines3 and the authors' code of SAC leave to the logarithm of the deviation.
 _LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0
@@ -26,7 +26,7 @@ _INSIDE = 1.0 - 1e-6
 
 @dataclass(frozen=True)
 class SquashedNormal:
-    """N Gaussians squashed by tanh, from which actions are drawn (`agent.core.Choice`).
+    """N Gaussians squashed by tanh, from which actions are drawn (`agent.core.Distribution`).
 
     Attributes:
         mean: float32 [N, A], before squashing; `log_std` likewise.
@@ -35,7 +35,7 @@ class SquashedNormal:
     mean: NDArray[np.float32]
     log_std: NDArray[np.float32]
 
-    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def sample(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Actions [N, A] and their log-probability [N]; the modes, of log-probability 0, where `rng` is None.
 
         It is that of the action as it is stored, which float32 has rounded: near the edge of the box that matters to
@@ -55,7 +55,7 @@ class SquashedNormal:
 
 @dataclass(frozen=True)
 class ClippedNormal:
-    """N points with Gaussian noise around them, clipped to [-1, 1] (`agent.core.Choice`).
+    """N points with Gaussian noise around them, clipped to [-1, 1] (`agent.core.Distribution`).
 
     Attributes:
         mean: float32 [N, A].
@@ -65,7 +65,7 @@ class ClippedNormal:
     mean: NDArray[np.float32]
     std: float | NDArray[np.float32]
 
-    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def sample(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Actions [N, A]; log-probabilities of a clipped Gaussian are of no use, and given as 0."""
         nothing = np.zeros(len(self.mean), np.float32)
         if rng is None:
@@ -81,7 +81,7 @@ class ClippedNormal:
 
 @dataclass(frozen=True)
 class Certain:
-    """N points, drawn with certainty (`agent.core.Choice`).
+    """N points, drawn with certainty (`agent.core.Distribution`).
 
     Attributes:
         value: float32 [N, A].
@@ -89,7 +89,7 @@ class Certain:
 
     value: NDArray[np.float32]
 
-    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def sample(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The points, and their log-probability 0."""
         return self.value, np.zeros(len(self.value), np.float32)
 
@@ -100,7 +100,7 @@ class Certain:
 
 @dataclass(frozen=True)
 class UniformBox:
-    """N uniform distributions over [-1, 1] per dimension (`agent.core.Choice`).
+    """N uniform distributions over [-1, 1] per dimension (`agent.core.Distribution`).
 
     Attributes:
         shape: (N, A).
@@ -108,7 +108,7 @@ class UniformBox:
 
     shape: tuple[int, int]
 
-    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def sample(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Actions [N, A] and their log-probability [N]; the middle of the box where `rng` is None."""
         if rng is None:
             return np.zeros(self.shape, np.float32), np.zeros(self.shape[0], np.float32)
@@ -231,7 +231,7 @@ class TwinCritic(nn.Module):
         return hidden.squeeze(-1)
 
 
-class Descent(torch.optim.Adam):
+class FusedAdam(torch.optim.Adam):
     """Adam on parameters that all learn at every step: fused, and without the bookkeeping of `step` and `zero_grad`.
 
     Args:
@@ -255,7 +255,7 @@ class Descent(torch.optim.Adam):
             state["step"] = states[0]["step"]
 
     @torch.no_grad()
-    def down(self, loss: Tensor) -> None:
+    def minimize(self, loss: Tensor) -> None:
         """One step against the gradient of a loss; nothing else gets a gradient of it."""
         (group,) = self.param_groups
         parameters = group["params"]

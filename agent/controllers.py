@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.tracking.run import Run
+from agent.runs.run import Run
 from controller.checkpoint import DESCRIPTION, load_controller
 from controller.roles import Controller
 from envs.task import Task

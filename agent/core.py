@@ -13,7 +13,7 @@ from controller.network import to_tensors
 from envs.task import Task
 
 
-class Percept:
+class Observations:
     """One batch of observations; what is derived from them is computed once, by whoever asks first.
 
     Args:
@@ -58,14 +58,14 @@ class Percept:
         return self.task.legal(self.obs)
 
 
-class Choice(Protocol):
+class Distribution(Protocol):
     """N distributions from which options, goals or actions are drawn."""
 
-    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray, NDArray[np.float32]]:
+    def sample(self, rng: np.random.Generator | None) -> tuple[NDArray, NDArray[np.float32]]:
         """One value per row, [N, ...], and its log-probability [N]; the most probable value where `rng` is None."""
         ...
 
-    def replaced(self, rows: NDArray[np.bool_], other: Any) -> "Choice":
+    def replaced(self, rows: NDArray[np.bool_], other: Any) -> "Distribution":
         """The distributions of `other`, which is of the same kind, in `rows` [N]; these elsewhere."""
         ...
 
@@ -80,7 +80,7 @@ class Categorical:
     def __init__(self, probs: NDArray[np.float32]) -> None:
         self.probs = probs
 
-    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def sample(self, rng: np.random.Generator | None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Indices [N] and their log-probabilities [N]."""
         index = draw(self.probs, rng)
         return index, np.log(self.probs[np.arange(len(index)), index])
@@ -93,7 +93,7 @@ class Categorical:
 class HighLevel(Protocol):
     """Chooses options."""
 
-    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Choice]:
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
         """Whether the running option [N] is over (-1: none runs), and where the next one is drawn from."""
         ...
 
@@ -101,7 +101,7 @@ class HighLevel(Protocol):
 class LowLevel(Protocol):
     """Chooses primitive actions."""
 
-    def act(self, percept: Percept, clock: "Clock") -> Choice:
+    def act(self, observed: Observations, clock: "Clock") -> Distribution:
         """Where the action is drawn from while the clock's option, or goal, is in force."""
         ...
 

@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from agent.config import TRAINING_LEVELS, DemosConfig
 from agent.continuous import ClippedNormal
-from agent.core import Categorical, Choice, Clock, Percept, Player
+from agent.core import Categorical, Clock, Distribution, Observations, Player
 from agent.data.recording import Recording, first_episodes, segments
 from agent.data.store import store_for
 from agent.hierarchy import Hierarchy
 from agent.players import play, teacher_player
 from agent.teaching import TeacherHigh
 from envs.catalog import get_task
-from envs.errors import UserError
 from envs.task import Task
+from ground.errors import UserError
 from teacher.labels import LabelStore
 from teacher.scripted import ScriptedTeacher
 
@@ -40,12 +40,12 @@ class ExpertHigh:
     def __init__(self, script: TeacherHigh) -> None:
         self._script = script
 
-    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """Whether the running option [N] is over, and the one that is due with certainty [N, K]."""
-        due = percept.true_option
+        due = observed.true_option
         if due is None:
-            return self._script.consider(percept, running)
-        return running != due, Categorical(np.eye(len(percept.task.options), dtype=np.float32)[due])
+            return self._script.choose(observed, running)
+        return running != due, Categorical(np.eye(len(observed.task.options), dtype=np.float32)[due])
 
 
 class ExpertLow:
@@ -59,13 +59,13 @@ class ExpertLow:
     def __init__(self, epsilon: float, rng: np.random.Generator) -> None:
         self.epsilon, self._rng = epsilon, rng
 
-    def act(self, percept: Percept, clock: Clock) -> Choice:
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
         """The expert's action, disturbed."""
-        task = percept.task
+        task = observed.task
         if isinstance(task, VariedExpert):
-            action = task.expert_actions(percept.obs, clock.option, self._rng, self.epsilon)
+            action = task.expert_actions(observed.obs, clock.option, self._rng, self.epsilon)
             return Categorical(np.eye(task.num_actions, dtype=np.float32)[action])
-        action = task.skill(percept.obs, clock.option)
+        action = task.skill(observed.obs, clock.option)
         if task.continuous:
             return ClippedNormal(action.astype(np.float32), self.epsilon)
         wanted = np.eye(task.num_actions, dtype=np.float32)[action]

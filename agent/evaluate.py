@@ -10,8 +10,9 @@ import torch
 from agent.config import EvalConfig, TrainConfig
 from agent.core import Player
 from agent.demonstrating import expert_return
+from agent.halo.method import restored_player
+from agent.halo.presets import halo_settings
 from agent.methods import make_method
-from agent.methods.halo import restored_player
 from agent.players import (
     STYLES,
     Episodes,
@@ -23,16 +24,15 @@ from agent.players import (
     teacher_player,
 )
 from agent.presets import settings_of
-from agent.presets.halo import halo_settings
-from agent.tracking.run import Run
-from agent.tracking.statistics import mcnemar, paired_difference
-from controller.atomic import write_json
+from agent.runs.run import Run
+from agent.runs.statistics import mcnemar, paired_difference
 from controller.checkpoint import load_controller
-from controller.device import device, use_device
 from controller.roles import Controller
 from envs.catalog import get_task
-from envs.errors import UserError
 from envs.task import Task
+from ground.atomic import write_json
+from ground.device import device, use_device
+from ground.errors import UserError
 from teacher.base import Teacher
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
@@ -71,7 +71,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         except UserError as error:  # what was worked out is still worth printing
             result["not_saved"] = error.what
     if config.video:
-        from agent.pictures import draw_pictures
+        from agent.runs.pictures import draw_pictures
 
         star = "student" if "student" in config.players else config.players[0]
         player = _players(star, config, task, runs, trained)[0]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.continuous import UniformBox
-from agent.core import Choice
+from agent.core import Distribution
 from agent.goals import GoalFrame
 from controller.roles import Controller
 
@@ -33,7 +33,7 @@ class PlannedGoals:
 
 @dataclass(frozen=True)
 class ExploringGoals:
-    """N goals, drawn from the policy, from the planner, or uniformly (`agent.core.Choice`).
+    """N goals, drawn from the policy, from the planner, or uniformly (`agent.core.Distribution`).
 
     Attributes:
         policy: Where the policy's goals are drawn from.
@@ -42,21 +42,21 @@ class ExploringGoals:
         share: float [N], probability of the planner's goal, where it is not a uniform one.
     """
 
-    policy: Choice
+    policy: Distribution
     uniform: NDArray[np.floating]
     planned: NDArray[np.float32] | None = None
     share: NDArray[np.floating] | None = None
 
-    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def sample(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Goals [N, D] in [-1, 1]; log-probabilities of the mixture are of no use, and given as 0."""
-        goal, _ = self.policy.draw(rng)
+        goal, _ = self.policy.sample(rng)
         if rng is not None:
             if self.planned is not None and self.share is not None:
                 goal = np.where((rng.random(len(goal)) < self.share)[:, None], self.planned, goal)
-            anywhere, _ = UniformBox(goal.shape).draw(rng)
+            anywhere, _ = UniformBox(goal.shape).sample(rng)
             goal = np.where(rng.random(len(goal))[:, None] < self.uniform[:, None], anywhere, goal)
         return goal, np.zeros(len(goal), np.float32)
 
-    def replaced(self, rows: NDArray[np.bool_], other: Choice) -> Choice:
+    def replaced(self, rows: NDArray[np.bool_], other: Distribution) -> Distribution:
         """Nobody guides HIRO."""
         raise NotImplementedError

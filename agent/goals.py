@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from controller.device import normal
+from ground.device import normal
 
 CANDIDATES = ("original", "difference", "drawn", "planned")  # kinds of candidates, in their order in `candidates`
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from agent.continuous import SquashedNormal, squashed_log_prob
-from agent.core import Categorical, Choice
-from controller.device import array
+from agent.core import Categorical, Distribution
 from controller.network import mask_logits
+from ground.device import to_numpy
 
 
 class Head(Protocol):
     """Reads outputs [B, P] of a policy network; `legal` bool [B, C] says which named actions are allowed, or None."""
 
-    def choice(self, outputs: Tensor) -> Choice:
+    def choice(self, outputs: Tensor) -> Distribution:
         """Where actions are drawn from."""
         ...
 
@@ -40,7 +40,7 @@ class CategoricalHead:
 
     def choice(self, outputs: Tensor) -> Categorical:
         """Where indices are drawn from."""
-        return Categorical(array(torch.softmax(outputs, 1)))
+        return Categorical(to_numpy(torch.softmax(outputs, 1)))
 
     def log_prob(self, outputs: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
         """Log-probability [B] of indices [B]."""
@@ -67,7 +67,7 @@ class GaussianHead:
     def choice(self, outputs: Tensor) -> SquashedNormal:
         """Where vectors are drawn from."""
         mean, log_std = outputs.chunk(2, -1)
-        return SquashedNormal(array(mean), array(log_std))
+        return SquashedNormal(to_numpy(mean), to_numpy(log_std))
 
     def log_prob(self, outputs: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
         """Log-probability [B] of actions [B, A]."""

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core import Clock, HighLevel, LowLevel, Percept, Player
+from agent.core import Clock, HighLevel, LowLevel, Observations, Player
 from agent.data.store import TrajectoryStore
 from controller.encoders import encoder_of
 from envs.task import Task
@@ -50,7 +50,7 @@ class Hierarchy:
         self._t = np.zeros(env.num_envs, np.int64)
         self._return = np.zeros(env.num_envs, np.float64)
         obs, info = env.reset(options=None if levels is None else {"level_seeds": levels})
-        self.percept = self._perceive(obs, info)
+        self.observed = self._observe(obs, info)
 
     def collect(self, store: TrajectoryStore, length: int, mix: float = 0.0) -> None:
         """Play `length` vector steps into `store`, a share `mix` of the options by the guide."""
@@ -81,16 +81,16 @@ class Hierarchy:
             self._record(store, action, option_logprob, action_logprob, reward, terminated, truncated, info)
         self._book(reward, ended, info["success"])
         option = self.clock.option
-        self.clock.advance(ended, self.percept.obs, obs)
-        self.percept = self._perceive(obs, info)
+        self.clock.advance(ended, self.observed.obs, obs)
+        self.observed = self._observe(obs, info)
         return option, action
 
     def _choose_options(self, mix: float) -> NDArray[np.float32]:
         """Start options where they are due; log-probability [N] of the choice, 0 elsewhere."""
-        percept, clock = self.percept, self.clock
-        over, choice = self.high.consider(percept, clock.option)
+        observed, clock = self.observed, self.clock
+        over, choice = self.high.choose(observed, clock.option)
         if self.guide is not None and (mix > 0 or self._guided.any()):
-            guide_over, guide_choice = self.guide[0].consider(percept, clock.option)
+            guide_over, guide_choice = self.guide[0].choose(observed, clock.option)
             due = clock.due(np.where(self._guided, guide_over, over))
             assert self.rng is not None, "a guide takes turns at random"
             self._guided = np.where(due, self.rng.random(len(due)) < mix, self._guided)
@@ -98,15 +98,15 @@ class Hierarchy:
             choice = choice.replaced(self._guided, guide_choice)
         else:
             due = clock.due(over)
-        chosen, logprob = choice.draw(self.rng)
+        chosen, logprob = choice.sample(self.rng)
         clock.start(due, chosen)
         return np.where(due, logprob, 0).astype(np.float32)
 
     def _choose_actions(self) -> tuple[NDArray, NDArray[np.float32]]:
-        choice = self.low.act(self.percept, self.clock)
+        choice = self.low.act(self.observed, self.clock)
         if self.guide is not None and self._guided.any():
-            choice = choice.replaced(self._guided, self.guide[1].act(self.percept, self.clock))
-        return choice.draw(self.rng)
+            choice = choice.replaced(self._guided, self.guide[1].act(self.observed, self.clock))
+        return choice.sample(self.rng)
 
     def _record(
         self,
@@ -119,11 +119,11 @@ class Hierarchy:
         truncated: NDArray[np.bool_],
         info: dict[str, Any],
     ) -> None:
-        percept, clock, worlds = self.percept, self.clock, len(action)
+        observed, clock, worlds = self.observed, self.clock, len(action)
         store.append(
             ended=terminated | truncated,
             final_obs=info.get("final_obs"),
-            obs=percept.obs,
+            obs=observed.obs,
             prev_option=clock.previous,
             option=clock.option,
             option_age=clock.age,
@@ -134,14 +134,14 @@ class Hierarchy:
             reward=reward,
             terminated=terminated,
             truncated=truncated,
-            legal=percept.legal,
-            label_probs=np.zeros_like(percept.legal, np.float32),
+            legal=observed.legal,
+            label_probs=np.zeros_like(observed.legal, np.float32),
             label_source=np.zeros(worlds, np.int8),
-            true_option=np.full(worlds, -1) if percept.true_option is None else percept.true_option,
+            true_option=np.full(worlds, -1) if observed.true_option is None else observed.true_option,
             query_id=np.full(worlds, -1),
             guided=self._guided,
             env_id=np.arange(worlds),
-            level_seed=percept.level_seeds,
+            level_seed=observed.level_seeds,
             episode=self._episode,
             t=self._t,
         )
@@ -165,8 +165,8 @@ class Hierarchy:
         self._ever_guided[ended] = False
         self._guided[ended] = False
 
-    def _perceive(self, obs: NDArray, info: dict[str, Any]) -> Percept:
-        return Percept(self.task, self.encoder, obs, info["level_seed"], info.get("option"))
+    def _observe(self, obs: NDArray, info: dict[str, Any]) -> Observations:
+        return Observations(self.task, self.encoder, obs, info["level_seed"], info.get("option"))
 
     def state_dict(self) -> dict[str, Any]:
         """Worlds, clock, counters and random state, for an exact resume."""
@@ -174,9 +174,9 @@ class Hierarchy:
             "env": self.env.get_state(),  # type: ignore[attr-defined]
             "clock": self.clock.state_dict(),
             "rng": self.rng.bit_generator.state if self.rng else None,
-            "obs": self.percept.obs,
-            "level_seeds": self.percept.level_seeds,
-            "true_option": self.percept.true_option,
+            "obs": self.observed.obs,
+            "level_seeds": self.observed.level_seeds,
+            "true_option": self.observed.true_option,
             "counters": [self._guided, self._ever_guided, self._episode, self._t, self._return],
             "finished": self.finished,
         }
@@ -190,4 +190,4 @@ class Hierarchy:
         self._guided, self._ever_guided, self._episode, self._t, self._return = state["counters"]
         self.finished = state["finished"]
         seen = (state["obs"], state["level_seeds"], state.get("true_option"))
-        self.percept = Percept(self.task, self.encoder, *seen)
+        self.observed = Observations(self.task, self.encoder, *seen)

@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agent.core import Categorical, Choice, Clock, Percept
+from agent.core import Categorical, Clock, Distribution, Observations
 from agent.heads import CategoricalHead, GaussianHead, Head
-from controller.device import array, tensor
 from controller.encoders import Encoder
 from controller.network import ControllerNetwork, TrunkConfig, make_trunk, mask_logits
+from ground.device import to_numpy, to_tensor
 
 _FIRST_LOG_STD = -0.5  # of actions in [-1, 1], before squashing
 
@@ -99,12 +99,12 @@ class NetworkHigh:
         self.network, self.masked = network, masked
 
     @torch.no_grad()
-    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """Learned termination of the running option [N], and the next option's distribution [N, K]."""
-        option_logits, done_logits = self.network(*percept.inputs, tensor(running))
-        legal = tensor(percept.legal) if self.masked else None
-        probs = array(torch.softmax(mask_logits(option_logits, legal), 1))
-        return array(done_logits)[np.arange(len(running)), running] > 0, Categorical(probs)
+        option_logits, done_logits = self.network(*observed.inputs, to_tensor(running))
+        legal = to_tensor(observed.legal) if self.masked else None
+        probs = to_numpy(torch.softmax(mask_logits(option_logits, legal), 1))
+        return to_numpy(done_logits)[np.arange(len(running)), running] > 0, Categorical(probs)
 
 
 class NetworkLow:
@@ -114,9 +114,9 @@ class NetworkLow:
         self.network = network
 
     @torch.no_grad()
-    def act(self, percept: Percept, clock: Clock) -> Choice:
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
         """Where actions are drawn from."""
-        outputs, _ = self.network(*percept.inputs, tensor(clock.option))
+        outputs, _ = self.network(*observed.inputs, to_tensor(clock.option))
         return self.network.head.choice(outputs)
 
 

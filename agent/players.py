@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.continuous import UniformBox
-from agent.core import Categorical, Choice, Clock, Percept, Player
+from agent.core import Categorical, Clock, Distribution, Observations, Player
 from agent.hierarchy import Hierarchy
 from agent.networks import NetworkHigh
+from agent.runs.statistics import wilson
 from agent.teaching import Annotator, SingleOption, SkillLow, TeacherHigh
-from agent.tracking.statistics import wilson
 from controller.encoders import encoder_of
 from controller.roles import Controller
 from envs.task import Task
@@ -33,12 +33,12 @@ class Episodes:
 class UniformLow:
     """Every primitive action with the same probability."""
 
-    def act(self, percept: Percept, clock: Clock) -> Choice:
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
         """Uniform over named actions, or over the box of vectors."""
-        actions = percept.task.num_actions
-        if percept.task.continuous:
-            return UniformBox((len(percept), actions))
-        return Categorical(np.full((len(percept), actions), 1 / actions, np.float32))
+        actions = observed.task.num_actions
+        if observed.task.continuous:
+            return UniformBox((len(observed), actions))
+        return Categorical(np.full((len(observed), actions), 1 / actions, np.float32))
 
 
 def random_player() -> Player:
@@ -94,10 +94,10 @@ def milliseconds_per_step(task: Task, player: Player, steps: int = 200) -> float
     always = np.ones(1, np.bool_)
     for _ in range(steps):
         start = time.perf_counter()
-        percept = Percept(task, encoder, obs, info["level_seed"])
-        _, options = player.high.consider(percept, clock.option)
-        clock.start(always, options.draw(None)[0])
-        action, _ = player.low.act(percept, clock).draw(rng)
+        observed = Observations(task, encoder, obs, info["level_seed"])
+        _, options = player.high.choose(observed, clock.option)
+        clock.start(always, options.sample(None)[0])
+        action, _ = player.low.act(observed, clock).sample(rng)
         times.append(time.perf_counter() - start)
         obs, _, _, _, info = env.step(action)
     return 1000 * float(np.median(times))

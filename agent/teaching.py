@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.continuous import Certain
-from agent.core import Categorical, Choice, Clock, Percept
+from agent.core import Categorical, Clock, Distribution, Observations
 from agent.data.store import TrajectoryStore
 from controller.roles import Controller
 from envs.task import Scene, Task
@@ -146,34 +146,34 @@ class TeacherHigh:
     def __init__(self, labeller: Labeller) -> None:
         self.labeller = labeller
 
-    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """The task's own done-condition [N], and the label of each scene [N, K]."""
-        probs, codes = self.labeller.label(percept.obs, percept.level_seeds)
+        probs, codes = self.labeller.label(observed.obs, observed.level_seeds)
         silent = probs.sum(1) == 0
         if silent.any():
-            legal = percept.legal[silent]
+            legal = observed.legal[silent]
             probs[silent] = legal / legal.sum(1, keepdims=True)
             goes_on = silent & self.labeller.held(codes) & (running >= 0)
-            goes_on &= percept.legal[np.arange(len(running)), running]
+            goes_on &= observed.legal[np.arange(len(running)), running]
             probs[goes_on] = np.eye(probs.shape[1], dtype=probs.dtype)[running[goes_on]]
-        return percept.task.option_done(percept.obs, running), Categorical(probs)
+        return observed.task.option_done(observed.obs, running), Categorical(probs)
 
 
 class SkillLow:
     """Acts with the scripted executors."""
 
-    def act(self, percept: Percept, clock: Clock) -> Choice:
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
         """The skill's action with certainty."""
-        action = percept.task.skill(percept.obs, clock.option)
-        if percept.task.continuous:
+        action = observed.task.skill(observed.obs, clock.option)
+        if observed.task.continuous:
             return Certain(action)
-        return Categorical(np.eye(percept.task.num_actions, dtype=np.float32)[action])
+        return Categorical(np.eye(observed.task.num_actions, dtype=np.float32)[action])
 
 
 class SingleOption:
     """The high level of a flat policy: one option, over at every step."""
 
-    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """Always over [N]; the one option with certainty [N, 1]."""
         return np.ones(len(running), np.bool_), Categorical(np.ones((len(running), 1), np.float32))
 
@@ -187,12 +187,12 @@ class TeacherActions:
     def __init__(self, labeller: Labeller) -> None:
         self._high = TeacherHigh(labeller)
 
-    def act(self, percept: Percept, clock: Clock) -> Categorical:
+    def act(self, observed: Observations, clock: Clock) -> Categorical:
         """Distribution over actions [N, A]."""
-        none_runs = np.full(len(percept), -1, np.int64)  # the one option of a flat student is none of the task's
-        _, labels = self._high.consider(percept, none_runs)
-        skills = skill_actions(percept.task, percept.obs)
-        return Categorical(action_distribution(labels.probs, skills, percept.task.num_actions))
+        none_runs = np.full(len(observed), -1, np.int64)  # the one option of a flat student is none of the task's
+        _, labels = self._high.choose(observed, none_runs)
+        skills = skill_actions(observed.task, observed.obs)
+        return Categorical(action_distribution(labels.probs, skills, observed.task.num_actions))
 
 
 def skill_actions(task: Task, obs: NDArray) -> NDArray[np.int64]:

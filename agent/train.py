@@ -11,25 +11,25 @@ import torch
 
 from agent.config import TrainConfig
 from agent.controllers import named_controller, newest_controller
+from agent.halo.loop import AskLoop, demonstrations_of
+from agent.halo.oracles import make_oracle
 from agent.hierarchy import Hierarchy
 from agent.methods import Method, make_method
 from agent.methods.hiro import Hiro
 from agent.methods.settings import Settings
-from agent.oracles import make_oracle
 from agent.players import STYLES, play, summary
 from agent.presets import settings_of
-from agent.questioning import Questioning, demonstrations_of
+from agent.runs.accounting import Accounting
+from agent.runs.metrics import Metrics
+from agent.runs.run import Run
 from agent.teaching import Annotator, ControllerLabels, Labeller
-from agent.tracking.accounting import Accounting
-from agent.tracking.metrics import Metrics
-from agent.tracking.run import Run
-from controller.atomic import write_json
 from controller.checkpoint import load_controller, save_controller
-from controller.device import device, use_device
 from controller.network import ControllerNetwork
 from controller.roles import Controller
 from envs.catalog import get_task
 from envs.task import Task
+from ground.atomic import write_json
+from ground.device import device, use_device
 from teacher.labels import LabelStore
 from teacher.make import capability_of, make_teacher
 
@@ -105,7 +105,7 @@ def _ask_and_learn(config: TrainConfig, task: Task) -> dict[str, Any]:
                 seed=config.seed,
             )
             log = stack.enter_context(run.metrics(quiet=config.quiet))
-            questioning = Questioning(config, task, training, held_out, oracle, run, log)
+            questioning = AskLoop(config, task, training, held_out, oracle, run, log)
         return questioning.to_the_end()
 
 
@@ -207,7 +207,7 @@ class _Training:
             length = min(length, (self.settings.steps - self.steps) // worlds)
             self.hierarchy.collect(store, length, mix)
             self.steps += length * worlds
-            info = self.method.update(self.hierarchy.percept, self.steps)
+            info = self.method.update(self.hierarchy.observed, self.steps)
             spent = self.steps + worlds > self.settings.steps
             if self.method.distilling(before) and (spent or not self.method.distilling(self.steps)):
                 info |= self._graduate()

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 
 from agent.config import TrainConfig
-from agent.methods.halo import Halo, HaloConfig
-from agent.oracles import Truth
+from agent.halo.method import Halo, HaloConfig
+from agent.halo.oracles import Truth
 from agent.presets import settings_of
 from bench.halo import asking, by_rule, demonstrated
 from bench.labels import ours as label
 from bench.sac import ours as gradient_steps
 from bench.sac import trained
-from controller.device import device, use_device
 from envs.catalog import get_task
+from ground.device import device, use_device
 from teacher.local import LocalModel
 
 Work = Callable[[], object]

@@ -23,18 +23,18 @@ import numpy as np
 import torch
 
 from agent.config import TrainConfig
-from agent.data.ledger import Answer, Ledger, Question
 from agent.data.recording import Recording, segments
 from agent.demonstrating import record
-from agent.inference.acquisition import RULES
-from agent.methods.halo import Halo, HaloConfig, wrong_share
-from agent.oracles import ControllerOracle, Oracle, Truth, at_first
+from agent.halo.acquisition import RULES
+from agent.halo.ledger import Answer, Ledger, Question
+from agent.halo.method import Halo, HaloConfig, wrong_share
+from agent.halo.oracles import ControllerOracle, Oracle, Truth, at_first
 from agent.train import train
 from bench.halo_report import report
 from controller.checkpoint import load_controller
-from controller.device import device, use_device
 from envs.catalog import get_task
 from envs.task import Task
+from ground.device import device, use_device
 
 TASKS = ("RescueWorld-n2-random", "RescueWorld-n3", "RescueWorld-n6")
 SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)

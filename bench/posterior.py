@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.inference.chain import Chain, Floats
-from agent.inference.posterior import infer
+from agent.halo.chain import Chain, Floats
+from agent.halo.posterior import infer
 
 TRAJECTORIES, STEPS, OPTIONS, TURNS = 566, 409, 7, 3
 
@@ -30,7 +30,7 @@ def drawn(rng: np.random.Generator) -> Chain:
 
 
 def compiled(chain: Chain) -> Figures:
-    """As `agent.inference` does it."""
+    """As `agent.halo` does it."""
     posterior = infer(chain)
     assert posterior.xi is not None
     return posterior.log_z, posterior.gamma, posterior.xi

@@ -79,7 +79,7 @@ def ours(num_envs: int, rollout: int, minibatch: int, epochs: int, steps: int) -
         while done < until:
             hierarchy.collect(student.rollouts, rollout)
             done += rollout * num_envs
-            student.update(hierarchy.percept, done)
+            student.update(hierarchy.observed, done)
 
     train(rollout * num_envs)
     start = time.process_time()

@@ -113,7 +113,7 @@ def trained(config: TrainConfig, settings: Settings) -> Player:
         hierarchy.collect(store, length)
         hierarchy.drain_finished()
         done += length * settings.num_envs
-        method.update(hierarchy.percept, done)
+        method.update(hierarchy.observed, done)
     return method.player
 
 

@@ -24,8 +24,8 @@ import httpx
 import numpy as np
 
 from envs.catalog import TASKS, get_task
-from envs.errors import UserError
 from envs.task import Scene, Task
+from ground.errors import UserError
 from serving.backends import PYTHON
 from serving.processes import free_ports
 from teacher.labels import LabelStore

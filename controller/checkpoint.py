@@ -8,12 +8,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from controller.atomic import CheckpointError, publish_folder, read_json, standing, truncated
-from controller.device import placed
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, TrunkConfig
 from controller.roles import Controller
 from envs.task import Task
+from ground.atomic import CheckpointError, publish_folder, read_json, standing, truncated
+from ground.device import to_device
 
 SCHEMA = 1
 KIND = "preceptor-controller"
@@ -54,7 +54,7 @@ def load_controller(folder: Path, task: Task) -> Controller:
             )
     try:
         config = TrunkConfig(**description["network"])
-        network = placed(ControllerNetwork(encoder_of(task), len(task.options), config))
+        network = to_device(ControllerNetwork(encoder_of(task), len(task.options), config))
         network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
         return Controller(task, network, float(description["temperature"]), description["training"])
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:

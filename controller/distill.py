@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from controller.device import array, tensor
 from controller.encoders import Encoded
 from controller.network import ControllerNetwork, mask_logits, to_tensors
+from ground.device import to_numpy, to_tensor
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ def distillation_loss(
     what is legal, too; one that is masked spends nothing on it. Rows on which the teacher abstained train the
     termination head only.
     """
-    option_logits, done_logits = network(*to_tensors(batch.encoded), tensor(batch.previous))
-    labels = tensor(batch.probs)
-    legal = tensor(batch.legal) if masked else None
+    option_logits, done_logits = network(*to_tensors(batch.encoded), to_tensor(batch.previous))
+    labels = to_tensor(batch.probs)
+    legal = to_tensor(batch.legal) if masked else None
     log_probs = torch.log_softmax(mask_logits(option_logits, legal), dim=1)
     cross_entropy = -(labels * log_probs.clamp(min=-30.0)).sum(1)
     labelled = labels.sum(1) > 0
     option_loss = cross_entropy.sum() / labelled.sum().clamp(min=1)
-    done_loss = nn.functional.binary_cross_entropy_with_logits(done_logits, tensor(batch.done).float())
+    done_loss = nn.functional.binary_cross_entropy_with_logits(done_logits, to_tensor(batch.done).float())
     entropy = -(labels * labels.clamp(min=1e-12).log()).sum(1)
     kl = ((cross_entropy - entropy) * labelled).sum() / labelled.sum().clamp(min=1)
     return option_loss + done_loss, {"kl": float(kl.detach()), "done_loss": float(done_loss.detach())}
@@ -65,8 +65,8 @@ def distillation_loss(
 @torch.no_grad()
 def option_logits(network: ControllerNetwork, scenes: LabelledScenes) -> Tensor:
     """Masked option logits [N, K] of labelled scenes."""
-    logits, _ = network(*to_tensors(scenes.encoded), tensor(scenes.previous))
-    return mask_logits(logits, tensor(scenes.legal))
+    logits, _ = network(*to_tensors(scenes.encoded), to_tensor(scenes.previous))
+    return mask_logits(logits, to_tensor(scenes.legal))
 
 
 def fit_temperature(logits: Tensor, probs: NDArray[np.float32]) -> float:
@@ -76,7 +76,7 @@ def fit_temperature(logits: Tensor, probs: NDArray[np.float32]) -> float:
         logits: Masked option logits [N, K].
         probs: Teacher distributions [N, K]; rows of zeros are ignored.
     """
-    labels = tensor(probs)
+    labels = to_tensor(probs)
     temperatures = torch.logspace(-1, 1, 81)
     losses = [-(labels * torch.log_softmax(logits / t, 1).clamp(min=-30.0)).sum().item() for t in temperatures.tolist()]
     return float(temperatures[int(np.argmin(losses))])
@@ -93,7 +93,7 @@ def expected_calibration_error(probs: NDArray[np.float32], truth: NDArray[np.int
 def judge(network: ControllerNetwork, scenes: LabelledScenes, truth: NDArray[np.int64], temperature: float) -> dict:
     """Agreement with the teacher and with the ground-truth script, KL to the teacher, and ECE, on held-out scenes."""
     logits = option_logits(network, scenes)
-    probs = array(torch.softmax(logits / temperature, 1))
+    probs = to_numpy(torch.softmax(logits / temperature, 1))
     labelled = scenes.probs.sum(1) > 0
     labels = scenes.probs[labelled]
     gap = np.log(np.maximum(labels, 1e-12)) - np.log(np.maximum(probs[labelled], 1e-12))

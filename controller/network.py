@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from controller.device import tensor
 from controller.encoders import NUM_TOKENS, Encoded, Encoder, GridEncoder, token_features
+from ground.device import to_tensor
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class ControllerNetwork(nn.Module):
 
 def to_tensors(encoded: Encoded) -> tuple[Tensor, ...]:
     """Encoded observations as the trunk's inputs."""
-    return tuple(tensor(part) for part in encoded.parts)
+    return tuple(to_tensor(part) for part in encoded.parts)
 
 
 def mask_logits(logits: Tensor, legal: Tensor | None) -> Tensor:

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from controller.device import array, tensor
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, mask_logits, to_tensors
 from envs.task import Task
+from ground.device import to_numpy, to_tensor
 
 
 class Controller:
@@ -50,14 +50,14 @@ class Controller:
             legal: Mask [N, K] of options to choose from; None leaves all K open.
         """
         option_logits, _ = self._forward(obs, previous)
-        mask = None if legal is None else tensor(legal)
-        return array(torch.softmax(mask_logits(option_logits / self.temperature, mask), 1))
+        mask = None if legal is None else to_tensor(legal)
+        return to_numpy(torch.softmax(mask_logits(option_logits / self.temperature, mask), 1))
 
     @torch.no_grad()
     def terminate(self, obs: NDArray, option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the running option [N] is over here, as learned from `Task.option_done`."""
         _, done_logits = self._forward(obs, option)
-        return array(done_logits)[np.arange(len(obs)), option] > 0
+        return to_numpy(done_logits)[np.arange(len(obs)), option] > 0
 
     def label(
         self, obs: NDArray, legal: NDArray[np.bool_] | None = None
@@ -73,4 +73,4 @@ class Controller:
     def _forward(self, obs: NDArray, previous: NDArray[np.int64] | None) -> tuple[torch.Tensor, torch.Tensor]:
         if previous is None:
             previous = np.full(len(obs), -1, np.int64)
-        return self.network(*to_tensors(self.encoder(obs)), tensor(previous))
+        return self.network(*to_tensors(self.encoder(obs)), to_tensor(previous))

@@ -17,7 +17,7 @@ import torch
 
 from agent.config import TrainConfig
 from agent.players import STYLES, play, random_player, summary, teacher_player
-from agent.tracking.statistics import paired_difference, wilson
+from agent.runs.statistics import paired_difference, wilson
 from agent.train import FIRST_EVAL_LEVEL, train
 from envs.catalog import TASKS, get_task
 from teacher.labels import LabelStore

@@ -23,7 +23,7 @@ from agent.config import TrainConfig
 from agent.methods.settings import Settings
 from agent.players import STYLES, play
 from agent.presets import settings_of
-from agent.tracking.statistics import wilson
+from agent.runs.statistics import wilson
 from bench.sac import trained
 from dev.tables import SEEDS, folder, markdown
 from envs.catalog import get_task

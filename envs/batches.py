@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import UserError
-from envs.level_seeds import check_level_seeds, drawn_seeds, split_range
+from ground.errors import UserError
+from ground.level_seeds import check_level_seeds, drawn_seeds, split_range
 
 
 def wanted_levels(

@@ -4,13 +4,13 @@ from functools import cache
 
 import gymnasium as gym
 
-from envs.errors import UserError, unknown_name
 from envs.gridworld.stock_tasks import STOCK, StockTask
 from envs.gridworld.tasks import TEXTS, make_task
 from envs.gym_tasks import GYM_TASKS, GymTask, is_gym_task
 from envs.mujoco.mazes import SPECS
 from envs.rescue.specs import SPECS as RESCUE_SPECS
 from envs.task import Task
+from ground.errors import UserError, unknown_name
 
 TASKS: tuple[str, ...] = tuple(TEXTS)
 STOCK_TASKS: tuple[str, ...] = tuple(STOCK)

@@ -23,9 +23,9 @@ from gymnasium.wrappers import RescaleAction
 from numpy.typing import NDArray
 
 from envs.batches import wanted_levels
-from envs.errors import UserError
-from envs.level_seeds import drawn_seed, split_range
 from envs.task import GoalSpace, Option, OptionSpace, Scene
+from ground.errors import UserError
+from ground.level_seeds import drawn_seed, split_range
 
 Obs = NDArray[np.float32]
 # Those that Gymnasium brings along here; other ids do as well, these are for suggestions.

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import unknown_name
+from ground.errors import unknown_name
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from envs.errors import UserError
+from ground.errors import UserError
 from serving.config import KEY_VARIABLE, ROOT, TINY_MODEL, ServeConfig
 from serving.processes import Command, free_ports
 

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from envs.errors import UserError, unknown_name
+from ground.errors import UserError, unknown_name
 
 ROOT = Path(__file__).parents[1]
 TINY_MODEL = ROOT / "teacher" / "tiny_lm" / "model"

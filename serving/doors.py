@@ -2,7 +2,7 @@
 
 import socket
 
-from envs.errors import UserError
+from ground.errors import UserError
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from envs.errors import UserError
+from ground.errors import UserError
 from serving import ready
 from serving.backends import commands
 from serving.config import ROOT, ServeConfig

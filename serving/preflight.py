@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from envs.errors import UserError
+from ground.errors import UserError
 from serving.backends import VENV, on_cpu, stored_config
 from serving.config import LOOPBACK, TINY_MODEL, ServeConfig
 

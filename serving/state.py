@@ -10,7 +10,7 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Literal
 
-from envs.errors import UserError
+from ground.errors import UserError
 from serving.processes import END_SECONDS, birth, group_members, is_of, wait_until
 
 FILE, SCHEMA = "server.json", 1

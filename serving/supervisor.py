@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from envs.errors import UserError
+from ground.errors import UserError
 from serving import ready
 from serving.backends import environment
 from serving.causes import explain

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
-from envs.errors import UserError
 from envs.task import Scene
+from ground.errors import UserError
 from teacher.call import FALLBACK
 
 UNAVAILABLE = "unavailable"  # method of the label of a scene about which nobody could be asked

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from envs.errors import UserError
+from ground.errors import UserError
 from teacher.call import FALLBACK, IDENTITY, OK, REST, Call, Identity
 
 MARK = "preceptor-label"

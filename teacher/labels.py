@@ -20,7 +20,7 @@ from typing import Any
 
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random
 
-from envs.errors import UserError
+from ground.errors import UserError
 from teacher.call import ERROR, FALLBACK, IDENTITY, OK, REST, Call, Identity, mean_probs, top_margin
 
 SCHEMA_VERSION = 1

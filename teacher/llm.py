@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
-from envs.errors import UserError, unknown_name
+from ground.errors import UserError, unknown_name
 from teacher.asking import Reply
 from teacher.base import UNAVAILABLE, BudgetExhausted, TeacherError
 from teacher.call import ERROR

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from envs.errors import UserError
+from ground.errors import UserError
 from teacher.asking import Reply
 from teacher.labels import OK
 from teacher.prompts import LETTERS, Prompt

@@ -6,8 +6,8 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from envs.errors import UserError, unknown_name
 from envs.task import Task
+from ground.errors import UserError, unknown_name
 from teacher.asking import AskingTeacher, Model
 from teacher.base import POLICIES, Teacher
 from teacher.faults import say

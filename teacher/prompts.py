@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from envs.errors import UserError, unknown_name
 from envs.task import Scene, Task
+from ground.errors import UserError, unknown_name
 
 LETTERS = string.ascii_uppercase
 TEMPLATE_DIR = Path(__file__).parent / "prompts"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agent.config import TrainConfig
-from agent.tracking.metrics import CLOCKED, Metrics, read_metrics
-from agent.tracking.run import Run
+from agent.runs.metrics import CLOCKED, Metrics, read_metrics
+from agent.runs.run import Run
 from agent.train import train
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agent.inference.demonstrations import Demonstrations
+from agent.halo.demonstrations import Demonstrations
 
 SIZE = 10
 TARGETS = {2: [(0, 0), (9, 9)], 3: [(0, 0), (9, 9), (4, 5)], 6: [(1, 1), (7, 1), (4, 6), (5, 0), (7, 3), (6, 8)]}

@@ -16,8 +16,8 @@ from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
 from agent.data.recording import Recording
-from envs.errors import UserError
 from envs.task import Task
+from ground.errors import UserError
 
 _EXAMPLE = "preceptor/rescueworld-n3/expert-v0"
 

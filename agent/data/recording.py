@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.data.store import TrajectoryStore
-from agent.tracking.checkpoint import load_tree, save_tree
-from controller.atomic import CheckpointError
-from envs.errors import UserError
+from agent.runs.checkpoint import load_tree, save_tree
 from envs.task import Task
+from ground.atomic import CheckpointError
+from ground.errors import UserError
 
 
 @dataclass(frozen=True)

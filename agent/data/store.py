@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import UserError
 from envs.task import Task
+from ground.errors import UserError
 
 _GIB = 2**30
 

@@ -71,7 +71,7 @@ class Transitions:
     value_filter: bool = False
 
 
-def pull(batch: Transitions, action: Tensor, value: Tensor, critic: nn.Module) -> Tensor:
+def prior_penalty(batch: Transitions, action: Tensor, value: Tensor, critic: nn.Module) -> Tensor:
     """lambda |Q| ||a - prior||^2, averaged: loss L1 for a deterministic prior, in the unit of the values.
 
     The form of TD3+BC (Fujimoto & Gu, 2021, eq. 3), which divides the value by its mean size instead. The filter is

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.data.ledger import Answer, Ledger
+from agent.halo.ledger import Answer, Ledger
 from agent.labelling.opinions import Opinions
 
 _Said = dict[tuple[int, int], int]  # (trajectory, step) -> option

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from envs.errors import UserError
+from ground.errors import UserError
 
 PORT = 8321
 

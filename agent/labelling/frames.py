@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from agent.data.recording import Recording
-from envs.errors import UserError
 from envs.mujoco.rendering import undrawable
 from envs.task import Task
+from ground.errors import UserError
 
 _KEPT = 256 * 2**20  # bytes of pictures in memory
 _AROUND = 4  # steps on either side of one that is asked about, which are drawn before the rest

@@ -13,22 +13,22 @@ import torch
 from agent.checks import check
 from agent.config import TrainConfig
 from agent.controllers import named_controller, newest_controller
-from agent.data.ledger import Ledger
-from agent.data.questions import PERSON, Answer
-from agent.inference.em import EMConfig, fit
+from agent.halo.em import EMConfig, fit
+from agent.halo.ledger import Ledger
+from agent.halo.loop import AskLoop, demonstrations_of
+from agent.halo.method import fresh_policies
+from agent.halo.oracles import Person
+from agent.halo.questions import PERSON, Answer
 from agent.labelling.config import LabelConfig
 from agent.labelling.frames import Frames
 from agent.labelling.opinions import Opinions
 from agent.labelling.session import Session
-from agent.methods.halo import fresh_policies
-from agent.oracles import Person
-from agent.questioning import Questioning, demonstrations_of
+from agent.runs.run import Run
 from agent.teaching import ControllerLabels, Labeller
-from agent.tracking.run import Run
 from agent.train import make_annotator, open_labels
 from envs.catalog import get_task
-from envs.errors import UserError
 from envs.task import Task
+from ground.errors import UserError
 
 AHEAD = 1  # rounds, so that learning goes on while the person does
 TOKEN = ".token"
@@ -53,7 +53,7 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
             speakers = _speakers(config, task, run, stack)
             demonstrations, held_out = demonstrations_of(training, task, run)
             log = stack.enter_context(run.metrics(quiet=True))
-            questioning = Questioning(training, task, demonstrations, held_out, Person(), run, log)
+            questioning = AskLoop(training, task, demonstrations, held_out, Person(), run, log)
             taken_along = _taken_along(config.answers, questioning)
         _warm_up(questioning)
         frames, opinions = Frames(task, demonstrations), Opinions(demonstrations, speakers)
@@ -101,7 +101,7 @@ def _alone(folder: Path) -> Iterator[str]:
         yield token
 
 
-def _warm_up(questioning: Questioning) -> None:
+def _warm_up(questioning: AskLoop) -> None:
     """Compile what learning needs, on one demonstration: the first time it takes half a minute, in which a page that
     is there already would hang."""
     halo, rounds = questioning.halo, 0
@@ -111,7 +111,7 @@ def _warm_up(questioning: Questioning) -> None:
     fit(demos, nothing, policies, EMConfig(steps=1), halo.confusion)
 
 
-def _taken_along(path: str | None, questioning: Questioning) -> list[Answer]:
+def _taken_along(path: str | None, questioning: AskLoop) -> list[Answer]:
     """What people said in another ledger. Raises `UserError` if it is not one of the same demonstrations."""
     if path is None:
         return []

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from agent.data.recording import Recording
 from agent.teaching import Labeller
-from envs.errors import UserError
+from ground.errors import UserError
 
 _AT_ONCE = 16  # steps that are asked about in one go: few, so that the question on the page never waits long
 _PATIENCE = 2.0  # seconds

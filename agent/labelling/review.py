@@ -14,8 +14,8 @@ from agent.labelling.view import KEYS
 from agent.labels.show import line_of
 from agent.labels.stores import find_store
 from envs.catalog import get_task
-from envs.errors import UserError
 from envs.task import Task
+from ground.errors import UserError
 from teacher.call import Call, mean_probs, top_margin
 from teacher.corrections import correct, is_correction, standing, withdraw
 from teacher.exchange import to_record

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from agent.data.questions import PERSON, Answer, Question
+from agent.halo.loop import AskLoop
+from agent.halo.questions import PERSON, Answer, Question
 from agent.labelling.agreement import agreement
 from agent.labelling.frames import Frames
 from agent.labelling.opinions import Opinions
 from agent.labelling.view import View
-from agent.questioning import Questioning
-from envs.errors import UserError
+from ground.errors import UserError
 
 _AHEAD = 6  # questions whose pictures are drawn, and others' opinions fetched, before they are asked
 _LONGEST = 600.0  # seconds that one answer may count for: beyond, nobody was looking
@@ -43,7 +43,7 @@ class Session:
 
     def __init__(
         self,
-        questioning: Questioning,
+        questioning: AskLoop,
         frames: Frames,
         annotator: str,
         opinions: Opinions,
@@ -272,7 +272,7 @@ class Session:
             return self._finish
         return self._look if self._looked < ledger.complete_rounds else None
 
-    def _choose(self, still: Questioning, undone: int) -> None:
+    def _choose(self, still: AskLoop, undone: int) -> None:
         """Learn, and ask the next round; thrown away if an answer was taken back meanwhile."""
         found = still.learn(still.basis)
         with self._lock:
@@ -289,12 +289,12 @@ class Session:
             else:
                 self._closed = (len(self._ledger.rounds), undone)
 
-    def _look(self, still: Questioning, undone: int) -> None:
+    def _look(self, still: AskLoop, undone: int) -> None:
         """Learn what the page shows, where no choice rests on it."""
         rounds = still.ledger.complete_rounds
         self._shown(still.learn(rounds), rounds)
 
-    def _finish(self, still: Questioning, undone: int) -> None:
+    def _finish(self, still: AskLoop, undone: int) -> None:
         """Judge what was learnt from all answers."""
         found = still.learn(len(still.ledger.rounds))
         self._shown(found, len(still.ledger.rounds))

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.data.ledger import Answer, Ledger, Question
-from agent.inference.chain import Answers, Floats
-from agent.inference.demonstrations import Demonstrations
-from agent.inference.em import Fit
-from agent.inference.posterior import infer
+from agent.halo.chain import Answers, Floats
+from agent.halo.demonstrations import Demonstrations
+from agent.halo.em import Fit
+from agent.halo.ledger import Answer, Ledger, Question
+from agent.halo.loop import AskLoop
+from agent.halo.posterior import infer
 from agent.labelling.opinions import Opinions
-from agent.questioning import Questioning
 
 KEYS = "1234567890bcdefghijklmnopqrtvwxyz"  # of options, in their order; a, s and u mean something else
 _RECENT = 20  # answers that tell how fast a person is
@@ -27,7 +27,7 @@ class View:
         opinions: What others say.
     """
 
-    def __init__(self, questioning: Questioning, opinions: Opinions) -> None:
+    def __init__(self, questioning: AskLoop, opinions: Opinions) -> None:
         self._task, self._recording = questioning.task, questioning.training
         self._halo, self._budget = questioning.halo, questioning.budget
         self._annotators = questioning.oracle.annotators

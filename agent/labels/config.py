@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from envs.errors import UserError, unknown_name
+from ground.errors import UserError, unknown_name
 
 ONLY = ("answers", "rejected", "fallback")
 PROMPTS = ("compact", "chat")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.tracking.statistics import wilson
+from agent.runs.statistics import wilson
 from controller.distill import expected_calibration_error
 
 

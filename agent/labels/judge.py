@@ -14,8 +14,8 @@ from rich.progress import track
 from agent.labels.config import JudgeConfig
 from agent.labels.figures import Evidence, Shown, measure
 from envs.catalog import get_task
-from envs.errors import UserError
 from envs.task import Scene, Task
+from ground.errors import UserError
 from teacher.base import Label, Teacher
 from teacher.call import FALLBACK, OK, Call
 from teacher.labels import LabelStore

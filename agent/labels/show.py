@@ -7,8 +7,8 @@ from agent.config import CHOICES
 from agent.labels.config import ShowConfig
 from agent.labels.stores import find_store
 from envs.catalog import get_task
-from envs.errors import UserError
 from envs.task import Scene, Task
+from ground.errors import UserError
 from teacher.call import ERROR, FALLBACK, OK, Call
 from teacher.corrections import WITHDRAWN
 from teacher.exchange import to_record

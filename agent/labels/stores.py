@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from agent.tracking.run import Run
-from envs.errors import UserError
+from agent.runs.run import Run
+from ground.errors import UserError
 
 _SUFFIXES = (".sqlite", ".sqlite3", ".db")
 

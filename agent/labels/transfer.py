@@ -6,9 +6,9 @@ from typing import Any
 
 from agent.labels.config import ExportConfig, ImportConfig
 from agent.labels.stores import find_store
-from controller.atomic import write_file
 from envs.catalog import TASKS, get_task
-from envs.errors import UserError
+from ground.atomic import write_file
+from ground.errors import UserError
 from teacher.exchange import MARK, from_lines, to_record
 from teacher.labels import LabelStore
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from agent.config import TrainConfig
-from agent.core import HighLevel, LowLevel, Percept, Player
+from agent.core import HighLevel, LowLevel, Observations, Player
 from agent.data.store import TrajectoryStore
 from agent.methods.dagger import Dagger
 from agent.methods.flat import Flat, FlatConfig
@@ -16,8 +16,8 @@ from agent.methods.settings import Settings
 from agent.teaching import Labeller
 from controller.network import ControllerNetwork
 from controller.roles import Controller
-from envs.errors import UserError
 from envs.task import Task
+from ground.errors import UserError
 
 
 class Method(Protocol):
@@ -51,8 +51,8 @@ class Method(Protocol):
         """Where the next roll-out goes, its vector steps, and the share of it that the teacher steers."""
         ...
 
-    def update(self, percept: Percept, steps: int) -> dict[str, float]:
-        """Learn from the roll-out just collected; `percept` is what came after it."""
+    def update(self, observed: Observations, steps: int) -> dict[str, float]:
+        """Learn from the roll-out just collected; `observed` is what came after it."""
         ...
 
     def graduate(self) -> dict[str, float]:

@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.core import HighLevel, LowLevel, Percept, Player
+from agent.core import HighLevel, LowLevel, Observations, Player
 from agent.data.store import TrajectoryStore, store_for
 from agent.data.views import labelled_scenes
 from agent.networks import LowNetwork, NetworkHigh
 from agent.teaching import Labeller, SkillLow, TeacherHigh, action_distribution, annotate, skill_actions
-from controller.device import device, placed, tensor
 from controller.distill import LabelledScenes, distillation_loss, fit_temperature, judge, option_logits
 from controller.encoders import Encoded, GridEncoder, encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from envs.task import Task
+from ground.device import device, to_device, to_tensor
 
 _HOLD_OUT = 16  # one world (or episode) in so many is kept out of training, for calibration and agreement
 
@@ -164,8 +164,8 @@ class Distiller:
         scenes, actions = lessons.scenes, self.low.num_actions
         skills = lessons.skills.astype(np.int64)
         if self.low.num_options == len(self.task.options):
-            return torch.eye(actions, device=device())[tensor(skills)], tensor(scenes.legal)
-        flat = tensor(action_distribution(scenes.probs, skills, actions))
+            return torch.eye(actions, device=device())[to_tensor(skills)], to_tensor(scenes.legal)
+        flat = to_tensor(action_distribution(scenes.probs, skills, actions))
         return flat[:, None], flat.sum(1, keepdim=True) > 0
 
     def _digest(self, annotated: bool = False) -> None:
@@ -240,7 +240,7 @@ class Dagger:
         num_envs: int,
         rng: np.random.Generator,
     ) -> None:
-        self.controller = placed(ControllerNetwork(encoder_of(task), len(task.options), trunk))
+        self.controller = to_device(ControllerNetwork(encoder_of(task), len(task.options), trunk))
         self.player = Player(NetworkHigh(self.controller, masked), SkillLow(), task.options.timeouts)
         self.guide: tuple[HighLevel, LowLevel] | None = (TeacherHigh(labeller), SkillLow())
         self.calibration: tuple[float, dict[str, float]] = (1.0, {})
@@ -254,7 +254,7 @@ class Dagger:
         """Where the next roll-out goes, its vector steps, and the share of it that the teacher steers."""
         return self._distiller.store, self._distiller.config.rollout, self._distiller.mix(steps)
 
-    def update(self, percept: Percept, steps: int) -> dict[str, float]:
+    def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """Learn from the roll-out just collected."""
         return {f"controller/{name}": value for name, value in self._distiller.update(steps).items()}
 

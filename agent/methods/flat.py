@@ -8,18 +8,18 @@ import torch
 from numpy.typing import NDArray
 
 from agent.continuous import UniformBox
-from agent.core import Choice, Clock, HighLevel, LowLevel, Percept, Player
+from agent.core import Clock, Distribution, HighLevel, LowLevel, Observations, Player
 from agent.data.replay import draw_steps
 from agent.data.store import TrajectoryStore, store_for
 from agent.data.views import Transitions
 from agent.methods.sac import SAC, SACConfig
 from agent.methods.td3 import TD3, TD3Config
 from agent.teaching import SingleOption
-from controller.device import tensor
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
-from envs.level_seeds import SEEDS_PER_SPLIT
 from envs.task import Task
+from ground.device import to_tensor
+from ground.level_seeds import SEEDS_PER_SPLIT
 
 Learner = SAC | TD3
 
@@ -77,7 +77,7 @@ class Held:
     def instead(self, action: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         """What is played now [N, A], where `action` is what the policy would do; once per step."""
         begins = (self.left == 0) & (rng.random(len(action)) < self.probability)
-        anywhere, _ = UniformBox(self.action.shape).draw(rng)  # type: ignore[arg-type]
+        anywhere, _ = UniformBox(self.action.shape).sample(rng)  # type: ignore[arg-type]
         duration = np.minimum(rng.zipf(self._EXPONENT, len(action)), self._LONGEST)
         self.action = np.where(begins[:, None], anywhere, self.action)
         self.left = np.where(begins, duration, self.left)
@@ -88,17 +88,17 @@ class Held:
 
 @dataclass(frozen=True)
 class Holding:
-    """What the policy draws, or what is held instead of it (`agent.core.Choice`)."""
+    """What the policy draws, or what is held instead of it (`agent.core.Distribution`)."""
 
-    policy: Choice
+    policy: Distribution
     held: Held
 
-    def draw(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def sample(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Actions [N, A]; log-probabilities of the mixture are of no use, and given as 0."""
-        action, _ = self.policy.draw(rng)
+        action, _ = self.policy.sample(rng)
         return action if rng is None else self.held.instead(action, rng), np.zeros(len(action), np.float32)
 
-    def replaced(self, rows: NDArray[np.bool_], other: Choice) -> Choice:
+    def replaced(self, rows: NDArray[np.bool_], other: Distribution) -> Distribution:
         """Nobody guides a flat agent."""
         raise NotImplementedError
 
@@ -109,12 +109,12 @@ class ActorLow:
     def __init__(self, learner: Learner, warm: bool = True, held: Held | None = None) -> None:
         self.learner, self.warm, self.held = learner, warm, held
 
-    def act(self, percept: Percept, clock: Clock) -> Choice:
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
         """Where the action is drawn from."""
-        choice: Choice = self.learner.act(percept.inputs[0])
+        choice: Distribution = self.learner.act(observed.inputs[0])
         if not self.warm:
-            choice = UniformBox((len(percept), percept.task.num_actions))
-        if self.held is None or percept.level_seeds[0] >= SEEDS_PER_SPLIT:  # held-out levels come by themselves
+            choice = UniformBox((len(observed), observed.task.num_actions))
+        if self.held is None or observed.level_seeds[0] >= SEEDS_PER_SPLIT:  # held-out levels come by themselves
             return choice
         self.held.left[clock.previous < 0] = 0  # the first step of an episode
         return Holding(choice, self.held)
@@ -158,7 +158,7 @@ class Flat:
         """Where the next roll-out goes, its vector steps, and that no teacher steers it."""
         return self.store, self.config.rollout, 0.0
 
-    def update(self, percept: Percept, steps: int) -> dict[str, float]:
+    def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """As many gradient steps as are due."""
         self.low.warm = steps >= self.config.warmup
         if not self.low.warm:
@@ -175,11 +175,11 @@ class Flat:
         steps, config = draw_steps(self.store, self.rng, self.config.learner.batch), self.config
         discount = np.where(steps.terminated, 0.0, config.learner.gamma).astype(np.float32)
         return Transitions(
-            tensor(self.encoder(steps.obs).parts[0]),
-            tensor(steps.action),
-            tensor(steps.reward * np.float32(config.reward_scale)),
-            tensor(self.encoder(steps.next_obs).parts[0]),
-            tensor(discount),
+            to_tensor(self.encoder(steps.obs).parts[0]),
+            to_tensor(steps.action),
+            to_tensor(steps.reward * np.float32(config.reward_scale)),
+            to_tensor(self.encoder(steps.next_obs).parts[0]),
+            to_tensor(discount),
         )
 
     def graduate(self) -> dict[str, float]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.continuous import Certain, UniformBox
-from agent.core import Choice, Clock, HighLevel, LowLevel, Percept, Player
+from agent.core import Clock, Distribution, HighLevel, LowLevel, Observations, Player
 from agent.data.replay import Segments, Steps, draw_segments, draw_steps, newest_steps
 from agent.data.store import TrajectoryStore
 from agent.data.views import Transitions
@@ -25,13 +25,13 @@ from agent.methods.flat import Learner, make_learner, memory_for
 from agent.methods.ppo import BoxPPO, PolicyBatch, PPOConfig
 from agent.methods.sac import SACConfig
 from agent.methods.td3 import TD3Config
-from controller.device import array, device, tensor
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
 from controller.roles import Controller
-from envs.errors import UserError
-from envs.level_seeds import SEEDS_PER_SPLIT
 from envs.task import GoalSpace, Task
+from ground.device import device, to_numpy, to_tensor
+from ground.errors import UserError
+from ground.level_seeds import SEEDS_PER_SPLIT
 
 
 def _low() -> SACConfig:
@@ -78,23 +78,23 @@ class GoalHigh:
     def __init__(self, method: "Hiro") -> None:
         self._method = method
 
-    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Choice]:
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
         """No goal is over before its time; where the next one is drawn from."""
         method, config = self._method, self._method.config
         # An episode explores or does not as a whole; its level decides, so that nothing has to be remembered. On the
         # levels that are held out nobody explores.
-        exploring = (percept.level_seeds * 2_654_435_761 % 2**32) / 2**32 < config.random_episodes
-        training = percept.level_seeds < SEEDS_PER_SPLIT
+        exploring = (observed.level_seeds * 2_654_435_761 % 2**32) / 2**32 < config.random_episodes
+        training = observed.level_seeds < SEEDS_PER_SPLIT
         uniform = training * np.where(exploring | (not method.warm), 1.0, config.random_goals)
-        never = np.zeros(len(percept), np.bool_)
+        never = np.zeros(len(observed), np.bool_)
         if config.planned:
             assert method.planner is not None
-            return never, ExploringGoals(Certain(method.planner(percept.obs)), uniform)
-        policy = method.high_learner.act(percept.inputs[0])
-        planned = method.planner(percept.obs) if method.planner and method.prior > 0 else None
+            return never, ExploringGoals(Certain(method.planner(observed.obs)), uniform)
+        policy = method.high_learner.act(observed.inputs[0])
+        planned = method.planner(observed.obs) if method.planner and method.prior > 0 else None
         share = training * method.prior
         if planned is not None and config.value_filter:
-            share = share * method.preferred(percept.inputs[0], policy, planned)
+            share = share * method.preferred(observed.inputs[0], policy, planned)
         return never, ExploringGoals(policy, uniform, planned, share)
 
 
@@ -104,12 +104,12 @@ class GoalLow:
     def __init__(self, method: "Hiro") -> None:
         self._method = method
 
-    def act(self, percept: Percept, clock: Clock) -> Choice:
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
         """Where the action is drawn from."""
         method = self._method
         if not isinstance(method.low_learner, BoxPPO) and not method.warm and not method.config.frozen:
-            return UniformBox((len(percept), percept.task.num_actions))
-        return method.low_learner.act(method.low_inputs(tensor(percept.obs), tensor(clock.goal)))
+            return UniformBox((len(observed), observed.task.num_actions))
+        return method.low_learner.act(method.low_inputs(to_tensor(observed.obs), to_tensor(clock.goal)))
 
 
 class Hiro:
@@ -172,11 +172,11 @@ class Hiro:
         return torch.cat([(obs / self._scale).index_select(-1, self._seen), goal / self._reach], -1)
 
     @torch.no_grad()
-    def preferred(self, inputs: Tensor, policy: Choice, planned: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def preferred(self, inputs: Tensor, policy: Distribution, planned: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Where the critics value the planner's goals [N, D] more than the policy's most probable ones, [N]."""
-        own, _ = policy.draw(None)
-        theirs, ours = (self.high_learner.critic(inputs, tensor(goal)).amin(0) for goal in (planned, own))
-        return array(theirs > ours)
+        own, _ = policy.sample(None)
+        theirs, ours = (self.high_learner.critic(inputs, to_tensor(goal)).amin(0) for goal in (planned, own))
+        return to_numpy(theirs > ours)
 
     def distilling(self, steps: int) -> bool:
         """The controller was distilled before."""
@@ -186,13 +186,13 @@ class Hiro:
         """Where the next roll-out goes, its vector steps, and that no teacher steers it."""
         return self.store, self.config.rollout, 0.0
 
-    def update(self, percept: Percept, steps: int) -> dict[str, float]:
+    def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """As many gradient steps of both levels as are due."""
         length = (steps - self._steps) // self.store.num_envs
         self._steps, self.warm = steps, steps >= self.config.warmup and len(self.store) > self.config.period
         info: dict[str, float] = {}
         if isinstance(self.low_learner, BoxPPO) and not self.config.frozen:
-            learnt = self.low_learner.update(self.low_rollout(percept, length), 1 - steps / self.total_steps)
+            learnt = self.low_learner.update(self.low_rollout(observed, length), 1 - steps / self.total_steps)
             info = {f"low/{name}": value for name, value in learnt.items()}
         if not self.warm:
             return info
@@ -222,22 +222,22 @@ class Hiro:
         newest = self.config.low_capacity // self.store.num_envs
         steps = draw_steps(self.store, self.rng, config.batch, newest)
         inputs, reward, after = self._paid(steps)
-        discount = tensor(np.where(steps.terminated, 0.0, config.gamma).astype(np.float32))
-        return Transitions(inputs, tensor(steps.action), reward, after, discount)
+        discount = to_tensor(np.where(steps.terminated, 0.0, config.gamma).astype(np.float32))
+        return Transitions(inputs, to_tensor(steps.action), reward, after, discount)
 
-    def low_rollout(self, percept: Percept, length: int) -> PolicyBatch:
+    def low_rollout(self, observed: Observations, length: int) -> PolicyBatch:
         """The newest steps as PPO reads them; where a goal is over, what it would still have been worth counts."""
-        steps = newest_steps(self.store, length, percept.obs)
+        steps = newest_steps(self.store, length, observed.obs)
         inputs, reward, after = self._paid(steps)
         assert isinstance(self.low_learner, BoxPPO)
-        action, log_prob = tensor(steps.action), tensor(steps.behaviour_logprob)
+        action, log_prob = to_tensor(steps.action), to_tensor(steps.behaviour_logprob)
         return self.low_learner.rollout(
             inputs, after, action, log_prob, reward, terminated=steps.terminated, cut=steps.switched
         )
 
     def _paid(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
         """Steps as the low level lives them: what it saw, -||s + g - s'||, and what it saw next."""
-        obs, next_obs, goal = (tensor(column) for column in (steps.obs, steps.next_obs, steps.goal))
+        obs, next_obs, goal = (to_tensor(column) for column in (steps.obs, steps.next_obs, steps.goal))
         reward = self.config.low_reward * self.frame.reward(goal, obs, next_obs)
         return self.low_inputs(obs, goal), reward, self.low_inputs(next_obs, self.frame.moved(goal, obs, next_obs))
 
@@ -249,15 +249,15 @@ class Hiro:
         config = self.config.high
         parts = draw_segments(self.store, self.rng, config.batch, self.config.period)
         first = parts.obs[:, 0]
-        goal = self._relabelled(parts, winners) if self.config.relabel else tensor(parts.goal)
+        goal = self._relabelled(parts, winners) if self.config.relabel else to_tensor(parts.goal)
         weight = self.config.prior_weight * self.prior
-        planned = tensor(self.planner(first)) if self.planner and weight > 0 else None
+        planned = to_tensor(self.planner(first)) if self.planner and weight > 0 else None
         return Transitions(
-            tensor(self.encoder(first).parts[0]),
+            to_tensor(self.encoder(first).parts[0]),
             goal / self._reach,
-            tensor(np.float32(self.config.high_reward) * parts.reward.sum(1)),
-            tensor(self.encoder(parts.final).parts[0]),
-            tensor(np.where(parts.terminated, 0.0, config.gamma).astype(np.float32)),
+            to_tensor(np.float32(self.config.high_reward) * parts.reward.sum(1)),
+            to_tensor(self.encoder(parts.final).parts[0]),
+            to_tensor(np.where(parts.terminated, 0.0, config.gamma).astype(np.float32)),
             planned,
             weight,
             self.config.value_filter,
@@ -306,7 +306,7 @@ class Hiro:
         """What is left of the way when a goal ends, of late: the mean, and the share that was reached."""
         rng, late = np.random.default_rng(self.store.total), 20 * self.config.period
         parts = draw_segments(self.store, rng, 64, self.config.period, late)
-        goal, first, final = (tensor(column) for column in (parts.goal, parts.obs[:, 0], parts.final))
+        goal, first, final = (to_tensor(column) for column in (parts.goal, parts.obs[:, 0], parts.final))
         left = -self.frame.reward(goal, first, final)
         return {
             "low/goal_distance": float(left.mean()),
@@ -315,17 +315,17 @@ class Hiro:
 
     @torch.no_grad()
     def _relabelled(self, parts: Segments, winners: Counter[str] | None) -> Tensor:
-        obs, final, goal = tensor(parts.obs), tensor(parts.final), tensor(parts.goal)
+        obs, final, goal = to_tensor(parts.obs), to_tensor(parts.final), to_tensor(parts.goal)
         planned = None
         if self.planner and self.config.planned_candidate:
-            planned = tensor(self.planner(parts.obs[:, 0])) * self._reach
+            planned = to_tensor(self.planner(parts.obs[:, 0])) * self._reach
         goals = candidates(self.frame, goal, obs[:, 0], final, self.config.draws, self.generator, planned)
 
         def score(seen: Tensor, wanted: Tensor, action: Tensor) -> Tensor:
             return self.low_learner.score(self.low_inputs(seen, wanted), action, self.config.by_distance)
 
-        inside = tensor(parts.inside)
-        best, which = relabelled(goals, explained(self.frame, score, goals, obs, tensor(parts.action), inside))
+        inside = to_tensor(parts.inside)
+        best, which = relabelled(goals, explained(self.frame, score, goals, obs, to_tensor(parts.action), inside))
         if winners is not None:
             kinds = (*CANDIDATES[:2], *CANDIDATES[2:3] * self.config.draws, *CANDIDATES[3:])
             winners.update(kinds[index] for index in which.tolist())

@@ -13,19 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.core import Categorical, HighLevel, LowLevel, Percept, Player
+from agent.core import Categorical, HighLevel, LowLevel, Observations, Player
 from agent.data.replay import Segments, draw_segments, newest_steps
 from agent.data.store import TrajectoryStore
 from agent.methods.flat import memory_for
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, rollout_batch
 from agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
 from agent.networks import LowNetwork, NetworkLow
-from controller.device import array, placed, tensor
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from controller.roles import Controller
-from envs.level_seeds import SEEDS_PER_SPLIT
 from envs.task import Task
+from ground.device import to_device, to_numpy, to_tensor
+from ground.level_seeds import SEEDS_PER_SPLIT
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,20 @@ class OptionHigh:
     def __init__(self, method: "OptionHiro") -> None:
         self._method = method
 
-    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """Whether the running option [N] has reached its end, and where the next one is drawn from."""
         method, config = self._method, self._method.config
-        legal = method.legal(percept.obs)
-        over = method.task.option_done(percept.obs, np.maximum(running, 0)) & (running >= 0)
-        training = percept.level_seeds < SEEDS_PER_SPLIT
+        legal = method.legal(observed.obs)
+        over = method.task.option_done(observed.obs, np.maximum(running, 0)) & (running >= 0)
+        training = observed.level_seeds < SEEDS_PER_SPLIT
         if config.planned:
             assert method.planner is not None
-            probs = method.planner.probs(percept.obs, legal=legal)
+            probs = method.planner.probs(observed.obs, legal=legal)
         else:
-            probs = method.high_learner.act(percept.inputs, tensor(legal)).probs
+            probs = method.high_learner.act(observed.inputs, to_tensor(legal)).probs
             if method.planner is not None and method.prior > 0:
                 share = (training * method.prior)[:, None]
-                probs = (1 - share) * probs + share * method.planner.probs(percept.obs, legal=legal)
+                probs = (1 - share) * probs + share * method.planner.probs(observed.obs, legal=legal)
         uniform = (training * config.uniform)[:, None]
         probs = (1 - uniform) * probs + uniform * legal / legal.sum(1, keepdims=True)
         return over, Categorical(probs.astype(np.float32))
@@ -105,7 +105,7 @@ class OptionHiro:
         options = len(task.options)
         with torch.random.fork_rng():
             torch.manual_seed(low_seed)
-            self.low_network = placed(
+            self.low_network = to_device(
                 LowNetwork(self.encoder, options, task.num_actions, config.trunk, task.continuous)
             )
         self.low_learner = PPO(self.low_network, config.low, np.random.default_rng(shuffles))
@@ -139,10 +139,10 @@ class OptionHiro:
         """Where the next roll-out goes, its vector steps, and that no teacher steers it."""
         return self.store, self.config.rollout, 0.0
 
-    def update(self, percept: Percept, steps: int) -> dict[str, float]:
+    def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """The low level learns from the roll-out just played, the high level from all that is remembered."""
         length, self._steps = (steps - self._steps) // self.store.num_envs, steps
-        batch = self.low_batch(percept, length)
+        batch = self.low_batch(observed, length)
         info = self.low_learner.update(batch, remaining=1 - steps / self.total_steps)
         numbers = {f"low/{name}": value for name, value in info.items()}
         if self.config.planned or steps < self.config.warmup or len(self.store) <= self.config.period:
@@ -158,25 +158,25 @@ class OptionHiro:
             numbers["high/relabelled_original"] = float(np.mean(kept))
         return numbers | {"high/prior": self.prior}
 
-    def low_batch(self, percept: Percept, length: int) -> PolicyBatch:
+    def low_batch(self, observed: Observations, length: int) -> PolicyBatch:
         """The newest steps, paid 1 where the option in force was achieved.
 
         Nothing counts after that, nor once the option has become impossible: a low level that may hope for more there
         learns to spoil an option instead of achieving it, and its value holds it to that.
         """
-        steps = newest_steps(self.store, length, percept.obs)
+        steps = newest_steps(self.store, length, observed.obs)
         shape = steps.reward.shape
         before, after = (column.reshape(-1, *column.shape[2:]) for column in (steps.obs, steps.next_obs))
         running = steps.option.reshape(-1)
         achieved = self.task.option_achieved(before, after, running).reshape(shape)
         over = self.task.option_done(after, running).reshape(shape)
-        option = tensor(running)
+        option = to_tensor(running)
         return rollout_batch(
             self.low_learner,
             (*to_tensors(self.encoder(before)), option),
             (*to_tensors(self.encoder(after)), option),
-            tensor(steps.action.reshape(-1, *steps.action.shape[2:])),
-            tensor(steps.behaviour_logprob.reshape(-1)),
+            to_tensor(steps.action.reshape(-1, *steps.action.shape[2:])),
+            to_tensor(steps.behaviour_logprob.reshape(-1)),
             achieved.astype(np.float32),
             terminated=achieved | over | steps.terminated,
             cut=steps.switched,
@@ -199,12 +199,12 @@ class OptionHiro:
         return OptionTransitions(
             to_tensors(self.encoder(first)),
             to_tensors(self.encoder(parts.final)),
-            tensor(legal),
-            tensor(self.legal(parts.final)),
-            tensor(option),
-            tensor((parts.reward * decay).sum(1)),
-            tensor(np.where(parts.terminated, 0.0, config.gamma**parts.length).astype(np.float32)),
-            None if prior is None else tensor(prior),
+            to_tensor(legal),
+            to_tensor(self.legal(parts.final)),
+            to_tensor(option),
+            to_tensor((parts.reward * decay).sum(1)),
+            to_tensor(np.where(parts.terminated, 0.0, config.gamma**parts.length).astype(np.float32)),
+            None if prior is None else to_tensor(prior),
             weight,
         )
 
@@ -215,8 +215,10 @@ class OptionHiro:
         obs = parts.obs.reshape(-1, *parts.obs.shape[2:])
         outputs, _ = self.low_network.all_options(*to_tensors(self.encoder(obs)))  # [B c, K, P]
         options = outputs.shape[1]
-        action = tensor(parts.action).flatten(0, 1).repeat_interleave(options, 0)
-        log_prob = array(self.low_network.head.log_prob(outputs.flatten(0, 1), action)).reshape(batch, steps, options)
+        action = to_tensor(parts.action).flatten(0, 1).repeat_interleave(options, 0)
+        log_prob = to_numpy(self.low_network.head.log_prob(outputs.flatten(0, 1), action)).reshape(
+            batch, steps, options
+        )
         score = np.where(legal, (log_prob * parts.inside[:, :, None]).sum(1), -np.inf)  # [B, K]
         score[np.arange(batch), parts.option] += 1e-6
         return score.argmax(1)

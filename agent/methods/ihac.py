@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from agent.core import HighLevel, LowLevel, Percept, Player
+from agent.core import HighLevel, LowLevel, Observations, Player
 from agent.data.store import TrajectoryStore, store_for
 from agent.data.views import OnPolicy, on_policy
 from agent.losses import explained_variance, option_advantages
@@ -24,10 +24,10 @@ from agent.methods.dagger import DaggerConfig, Distiller
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
 from agent.networks import HighNetwork, LowNetwork, NetworkHigh, NetworkLow, frozen
 from agent.teaching import Labeller, SingleOption, SkillLow, TeacherActions, TeacherHigh
-from controller.device import array, placed, tensor
 from controller.encoders import Encoded, encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from envs.task import Task
+from ground.device import to_device, to_numpy, to_tensor
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ class Ihac:
         streams = [np.random.default_rng(seed) for seed in seeds.spawn(3)]
         options = len(task.options)
         heads = 1 if config.flat else options
-        self.low_network = placed(LowNetwork(self.encoder, heads, task.num_actions, config.trunk, task.continuous))
+        self.low_network = to_device(LowNetwork(self.encoder, heads, task.num_actions, config.trunk, task.continuous))
         self.low_learner = PPO(self.low_network, config.low, streams[0])
         self.high_network: HighNetwork | None = None
         self.high_learner: PPO | None = None
         if not config.flat:
-            self.high_network = placed(
+            self.high_network = to_device(
                 HighNetwork(controller or ControllerNetwork(self.encoder, options, config.trunk))
             )
             self.high_learner = PPO(self.high_network, config.high, streams[1])
@@ -126,11 +126,11 @@ class Ihac:
         start, end = self.config.dagger.steps, self.config.prior_until * self.total_steps
         return self.config.prior_weight * float(np.clip((end - steps) / max(1.0, end - start), 0, 1))
 
-    def update(self, percept: Percept, steps: int) -> dict[str, float]:
-        """Learn from the roll-out just collected; `percept` is what came after it, `steps` the steps so far."""
+    def update(self, observed: Observations, steps: int) -> dict[str, float]:
+        """Learn from the roll-out just collected; `observed` is what came after it, `steps` the steps so far."""
         if self.distiller is not None and len(self.rollouts) == 0:
             return {f"controller/{name}": value for name, value in self.distiller.update(steps).items()}
-        rollout = on_policy(self.rollouts, self.encoder, percept.obs)
+        rollout = on_policy(self.rollouts, self.encoder, observed.obs)
         weight, remaining = self.prior_weight(steps), 1 - steps / self.total_steps
         start = self.config.dagger.steps if self._priors else 0
         policy = steps > start + self.config.critic_warmup * (self.total_steps - start) or self._priors is None
@@ -204,11 +204,11 @@ class Ihac:
         advantages = self._advantages(rollout, np.ones_like(rollout.chosen), values, bootstrap, config)
         returns = advantages + values
         batch = PolicyBatch(
-            (*to_tensors(rollout.encoded), tensor(option)),
-            tensor(rollout.flat("action")),
-            tensor(rollout.flat("behaviour_logprob")),
-            tensor(normalised(advantages.ravel())),
-            tensor(returns.ravel()),
+            (*to_tensors(rollout.encoded), to_tensor(option)),
+            to_tensor(rollout.flat("action")),
+            to_tensor(rollout.flat("behaviour_logprob")),
+            to_tensor(normalised(advantages.ravel())),
+            to_tensor(returns.ravel()),
         )
         info = self.low_learner.update(batch, prior, weight, policy, remaining)
         return info | {"explained_variance": explained_variance(values, returns)}
@@ -231,12 +231,12 @@ class Ihac:
         rows = np.flatnonzero(chosen)
         returns = (advantages + values).ravel()[rows]
         batch = PolicyBatch(
-            (*to_tensors(rollout.encoded[rows]), tensor(previous[rows])),
-            tensor(rollout.flat("option")[rows]),
-            tensor(rollout.flat("option_logprob")[rows]),
-            tensor(normalised(advantages.ravel()[rows])),
-            tensor(returns),
-            tensor(rollout.flat("legal")[rows]) if self.config.masked else None,
+            (*to_tensors(rollout.encoded[rows]), to_tensor(previous[rows])),
+            to_tensor(rollout.flat("option")[rows]),
+            to_tensor(rollout.flat("option_logprob")[rows]),
+            to_tensor(normalised(advantages.ravel()[rows])),
+            to_tensor(returns),
+            to_tensor(rollout.flat("legal")[rows]) if self.config.masked else None,
         )
         info = self.high_learner.update(batch, prior, weight, policy, remaining)
         return info | {"explained_variance": explained_variance(values.ravel()[rows], returns)}
@@ -255,16 +255,16 @@ class Ihac:
             inputs = to_tensors(encoded)
             values = self.low_network.all_options(*inputs)[1]
             if self.high_network is None:
-                return array(values[:, 0])
-            rows, option = np.arange(len(running)), tensor(running)
+                return to_numpy(values[:, 0])
+            rows, option = np.arange(len(running)), to_tensor(running)
             option_logits, done_logits = self.high_network.controller(*inputs, option)
             expected = (torch.softmax(option_logits, 1) * values).sum(1)
-            return array(torch.where(done_logits[rows, option] > 0, expected, values[rows, option]))
+            return to_numpy(torch.where(done_logits[rows, option] > 0, expected, values[rows, option]))
 
 
 @torch.no_grad()
 def _forward(
     network: nn.Module, encoded: Encoded, condition: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    logits, values = network(*to_tensors(encoded), tensor(condition))
-    return array(logits), array(values)
+    logits, values = network(*to_tensors(encoded), to_tensor(condition))
+    return to_numpy(logits), to_numpy(values)

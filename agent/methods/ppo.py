@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agent.core import Choice
+from agent.core import Distribution
 from agent.losses import LossWeights, option_advantages, surrogate_loss
 from agent.networks import HighNetwork, LowNetwork
-from controller.device import array, placed, tensor
 from controller.encoders import VectorEncoder
 from controller.network import TrunkConfig
+from ground.device import to_device, to_numpy, to_tensor
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class PPO:
         count = max(1, round(len(batch) / self.config.minibatch))
         terms: list[dict[str, Tensor]] = []
         for _ in range(self.config.epochs):
-            order = tensor(self.rng.permutation(len(batch)))
+            order = to_tensor(self.rng.permutation(len(batch)))
             terms = []
             for minibatch in batch.select(order).split(count):
                 loss, info = self.loss(minibatch, prior, prior_weight, policy)
@@ -191,7 +191,7 @@ def rollout_batch(
         cut: bool [T, N], where what follows belongs to another option, goal or episode.
     """
     with torch.no_grad():
-        values, following = (array(learner.network(*parts)[1]).reshape(reward.shape) for parts in (inputs, after))
+        values, following = (to_numpy(learner.network(*parts)[1]).reshape(reward.shape) for parts in (inputs, after))
     config, everywhere = learner.config, np.ones_like(cut)
     advantage = option_advantages(
         reward, everywhere, values, following, terminated, cut & ~terminated, config.gamma, config.lam
@@ -200,8 +200,8 @@ def rollout_batch(
         inputs,
         action,
         behaviour_logprob,
-        tensor(normalised(advantage.ravel())),
-        tensor((advantage + values).ravel()),
+        to_tensor(normalised(advantage.ravel())),
+        to_tensor((advantage + values).ravel()),
     )
 
 
@@ -223,7 +223,7 @@ class BoxPPO:
     def __init__(self, inputs: int, actions: int, config: PPOConfig, seed: int) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            network = placed(LowNetwork(VectorEncoder([1.0] * inputs), 1, actions, TrunkConfig(), continuous=True))
+            network = to_device(LowNetwork(VectorEncoder([1.0] * inputs), 1, actions, TrunkConfig(), continuous=True))
         self.learner = PPO(network, config, np.random.default_rng(seed))
 
     def rollout(
@@ -244,7 +244,7 @@ class BoxPPO:
             self._inputs(after),
             action.flatten(0, 1),
             behaviour_logprob.flatten(),
-            array(reward),
+            to_numpy(reward),
             terminated=terminated,
             cut=cut,
         )
@@ -254,7 +254,7 @@ class BoxPPO:
         return self.learner.update(batch, remaining=remaining)
 
     @torch.no_grad()
-    def act(self, obs: Tensor) -> Choice:
+    def act(self, obs: Tensor) -> Distribution:
         """Where actions for observations [N, inputs] are drawn from."""
         outputs, _ = self.learner.network(*self._inputs(obs))
         return self.learner.network.head.choice(outputs)

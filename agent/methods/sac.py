@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agent.continuous import Descent, GaussianActor, SquashedNormal, TwinCritic, fast_precision, polyak, products_in
-from agent.data.views import Transitions, pull
-from controller.device import array, device, placed
+from agent.continuous import FusedAdam, GaussianActor, SquashedNormal, TwinCritic, fast_precision, polyak, products_in
+from agent.data.views import Transitions, prior_penalty
+from ground.device import device, to_device, to_numpy
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class SAC:
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.actor = placed(GaussianActor(inputs, actions, config.hidden))
-            self.critic = placed(TwinCritic(inputs + actions, config.hidden))
+            self.actor = to_device(GaussianActor(inputs, actions, config.hidden))
+            self.critic = to_device(TwinCritic(inputs + actions, config.hidden))
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         temperature = 1.0 if config.temperature is None else float(config.temperature)
         self.log_temperature = torch.tensor(temperature, device=device()).log()
         self.log_temperature.requires_grad_(config.temperature is None)
         self._target_entropy = config.target_entropy if config.target_entropy is not None else -float(actions)
-        self.actor_optimizer = Descent(self.actor.parameters(), config.learning_rate)
-        self.critic_optimizer = Descent(self.critic.parameters(), config.learning_rate)
-        self.temperature_optimizer = Descent([self.log_temperature], config.learning_rate)
+        self.actor_optimizer = FusedAdam(self.actor.parameters(), config.learning_rate)
+        self.critic_optimizer = FusedAdam(self.critic.parameters(), config.learning_rate)
+        self.temperature_optimizer = FusedAdam([self.log_temperature], config.learning_rate)
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared soft Bellman error of both critics; `batch.discount` is zero where an episode terminated."""
@@ -67,7 +67,9 @@ class SAC:
         """Temperature times log-probability minus the smaller value (loss L1, uniform prior), and the prior's pull."""
         action, log_prob = self.actor.sample(batch.obs, self.generator)
         value = self.critic(batch.obs, action).amin(0)
-        loss = (self.log_temperature.detach().exp() * log_prob - value).mean() + pull(batch, action, value, self.critic)
+        loss = (self.log_temperature.detach().exp() * log_prob - value).mean() + prior_penalty(
+            batch, action, value, self.critic
+        )
         return loss, {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean()}
 
     def temperature_loss(self, entropy: Tensor) -> Tensor:
@@ -81,11 +83,11 @@ class SAC:
 
     def _update(self, batch: Transitions) -> dict[str, Tensor]:
         loss, info = self.critic_loss(batch)
-        self.critic_optimizer.down(loss)
+        self.critic_optimizer.minimize(loss)
         loss, actor_info = self.actor_loss(batch)
-        self.actor_optimizer.down(loss)
+        self.actor_optimizer.minimize(loss)
         if self.log_temperature.requires_grad:
-            self.temperature_optimizer.down(self.temperature_loss(actor_info["entropy"]))
+            self.temperature_optimizer.minimize(self.temperature_loss(actor_info["entropy"]))
         polyak(self.target, self.critic, self.config.tau)
         return info | actor_info | {"temperature": self.log_temperature.detach().exp()}
 
@@ -93,7 +95,7 @@ class SAC:
     def act(self, obs: Tensor) -> SquashedNormal:
         """Where actions for observations [N, inputs] are drawn from."""
         mean, log_std = self.actor(obs)
-        return SquashedNormal(array(mean), array(log_std))
+        return SquashedNormal(to_numpy(mean), to_numpy(log_std))
 
     @torch.no_grad()
     def score(self, obs: Tensor, action: Tensor, by_distance: bool = True) -> Tensor:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agent.continuous import Descent, polyak
+from agent.continuous import FusedAdam, polyak
 from agent.core import Categorical
-from controller.device import array, placed
 from controller.encoders import Encoder
 from controller.network import TrunkConfig, make_trunk, mask_logits
+from ground.device import to_device, to_numpy
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ class DiscreteSAC:
         self.config = config
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.actor, *critics = (placed(OptionNetwork(encoder, num_options, config.trunk)) for _ in range(3))
+            self.actor, *critics = (to_device(OptionNetwork(encoder, num_options, config.trunk)) for _ in range(3))
         self.critics = nn.ModuleList(critics)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
-        self.actor_optimizer = Descent(self.actor.parameters(), config.learning_rate)
-        self.critic_optimizer = Descent(self.critics.parameters(), config.learning_rate)
+        self.actor_optimizer = FusedAdam(self.actor.parameters(), config.learning_rate)
+        self.critic_optimizer = FusedAdam(self.critics.parameters(), config.learning_rate)
 
     def critic_loss(self, batch: OptionTransitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared soft Bellman error of both critics at the options that were in force."""
@@ -124,9 +124,9 @@ class DiscreteSAC:
     def update(self, batch: OptionTransitions) -> dict[str, Tensor]:
         """One gradient step of critics and actor."""
         loss, info = self.critic_loss(batch)
-        self.critic_optimizer.down(loss)
+        self.critic_optimizer.minimize(loss)
         loss, actor_info = self.actor_loss(batch)
-        self.actor_optimizer.down(loss)
+        self.actor_optimizer.minimize(loss)
         polyak(self.targets, self.critics, self.config.tau)
         return info | actor_info
 
@@ -134,7 +134,7 @@ class DiscreteSAC:
     def act(self, inputs: tuple[Tensor, ...], legal: Tensor) -> Categorical:
         """Where options are drawn from, among those that are `legal` [N, K]."""
         probs = torch.softmax(mask_logits(self.actor(*inputs), legal), 1)
-        return Categorical(array(probs))
+        return Categorical(to_numpy(probs))
 
     def state_dict(self) -> dict[str, Any]:
         """Networks and optimisers, for an exact resume."""

@@ -8,9 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agent.continuous import ClippedNormal, Descent, DeterministicActor, TwinCritic, fast_precision, polyak, products_in
-from agent.data.views import Transitions, pull
-from controller.device import array, normal, placed
+from agent.continuous import (
+    ClippedNormal,
+    DeterministicActor,
+    FusedAdam,
+    TwinCritic,
+    fast_precision,
+    polyak,
+    products_in,
+)
+from agent.data.views import Transitions, prior_penalty
+from ground.device import normal, to_device, to_numpy
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,12 @@ class TD3:
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.actor = placed(DeterministicActor(inputs, actions, config.hidden))
-            self.critic = placed(TwinCritic(inputs + actions, config.hidden))
+            self.actor = to_device(DeterministicActor(inputs, actions, config.hidden))
+            self.critic = to_device(TwinCritic(inputs + actions, config.hidden))
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.actor_optimizer = Descent(self.actor.parameters(), config.actor_learning_rate)
-        self.critic_optimizer = Descent(self.critic.parameters(), config.critic_learning_rate)
+        self.actor_optimizer = FusedAdam(self.actor.parameters(), config.actor_learning_rate)
+        self.critic_optimizer = FusedAdam(self.critic.parameters(), config.critic_learning_rate)
         self.updates = 0
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
@@ -74,7 +82,7 @@ class TD3:
         """Minus the first critic's value of the actor's action; and the prior's pull."""
         action = self.actor(batch.obs)
         value = self.critic(batch.obs, action)[0]
-        loss = -value.mean() + pull(batch, action, value, self.critic)
+        loss = -value.mean() + prior_penalty(batch, action, value, self.critic)
         return loss, {"actor_loss": loss.detach()}
 
     def update(self, batch: Transitions) -> dict[str, Tensor]:
@@ -85,10 +93,10 @@ class TD3:
     def _update(self, batch: Transitions) -> dict[str, Tensor]:
         self.updates += 1
         loss, info = self.critic_loss(batch)
-        self.critic_optimizer.down(loss)
+        self.critic_optimizer.minimize(loss)
         if self.updates % self.config.actor_every == 0:
             loss, actor_info = self.actor_loss(batch)
-            self.actor_optimizer.down(loss)
+            self.actor_optimizer.minimize(loss)
             polyak(self.target_critic, self.critic, self.config.tau)
             polyak(self.target_actor, self.actor, self.config.tau)
             info |= actor_info
@@ -97,7 +105,7 @@ class TD3:
     @torch.no_grad()
     def act(self, obs: Tensor) -> ClippedNormal:
         """Where actions for observations [N, inputs] are drawn from: the actor's with exploration noise."""
-        return ClippedNormal(array(self.actor(obs)), self.config.exploration)
+        return ClippedNormal(to_numpy(self.actor(obs)), self.config.exploration)
 
     @torch.no_grad()
     def score(self, obs: Tensor, action: Tensor, by_distance: bool = True) -> Tensor:

@@ -6,7 +6,7 @@ from agent.presets.grids import grid_settings
 from agent.presets.hiro import hiro_settings
 from agent.presets.vectors import flat_settings, ppo_settings
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.errors import UserError
 
 
 def settings_of(config: TrainConfig) -> Settings:

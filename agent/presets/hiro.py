@@ -12,9 +12,9 @@ from agent.methods.settings import Settings
 from agent.methods.td3 import TD3Config
 from agent.presets.vectors import PAPER_TD3, PPO_OF_VECTORS, PPO_WORLDS, is_ant, point_updates, steps_of, worlds_of
 from envs.catalog import get_task
-from envs.errors import UserError, unknown_name
 from envs.mujoco.tasks import MazeTask
 from envs.task import GoalSpace
+from ground.errors import UserError, unknown_name
 
 PRIOR_WEIGHT = 2.0  # lambda of the pull towards the controller's goals, at the start
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from envs.fetch.scenes import NAME
 from envs.fetch.world import make_world
-from envs.level_seeds import next_level
+from ground.level_seeds import next_level
 
 
 class FetchEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):

@@ -10,8 +10,8 @@ from envs.fetch.skills import act, destinations
 from envs.fetch.state import BLOCK, GOAL, GRIPPER, OBSERVATION_NAMES, REACH, Obs, observation_scale
 from envs.fetch.world import make_fetch
 from envs.gym_tasks import GymVectorEnv
-from envs.level_seeds import split_of
 from envs.task import GoalSpace, Scene
+from ground.level_seeds import split_of
 
 _PRECISION = 0.02  # metres: how near to where it leads an option has to come
 _POSITIONS = (*range(len(OBSERVATION_NAMES))[GRIPPER], *range(len(OBSERVATION_NAMES))[BLOCK])

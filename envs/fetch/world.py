@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from envs.fetch.state import OBSERVATION_NAMES
 from envs.gym_tasks import World
-from envs.level_seeds import split_range
+from ground.level_seeds import split_range
 
 with redirect_stderr(io.StringIO()):  # the import prints a notice about other environments, each time
     import gymnasium_robotics

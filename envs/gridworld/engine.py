@@ -37,7 +37,7 @@ from envs.gridworld.levels import (
     moved_door,
 )
 from envs.gridworld.sight import NO_AGENT, look, show
-from envs.level_seeds import drawn_seed
+from ground.level_seeds import drawn_seed
 
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(7)
 NUM_ACTIONS = 7

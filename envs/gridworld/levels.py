@@ -14,7 +14,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from envs.errors import UserError
 from envs.gridworld.cells import (
     BOX,
     COLOR_SHIFT,
@@ -29,7 +28,8 @@ from envs.gridworld.cells import (
     STEP_Y,
     WALL,
 )
-from envs.splitmix import GOLDEN, combine, mix, scale
+from ground.errors import UserError
+from ground.splitmix import GOLDEN, combine, mix, scale
 
 Cells = NDArray[np.uint16]  # [W, H]
 

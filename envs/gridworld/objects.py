@@ -5,7 +5,6 @@ from minigrid.core.grid import Grid
 from minigrid.core.world_object import Box, WorldObj
 from numpy.typing import NDArray
 
-from envs.errors import UserError
 from envs.gridworld.cells import (
     CONTENTS_SHIFT,
     EMPTY,
@@ -13,6 +12,7 @@ from envs.gridworld.cells import (
     TRIPLES,
     encode_cell,
 )
+from ground.errors import UserError
 
 _KNOWN_TYPES = ("wall", "floor", "door", "key", "ball", "box", "goal", "lava")
 

@@ -25,7 +25,7 @@ from envs.gridworld.levels import (
     moved_door,
 )
 from envs.gridworld.objects import to_cells, to_object
-from envs.level_seeds import check_level_seeds, split_range
+from ground.level_seeds import check_level_seeds, split_range
 
 Observation = dict[str, Any]
 _NO_AGENT = 4

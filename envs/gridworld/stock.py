@@ -20,14 +20,14 @@ from minigrid.core.roomgrid import RoomGrid
 from minigrid.envs import BlockedUnlockPickupEnv, KeyCorridorEnv, ObstructedMazeEnv, UnlockEnv, UnlockPickupEnv
 from minigrid.minigrid_env import MiniGridEnv
 
-from envs.errors import UserError, unknown_name
 from envs.gridworld.cells import KIND_MASK, WALL_KIND
 from envs.gridworld.engine import Pool
 from envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpec
 from envs.gridworld.objects import to_cells
 from envs.gridworld.stock_tasks import STOCK
 from envs.gridworld.vector import GridVectorEnv, View
-from envs.level_seeds import split_range
+from ground.errors import UserError, unknown_name
+from ground.level_seeds import split_range
 
 # Environments whose `step` is MiniGrid's, plus one condition that the engine has too. All others are refused: their
 # rules would be lost silently.

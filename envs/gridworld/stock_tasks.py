@@ -22,7 +22,6 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import UserError
 from envs.gridworld.cells import (
     BALL,
     BOX,
@@ -42,7 +41,8 @@ from envs.gridworld.levels import WIN_DOOR, WIN_TARGET
 from envs.gridworld.scenes import COLOURS, Schema
 from envs.gridworld.tasks import GridTask, TaskText
 from envs.gridworld.vector import GridVectorEnv
-from envs.level_seeds import split_range
+from ground.errors import UserError
+from ground.level_seeds import split_range
 
 if TYPE_CHECKING:
     from envs.gridworld.stock import LevelPool

@@ -6,7 +6,6 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import UserError, unknown_name
 from envs.gridworld import planning
 from envs.gridworld.choices import Choices
 from envs.gridworld.levels import SPECS, LevelSpec
@@ -14,8 +13,9 @@ from envs.gridworld.limits import ColourSwap
 from envs.gridworld.quest import Quest
 from envs.gridworld.scenes import COLOURS, Facts, Schema
 from envs.gridworld.vector import GridVectorEnv
-from envs.level_seeds import split_of
 from envs.task import GoalSpace, Option, OptionSpace, Scene
+from ground.errors import UserError, unknown_name
+from ground.level_seeds import split_of
 
 LIMITS = ("lava", "colours")
 

@@ -9,7 +9,6 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from envs.batches import require_fit, wanted_levels
-from envs.errors import UserError
 from envs.gridworld.canvas import MAX_SIDE, MAX_VIEW, make_canvas, make_screen
 from envs.gridworld.engine import (
     NO_POOL,
@@ -25,7 +24,8 @@ from envs.gridworld.engine import (
     view_partials,
 )
 from envs.gridworld.levels import POOL, WORLD, LevelSpec
-from envs.level_seeds import split_range
+from ground.errors import UserError
+from ground.level_seeds import split_range
 
 View = Literal["map", "partial"]
 Observation = NDArray[np.uint8] | dict[str, NDArray[Any]]

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import unknown_name
 from envs.task import GoalSpace
+from ground.errors import unknown_name
 
 WALL, FREE, START, CHASM, SLIDING, FALLING = "#.R~BF"  # a sliding block moves in x and y, a falling one in y and z
 SOLID_GROUND = WALL + FREE + START + SLIDING + FALLING

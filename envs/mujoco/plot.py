@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import UserError
 from envs.mujoco.mazes import CHASM, FALLING, SLIDING, WALL, MazeSpec
+from ground.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import UserError
 from envs.mujoco.mazes import FALL, MAZE, PUSH, ROOM, MazeSpec
 from envs.task import Option, OptionSpace
+from ground.errors import UserError
 
 Place = tuple[int, int]  # (x, y) in cells from the robot's own
 Floats = NDArray[np.float64]

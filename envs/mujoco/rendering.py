@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import UserError
+from ground.errors import UserError
 
 if TYPE_CHECKING:
     import mujoco

@@ -6,11 +6,11 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.level_seeds import next_level
 from envs.mujoco.mazes import SPECS, MazeSpec, maze_spec
 from envs.mujoco.rendering import Marker, Painter
 from envs.mujoco.vector import maze_spaces
 from envs.mujoco.worlds import Worlds
+from ground.level_seeds import next_level
 
 _GREEN, _ORANGE, _BLACK = (0.1, 0.7, 0.2, 0.45), (1.0, 0.6, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0)
 

@@ -7,14 +7,14 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import UserError
-from envs.level_seeds import split_of
 from envs.mujoco.mazes import MazeSpec, maze_spec
 from envs.mujoco.planners import seek
 from envs.mujoco.regions import CHASM, regions
 from envs.mujoco.single import MazeEnv
 from envs.mujoco.vector import MazeVectorEnv
 from envs.task import Scene
+from ground.errors import UserError
+from ground.level_seeds import split_of
 
 Obs = NDArray[np.floating]
 

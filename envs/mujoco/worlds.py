@@ -12,10 +12,10 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import UserError
-from envs.level_seeds import SEEDS_PER_SPLIT
 from envs.mujoco.mazes import RESET_NOISE, TIME_SCALE, MazeSpec
 from envs.mujoco.model import make_model
+from ground.errors import UserError
+from ground.level_seeds import SEEDS_PER_SPLIT
 
 UNSTABLE = float(mujoco.mjMAXVAL)  # beyond which MuJoCo calls a number bad
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on, the solver's warm start included

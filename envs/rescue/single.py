@@ -6,11 +6,11 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.level_seeds import next_level
 from envs.rescue.rendering import draw
 from envs.rescue.specs import SPECS, RescueSpec, rescue_spec
 from envs.rescue.vector import rescue_spaces
 from envs.rescue.worlds import Worlds
+from ground.level_seeds import next_level
 
 _THE_ONE = np.zeros(1, dtype=np.int64)
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import unknown_name
+from ground.errors import unknown_name
 
 Cell = tuple[int, int]  # (x, y), x to the east and y to the north
 

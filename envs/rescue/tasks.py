@@ -4,13 +4,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.level_seeds import split_of
 from envs.rescue.expert import ways
 from envs.rescue.scenes import scenes
 from envs.rescue.single import RescueEnv
 from envs.rescue.specs import NUM_ACTIONS, RescueSpec
 from envs.rescue.vector import RescueVectorEnv
 from envs.task import GoalSpace, Scene
+from ground.level_seeds import split_of
 
 Obs = NDArray[np.floating]
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 
-from envs.errors import UserError
+from ground.errors import UserError
 from serving.faulty.script import EXAMPLE, read_script
 from serving.faulty.server import FaultyServer
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from envs.errors import UserError, unknown_name
+from ground.errors import UserError, unknown_name
 from serving.faulty.faults import FAULTS
 
 EXAMPLE = Path(__file__).parent / "example.toml"

@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from envs.errors import UserError
+from ground.errors import UserError
 from serving.config import KEY_VARIABLE
 from serving.doors import bound
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from envs.errors import UserError
+from ground.errors import UserError
 from serving.local.codec import Codec
 from serving.local.sampling import END, Scored, Settings, Trie, draw, scored
 from teacher.local import batches, load_model

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from agent.config import TrainConfig
-from agent.data.ledger import FILE
 from agent.data.recording import Recording
-from agent.questioning import DEMONSTRATIONS
-from agent.tracking.run import Run
+from agent.halo.ledger import FILE
+from agent.halo.loop import DEMONSTRATIONS
+from agent.runs.run import Run
 from agent.train import train
 from tests.page_server import PageServer
 
@@ -261,7 +261,7 @@ def test_nothing_moves_when_a_question_follows_another_and_keys_suffice(page: Pa
     assert page.evaluate("document.activeElement !== document.body"), "it can be walked through by Tab"
     timeline = page.locator("#timeline").bounding_box()
     page.mouse.move(timeline["x"] + 5, timeline["y"] + 40)
-    page.mouse.down()
+    page.mouse.minimize()
     page.mouse.move(timeline["x"] + timeline["width"] - 5, timeline["y"] + 40, steps=4)
     page.mouse.up()
     assert page.inner_text("#marked").startswith("0–")

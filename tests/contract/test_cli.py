@@ -11,7 +11,7 @@ import pytest
 
 import main as cli
 from agent.config import EvalConfig, TrainConfig
-from envs.errors import UserError
+from ground.errors import UserError
 
 
 @pytest.fixture

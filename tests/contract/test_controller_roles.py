@@ -9,10 +9,10 @@ import pytest
 
 from agent.config import TrainConfig
 from agent.train import train
-from controller.atomic import CheckpointError
 from controller.checkpoint import ControllerMismatch, load_controller, save_controller
 from controller.roles import Controller
 from envs.catalog import get_task
+from ground.atomic import CheckpointError
 
 
 @pytest.fixture(scope="module")

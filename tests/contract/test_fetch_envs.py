@@ -11,10 +11,10 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from envs.catalog import get_task, register_all
-from envs.errors import UserError
 from envs.fetch.single import FetchEnv, register
 from envs.fetch.world import ENV_ID
 from envs.mujoco.rendering import choose_backend
+from ground.errors import UserError
 
 TASK = get_task("FetchPickAndPlace")
 HORIZON = 50

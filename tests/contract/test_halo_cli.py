@@ -9,8 +9,8 @@ import pytest
 
 import main as cli
 from agent.config import CHOICES
-from agent.data.ledger import FILE
-from agent.inference.acquisition import RULES
+from agent.halo.acquisition import RULES
+from agent.halo.ledger import FILE
 
 TASK = ["--task", "RescueWorld-n3"]
 FEW = [*TASK, "--quiet", "--preset", "tiny", "--eval-episodes", "10"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import main as cli
-from agent.tracking.run import Run
+from agent.runs.run import Run
 from envs.mujoco.worlds import Worlds
 
 FEW = ["--quiet", "--eval-episodes", "2", "--steps", "1200", "--teacher", "scripted"]

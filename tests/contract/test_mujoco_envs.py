@@ -10,12 +10,12 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from envs.catalog import register_all
-from envs.errors import UserError
 from envs.mujoco.mazes import SPECS, maze_spec
 from envs.mujoco.model import model_xml
 from envs.mujoco.rendering import choose_backend
 from envs.mujoco.single import MazeEnv, register
 from envs.mujoco.vector import MazeVectorEnv
+from ground.errors import UserError
 
 
 @pytest.fixture(autouse=True)

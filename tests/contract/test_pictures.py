@@ -16,9 +16,9 @@ import main as cli
 from agent.config import TrainConfig
 from agent.core import Player
 from agent.methods import make_method
-from agent.pictures import Watched, draw_map, watch
 from agent.players import random_player, teacher_player
 from agent.presets import settings_of
+from agent.runs.pictures import Watched, draw_map, watch
 from envs.catalog import get_task
 from envs.task import Task
 from teacher.labels import LabelStore

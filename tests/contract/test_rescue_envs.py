@@ -9,10 +9,10 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from envs.catalog import get_task, register_all
-from envs.errors import UserError
 from envs.rescue.single import RescueEnv, register
 from envs.rescue.specs import SPECS, rescue_spec
 from envs.rescue.vector import RescueVectorEnv
+from ground.errors import UserError
 
 
 @pytest.fixture(autouse=True)

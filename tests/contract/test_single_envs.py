@@ -6,9 +6,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from minigrid.minigrid_env import MiniGridEnv
 
-from envs.errors import UserError
 from envs.gridworld.levels import SPECS
 from envs.gridworld.single import register
+from ground.errors import UserError
 
 
 @pytest.fixture(autouse=True)

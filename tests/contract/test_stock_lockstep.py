@@ -9,9 +9,9 @@ from minigrid.core.world_object import Ball, Key
 from minigrid.envs import DoorKeyEnv, EmptyEnv
 from walker import next_action
 
-from envs.errors import UserError
 from envs.gridworld.stock import STOCK, LevelPool, load_pool, make_pool, make_stock_vec, save_pool
 from envs.gridworld.vector import GridVectorEnv
+from ground.errors import UserError
 
 # The walker of these tests clears no blockers; tests/contract/test_stock_tasks.py plays BlockedUnlockPickup.
 WALKED = [env_id for env_id in STOCK.values() if "Blocked" not in env_id]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from envs.catalog import STOCK_TASKS, TASKS, get_task
-from envs.errors import UserError
 from envs.gridworld.scenes import Facts
 from envs.gridworld.stock_tasks import POOL_LEVELS
+from ground.errors import UserError
 
 USERS_FILE = """
 import gymnasium

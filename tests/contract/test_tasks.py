@@ -8,12 +8,12 @@ import pytest
 from numpy.typing import NDArray
 
 from envs.catalog import FETCH_TASKS, RESCUE_TASKS, STOCK_TASKS, TASKS, get_task
-from envs.errors import UserError
 from envs.fetch.tasks import FetchTask
 from envs.gridworld.limits import ColourSwap
 from envs.gridworld.scenes import Facts
 from envs.gridworld.tasks import GridTask
 from envs.rescue.tasks import RescueTask
+from ground.errors import UserError
 
 LIMITED = [("LavaDoorKey", "lava"), ("ColoredDoorKey", "colours")]
 GRIDS = [*((name, None) for name in (*TASKS, *STOCK_TASKS)), *LIMITED]

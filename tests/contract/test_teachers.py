@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.errors import UserError
 from serving.faulty import faulty
 from teacher.base import Label, Teacher, TeacherError
 from teacher.labels import LabelStore

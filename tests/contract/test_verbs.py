@@ -10,7 +10,7 @@ import pytest
 
 import main as cli
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.errors import UserError
 from teacher.labels import LabelStore
 from teacher.scripted import ScriptedTeacher
 
@@ -135,8 +135,12 @@ def test_the_report_has_a_row_per_run_and_draws(logs: Path, capsys: pytest.Captu
 def test_doctor_examines_a_run_by_name(
     logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("agent.doctor.check_language_model", lambda: pytest.importorskip("agent.doctor").check_disk())
-    monkeypatch.setattr("agent.doctor.check_rendering", lambda: pytest.importorskip("agent.doctor").check_disk())
+    monkeypatch.setattr(
+        "agent.runs.doctor.check_language_model", lambda: pytest.importorskip("agent.runs.doctor").check_disk()
+    )
+    monkeypatch.setattr(
+        "agent.runs.doctor.check_rendering", lambda: pytest.importorskip("agent.runs.doctor").check_disk()
+    )
     code, out, _ = lines(capsys, "doctor", "--run", "dagger", "--logdir", str(logs), "--json")
     assert code == 0
     assert {check["status"] for check in json.loads(out)["checks"] if check["name"].startswith("run: ")} == {"ok"}
@@ -155,7 +159,7 @@ def test_a_folder_that_cannot_be_written_does_not_cost_the_table(
         raise UserError("Could not save it: Read-only file system.")
 
     monkeypatch.setattr("agent.evaluate.write_json", refuse)
-    monkeypatch.setattr("agent.tracking.report.write_file", refuse)
+    monkeypatch.setattr("agent.runs.report.write_file", refuse)
     for words in (["eval", "--loaddir", "ppo", *LEVELS], ["report", "ppo"]):
         code, out, _ = lines(capsys, *words, "--logdir", str(logs))
         assert code == 0
@@ -178,7 +182,7 @@ def test_a_full_disk_is_named_wherever_it_shows(
     def full(*_: object) -> None:
         raise OSError(number, "no room", "cache.nbi")
 
-    monkeypatch.setattr("agent.tracking.report.draw_curves", full)
+    monkeypatch.setattr("agent.runs.report.draw_curves", full)
     code, _, err = lines(capsys, "report", "ihac", "--logdir", str(logs))
     assert code == 2
     assert "cache.nbi" in err

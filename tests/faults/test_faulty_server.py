@@ -17,7 +17,7 @@ import httpx
 import openai
 import pytest
 
-from envs.errors import UserError
+from ground.errors import UserError
 from serving.faulty import EXAMPLE, FAULTS, FaultyServer, Script, Step, faulty, parse_script, read_script
 
 ROOT = Path(__file__).parents[2]

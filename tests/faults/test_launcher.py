@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from envs.errors import UserError
+from ground.errors import UserError
 from serving import processes, ready, supervisor
 from serving.config import ServeConfig
 from serving.processes import Command, Running, birth, free_ports, group_members, wait_until

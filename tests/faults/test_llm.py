@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.errors import UserError
+from ground.errors import UserError
 from serving.faulty import FaultyServer, Script, faulty
 from teacher.asking import AskingTeacher
 from teacher.base import BudgetExhausted, TeacherError

@@ -9,8 +9,8 @@ import pytest
 
 from agent.config import EvalConfig, TrainConfig
 from agent.evaluate import evaluate
-from agent.tracking.metrics import Metrics
-from agent.tracking.run import Run
+from agent.runs.metrics import Metrics
+from agent.runs.run import Run
 from agent.train import train
 from serving.faulty import Script, Step, faulty
 from teacher import make

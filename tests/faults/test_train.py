@@ -13,7 +13,7 @@ from agent.config import TrainConfig
 from agent.train import train
 from controller.checkpoint import load_controller
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.errors import UserError
 from serving.faulty import faulty
 from teacher.labels import LabelStore
 

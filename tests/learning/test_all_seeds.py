@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.tracking.statistics import paired_difference
+from agent.runs.statistics import paired_difference
 from dev.tables import CONTROL_TASKS, Row, baseline, episodes, results, rows_of, train_missing
 
 pytestmark = [pytest.mark.learn, pytest.mark.timeout(4 * 3600)]

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.data.ledger import Ledger
 from agent.data.recording import Recording
 from agent.demonstrating import record
-from agent.inference.em import Fit
-from agent.inference.selection import questions
-from agent.methods.halo import Halo, HaloConfig, wrong_share
-from agent.oracles import Belief, Truth, at_first
+from agent.halo.em import Fit
+from agent.halo.ledger import Ledger
+from agent.halo.method import Halo, HaloConfig, wrong_share
+from agent.halo.oracles import Belief, Truth, at_first
+from agent.halo.selection import questions
 from envs.catalog import get_task
 
 TASK = get_task("RescueWorld-n3")

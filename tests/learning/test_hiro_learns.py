@@ -14,7 +14,7 @@ import pytest
 from agent.config import TrainConfig
 from agent.evaluate import load_student
 from agent.hierarchy import Hierarchy
-from agent.tracking.run import Run
+from agent.runs.run import Run
 from agent.train import train
 from envs.catalog import get_task
 

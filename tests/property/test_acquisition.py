@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.inference.acquisition import (
+from agent.halo.acquisition import (
     RULES,
-    Situation,
+    AskingContext,
     bald,
     bisection,
     by_committee,
@@ -23,10 +23,10 @@ from agent.inference.acquisition import (
     information_per_cost,
     unnamed,
 )
-from agent.inference.chain import Answers, Chain, inside
-from agent.inference.posterior import entropy, infer, pairwise
-from agent.inference.selection import questions, select
-from envs.errors import UserError
+from agent.halo.chain import Answers, Chain, inside
+from agent.halo.posterior import entropy, infer, pairwise
+from agent.halo.selection import questions, select
+from ground.errors import UserError
 
 SETTINGS = settings(deadline=None, max_examples=50)
 
@@ -49,7 +49,7 @@ def situation_of(chain, **more):
     posterior = infer(chain)
     shape = posterior.inside.shape
     start = {"allowed": posterior.inside, "asked": np.zeros(shape, np.int64), "label": np.full(shape, -1)}
-    return Situation(posterior.gamma, posterior.xi, chain.lengths, **{**start, **more})
+    return AskingContext(posterior.gamma, posterior.xi, chain.lengths, **{**start, **more})
 
 
 @st.composite
@@ -183,14 +183,14 @@ def test_committees_see_permutations_that_one_model_does_not(seed):
     rng = np.random.default_rng(seed)
     chain = random_chain(rng, 1, [4], 3)
     one = infer(chain)
-    same = Situation(
+    same = AskingContext(
         *(np.repeat(part, 2, 0) for part in (one.gamma, one.xi)), chain.lengths, one.inside, *_nothing(one)
     )
     np.testing.assert_allclose(bald(same, rng), 0, atol=1e-12)
     np.testing.assert_allclose(by_committee(same, rng), by_entropy(same, rng))
     certain = np.zeros((2, 1, 4, 2))
     certain[0, ..., 0] = certain[1, ..., 1] = 1
-    swapped = Situation(certain, np.zeros((2, 1, 4, 2, 2)), chain.lengths, one.inside, *_nothing(one))
+    swapped = AskingContext(certain, np.zeros((2, 1, 4, 2, 2)), chain.lengths, one.inside, *_nothing(one))
     assert not by_entropy(swapped, rng).any()
     np.testing.assert_allclose(bald(swapped, rng), np.log(2))
     np.testing.assert_allclose(by_committee(swapped, rng), np.log(2))
@@ -272,7 +272,7 @@ def test_the_default_asks_early_about_options_that_nobody_has_named():
     asked, label = np.zeros((40, 4), np.int64), np.full((40, 4), -1)
     asked[0, 0], label[0, 1] = 1, 1
     label[0, 0] = 0
-    situation = Situation(gamma, np.zeros((2, 40, 4, 4, 4)), np.full(40, 4), np.ones((40, 4), bool), asked, label)
+    situation = AskingContext(gamma, np.zeros((2, 40, 4, 4, 4)), np.full(40, 4), np.ones((40, 4), bool), asked, label)
     chosen = select(get_rule("auto"), situation, 1, 1, np.random.default_rng(0))
     assert chosen[0, 1] in (2, 3)
     assert chosen[0, 0] != 0, "another demonstration"
@@ -286,7 +286,7 @@ def test_chance_is_drawn_from_the_seed():
 
 def test_a_dear_step_is_asked_when_it_tells_more_per_cost():
     certain = np.array([[[[0.5, 0.5], [0.9, 0.1]]]])
-    situation = Situation(
+    situation = AskingContext(
         certain,
         np.zeros((1, 1, 2, 2, 2)),
         np.array([2]),
@@ -302,7 +302,7 @@ def test_a_dear_step_is_asked_when_it_tells_more_per_cost():
 
 def test_the_stop_rule_counts_expected_errors_of_the_committee_on_allowed_steps():
     gamma = np.array([[[[0.9, 0.1], [0.6, 0.4]]], [[[0.9, 0.1], [0.2, 0.8]]]])  # mean: .9 and .4/.6
-    base = Situation(
+    base = AskingContext(
         gamma,
         np.zeros((2, 1, 2, 2, 2)),
         np.array([2]),

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.errors import UserError
+from ground.errors import UserError
 from teacher.call import OK, Call, Identity
 from teacher.exchange import from_lines, to_record
 from teacher.labels import LabelStore

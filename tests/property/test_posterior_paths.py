@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.inference.chain import Answers, Chain
-from agent.inference.posterior import entropy, filtered, infer, pairwise, require_possible, sample, viterbi
-from envs.errors import UserError
+from agent.halo.chain import Answers, Chain
+from agent.halo.posterior import entropy, filtered, infer, pairwise, require_possible, sample, viterbi
+from ground.errors import UserError
 
 SETTINGS = settings(deadline=None, max_examples=60)
 

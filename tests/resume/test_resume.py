@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import TrainConfig
-from agent.tracking.run import Run
+from agent.runs.run import Run
 from tests.interrupting import left_behind, train_until
 
 

@@ -12,7 +12,7 @@ import pytest
 import main as cli
 from agent.config import EvalConfig, TrainConfig
 from agent.evaluate import evaluate
-from agent.tracking.run import Run
+from agent.runs.run import Run
 from agent.train import train
 from tests.interrupting import left_behind, train_until
 

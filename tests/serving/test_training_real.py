@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from agent.config import TrainConfig
-from agent.tracking.run import Run
+from agent.runs.run import Run
 from agent.train import train
-from envs.errors import UserError
+from ground.errors import UserError
 from teacher import make
 from teacher.base import TeacherError
 from teacher.labels import LabelStore

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.tracking.accounting import Accounting
+from agent.runs.accounting import Accounting
 from teacher.base import TeacherStats
 from teacher.labels import LabelStore
 from tests.unit.test_labels import call

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from agent.continuous import Descent, mlp, products_in
+from agent.continuous import FusedAdam, mlp, products_in
 from agent.data.views import Transitions
 from agent.methods.sac import SAC, SACConfig
 from agent.methods.td3 import TD3, TD3Config
@@ -26,13 +26,13 @@ def test_it_is_adam():
     torch.manual_seed(0)
     ours = mlp(3, (8,), 2)
     theirs = copy.deepcopy(ours)
-    down, adam = Descent(ours.parameters(), 1e-2), torch.optim.Adam(theirs.parameters(), 1e-2)
+    down, adam = FusedAdam(ours.parameters(), 1e-2), torch.optim.Adam(theirs.parameters(), 1e-2)
     for step in range(20):
         if step == 10:  # and its state is Adam's, with which it goes on
             state = copy.deepcopy(adam.state_dict())
-            down = Descent(ours.parameters(), 5.0)
+            down = FusedAdam(ours.parameters(), 5.0)
             down.load_state_dict(state)
-        down.down(loss_of(ours, step))
+        down.minimize(loss_of(ours, step))
         adam.zero_grad()
         loss_of(theirs, step).backward()
         adam.step()

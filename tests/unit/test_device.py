@@ -11,7 +11,7 @@ from agent.config import EvalConfig, TrainConfig
 from agent.evaluate import evaluate
 from agent.methods.sac import SAC, SACConfig
 from agent.train import train
-from controller.device import array, device, normal, placed, tensor, use_device
+from ground.device import device, normal, to_device, to_numpy, to_tensor, use_device
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 PLANNED = {"prior": "controller", "value_filter": True, "planned_candidate": True}
@@ -60,18 +60,18 @@ def test_weights_and_noise_are_the_same_everywhere(where):
     use_device("cpu")
     here = SAC(3, 2, SACConfig((8,)), seed=4)
     assert noise.device.type == where
-    np.testing.assert_array_equal(array(noise), torch.empty(5).normal_(generator=torch.Generator().manual_seed(1)))
+    np.testing.assert_array_equal(to_numpy(noise), torch.empty(5).normal_(generator=torch.Generator().manual_seed(1)))
     for there, mine in zip(learner.actor.parameters(), here.actor.parameters(), strict=True):
         assert there.device.type == where
-        np.testing.assert_array_equal(array(there.detach()), array(mine.detach()))
+        np.testing.assert_array_equal(to_numpy(there.detach()), to_numpy(mine.detach()))
 
 
 def test_arrays_go_in_and_come_out(where):
     use_device(where)
     values = np.arange(6.0).reshape(2, 3)
-    assert tensor(values).device.type == where
-    np.testing.assert_array_equal(array(tensor(values)), values)
-    assert next(placed(torch.nn.Linear(1, 1)).parameters()).device.type == where
+    assert to_tensor(values).device.type == where
+    np.testing.assert_array_equal(to_numpy(to_tensor(values)), values)
+    assert next(to_device(torch.nn.Linear(1, 1)).parameters()).device.type == where
 
 
 @pytest.mark.parametrize(("name", "says"), [("cuda:99", "Networks cannot be on cuda:99"), ("tpu", "is not known")])

@@ -10,9 +10,9 @@ import pytest
 import main as cli
 from agent import doctor
 from agent.config import DoctorConfig
-from agent.tracking.run import Run
-from envs.errors import UserError
+from agent.runs.run import Run
 from envs.mujoco.rendering import choose_backend
+from ground.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 

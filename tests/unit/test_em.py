@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from agent.inference.chain import Answers
-from agent.inference.demonstrations import Demonstrations
-from agent.inference.em import EMConfig, fit, honest_but_fallible
-from agent.inference.neural import NeuralConfig, NeuralPolicies
-from agent.inference.posterior import infer
-from agent.inference.tabular import TabularConfig, TabularPolicies
-from envs.errors import UserError
+from agent.halo.chain import Answers
+from agent.halo.demonstrations import Demonstrations
+from agent.halo.em import EMConfig, fit, honest_but_fallible
+from agent.halo.neural import NeuralConfig, NeuralPolicies
+from agent.halo.posterior import infer
+from agent.halo.tabular import TabularConfig, TabularPolicies
+from ground.errors import UserError
 from tests.small_rescue import SIZE, walks
 
 PLAIN = EMConfig(steps=1, anneal=0.0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from envs.errors import UserError
+from ground.errors import UserError
 from teacher.exchange import MARK, SCHEMA, from_lines, to_record
 from tests.unit.test_labels import CALL, PROBS, call
 

@@ -6,9 +6,9 @@ import pytest
 from agent.config import TrainConfig
 from agent.presets import settings_of
 from envs.catalog import FETCH_TASKS, TAUGHT, get_task
-from envs.errors import UserError
 from envs.fetch.skills import PREGRASP
 from envs.fetch.state import BLOCK, FINGERS, GOAL, GRIPPER, OBSERVATION_NAMES, OFFSET
+from ground.errors import UserError
 
 TASK = get_task("FetchPickAndPlace")
 APPROACH, GRASP, TRANSPORT, HOLD = range(4)

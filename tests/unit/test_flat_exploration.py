@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.core import Clock, Percept
+from agent.core import Clock, Observations
 from agent.hierarchy import Hierarchy
 from agent.methods.flat import Flat, FlatConfig, Held
 from agent.methods.sac import SACConfig
@@ -40,7 +40,7 @@ def test_nobody_holds_on_beyond_the_end_of_an_episode_nor_on_held_out_levels_nor
     clock = Clock(3, np.ones(1, np.int64))
 
     def act(levels, rng):
-        return method.low.act(Percept(task, encoder_of(task), obs, np.asarray(levels)), clock).draw(rng)[0]
+        return method.low.act(Observations(task, encoder_of(task), obs, np.asarray(levels)), clock).sample(rng)[0]
 
     greedy = act([1, 2, 3], None)
     held.action[:], held.left[:] = 0.25, 9

@@ -11,8 +11,8 @@ from agent.methods.sac import SACConfig
 from agent.methods.td3 import TD3Config
 from agent.presets import settings_of
 from envs.catalog import get_task
-from envs.errors import UserError
 from envs.gym_tasks import GYM_TASKS, GymTask, GymVectorEnv
+from ground.errors import UserError
 
 IDS = ("Pendulum-v1", "Ant-v5", "Reacher-v5")
 

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from agent.core import Percept
-from agent.data.ledger import Ledger
+from agent.core import Observations
 from agent.demonstrating import record
+from agent.halo.ledger import Ledger
+from agent.halo.method import Halo, HaloConfig, restored_player
+from agent.halo.states import States
 from agent.hierarchy import Hierarchy
-from agent.methods.halo import Halo, HaloConfig, restored_player
-from agent.methods.halo_states import States
 from controller.encoders import encoder_of
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.errors import UserError
 
 
 def test_in_a_rescue_world_the_cell_alone_is_seen() -> None:
@@ -58,15 +58,15 @@ def test_a_saved_policy_plays_as_it_did(name: str, policies: str, tmp_path) -> N
     tree = halo.student(found)
     player = restored_player(task, halo.config, tree)
     obs = recording.obs[:, 3]
-    percept = Percept(task, encoder_of(task), obs, np.zeros(len(obs), np.int64))
-    over, choice = player.high.consider(percept, np.ones(8, np.int64))
+    observed = Observations(task, encoder_of(task), obs, np.zeros(len(obs), np.int64))
+    over, choice = player.high.choose(observed, np.ones(8, np.int64))
     assert over.all(), "the switch is part of the choice"
     chain = found.policies.chain(halo.demos)
     best = found.best
     rows = chain.transition[best] if chain.rows is None else chain.transition[best][chain.rows]
     np.testing.assert_allclose(choice.probs, np.exp(rows[:, 3, 1]), atol=1e-5)
-    first = Percept(task, encoder_of(task), recording.obs[:, 0], np.zeros(8, np.int64))
-    _, choice = player.high.consider(first, np.full(8, -1))
+    first = Observations(task, encoder_of(task), recording.obs[:, 0], np.zeros(8, np.int64))
+    _, choice = player.high.choose(first, np.full(8, -1))
     np.testing.assert_allclose(choice.probs, np.exp(chain.initial[best]), atol=1e-5)
     one, two = (
         Hierarchy(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.core import Clock, Percept
+from agent.core import Clock, Observations
 from agent.data.replay import draw_segments
 from agent.goal_choices import ExploringGoals
 from agent.hierarchy import Hierarchy
@@ -101,23 +101,23 @@ class Spied:
     def __init__(self, high, low, log):
         self.high, self.low, self.log = high, low, log
 
-    def consider(self, percept, running):
-        over, choice = self.high.consider(percept, running)
-        self.log.append({"obs": percept.obs.copy(), "level": percept.level_seeds.copy()})
+    def choose(self, observed, running):
+        over, choice = self.high.choose(observed, running)
+        self.log.append({"obs": observed.obs.copy(), "level": observed.level_seeds.copy()})
         log = self.log
 
         class Drawn:
-            def draw(self, rng):
-                goal, logprob = choice.draw(rng)
+            def sample(self, rng):
+                goal, logprob = choice.sample(rng)
                 log[-1]["drawn"] = goal.copy()
                 return goal, logprob
 
         return over, Drawn()
 
-    def act(self, percept, clock):
-        assert (percept.obs == self.log[-1]["obs"]).all()
+    def act(self, observed, clock):
+        assert (observed.obs == self.log[-1]["obs"]).all()
         self.log[-1] |= {"goal": clock.goal.copy(), "age": clock.age.copy()}
-        return self.low.act(percept, clock)
+        return self.low.act(observed, clock)
 
 
 def play(config=CONFIG, length=120, controller=None, name="PointPush", update=True, worlds=Restless):
@@ -146,7 +146,7 @@ def play(config=CONFIG, length=120, controller=None, name="PointPush", update=Tr
     for done in range(0, length, config.rollout):
         hierarchy.collect(method.store, config.rollout)
         if update:
-            method.update(hierarchy.percept, (done + config.rollout) * WORLDS)
+            method.update(hierarchy.observed, (done + config.rollout) * WORLDS)
     for n in range(WORLDS):
         over, age = True, 0
         for row in log:
@@ -312,7 +312,11 @@ def test_the_low_level_does_not_know_where_it_is():
     clock.start(np.ones(4, bool), np.full((4, 2), 0.3, np.float32))
 
     def act(seen):
-        return GoalLow(method).act(Percept(task, encoder_of(task), seen, np.zeros(4, np.int64)), clock).draw(None)[0]
+        return (
+            GoalLow(method)
+            .act(Observations(task, encoder_of(task), seen, np.zeros(4, np.int64)), clock)
+            .sample(None)[0]
+        )
 
     np.testing.assert_array_equal(act(obs), act(elsewhere))
     moving = obs.copy()
@@ -322,12 +326,12 @@ def test_the_low_level_does_not_know_where_it_is():
     assert not np.allclose(act(obs), act(obs * 0 + 1))
 
 
-def consider(method, levels):
+def choose(method, levels):
     """Where goals for one and the same observation are drawn from on levels."""
     task = method.task
     obs = np.tile(np.linspace(0.1, 0.7, task.observation_shape[0]).astype(np.float32), (len(levels), 1))
-    percept = Percept(task, encoder_of(task), obs, np.asarray(levels))
-    return percept, GoalHigh(method).consider(percept, np.full(len(levels), -1))[1]
+    observed = Observations(task, encoder_of(task), obs, np.asarray(levels))
+    return observed, GoalHigh(method).choose(observed, np.full(len(levels), -1))[1]
 
 
 def test_nobody_explores_on_held_out_levels():
@@ -337,23 +341,23 @@ def test_nobody_explores_on_held_out_levels():
     method._steps = 1
     for warm in (False, True):
         method.warm = warm
-        percept, choice = consider(method, np.arange(1_000_000, 1_000_040))
-        policy = method.high_learner.act(percept.inputs[0])
+        observed, choice = choose(method, np.arange(1_000_000, 1_000_040))
+        policy = method.high_learner.act(observed.inputs[0])
         for rng in (None, 3):
-            drawn, wanted = (c.draw(rng and np.random.default_rng(rng))[0] for c in (choice, policy))
+            drawn, wanted = (c.sample(rng and np.random.default_rng(rng))[0] for c in (choice, policy))
             np.testing.assert_array_equal(drawn, wanted)
-        percept, choice = consider(method, np.arange(40))
-        assert not np.isclose(choice.draw(np.random.default_rng(3))[0], wanted).all(1).any()
+        observed, choice = choose(method, np.arange(40))
+        assert not np.isclose(choice.sample(np.random.default_rng(3))[0], wanted).all(1).any()
 
 
 def test_episodes_explore_as_a_whole_or_not():
     method = Hiro(get_task("PointPush"), CONFIG, WORLDS, np.random.SeedSequence(0), TOTAL)
     method.warm = True
-    _, choice = consider(method, np.random.default_rng(0).integers(1_000_000, size=5_000))
+    _, choice = choose(method, np.random.default_rng(0).integers(1_000_000, size=5_000))
     assert isinstance(choice, ExploringGoals)
     assert set(choice.uniform.tolist()) == {CONFIG.random_goals, 1.0}
     assert (choice.uniform == 1).mean() == pytest.approx(CONFIG.random_episodes, abs=0.03)
-    goals = choice.draw(np.random.default_rng(1))[0]
+    goals = choice.sample(np.random.default_rng(1))[0]
     assert np.abs(goals).max() <= 1
     assert goals[choice.uniform == 1].std(0) == pytest.approx(3**-0.5, rel=0.1)
 
@@ -385,9 +389,9 @@ def test_the_planners_share_of_the_goals_falls_with_the_prior():
     for steps, share in ((0, 1.0), (300, 0.5), (540, 0.1), (600, 0.0), (1_000, 0.0)):
         method._steps = steps
         assert method.prior == pytest.approx(share)
-        percept, choice = consider(method, np.arange(4_000))
-        goals = choice.draw(np.random.default_rng(0))[0]
-        of_the_planner = np.isclose(goals, planned(method, percept.obs), atol=1e-5).all(1)
+        observed, choice = choose(method, np.arange(4_000))
+        goals = choice.sample(np.random.default_rng(0))[0]
+        of_the_planner = np.isclose(goals, planned(method, observed.obs), atol=1e-5).all(1)
         assert of_the_planner.mean() == pytest.approx(share, abs=0.03)
 
 
@@ -398,14 +402,14 @@ def test_a_prior_that_has_faded_is_asked_no_more():
     assert planner.asked
     planner.refuses = True
     for steps in (600, 610, TOTAL):
-        method.update(played.hierarchy.percept, steps)
+        method.update(played.hierarchy.observed, steps)
         batch = method.high_batch()
         assert batch.prior is None
         assert batch.prior_weight == 0
-        consider(method, np.arange(5))
+        choose(method, np.arange(5))
     without = Hiro(planner.task, method.config, WORLDS, np.random.SeedSequence(9), TOTAL)
     without.load_policy(method.state_dict())
-    ours, theirs = (consider(m, [1_000_000])[1].draw(None)[0] for m in (method, without))
+    ours, theirs = (choose(m, [1_000_000])[1].sample(None)[0] for m in (method, without))
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -414,10 +418,10 @@ def test_a_planner_as_the_high_level_sets_all_goals_but_those_that_explore():
     played = play(replace(CONFIG, planned=True), controller=planner)
     method = played.method
     before = [parameter.clone() for parameter in method.high_learner.actor.parameters()]
-    method.update(played.hierarchy.percept, 400)
+    method.update(played.hierarchy.observed, 400)
     assert all(torch.equal(a, b) for a, b in zip(before, method.high_learner.actor.parameters(), strict=True))
-    percept, choice = consider(method, [1_000_000, 1_000_001])
-    np.testing.assert_allclose(choice.draw(None)[0], planned(method, percept.obs), atol=1e-6)
+    observed, choice = choose(method, [1_000_000, 1_000_001])
+    np.testing.assert_allclose(choice.sample(None)[0], planned(method, observed.obs), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["PointFall", "AntFallRobust", "AntMaze"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.core import Percept
+from agent.core import Observations
 from agent.data.replay import draw_segments
 from agent.hierarchy import Hierarchy
 from agent.methods.hiro_options import OptionHigh, OptionHiro, OptionHiroConfig
@@ -41,7 +41,7 @@ def played(name, config=CONFIG, rollouts=12, planner=None):
     hierarchy = Hierarchy(task, task.make_vec(WORLDS, seed=3), method.player, rng=np.random.default_rng(0))
     for done in range(1, rollouts + 1):
         hierarchy.collect(method.store, config.rollout)
-        method.update(hierarchy.percept, done * config.rollout * WORLDS)
+        method.update(hierarchy.observed, done * config.rollout * WORLDS)
     return method, hierarchy
 
 
@@ -79,7 +79,7 @@ def test_the_low_level_is_paid_for_what_its_option_is_for(name):
     length = 64  # long enough for someone to arrive somewhere
     method, hierarchy = played(name, replace(CONFIG, rollout=length), rollouts=1)
     task, store = method.task, method.store
-    batch = method.low_batch(hierarchy.percept, length)
+    batch = method.low_batch(hierarchy.observed, length)
     obs, option = store.column("obs"), store.column("option")
     assert len(batch) == length * WORLDS
     discounted = np.zeros((length, WORLDS), np.float32)
@@ -92,7 +92,7 @@ def test_the_low_level_is_paid_for_what_its_option_is_for(name):
         advantage = 0.0
         for t in reversed(range(length)):
             ended = (t, n) in at_end
-            after = at_end[t, n] if ended else obs[t + 1, n] if t + 1 < length else hierarchy.percept.obs[n]
+            after = at_end[t, n] if ended else obs[t + 1, n] if t + 1 < length else hierarchy.observed.obs[n]
             achieved = bool(task.option_achieved(obs[t, n][None], after[None], option[t, n][None])[0])
             paid += achieved
             cut = ended or t + 1 == length or store.column("option_age")[t + 1, n] == 0
@@ -141,12 +141,12 @@ def test_options_end_when_they_are_done_or_out_of_time_and_are_legal():
     assert not method.task.option_done(obs, option[tuple(ran_on.T)]).any()
 
 
-def consider(method, levels):
+def choose(method, levels):
     """Distributions over options for one observation on levels."""
     task = method.task
     obs, _ = task.make_vec(1, seed=1).reset()
-    percept = Percept(task, encoder_of(task), np.repeat(obs, len(levels), 0), np.asarray(levels))
-    return OptionHigh(method).consider(percept, np.full(len(levels), -1))[1].probs
+    observed = Observations(task, encoder_of(task), np.repeat(obs, len(levels), 0), np.asarray(levels))
+    return OptionHigh(method).choose(observed, np.full(len(levels), -1))[1].probs
 
 
 def test_the_prior_fades_and_is_asked_no_more_and_nobody_explores_on_held_out_levels():
@@ -158,7 +158,7 @@ def test_the_prior_fades_and_is_asked_no_more_and_nobody_explores_on_held_out_le
         method._steps = steps
         planner.refuses = share == 0
         assert method.prior == pytest.approx(share)
-        training, held_out = consider(method, [5, 1_000_005])
+        training, held_out = choose(method, [5, 1_000_005])
         policy = method.high_learner.act(*inputs_of(method)).probs[0]
         np.testing.assert_allclose(held_out, policy, atol=1e-6)
         legal = policy > 0
@@ -191,5 +191,5 @@ def test_a_controller_as_the_high_level_leaves_the_other_one_alone():
     fresh = OptionHiro(method.task, CONFIG, WORLDS, np.random.SeedSequence(0), TOTAL)
     for mine, first in zip(method.high_learner.actor.parameters(), fresh.high_learner.actor.parameters(), strict=True):
         assert torch.equal(mine, first)
-    probs = consider(method, [1_000_000])[0]
+    probs = choose(method, [1_000_000])[0]
     assert probs.max() == 1.0

@@ -14,7 +14,7 @@ from agent.methods.hiro import Hiro
 from agent.methods.ppo import PPOConfig
 from agent.presets import settings_of
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.errors import UserError
 
 
 def test_the_rollout_of_a_low_level_that_learns_by_ppo_equals_a_loop():
@@ -24,7 +24,7 @@ def test_the_rollout_of_a_low_level_that_learns_by_ppo_equals_a_loop():
     config = replace(CONFIG, low=low, rollout=length)
     played = play(config, length=length, update=False)
     method = played.method
-    batch = method.low_rollout(played.hierarchy.percept, length)
+    batch = method.low_rollout(played.hierarchy.observed, length)
     network = method.low_learner.learner.network
 
     def worth(obs, goal):
@@ -59,7 +59,7 @@ def test_a_planned_candidate_is_offered_and_counted():
     for _ in range(20):
         played.method.high_batch(winners)
     assert set(winners) == {"original", "difference", "drawn", "planned"}
-    assert "high/relabelled_planned" in played.method.update(played.hierarchy.percept, 400)
+    assert "high/relabelled_planned" in played.method.update(played.hierarchy.observed, 400)
 
 
 @pytest.mark.parametrize(("task", "space", "size"), [("AntMaze", "hiro_orig", 15), ("PointFall", "xyz", 3)])
@@ -73,9 +73,9 @@ def test_goals_may_be_set_in_another_space(task, space, size):
     env = get_task(task).make_vec(2)
     hierarchy = Hierarchy(get_task(task), env, method.player, rng=np.random.default_rng(0))
     hierarchy.collect(method.store, 3)
-    before = hierarchy.clock.goal + method.frame.of(hierarchy.percept.obs)
+    before = hierarchy.clock.goal + method.frame.of(hierarchy.observed.obs)
     hierarchy.collect(method.store, 3)
-    after = hierarchy.clock.goal + method.frame.of(hierarchy.percept.obs)
+    after = hierarchy.clock.goal + method.frame.of(hierarchy.observed.obs)
     np.testing.assert_allclose(before, after, atol=1e-4, err_msg="the target stays where it is")
 
 
@@ -89,11 +89,11 @@ def test_a_value_filter_follows_the_planner_only_where_the_critics_would():
     """Not where its goal is worth less than the actor's: a share of the behaviour would fill the memory with it."""
     planner = Planner(get_task("PointPush"))
     played = play(replace(CONFIG, prior_weight=2.0, value_filter=True), controller=planner)
-    method, percept = played.method, played.hierarchy.percept
-    learner, running = method.high_learner, np.zeros(len(percept), np.int64)
+    method, observed = played.method, played.hierarchy.observed
+    learner, running = method.high_learner, np.zeros(len(observed), np.int64)
     method._steps = 0  # all of the prior is left
-    own, _ = learner.act(percept.inputs[0]).draw(None)
-    planned = method.planner(percept.obs)
+    own, _ = learner.act(observed.inputs[0]).sample(None)
+    planned = method.planner(observed.obs)
     for sign in (1.0, -1.0):
         worth = torch.from_numpy(planned - own)
 
@@ -101,5 +101,5 @@ def test_a_value_filter_follows_the_planner_only_where_the_critics_would():
             return sign * (action * worth).sum(-1).expand(2, -1)
 
         learner.critic.forward = critic
-        _, choice = method.player.high.consider(percept, running)
+        _, choice = method.player.high.choose(observed, running)
         assert (choice.share == (1.0 if sign > 0 else 0.0)).all()

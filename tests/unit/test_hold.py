@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from agent.core import Categorical, Percept
+from agent.core import Categorical, Observations
 from agent.teaching import Annotator, TeacherHigh
 from controller.encoders import GridEncoder
 from envs.catalog import get_task
@@ -38,14 +38,14 @@ class Silent:
 @pytest.mark.parametrize(("source", "method", "held"), [(HELD, FALLBACK, True), ("llm:toy", "logprobs", False)])
 def test_hold_lets_the_running_option_go_on_where_it_is_legal(source: str, method: str, held: bool) -> None:
     obs, info = TASK.make_vec(8, seed=1).reset()
-    percept = Percept(TASK, GridEncoder(TASK.observation_shape), obs, info["level_seed"])
+    observed = Observations(TASK, GridEncoder(TASK.observation_shape), obs, info["level_seed"])
     annotator = Annotator(TASK, Silent(source, method))
-    legal = percept.legal
+    legal = observed.legal
     running = legal.argmax(1)
     running[0] = -1  # none runs yet
     running[1] = (~legal[1]).argmax()  # one that has become impossible
     for labeller in (lambda: annotator, lambda: resumed(annotator)):
-        _, choice = TeacherHigh(labeller()).consider(percept, running)
+        _, choice = TeacherHigh(labeller()).choose(observed, running)
         assert isinstance(choice, Categorical)
         probs = choice.probs
         uniform = legal / legal.sum(1, keepdims=True)

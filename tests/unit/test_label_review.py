@@ -8,7 +8,7 @@ import pytest
 from agent.labelling.config import LabelConfig
 from agent.labelling.review import Review, open_review
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.errors import UserError
 from teacher.call import OK, Call, Identity
 from teacher.corrections import standing
 from teacher.labels import LabelStore

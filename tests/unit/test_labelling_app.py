@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import main as cli
-from envs.errors import UserError
+from ground.errors import UserError
 from serving.doors import bound
 from serving.labelling.app import PAGE, create_app
 

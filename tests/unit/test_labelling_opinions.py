@@ -9,7 +9,7 @@ from agent.demonstrating import record
 from agent.labelling.opinions import Opinions
 from agent.teaching import ControllerLabels
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.errors import UserError
 
 
 def test_a_teacher_that_fails_says_nothing_more_and_stops_nobody() -> None:

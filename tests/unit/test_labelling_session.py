@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from agent.config import TrainConfig
-from agent.data.ledger import FILE, Question
+from agent.halo.ledger import FILE, Question
 from agent.labelling.agreement import kappa
 from agent.labelling.config import LabelConfig, check_label
 from agent.labelling.opening import open_session
 from agent.labelling.session import Session
-from agent.tracking.run import Run
+from agent.runs.run import Run
 from agent.train import train
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.errors import UserError
 from teacher.labels import LabelStore
 
 CONFIG = LabelConfig(savedir="x", demos="24", budget="40", eval_episodes=0, annotator="ann")

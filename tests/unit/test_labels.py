@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.errors import UserError
+from ground.errors import UserError
 from teacher.labels import Call, Identity, LabelStore, Merged
 
 IDENTITY = Identity("tiny@1", "p", "SmallTask", "o", ("door=red", "held=nothing"), (0, 4), 0)

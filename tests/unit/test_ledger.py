@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.data.ledger import Answer, Ledger, Question
 from agent.data.recording import Recording
 from agent.demonstrating import record
-from controller.atomic import CheckpointError
+from agent.halo.ledger import Answer, Ledger, Question
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.atomic import CheckpointError
+from ground.errors import UserError
 
 TASK = get_task("RescueWorld-n3")
 RED = (1.0, 0.0, 0.0)

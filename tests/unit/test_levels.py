@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from minigrid.envs import DoorKeyEnv
 
-from envs.errors import UserError
 from envs.gridworld.cells import (
     BOX,
     CONTENTS_SHIFT,
@@ -31,7 +30,8 @@ from envs.gridworld.levels import (
     generate,
     moved_door,
 )
-from envs.level_seeds import drawn_seed, split_range
+from ground.errors import UserError
+from ground.level_seeds import drawn_seed, split_range
 
 ONE_ROOM = [name for name in SPECS if name != "TwoDoor"]
 Level = tuple[np.void, np.ndarray]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from envs.errors import UserError
+from ground.errors import UserError
 from serving.local.engine import Engine, EngineStopped, Job
 from serving.local.sampling import Settings
 from teacher.local import TINY_MODEL

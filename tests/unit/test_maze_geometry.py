@@ -10,9 +10,9 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.errors import UserError
 from envs.mujoco.mazes import POINT_GOALS, SPECS, MazeSpec, maze_spec
 from envs.mujoco.model import make_model
+from ground.errors import UserError
 
 # In cells, as (x, y): what can be stood on, and where the block and the chasm are.
 FREE = {

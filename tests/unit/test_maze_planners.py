@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from envs.errors import UserError
 from envs.mujoco.mazes import MazeSpec, maze_spec
 from envs.mujoco.planners import seek, waypoint
 from envs.mujoco.vector import MazeVectorEnv
 from envs.mujoco.worlds import Worlds
+from ground.errors import UserError
 
 
 def play(spec: MazeSpec, episodes: int, *, greedy: bool = False, split: str = "eval") -> tuple[int, np.ndarray]:

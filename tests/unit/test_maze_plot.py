@@ -10,9 +10,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from envs.errors import UserError
 from envs.mujoco.mazes import SPECS, MazeSpec, maze_spec
 from envs.mujoco.plot import Way, draw_plan, draw_ways, save_map
+from ground.errors import UserError
 
 matplotlib.use("agg")
 

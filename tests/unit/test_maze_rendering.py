@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.errors import UserError
 from envs.mujoco import rendering
 from envs.mujoco.mazes import maze_spec
 from envs.mujoco.rendering import Marker, Painter, choose_backend
+from ground.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +66,7 @@ def run(code: str, variables: dict[str, str]) -> str:
 
 def test_without_a_renderer_worlds_step_and_pictures_are_an_error() -> None:
     code = (
-        "from envs.mujoco.single import MazeEnv\nfrom envs.errors import UserError\n"
+        "from envs.mujoco.single import MazeEnv\nfrom ground.errors import UserError\n"
         "env = MazeEnv('PointUMaze', render_mode='rgb_array')\nenv.reset(seed=0)\nenv.step([1.0, 0.0])\n"
         "try:\n    env.render()\nexcept UserError as error:\n    print(error)\n"
     )
@@ -80,7 +80,7 @@ def test_without_any_library_the_packages_are_named() -> None:
         "from envs.mujoco import rendering\n"
         "rendering._egl_works = rendering._osmesa_is_there = lambda: False\n"
         "rendering.choose_backend.cache_clear()\nrendering.choose_backend()\n"
-        "from agent.doctor import check_rendering\nprint(check_rendering())\n"
+        "from agent.runs.doctor import check_rendering\nprint(check_rendering())\n"
     )
     code = f"import os\nimport envs.mujoco\nos.environ.pop('MUJOCO_GL', None)\n{code}"
     said = run(code, {"MUJOCO_GL": ""})
@@ -113,7 +113,9 @@ def test_a_marker_covers_its_area_where_it_is_in_sight(at: tuple[float, float]) 
     model = make_model(spec)
     painter = Painter(model, 200)
     data = mujoco.MjData(model)
-    plain, marked = (painter.draw(data, markers) for markers in ([], [Marker(np.array(at), 2.0, (1.0, 0.0, 1.0, 1.0))]))
+    plain, marked = (
+        painter.draw(data, markers) for markers in ([], [Marker(np.array(at), 2.0, (1.0, 0.0, 1.0, 1.0))])
+    )
     painter.close()
     changed = (plain != marked).any(2)
     share = {(4.0, 4.0): 1.0, (-6.0, 14.0): 0.25}.get(at, 0.0)

@@ -7,10 +7,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.errors import UserError
 from envs.mujoco.mazes import ANT, SPECS, MazeSpec, maze_spec
 from envs.mujoco.vector import MazeVectorEnv
 from envs.mujoco.worlds import SimulationError, Worlds
+from ground.errors import UserError
 
 TRAIN, EVAL = 7, 1_000_007
 

@@ -8,11 +8,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from envs.errors import UserError
 from envs.mujoco.mazes import maze_spec
 from envs.mujoco.tasks import MazeTask, maze_task
 from envs.mujoco.vector import MazeVectorEnv
 from envs.task import Scene
+from ground.errors import UserError
 
 NAMES = ("PointReach", "PointUMaze", "PointPush", "PointFall", "AntMaze")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from agent.continuous import GaussianActor, TwinCritic, polyak
-from agent.data.views import Transitions, pull
+from agent.data.views import Transitions, prior_penalty
 from agent.methods.sac import SAC, SACConfig
 from agent.methods.td3 import TD3, TD3Config
 
@@ -180,19 +180,19 @@ def test_it_learns_to_act_by_what_it_sees(name):
         rows = torch.from_numpy(rng.integers(4_000, size=128))
         learner.update(Transitions(obs[rows], action[rows], reward[rows], obs[rows], torch.zeros(128)))
     probe = torch.linspace(-0.7, 0.7, 15)[:, None]
-    greedy, _ = learner.act(probe).draw(None)
+    greedy, _ = learner.act(probe).sample(None)
     assert np.abs(greedy - probe.numpy()).max() < 0.2
 
 
 def test_a_drawn_action_has_the_log_probability_that_the_actor_gives_it():
     learner = SAC(OBS, ACTIONS, SACConfig((8,)), 0)
     obs = batch(200).obs
-    action, log_prob = learner.act(obs).draw(np.random.default_rng(0))
+    action, log_prob = learner.act(obs).sample(np.random.default_rng(0))
     inside = np.abs(action).max(1) < 0.999
     given = learner.score(obs, torch.from_numpy(action), by_distance=False).numpy()
     np.testing.assert_allclose(log_prob[inside], given[inside], atol=2e-3, rtol=1e-3)
     assert (
-        np.abs(TD3(OBS, ACTIONS, TD3Config(exploration=5.0), 0).act(obs).draw(np.random.default_rng(0))[0]) <= 1
+        np.abs(TD3(OBS, ACTIONS, TD3Config(exploration=5.0), 0).act(obs).sample(np.random.default_rng(0))[0]) <= 1
     ).all()
 
 
@@ -214,7 +214,9 @@ def test_a_value_filter_lets_a_prior_pull_only_where_the_critics_value_it_more(n
     plain = Transitions(data.obs, data.action, data.reward, data.next_obs, data.discount, prior, 2.0)
     action = learner.actor.mode(data.obs)
     value = learner.critic(data.obs, action)[0]
-    free, held = (pull(which, action, value, learner.critic) for which in (plain, replace(plain, value_filter=True)))
+    free, held = (
+        prior_penalty(which, action, value, learner.critic) for which in (plain, replace(plain, value_filter=True))
+    )
     wanted = 2.0 * value.abs().mean() * (action - prior).square().sum(-1).mean()
     torch.testing.assert_close(free, wanted)
     torch.testing.assert_close(held, wanted if better else torch.zeros(()))

@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.data.ledger import Question
 from agent.data.recording import Recording
 from agent.demonstrating import record
-from agent.inference.em import honest_but_fallible
-from agent.oracles import AUDIT, PRICES, Belief, Cascade, TeacherOracle, Truth, at_first, make_oracle
+from agent.halo.em import honest_but_fallible
+from agent.halo.ledger import Question
+from agent.halo.oracles import AUDIT, PRICES, Belief, Cascade, TeacherOracle, Truth, at_first, make_oracle
 from agent.teaching import Annotator
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
 from controller.roles import Controller
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.errors import UserError
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
 

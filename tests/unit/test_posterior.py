@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from agent.inference.chain import Answers, Chain
-from agent.inference.posterior import Posterior, infer, pairwise, require_possible, sample, viterbi
-from envs.errors import UserError
+from agent.halo.chain import Answers, Chain
+from agent.halo.posterior import Posterior, infer, pairwise, require_possible, sample, viterbi
+from ground.errors import UserError
 
 A = np.array([[0.9, 0.1], [0.2, 0.8]])
 E = np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8], [0.1, 0.9]])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import main as cli
-from envs.errors import UserError
+from ground.errors import UserError
 from serving import backends, preflight
 from serving.backends import commands, environment
 from serving.causes import explain

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from envs.catalog import TASKS, get_task
-from envs.errors import UserError
 from envs.task import Scene, Task
+from ground.errors import UserError
 from teacher.prompts import PLACEHOLDERS, Menu, load_template, menus, parse_template
 from tests.small_task import SmallTask
 

@@ -13,10 +13,10 @@ from agent.data.minari import load_minari, save_minari
 from agent.data.recording import Recording, first_episodes, segments
 from agent.data.store import store_for
 from agent.demonstrating import record
-from controller.atomic import CheckpointError
 from envs.catalog import get_task
-from envs.errors import UserError
 from envs.rescue.tasks import RescueTask
+from ground.atomic import CheckpointError
+from ground.errors import UserError
 
 SMALL = ("RescueWorld-n3", "SimpleDoorKey", "PointPush")
 
@@ -114,7 +114,7 @@ def test_what_is_no_demonstration_of_a_task_is_refused(tmp_path: Path, monkeypat
         load_minari("preceptor/nothing-v0", task)
     with pytest.raises(UserError, match="did not take"):
         save_minari(recording, task, "no good id")
-    from agent.tracking.checkpoint import save_tree
+    from agent.runs.checkpoint import save_tree
 
     save_tree(tmp_path / "other", {"a": 1}, {})
     with pytest.raises(CheckpointError, match="does not hold demonstrations"):

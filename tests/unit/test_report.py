@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from agent.config import ReportConfig
-from agent.tracking.report import render, report
-from agent.tracking.run import Run
-from envs.errors import UserError
+from agent.runs.report import render, report
+from agent.runs.run import Run
+from ground.errors import UserError
 
 
 def leave_run(

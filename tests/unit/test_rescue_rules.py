@@ -6,10 +6,10 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from envs.errors import UserError
 from envs.rescue.expert import ways
 from envs.rescue.specs import SPECS, RescueSpec, rescue_spec
 from envs.rescue.worlds import Worlds
+from ground.errors import UserError
 
 EAST, NORTH, WEST, SOUTH = range(4)
 # The maps once more, as the reference lists them.

@@ -7,10 +7,10 @@ import pytest
 
 from agent.data.store import store_for
 from envs.catalog import RESCUE_TASKS, TASKS, get_task
-from envs.errors import UserError
 from envs.rescue.rendering import draw
 from envs.rescue.tasks import RescueTask
 from envs.task import Scene
+from ground.errors import UserError
 
 
 @pytest.fixture(params=RESCUE_TASKS)

@@ -11,7 +11,7 @@ from agent.players import random_player
 from agent.teaching import SkillLow
 from controller.encoders import GridEncoder
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.errors import UserError
 
 SHAPE, OPTIONS = (10, 10, 4), 6
 
@@ -41,7 +41,7 @@ def test_truncated_episodes_keep_the_observation_they_ended_in():
         # what was known before the last step is still known after it
         before = obs[time, world][..., 0] != 0
         assert (last[..., 0] != 0)[before].all()
-    view = on_policy(store, GridEncoder(SHAPE), hierarchy.percept.obs)
+    view = on_policy(store, GridEncoder(SHAPE), hierarchy.observed.obs)
     assert len(view.encoded) == 160 * 4
     assert len(view.final) == len(rows)
 
@@ -82,9 +82,9 @@ def test_labelled_scenes_name_the_option_that_went_before():
     store = TrajectoryStore(30, 4, SHAPE, OPTIONS)
 
     class Expert:
-        def consider(self, percept, running):
-            probs = np.eye(OPTIONS, dtype=np.float32)[task.script_batch(percept.obs)]
-            return task.option_done(percept.obs, running), Categorical(probs)
+        def choose(self, observed, running):
+            probs = np.eye(OPTIONS, dtype=np.float32)[task.script_batch(observed.obs)]
+            return task.option_done(observed.obs, running), Categorical(probs)
 
     rng = np.random.default_rng(0)
     hierarchy = Hierarchy(task, task.make_vec(4), Player(Expert(), SkillLow(), task.options.timeouts), rng=rng)

@@ -13,10 +13,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agent.tracking.metrics import Metrics, read_metrics
-from agent.tracking.run import Run
-from controller.atomic import CheckpointError
-from envs.errors import UserError
+from agent.runs.metrics import Metrics, read_metrics
+from agent.runs.run import Run
+from ground.atomic import CheckpointError
+from ground.errors import UserError
 
 SETTINGS: dict[str, Any] = {"task": "SimpleDoorKey", "seed": 1, "steps": 100, "seeds": (), "resume": False}
 
@@ -208,7 +208,7 @@ def test_a_full_disk_costs_metrics_one_warning(
 
 def test_a_disk_that_fills_up_below_python_does_not_kill_the_run(tmp_path: Path) -> None:
     code = (
-        "import resource, sys; from pathlib import Path; from agent.tracking.metrics import Metrics\n"
+        "import resource, sys; from pathlib import Path; from agent.runs.metrics import Metrics\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))\n"
         "with Metrics(Path(sys.argv[1]), quiet=True) as log:\n"
         "    for step in range(200): log.scalars(step, {'rollout/return': step})\n"

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from envs.errors import UserError
 from envs.gridworld.cells import DOOR_LOCKED, encode_cell, kind_of
 from envs.gridworld.levels import SPECS, doorkey_spec
 from envs.gridworld.sight import fill_runs
 from envs.gridworld.vector import GridVectorEnv
+from ground.errors import UserError
 
 SPEC = SPECS["LavaDoorKey"]
 

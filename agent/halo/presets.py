@@ -3,8 +3,8 @@
 from typing import Any
 
 from agent.config import TrainConfig
-from agent.inference.em import EMConfig
-from agent.methods.halo import HaloConfig
+from agent.halo.em import EMConfig
+from agent.halo.method import HaloConfig
 
 # A first look, the default, and more restarts and rounds than the default was seen to need.
 _SIZES: dict[str, dict[str, Any]] = {

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from agent.data.questions import PERSON, Answer, Question
 from agent.data.recording import Recording
-from agent.inference.chain import Answers, Ints
-from controller.atomic import CheckpointError
-from envs.errors import UserError
+from agent.halo.chain import Answers, Ints
+from agent.halo.questions import PERSON, Answer, Question
 from envs.task import Task
+from ground.atomic import CheckpointError
+from ground.errors import UserError
 
 FORMAT, SCHEMA = "preceptor-ledger", 1
 FILE = "ledger.jsonl"

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from agent.data.recording import Recording
 from controller.encoders import NUM_TOKENS, GridEncoder
-from envs.errors import UserError
 from envs.task import Task
+from ground.errors import UserError
 
 POLICIES = ("auto", "tabular", "neural")
 

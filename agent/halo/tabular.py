@@ -8,9 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from agent.inference.chain import Bools, Chain, Floats, Ints
-from agent.inference.demonstrations import Demonstrations
-from agent.inference.posterior import Posterior
+from agent.halo.chain import Bools, Chain, Floats, Ints
+from agent.halo.demonstrations import Demonstrations
+from agent.halo.posterior import Posterior
 
 _TABLES = ("log_initial", "log_high", "log_low")
 

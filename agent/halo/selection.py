@@ -5,11 +5,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from agent.inference.acquisition import Rule, Situation
-from agent.inference.chain import Floats, Ints
-from agent.inference.pairs import joint_entropies
-from agent.inference.posterior import entropy
-from envs.errors import UserError, unknown_name
+from agent.halo.acquisition import AskingContext, Rule
+from agent.halo.chain import Floats, Ints
+from agent.halo.pairs import joint_entropies
+from agent.halo.posterior import entropy
+from ground.errors import UserError, unknown_name
 
 Batching = Literal["demo", "top", "chain"]  # one per demonstration; the best; the best that tell different things
 _ROUNDING = 1e-9  # of sums of costs
@@ -35,7 +35,12 @@ def questions(budget: str, steps: int) -> int:
 
 
 def select(
-    rule: Rule, situation: Situation, budget: float, batch: int, rng: np.random.Generator, batching: Batching = "demo"
+    rule: Rule,
+    situation: AskingContext,
+    budget: float,
+    batch: int,
+    rng: np.random.Generator,
+    batching: Batching = "demo",
 ) -> Ints:
     """The next questions, best score per cost first; ties are broken at random.
 
@@ -91,7 +96,7 @@ def _best(score: Floats, ties: Floats, where: np.ndarray) -> tuple[int, int]:
 class _Spread:
     """H(z_t | z_A) / H(z_t) as A grows, under the Markov chain nearest to the committee: the mean of its pairs."""
 
-    def __init__(self, situation: Situation) -> None:
+    def __init__(self, situation: AskingContext) -> None:
         self.gamma, self.xi, self.lengths = situation.mean, situation.xi.mean(0), situation.lengths
         self.chosen: dict[int, dict[int, Floats]] = {}  # trajectory -> step -> H(z_step, z_t) for all t
 

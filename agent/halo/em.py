@@ -22,9 +22,9 @@ from typing import Protocol
 
 import numpy as np
 
-from agent.inference.chain import Answers, Chain, Floats
-from agent.inference.demonstrations import Demonstrations
-from agent.inference.posterior import Posterior, infer, require_possible
+from agent.halo.chain import Answers, Chain, Floats
+from agent.halo.demonstrations import Demonstrations
+from agent.halo.posterior import Posterior, infer, require_possible
 
 
 class Policies(Protocol):

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agent.inference.chain import Chain, Floats
-from agent.inference.demonstrations import Demonstrations
-from agent.inference.posterior import Posterior
-from controller.device import array, placed, tensor
+from agent.halo.chain import Chain, Floats
+from agent.halo.demonstrations import Demonstrations
+from agent.halo.posterior import Posterior
+from ground.device import to_device, to_numpy, to_tensor
 
 _LOG_STD = (-4.0, 1.0)  # bounds of the Gaussians' log deviations: below, one exact repetition would outweigh all else
 
@@ -103,7 +103,7 @@ class NeuralPolicies(nn.Module):
         leave = (1 - config.stay) / max(options - 1, 1)
         sticky = torch.log(torch.full((options, options), leave) + torch.eye(options) * (config.stay - leave))
         self.register_buffer("sticky", sticky, persistent=False)
-        placed(self)
+        to_device(self)
         self._optimiser = torch.optim.Adam(self.parameters(), config.learning_rate)
 
     def log_initial(self, features: Tensor) -> Tensor:
@@ -132,10 +132,10 @@ class NeuralPolicies(nn.Module):
         high = self.log_high(features)  # [R, M, K, K]
         options = high.shape[-1]
         transition = np.zeros((self.restarts, *inside.shape, options, options))
-        transition[:, inside] = array(high.double())
+        transition[:, inside] = to_numpy(high.double())
         emission = np.zeros((self.restarts, *inside.shape, options))
-        emission[:, acted] = array(self.log_low(_features(demos.state[acted]), self._actions(demos.action[acted])))
-        initial = array(self.log_initial(_features(demos.state[:, 0])).double())
+        emission[:, acted] = to_numpy(self.log_low(_features(demos.state[acted]), self._actions(demos.action[acted])))
+        initial = to_numpy(self.log_initial(_features(demos.state[:, 0])).double())
         return Chain(initial, transition, emission, demos.lengths)
 
     def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
@@ -145,9 +145,9 @@ class NeuralPolicies(nn.Module):
         inside = demos.inside
         features = _features(demos.state[inside])  # [M, D]
         low_weight = posterior.gamma[:, inside] * (weight * demos.acted)[:, inside][..., None]  # [R, M, K]
-        low = tensor(low_weight).float()
-        pairs = tensor(posterior.xi[:, inside]).float()  # [R, M, K, K], zero at t = 0
-        first = tensor(posterior.gamma * (np.arange(inside.shape[1]) == 0)[:, None])[:, inside].float()
+        low = to_tensor(low_weight).float()
+        pairs = to_tensor(posterior.xi[:, inside]).float()  # [R, M, K, K], zero at t = 0
+        first = to_tensor(posterior.gamma * (np.arange(inside.shape[1]) == 0)[:, None])[:, inside].float()
         action = self._actions(np.where(_like(demos.acted, demos.action), demos.action, 0)[inside])
         steps = len(features)
         for _ in range(self.config.epochs):
@@ -164,7 +164,7 @@ class NeuralPolicies(nn.Module):
     @torch.no_grad()
     def log_prior(self) -> Floats:
         """Log-density of the weights under their Gaussian prior, up to a constant, [R]."""
-        return array(self._log_density().double())
+        return to_numpy(self._log_density().double())
 
     def only(self, restart: int) -> "NeuralPolicies":
         """One restart by itself; it learns no more."""
@@ -179,7 +179,7 @@ class NeuralPolicies(nn.Module):
         """mu [N, K] and pi_H [N, K, K] of the first restart in states [N, D]."""
         features = _features(state)
         initial, high = self.log_initial(features)[0], self.log_high(features)[0]
-        return array(initial.double().exp()), array(high.double().exp())
+        return to_numpy(initial.double().exp()), to_numpy(high.double().exp())
 
     @torch.no_grad()
     def acting(
@@ -190,19 +190,19 @@ class NeuralPolicies(nn.Module):
         rows = np.arange(len(option)), option
         out = self.low(_features(state))[0][rows]  # [N, A]
         if not self.continuous:
-            return array(torch.softmax(out.double(), -1))
-        return array(out), array(self.log_std[0, 0, option].clamp(*_LOG_STD).exp())
+            return to_numpy(torch.softmax(out.double(), -1))
+        return to_numpy(out), to_numpy(self.log_std[0, 0, option].clamp(*_LOG_STD).exp())
 
     def _log_density(self) -> Tensor:
         squares = [weights.square().flatten(1).sum(1) for weights in self.parameters()]
         return -0.5 * self.config.decay * torch.stack(squares).sum(0)  # [R]
 
     def _actions(self, action: NDArray[np.generic]) -> Tensor:
-        return tensor(action.astype(np.float32 if self.continuous else np.int64))
+        return to_tensor(action.astype(np.float32 if self.continuous else np.int64))
 
 
 def _features(state: NDArray[np.generic]) -> Tensor:
-    return tensor(state.astype(np.float32))
+    return to_tensor(state.astype(np.float32))
 
 
 def _like(where: NDArray[np.bool_], column: NDArray[np.generic]) -> NDArray[np.bool_]:

@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from envs.errors import UserError, unknown_name
-from envs.splitmix import GOLDEN, combine, mix, scale
+from ground.errors import UserError, unknown_name
+from ground.splitmix import GOLDEN, combine, mix, scale
 
 SEEDS_PER_SPLIT: Final = 1_000_000
 SPLITS: Final = {"train": 0, "eval": SEEDS_PER_SPLIT}  # first level seed of each

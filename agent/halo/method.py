@@ -2,7 +2,7 @@
 
     z_t ~ pi_H(. | s_t, z_{t-1});  a_t ~ pi_L(. | s_t, z_t)
 
-Both are fitted by soft EM (`agent/inference`), from scratch after each round of answers; the posterior says where the
+Both are fitted by soft EM (`agent/halo`), from scratch after each round of answers; the posterior says where the
 next answers help most (Orlov Savko & Unhelkar; shared/reference/halo.md has the equations, and what is not followed).
 """
 
@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.continuous import ClippedNormal
-from agent.core import Categorical, Choice, Clock, Percept, Player
-from agent.data.ledger import Ledger, Question
+from agent.core import Categorical, Clock, Distribution, Observations, Player
 from agent.data.recording import Recording
-from agent.inference.acquisition import Situation, get_rule
-from agent.inference.chain import Answers, Floats
-from agent.inference.demonstrations import Demonstrations
-from agent.inference.em import EMConfig, Fit, fit
-from agent.inference.neural import NeuralConfig, NeuralPolicies
-from agent.inference.posterior import infer
-from agent.inference.selection import Batching, select
-from agent.inference.tabular import TabularConfig, TabularPolicies
-from agent.methods.halo_states import States
+from agent.halo.acquisition import AskingContext, get_rule
+from agent.halo.chain import Answers, Floats
+from agent.halo.demonstrations import Demonstrations
+from agent.halo.em import EMConfig, Fit, fit
+from agent.halo.ledger import Ledger, Question
+from agent.halo.neural import NeuralConfig, NeuralPolicies
+from agent.halo.posterior import infer
+from agent.halo.selection import Batching, select
+from agent.halo.states import States
+from agent.halo.tabular import TabularConfig, TabularPolicies
 from envs.task import Task
 
 
@@ -37,7 +37,7 @@ class HaloConfig:
     restarts: int = 5  # fits from different starts, of which the likeliest is kept and all are the committee
     batch: int = 16  # questions per round
     batching: Batching = "demo"  # how those of a round are kept apart
-    rule: str = "auto"  # where to ask (`agent.inference.acquisition.RULES`)
+    rule: str = "auto"  # where to ask (`agent.halo.acquisition.RULES`)
     em: EMConfig = field(default_factory=EMConfig)
     tabular: TabularConfig = field(default_factory=TabularConfig)
     neural: NeuralConfig = field(default_factory=NeuralConfig)
@@ -85,12 +85,12 @@ class Halo:
         policies = fresh_policies(self.task, self.states, self.config, self.config.restarts, [self.seed, round_])
         return fit(self.demos, answers, policies, self.config.em, self.confusion, on_step)
 
-    def situation(self, found: Fit, ledger: Ledger, rounds: int | None = None) -> Situation:
+    def situation(self, found: Fit, ledger: Ledger, rounds: int | None = None) -> AskingContext:
         """What rules may look at: the answers of all rounds, or of the first ones and where else was asked."""
         posterior = found.posterior
         assert posterior.xi is not None, "fit computes pairs"
         learnt = None if found.confusion is None else found.confusion[found.best]  # [W, K, K]
-        return Situation(
+        return AskingContext(
             gamma=posterior.gamma,
             xi=posterior.xi,
             lengths=self.recording.lengths,
@@ -102,7 +102,7 @@ class Halo:
             again=self.again and learnt is not None,
         )
 
-    def questions(self, situation: Situation, budget: int, round_: int) -> list[Question]:
+    def questions(self, situation: AskingContext, budget: int, round_: int) -> list[Question]:
         """The next questions, no more than the budget; none if there is nothing left to ask."""
         rng = np.random.default_rng([self.seed, round_, 1])
         batch = min(self.config.batch, budget)
@@ -145,9 +145,9 @@ class OptionHigh:
     def __init__(self, states: States, policies: Policies) -> None:
         self._states, self._policies = states, policies
 
-    def consider(self, percept: Percept, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """Always due [N]: the switch is part of the choice; distribution over options [N, K]."""
-        initial, high = self._policies.choosing(self._states(percept.obs))  # [N, K], [N, K, K]
+        initial, high = self._policies.choosing(self._states(observed.obs))  # [N, K], [N, K, K]
         rows = np.arange(len(running))
         probs = np.where((running < 0)[:, None], initial, high[rows, np.maximum(running, 0)])
         return np.ones(len(running), np.bool_), Categorical(probs.astype(np.float32))
@@ -159,9 +159,9 @@ class OptionLow:
     def __init__(self, states: States, policies: Policies) -> None:
         self._states, self._policies = states, policies
 
-    def act(self, percept: Percept, clock: Clock) -> Choice:
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
         """Distribution over actions under the running option."""
-        acting = self._policies.acting(self._states(percept.obs), clock.option)
+        acting = self._policies.acting(self._states(observed.obs), clock.option)
         if isinstance(acting, tuple):
             mean, deviation = acting
             return ClippedNormal(mean, deviation)

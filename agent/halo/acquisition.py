@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.inference.chain import Bools, Floats, Ints
-from agent.inference.pairs import error_reductions
-from agent.inference.posterior import entropy
-from envs.errors import UserError, unknown_name
+from agent.halo.chain import Bools, Floats, Ints
+from agent.halo.pairs import error_reductions
+from agent.halo.posterior import entropy
+from ground.errors import UserError, unknown_name
 
 ANCHORS = 0.01  # share of the steps that `auto` asks before it trusts a committee (halo.md, section 6.2)
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
-class Situation:
+class AskingContext:
     """What rules may look at.
 
     Attributes:
@@ -72,7 +72,7 @@ class Situation:
         return self.gamma.mean(0)
 
 
-Rule = Callable[[Situation, np.random.Generator], Floats]
+Rule = Callable[[AskingContext, np.random.Generator], Floats]
 
 
 def information(gamma: Floats, confusion: Floats | None) -> Floats:
@@ -94,12 +94,12 @@ def information_per_cost(gamma: Floats, confusions: Floats, costs: Floats) -> Fl
     return np.stack(each)
 
 
-def at_random(situation: Situation, rng: np.random.Generator) -> Floats:
+def at_random(situation: AskingContext, rng: np.random.Generator) -> Floats:
     """Every open step alike."""
     return rng.random(situation.asked.shape)
 
 
-def stratified(situation: Situation, rng: np.random.Generator) -> Floats:
+def stratified(situation: AskingContext, rng: np.random.Generator) -> Floats:
     """Anchors: demonstrations with the fewest questions first, at times that a golden-ratio sequence spreads.
 
     It trusts no model, and still reaches options that are rare or come late.
@@ -111,29 +111,29 @@ def stratified(situation: Situation, rng: np.random.Generator) -> Floats:
     return -asked[:, None] - np.abs(times - wanted[:, None])
 
 
-def by_entropy(situation: Situation, rng: np.random.Generator) -> Floats:
+def by_entropy(situation: AskingContext, rng: np.random.Generator) -> Floats:
     """I(z; y) under the best restart alone: the rule of HALO, with the posterior that it meant."""
     return information(situation.gamma[situation.best], situation.confusion)
 
 
-def by_margin(situation: Situation, rng: np.random.Generator) -> Floats:
+def by_margin(situation: AskingContext, rng: np.random.Generator) -> Floats:
     """How close the second option is to the first under the best restart, 0 to 1."""
     ordered = np.sort(situation.gamma[situation.best], -1)
     return 1.0 - (ordered[..., -1] - ordered[..., -2]) if ordered.shape[-1] > 1 else np.zeros(ordered.shape[:-1])
 
 
-def by_committee(situation: Situation, rng: np.random.Generator) -> Floats:
+def by_committee(situation: AskingContext, rng: np.random.Generator) -> Floats:
     """I(z; y) under the mean of all restarts (query by committee; Dagan and Engelson, 1995)."""
     return information(situation.mean, situation.confusion)
 
 
-def bald(situation: Situation, rng: np.random.Generator) -> Floats:
+def bald(situation: AskingContext, rng: np.random.Generator) -> Floats:
     """I(restart; y): entropy of the mean minus mean of the entropies (Houlsby et al., 2011, arXiv 1112.5745, eq. 2)."""
     said = situation.gamma if situation.confusion is None else situation.gamma @ situation.confusion
     return np.maximum(entropy(said.mean(0)) - entropy(said).mean(0), 0.0)
 
 
-def error_reduction(situation: Situation, rng: np.random.Generator) -> Floats:
+def error_reduction(situation: AskingContext, rng: np.random.Generator) -> Floats:
     """By how many steps the answer lowers the expected errors of its trajectory (Roy and McCallum, 2001), exactly."""
     options = situation.gamma.shape[-1]
     confusion = np.eye(options) if situation.confusion is None else np.ascontiguousarray(situation.confusion)
@@ -142,7 +142,7 @@ def error_reduction(situation: Situation, rng: np.random.Generator) -> Floats:
     return np.maximum(reduction, 0.0)
 
 
-def bisection(situation: Situation, rng: np.random.Generator) -> Floats:
+def bisection(situation: AskingContext, rng: np.random.Generator) -> Floats:
     """Both ends first, then the middle of the longest stretch whose ends differ, then of the longest at all.
 
     Demonstrations of T steps with S switches and no option twice are labelled by 2 + S ceil(log2 T) answers.
@@ -160,7 +160,7 @@ def bisection(situation: Situation, rng: np.random.Generator) -> Floats:
     return score
 
 
-def unnamed(situation: Situation) -> Floats:
+def unnamed(situation: AskingContext) -> Floats:
     """BALD of a committee that holds each restart under all names that its options may have.
 
     An option that no answer has spoken of may as well be any other such option: all their names are equally likely.
@@ -181,7 +181,7 @@ def _ranks(score: Floats, where: Bools) -> Floats:
     return ranks
 
 
-def automatic(situation: Situation, rng: np.random.Generator) -> Floats:
+def automatic(situation: AskingContext, rng: np.random.Generator) -> Floats:
     """For the first 1% of the steps anchors that may also name an option, by the sum of both ranks; then the committee.
 
     A committee of a few restarts that were told little is sure of too much to choose alone.
@@ -216,7 +216,7 @@ def get_rule(name: str) -> Rule:
     return RULES[name]
 
 
-def enough(situation: Situation, error: float) -> bool:
+def enough(situation: AskingContext, error: float) -> bool:
     """Whether the committee expects no more than this share of the allowed steps to be wrong: sum 1 - max_k gamma.
 
     The mean of the restarts, because one alone is sure of whichever permutation it found.

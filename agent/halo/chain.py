@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from envs.errors import UserError
+from ground.errors import UserError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

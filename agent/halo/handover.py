@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from agent.data.recording import Recording
-from agent.inference.chain import Floats
-from controller.device import placed
+from agent.halo.chain import Floats
 from controller.distill import LabelledScenes, distillation_loss, fit_temperature, judge, option_logits
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
 from controller.roles import Controller
 from envs.task import Task
+from ground.device import to_device
 
 _STEPS, _MINIBATCH, _LEARNING_RATE = 1_500, 256, 2e-3  # as of distillation by DAgger, which sees twice as many scenes
 _FORGET_PREVIOUS = 0.5  # share of scenes on which the previous option is hidden
@@ -40,7 +40,7 @@ def distil(task: Task, recording: Recording, gamma: Floats, seed: int, facts: di
     rng = np.random.default_rng([seed, 2])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = placed(ControllerNetwork(encoder_of(task), len(task.options)))
+        network = to_device(ControllerNetwork(encoder_of(task), len(task.options)))
     optimizer = torch.optim.Adam(network.parameters(), _LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, _STEPS)
     for _ in range(_STEPS):

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from agent.pictures import Watched
-from envs.errors import UserError
+from agent.runs.pictures import Watched
 from envs.mujoco.rendering import undrawable
 from envs.task import Task
+from ground.errors import UserError
 
 _SIDE, _STRIP = 480, 64  # pixels: the picture is square, the caption a strip below it
 _LARGE, _SMALL = 24, 15  # heights of the caption's two lines

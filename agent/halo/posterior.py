@@ -13,9 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
-from agent.inference import recursions
-from agent.inference.chain import Bools, Chain, Floats, Ints
-from envs.errors import UserError
+from agent.halo import recursions
+from agent.halo.chain import Bools, Chain, Floats, Ints
+from ground.errors import UserError
 
 _LISTED = 5  # trajectories named in an error
 

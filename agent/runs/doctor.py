@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.config import TRAINING_LEVELS, DoctorConfig
-from envs.errors import UserError
+from ground.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SERVING = ROOT / ".venv-serving"
@@ -162,9 +162,9 @@ def check_language_model() -> Check:
 
 def check_rendering() -> Check:
     """Whether an episode can be filmed, and what draws mazes; runs need neither."""
-    from agent.pictures import watch
     from agent.players import teacher_player
-    from agent.video import record
+    from agent.runs.pictures import watch
+    from agent.runs.video import record
     from envs.catalog import get_task
     from envs.mujoco.rendering import choose_backend
     from teacher.make import make_teacher
@@ -197,13 +197,13 @@ def check_disk(place: Path = ROOT) -> Check:
 
 def _found(name: str, logdir: str) -> Path:
     """The folder of a run by path, or by name. Raises `UserError` if there is none."""
-    from agent.tracking.run import Run
+    from agent.runs.run import Run
 
     return Path(name) if Path(name).is_dir() else Run.find(logdir, None, None, name).path
 
 
 def _settings(run: Path) -> Check:
-    from agent.tracking.run import Run
+    from agent.runs.run import Run
 
     config = Run.open(run).config
     said = ", ".join(f"{key} {config[key]}" for key in ("method", "task", "teacher", "seed") if key in config)
@@ -211,7 +211,7 @@ def _settings(run: Path) -> Check:
 
 
 def _manifest(run: Path) -> Check:
-    from agent.tracking.run import Run
+    from agent.runs.run import Run
 
     manifest = Run.open(run).manifest()
     found = f"commit {str(manifest['commit'])[:12]}, {len(manifest['starts'])} start(s), Python {manifest['python']}"
@@ -219,7 +219,7 @@ def _manifest(run: Path) -> Check:
 
 
 def _metrics(run: Path) -> Check:
-    from agent.tracking.metrics import FILE, read_metrics
+    from agent.runs.metrics import FILE, read_metrics
 
     path = run / FILE
     if not path.exists():
@@ -233,8 +233,8 @@ def _metrics(run: Path) -> Check:
 
 
 def _checkpoints(run: Path) -> Check:
-    from agent.tracking.checkpoint import load_tree
-    from agent.tracking.run import Run
+    from agent.runs.checkpoint import load_tree
+    from agent.runs.run import Run
 
     opened = Run.open(run)
     for step in opened.saved_steps():
@@ -246,7 +246,7 @@ def _checkpoints(run: Path) -> Check:
 
 
 def _controller(run: Path) -> Check:
-    from agent.tracking.run import Run
+    from agent.runs.run import Run
     from controller.checkpoint import load_controller
     from envs.catalog import get_task
 

@@ -2,7 +2,7 @@
 
 Arrays carry the restarts in front: [R, N, T, K]. `rows[n, t]` names the row of the transition table, [R, S, K, K], that
 leads from t - 1 to t, so that a table over discrete states is never gathered. All terms are those of
-`agent.inference.chain`; the scaled pass is Rabiner (1989, section V.A), with the guard that this file adds.
+`agent.halo.chain`; the scaled pass is Rabiner (1989, section V.A), with the guard that this file adds.
 """
 
 import numpy as np

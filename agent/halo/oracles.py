@@ -12,13 +12,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.data.questions import PERSON, Answer, Question
 from agent.data.recording import Recording
-from agent.inference.acquisition import information_per_cost
-from agent.inference.em import honest_but_fallible
+from agent.halo.acquisition import information_per_cost
+from agent.halo.em import honest_but_fallible
+from agent.halo.questions import PERSON, Answer, Question
 from agent.teaching import Annotator
 from controller.roles import Controller
-from envs.errors import UserError
+from ground.errors import UserError
 
 # Of one question. A controller answers for nothing once it is distilled, but a cascade needs something to divide by.
 PRICES = {"controller": 0.01, "teacher": 1.0, "truth": 10.0, "person": 10.0}

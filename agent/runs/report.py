@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.config import ReportConfig
-from agent.tracking.metrics import FILE as METRICS
-from agent.tracking.metrics import read_metrics
-from agent.tracking.run import Run
-from agent.tracking.statistics import mean_interval
-from controller.atomic import write_file
+from agent.runs.metrics import FILE as METRICS
+from agent.runs.metrics import read_metrics
+from agent.runs.run import Run
+from agent.runs.statistics import mean_interval
 from envs.catalog import get_task
-from envs.errors import UserError
+from ground.atomic import write_file
+from ground.errors import UserError
 
 MODES = ("sampled", "greedy")
 CURVE = "rollout/success"  # the student's own, never that of worlds in which the teacher had a hand
@@ -231,7 +231,7 @@ def _asked_if_any(name: str) -> Callable[[Mapping[str, float]], str]:
     return lambda asking: f"{asking[name]:,.0f}" if asking.get(name) else ""
 
 
-# What is counted of teachers (agent/tracking/accounting.py), as it is shown.
+# What is counted of teachers (agent/runs/accounting.py), as it is shown.
 _ASKING: tuple[tuple[str, Callable[[Mapping[str, float]], str]], ...] = (
     ("queries", _asked("queries")),
     ("calls", _asked("calls")),

@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 
 from agent.config import TRAINING_LEVELS, TrainConfig
-from agent.data.ledger import FILE, Ledger, Question
 from agent.data.recording import Recording
 from agent.demonstrating import expert_return, record
-from agent.handover import distil
-from agent.inference.acquisition import enough
-from agent.inference.em import Fit, honest_but_fallible
-from agent.inference.selection import questions
-from agent.methods.halo import Halo, restored_player, wrong_share
-from agent.oracles import Belief, ControllerOracle, Oracle, at_first
+from agent.halo.acquisition import enough
+from agent.halo.em import Fit, honest_but_fallible
+from agent.halo.handover import distil
+from agent.halo.ledger import FILE, Ledger, Question
+from agent.halo.method import Halo, restored_player, wrong_share
+from agent.halo.oracles import Belief, ControllerOracle, Oracle, at_first
+from agent.halo.presets import halo_settings
+from agent.halo.selection import questions
 from agent.players import STYLES, play, summary
-from agent.presets.halo import halo_settings
-from agent.tracking.metrics import Metrics
-from agent.tracking.run import Run
+from agent.runs.metrics import Metrics
+from agent.runs.run import Run
 from controller.checkpoint import save_controller
-from envs.errors import UserError
 from envs.task import Task
+from ground.errors import UserError
 
 _HELD_OUT = 0.25  # demonstrations that nobody is asked about, for each that somebody may be asked about
 DEMONSTRATIONS = "demonstrations"  # folder of a run
@@ -33,7 +33,7 @@ class Waiting(UserError):
     """Questions are open, and whoever answers them has stopped."""
 
 
-class Questioning:
+class AskLoop:
     """One run from where its ledger stands to its end.
 
     Args:
@@ -126,7 +126,7 @@ class Questioning:
             self._log(found, rounds)
             self.run.save(answered, {"method": self.halo.student(found)})
 
-    def as_it_stands(self) -> "Questioning":
+    def as_it_stands(self) -> "AskLoop":
         """The same with the ledger as it is now, whatever is answered meanwhile; it has learnt nothing yet."""
         still = copy.copy(self)
         still.ledger, still._learnt = self.ledger.as_it_stands(), None

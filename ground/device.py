@@ -1,4 +1,4 @@
-"""Where networks are: arrays go in through `tensor`, come out through `array`, and no algorithm names a device.
+"""Where networks are: arrays go in through `to_tensor`, come out through `to_numpy`, and no algorithm names a device.
 
 Worlds, stores and random numbers stay in main memory, on whatever device the networks are: a run draws the same noise
 everywhere, and its checkpoint goes on elsewhere.
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from envs.errors import UserError
+from ground.errors import UserError
 
 _device = torch.device("cpu")
 
@@ -39,17 +39,17 @@ def device() -> torch.device:
     return _device
 
 
-def placed(network: Network) -> Network:
+def to_device(network: Network) -> Network:
     """A network that was made in main memory, moved to where networks are, before an optimiser takes hold of it."""
     return network.to(_device)
 
 
-def tensor(values: NDArray[Any]) -> Tensor:
+def to_tensor(values: NDArray[Any]) -> Tensor:
     """An array as a tensor where networks are; in main memory they share it."""
     return torch.from_numpy(values).to(_device)
 
 
-def array(values: Tensor) -> NDArray[Any]:
+def to_numpy(values: Tensor) -> NDArray[Any]:
     """A tensor without gradient as an array; in main memory they share it."""
     numbers: NDArray[Any] = values.cpu().numpy()
     return numbers

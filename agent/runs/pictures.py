@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from agent.core import Player
 from agent.hierarchy import Hierarchy
-from envs.errors import UserError
 from envs.mujoco.mazes import SPECS
 from envs.task import Task
+from ground.errors import UserError
 
 
 class Moment(NamedTuple):
@@ -47,7 +47,7 @@ def draw_pictures(task: Task, player: Player, levels: Sequence[int], folder: Pat
 
     A map needs no rendering device, so that it is there even if the video cannot be.
     """
-    from agent.video import record
+    from agent.runs.video import record
 
     stem, drawn = f"{name}-levels-{levels[0]}-{levels[-1]}", {}
     try:
@@ -71,7 +71,7 @@ def watch(task: Task, player: Player, level: int) -> Watched:
     )
     moments: list[Moment] = []
     while not hierarchy.finished:
-        obs = hierarchy.percept.obs.copy()
+        obs = hierarchy.observed.obs.copy()
         option, action = hierarchy.step()
         words, target = _subgoal(task, player, hierarchy, obs, option)
         moments.append(Moment(obs[0], action[0], words, target, chosen=bool(hierarchy.clock.age[0] == 1)))
@@ -98,7 +98,7 @@ def _subgoal(
 ) -> tuple[str, NDArray[np.float32] | None]:
     """What the player followed in the step from `obs` [1, ...], in words, and where that is [D]."""
     if player.frame is not None:  # a goal moves with the agent, so that its place is the same before the step and after
-        target = (player.frame.of(hierarchy.percept.obs) + hierarchy.clock.goal)[0]
+        target = (player.frame.of(hierarchy.observed.obs) + hierarchy.clock.goal)[0]
         named = zip(task.goal_space.names[:2], target[:2], strict=True)
         return f"go to {', '.join(f'{name} {value:.1f}' for name, value in named)}", target
     if len(player.timeouts) != len(task.options):

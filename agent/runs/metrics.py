@@ -19,8 +19,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from controller.atomic import write_file
-from envs.errors import UserError
+from ground.atomic import write_file
+from ground.errors import UserError
 
 FILE = "metrics.jsonl"
 PREFIXES = ("rollout/", "eval/", "teacher/", "controller/", "high/", "low/", "halo/", "time/")

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.inference.chain import Bools, Ints, inside
-from envs.errors import UserError
+from agent.halo.chain import Bools, Ints, inside
+from ground.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from envs.errors import UserError
+from ground.errors import UserError
 
 
 class CheckpointError(UserError):

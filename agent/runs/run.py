@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agent.tracking.checkpoint import load_tree, save_tree
-from agent.tracking.metrics import FILE as METRICS
-from agent.tracking.metrics import Metrics, cut_after
-from controller.atomic import CheckpointError, DamagedError, read_json, write_file, write_json
-from envs.errors import UserError, unknown_name
+from agent.runs.checkpoint import load_tree, save_tree
+from agent.runs.metrics import FILE as METRICS
+from agent.runs.metrics import Metrics, cut_after
+from ground.atomic import CheckpointError, DamagedError, read_json, write_file, write_json
+from ground.errors import UserError, unknown_name
 
 SCHEMA = 1
 KEPT_CHECKPOINTS = 2
