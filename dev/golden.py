@@ -4,7 +4,7 @@
     python -m dev.golden check      # on the commit after; names each run that differs, and in what
 
 A digest covers the weights and the optimiser's state, whatever they are called, and the metrics without the clock. It
-holds for one processor and one build of torch, which the file names: on another machine, record the commit before first.
+holds for one processor and one build of torch, which the file names: elsewhere, record the commit before first.
 """
 
 import argparse

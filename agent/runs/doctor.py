@@ -17,7 +17,7 @@ from typing import Any, Literal
 from agent.config import TRAINING_LEVELS, DoctorConfig
 from ground.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SERVING = ROOT / ".venv-serving"
 LITTLE_SPACE, NO_SPACE = 2e9, 2e8  # bytes
 

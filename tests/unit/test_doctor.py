@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import main as cli
-from agent import doctor
+from agent.runs import doctor
 from agent.config import DoctorConfig
 from agent.runs.run import Run
 from envs.mujoco.rendering import choose_backend
