@@ -2,7 +2,6 @@
 """The command line: `python main.py VERB`, as `USAGE` lists them. Each verb imports what it needs, and no more."""
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
@@ -14,8 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 try:
-    from agent.checks import check
-    from agent.config import DemosConfig, DoctorConfig, EvalConfig, ReportConfig, TrainConfig
+    from agent.flags import DemosConfig, DoctorConfig, EvalConfig, ListConfig, ReportConfig
     from agent.labelling.config import LabelConfig, check_label
     from agent.labels import config as labels
     from ground.errors import UserError, unknown_name
@@ -35,6 +33,8 @@ USAGE = """usage: python main.py VERB [--FLAG VALUE ...]
   label    answer HALO's questions in a browser    python main.py label --task RescueWorld-n3 --savedir mine
   labels   what teachers said, and how well        python main.py labels show --last 20
   doctor   check the installation, or a run        python main.py doctor
+  tasks    list the tasks                          python main.py tasks
+  methods  list the methods                        python main.py methods
 
 python main.py VERB --help lists the flags. Hyphens and underscores in flags are the same."""
 
@@ -51,31 +51,36 @@ python main.py labels VERB --help lists the flags."""
 # Verbs of two words: what the first one alone, or with --help, prints.
 USAGES = {"labels": LABELS_USAGE}
 
-# IHAC's and LLM4Teach's spellings. Their offline planner is a fixed table from scene to option: here, the script.
-SPELLINGS: dict[str, list[str]] = {
-    "--offline-planner": ["--teacher", "scripted"],
-    "--soft-planner": ["--soft"],
-    "--hard-planner": ["--no-soft"],
-    "--hard": ["--no-soft"],
-    "--eval-meta-controller": ["--eval-teacher"],
-    "--tasks": ["--task"],
-}
 
-
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: Any) -> dict[str, Any]:
     """The `train` verb."""
-    check(config)
+    from agent.checks import check_train
     from agent.train import train as run
 
+    check_train(config)
     return run(config)
 
 
 def evaluate(config: EvalConfig) -> dict[str, Any]:
     """The `eval` verb."""
-    check(config)
+    _ = config.levels, config.players
     from agent.evaluate import evaluate as run
 
     return run(config)
+
+
+def tasks(config: ListConfig) -> dict[str, Any]:
+    """The `tasks` verb."""
+    from envs.catalog import listing
+
+    return {"head": ["family", "task", ""], "rows": [list(row) for row in listing()]}
+
+
+def methods(config: ListConfig) -> dict[str, Any]:
+    """The `methods` verb."""
+    from agent.methods import METHODS
+
+    return {"head": ["method", ""], "rows": [[name, words] for name, (_, words) in METHODS.items()]}
 
 
 def report(config: ReportConfig) -> dict[str, Any]:
@@ -143,12 +148,14 @@ def on_labels(config: labels.Config) -> dict[str, Any]:
 
 
 VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
-    "train": (TrainConfig, train),
+    "train": (object, train),
     "eval": (EvalConfig, evaluate),
     "report": (ReportConfig, report),
     "serve": (ServeConfig, serve),
     "demos": (DemosConfig, demos),
     "doctor": (DoctorConfig, doctor),
+    "tasks": (ListConfig, tasks),
+    "methods": (ListConfig, methods),
     "label": (LabelConfig, label),
     "labels show": (labels.ShowConfig, on_labels),
     "labels prompt": (labels.PromptConfig, on_labels),
@@ -172,23 +179,14 @@ def verb_of(words: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 
 def read(verb: str, words: Sequence[str]) -> Any:
-    """The config of a verb from its command-line words. Raises `UserError`; exits for `--help` and for bad values."""
-    import tyro
+    """The settings of a verb from its words. Raises `UserError`; exits for `--help`."""
+    from agent.commandline import read as read_words
 
-    kind = VERBS[verb][0]
-    flags = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind)}
-    said: list[str] = []
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if not flag.startswith("--") or flag == "--help":
-            said.append(word)
-            continue
-        flag = flag.replace("_", "-")
-        known = flags | {alias for alias, meaning in SPELLINGS.items() if meaning[0].replace("--no-", "--") in flags}
-        if flag not in known and flag.replace("--no-", "--", 1) not in known:
-            raise unknown_name("flag", flag, known, f"python main.py {verb} --help")
-        said += [*SPELLINGS[flag], *([value] if equals else [])] if flag in SPELLINGS else [flag + equals + value]
-    return tyro.cli(kind, args=said, prog=f"main.py {verb}")
+    if verb == "train":
+        from agent.config import TrainConfig
+
+        return read_words(verb, TrainConfig(), words)
+    return read_words(verb, VERBS[verb][0](), words)
 
 
 def show(verb: str, result: dict[str, Any], as_json: bool) -> None:

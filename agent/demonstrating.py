@@ -5,12 +5,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.config import TRAINING_LEVELS, DemosConfig
-from agent.continuous import ClippedNormal
-from agent.core import Categorical, Clock, Distribution, Observations, Player
+from agent.clock import Clock
 from agent.data.recording import Recording, first_episodes, segments
-from agent.data.store import store_for
-from agent.hierarchy import Hierarchy
+from agent.data.store import TrajectoryStore
+from agent.distributions import Categorical, ClippedNormal, Distribution
+from agent.flags import TRAINING_LEVELS, DemosConfig
+from agent.hierarchy import Hierarchy, Observations, Player
 from agent.players import play, teacher_player
 from agent.teaching import TeacherHigh
 from envs.catalog import get_task
@@ -19,7 +19,7 @@ from ground.errors import UserError
 from teacher.labels import LabelStore
 from teacher.scripted import ScriptedTeacher
 
-EPSILON = 0.1  # of demonstrations: the experts of HALO's data err, and so is the expert of halo.md, section 2.1
+EPSILON = 0.1  # of demonstrations: the experts of HALO's data err (Orlov Savko and Unhelkar, 2024)
 _LONGEST = 20_000  # steps after which an episode that has not ended is taken for one that never does
 
 
@@ -73,7 +73,7 @@ class ExpertLow:
 
 
 def expert_player(task: Task, epsilon: float, rng: np.random.Generator) -> Player:
-    """Who demonstrates a task. Raises `UserError` if it has no scripted hands."""
+    """The expert that demonstrates a task. Raises `UserError` if it has no scripted skills."""
     script = teacher_player(task, ScriptedTeacher(task, LabelStore()))
     assert isinstance(script.high, TeacherHigh)
     return Player(ExpertHigh(script.high), ExpertLow(epsilon, rng), script.timeouts)
@@ -96,11 +96,11 @@ def record(task: Task, count: int, seed: int, epsilon: float = EPSILON) -> Recor
     player = expert_player(task, epsilon, np.random.default_rng(erring))
     hierarchy = Hierarchy(task, env, player, rng=np.random.default_rng(acting))
     ended, capacity = np.zeros(count, np.bool_), 64
-    store = store_for(task, capacity, count)
+    store = TrajectoryStore(task, capacity, count)
     while not ended.all():
         if len(store) == capacity:
             capacity *= 2
-            saved, store = store.state_dict(), store_for(task, capacity, count)
+            saved, store = store.state_dict(), TrajectoryStore(task, capacity, count)
             store.load_state_dict(saved)
         if capacity > _LONGEST:
             raise UserError(f"An expert's episode of {task.name} has not ended after {_LONGEST:,} steps.")
@@ -137,7 +137,7 @@ def demos(config: DemosConfig) -> dict[str, Any]:
 
 
 def expert_return(task: Task, episodes: int, seed: int) -> float:
-    """Mean return of whoever demonstrates, mistakes included, on held-out levels."""
+    """Mean return of the expert, mistakes included, on held-out levels."""
     levels = range(TRAINING_LEVELS, TRAINING_LEVELS + episodes)
     player = expert_player(task, EPSILON, np.random.default_rng(seed))
     return float(play(task, player, levels, greedy=False, seed=seed).returns.mean())

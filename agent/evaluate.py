@@ -1,18 +1,18 @@
 """The `eval` verb: teacher, student, controller and baselines on the same held-out levels, sampled and greedy."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from agent.config import EvalConfig, TrainConfig
-from agent.core import Player
+from agent.config import TrainConfig, configure, from_plain
 from agent.demonstrating import expert_return
-from agent.halo.method import restored_player
-from agent.halo.presets import halo_settings
-from agent.methods import make_method
+from agent.flags import EvalConfig
+from agent.hierarchy import Player
+from agent.methods import entry_of
+from agent.methods.protocol import Parts
 from agent.players import (
     STYLES,
     Episodes,
@@ -23,7 +23,6 @@ from agent.players import (
     summary,
     teacher_player,
 )
-from agent.presets import settings_of
 from agent.runs.run import Run
 from agent.runs.statistics import mcnemar, paired_difference
 from controller.checkpoint import load_controller
@@ -34,23 +33,19 @@ from ground.atomic import write_json
 from ground.device import device, use_device
 from ground.errors import UserError
 from teacher.base import Teacher
+from teacher.config import TeacherConfig
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
 from teacher.scripted import ScriptedTeacher
 
-# How the teacher is asked: as the run had it, unless another teacher or setting is named.
-_OF_THE_TEACHER = ("base_url", "model", "permutations", "margin", "label_noise", "prompt", "scoring", "samples")
-_OF_THE_COMMAND = ("concurrency", "max_llm_calls", "max_llm_tokens", "max_llm_seconds")
-
 
 def evaluate(config: EvalConfig) -> dict[str, Any]:
-    """Play everybody on `config.levels`; the result line, which is also written beside the run."""
+    """Play every player on `config.levels`; the result line, which is also written beside the run."""
     torch.set_num_threads(config.threads)
     use_device(config.device)
     runs = _runs(config)
-    trained = _trained_as(runs[0]) if runs else None
-    limit = config.limit or (trained.limit if trained else None)
-    task = get_task(config.task, limit)
+    trained = from_plain(runs[0].config) if runs else None
+    task = get_task(config.task, config.teacher_flaw or (trained.teacher_flaw if trained else None))
     result: dict[str, Any] = {"task": task.name, "method": trained.method if trained else None}
     episodes: dict[str, dict[str, Episodes]] = {}
     for name in config.players:
@@ -60,7 +55,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         result[name]["sampled"]["ms_per_step"] = milliseconds_per_step(task, players[0])
     if "student" in episodes:
         result["differences"] = _differences(episodes)
-    if trained is not None and trained.method == "halo":
+    if trained is not None and all("demonstrations" in run.results() for run in runs):
         result |= _of_demonstrations(runs) | {"expert_return": expert_return(task, len(config.levels), trained.seed)}
     judged = (runs[0].group if len(runs) > 1 else runs[0].path) if runs else None
     result |= {"levels": config.seeds, "seeds": len(runs), "run": str(judged or "")}
@@ -81,27 +76,19 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
 
 
 def _of_demonstrations(runs: list[Run]) -> dict[str, float]:
-    """What halo's runs came to on their demonstrations, averaged over the runs."""
+    """What runs from demonstrations came to on those, averaged over the runs."""
     lines = [run.results() for run in runs]
-    names = ("option_error", "option_error_heldout", "queries", "cost")
+    names = ("option_error", "option_error_heldout", "queries", "cost", "recorded_return")
     return {name: float(np.mean([line[name] for line in lines])) for name in names if all(name in li for li in lines)}
 
 
 def load_student(run: Run, task: Task) -> Player:
     """The student of a run as it was last saved. Raises `CheckpointError` if it cannot be read."""
-    trained = _trained_as(run)
-    if trained.method == "dagger":
-        return controller_player(task, _controller(run, task), trained.mask)
-    if trained.method == "halo":
-        config, players = halo_settings(trained), list[Player]()
-        run.restore(lambda tree: players.append(restored_player(task, config, tree["method"])))
-        return players[0]
-    settings = settings_of(trained)
-    plans = trained.method == "hiro" and trained.high_level == "controller"
-    given = load_controller(run.controller, task) if plans else None
-    student = make_method(trained, task, None, settings, np.random.SeedSequence(0), given)
-    run.restore(lambda tree: student.load_policy(tree["method"]))
-    return student.player
+    config = from_plain(run.config)
+    planner = load_controller(run.controller, task) if getattr(config.settings, "plans", False) else None
+    method = entry_of(config.method).make(Parts(task, config, np.random.SeedSequence(0), controller=planner))
+    run.restore(lambda tree: method.load_policy(tree["method"]))
+    return method.player
 
 
 def _runs(config: EvalConfig) -> list[Run]:
@@ -115,48 +102,43 @@ def _runs(config: EvalConfig) -> list[Run]:
     return Run.find_all(config.logdir, config.method, task, str(newest.group)) if newest else []
 
 
-def _trained_as(run: Run) -> TrainConfig:
-    known = {field.name for field in fields(TrainConfig)}
-    saved: dict[str, Any] = {name: value for name, value in run.config.items() if name in known and name != "seeds"}
-    return TrainConfig(**saved)
-
-
 def _players(name: str, config: EvalConfig, task: Task, runs: list[Run], trained: TrainConfig | None) -> list[Player]:
-    """Everybody who plays under a name: one per training seed for student and controller."""
+    """All that play under a name: one per training seed for student and controller."""
     match name:
         case "student":
             return [load_student(run, task) for run in runs]
         case "controller":
-            return [controller_player(task, _controller(run, task), _trained_as(run).mask) for run in runs]
+            masked = [getattr(from_plain(run.config).settings, "mask", True) for run in runs]
+            return [controller_player(task, _controller(r, task), m) for r, m in zip(runs, masked, strict=True)]
         case "scripted":
             return [teacher_player(task, ScriptedTeacher(task, LabelStore()))]
         case "random":
             return [random_player()]
-    return [teacher_player(task, _teacher(config, task, runs, trained or TrainConfig()))]
+    return [teacher_player(task, _teacher(config, task, runs, trained or configure(task=config.task)))]
 
 
 def _teacher(config: EvalConfig, task: Task, runs: list[Run], trained: TrainConfig) -> Teacher:
-    """The run's own teacher, or the one that is asked for."""
-    as_trained = trained if config.teacher in (None, trained.teacher) else TrainConfig()
-    wanted: dict[str, Any] = {}
-    for name in _OF_THE_TEACHER:
-        said = getattr(config, name)
-        wanted[name] = getattr(as_trained, name) if said is None else said
-    kind = config.teacher or trained.teacher
-    labels = config.labels or as_trained.labels or (runs[0].labels if runs else None)
-    store = LabelStore(None if "replay" in kind.split(":") else labels)
-    wanted |= {name: getattr(config, name) for name in _OF_THE_COMMAND} | {"replay_from": labels, "as_recorded": True}
-    teacher = make_teacher(kind, task, store, seed=trained.seed, device=str(device()), **wanted)
+    """The run's own teacher, or the one that is asked for; of how it is asked, what is not said is the run's own."""
+    of_teacher = {f.name: getattr(config.teacher, f.name) for f in fields(TeacherConfig)}
+    said = {name: value for name, value in of_teacher.items() if name in config.said}
+    if not config.said:  # from Python: what differs from the defaults
+        said = {name: value for name, value in of_teacher.items() if value != getattr(TeacherConfig(), name)}
+    same = said.get("teacher") in (None, trained.teacher.teacher)
+    wanted = replace(trained.teacher if same else TeacherConfig(), **said)
+    limits = ("concurrency", "max_llm_calls", "max_llm_tokens", "max_llm_seconds")
+    wanted = replace(wanted, **{name: of_teacher[name] for name in limits}, on_teacher_failure="abort")
+    wanted = replace(wanted, labels=wanted.labels or (str(runs[0].labels) if runs else None))
+    store = LabelStore(None if "replay" in wanted.teacher.split(":") else wanted.labels)
+    teacher = make_teacher(wanted, task, store, seed=trained.seed, device=str(device()), as_recorded=True)
     if teacher is None:
         raise UserError("The run had no teacher.", "--teacher local, or leave the teacher out of --compare")
     return teacher
 
 
 def _controller(run: Run, task: Task) -> Controller:
-    trained = _trained_as(run)
-    if trained.method in ("ppo", "sac", "td3") or trained.student == "flat":
-        kind = "flat" if trained.student == "flat" else trained.method
-        raise UserError(f"{run.path} has no controller: it is a {kind} run.", "leave the controller out of --compare")
+    if not run.controller.exists():
+        what = f"{run.path} has no controller: it is a {run.config.get('method')} run."
+        raise UserError(what, "leave the controller out of --compare")
     return load_controller(run.controller, task)
 
 
@@ -170,7 +152,7 @@ def _play_all(task: Task, players: list[Player], config: EvalConfig, style: str)
 
 
 def _differences(episodes: dict[str, dict[str, Episodes]]) -> list[dict[str, Any]]:
-    """Student minus everybody else on the same levels, with paired intervals and McNemar's exact p."""
+    """Student minus every other player on the same levels, with paired intervals and McNemar's exact p."""
     rows = []
     student = episodes["student"]["sampled"]
     for name, theirs in episodes.items():

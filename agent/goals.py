@@ -1,7 +1,7 @@
 """Goals as HIRO has them (Nachum et al., 2018): relative targets in named state dimensions, and their relabelling.
 
-A goal g at s asks for s + g. While it is in force it moves with the agent, h(s, g, s') = s + g - s', so that the target
-stays where it is; the low level is paid -||s + g - s'|| for each step.
+A goal g at s asks for s + g. While it runs it moves with the agent, h(s, g, s') = s + g - s', so that the target
+stays where it is; the low level is rewarded with -||s + g - s'|| for each step.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agent.distributions import Distribution, UniformBox
+from controller.roles import Controller
 from ground.device import normal
 
-CANDIDATES = ("original", "difference", "drawn", "planned")  # kinds of candidates, in their order in `candidates`
+CANDIDATES = ("original", "difference", "drawn")  # kinds of candidates, in their order in `candidates`
 
 
 Values = TypeVar("Values", NDArray[np.float32], Tensor)
@@ -62,28 +64,24 @@ def candidates(
     final: Tensor,
     draws: int,
     generator: torch.Generator,
-    planned: Tensor | None = None,
 ) -> Tensor:
     """Goals that might explain what the low level did, [B, C, D], all in the box.
 
-    The original; the difference that was reached, s_{t+c} - s_t; and draws from a Gaussian around that difference with
-    half the reach as deviation (HIRO, appendix C). Where a planner is asked, its goal comes last: the best of more
-    candidates can only explain better.
+    The original; the difference that was reached, s_{t+c} - s_t; and samples of a Gaussian around that difference with
+    half the reach as deviation (HIRO, appendix C).
 
     Args:
         frame: The goal's dimensions.
         goal: [B, D], as it was chosen.
         first: [B, O], s_t.
         final: [B, O], s_{t+c}: after the last step, not the last that was acted on.
-        draws: Number of Gaussian draws.
-        generator: Draws them.
-        planned: [B, D], a planner's goals at `first`, or None.
+        draws: Number of Gaussian samples.
+        generator: Samples them.
     """
     difference = (frame.of(final) - frame.of(first))[:, None]
     noise = normal((len(goal), draws, goal.shape[-1]), generator)
     drawn = difference + 0.5 * goal.new_tensor(frame.reach) * noise
-    last = () if planned is None else (planned[:, None],)
-    return frame.clip(torch.cat([goal[:, None], difference, drawn, *last], 1))
+    return frame.clip(torch.cat([goal[:, None], difference, drawn], 1))
 
 
 def explained(
@@ -121,3 +119,54 @@ def relabelled(goals: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """The best candidate of each segment [B, D], and which one it is [B]; the original wins ties."""
     best = scores.argmax(1)
     return goals.gather(1, best[:, None, None].expand(-1, 1, goals.shape[2])).squeeze(1), best
+
+
+class PlannedGoals:
+    """The controller's goals: its most probable option, grounded, as a target relative to where the agent is.
+
+    Args:
+        controller: The planner.
+        frame: The dimensions of goals.
+        reversed: Give the opposite goals, as a control.
+    """
+
+    def __init__(self, controller: Controller, frame: GoalFrame, reversed: bool = False) -> None:
+        self.controller, self.frame = controller, frame
+        self._reach = np.array(frame.reach, np.float32) * (-1 if reversed else 1)
+
+    def __call__(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Goals [N, D] in [-1, 1] for observations [N, O]."""
+        option, _ = self.controller.label(obs, self.controller.task.legal(obs))
+        target, _ = self.controller.goal(obs, option)
+        return np.clip((target - self.frame.of(obs)) / self._reach, -1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ExploringGoals:
+    """N goals, sampled from the policy, from the planner, or uniformly.
+
+    Attributes:
+        policy: What the policy's goals are sampled from.
+        uniform: float [N], probability of a uniform goal.
+        planned: float32 [N, D], the planner's goals, or None.
+        share: float [N], probability of the planner's goal, where it is not a uniform one.
+    """
+
+    policy: Distribution
+    uniform: NDArray[np.floating]
+    planned: NDArray[np.float32] | None = None
+    share: NDArray[np.floating] | None = None
+
+    def sample(self, rng: np.random.Generator | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Goals [N, D] in [-1, 1]; log-probabilities of the mixture are of no use, and given as 0."""
+        goal, _ = self.policy.sample(rng)
+        if rng is not None:
+            if self.planned is not None and self.share is not None:
+                goal = np.where((rng.random(len(goal)) < self.share)[:, None], self.planned, goal)
+            anywhere, _ = UniformBox(goal.shape).sample(rng)
+            goal = np.where(rng.random(len(goal))[:, None] < self.uniform[:, None], anywhere, goal)
+        return goal, np.zeros(len(goal), np.float32)
+
+    def replaced(self, rows: NDArray[np.bool_], other: Distribution) -> Distribution:
+        """No expert shares the playing of HIRO."""
+        raise NotImplementedError

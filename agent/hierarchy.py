@@ -1,30 +1,104 @@
-"""The only roll-out class: a high level, a low level and a clock, batched over worlds."""
+"""The hierarchy: what a high level and a low level answer, what they look at, and the only roll-out class."""
 
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from agent.core import Clock, HighLevel, LowLevel, Observations, Player
+from agent.clock import Clock, Named, Transition
 from agent.data.store import TrajectoryStore
-from controller.encoders import encoder_of
+from agent.distributions import Distribution
+from controller.encoders import Encoded, Encoder, encoder_of
+from controller.network import to_tensors
 from envs.task import Task
 
 
-class Hierarchy:
-    """Plays N worlds and writes what happens into a store.
+class Observations:
+    """One batch of observations; what is derived from them is computed once, when it is first asked for.
 
-    A *guide* is a second pair of levels (the teacher with its scripted hands). Whenever an option is chosen, each world
-    is handed to the guide with probability `mix` until that option ends: the mixture policy of DAgger (Ross et al.,
-    2011), at the granularity of options.
+    Args:
+        task: Where they come from.
+        encoder: Turns them into network inputs.
+        obs: [N, ...].
+        level_seeds: int64 [N], known to the environment and to limited teachers, never to a student.
+        true_option: int64 [N], what an expert does here where the environment knows it, else None; for demonstrations,
+            never for a student.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        encoder: Encoder,
+        obs: NDArray,
+        level_seeds: NDArray[np.int64],
+        true_option: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.task = task
+        self.obs = obs
+        self.level_seeds = level_seeds
+        self.true_option = true_option
+        self._encoder = encoder
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+    @cached_property
+    def encoded(self) -> Encoded:
+        """Network inputs as arrays."""
+        return self._encoder(self.obs)
+
+    @cached_property
+    def inputs(self) -> tuple[torch.Tensor, ...]:
+        """Network inputs as tensors."""
+        return to_tensors(self.encoded)
+
+    @cached_property
+    def legal(self) -> NDArray[np.bool_]:
+        """Legality of each option [N, K]."""
+        return self.task.legal(self.obs)
+
+
+class HighLevel(Protocol):
+    """Chooses options, or other commands."""
+
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
+        """Whether the running option [N] is over (-1: none runs), and what the next one is sampled from."""
+        ...
+
+
+class LowLevel(Protocol):
+    """Chooses primitive actions."""
+
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
+        """What the action under the clock's command is sampled from."""
+        ...
+
+
+class Player(NamedTuple):
+    """A high level, a low level, the steps after which each option or vector ends, and what commands are."""
+
+    high: HighLevel
+    low: LowLevel
+    timeouts: NDArray[np.int64]
+    transition: Transition = Named()
+
+
+class Hierarchy:
+    """Plays N environments and writes what happens into a store.
+
+    An *expert* is a second pair of levels (the teacher with its scripted skills). Whenever an option is chosen, each
+    environment is handed to the expert with probability `beta` until that option ends: the mixture policy of DAgger
+    (Ross et al., 2011, algorithm 3.1), at the granularity of options.
 
     Args:
         task: What is played.
         env: Its batched environments.
         player: Its levels, and what they need.
-        rng: Draws options, actions and whose turn it is; None plays greedily, always the most probable choice.
-        guide: The levels of the guide, or None.
+        rng: Samples options, actions and whose turn it is; None plays greedily, always the most probable choice.
+        expert: The levels of the expert, or None.
         levels: Level seeds of the first episodes [N]; drawn by the environments if not given.
     """
 
@@ -35,14 +109,14 @@ class Hierarchy:
         player: Player,
         *,
         rng: np.random.Generator | None,
-        guide: tuple[HighLevel, LowLevel] | None = None,
+        expert: tuple[HighLevel, LowLevel] | None = None,
         levels: NDArray[np.int64] | None = None,
     ) -> None:
-        self.task, self.env, self.guide = task, env, guide
+        self.task, self.env, self.expert = task, env, expert
         self.high, self.low = player.high, player.low
         self.encoder = encoder_of(task)
         self.rng = rng
-        self.clock = Clock(env.num_envs, player.timeouts, player.frame)
+        self.clock = Clock(env.num_envs, player.timeouts, player.transition)
         self.finished: list[dict[str, float]] = []
         self._guided = np.zeros(env.num_envs, np.bool_)
         self._ever_guided = np.zeros(env.num_envs, np.bool_)
@@ -52,28 +126,28 @@ class Hierarchy:
         obs, info = env.reset(options=None if levels is None else {"level_seeds": levels})
         self.observed = self._observe(obs, info)
 
-    def collect(self, store: TrajectoryStore, length: int, mix: float = 0.0) -> None:
-        """Play `length` vector steps into `store`, a share `mix` of the options by the guide."""
+    def collect(self, store: TrajectoryStore, length: int, beta: float = 0.0) -> None:
+        """Play `length` vector steps into `store`, a share `beta` of the options by the expert."""
         for _ in range(length):
-            self.step(store, mix)
+            self.step(store, beta)
 
     def play_once(self) -> list[dict[str, float]]:
-        """Play until every world has ended an episode; the first one of each, in the order of the worlds."""
+        """Play until every environment has ended an episode; the first one of each, in the order of the environments."""
         first: dict[float, dict[str, float]] = {}
         while len(first) < self.env.num_envs:
             self.step()
             for episode in self.drain_finished():
-                first.setdefault(episode["world"], episode)
-        return [first[world] for world in sorted(first)]
+                first.setdefault(episode["environment"], episode)
+        return [first[n] for n in sorted(first)]
 
     def drain_finished(self) -> list[dict[str, float]]:
         """Return, length, success and `guided` of the episodes that ended since the last call."""
         finished, self.finished = self.finished, []
         return finished
 
-    def step(self, store: TrajectoryStore | None = None, mix: float = 0.0) -> tuple[NDArray[np.int64], NDArray]:
+    def step(self, store: TrajectoryStore | None = None, beta: float = 0.0) -> tuple[NDArray[np.int64], NDArray]:
         """Play one vector step, into `store` if given; the options [N] and the actions [N] of it."""
-        option_logprob = self._choose_options(mix)
+        option_logprob = self._choose_options(beta)
         action, action_logprob = self._choose_actions()
         obs, reward, terminated, truncated, info = self.env.step(action)
         ended = terminated | truncated
@@ -85,17 +159,17 @@ class Hierarchy:
         self.observed = self._observe(obs, info)
         return option, action
 
-    def _choose_options(self, mix: float) -> NDArray[np.float32]:
+    def _choose_options(self, beta: float) -> NDArray[np.float32]:
         """Start options where they are due; log-probability [N] of the choice, 0 elsewhere."""
         observed, clock = self.observed, self.clock
         over, choice = self.high.choose(observed, clock.option)
-        if self.guide is not None and (mix > 0 or self._guided.any()):
-            guide_over, guide_choice = self.guide[0].choose(observed, clock.option)
-            due = clock.due(np.where(self._guided, guide_over, over))
-            assert self.rng is not None, "a guide takes turns at random"
-            self._guided = np.where(due, self.rng.random(len(due)) < mix, self._guided)
+        if self.expert is not None and (beta > 0 or self._guided.any()):
+            expert_over, expert_choice = self.expert[0].choose(observed, clock.option)
+            due = clock.due(np.where(self._guided, expert_over, over))
+            assert self.rng is not None, "an expert takes turns at random"
+            self._guided = np.where(due, self.rng.random(len(due)) < beta, self._guided)
             self._ever_guided |= self._guided
-            choice = choice.replaced(self._guided, guide_choice)
+            choice = choice.replaced(self._guided, expert_choice)
         else:
             due = clock.due(over)
         chosen, logprob = choice.sample(self.rng)
@@ -104,8 +178,8 @@ class Hierarchy:
 
     def _choose_actions(self) -> tuple[NDArray, NDArray[np.float32]]:
         choice = self.low.act(self.observed, self.clock)
-        if self.guide is not None and self._guided.any():
-            choice = choice.replaced(self._guided, self.guide[1].act(self.observed, self.clock))
+        if self.expert is not None and self._guided.any():
+            choice = choice.replaced(self._guided, self.expert[1].act(self.observed, self.clock))
         return choice.sample(self.rng)
 
     def _record(
@@ -119,7 +193,7 @@ class Hierarchy:
         truncated: NDArray[np.bool_],
         info: dict[str, Any],
     ) -> None:
-        observed, clock, worlds = self.observed, self.clock, len(action)
+        observed, clock = self.observed, self.clock
         store.append(
             ended=terminated | truncated,
             final_obs=info.get("final_obs"),
@@ -127,7 +201,7 @@ class Hierarchy:
             prev_option=clock.previous,
             option=clock.option,
             option_age=clock.age,
-            goal=clock.goal,
+            command=clock.command,
             option_logprob=option_logprob,
             action=action,
             behaviour_logprob=action_logprob,
@@ -136,27 +210,23 @@ class Hierarchy:
             truncated=truncated,
             legal=observed.legal,
             label_probs=np.zeros_like(observed.legal, np.float32),
-            label_source=np.zeros(worlds, np.int8),
-            true_option=np.full(worlds, -1) if observed.true_option is None else observed.true_option,
-            query_id=np.full(worlds, -1),
-            guided=self._guided,
-            env_id=np.arange(worlds),
+            true_option=np.full(len(action), -1) if observed.true_option is None else observed.true_option,
             level_seed=observed.level_seeds,
             episode=self._episode,
-            t=self._t,
+            **{name: info[name] for name in store.extra},
         )
 
     def _book(self, reward: NDArray, ended: NDArray[np.bool_], success: NDArray[np.bool_]) -> None:
         self._return += reward
         self._t += 1
-        for world in np.flatnonzero(ended):
+        for n in np.flatnonzero(ended):
             self.finished.append(
                 {
-                    "world": float(world),
-                    "return": float(self._return[world]),
-                    "length": float(self._t[world]),
-                    "success": float(success[world]),
-                    "guided": float(self._ever_guided[world]),
+                    "environment": float(n),
+                    "return": float(self._return[n]),
+                    "length": float(self._t[n]),
+                    "success": float(success[n]),
+                    "guided": float(self._ever_guided[n]),
                 }
             )
         self._return[ended] = 0
@@ -169,7 +239,7 @@ class Hierarchy:
         return Observations(self.task, self.encoder, obs, info["level_seed"], info.get("option"))
 
     def state_dict(self) -> dict[str, Any]:
-        """Worlds, clock, counters and random state, for an exact resume."""
+        """Environments, clock, counters and random state, for an exact resume."""
         return {
             "env": self.env.get_state(),  # type: ignore[attr-defined]
             "clock": self.clock.state_dict(),

@@ -1,14 +1,178 @@
-"""Loss L1 and its parts: advantages over steps or options, the clipped surrogate, the divergence to a prior."""
+"""The two losses that train everything, each once, and their parts.
 
+L1, prior-regularised reinforcement learning over options: maximise E[Q(s, o)] - lambda KL(pi(.|s) || prior(.|s)). A
+uniform prior is the entropy bonus. L2, weighted regression on stored data: minimise E[sum_g w_g(s, a) (-log pi_g)] over
+action groups g (`controller.distill.weighted_regression`, since distillation is its case w = 1 with soft targets).
+"""
+
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numba import njit
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from agent.heads import Head
+from agent.networks import Head
+from controller.distill import weighted_regression
+
+__all__ = ["PriorWeight", "option_advantages", "prior_regularised", "surrogate_loss", "weighted_regression"]
+
+
+def prior_regularised(loss: Tensor, divergence: Tensor, weight: float | Tensor) -> Tensor:
+    """Loss L1: minus the value, plus lambda times the divergence from the prior, averaged.
+
+    Args:
+        loss: Minus the expected value of the policy, or its surrogate: [B], or [] where it is a mean already.
+        divergence: [B], KL(pi || prior) in nats, exact or estimated; of a uniform prior, log pi up to a constant.
+        weight: lambda.
+    """
+    if loss.ndim:
+        return (loss + weight * divergence).mean()
+    return loss + weight * divergence.mean()
+
+
+class PriorWeight:
+    """lambda of loss L1: fixed, annealed to zero, or tuned until the divergence is what it should be.
+
+    Args:
+        first: lambda at the start.
+        start: Step at which annealing begins.
+        end: Step from which lambda is zero; None for a weight that is not annealed.
+        target: Divergence in nats that lambda is tuned to, by steps on log lambda along divergence - target (the dual
+            gradient of SAC's temperature and of SPiRL; Pertsch et al., 2020, eq. 6); None for no tuning.
+        rate: Size of those steps.
+    """
+
+    def __init__(
+        self, first: float, start: float = 0, end: float | None = None, target: float | None = None, rate: float = 0.05
+    ) -> None:
+        self.first, self.start, self.end, self.target, self.rate = first, start, end, target, rate
+        self._log_factor = 0.0
+
+    def left(self, steps: int) -> float:
+        """What annealing has left of lambda after so many steps, from one down to zero."""
+        if self.end is None:
+            return 1.0
+        return float(np.clip((self.end - steps) / max(1.0, self.end - self.start), 0, 1))
+
+    def __call__(self, steps: int) -> float:
+        """lambda after so many steps."""
+        return self.first * self.left(steps) * math.exp(self._log_factor)
+
+    def observe(self, divergence: float) -> None:
+        """Raise lambda where the policy has strayed further than the target, and lower it where it is nearer."""
+        if self.target is not None:
+            step = self.rate * (divergence - self.target) / max(self.target, 1e-6)
+            self._log_factor = float(np.clip(self._log_factor + np.clip(step, -1, 1), -10.0, 10.0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What tuning has come to."""
+        return {"log_factor": self._log_factor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self._log_factor = state["log_factor"]
+
+
+def surrogate_loss(
+    head: Head,
+    outputs: Tensor,
+    value: Tensor,
+    action: Tensor,
+    behaviour_logprob: Tensor,
+    advantage: Tensor,
+    returns: Tensor,
+    *,
+    clip: float,
+    value_weight: float,
+    entropy_weight: float,
+    prior_weight: float = 0.0,
+    legal: Tensor | None = None,
+    prior: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss L1 with PPO's clipped surrogate for the value (Schulman et al., 2017, eq. 9), and the squared value error.
+
+    Args:
+        head: Reads `outputs`.
+        outputs: [B, P], the policy's.
+        value: [B].
+        action: [B, ...], what was done.
+        behaviour_logprob: [B], its log-probability under the policy that acted.
+        advantage: [B], normalised by the caller.
+        returns: [B], targets of the value.
+        clip: Trust region on the ratio (eq. 7).
+        value_weight: Weight of the squared value error.
+        entropy_weight: Weight of the entropy bonus: lambda for a uniform prior.
+        prior_weight: lambda.
+        legal: bool [B, C], the named actions that are allowed, or None.
+        prior: [B, P], outputs of the network that the policy is held to; only read when `prior_weight` > 0.
+    """
+    log_ratio = head.log_prob(outputs, action, legal) - behaviour_logprob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
+    value_loss = (value - returns).square().mean()
+    loss = policy_loss + 0.5 * value_weight * value_loss
+    terms = {"policy_loss": policy_loss, "value_loss": value_loss}
+    if entropy_weight > 0:
+        entropy = head.entropy(outputs, legal)
+        terms["entropy"] = entropy.mean()
+        loss = prior_regularised(loss, entropy, -entropy_weight)
+    if prior is not None and prior_weight > 0:
+        divergence = head.divergence(outputs, prior, legal)
+        terms["prior_kl"] = divergence.mean()
+        loss = prior_regularised(loss, divergence, prior_weight)
+    with torch.no_grad():
+        terms["approximate_kl"] = (ratio - 1 - log_ratio).mean()
+        terms["clip_fraction"] = (ratio != clipped).float().mean()
+    return loss, {name: term.detach() for name, term in terms.items()}
+
+
+def prior_penalty(
+    loss: Tensor, obs: Tensor, action: Tensor, value: Tensor, critic: nn.Module, prior: "PriorActions"
+) -> Tensor:
+    """Loss L1 with a deterministic prior: plus lambda |Q| ||a - prior||^2, in the unit of the values.
+
+    The form of TD3+BC (Fujimoto & Gu, 2021, eq. 3), which divides the value by its mean size instead. The filter is
+    that of Nair et al. (2018, section IV-C): a prior that is worse than the actor does not hold it back.
+
+    Args:
+        loss: [], without the prior.
+        obs: [B, inputs].
+        action: [B, A], the actor's own.
+        value: [B], of those actions.
+        critic: Twin critics.
+        prior: What the prior would do.
+    """
+    divergence = (action - prior.action).square().sum(-1)
+    if prior.value_filter:
+        with torch.no_grad():
+            divergence = divergence * (critic(obs, prior.action).amin(0) > value)
+    return prior_regularised(loss, divergence, prior.weight * value.detach().abs().mean())
+
+
+@dataclass(frozen=True)
+class PriorActions:
+    """A deterministic prior on a batch.
+
+    Attributes:
+        action: [B, A], what the prior would do.
+        weight: lambda, above zero.
+        value_filter: Count only where the critics value the prior's action more than the actor's.
+    """
+
+    action: Tensor
+    weight: float
+    value_filter: bool = False
+
+
+def expectile_loss(error: Tensor, expectile: float) -> Tensor:
+    """|expectile - 1(error < 0)| error^2, [...]: asymmetric least squares (IQL; Kostrikov et al., 2022, eq. 5)."""
+    weight = torch.where(error < 0, 1.0 - expectile, expectile)
+    return weight * error.square()
 
 
 @njit(cache=True)
@@ -35,9 +199,9 @@ def option_advantages(  # type: ignore[no-untyped-def]
     Returns:
         Advantages float [T, N], zero where nothing was chosen.
     """
-    steps, worlds = rewards.shape
-    advantages = np.zeros((steps, worlds), np.float32)
-    for n in range(worlds):
+    steps, envs = rewards.shape
+    advantages = np.zeros((steps, envs), np.float32)
+    for n in range(envs):
         reward_sum = 0.0  # discounted reward from t to the next choice
         discount = 1.0  # gamma ** (steps from t to the next choice)
         next_value = bootstrap[steps - 1, n]
@@ -58,61 +222,6 @@ def option_advantages(  # type: ignore[no-untyped-def]
                 reward_sum = 0.0
                 discount = 1.0
     return advantages
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the terms of loss L1."""
-
-    clip: float = 0.2  # PPO's trust region on the ratio (Schulman et al., 2017, eq. 7)
-    value: float = 0.5  # weight of the squared value error
-    entropy: float = 0.0  # weight of the entropy bonus: lambda for a uniform prior
-    prior: float = 0.0  # lambda of KL(policy || prior)
-
-
-def surrogate_loss(
-    head: Head,
-    outputs: Tensor,
-    value: Tensor,
-    action: Tensor,
-    behaviour_logprob: Tensor,
-    advantage: Tensor,
-    returns: Tensor,
-    weights: LossWeights,
-    legal: Tensor | None = None,
-    prior: Tensor | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clipped surrogate + value error - entropy bonus + lambda KL(policy || prior): loss L1 of DESIGN section 2.
-
-    Args:
-        head: Reads `outputs`.
-        outputs: [B, P], the policy's.
-        value: [B].
-        action: [B, ...], what was done.
-        behaviour_logprob: [B], its log-probability under whoever did it.
-        advantage: [B], normalised by the caller.
-        returns: [B], targets of the value.
-        weights: Weights of the terms.
-        legal: bool [B, C], the named actions that are allowed, or None.
-        prior: [B, P], outputs of the network that the policy is held to; only read when `weights.prior` > 0.
-    """
-    log_ratio = head.log_prob(outputs, action, legal) - behaviour_logprob
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - weights.clip, 1 + weights.clip)
-    policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
-    value_loss = (value - returns).square().mean()
-    loss = policy_loss + 0.5 * weights.value * value_loss
-    terms = {"policy_loss": policy_loss, "value_loss": value_loss}
-    if weights.entropy > 0:
-        terms["entropy"] = entropy = head.entropy(outputs, legal).mean()
-        loss = loss - weights.entropy * entropy
-    if prior is not None and weights.prior > 0:
-        terms["prior_kl"] = head.divergence(outputs, prior, legal).mean()
-        loss = loss + weights.prior * terms["prior_kl"]
-    with torch.no_grad():
-        terms["approximate_kl"] = (ratio - 1 - log_ratio).mean()
-        terms["clip_fraction"] = (ratio != clipped).float().mean()
-    return loss, {name: term.detach() for name, term in terms.items()}
 
 
 def explained_variance(predicted: NDArray[np.float32], target: NDArray[np.float32]) -> float:

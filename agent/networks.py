@@ -1,19 +1,100 @@
-"""The student's networks: a low level with one head per option, and a controller with a value beside it."""
+"""Networks of students and what their outputs mean: heads, the low level, the high level, actors and twin critics.
+
+Actions that are vectors, and goals, are in [-1, 1] per dimension.
+"""
 
 import copy
+import math
+from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agent.core import Categorical, Clock, Distribution, Observations
-from agent.heads import CategoricalHead, GaussianHead, Head
+from agent.clock import Clock
+from agent.distributions import Categorical, Distribution, SquashedNormal, log_tanh_slope, squashed_log_prob
+from agent.hierarchy import Observations
 from controller.encoders import Encoder
 from controller.network import ControllerNetwork, TrunkConfig, make_trunk, mask_logits
-from ground.device import to_numpy, to_tensor
+from ground.device import normal, to_numpy, to_tensor
 
 _FIRST_LOG_STD = -0.5  # of actions in [-1, 1], before squashing
+# The range that Stable-Baselines3 and the authors' code of SAC leave to the logarithm of the deviation.
+_LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0
+
+
+class Head(Protocol):
+    """Reads outputs [B, P] of a policy network; `legal` bool [B, C] says which named actions are allowed, or None."""
+
+    def distribution(self, outputs: Tensor) -> Distribution:
+        """What actions are sampled from."""
+        ...
+
+    def log_prob(self, outputs: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
+        """Log-probability [B] of actions [B, ...]."""
+        ...
+
+    def entropy(self, outputs: Tensor, legal: Tensor | None = None) -> Tensor:
+        """Entropy [B] in nats."""
+        ...
+
+    def divergence(self, outputs: Tensor, prior: Tensor, legal: Tensor | None = None) -> Tensor:
+        """KL(policy || prior) [B] in nats, where `prior` [B, P] are outputs of another network."""
+        ...
+
+
+class CategoricalHead:
+    """Outputs are logits [B, C] of C named actions."""
+
+    def distribution(self, outputs: Tensor) -> Categorical:
+        """What indices are sampled from."""
+        return Categorical(to_numpy(torch.softmax(outputs, 1)))
+
+    def log_prob(self, outputs: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
+        """Log-probability [B] of indices [B]."""
+        return torch.log_softmax(mask_logits(outputs, legal), 1).gather(1, action[:, None]).squeeze(1)
+
+    def entropy(self, outputs: Tensor, legal: Tensor | None = None) -> Tensor:
+        """Entropy [B]."""
+        log_probs = torch.log_softmax(mask_logits(outputs, legal), 1)
+        return -(log_probs.exp() * log_probs).sum(1)
+
+    def divergence(self, outputs: Tensor, prior: Tensor, legal: Tensor | None = None) -> Tensor:
+        """KL(policy || prior) [B]."""
+        log_probs, wanted = (torch.log_softmax(mask_logits(logits, legal), 1) for logits in (outputs, prior))
+        return (log_probs.exp() * (log_probs - wanted)).sum(1)
+
+
+class GaussianHead:
+    """Outputs are mean and log-deviation [B, 2A] of a Gaussian that tanh squashes into [-1, 1].
+
+    Entropies and divergences are those before squashing: the divergence is the same after it, since tanh is a
+    bijection, and the entropy has no closed form there.
+    """
+
+    def distribution(self, outputs: Tensor) -> SquashedNormal:
+        """What vectors are sampled from."""
+        mean, log_std = outputs.chunk(2, -1)
+        return SquashedNormal(to_numpy(mean), to_numpy(log_std))
+
+    def log_prob(self, outputs: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
+        """Log-probability [B] of actions [B, A]."""
+        mean, log_std = outputs.chunk(2, -1)
+        return squashed_log_prob(mean, log_std, action)
+
+    def entropy(self, outputs: Tensor, legal: Tensor | None = None) -> Tensor:
+        """Entropy [B] before squashing."""
+        log_std = outputs.chunk(2, -1)[1]
+        return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    def divergence(self, outputs: Tensor, prior: Tensor, legal: Tensor | None = None) -> Tensor:
+        """KL(policy || prior) [B]."""
+        mean, log_std = outputs.chunk(2, -1)
+        wanted, wanted_log_std = prior.chunk(2, -1)
+        spread = (2 * (log_std - wanted_log_std)).exp() + ((mean - wanted) * (-wanted_log_std).exp()).square()
+        return (wanted_log_std - log_std + 0.5 * (spread - 1)).sum(-1)
 
 
 class LowNetwork(nn.Module):
@@ -91,7 +172,7 @@ class NetworkHigh:
     """The high level that a controller network plays.
 
     Args:
-        network: The network, shared with whoever trains it.
+        network: The network, shared with its learner.
         masked: Choose among legal options only.
     """
 
@@ -115,12 +196,110 @@ class NetworkLow:
 
     @torch.no_grad()
     def act(self, observed: Observations, clock: Clock) -> Distribution:
-        """Where actions are drawn from."""
+        """What actions are sampled from."""
         outputs, _ = self.network(*observed.inputs, to_tensor(clock.option))
-        return self.network.head.choice(outputs)
+        return self.network.head.distribution(outputs)
 
 
 def frozen(network: nn.Module) -> nn.Module:
     """A copy that no optimiser will change: the prior of loss L1."""
     duplicate = copy.deepcopy(network)
     return duplicate.requires_grad_(False)
+
+
+def mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
+    """Linear layers with ReLU between them."""
+    widths = (inputs, *hidden)
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+
+
+class GaussianActor(nn.Module):
+    """pi(a | s): a Gaussian squashed by tanh (Haarnoja et al., 2018, appendix C).
+
+    Args:
+        inputs: Width of the observation.
+        actions: A.
+        hidden: Widths of the hidden layers.
+    """
+
+    def __init__(self, inputs: int, actions: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.net = mlp(inputs, hidden, 2 * actions)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-deviation [B, A] before squashing."""
+        mean, log_std = self.net(obs).chunk(2, -1)
+        return mean, log_std.clamp(_LOG_STD_MIN, _LOG_STD_MAX)
+
+    def sample(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Reparametrised actions [B, A] and their log-probability [B]."""
+        mean, log_std = self(obs)
+        noise = normal(mean.shape, generator)
+        unsquashed = torch.addcmul(mean, log_std.exp(), noise)
+        log_prob = (-0.5 * noise.square() - log_std - log_tanh_slope(unsquashed)).sum(-1)
+        return torch.tanh(unsquashed), log_prob - 0.5 * math.log(2 * math.pi) * mean.shape[-1]
+
+    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Log-probability [B] of given actions [B, A], clipped just inside the box."""
+        mean, log_std = self(obs)
+        return squashed_log_prob(mean, log_std, action)
+
+    def mode(self, obs: Tensor) -> Tensor:
+        """The greedy action [B, A]."""
+        return torch.tanh(self(obs)[0])
+
+
+class DeterministicActor(nn.Module):
+    """mu(s) (Lillicrap et al., 2016), squashed by tanh.
+
+    Args:
+        inputs: Width of the observation.
+        actions: A.
+        hidden: Widths of the hidden layers.
+        final_range: The last layer starts uniform within this, so that the first actions are near the middle.
+    """
+
+    def __init__(self, inputs: int, actions: int, hidden: tuple[int, ...], final_range: float = 3e-3) -> None:
+        super().__init__()
+        self.net = mlp(inputs, hidden, actions)
+        for parameter in self.net[-1].parameters():
+            nn.init.uniform_(parameter, -final_range, final_range)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Actions [B, A]."""
+        return torch.tanh(self.net(obs))
+
+    mode = forward
+
+
+class TwinCritic(nn.Module):
+    """Q1(s, a) and Q2(s, a), each an MLP of its own (Fujimoto et al., 2018), computed together.
+
+    Args:
+        inputs: Width of observation and action together.
+        hidden: Widths of the hidden layers.
+    """
+
+    def __init__(self, inputs: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        widths = (inputs, *hidden, 1)
+        pairs = list(pairwise(widths))
+        self.weights = nn.ParameterList([torch.empty(2, before, after) for before, after in pairs])
+        self.biases = nn.ParameterList([torch.empty(2, 1, after) for _, after in pairs])
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            bound = 1.0 / math.sqrt(weight.shape[1])  # as nn.Linear does
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Both values, [2, B]."""
+        hidden = torch.cat((obs, action), -1).expand(2, -1, -1)
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            if layer < last:
+                hidden = hidden.relu_()
+        return hidden.squeeze(-1)

@@ -1,4 +1,4 @@
-"""Who plays: student, teacher, controller, script, chance; and how well, on given levels."""
+"""Players: teacher, controller, script, chance; and how well a player does on given levels."""
 
 import time
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.continuous import UniformBox
-from agent.core import Categorical, Clock, Distribution, Observations, Player
-from agent.hierarchy import Hierarchy
+from agent.clock import Clock
+from agent.distributions import Categorical, Distribution, UniformBox
+from agent.hierarchy import Hierarchy, Observations, Player
 from agent.networks import NetworkHigh
 from agent.runs.statistics import wilson
 from agent.teaching import Annotator, SingleOption, SkillLow, TeacherHigh
@@ -85,12 +85,12 @@ def summary(episodes: Episodes) -> dict[str, float]:
 
 
 def milliseconds_per_step(task: Task, player: Player, steps: int = 200) -> float:
-    """Median time that a decision of the player takes in a single world, without the world's own time."""
+    """Median time that a decision of the player takes in a single environment, without the environment's own time."""
     env = task.make_vec(1, split="eval")
     encoder = encoder_of(task)
     rng = np.random.default_rng(0)
     obs, info = env.reset()
-    clock, times = Clock(1, player.timeouts, player.frame), []
+    clock, times = Clock(1, player.timeouts, player.transition), []
     always = np.ones(1, np.bool_)
     for _ in range(steps):
         start = time.perf_counter()

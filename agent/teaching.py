@@ -5,15 +5,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.continuous import Certain
-from agent.core import Categorical, Clock, Distribution, Observations
+from agent.clock import Clock
+from agent.distributions import Categorical, ClippedNormal, Distribution
 from agent.data.store import TrajectoryStore
+from agent.hierarchy import Observations
 from controller.roles import Controller
 from envs.task import Scene, Task
 from teacher.base import HELD, UNAVAILABLE, Label, Teacher, TeacherStats
 from teacher.make import asking_of
-
-_TEACHER = 1  # value of the store's `label_source`
 
 
 class Annotator:
@@ -127,14 +126,10 @@ Labeller = Annotator | ControllerLabels
 
 
 def annotate(store: TrajectoryStore, start: int, labeller: Labeller) -> None:
-    """Fill the label columns of everything stored from vector step `start` on."""
-    obs = store.column("obs", start)
-    steps, worlds = obs.shape[:2]
-    level_seeds = store.column("level_seed", start).reshape(-1)
-    probs, codes = labeller.label(obs.reshape(steps * worlds, *obs.shape[2:]), level_seeds)
-    store.column("label_probs", start)[:] = probs.reshape(steps, worlds, -1)
-    store.column("query_id", start)[:] = codes.reshape(steps, worlds)
-    store.column("label_source", start)[:] = _TEACHER
+    """Fill the labels of everything stored from vector step `start` on."""
+    obs, labels = store.column("obs", start), store.column("label_probs", start)
+    probs, _ = labeller.label(obs.reshape(-1, *obs.shape[2:]), store.column("level_seed", start).reshape(-1))
+    labels[:] = probs.reshape(labels.shape)
 
 
 class TeacherHigh:
@@ -166,7 +161,7 @@ class SkillLow:
         """The skill's action with certainty."""
         action = observed.task.skill(observed.obs, clock.option)
         if observed.task.continuous:
-            return Certain(action)
+            return ClippedNormal(action)
         return Categorical(np.eye(observed.task.num_actions, dtype=np.float32)[action])
 
 
@@ -181,7 +176,7 @@ class SingleOption:
 class TeacherActions:
     """A flat teacher: the labels' distribution over options, carried by the skills to primitive actions.
 
-    p(a | s) = sum_o label(o | s) 1[a = skill(s, o)], IHAC's soft planner (shared/reference/ihac.md, section 1.1).
+    p(a | s) = sum_o label(o | s) 1[a = skill(s, o)], IHAC's soft planner.
     """
 
     def __init__(self, labeller: Labeller) -> None:
@@ -197,9 +192,9 @@ class TeacherActions:
 
 def skill_actions(task: Task, obs: NDArray) -> NDArray[np.int64]:
     """What the scripted executor of every option would do, [N, K]."""
-    worlds, options = len(obs), len(task.options)
+    count, options = len(obs), len(task.options)
     repeated = np.repeat(obs, options, axis=0)
-    return task.skill(repeated, np.tile(np.arange(options), worlds)).reshape(worlds, options)
+    return task.skill(repeated, np.tile(np.arange(options), count)).reshape(count, options)
 
 
 def action_distribution(

@@ -1,15 +1,18 @@
-"""Label -> controller: soft cross-entropy on labelled scenes, calibration on a hold-out, honest agreement."""
+"""Label -> controller: the one distillation loop, its loss, calibration on a hold-out, and agreement with the truth."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from controller.encoders import Encoded
+from controller.encoders import Encoded, Encoder, GridEncoder, encoder_of
 from controller.network import ControllerNetwork, mask_logits, to_tensors
+from envs.task import Task
 from ground.device import to_numpy, to_tensor
+from ground.ranges import Count, Positive, Share
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class LabelledScenes:
         legal: bool [N, K].
         probs: float32 [N, K], the teacher's distribution; all zero where the teacher abstained.
         done: bool [N, K], `Task.option_done` of every option here: the target of the termination head.
+        skills: int8 [N, K], what the scripted skill of each option would do, for low levels; [N, 0] without any.
     """
 
     encoded: Encoded
@@ -29,14 +33,134 @@ class LabelledScenes:
     legal: NDArray[np.bool_]
     probs: NDArray[np.float32]
     done: NDArray[np.bool_]
+    skills: NDArray[np.int8]
 
     def __len__(self) -> int:
         return len(self.previous)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> "LabelledScenes":
-        return LabelledScenes(
-            self.encoded[rows], self.previous[rows], self.legal[rows], self.probs[rows], self.done[rows]
-        )
+        return LabelledScenes(self.encoded[rows], *(getattr(self, name)[rows] for name in _COLUMNS))
+
+    def with_skills(self, skills: NDArray[np.int8]) -> "LabelledScenes":
+        """The same scenes with what the skills [N, K] would do."""
+        return replace(self, skills=skills)
+
+    @staticmethod
+    def concatenate(parts: Sequence["LabelledScenes"]) -> "LabelledScenes":
+        """Batches one after the other."""
+        columns = (np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS)
+        return LabelledScenes(Encoded.concatenate([part.encoded for part in parts]), *columns)
+
+
+_COLUMNS = ("previous", "legal", "probs", "done", "skills")
+
+
+def scenes_of(
+    task: Task, obs: NDArray, previous: NDArray[np.int64], probs: NDArray[np.float32], legal: NDArray[np.bool_]
+) -> LabelledScenes:
+    """Observations [N, ...] with their labels [N, K] as scenes to learn from, without skills."""
+    done = np.stack([task.option_done(obs, np.full(len(obs), k)) for k in range(len(task.options))], 1)
+    return LabelledScenes(encoder_of(task)(obs), previous, legal, probs, done, np.zeros((len(obs), 0), np.int8))
+
+
+@dataclass(frozen=True)
+class DistilConfig:
+    """Distillation by dataset aggregation (DAgger; Ross, Gordon and Bagnell, 2011)."""
+
+    rollout: Count = 16
+    """Vector steps between updates."""
+    guided: Share = 0.5
+    """Share of those steps over which the teacher's part of the acting falls from all to nothing (DAgger's beta)."""
+    updates: Positive = 0.15
+    """Gradient steps per environment step."""
+    minibatch: Count = 256
+    """Scenes per gradient step."""
+    lr: Positive = 2e-3
+    """Learning rate of Adam, which falls linearly to a tenth."""
+    forget_previous: Share = 0.5
+    """Share of scenes on which the previous option is hidden from the controller."""
+    mirror: bool = True
+    """Double the data of grid tasks by their left-right symmetry."""
+
+
+class Distillation:
+    """The one distillation loop: gradient steps on minibatches of all labelled scenes so far.
+
+    Args:
+        encoder: Of the scenes; knows how to mirror them.
+        parameters: What learns.
+        loss: Loss and terms to log, of a minibatch.
+        config: Hyper-parameters.
+        rng: Samples minibatches.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        parameters: Sequence[Tensor],
+        loss: Callable[[LabelledScenes], tuple[Tensor, dict[str, float]]],
+        config: DistilConfig,
+        rng: np.random.Generator,
+    ) -> None:
+        self.encoder, self.config, self.rng, self._loss = encoder, config, rng, loss
+        self._parameters = list(parameters)
+        self.optimizer = torch.optim.Adam(self._parameters, config.lr, fused=True)
+        self._parts: list[LabelledScenes] = []
+
+    def add(self, scenes: LabelledScenes) -> None:
+        """Aggregate scenes."""
+        self._parts.append(scenes)
+
+    def clear(self) -> None:
+        """Forget all scenes."""
+        self._parts.clear()
+
+    def train(self, count: int, progress: float) -> dict[str, float]:
+        """So many gradient steps at a point of the run between 0 and 1; the terms of the last one."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * (1 - 0.9 * progress)
+        info: dict[str, float] = {}
+        for _ in range(count):
+            loss, info = self._loss(self._minibatch())
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self._parameters, 1.0)
+            self.optimizer.step()
+        return info
+
+    def _minibatch(self) -> LabelledScenes:
+        """Scenes sampled uniformly, half of them mirrored, the previous option sometimes hidden."""
+        if len(self._parts) > 1:
+            self._parts = [LabelledScenes.concatenate(self._parts)]
+        everything = self._parts[0]
+        rows = self.rng.integers(len(everything), size=self.config.minibatch)
+        scenes = everything[rows]
+        hidden = self.rng.random(len(rows)) < self.config.forget_previous
+        encoded, skills = scenes.encoded, scenes.skills
+        if self.config.mirror and isinstance(self.encoder, GridEncoder):
+            turned = self.rng.random(len(rows))[:, None] < 0.5
+            pairs = zip(self.encoder.mirror(encoded).parts, encoded.parts, strict=True)
+            encoded = Encoded(tuple(np.where(turned, there, here) for there, here in pairs))
+            skills = np.where(turned, self.encoder.mirror_actions(skills), skills).astype(np.int8)
+        return replace(scenes, encoded=encoded, previous=np.where(hidden, -1, scenes.previous), skills=skills)
+
+
+def calibrate(
+    network: ControllerNetwork, fitted: LabelledScenes, judged: LabelledScenes, truth: NDArray[np.int64]
+) -> tuple[float, dict[str, float]]:
+    """Temperature, fitted on some held-out scenes, and agreement, KL and ECE on others, whose true options are [N]."""
+    temperature = fit_temperature(option_logits(network, fitted), fitted.probs)
+    return temperature, judge(network, judged, truth, temperature)
+
+
+def weighted_regression(log_probs: Tensor, weights: Tensor) -> Tensor:
+    """Loss L2 of each sample: sum_g w_g (-log pi_g), [...].
+
+    Args:
+        log_probs: [..., G], log-probability of what was stored, per group of actions, or of every class.
+        weights: [..., G], weight of each; soft targets where G are classes. No gradient flows into them.
+    """
+    return -(weights * log_probs).sum(-1)
 
 
 def distillation_loss(
@@ -53,7 +177,7 @@ def distillation_loss(
     labels = to_tensor(batch.probs)
     legal = to_tensor(batch.legal) if masked else None
     log_probs = torch.log_softmax(mask_logits(option_logits, legal), dim=1)
-    cross_entropy = -(labels * log_probs.clamp(min=-30.0)).sum(1)
+    cross_entropy = weighted_regression(log_probs.clamp(min=-30.0), labels)
     labelled = labels.sum(1) > 0
     option_loss = cross_entropy.sum() / labelled.sum().clamp(min=1)
     done_loss = nn.functional.binary_cross_entropy_with_logits(done_logits, to_tensor(batch.done).float())

@@ -7,14 +7,17 @@ from torch import Tensor, nn
 
 from controller.encoders import NUM_TOKENS, Encoded, Encoder, GridEncoder, token_features
 from ground.device import to_tensor
+from ground.ranges import Count
 
 
 @dataclass(frozen=True)
 class TrunkConfig:
-    """Size of the token network, about 40,000 parameters by default; larger ones were no better (dev/LOG.md)."""
+    """Size of a trunk, about 40,000 parameters by default; larger ones were no better (dev/LOG.md)."""
 
-    embedding: int = 4  # numbers per token
-    hidden: int = 64  # width of both hidden layers
+    embedding: Count = 4
+    """Numbers per token of a map."""
+    hidden: Count = 64
+    """Width of both hidden layers."""
 
 
 class TokenTrunk(nn.Module):

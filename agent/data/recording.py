@@ -20,12 +20,12 @@ class Recording:
     Attributes:
         obs: [N, T, ...].
         action: int64 [N, T], or float32 [N, T, A]; zero at the last observation.
-        option: int64 [N, T], the option that truly drove the action; -1 where nobody tells.
+        option: int64 [N, T], the option that drove the action; -1 where it is not known.
         reward: float32 [N, T].
-        cost: float32 [N, T], what the label of a step has cost; zero where nobody was asked.
+        cost: float32 [N, T], what the label of a step has cost; zero where none was asked for.
         terminated: bool [N], whether the episode ended by itself rather than by its time limit.
         lengths: int64 [N], observations of each episode, at least 2.
-        level_seed: int64 [N], the level of each, by which it can be replayed and drawn; -1 where nobody tells.
+        level_seed: int64 [N], the level of each, by which it can be replayed and drawn; -1 where it is not known.
     """
 
     obs: NDArray
@@ -95,43 +95,43 @@ class Recording:
 
 
 def first_episodes(store: TrajectoryStore) -> Recording:
-    """The first episode of every world in a store, which must have ended there.
+    """The first episode of every environment in a store, which must have ended there.
 
     Raises:
-        ValueError: The first episode of some world has not ended.
+        ValueError: The first episode of some environment has not ended.
     """
     ended = store.column("terminated") | store.column("truncated")  # [T, N]
     if not ended.any(0).all():
         raise ValueError("an episode has not ended")
     last = ended.argmax(0)  # [N], the step that each ended with
-    worlds, steps = np.arange(store.num_envs), int(last.max()) + 1
+    envs, steps = np.arange(store.num_envs), int(last.max()) + 1
 
-    def by_world(name: str) -> NDArray:
+    def by_env(name: str) -> NDArray:
         """A column as [N, T, ...], with room for the last observation and zeros from there on."""
         column = np.swapaxes(store.column(name)[:steps], 0, 1)
         padded = np.concatenate([column, np.zeros_like(column[:, :1])], 1)
         padded[np.arange(steps + 1) > last[:, None]] = 0
         return padded
 
-    obs = by_world("obs")
-    obs[worlds, last + 1] = store.next_obs(last, worlds)
-    option = by_world("true_option")
-    option[worlds, last + 1] = option[worlds, last]  # what ran when the episode ended
+    obs = by_env("obs")
+    obs[envs, last + 1] = store.next_obs(last, envs)
+    option = by_env("true_option")
+    option[envs, last + 1] = option[envs, last]  # what ran when the episode ended
     option[np.arange(steps + 1) > last[:, None] + 1] = -1
     return Recording(
         obs,
-        by_world("action"),
+        by_env("action"),
         option,
-        by_world("reward"),
-        by_world("cost"),
-        store.column("terminated")[last, worlds],
+        by_env("reward"),
+        np.zeros((store.num_envs, steps + 1), np.float32),
+        store.column("terminated")[last, envs],
         last + 2,
         store.column("level_seed")[0].astype(np.int64),
     )
 
 
 @dataclass(frozen=True)
-class Segments:
+class OptionRuns:
     """Runs of one option, M of them, in the order of their episodes: the view *segments* (DESIGN, section 5).
 
     Attributes:
@@ -150,11 +150,11 @@ class Segments:
         return len(self.episode)
 
 
-def segments(option: NDArray[np.int64], inside: NDArray[np.bool_]) -> Segments:
+def segments(option: NDArray[np.int64], inside: NDArray[np.bool_]) -> OptionRuns:
     """Where options [N, T] begin and end within the steps that are `inside` [N, T]; no segment crosses an episode."""
     before = np.concatenate([np.full((len(option), 1), -2), option[:, :-1]], 1)
     begins = inside & (option != before)
     episode, start = np.nonzero(begins)
     following = np.append(np.where(episode[1:] == episode[:-1], start[1:], -1), -1)
     stop = np.where(following < 0, inside.sum(1)[episode], following)
-    return Segments(episode, start, stop, option[episode, start])
+    return OptionRuns(episode, start, stop, option[episode, start])

@@ -1,7 +1,6 @@
-"""The trajectory store: one column schema for all methods, time-major, in memory or memory-mapped."""
+"""The trajectory store: one column schema for all methods, time-major, in memory."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,94 +10,72 @@ from envs.task import Task
 from ground.errors import UserError
 
 _GIB = 2**30
+Schema = dict[str, tuple[tuple[int, ...], Any]]  # name -> (shape of one entry, dtype)
 
 
-def columns(
-    observation_shape: tuple[int, ...],
-    num_options: int,
-    *,
-    observation_dtype: Any = np.uint8,
-    action_size: int | None = None,
-    goal_size: int = 0,
-) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Name -> (shape of one entry, dtype). The schema of DESIGN section 5, plus the option's own log-probability.
+def columns(task: Task, command_size: int = 0) -> Schema:
+    """The columns of a task's steps, those that the task itself declares included (`Task.extra_columns`).
 
     Args:
-        observation_shape: Shape of one observation.
-        num_options: K.
-        observation_dtype: Its type.
-        action_size: A of continuous actions; None for an index.
-        goal_size: D of a high level that sets goals; 0 for one that names options.
+        task: What is played.
+        command_size: D of a high level that sets vectors; 0 for one that names options.
     """
-    action: tuple[tuple[int, ...], Any] = ((), np.int64) if action_size is None else ((action_size,), np.float32)
-    return {
-        "obs": (observation_shape, observation_dtype),
+    is_map = len(task.observation_shape) == 3  # maps are bytes, state vectors numbers
+    options = (len(task.options),)
+    schema: Schema = {
+        "obs": (task.observation_shape, np.uint8 if is_map else np.float32),
         "prev_option": ((), np.int64),  # option that ran before, -1 for none
         "option": ((), np.int64),
-        "goal": ((goal_size,), np.float32),  # relative goal in force
-        "option_age": ((), np.int64),  # 0 where the option, or the goal, was chosen
-        "option_logprob": ((), np.float32),  # of the option under whoever chose it
-        "action": action,
-        "behaviour_logprob": ((), np.float32),  # of the action under whoever acted
+        "command": ((command_size,), np.float32),  # the vector that runs, as it is at this step
+        "option_age": ((), np.int64),  # 0 where the option, or the vector, was chosen
+        "option_logprob": ((), np.float32),  # of the option, under the policy that chose it
+        "action": ((task.num_actions,), np.float32) if task.continuous else ((), np.int64),
+        "behaviour_logprob": ((), np.float32),  # of the action, under the policy that acted
         "reward": ((), np.float32),
         "terminated": ((), np.bool_),
         "truncated": ((), np.bool_),
-        "legal": ((num_options,), np.bool_),  # options that could be chosen
-        "label_probs": ((num_options,), np.float32),  # zeros where nobody labelled
-        "label_source": ((), np.int8),  # 0 nobody, 1 teacher
-        "cost": ((), np.float32),  # of the label
-        "true_option": ((), np.int64),  # what drove the step, -1 where nobody tells
-        "query_id": ((), np.int64),  # fact code of the labelled scene, -1 for none
-        "guided": ((), np.bool_),  # the teacher acted here
-        "env_id": ((), np.int64),
+        "legal": (options, np.bool_),  # options that could be chosen
+        "label_probs": (options, np.float32),  # the teacher's distribution, zeros without a label
+        "true_option": ((), np.int64),  # what drove the step, -1 where it is not known
         "level_seed": ((), np.int64),
         "episode": ((), np.int64),
-        "t": ((), np.int64),  # step within the episode
     }
-
-
-def store_for(task: Task, capacity: int, num_envs: int, **rest: Any) -> "TrajectoryStore":
-    """A store for what a task's worlds give; `rest` is passed on."""
-    is_map = len(task.observation_shape) == 3  # maps are bytes, state vectors numbers
-    kinds: dict[str, Any] = {"observation_dtype": np.uint8 if is_map else np.float32}
-    if task.continuous:
-        kinds["action_size"] = task.num_actions
-    return TrajectoryStore(capacity, num_envs, task.observation_shape, len(task.options), **(kinds | rest))
+    return schema | getattr(task, "extra_columns", {})
 
 
 class TrajectoryStore:
-    """Steps of N worlds, [T, N] per column, appended one vector step at a time.
+    """Steps of N environments, [T, N] per column, appended one vector step at a time.
 
     Observations that an episode ended in (`final_obs`) are kept apart, because only ended episodes have one: truncated
     episodes bootstrap from it, and the row after it belongs to the next episode.
 
     Args:
+        task: What is played.
         capacity: Vector steps that fit, T.
         num_envs: N.
-        observation_shape: Shape of one observation.
-        num_options: K.
+        command_size: D of a high level that sets vectors; 0 for one that names options.
         ring: When full, forget the oldest vector step instead of refusing the next.
-        folder: Memory-map the columns there instead of holding them in memory.
         limit: Largest size in bytes that may be allocated; 8 GiB, or all memory that there is, if not given.
-        remedy: What a user can change if it does not suffice; `{fits}` stands for the steps that fit.
-        **kinds: `observation_dtype`, `action_size`, `goal_size` as `columns` has them.
+
+    Attributes:
+        extra: Columns that are filled from the environments' infos (`Task.extra_columns`).
+
+    Raises:
+        UserError: It would be larger than the limit.
     """
 
     def __init__(
         self,
+        task: Task,
         capacity: int,
         num_envs: int,
-        observation_shape: tuple[int, ...],
-        num_options: int,
         *,
+        command_size: int = 0,
         ring: bool = False,
-        folder: Path | None = None,
         limit: int | None = None,
-        remedy: str = "lower --num-envs or the rollout length",
-        **kinds: Any,
     ) -> None:
-        self.capacity, self.num_envs, self.ring = capacity, num_envs, ring
-        schema = columns(observation_shape, num_options, **kinds) | {"final_slot": ((), np.int64)}
+        self.capacity, self.num_envs, self.ring, self.extra = capacity, num_envs, ring, tuple(getattr(task, "extra_columns", ()))
+        schema = columns(task, command_size) | {"final_slot": ((), np.int64)}
         self.nbytes = sum(
             capacity * num_envs * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
             for shape, dtype in schema.values()
@@ -108,16 +85,13 @@ class TrajectoryStore:
             raise UserError(
                 f"A store of {capacity} x {num_envs} steps needs {self.nbytes / _GIB:.1f} GiB, "
                 f"more than the {limit / _GIB:.1f} GiB allowed.",
-                remedy.format(fits=int(limit / self.nbytes * capacity * num_envs)),
+                f"--buffer-size {int(limit / self.nbytes * capacity * num_envs)}"
+                if ring
+                else "lower --num-envs or the rollout length",
             )
-        self._columns: dict[str, NDArray] = {}
-        for name, (shape, dtype) in schema.items():
-            full = (capacity, num_envs, *shape)
-            if folder is None:
-                self._columns[name] = np.zeros(full, dtype)
-            else:
-                folder.mkdir(parents=True, exist_ok=True)
-                self._columns[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, full)
+        self._columns: dict[str, NDArray] = {
+            name: np.zeros((capacity, num_envs, *shape), dtype) for name, (shape, dtype) in schema.items()
+        }
         self._names = [name for name in schema if name != "final_slot"]
         self.clear()
 
@@ -152,32 +126,32 @@ class TrajectoryStore:
             self._free += slots[slots >= 0].tolist()
         slots[:] = -1
         if final_obs is not None and ended.any():
-            worlds = np.flatnonzero(ended)
-            slots[worlds] = self._take_slots(len(worlds))
-            self._finals[slots[worlds]] = final_obs[worlds]
+            envs = np.flatnonzero(ended)
+            slots[envs] = self._take_slots(len(envs))
+            self._finals[slots[envs]] = final_obs[envs]
         self.total += 1
 
     def column(self, name: str, start: int = 0) -> NDArray:
         """Rows from `start` on of a column, [T - start, N, ...], not copied; in order of time until a ring is full."""
         return self._columns[name][start : len(self)]
 
-    def at(self, name: str, times: NDArray[np.int64], worlds: NDArray[np.int64]) -> NDArray:
-        """Entries of a column at `oldest` <= times < `total` of worlds, [..., *shape]."""
-        return self._columns[name][times % self.capacity, worlds]
+    def at(self, name: str, times: NDArray[np.int64], envs: NDArray[np.int64]) -> NDArray:
+        """Entries of a column at `oldest` <= times < `total` of envs, [..., *shape]."""
+        return self._columns[name][times % self.capacity, envs]
 
-    def next_obs(self, times: NDArray[np.int64], worlds: NDArray[np.int64]) -> NDArray:
+    def next_obs(self, times: NDArray[np.int64], envs: NDArray[np.int64]) -> NDArray:
         """What was observed after a step: the next row, or the episode's own last observation.
 
         The newest vector step has a next observation only where an episode ended.
         """
-        following = self.at("obs", times + 1, worlds)
-        slots = self.at("final_slot", times, worlds)
+        following = self.at("obs", times + 1, envs)
+        slots = self.at("final_slot", times, envs)
         ended = slots >= 0
         following[ended] = self._finals[slots[ended]]
         return following
 
     def final_observations(self) -> tuple[NDArray[np.int64], NDArray]:
-        """Where episodes ended, (row, world) [M, 2], and what was observed there [M, ...]."""
+        """Where episodes ended, (row, environment) [M, 2], and what was observed there [M, ...]."""
         slots = self.column("final_slot")
         rows = np.argwhere(slots >= 0)
         return rows, self._finals[slots[tuple(rows.T)]]

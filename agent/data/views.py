@@ -1,19 +1,21 @@
-"""What methods read from the store. No view crosses the end of an episode."""
+"""What methods read from a store or a recording: on-policy, labelled scenes, steps, SMDP transitions, windows, chunks.
+
+No view crosses the end of an episode.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
+from agent.data.recording import Recording
 from agent.data.store import TrajectoryStore
 from controller.encoders import Encoded, Encoder
 
 
 @dataclass(frozen=True)
 class OnPolicy:
-    """One rollout of N worlds over T steps, as PPO reads it.
+    """One rollout of N environments over T steps, as PPO reads it.
 
     Attributes:
         encoded: Network inputs of the T * N observations, time-major.
@@ -47,60 +49,14 @@ def on_policy(store: TrajectoryStore, encoder: Encoder, next_obs: NDArray) -> On
 
 
 @dataclass(frozen=True)
-class Transitions:
-    """B transitions for an off-policy learner, float32. Actions are in [-1, 1].
-
-    Attributes:
-        obs: [B, inputs], what the actor saw.
-        action: [B, A].
-        reward: [B], summed with its discount where a transition spans several steps.
-        next_obs: [B, inputs], what the actor would see next; the episode's own last observation at its end.
-        discount: [B], of the value there: gamma to the number of steps, and zero where the episode terminated.
-        prior: [B, A], what the prior would do, or None.
-        prior_weight: lambda of the pull towards it.
-        value_filter: Pull only where the critics value the prior's action more than the actor's.
-    """
-
-    obs: Tensor
-    action: Tensor
-    reward: Tensor
-    next_obs: Tensor
-    discount: Tensor
-    prior: Tensor | None = None
-    prior_weight: float = 0.0
-    value_filter: bool = False
-
-
-def prior_penalty(batch: Transitions, action: Tensor, value: Tensor, critic: nn.Module) -> Tensor:
-    """lambda |Q| ||a - prior||^2, averaged: loss L1 for a deterministic prior, in the unit of the values.
-
-    The form of TD3+BC (Fujimoto & Gu, 2021, eq. 3), which divides the value by its mean size instead. The filter is
-    that of Nair et al. (2018, section IV-C): a prior that is worse than the actor does not hold it back.
-
-    Args:
-        batch: Whose prior pulls.
-        action: [B, A], the actor's own.
-        value: [B], of those actions.
-        critic: Twin critics.
-    """
-    if batch.prior is None or batch.prior_weight == 0.0:
-        return value.new_zeros(())
-    distance = (action - batch.prior).square().sum(-1)
-    if batch.value_filter:
-        with torch.no_grad():
-            distance = distance * (critic(batch.obs, batch.prior).amin(0) > value)
-    return batch.prior_weight * value.detach().abs().mean() * distance.mean()
-
-
-@dataclass(frozen=True)
 class SceneRows:
     """Labelled scenes as columns [M, ...], for distillation."""
 
-    obs: NDArray[np.uint8]
+    obs: NDArray
     previous: NDArray[np.int64]
     legal: NDArray[np.bool_]
     probs: NDArray[np.float32]
-    env_id: NDArray[np.int64]
+    env: NDArray[np.int64]
     episode: NDArray[np.int64]
 
 
@@ -116,4 +72,214 @@ def labelled_scenes(store: TrajectoryStore, start: int) -> SceneRows:
         return column.reshape(-1, *column.shape[2:])
 
     previous = np.where(flat("option_age") == 0, flat("prev_option"), flat("option"))
-    return SceneRows(flat("obs"), previous, flat("legal"), flat("label_probs"), flat("env_id"), flat("episode"))
+    env = np.tile(np.arange(store.num_envs), len(previous) // store.num_envs)
+    return SceneRows(flat("obs"), previous, flat("legal"), flat("label_probs"), env, flat("episode"))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Single steps, [B] of them sampled at random, or [T, N] as they were played.
+
+    Attributes:
+        obs: [B, ...]; `next_obs` likewise, an episode's own last observation at its end.
+        option: int64 [B], the running option.
+        command: [B, D], the vector that runs.
+        action: [B, A], or int64 [B] of named actions.
+        behaviour_logprob: float32 [B], of the action under the policy that acted.
+        reward: float32 [B].
+        terminated: bool [B]; truncated steps are not, and bootstrap.
+        switched: bool [B], whether another option or command ran, or none, after the step.
+    """
+
+    obs: NDArray
+    next_obs: NDArray
+    option: NDArray[np.int64]
+    command: NDArray[np.float32]
+    action: NDArray
+    behaviour_logprob: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    switched: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """B choices of an option or a vector with what followed, at most c steps each, cut where the next was chosen.
+
+    Attributes:
+        obs: [B, c, ...], from the observation at which it was chosen on.
+        final: [B, ...], the observation after the last step.
+        option: int64 [B], the option as it was chosen.
+        command: [B, D], the vector as it was chosen.
+        action: [B, c, A], or int64 [B, c] of named actions.
+        reward: float32 [B, c], zero after the end.
+        length: int64 [B], steps that it lasted.
+        terminated: bool [B], whether the episode terminated with it.
+    """
+
+    obs: NDArray
+    final: NDArray
+    option: NDArray[np.int64]
+    command: NDArray[np.float32]
+    action: NDArray
+    reward: NDArray[np.float32]
+    length: NDArray[np.int64]
+    terminated: NDArray[np.bool_]
+
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """bool [B, c], the steps that belong to the segment."""
+        return np.arange(self.action.shape[1]) < self.length[:, None]
+
+
+def sample_steps(store: TrajectoryStore, rng: np.random.Generator, count: int, newest: int | None = None) -> Steps:
+    """Steps sampled uniformly, with replacement, from all but the newest vector step, whose outcome is not stored yet.
+
+    Args:
+        store: Where from; it must hold two vector steps.
+        rng: Samples them.
+        count: B.
+        newest: Only from so many vector steps; from all if not given.
+    """
+    last = store.total - 1
+    oldest = store.oldest if newest is None else max(store.oldest, last - newest)
+    times = rng.integers(oldest, last, size=count)
+    envs = rng.integers(store.num_envs, size=count)
+    return _steps(store, times, envs)
+
+
+def newest_steps(store: TrajectoryStore, length: int, obs: NDArray) -> Steps:
+    """The newest `length` vector steps in order, [T, N], before the observations `obs` [N, ...] that came after them.
+
+    What runs on beyond the last of them counts as switched there.
+    """
+    times = store.total - length + np.arange(length)[:, None]
+    steps = _steps(store, times, np.broadcast_to(np.arange(store.num_envs), (length, store.num_envs)))
+    running = store.at("final_slot", times[-1], np.arange(store.num_envs)) < 0
+    steps.next_obs[-1, running] = obs[running]
+    steps.switched[-1] = True
+    return steps
+
+
+def _steps(store: TrajectoryStore, times: NDArray[np.int64], envs: NDArray[np.int64]) -> Steps:
+    ended = store.at("final_slot", times, envs) >= 0
+    columns = ("obs", "option", "command", "action", "behaviour_logprob", "reward", "terminated")
+    return Steps(
+        **{name: store.at(name, times, envs) for name in columns},
+        next_obs=store.next_obs(times, envs),
+        switched=ended | (store.at("option_age", times + 1, envs) == 0),
+    )
+
+
+def sample_segments(
+    store: TrajectoryStore, rng: np.random.Generator, count: int, steps: int, newest: int | None = None
+) -> Segments:
+    """Segments sampled uniformly, with replacement, among those whose end is stored.
+
+    Args:
+        store: Where from; it must hold more than `steps` vector steps.
+        rng: Samples them.
+        count: B.
+        steps: c, the most steps for which a command runs.
+        newest: Only such as began within so many vector steps, `steps` or more; all if not given.
+    """
+    before = store.total - steps
+    oldest = store.oldest if newest is None else max(store.oldest, before - newest)
+    times, envs = _sample_choices(store, rng, count, oldest, before)
+    window, across = times[:, None] + np.arange(steps), envs[:, None]
+    ended = store.at("final_slot", window, across) >= 0
+    chosen_next = store.at("option_age", window + 1, across) == 0
+    last = (ended | chosen_next | (np.arange(steps) == steps - 1)).argmax(1)
+    at_end = times + last
+    inside = np.arange(steps) <= last[:, None]
+    return Segments(
+        obs=store.at("obs", window, across),
+        final=store.next_obs(at_end, envs),
+        option=store.at("option", times, envs),
+        command=store.at("command", times, envs),
+        action=store.at("action", window, across),
+        reward=store.at("reward", window, across) * inside,
+        length=last + 1,
+        terminated=store.at("terminated", at_end, envs),
+    )
+
+
+def _sample_choices(
+    store: TrajectoryStore, rng: np.random.Generator, count: int, oldest: int, before: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Times and envs [count] at which a command was chosen, uniform over `oldest` <= time < `before`: by rejection."""
+    if before <= oldest:
+        raise IndexError(f"no segment has ended in the {len(store)} vector steps of the store")
+    times, envs = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    while len(times) < count:
+        t = rng.integers(oldest, before, size=16 * count)
+        n = rng.integers(store.num_envs, size=16 * count)
+        chosen = store.at("option_age", t, n) == 0
+        times, envs = np.concatenate([times, t[chosen]]), np.concatenate([envs, n[chosen]])
+    return times[:count], envs[:count]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """M stretches of H consecutive steps of a recording, each within one episode.
+
+    Attributes:
+        episode: int64 [M].
+        start: int64 [M], the first step of each.
+        length: H.
+    """
+
+    episode: NDArray[np.int64]
+    start: NDArray[np.int64]
+    length: int
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+    def of(self, column: NDArray, rows: NDArray[np.int64]) -> NDArray:
+        """The entries [B, H, ...] of a column [N, T, ...] in the windows of `rows` [B]."""
+        return column[self.episode[rows][:, None], self.start[rows][:, None] + np.arange(self.length)]
+
+    def at(self, column: NDArray, rows: NDArray[np.int64], step: int) -> NDArray:
+        """The entries [B, ...] of a column [N, T, ...] that many steps after the start of the windows of `rows` [B]."""
+        return column[self.episode[rows], self.start[rows] + step]
+
+
+def windows(recording: Recording, length: int) -> Windows:
+    """Every stretch of `length` actions of a recording, one starting at each step from which so many follow."""
+    episode, start = np.nonzero(np.arange(recording.action.shape[1]) + length < recording.lengths[:, None])
+    return Windows(episode, start, length)
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """B chunks of k actions with what came of them: SMDP transitions of a policy that plays k actions at a time.
+
+    Attributes:
+        obs: [B, ...], where they begin.
+        action: float32 [B, k, A], or int64 [B, k] of named actions.
+        reward: float32 [B], sum of gamma^i r_i over the k steps.
+        next_obs: [B, ...], after the last action.
+        discount: float32 [B], of the value there: gamma^k, and zero where the episode terminated with the chunk.
+    """
+
+    obs: NDArray
+    action: NDArray
+    reward: NDArray[np.float32]
+    next_obs: NDArray
+    discount: NDArray[np.float32]
+
+
+def chunks(recording: Recording, view: Windows, rows: NDArray[np.int64], gamma: float) -> Chunks:
+    """The windows of `rows` [B] as chunks. Truncated episodes bootstrap, terminated ones do not."""
+    steps = view.length
+    decay = np.float32(gamma) ** np.arange(steps, dtype=np.float32)
+    last = view.start[rows] + steps == recording.lengths[view.episode[rows]] - 1
+    ended = last & recording.terminated[view.episode[rows]]
+    return Chunks(
+        obs=view.at(recording.obs, rows, 0),
+        action=view.of(recording.action, rows),
+        reward=(view.of(recording.reward, rows) * decay).sum(1, dtype=np.float32),
+        next_obs=view.at(recording.obs, rows, steps),
+        discount=np.where(ended, 0.0, gamma**steps).astype(np.float32),
+    )

@@ -1,4 +1,4 @@
-"""HIRO (Nachum et al., 2018): a high level that sets goals every c steps, a low level that is paid for reaching them.
+"""HIRO (Nachum et al., 2018): a high level sets goals every c steps, a low level is rewarded for reaching them.
 
 Both learn off-policy, at once. What the low level does under a goal changes while it learns, so the goal of an old
 segment is replaced, whenever it is drawn, by the one that explains best what the low level did there. A distilled
@@ -6,70 +6,119 @@ controller may be the high level, or a prior of it that fades to nothing.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
-from agent.continuous import Certain, UniformBox
-from agent.core import Clock, Distribution, HighLevel, LowLevel, Observations, Player
-from agent.data.replay import Segments, Steps, draw_segments, draw_steps, newest_steps
-from agent.data.store import TrajectoryStore
-from agent.data.views import Transitions
-from agent.goal_choices import ExploringGoals, PlannedGoals
-from agent.goals import CANDIDATES, GoalFrame, candidates, explained, relabelled
-from agent.methods.flat import Learner, make_learner, memory_for
+from agent.clock import Clock, Moving
+from agent.data.views import Segments, Steps, newest_steps, sample_segments, sample_steps
+from agent.distributions import ClippedNormal, Distribution, UniformBox
+from agent.goals import CANDIDATES, ExploringGoals, GoalFrame, PlannedGoals, candidates, explained, relabelled
+from agent.hierarchy import Observations, Player
+from agent.losses import PriorActions, PriorWeight
+from agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
+from agent.methods.off_policy import (
+    PAPER_TD3,
+    OffPolicyLearner,
+    UpdateRatio,
+    envs_of,
+    is_ant,
+    make_learner,
+    point_updates,
+    ring_for,
+    steps_of,
+)
 from agent.methods.ppo import BoxPPO, PolicyBatch, PPOConfig
-from agent.methods.sac import SACConfig
+from agent.methods.protocol import Given, Parts, Preset
+from agent.methods.sac import SACConfig, Transitions
 from agent.methods.td3 import TD3Config
+from agent.phases import Online, Phase
+from agent.runs.run import Run
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
 from controller.roles import Controller
 from envs.task import GoalSpace, Task
 from ground.device import device, to_numpy, to_tensor
-from ground.errors import UserError
+from ground.errors import UserError, unknown_name
 from ground.level_seeds import SEEDS_PER_SPLIT
+from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
-
-def _low() -> SACConfig:
-    return SACConfig((64, 64), 1e-3, gamma=0.95, batch=128)
-
-
-def _high() -> SACConfig:
-    return SACConfig((64, 64), 1e-3, gamma=0.93, batch=128)
+HighKind, LowKind = Literal["sac", "td3"], Literal["sac", "td3", "ppo"]
+_HIGH = SACConfig(hidden=(64, 64), lr=1e-3, gamma=0.93, batch=128)
+_LOW = replace(_HIGH, gamma=0.95)
 
 
 @dataclass(frozen=True)
-class HiroConfig:
-    """Hyper-parameters of HIRO. The defaults are for a point mass on a CPU; agent/presets/hiro.py has the paper's."""
+class HiroSettings:
+    """HIRO over goals (Nachum et al., 2018). Defaults are for a point mass on a CPU; --preset paper has the paper's."""
 
-    period: int = 10  # c, steps for which a goal is in force (paper, section 4)
-    low: SACConfig | TD3Config | PPOConfig = field(default_factory=_low)  # the low level's learner
-    high: SACConfig | TD3Config = field(default_factory=_high)  # the high level's learner; gamma is per goal
-    low_updates: float = 0.25  # gradient steps of the low level per environment step; PPO has its epochs instead
-    high_updates: float = 0.1  # gradient steps of the high level per environment step
-    low_reward: float = 1.0  # factor on -||s + g - s'||
-    high_reward: float = 0.025  # factor on the task's reward, summed while a goal was in force
-    relabel: bool = True  # correct old goals when they are drawn
-    by_distance: bool = True  # relabel by squared distance of actions, as the paper does; or by SAC's log-probability
-    draws: int = 8  # Gaussian candidates (paper, appendix C)
-    planned_candidate: bool = False  # the controller's goal is a candidate, too
-    random_goals: float = 0.1  # share of goals drawn uniformly
-    random_episodes: float = 0.3  # share of episodes all of whose goals are
-    warmup: int = 1_000  # environment steps before the first gradient step
-    rollout: int = 10  # vector steps between updates
-    capacity: int = 2_000_000  # environment steps that are remembered
-    low_capacity: int = 2_000_000  # the newest of them, which the low level learns from
-    planned: bool = False  # a controller sets the goals, and the low level alone learns
-    goal_space: GoalSpace | None = None  # in which goals are set; the task's own if None
-    frozen: bool = False  # the low level was trained before, and the high level alone learns
-    prior_weight: float = 0.0  # lambda of the pull towards the controller's goals, at the start
-    reversed: bool = False  # the controller's goals are turned round: a control
-    prior_until: float = 0.3  # share of the steps after which the prior has faded: pull, and share of its goals
-    value_filter: bool = False  # the prior counts only where the critics value its goal more than the actor's
+    high_level: Literal["learned", "options", "controller"] = "learned"
+    """learned (goals in space), options (learned, too, but among the task's named options; the only way where actions
+    are named), or controller (the distilled controller is the high level, the low level alone learns)."""
+    goal_space: str | None = None
+    """The space in which goals are set, by name: of ants hiro_xy or hiro_orig (the paper's 15 dimensions), of points
+    xy, where there is a chasm xyz; the places that options lead to if not given."""
+    low_level: str | None = None
+    """A run whose low level is taken over and learns no more, of any task that is seen and acted in alike; its steps
+    count."""
+    prior: Literal["none", "controller", "reversed"] = "none"
+    """none, controller (its goals are offered at first, and have faded long before the end), or reversed (the opposite
+    of its goals, as a control)."""
+    prior_weight: NotNegative = 2.0
+    """lambda of the divergence from the controller's goals, at the start."""
+    prior_until: Share = 0.3
+    """Share of the steps after which the prior has faded: divergence, and share of its goals."""
+    value_filter: bool = False
+    """Follow the controller's goal, and hold to it, only where the critics value it more than the actor's own."""
+    relabel: bool = True
+    """Correct the goals of old segments when they are sampled (section 3.3)."""
+    draws: Count = 8
+    """Gaussian candidates for that (appendix C)."""
+    period: Count = 10
+    """c, steps for which a goal runs (section 4)."""
+    low_updates: Positive = 0.25
+    """Gradient steps of the low level per environment step; PPO has its epochs instead."""
+    high_updates: Positive = 0.1
+    """Gradient steps of the high level per environment step."""
+    low_reward: Positive = 1.0
+    """Factor on -||s + g - s'||."""
+    high_reward: Positive = 0.025
+    """Factor on the task's reward, summed while a goal ran."""
+    random_goals: Share = 0.1
+    """Share of goals sampled uniformly."""
+    random_episodes: Share = 0.3
+    """Share of episodes all of whose goals are."""
+    warmup: CountOrNone = 1_000
+    """Environment steps before the first gradient step."""
+    rollout: Count = 10
+    """Vector steps between updates."""
+    buffer_size: Count = 2_000_000
+    """Environment steps that are remembered."""
+    low_buffer_size: Count = 2_000_000
+    """The newest of them, which the low level learns from."""
+    low_learner: LowKind = "sac"
+    """Kind of the low level's learner."""
+    high_learner: HighKind = "sac"
+    """Kind of the high level's learner."""
+    low: Annotated[SACConfig | TD3Config | PPOConfig, Field(discriminator="kind")] = field(default_factory=lambda: _LOW)
+    """The low level's learner."""
+    high: Annotated[SACConfig | TD3Config, Field(discriminator="kind")] = field(default_factory=lambda: _HIGH)
+    """The high level's learner; its gamma is per goal."""
+
+    @property
+    def plans(self) -> bool:
+        """Whether a controller sets goals, or offers them."""
+        return self.high_level == "controller" or self.prior != "none"
+
+    @property
+    def needs_controller(self) -> bool:
+        """Whether there must be a distilled controller before the run begins."""
+        return self.plans
 
 
 class GoalHigh:
@@ -79,21 +128,21 @@ class GoalHigh:
         self._method = method
 
     def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
-        """No goal is over before its time; where the next one is drawn from."""
-        method, config = self._method, self._method.config
-        # An episode explores or does not as a whole; its level decides, so that nothing has to be remembered. On the
-        # levels that are held out nobody explores.
-        exploring = (observed.level_seeds * 2_654_435_761 % 2**32) / 2**32 < config.random_episodes
+        """No goal is over before its time; what the next one is sampled from."""
+        method, settings = self._method, self._method.settings
+        # An episode explores or does not as a whole; its level decides, so that nothing has to be remembered. On
+        # held-out levels there is no exploration.
+        exploring = (observed.level_seeds * 2_654_435_761 % 2**32) / 2**32 < settings.random_episodes
         training = observed.level_seeds < SEEDS_PER_SPLIT
-        uniform = training * np.where(exploring | (not method.warm), 1.0, config.random_goals)
+        uniform = training * np.where(exploring | (not method.warm), 1.0, settings.random_goals)
         never = np.zeros(len(observed), np.bool_)
-        if config.planned:
+        if settings.high_level == "controller":
             assert method.planner is not None
-            return never, ExploringGoals(Certain(method.planner(observed.obs)), uniform)
+            return never, ExploringGoals(ClippedNormal(method.planner(observed.obs)), uniform)
         policy = method.high_learner.act(observed.inputs[0])
-        planned = method.planner(observed.obs) if method.planner and method.prior > 0 else None
-        share = training * method.prior
-        if planned is not None and config.value_filter:
+        planned = method.planner(observed.obs) if method.planner and method.share > 0 else None
+        share = training * method.share
+        if planned is not None and settings.value_filter:
             share = share * method.preferred(observed.inputs[0], policy, planned)
         return never, ExploringGoals(policy, uniform, planned, share)
 
@@ -105,67 +154,64 @@ class GoalLow:
         self._method = method
 
     def act(self, observed: Observations, clock: Clock) -> Distribution:
-        """Where the action is drawn from."""
+        """What the action is sampled from."""
         method = self._method
-        if not isinstance(method.low_learner, BoxPPO) and not method.warm and not method.config.frozen:
+        if not isinstance(method.low_learner, BoxPPO) and not method.warm and not method.settings.low_level:
             return UniformBox((len(observed), observed.task.num_actions))
-        return method.low_learner.act(method.low_inputs(to_tensor(observed.obs), to_tensor(clock.goal)))
+        return method.low_learner.act(method.low_inputs(to_tensor(observed.obs), to_tensor(clock.command)))
 
 
 class Hiro:
     """The method.
 
     Args:
-        task: What is learned: state vectors, continuous actions, and a space in which goals can be set.
-        config: Hyper-parameters.
-        num_envs: Worlds.
-        seeds: Source of the random streams.
-        total_steps: Environment steps of the whole run.
-        controller: The planner, where there is one.
+        parts: Task (state vectors, continuous actions, and a space in which goals can be set), settings, streams, and
+            the controller where one plans.
+
+    Raises:
+        UserError: No goal could be set in the task.
     """
 
     controller: ControllerNetwork | None = None
-    guide: tuple[HighLevel, LowLevel] | None = None
     calibration: tuple[float, dict[str, float]] = (1.0, {})
 
-    def __init__(
-        self,
-        task: Task,
-        config: HiroConfig,
-        num_envs: int,
-        seeds: np.random.SeedSequence,
-        total_steps: int,
-        controller: Controller | None = None,
-    ) -> None:
-        self.task, self.config, self.total_steps = task, config, total_steps
+    def __init__(self, parts: Parts) -> None:
+        task, settings = parts.task, parts.settings
+        self.task, self.settings, self.total_steps = task, settings, parts.steps
         self.encoder = encoder_of(task)
-        space = config.goal_space or task.goal_space
+        space = goal_space(task, settings)
         self.frame = GoalFrame(space.indices, space.scale)
-        self.planner = PlannedGoals(controller, self.frame, config.reversed) if controller else None
+        reverse = settings.prior == "reversed"
+        self.planner = PlannedGoals(parts.controller, self.frame, reverse) if parts.controller else None
         width, dims = task.observation_shape[0], len(self.frame.indices)
-        low_seed, high_seed, draws, noise = seeds.spawn(4)
+        low_seed, high_seed, draws, noise = parts.seeds.spawn(4)
         self._seen = torch.tensor([i for i in range(width) if i not in task.hidden_from_low_level], device=device())
         self._scale = torch.tensor(task.observation_scale, device=device())
         self._reach = torch.tensor(self.frame.reach, device=device())
         first_weights = [int(seed.generate_state(1)[0]) for seed in (low_seed, high_seed)]
-        self.low_learner = _low_learner(len(self._seen) + dims, task.num_actions, config.low, first_weights[0])
-        self.high_learner = make_learner(width, dims, config.high, first_weights[1])
+        self.low_learner = _low_learner(len(self._seen) + dims, task.num_actions, settings.low, first_weights[0])
+        self.high_learner = make_learner(width, dims, settings.high, first_weights[1])
         self.rng = np.random.default_rng(draws)
         self.generator = torch.Generator().manual_seed(int(noise.generate_state(1)[0]))
-        remembered = min(config.capacity, total_steps + num_envs)
-        least = config.rollout + 2 * config.period
-        self.store = memory_for(task, remembered, num_envs, least, goal_size=dims)
-        self.player = Player(GoalHigh(self), GoalLow(self), np.full(1, config.period), self.frame)
+        self.store = ring_for(parts, settings.buffer_size, settings.rollout + 2 * settings.period, dims)
+        self.player = Player(GoalHigh(self), GoalLow(self), np.full(1, settings.period), Moving(self.frame))
+        self.phases: tuple[Phase, ...] = (Online(self.store, settings.rollout, self.update),)
+        faded = settings.prior_until * parts.steps
+        self.prior_weight = PriorWeight(settings.prior_weight if settings.prior != "none" else 0.0, end=faded)
+        self.facts: dict[str, Any] = {}
+        if settings.low_level and parts.run is not None and parts.run.last_step is None:
+            run = Run.find(parts.config.logdir, "hiro", None, settings.low_level)
+            step = run.restore(lambda tree: self.take_low_level(tree["method"]))
+            self.facts["low_level_steps"] = int(run.results().get("steps", step))
         self.warm = False  # whether the learners act
         self._steps = 0
-        self._owed = [0.0, 0.0]  # gradient steps that are due: low, high
+        self._low_ratio = UpdateRatio(0.0 if settings.low_level else settings.low_updates)
+        self._high_ratio = UpdateRatio(0.0 if settings.high_level == "controller" else settings.high_updates)
 
     @property
-    def prior(self) -> float:
-        """What is left of the prior: one at the start, zero from `prior_until` on."""
-        if self.config.prior_weight == 0.0:
-            return 0.0
-        return max(0.0, 1.0 - self._steps / (self.config.prior_until * self.total_steps))
+    def share(self) -> float:
+        """Share of the goals that are the prior's: one at the start, zero from `prior_until` on."""
+        return self.prior_weight.left(self._steps) if self.prior_weight.first else 0.0
 
     def low_inputs(self, obs: Tensor, goal: Tensor) -> Tensor:
         """What the low level's networks take, [B, S + D]: what it may see of observations [B, O], and goals [B, D]."""
@@ -178,67 +224,54 @@ class Hiro:
         theirs, ours = (self.high_learner.critic(inputs, to_tensor(goal)).amin(0) for goal in (planned, own))
         return to_numpy(theirs > ours)
 
-    def distilling(self, steps: int) -> bool:
-        """The controller was distilled before."""
-        return False
-
-    def plan(self, steps: int) -> tuple[TrajectoryStore, int, float]:
-        """Where the next roll-out goes, its vector steps, and that no teacher steers it."""
-        return self.store, self.config.rollout, 0.0
-
     def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """As many gradient steps of both levels as are due."""
         length = (steps - self._steps) // self.store.num_envs
-        self._steps, self.warm = steps, steps >= self.config.warmup and len(self.store) > self.config.period
+        self._steps, self.warm = steps, steps >= self.settings.warmup and len(self.store) > self.settings.period
         info: dict[str, float] = {}
-        if isinstance(self.low_learner, BoxPPO) and not self.config.frozen:
-            learnt = self.low_learner.update(self.low_rollout(observed, length), 1 - steps / self.total_steps)
-            info = {f"low/{name}": value for name, value in learnt.items()}
+        on_policy = isinstance(self.low_learner, BoxPPO)
+        if isinstance(self.low_learner, BoxPPO) and not self.settings.low_level:
+            learned = self.low_learner.update(self.low_rollout(observed, length), 1 - steps / self.total_steps)
+            info = {f"low/{name}": value for name, value in learned.items()}
         if not self.warm:
             return info
         new = length * self.store.num_envs
-        self._owed[1] += 0.0 if self.config.planned else self.config.high_updates * new
         low: dict[str, Tensor] = {}
         high: dict[str, Tensor] = {}
         winners: Counter[str] = Counter()
-        if not isinstance(self.low_learner, BoxPPO):
-            self._owed[0] += 0.0 if self.config.frozen else self.config.low_updates * new
-            while self._owed[0] >= 1:
-                low |= self.low_learner.update(self.low_batch())
-                self._owed[0] -= 1
-        while self._owed[1] >= 1:
+        for _ in range(0 if on_policy else self._low_ratio.due(new)):
+            low |= self.low_learner.update(self.low_batch())  # type: ignore[call-arg, arg-type]
+        for _ in range(self._high_ratio.due(new)):
             high |= self.high_learner.update(self.high_batch(winners))
-            self._owed[1] -= 1
         info |= {f"low/{name}": float(value) for name, value in low.items()}
         info |= {f"high/{name}": float(value) for name, value in high.items()}
-        kinds = CANDIDATES if self.config.planned_candidate else CANDIDATES[:-1]
-        info |= {f"high/relabelled_{kind}": winners[kind] / winners.total() for kind in kinds if winners}
-        return info | self._progress() | {"high/prior": self.prior}
+        info |= {f"high/relabelled_{kind}": winners[kind] / winners.total() for kind in CANDIDATES if winners}
+        return info | self._progress() | {"high/prior": self.share}
 
     def low_batch(self) -> Transitions:
-        """Steps under the goals that were in force, paid by what is left of the way."""
-        config = self.config.low
+        """Steps under the goals that ran, rewarded by what is left of the way."""
+        config = self.settings.low
         assert not isinstance(config, PPOConfig)
-        newest = self.config.low_capacity // self.store.num_envs
-        steps = draw_steps(self.store, self.rng, config.batch, newest)
-        inputs, reward, after = self._paid(steps)
+        newest = self.settings.low_buffer_size // self.store.num_envs
+        steps = sample_steps(self.store, self.rng, config.batch, newest)
+        inputs, reward, after = self._rewarded(steps)
         discount = to_tensor(np.where(steps.terminated, 0.0, config.gamma).astype(np.float32))
         return Transitions(inputs, to_tensor(steps.action), reward, after, discount)
 
     def low_rollout(self, observed: Observations, length: int) -> PolicyBatch:
         """The newest steps as PPO reads them; where a goal is over, what it would still have been worth counts."""
         steps = newest_steps(self.store, length, observed.obs)
-        inputs, reward, after = self._paid(steps)
+        inputs, reward, after = self._rewarded(steps)
         assert isinstance(self.low_learner, BoxPPO)
         action, log_prob = to_tensor(steps.action), to_tensor(steps.behaviour_logprob)
         return self.low_learner.rollout(
             inputs, after, action, log_prob, reward, terminated=steps.terminated, cut=steps.switched
         )
 
-    def _paid(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps as the low level lives them: what it saw, -||s + g - s'||, and what it saw next."""
-        obs, next_obs, goal = (to_tensor(column) for column in (steps.obs, steps.next_obs, steps.goal))
-        reward = self.config.low_reward * self.frame.reward(goal, obs, next_obs)
+    def _rewarded(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+        """Steps as the low level learns from them: what it saw, -||s + g - s'||, and what it saw next."""
+        obs, next_obs, goal = (to_tensor(column) for column in (steps.obs, steps.next_obs, steps.command))
+        reward = self.settings.low_reward * self.frame.reward(goal, obs, next_obs)
         return self.low_inputs(obs, goal), reward, self.low_inputs(next_obs, self.frame.moved(goal, obs, next_obs))
 
     def high_batch(self, winners: Counter[str] | None = None) -> Transitions:
@@ -246,29 +279,24 @@ class Hiro:
 
         The prior is asked at the segment's own first state; it never sees a relabelled goal.
         """
-        config = self.config.high
-        parts = draw_segments(self.store, self.rng, config.batch, self.config.period)
+        config = self.settings.high
+        parts = sample_segments(self.store, self.rng, config.batch, self.settings.period)
         first = parts.obs[:, 0]
-        goal = self._relabelled(parts, winners) if self.config.relabel else to_tensor(parts.goal)
-        weight = self.config.prior_weight * self.prior
-        planned = to_tensor(self.planner(first)) if self.planner and weight > 0 else None
+        goal = self._relabelled(parts, winners) if self.settings.relabel else to_tensor(parts.command)
+        weight, prior = self.prior_weight(self._steps), None
+        if self.planner and weight > 0:
+            prior = PriorActions(to_tensor(self.planner(first)), weight, self.settings.value_filter)
         return Transitions(
             to_tensor(self.encoder(first).parts[0]),
             goal / self._reach,
-            to_tensor(np.float32(self.config.high_reward) * parts.reward.sum(1)),
+            to_tensor(np.float32(self.settings.high_reward) * parts.reward.sum(1)),
             to_tensor(self.encoder(parts.final).parts[0]),
             to_tensor(np.where(parts.terminated, 0.0, config.gamma).astype(np.float32)),
-            planned,
-            weight,
-            self.config.value_filter,
+            prior,
         )
 
-    def graduate(self) -> dict[str, float]:
-        """Nobody was taught."""
-        return {}
-
     def state_dict(self) -> dict[str, Any]:
-        """Learners, memory and random states, for an exact resume."""
+        """Learners, remembered steps and random states, for an exact resume."""
         return {
             "low": self.low_learner.state_dict(),
             "high": self.high_learner.state_dict(),
@@ -276,7 +304,7 @@ class Hiro:
             "rng": self.rng.bit_generator.state,
             "generator": self.generator.get_state(),
             "steps": self._steps,
-            "owed": self._owed,
+            "ratios": [self._low_ratio.left, self._high_ratio.left],
             "warm": self.warm,
         }
 
@@ -286,7 +314,7 @@ class Hiro:
         self.store.load_state_dict(state["store"])
         self.rng.bit_generator.state = state["rng"]
         self.generator.set_state(state["generator"])
-        self._owed = list(state["owed"])
+        self._low_ratio.left, self._high_ratio.left = state["ratios"]
 
     def take_low_level(self, state: dict[str, Any]) -> None:
         """The low level of another run, from what its `state_dict` gave. Raises `UserError` if it acts otherwise."""
@@ -304,9 +332,9 @@ class Hiro:
 
     def _progress(self) -> dict[str, float]:
         """What is left of the way when a goal ends, of late: the mean, and the share that was reached."""
-        rng, late = np.random.default_rng(self.store.total), 20 * self.config.period
-        parts = draw_segments(self.store, rng, 64, self.config.period, late)
-        goal, first, final = (to_tensor(column) for column in (parts.goal, parts.obs[:, 0], parts.final))
+        rng, late = np.random.default_rng(self.store.total), 20 * self.settings.period
+        parts = sample_segments(self.store, rng, 64, self.settings.period, late)
+        goal, first, final = (to_tensor(column) for column in (parts.command, parts.obs[:, 0], parts.final))
         left = -self.frame.reward(goal, first, final)
         return {
             "low/goal_distance": float(left.mean()),
@@ -315,24 +343,92 @@ class Hiro:
 
     @torch.no_grad()
     def _relabelled(self, parts: Segments, winners: Counter[str] | None) -> Tensor:
-        obs, final, goal = to_tensor(parts.obs), to_tensor(parts.final), to_tensor(parts.goal)
-        planned = None
-        if self.planner and self.config.planned_candidate:
-            planned = to_tensor(self.planner(parts.obs[:, 0])) * self._reach
-        goals = candidates(self.frame, goal, obs[:, 0], final, self.config.draws, self.generator, planned)
+        obs, final, goal = to_tensor(parts.obs), to_tensor(parts.final), to_tensor(parts.command)
+        goals = candidates(self.frame, goal, obs[:, 0], final, self.settings.draws, self.generator)
 
         def score(seen: Tensor, wanted: Tensor, action: Tensor) -> Tensor:
-            return self.low_learner.score(self.low_inputs(seen, wanted), action, self.config.by_distance)
+            return -0.5 * (action - self.low_learner.mode(self.low_inputs(seen, wanted))).square().sum(-1)
 
         inside = to_tensor(parts.inside)
         best, which = relabelled(goals, explained(self.frame, score, goals, obs, to_tensor(parts.action), inside))
         if winners is not None:
-            kinds = (*CANDIDATES[:2], *CANDIDATES[2:3] * self.config.draws, *CANDIDATES[3:])
+            kinds = (*CANDIDATES[:2], *CANDIDATES[2:] * self.settings.draws)
             winners.update(kinds[index] for index in which.tolist())
         return best
 
 
-def _low_learner(inputs: int, actions: int, config: SACConfig | TD3Config | PPOConfig, seed: int) -> Learner | BoxPPO:
+def _low_learner(inputs: int, actions: int, config: SACConfig | TD3Config | PPOConfig, seed: int) -> OffPolicyLearner | BoxPPO:
     if isinstance(config, PPOConfig):
         return BoxPPO(inputs, actions, config, seed)
     return make_learner(inputs, actions, config, seed)
+
+def goal_space(task: Task, settings: HiroSettings) -> GoalSpace:
+    """The space in which goals are set. Raises `UserError` if there is none, or none of that name."""
+    spaces: dict[str, GoalSpace] = getattr(task, "goal_spaces", {})
+    space = task.goal_space
+    if settings.goal_space is not None:
+        if settings.goal_space not in spaces:
+            known = "the same without --goal-space"
+            raise unknown_name(f"goal space of {task.name}", settings.goal_space, spaces, known)
+        space = spaces[settings.goal_space]
+        if settings.plans and space.names != task.goal_space.names:
+            places = ", ".join(task.goal_space.names)
+            raise UserError(
+                f"A controller's goals are places ({places}), and those of {settings.goal_space} are more than that.",
+                "--prior none --high-level learned, or leave --goal-space out",
+            )
+    if not space.indices:
+        raise UserError(f"{task.name} has no space in which a goal could be set.", "--method sac")
+    return space
+
+
+# An ant: wider layers, slower learning, a longer view.
+_ANT = HiroSettings(
+    high_updates=0.05,
+    high_reward=0.0125,
+    random_episodes=0.2,
+    warmup=5_000,
+    low=SACConfig(hidden=(128, 128), lr=5e-4, gamma=0.95, batch=128),
+    high=SACConfig(hidden=(128, 128), lr=5e-4, gamma=0.97, batch=128),
+)
+# HIRO, appendix C, in units of the box: noise of 1 is 1/30 of the torques' range and 1/10 of the goals'.
+_PAPER = HiroSettings(
+    low_updates=1.0,
+    high_reward=0.1,
+    random_goals=0.0,
+    random_episodes=0.0,
+    warmup=2_500,
+    low_buffer_size=200_000,
+    low_learner="td3",
+    high_learner="td3",
+    low=replace(PAPER_TD3, exploration=1 / 30, target_noise=0.2 / 30, target_clip=0.5 / 30),
+    high=replace(PAPER_TD3, exploration=0.1, target_noise=0.02, target_clip=0.05),
+)
+_PPO_ROLLOUT, _PPO_REWARD = 64, 0.1  # vector steps, since PPO learns from whole roll-outs; factor on metres
+
+
+def goals_preset(given: Given) -> Preset:
+    """Settings of HIRO over goals for a task; what was said chooses the learners' kinds."""
+    name = given.task.name
+    small = replace(HiroSettings(), low_updates=point_updates(name))
+    settings = _PAPER if given.size == "paper" else _ANT if is_ant(name) else small
+    low_kind, high_kind = (given.word(f"{level}_learner", settings.low.kind) for level in ("low", "high"))
+    settings = replace(settings, high=_of_kind(settings.high, high_kind, exploration=0.2), high_learner=high_kind)
+    envs = envs_of(given)
+    if low_kind == "ppo":
+        low = replace(PPO_OF_VECTORS, gamma=settings.low.gamma)
+        settings = replace(settings, low=low, low_reward=_PPO_REWARD, rollout=_PPO_ROLLOUT)
+        envs = PPO_ENVS
+    else:
+        settings = replace(settings, low=_of_kind(settings.low, low_kind, exploration=0.1))
+    return Preset(steps_of(given), envs, replace(settings, low_learner=low_kind))
+
+
+def _of_kind(config: Any, kind: str, exploration: float) -> SACConfig | TD3Config:
+    """The learner, or one of another kind with its networks, rate, discount and batch."""
+    shared = {name: getattr(config, name) for name in ("hidden", "lr", "gamma", "batch")}
+    if kind == "td3" and isinstance(config, SACConfig):
+        return TD3Config(**shared, actor_lr=config.lr, exploration=exploration)
+    if kind == "sac" and isinstance(config, TD3Config):
+        return SACConfig(**shared)
+    return config

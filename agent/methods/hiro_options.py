@@ -1,74 +1,105 @@
-"""HIRO over named options: a high level that chooses among K of them, a low level that is paid for finishing them.
+"""HIRO over named options: a high level that chooses among K of them, a low level that is rewarded for finishing them.
 
 With K options the relabelling of old choices is exact: each option is a candidate, and the one under which the low
-level of today would most probably have acted as it did takes the place of the one that was in force. Only the current
+level of today would most probably have acted as it did takes the place of the one that ran. Only the current
 probabilities of actions are needed, so that the low level may learn on-policy (PPO), from maps as well as from vectors.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.core import Categorical, HighLevel, LowLevel, Observations, Player
-from agent.data.replay import Segments, draw_segments, newest_steps
-from agent.data.store import TrajectoryStore
-from agent.methods.flat import memory_for
+from agent.data.views import Segments, newest_steps, sample_segments
+from agent.distributions import Categorical
+from agent.hierarchy import Observations, Player
+from agent.losses import PriorWeight
+from agent.methods.hiro import Hiro, HiroSettings, goals_preset
+from agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
+from agent.methods.off_policy import UpdateRatio, ring_for
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, rollout_batch
+from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
 from agent.networks import LowNetwork, NetworkLow
+from agent.phases import Online, Phase
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
-from controller.roles import Controller
-from envs.task import Task
 from ground.device import to_device, to_numpy, to_tensor
+from ground.errors import UserError
 from ground.level_seeds import SEEDS_PER_SPLIT
+from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)
-class OptionHiroConfig:
-    """Hyper-parameters of HIRO over options."""
+class OptionHiroSettings:
+    """HIRO over named options: the high level chooses among the task's own."""
 
-    period: int = 10  # c, most steps for which an option is in force before one is chosen anew
-    low: PPOConfig = field(default_factory=PPOConfig)  # the low level's learner
-    high: DiscreteSACConfig = field(default_factory=DiscreteSACConfig)  # the high level's learner
-    high_updates: float = 0.01  # gradient steps of the high level per environment step
-    relabel: bool = True  # correct old options when they are drawn
-    masked: bool = True  # choose among legal options only
-    uniform: float = 0.1  # share of options drawn uniformly
-    warmup: int = 4_000  # environment steps before the high level's first gradient step
-    rollout: int = 32  # vector steps between updates
-    capacity: int = 200_000  # environment steps that the high level remembers
-    trunk: TrunkConfig = field(default_factory=TrunkConfig)  # of the low level
-    planned: bool = False  # a controller chooses the options, and the low level alone learns
-    prior_weight: float = 0.2  # lambda of KL(policy || controller) at the start, in units of the reward
-    prior_until: float = 0.6  # share of the steps after which the prior has faded: divergence, and share of its choices
+    high_level: Literal["learned", "options", "controller"] = "options"
+    """learned or options, or controller (the distilled controller chooses, the low level alone learns)."""
+    prior: Literal["none", "controller"] = "none"
+    """none, or controller (its options are offered at first, and have faded long before the end)."""
+    prior_weight: NotNegative = 0.2
+    """lambda of KL(policy || controller) at the start, in units of the reward per nat."""
+    prior_until: Share = 0.6
+    """Share of the steps after which the prior has faded: divergence, and share of its choices."""
+    relabel: bool = True
+    """Correct old options when they are sampled."""
+    mask: bool = True
+    """Choose among legal options only."""
+    period: Count = 10
+    """c, most steps for which an option runs before one is chosen anew."""
+    high_updates: Positive = 0.01
+    """Gradient steps of the high level per environment step."""
+    uniform: Share = 0.1
+    """Share of options sampled uniformly."""
+    warmup: CountOrNone = 4_000
+    """Environment steps before the high level's first gradient step."""
+    rollout: Count = 32
+    """Vector steps between updates."""
+    buffer_size: Count = 200_000
+    """Environment steps that the high level remembers."""
+    low: PPOConfig = field(default_factory=PPOConfig)
+    """The low level's learner."""
+    high: DiscreteSACConfig = field(default_factory=DiscreteSACConfig)
+    """The high level's learner."""
+    trunk: TrunkConfig = field(default_factory=TrunkConfig)
+    """Size of the low level."""
+
+    @property
+    def plans(self) -> bool:
+        """Whether a controller chooses options, or offers them."""
+        return self.high_level == "controller" or self.prior != "none"
+
+    @property
+    def needs_controller(self) -> bool:
+        """Whether there must be a distilled controller before the run begins."""
+        return self.plans
 
 
-class OptionHigh:
+class OptionHiroHigh:
     """The high level that chooses options until they are done or the clock says so."""
 
     def __init__(self, method: "OptionHiro") -> None:
         self._method = method
 
     def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
-        """Whether the running option [N] has reached its end, and where the next one is drawn from."""
-        method, config = self._method, self._method.config
+        """Whether the running option [N] has reached its end, and what the next one is sampled from."""
+        method, settings = self._method, self._method.settings
         legal = method.legal(observed.obs)
         over = method.task.option_done(observed.obs, np.maximum(running, 0)) & (running >= 0)
         training = observed.level_seeds < SEEDS_PER_SPLIT
-        if config.planned:
+        if settings.high_level == "controller":
             assert method.planner is not None
             probs = method.planner.probs(observed.obs, legal=legal)
         else:
             probs = method.high_learner.act(observed.inputs, to_tensor(legal)).probs
-            if method.planner is not None and method.prior > 0:
-                share = (training * method.prior)[:, None]
+            if method.planner is not None and method.share > 0:
+                share = (training * method.share)[:, None]
                 probs = (1 - share) * probs + share * method.planner.probs(observed.obs, legal=legal)
-        uniform = (training * config.uniform)[:, None]
+        uniform = (training * settings.uniform)[:, None]
         probs = (1 - uniform) * probs + uniform * legal / legal.sum(1, keepdims=True)
         return over, Categorical(probs.astype(np.float32))
 
@@ -77,67 +108,49 @@ class OptionHiro:
     """The method.
 
     Args:
-        task: What is learned; its options are what the high level chooses among.
-        config: Hyper-parameters.
-        num_envs: Worlds.
-        seeds: Source of the random streams.
-        total_steps: Environment steps of the whole run.
-        controller: The planner, where there is one.
+        parts: Task, settings and random streams, and the controller where one plans.
+
+    Raises:
+        UserError: The task names no options.
     """
 
     controller: ControllerNetwork | None = None
-    guide: tuple[HighLevel, LowLevel] | None = None
     calibration: tuple[float, dict[str, float]] = (1.0, {})
 
-    def __init__(
-        self,
-        task: Task,
-        config: OptionHiroConfig,
-        num_envs: int,
-        seeds: np.random.SeedSequence,
-        total_steps: int,
-        controller: Controller | None = None,
-    ) -> None:
-        self.task, self.config, self.total_steps, self.planner = task, config, total_steps, controller
+    def __init__(self, parts: Parts) -> None:
+        task, settings = parts.task, parts.settings
+        self.task, self.settings, self.total_steps, self.planner = task, settings, parts.steps, parts.controller
         self.encoder = encoder_of(task)
-        weights, draws, shuffles = seeds.spawn(3)
+        weights, draws, shuffles = parts.seeds.spawn(3)
         low_seed, high_seed = (int(seed) for seed in weights.generate_state(2))
         options = len(task.options)
+        if options < 2:
+            raise UserError(f"{task.name} names no options to choose among.", "--method sac")
         with torch.random.fork_rng():
             torch.manual_seed(low_seed)
-            self.low_network = to_device(
-                LowNetwork(self.encoder, options, task.num_actions, config.trunk, task.continuous)
-            )
-        self.low_learner = PPO(self.low_network, config.low, np.random.default_rng(shuffles))
-        self.high_learner = DiscreteSAC(self.encoder, options, config.high, high_seed)
+            network = LowNetwork(self.encoder, options, task.num_actions, settings.trunk, task.continuous)
+            self.low_network = to_device(network)
+        self.low_learner = PPO(self.low_network, settings.low, np.random.default_rng(shuffles))
+        self.high_learner = DiscreteSAC(self.encoder, options, settings.high, high_seed)
         self.rng = np.random.default_rng(draws)
-        remembered = min(config.capacity, total_steps + num_envs)
-        self.store = memory_for(task, remembered, num_envs, config.rollout + config.period + 1)
-        timeouts = np.full(options, config.period)
-        self.player = Player(OptionHigh(self), NetworkLow(self.low_network), timeouts)
+        self.store = ring_for(parts, settings.buffer_size, settings.rollout + settings.period + 1)
+        self.player = Player(OptionHiroHigh(self), NetworkLow(self.low_network), np.full(options, settings.period))
+        self.phases: tuple[Phase, ...] = (Online(self.store, settings.rollout, self.update),)
+        faded = settings.prior_until * parts.steps
+        self.prior_weight = PriorWeight(settings.prior_weight if settings.prior != "none" else 0.0, end=faded)
         self._steps = 0
-        self._owed = 0.0  # gradient steps of the high level that are due
+        self._ratio, self.facts = UpdateRatio(settings.high_updates), dict[str, Any]()
 
     @property
-    def prior(self) -> float:
-        """What is left of the prior: one at the start, zero from `prior_until` on."""
-        if self.planner is None or self.config.prior_weight == 0.0:
-            return 0.0
-        return max(0.0, 1.0 - self._steps / (self.config.prior_until * self.total_steps))
+    def share(self) -> float:
+        """Share of the choices that are the prior's: one at the start, zero from `prior_until` on."""
+        return self.prior_weight.left(self._steps) if self.prior_weight.first and self.planner is not None else 0.0
 
     def legal(self, obs: NDArray) -> NDArray[np.bool_]:
         """Options [N, K] that may be chosen at observations [N, ...]."""
-        if self.config.masked:
+        if self.settings.mask:
             return self.task.legal(obs)
         return np.ones((len(obs), len(self.task.options)), np.bool_)
-
-    def distilling(self, steps: int) -> bool:
-        """The controller was distilled before."""
-        return False
-
-    def plan(self, steps: int) -> tuple[TrajectoryStore, int, float]:
-        """Where the next roll-out goes, its vector steps, and that no teacher steers it."""
-        return self.store, self.config.rollout, 0.0
 
     def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """The low level learns from the roll-out just played, the high level from all that is remembered."""
@@ -145,21 +158,20 @@ class OptionHiro:
         batch = self.low_batch(observed, length)
         info = self.low_learner.update(batch, remaining=1 - steps / self.total_steps)
         numbers = {f"low/{name}": value for name, value in info.items()}
-        if self.config.planned or steps < self.config.warmup or len(self.store) <= self.config.period:
+        settings = self.settings
+        if settings.high_level == "controller" or steps < settings.warmup or len(self.store) <= settings.period:
             return numbers
-        self._owed += self.config.high_updates * length * self.store.num_envs
-        learnt: dict[str, Tensor] = {}
+        learned: dict[str, Tensor] = {}
         kept: list[float] = []
-        while self._owed >= 1:
-            learnt |= self.high_learner.update(self.high_batch(kept))
-            self._owed -= 1
-        numbers |= {f"high/{name}": float(value) for name, value in learnt.items()}
+        for _ in range(self._ratio.due(length * self.store.num_envs)):
+            learned |= self.high_learner.update(self.high_batch(kept))
+        numbers |= {f"high/{name}": float(value) for name, value in learned.items()}
         if kept:
             numbers["high/relabelled_original"] = float(np.mean(kept))
-        return numbers | {"high/prior": self.prior}
+        return numbers | {"high/prior": self.share}
 
     def low_batch(self, observed: Observations, length: int) -> PolicyBatch:
-        """The newest steps, paid 1 where the option in force was achieved.
+        """The newest steps, rewarded with 1 where the running option was achieved.
 
         Nothing counts after that, nor once the option has become impossible: a low level that may hope for more there
         learns to spoil an option instead of achieving it, and its value holds it to that.
@@ -187,14 +199,14 @@ class OptionHiro:
 
         The prior is asked at the segment's own first state; it never sees a relabelled option.
         """
-        config = self.config.high
-        parts = draw_segments(self.store, self.rng, config.batch, self.config.period)
+        config = self.settings.high
+        parts = sample_segments(self.store, self.rng, config.batch, self.settings.period)
         first, legal = parts.obs[:, 0], self.legal(parts.obs[:, 0])
-        option = self.explained(parts, legal) if self.config.relabel else parts.option
+        option = self.explained(parts, legal) if self.settings.relabel else parts.option
         if kept is not None:
             kept.append(float((option == parts.option).mean()))
-        decay = np.float32(config.gamma) ** np.arange(self.config.period, dtype=np.float32)
-        weight = self.config.prior_weight * self.prior
+        decay = np.float32(config.gamma) ** np.arange(self.settings.period, dtype=np.float32)
+        weight = self.prior_weight(self._steps)
         prior = self.planner.probs(first, legal=legal) if self.planner is not None and weight > 0 else None
         return OptionTransitions(
             to_tensors(self.encoder(first)),
@@ -223,19 +235,15 @@ class OptionHiro:
         score[np.arange(batch), parts.option] += 1e-6
         return score.argmax(1)
 
-    def graduate(self) -> dict[str, float]:
-        """Nobody was taught."""
-        return {}
-
     def state_dict(self) -> dict[str, Any]:
-        """Learners, memory and random states, for an exact resume."""
+        """Learners, remembered steps and random states, for an exact resume."""
         return {
             "low": self.low_learner.state_dict(),
             "high": self.high_learner.state_dict(),
             "store": self.store.state_dict(),
             "rng": self.rng.bit_generator.state,
             "steps": self._steps,
-            "owed": self._owed,
+            "ratio": self._ratio.left,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -244,10 +252,44 @@ class OptionHiro:
         self.high_learner.load_state_dict(state["high"])
         self.store.load_state_dict(state["store"])
         self.rng.bit_generator.state = state["rng"]
-        self._steps, self._owed = state["steps"], state["owed"]
+        self._steps, self._ratio.left = state["steps"], state["ratio"]
 
     def load_policy(self, state: dict[str, Any]) -> None:
         """Restore the networks alone, to play."""
         self.low_network.load_state_dict(state["low"]["network"])
         self.high_learner.load_state_dict(state["high"])
         self._steps = state["steps"]
+
+_STEPS, _NUM_ENVS = {"": 300_000, "PointReach": 100_000}, 64
+
+
+def over_options(given: Given) -> bool:
+    """Whether HIRO chooses among options: where it is told so, or the task's actions are named."""
+    return given.word("high_level", "learned") == "options" or not given.task.continuous
+
+
+def preset(given: Given) -> Preset:
+    """Settings of HIRO for a task, over goals or over options."""
+    if not over_options(given):
+        return goals_preset(given)
+    goals = {"goal_space", "value_filter", "low_level", "low_learner", "high_learner"} & (given.said or {}).keys()
+    if goals:
+        flag = "--" + sorted(goals)[0].replace("_", "-")
+        raise UserError(
+            f"{flag} is for goals, and {given.task.name} is learned over named options here.",
+            f"the same without {flag}",
+        )
+    if given.word("prior", "none") == "reversed":
+        raise UserError("Named options have no opposite, as goals do.", "--prior controller")
+    continuous = given.task.continuous
+    steps = given.steps or _STEPS.get(given.task.name, _STEPS[""])
+    low = PPO_OF_VECTORS if continuous else PPOConfig(lr=1e-3, minibatch=1024)
+    return Preset(steps, PPO_ENVS if continuous else _NUM_ENVS, OptionHiroSettings(low=low))
+
+
+def make(parts: Parts) -> Method:
+    """HIRO of the kind of its settings."""
+    return Hiro(parts) if isinstance(parts.settings, HiroSettings) else OptionHiro(parts)
+
+
+HIRO = Entry((HiroSettings, OptionHiroSettings), preset, make, takes_controller=True)

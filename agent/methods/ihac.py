@@ -1,99 +1,142 @@
 """IHAC: distil a teacher into controller and low level, then improve both by reward under an annealed prior.
 
-First DAgger (agent/methods/dagger.py) distils the labels into the controller and the skills into the low level. Then
-both levels act alone and minimise loss L1 with PPO: each is held to a frozen copy of what it was after distillation,
-with a weight that falls to zero well before the run ends. Unlike the published code (shared/reference/ihac.md,
-section 1.5) the reinforcement phase sees the student's own roll-outs only, and its ratios are those of whoever acted.
+First `Distil` distils the labels into the controller and the skills into the low level. Then both levels act alone and
+minimise loss L1 with PPO: each is held to a frozen copy of what it was after distillation, with a weight that falls to
+zero well before the run ends. Unlike in the published code the second phase sees the student's own roll-outs only, and
+its ratios are those of the policy that acted.
 
 Without distillation, and flat, the same class is plain PPO.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+import tyro
 from numpy.typing import NDArray
 from torch import nn
 
-from agent.core import HighLevel, LowLevel, Observations, Player
-from agent.data.store import TrajectoryStore, store_for
+from agent.data.store import TrajectoryStore
 from agent.data.views import OnPolicy, on_policy
-from agent.losses import explained_variance, option_advantages
-from agent.methods.dagger import DaggerConfig, Distiller
+from agent.hierarchy import Observations, Player
+from agent.losses import PriorWeight, explained_variance, option_advantages
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
+from agent.methods.protocol import Entry, Given, Parts, Preset
 from agent.networks import HighNetwork, LowNetwork, NetworkHigh, NetworkLow, frozen
-from agent.teaching import Labeller, SingleOption, SkillLow, TeacherActions, TeacherHigh
+from agent.phases import Distil, Online, Phase
+from agent.teaching import SingleOption, SkillLow, TeacherActions, TeacherHigh
+from controller.distill import DistilConfig
 from controller.encoders import Encoded, encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
-from envs.task import Task
+from envs.catalog import FETCH_TASKS
+from envs.mujoco.mazes import SPECS as MAZES
+from envs.rescue.specs import SPECS as RESCUES
 from ground.device import to_device, to_numpy, to_tensor
+from ground.errors import UserError
+from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)
-class IhacConfig:
-    """Hyper-parameters of one student, flat or hierarchical."""
+class PPOSettings:
+    """PPO on a flat policy, without a teacher."""
 
-    flat: bool = False  # primitive actions only, as in the published IHAC
-    masked: bool = True  # choose among legal options only
-    rollout: int = 32  # vector steps between PPO updates
-    reward_scale: float = 1.0  # factor on rewards, so that values are of order one
-    critic_warmup: float = 0.1  # share of the reinforcement steps that train the values alone
-    prior_weight: float = 0.5  # lambda of L1 at the start of reinforcement
-    prior_until: float = 0.7  # share of all steps after which lambda is zero
-    dagger: DaggerConfig = field(default_factory=DaggerConfig)
-    low: PPOConfig = field(default_factory=PPOConfig)
-    high: PPOConfig = field(default_factory=PPOConfig)
+    ppo: Annotated[PPOConfig, tyro.conf.arg(name="")] = field(default_factory=PPOConfig)
+    """The learner."""
+    rollout: Count = 32
+    """Vector steps between updates."""
+    reward_scale: Positive = 1.0
+    """Factor on rewards, so that values are of order one."""
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
+    """Size of the networks."""
+
+
+@dataclass(frozen=True)
+class IhacSettings(PPOSettings):
+    """IHAC: a distilled controller and low level, improved by PPO (Zhou et al., 2024: LLM4Teach, arXiv 2311.13373)."""
+
+    asks_teacher: ClassVar[bool] = True
+    student: Literal["hierarchical", "flat"] = "hierarchical"
+    """hierarchical (options, then actions) or flat (actions alone, as IHAC has it)."""
+    mask: bool = True
+    """Let the student choose legal options only."""
+    critic_warmup: Share = 0.1
+    """Share of the reinforcement steps that train the values alone."""
+    prior_weight: NotNegative = 0.5
+    """lambda of loss L1 at the start of reinforcement, per nat."""
+    prior_until: Share = 0.7
+    """Share of all steps after which lambda is zero."""
+    prior_target: Positive | None = None
+    """Divergence from the prior, in nats, that lambda is tuned to until it fades; None for no tuning."""
+    distil_steps: CountOrNone = 20_000
+    """Environment steps of the first phase, distillation; 0 leaves it out."""
+    distil: DistilConfig = field(default_factory=DistilConfig)
+    """Distillation."""
 
 
 class Ihac:
-    """The student: networks, who acts when, and how each roll-out changes the networks.
+    """The student: networks, and how each roll-out changes them.
 
     Args:
-        task: What is learned.
-        labeller: Labels scenes; None for a student without a teacher.
-        config: Hyper-parameters; `config.dagger.steps` of 0 leaves distillation out.
-        total_steps: Environment steps of the whole run.
-        num_envs: Worlds.
-        seeds: Source of the random streams.
-        controller: A distilled controller to use instead of distilling one.
+        parts: Task, settings and random streams. `settings.distil_steps` of 0, or no labeller, leaves distillation out;
+            a controller is used instead of distilling one.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        labeller: Labeller | None,
-        config: IhacConfig,
-        total_steps: int,
-        num_envs: int,
-        seeds: np.random.SeedSequence,
-        controller: ControllerNetwork | None = None,
-    ) -> None:
-        self.task, self.config, self.total_steps = task, config, total_steps
+    def __init__(self, parts: Parts) -> None:
+        settings: PPOSettings = parts.settings
+        if not isinstance(settings, IhacSettings):  # PPO: no teacher, no options
+            shared = {name: getattr(settings, name) for name in ("ppo", "rollout", "reward_scale", "trunk")}
+            settings = IhacSettings(student="flat", distil_steps=0, **shared)
+        self.task, self.settings, self.total_steps = parts.task, settings, parts.steps
+        task, flat = parts.task, settings.student == "flat"
         self.encoder = encoder_of(task)
-        streams = [np.random.default_rng(seed) for seed in seeds.spawn(3)]
+        streams = [np.random.default_rng(seed) for seed in parts.seeds.spawn(3)]
         options = len(task.options)
-        heads = 1 if config.flat else options
-        self.low_network = to_device(LowNetwork(self.encoder, heads, task.num_actions, config.trunk, task.continuous))
-        self.low_learner = PPO(self.low_network, config.low, streams[0])
+        heads = 1 if flat else options
+        self.low_network = to_device(LowNetwork(self.encoder, heads, task.num_actions, settings.trunk, task.continuous))
+        self.low_learner = PPO(self.low_network, settings.ppo, streams[0])
         self.high_network: HighNetwork | None = None
         self.high_learner: PPO | None = None
-        if not config.flat:
-            self.high_network = to_device(
-                HighNetwork(controller or ControllerNetwork(self.encoder, options, config.trunk))
-            )
-            self.high_learner = PPO(self.high_network, config.high, streams[1])
-        self.rollouts = store_for(task, config.rollout, num_envs)
-        self.distiller: Distiller | None = None
-        self.guide: tuple[HighLevel, LowLevel] | None = None
-        if labeller is not None and config.dagger.steps > 0:
-            learns = self.high_network.controller if self.high_network and controller is None else None
-            self.distiller = Distiller(task, labeller, learns, self.low_network, config.dagger, streams[2], num_envs)
-            flat_guide = (SingleOption(), TeacherActions(labeller))
-            self.guide = flat_guide if config.flat else (TeacherHigh(labeller), SkillLow())
-        self.calibration: tuple[float, dict[str, float]] = (1.0, {})
+        if not flat:
+            given = parts.controller.network if parts.controller else None
+            network = given or ControllerNetwork(self.encoder, options, settings.trunk)
+            self.high_network = to_device(HighNetwork(network))
+            self.high_learner = PPO(self.high_network, settings.ppo, streams[1])
+        self.rollouts = TrajectoryStore(task, settings.rollout, parts.num_envs)
+        self.online = Online(self.rollouts, settings.rollout, self.update)
+        self.distil = self._distillation(parts, streams[2])
+        self.facts: dict[str, Any] = {}
         self._priors: tuple[nn.Module, nn.Module | None] | None = None
+        self._began = settings.distil_steps if self.distil else 0  # step at which reinforcement begins
+        self.prior_weight = PriorWeight(
+            settings.prior_weight, self._began, settings.prior_until * parts.steps, settings.prior_target
+        )
+
+    def _distillation(self, parts: Parts, rng: np.random.Generator) -> Distil | None:
+        settings: IhacSettings = self.settings
+        if parts.labeller is None or settings.distil_steps == 0:
+            return None
+        flat_expert = SingleOption(), TeacherActions(parts.labeller)
+        expert = TeacherHigh(parts.labeller), SkillLow()
+        return Distil(
+            parts.task,
+            parts.labeller,
+            flat_expert if settings.student == "flat" else expert,
+            self.controller if parts.controller is None else None,
+            self.low_network,
+            settings.distil,
+            settings.distil_steps,
+            rng,
+            parts.num_envs,
+            masked=settings.mask,
+            soft=parts.soft,
+            ended=self._freeze_priors,
+        )
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Distillation, where there is a teacher, and reinforcement."""
+        return (self.distil, self.online) if self.distil else (self.online,)
 
     @property
     def player(self) -> Player:
@@ -101,65 +144,45 @@ class Ihac:
         low = NetworkLow(self.low_network)
         if self.high_network is None:
             return Player(SingleOption(), low, np.ones(1, np.int64))
-        high = NetworkHigh(self.high_network.controller, self.config.masked)
+        high = NetworkHigh(self.high_network.controller, self.settings.mask)
         return Player(high, low, self.task.options.timeouts)
 
     @property
     def controller(self) -> ControllerNetwork | None:
-        """The network that labels were distilled into; None for a flat student."""
+        """The network that labels are distilled into; None for a flat student."""
         return self.high_network.controller if self.high_network else None
 
-    def distilling(self, steps: int) -> bool:
-        """Whether the teacher still labels at this point of the run."""
-        return self.distiller is not None and steps < self.config.dagger.steps
-
-    def plan(self, steps: int) -> tuple[TrajectoryStore, int, float]:
-        """Where the next roll-out goes, its vector steps, and the share of it that the teacher steers."""
-        if self.distiller is not None and self.distilling(steps):
-            return self.distiller.store, self.config.dagger.rollout, self.distiller.mix(steps)
-        return self.rollouts, self.config.rollout, 0.0
-
-    def prior_weight(self, steps: int) -> float:
-        """lambda of L1: linear from `prior_weight` at the end of distillation to zero at `prior_until`."""
-        if self._priors is None:
-            return 0.0
-        start, end = self.config.dagger.steps, self.config.prior_until * self.total_steps
-        return self.config.prior_weight * float(np.clip((end - steps) / max(1.0, end - start), 0, 1))
+    @property
+    def calibration(self) -> tuple[float, dict[str, float]]:
+        """Temperature and held-out figures of the controller."""
+        return self.distil.calibration if self.distil else (1.0, {})
 
     def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """Learn from the roll-out just collected; `observed` is what came after it, `steps` the steps so far."""
-        if self.distiller is not None and len(self.rollouts) == 0:
-            return {f"controller/{name}": value for name, value in self.distiller.update(steps).items()}
         rollout = on_policy(self.rollouts, self.encoder, observed.obs)
-        weight, remaining = self.prior_weight(steps), 1 - steps / self.total_steps
-        start = self.config.dagger.steps if self._priors else 0
-        policy = steps > start + self.config.critic_warmup * (self.total_steps - start) or self._priors is None
+        weight, remaining = self.prior_weight(steps) if self._priors else 0.0, 1 - steps / self.total_steps
+        warm = self._began + self.settings.critic_warmup * (self.total_steps - self._began)
+        policy = steps > warm or self._priors is None
         low_prior, high_prior = self._priors or (None, None)
         info = {"low/" + k: v for k, v in self._update_low(rollout, low_prior, weight, policy, remaining).items()}
         if self.high_learner is not None:
             high_info = self._update_high(rollout, high_prior, weight, policy, remaining)
             info |= {"high/" + k: v for k, v in high_info.items()}
+        divergences = [info[name] for name in ("low/prior_kl", "high/prior_kl") if name in info]
+        if divergences:
+            self.prior_weight.observe(float(np.mean(divergences)))
         self.rollouts.clear()
         return info | {"low/prior_weight": weight}
 
-    def graduate(self) -> dict[str, float]:
-        """Distillation is over: calibrate, freeze the priors, and let the teacher and its scenes go."""
-        assert self.distiller is not None
-        info: dict[str, float] = {}
-        if self.distiller.controller is not None:
-            self.calibration = self.distiller.calibrate()
-            info = {f"controller/{name}": value for name, value in self.calibration[1].items()}
-        self._freeze_priors()
-        self.distiller = self.guide = None
-        return info
-
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, priors, stored scenes and random states, for an exact resume."""
+        distils = self.distil is not None and self._priors is None
         return {
             "low": self.low_learner.state_dict(),
             "high": self.high_learner.state_dict() if self.high_learner else None,
             "priors": [prior.state_dict() if prior else None for prior in self._priors] if self._priors else None,
-            "distiller": self.distiller.state_dict() if self.distiller else None,
+            "prior_weight": self.prior_weight.state_dict(),
+            "distil": self.distil.state_dict() if self.distil and distils else None,
             "calibration": self.calibration,
         }
 
@@ -168,37 +191,39 @@ class Ihac:
         self.low_network.load_state_dict(state["low"]["network"])
         if self.high_network is not None:
             self.high_network.load_state_dict(state["high"]["network"])
-        self.calibration = state["calibration"]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.low_learner.load_state_dict(state["low"])
         if self.high_learner is not None:
             self.high_learner.load_state_dict(state["high"])
-        self.calibration = state["calibration"]
+        self.prior_weight.load_state_dict(state["prior_weight"])
         if state["priors"] is not None:
             self._freeze_priors()
             for prior, saved in zip(self._priors or (), state["priors"], strict=True):
                 if prior is not None:
                     prior.load_state_dict(saved)
-        if state["distiller"] is None:
-            self.distiller = self.guide = None
-        elif self.distiller is not None:
-            self.distiller.load_state_dict(state["distiller"])
+        if self.distil is not None:
+            self.distil.calibration = state["calibration"]
+            if state["distil"] is not None:
+                self.distil.load_state_dict(state["distil"])
 
     def _freeze_priors(self) -> None:
+        """Distillation is over: each level is held to what it is now, and the scenes are not needed any more."""
         self._priors = (frozen(self.low_network), frozen(self.high_network) if self.high_network else None)
+        if self.distil is not None:
+            self.distil.release()
 
     def _update_low(
         self, rollout: OnPolicy, prior: nn.Module | None, weight: float, policy: bool, remaining: float
     ) -> dict[str, float]:
-        store, config = rollout.store, self.config.low
+        store, config = rollout.store, self.settings.ppo
         option = rollout.flat("option")
         values = _forward(self.low_network, rollout.encoded, option)[1].reshape(store.column("reward").shape)
         bootstrap = np.zeros_like(values)
-        time, world = rollout.final_rows.T
+        time, env = rollout.final_rows.T
         running = store.column("option")
-        bootstrap[time, world] = self._continuation(rollout.final, running[time, world])
+        bootstrap[time, env] = self._continuation(rollout.final, running[time, env])
         still = ~(store.column("terminated")[-1] | store.column("truncated")[-1])
         bootstrap[-1, still] = self._continuation(rollout.last, running[-1])[still]
         advantages = self._advantages(rollout, np.ones_like(rollout.chosen), values, bootstrap, config)
@@ -218,13 +243,13 @@ class Ihac:
     ) -> dict[str, float]:
         assert self.high_network is not None
         assert self.high_learner is not None
-        store, config, chosen = rollout.store, self.config.high, rollout.chosen
+        store, config, chosen = rollout.store, self.settings.ppo, rollout.chosen
         previous = rollout.flat("prev_option")
         values = _forward(self.high_network, rollout.encoded, previous)[1].reshape(chosen.shape)
         bootstrap = np.zeros_like(values)
-        time, world = rollout.final_rows.T
+        time, env = rollout.final_rows.T
         running = store.column("option")
-        bootstrap[time, world] = _forward(self.high_network, rollout.final, running[time, world])[1]
+        bootstrap[time, env] = _forward(self.high_network, rollout.final, running[time, env])[1]
         still = ~(store.column("terminated")[-1] | store.column("truncated")[-1])
         bootstrap[-1, still] = _forward(self.high_network, rollout.last, running[-1])[1][still]
         advantages = self._advantages(rollout, chosen, values, bootstrap, config)
@@ -236,7 +261,7 @@ class Ihac:
             to_tensor(rollout.flat("option_logprob")[rows]),
             to_tensor(normalised(advantages.ravel()[rows])),
             to_tensor(returns),
-            to_tensor(rollout.flat("legal")[rows]) if self.config.masked else None,
+            to_tensor(rollout.flat("legal")[rows]) if self.settings.mask else None,
         )
         info = self.high_learner.update(batch, prior, weight, policy, remaining)
         return info | {"explained_variance": explained_variance(values.ravel()[rows], returns)}
@@ -245,7 +270,7 @@ class Ihac:
         self, rollout: OnPolicy, chosen: NDArray, values: NDArray, bootstrap: NDArray, config: PPOConfig
     ) -> NDArray[np.float32]:
         store = rollout.store
-        reward = store.column("reward") * np.float32(self.config.reward_scale)
+        reward = store.column("reward") * np.float32(self.settings.reward_scale)
         ends = store.column("terminated"), store.column("truncated")
         return option_advantages(reward, chosen, values, bootstrap, *ends, config.gamma, config.lam)
 
@@ -268,3 +293,74 @@ def _forward(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     logits, values = network(*to_tensors(encoded), to_tensor(condition))
     return to_numpy(logits), to_numpy(values)
+
+# Steps in all and, of these, steps of distillation: what each task was seen to need (dev/LOG.md).
+_STEPS = {
+    "tiny": {"": (8_000, 6_000)},
+    "small": {
+        "": (120_000, 60_000),
+        "SimpleDoorKey": (30_000, 20_000),
+        "ColoredDoorKey": (160_000, 100_000),
+        "TwoDoor": (300_000, 150_000),
+    },
+    "paper": {"": (2_000_000, 200_000)},
+}
+# Steps of distillation where all that the teacher is asked is a few dozen questions.
+FEW_SCENES = dict.fromkeys((*MAZES, *RESCUES, *FETCH_TASKS), 8_000)
+_NUM_ENVS = {"tiny": 32, "small": 64, "paper": 128}
+# PPO alone: many environments and large batches once there are steps enough for many updates all the same.
+_PPO_STEPS, _PPO_ENVS, _AT_LENGTH = 1_000_000, 256, 300_000
+_FROM_SCRATCH_AT_LENGTH = PPOConfig(lr=1e-3, minibatch=2048)
+_FINE_TUNING = PPOConfig(lr=1e-4, entropy=0.0)
+# A student of a flawed teacher has to find by reward what it was taught wrongly, and to unlearn it: the wrong key more
+# thoroughly than the wrong step.
+_STEPS_IF_FLAWED, _ENVS_IF_FLAWED = (500_000, 60_000), 128
+_RELEARNING = {
+    "lava": IhacSettings(PPOConfig(lr=3e-4, entropy=0.003, minibatch=512)),
+    "colours": IhacSettings(PPOConfig(lr=1e-3, entropy=0.003, minibatch=512), prior_weight=0.2, prior_until=0.4),
+}
+# PPO over vectors: long roll-outs, many epochs, no entropy bonus; rewards of metres are brought to order one.
+PPO_OF_VECTORS, PPO_ENVS = PPOConfig(lr=1e-3, epochs=10, entropy=0.0), 16
+_VECTOR_STEPS = {"": 500_000, "PointReach": 60_000, "Pendulum-v1": 100_000}
+
+
+def budget(given: Given) -> tuple[int, int, int]:
+    """Steps in all, steps of distillation among them, and environments side by side."""
+    table = _STEPS[given.size]
+    flawed = given.flaw is not None and given.size == "small"
+    total, distilled = _STEPS_IF_FLAWED if flawed else table.get(given.task.name, table[""])
+    if given.steps is not None:
+        distilled = round(distilled * min(1.0, given.steps / total))
+        total = given.steps
+    return total, distilled if given.taught else 0, _ENVS_IF_FLAWED if flawed else _NUM_ENVS[given.size]
+
+
+def ihac_preset(given: Given) -> Preset:
+    """Settings of IHAC for a task."""
+    if given.task.continuous:
+        what = f"ihac clones skills of named actions, and those of {given.task.name} are vectors."
+        raise UserError(what, "--method hiro")
+    total, distilled, num_envs = budget(given)
+    if not distilled:
+        num_envs = _PPO_ENVS if total >= _AT_LENGTH else num_envs
+        settings = IhacSettings(_FROM_SCRATCH_AT_LENGTH if total >= _AT_LENGTH else PPOConfig())
+    else:
+        settings = _RELEARNING[given.flaw] if given.flaw else IhacSettings(_FINE_TUNING)
+    return Preset(total, num_envs, replace(settings, distil_steps=distilled))
+
+
+def ppo_preset(given: Given) -> Preset:
+    """Settings of PPO for a task."""
+    if given.task.continuous:
+        steps = given.steps or _VECTOR_STEPS.get(given.task.name, _VECTOR_STEPS[""])
+        ppo = replace(PPO_OF_VECTORS, gamma=0.95) if given.task.name == "Pendulum-v1" else PPO_OF_VECTORS
+        return Preset(steps, PPO_ENVS, PPOSettings(ppo, rollout=128, reward_scale=0.1))
+    total, _, num_envs = budget(given)
+    if given.steps is None and given.size == "small":
+        total = _PPO_STEPS
+    long = total >= _AT_LENGTH
+    return Preset(total, _PPO_ENVS if long else num_envs, PPOSettings(_FROM_SCRATCH_AT_LENGTH if long else PPOConfig()))
+
+
+IHAC = Entry((IhacSettings,), ihac_preset, Ihac, takes_controller=True)
+PPO_ALONE = Entry((PPOSettings,), ppo_preset, Ihac)

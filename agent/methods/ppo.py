@@ -4,33 +4,45 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import tyro
 from torch import Tensor, nn
 
-from agent.core import Distribution
-from agent.losses import LossWeights, option_advantages, surrogate_loss
+from agent.distributions import Distribution
+from agent.losses import option_advantages, surrogate_loss
 from agent.networks import HighNetwork, LowNetwork
 from controller.encoders import VectorEncoder
 from controller.network import TrunkConfig
 from ground.device import to_device, to_numpy, to_tensor
+from ground.ranges import Count, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """Hyper-parameters of one PPO learner."""
+    """One PPO learner (Schulman et al., 2017)."""
 
-    learning_rate: float = 5e-4  # Adam's, falling linearly to zero over the run
-    gamma: float = 0.99  # discount per environment step
-    lam: float = 0.95  # GAE's decay (Schulman et al., 2016)
-    clip: float = 0.2  # trust region on the ratio
-    epochs: int = 4  # passes over a rollout
-    minibatch: int = 256  # samples per gradient step
-    entropy: float = 0.01  # weight of the entropy bonus
-    value: float = 0.5  # weight of the value error
-    max_grad_norm: float = 0.5  # gradient clipping
+    kind: tyro.conf.Suppress[Literal["ppo"]] = "ppo"
+    lr: Positive = 5e-4
+    """Learning rate of Adam, which falls linearly to zero over the run."""
+    gamma: Share = 0.99
+    """Discount per environment step."""
+    lam: Share = 0.95
+    """Decay of generalised advantage estimation (Schulman et al., 2016, eq. 16)."""
+    clip: Positive = 0.2
+    """Trust region on the ratio of probabilities (eq. 7)."""
+    epochs: Count = 4
+    """Passes over a roll-out."""
+    minibatch: Count = 256
+    """Samples per gradient step."""
+    entropy: NotNegative = 0.01
+    """Weight of the entropy bonus (eq. 9, c2)."""
+    value: NotNegative = 0.5
+    """Weight of the squared value error (eq. 9, c1)."""
+    max_grad_norm: Positive = 0.5
+    """Norm to which gradients are clipped."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ class PPO:
     def __init__(self, network: LowNetwork | HighNetwork, config: PPOConfig, rng: np.random.Generator) -> None:
         self.network, self.config, self.rng = network, config, rng
         self.parameters = list(network.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, eps=1e-5, fused=True)
+        self.optimizer = torch.optim.Adam(self.parameters, config.lr, eps=1e-5, fused=True)
 
     def loss(
         self, batch: PolicyBatch, prior: nn.Module | None, prior_weight: float, policy: bool
@@ -114,9 +126,12 @@ class PPO:
             batch.behaviour_logprob,
             batch.advantage,
             batch.returns,
-            LossWeights(self.config.clip, self.config.value, self.config.entropy, prior_weight),
-            batch.legal,
-            wanted,
+            clip=self.config.clip,
+            value_weight=self.config.value,
+            entropy_weight=self.config.entropy,
+            prior_weight=prior_weight,
+            legal=batch.legal,
+            prior=wanted,
         )
 
     def update(
@@ -137,7 +152,7 @@ class PPO:
             remaining: Share of the run that is left; the learning rate falls with it.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * remaining
+            group["lr"] = self.config.lr * remaining
         count = max(1, round(len(batch) / self.config.minibatch))
         terms: list[dict[str, Tensor]] = []
         for _ in range(self.config.epochs):
@@ -178,12 +193,12 @@ def rollout_batch(
     terminated: np.ndarray,
     cut: np.ndarray,
 ) -> PolicyBatch:
-    """A rollout of T steps in N worlds as samples with advantages (GAE) and returns.
+    """A rollout of T steps in N environments as samples with advantages (GAE) and returns.
 
     Args:
         learner: Whose values are bootstrapped from.
         inputs: Of its network at the T * N steps, time-major, each [T N, ...]; `after` likewise, after each step, under
-            the option or goal that was in force during it.
+            the option or goal that ran during it.
         action: [T N, ...].
         behaviour_logprob: [T N].
         reward: float32 [T, N].
@@ -255,17 +270,15 @@ class BoxPPO:
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> Distribution:
-        """Where actions for observations [N, inputs] are drawn from."""
+        """What actions for observations [N, inputs] are sampled from."""
         outputs, _ = self.learner.network(*self._inputs(obs))
-        return self.learner.network.head.choice(outputs)
+        return self.learner.network.head.distribution(outputs)
 
     @torch.no_grad()
-    def score(self, obs: Tensor, action: Tensor, by_distance: bool = True) -> Tensor:
-        """How well the current policy explains actions [B, A], [B]; by distance from its mode or by log-probability."""
+    def mode(self, obs: Tensor) -> Tensor:
+        """The most probable actions [B, A]."""
         outputs, _ = self.learner.network(*self._inputs(obs))
-        if by_distance:
-            return -0.5 * (action - torch.tanh(outputs.chunk(2, -1)[0])).square().sum(-1)
-        return self.learner.network.head.log_prob(outputs, action)
+        return torch.tanh(outputs.chunk(2, -1)[0])
 
     def state_dict(self) -> dict[str, Any]:
         """Network, optimiser and shuffling state, for an exact resume."""

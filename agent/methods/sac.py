@@ -2,32 +2,66 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import tyro
 from torch import Tensor
 
-from agent.continuous import FusedAdam, GaussianActor, SquashedNormal, TwinCritic, fast_precision, polyak, products_in
-from agent.data.views import Transitions, prior_penalty
+from agent.distributions import SquashedNormal
+from agent.losses import PriorActions, prior_penalty, prior_regularised
+from agent.networks import GaussianActor, TwinCritic
+from agent.optim import FusedAdam, fast_precision, polyak, products_in
 from ground.device import device, to_device, to_numpy
+from ground.ranges import Count, Positive, Share, Widths
 
 
 @dataclass(frozen=True)
 class SACConfig:
-    """Hyper-parameters of one SAC learner."""
+    """One SAC learner (Haarnoja et al., 2018)."""
 
-    hidden: tuple[int, ...] = (256, 256)  # widths of actor and critics
-    learning_rate: float = 3e-4  # Adam's, of actor, critics and temperature
-    gamma: float = 0.99  # discount per transition
-    tau: float = 0.005  # share by which the target critics follow
-    batch: int = 256  # transitions per gradient step
-    temperature: float | None = None  # weight of the entropy; None learns it
-    target_entropy: float | None = None  # nats that a learned temperature holds; minus the number of actions if None
-    precision: str | None = None  # of products of matrices, float32 or bfloat16; None: the faster for these widths
+    kind: tyro.conf.Suppress[Literal["sac"]] = "sac"
+    hidden: Widths = (256, 256)
+    """Widths of actor and critics."""
+    lr: Positive = 3e-4
+    """Learning rate of Adam, of actor, critics and temperature."""
+    gamma: Share = 0.99
+    """Discount per transition."""
+    tau: Share = 0.005
+    """Share by which the target critics follow (section 4.2)."""
+    batch: Count = 256
+    """Transitions per gradient step."""
+    temperature: Positive | None = None
+    """Weight of the entropy; None learns it (section 5)."""
+    target_entropy: float | None = None
+    """Nats that a learned temperature holds; minus the number of actions if None."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Of products of matrices; None takes the faster for these widths."""
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """B transitions for an off-policy learner, float32. Actions are in [-1, 1].
+
+    Attributes:
+        obs: [B, inputs], what the actor saw.
+        action: [B, A].
+        reward: [B], summed with its discount where a transition spans several steps.
+        next_obs: [B, inputs], what the actor would see next; the episode's own last observation at its end.
+        discount: [B], of the value there: gamma to the number of steps, and zero where the episode terminated.
+        prior: What a prior would do, or None.
+    """
+
+    obs: Tensor
+    action: Tensor
+    reward: Tensor
+    next_obs: Tensor
+    discount: Tensor
+    prior: PriorActions | None = None
 
 
 class SAC:
-    """Learns an actor and twin critics from transitions, whoever made them.
+    """Learns an actor and twin critics from transitions of any policy.
 
     Args:
         inputs: Width of the observation.
@@ -49,9 +83,9 @@ class SAC:
         self.log_temperature = torch.tensor(temperature, device=device()).log()
         self.log_temperature.requires_grad_(config.temperature is None)
         self._target_entropy = config.target_entropy if config.target_entropy is not None else -float(actions)
-        self.actor_optimizer = FusedAdam(self.actor.parameters(), config.learning_rate)
-        self.critic_optimizer = FusedAdam(self.critic.parameters(), config.learning_rate)
-        self.temperature_optimizer = FusedAdam([self.log_temperature], config.learning_rate)
+        self.actor_optimizer = FusedAdam(self.actor.parameters(), config.lr)
+        self.critic_optimizer = FusedAdam(self.critic.parameters(), config.lr)
+        self.temperature_optimizer = FusedAdam([self.log_temperature], config.lr)
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared soft Bellman error of both critics; `batch.discount` is zero where an episode terminated."""
@@ -64,12 +98,12 @@ class SAC:
         return loss, {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
     def actor_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
-        """Temperature times log-probability minus the smaller value (loss L1, uniform prior), and the prior's pull."""
+        """Loss L1: minus the smaller value, under a uniform prior weighted by the temperature, and the batch's prior."""
         action, log_prob = self.actor.sample(batch.obs, self.generator)
         value = self.critic(batch.obs, action).amin(0)
-        loss = (self.log_temperature.detach().exp() * log_prob - value).mean() + prior_penalty(
-            batch, action, value, self.critic
-        )
+        loss = prior_regularised(-value, log_prob, self.log_temperature.detach().exp())
+        if batch.prior is not None:
+            loss = prior_penalty(loss, batch.obs, action, value, self.critic, batch.prior)
         return loss, {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean()}
 
     def temperature_loss(self, entropy: Tensor) -> Tensor:
@@ -93,20 +127,14 @@ class SAC:
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> SquashedNormal:
-        """Where actions for observations [N, inputs] are drawn from."""
+        """What actions for observations [N, inputs] are sampled from."""
         mean, log_std = self.actor(obs)
         return SquashedNormal(to_numpy(mean), to_numpy(log_std))
 
     @torch.no_grad()
-    def score(self, obs: Tensor, action: Tensor, by_distance: bool = True) -> Tensor:
-        """How well the current policy explains actions [B, A], [B]: for relabelling.
-
-        Minus half the squared distance from the policy's mode, as HIRO has it; or the log-probability, which prefers
-        goals under which the policy is uncertain.
-        """
-        if by_distance:
-            return -0.5 * (action - self.actor.mode(obs)).square().sum(-1)
-        return self.actor.log_prob(obs, action)
+    def mode(self, obs: Tensor) -> Tensor:
+        """The most probable actions [B, A]."""
+        return self.actor.mode(obs)
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers and noise, for an exact resume."""

@@ -11,23 +11,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agent.continuous import FusedAdam, polyak
-from agent.core import Categorical
+from agent.distributions import Categorical
+from agent.losses import prior_regularised
+from agent.optim import FusedAdam, polyak
 from controller.encoders import Encoder
 from controller.network import TrunkConfig, make_trunk, mask_logits
 from ground.device import to_device, to_numpy
+from ground.ranges import Count, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)
 class DiscreteSACConfig:
-    """Hyper-parameters of one discrete SAC learner."""
+    """One discrete SAC learner (Christodoulou, 2019)."""
 
-    learning_rate: float = 1e-3  # Adam's, of actor and critics
-    gamma: float = 0.99  # discount per environment step
-    tau: float = 0.01  # share by which the target critics follow
-    batch: int = 128  # transitions per gradient step
-    temperature: float = 0.02  # weight of the entropy, in units of the reward
-    trunk: TrunkConfig = field(default_factory=TrunkConfig)  # of the actor and of each critic
+    lr: Positive = 1e-3
+    """Learning rate of Adam, of actor and critics."""
+    gamma: Share = 0.99
+    """Discount per environment step."""
+    tau: Share = 0.01
+    """Share by which the target critics follow."""
+    batch: Count = 128
+    """Transitions per gradient step."""
+    temperature: NotNegative = 0.02
+    """Weight of the entropy, in units of the reward."""
+    trunk: TrunkConfig = field(default_factory=TrunkConfig)
+    """Size of the actor and of each critic."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class OptionNetwork(nn.Module):
 
 
 class DiscreteSAC:
-    """Learns a distribution over options and their values from transitions, whoever made them.
+    """Learns a distribution over options and their values from transitions of any policy.
 
     Args:
         encoder: What the networks' inputs come from.
@@ -93,11 +101,11 @@ class DiscreteSAC:
             self.actor, *critics = (to_device(OptionNetwork(encoder, num_options, config.trunk)) for _ in range(3))
         self.critics = nn.ModuleList(critics)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
-        self.actor_optimizer = FusedAdam(self.actor.parameters(), config.learning_rate)
-        self.critic_optimizer = FusedAdam(self.critics.parameters(), config.learning_rate)
+        self.actor_optimizer = FusedAdam(self.actor.parameters(), config.lr)
+        self.critic_optimizer = FusedAdam(self.critics.parameters(), config.lr)
 
     def critic_loss(self, batch: OptionTransitions) -> tuple[Tensor, dict[str, Tensor]]:
-        """Squared soft Bellman error of both critics at the options that were in force."""
+        """Squared soft Bellman error of both critics at the options that ran."""
         with torch.no_grad():
             log_probs = torch.log_softmax(mask_logits(self.actor(*batch.next_inputs), batch.next_legal), 1)
             value = torch.minimum(*(target(*batch.next_inputs) for target in self.targets))
@@ -116,9 +124,9 @@ class DiscreteSAC:
         loss = (probs * (self.config.temperature * log_probs - value)).sum(1).mean()
         info = {"entropy": -(probs * log_probs).sum(1).mean().detach()}
         if batch.prior is not None and batch.prior_weight > 0:
-            divergence = (probs * (log_probs - batch.prior.clamp_min(1e-6).log())).sum(1).mean()
-            loss = loss + batch.prior_weight * divergence
-            info["prior_kl"] = divergence.detach()
+            divergence = (probs * (log_probs - batch.prior.clamp_min(1e-6).log())).sum(1)
+            loss = prior_regularised(loss, divergence, batch.prior_weight)
+            info["prior_kl"] = divergence.mean().detach()
         return loss, info | {"actor_loss": loss.detach()}
 
     def update(self, batch: OptionTransitions) -> dict[str, Tensor]:
@@ -132,7 +140,7 @@ class DiscreteSAC:
 
     @torch.no_grad()
     def act(self, inputs: tuple[Tensor, ...], legal: Tensor) -> Categorical:
-        """Where options are drawn from, among those that are `legal` [N, K]."""
+        """What options are sampled from, among those that are `legal` [N, K]."""
         probs = torch.softmax(mask_logits(self.actor(*inputs), legal), 1)
         return Categorical(to_numpy(probs))
 

@@ -2,45 +2,55 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import tyro
 from torch import Tensor
 from torch.nn import functional
 
-from agent.continuous import (
-    ClippedNormal,
-    DeterministicActor,
-    FusedAdam,
-    TwinCritic,
-    fast_precision,
-    polyak,
-    products_in,
-)
-from agent.data.views import Transitions, prior_penalty
+from agent.distributions import ClippedNormal
+from agent.losses import prior_penalty
+from agent.methods.sac import Transitions
+from agent.networks import DeterministicActor, TwinCritic
+from agent.optim import FusedAdam, fast_precision, polyak, products_in
 from ground.device import normal, to_device, to_numpy
+from ground.ranges import Count, NotNegative, Positive, Share, Widths
 
 
 @dataclass(frozen=True)
 class TD3Config:
-    """Hyper-parameters of one TD3 learner. Noise is in the unit of the actions here, [-1, 1]."""
+    """One TD3 learner (Fujimoto et al., 2018). Noise is in the unit of the actions here, [-1, 1]."""
 
-    hidden: tuple[int, ...] = (256, 256)  # widths of actor and critics
-    actor_learning_rate: float = 3e-4  # Adam's
-    critic_learning_rate: float = 3e-4  # Adam's
-    gamma: float = 0.99  # discount per transition
-    tau: float = 0.005  # share by which the targets follow, at each step of the actor
-    batch: int = 256  # transitions per gradient step
-    actor_every: int = 2  # critic steps per step of actor and targets
-    exploration: float = 0.1  # deviation of the Gaussian noise on what is played
-    target_noise: float = 0.2  # deviation of the noise on the target's action
-    target_clip: float = 0.5  # bound of that noise
-    huber: float | None = None  # where the critics' error turns linear; None: squared everywhere
-    precision: str | None = None  # of products of matrices, float32 or bfloat16; None: the faster for these widths
+    kind: tyro.conf.Suppress[Literal["td3"]] = "td3"
+    hidden: Widths = (256, 256)
+    """Widths of actor and critics."""
+    lr: Positive = 3e-4
+    """Learning rate of Adam, of the critics."""
+    actor_lr: Positive = 3e-4
+    """Learning rate of Adam, of the actor."""
+    gamma: Share = 0.99
+    """Discount per transition."""
+    tau: Share = 0.005
+    """Share by which the targets follow, at each step of the actor."""
+    batch: Count = 256
+    """Transitions per gradient step."""
+    actor_every: Count = 2
+    """Critic steps per step of actor and targets (section 5.2)."""
+    exploration: NotNegative = 0.1
+    """Deviation of the Gaussian noise on what is played."""
+    target_noise: NotNegative = 0.2
+    """Deviation of the noise on the target's action (section 5.3)."""
+    target_clip: NotNegative = 0.5
+    """Bound of that noise."""
+    huber: Positive | None = None
+    """Where the critics' error turns linear; None: squared everywhere."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Of products of matrices; None takes the faster for these widths."""
 
 
 class TD3:
-    """Learns a deterministic actor and twin critics from transitions, whoever made them.
+    """Learns a deterministic actor and twin critics from transitions of any policy.
 
     Args:
         inputs: Width of the observation.
@@ -59,8 +69,8 @@ class TD3:
             self.critic = to_device(TwinCritic(inputs + actions, config.hidden))
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.actor_optimizer = FusedAdam(self.actor.parameters(), config.actor_learning_rate)
-        self.critic_optimizer = FusedAdam(self.critic.parameters(), config.critic_learning_rate)
+        self.actor_optimizer = FusedAdam(self.actor.parameters(), config.actor_lr)
+        self.critic_optimizer = FusedAdam(self.critic.parameters(), config.lr)
         self.updates = 0
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
@@ -79,10 +89,12 @@ class TD3:
         return loss, {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
     def actor_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
-        """Minus the first critic's value of the actor's action; and the prior's pull."""
+        """Minus the first critic's value of the actor's action (loss L1 without entropy), and the batch's prior."""
         action = self.actor(batch.obs)
         value = self.critic(batch.obs, action)[0]
-        loss = -value.mean() + prior_penalty(batch, action, value, self.critic)
+        loss = -value.mean()
+        if batch.prior is not None:
+            loss = prior_penalty(loss, batch.obs, action, value, self.critic, batch.prior)
         return loss, {"actor_loss": loss.detach()}
 
     def update(self, batch: Transitions) -> dict[str, Tensor]:
@@ -104,16 +116,14 @@ class TD3:
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> ClippedNormal:
-        """Where actions for observations [N, inputs] are drawn from: the actor's with exploration noise."""
+        """What actions for observations [N, inputs] are sampled from: the actor's with exploration noise."""
         return ClippedNormal(to_numpy(self.actor(obs)), self.config.exploration)
 
     @torch.no_grad()
-    def score(self, obs: Tensor, action: Tensor, by_distance: bool = True) -> Tensor:
-        """Minus half the squared distance [B] of actions [B, A] from the policy's, for relabelling (HIRO, eq. 5).
-
-        By the log-probability it would be the same goal: the exploration has one deviation.
-        """
-        return -0.5 * (action - self.actor(obs)).square().sum(-1)
+    def mode(self, obs: Tensor) -> Tensor:
+        """The actor's actions [B, A], without noise."""
+        actions: Tensor = self.actor(obs)
+        return actions
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, noise and the number of updates, for an exact resume."""

@@ -1,0 +1,169 @@
+"""Words of the command line -> settings: one set of flags from the dataclasses, a file, and `--set`."""
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import field, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from agent.config import TrainConfig, changed, from_file, from_plain, is_flattened, paths, preset, to_plain, validated
+from ground.errors import UserError, unknown_name
+
+# IHAC's and LLM4Teach's spellings, and names of earlier versions. Their offline planner is a fixed table from scene to
+# option: here, the script.
+SPELLINGS: dict[str, list[str]] = {
+    "--offline-planner": ["--teacher", "scripted"],
+    "--soft-planner": ["--soft"],
+    "--hard-planner": ["--no-soft"],
+    "--hard": ["--no-soft"],
+    "--eval-meta-controller": ["--eval-teacher"],
+    "--tasks": ["--task"],
+    "--limit": ["--teacher-flaw"],
+    "--memory": ["--buffer-size"],
+    "--trust": ["--annotator-model"],
+}
+Pairs = list[tuple[str, str | None]]  # (flag without hyphens in front, its value), in the order in which they were said
+
+
+def read(verb: str, default: Any, words: Sequence[str]) -> Any:
+    """The settings of a verb from its words. Exits for `--help`.
+
+    Raises:
+        UserError: An unknown flag (the nearest is suggested), or a value of the wrong type or out of range.
+    """
+    said, pairs = _spelled(words)
+    given = {name.replace("-", "_"): value for name, value in pairs}
+    if isinstance(default, TrainConfig):
+        changes = from_file(given["config"] or "") if "config" in given else {}
+        changes |= _assignments(pairs)
+        default = _own(given | changes) or changed(preset(changes | _chosen(given)), changes)
+        said = _without(said, "--set", "--config")
+        where: Mapping[str, Any] = paths(type(default.settings))
+    else:
+        where = {name: () for name in _names(default)}
+    _check(verb, pairs, {*where, "set", "config"} if isinstance(default, TrainConfig) else where)
+    found = _parse(default, said, f"main.py {verb}")
+    if isinstance(found, TrainConfig):
+        return from_plain(to_plain(found))
+    found = validated(type(found), dataclasses.asdict(found), "")
+    names = {f.name for f in fields(found)}
+    return dataclasses.replace(found, said=tuple(given)) if "said" in names else found
+
+
+def _own(given: Mapping[str, Any]) -> TrainConfig | None:
+    """The settings of the run that is to be continued, where there is one: a preset may have changed since."""
+    from agent.runs.run import Run
+    from envs.catalog import get_task
+
+    if "resume" not in given:
+        return None
+    method, task = given.get("method") or TrainConfig.method, given.get("task") or TrainConfig.task
+    name = get_task(str(task), given.get("teacher_flaw")).name
+    place = Path(given.get("logdir") or TrainConfig.logdir) / method / name / (given.get("savedir") or TrainConfig.savedir)
+    of_seeds = sorted(place.glob("seed-*/config.json"))
+    found = place / "config.json" if (place / "config.json").exists() else of_seeds[0] if of_seeds else None
+    if found is None:
+        return None
+    config = from_plain(Run.open(found.parent).config)
+    return config if found.parent == place else dataclasses.replace(config, seed=0, savedir=place.name)
+
+
+def _chosen(given: Mapping[str, str | None]) -> dict[str, Any]:
+    """What was said, as what decides a preset; a flag without a value is a switch."""
+    return {name: True if value is None else value for name, value in given.items() if name not in ("set", "config")}
+
+
+def _spelled(words: Sequence[str]) -> tuple[list[str], Pairs]:
+    """The words with every flag as the dataclasses spell it, and the flags with the first value of each."""
+    said: list[str] = []
+    pairs: Pairs = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--") or flag == "--help":
+            said.append(word)
+            if pairs and pairs[-1][1] is None and not word.startswith("-"):
+                pairs[-1] = (pairs[-1][0], word)
+            continue
+        flag, *rest = SPELLINGS.get(flag.replace("_", "-"), [flag.replace("_", "-")])
+        value = rest[0] if rest else value
+        said += [flag, *([value] if equals or rest else [])]
+        pairs.append((flag.removeprefix("--"), value if equals or rest else None))
+    return said, pairs
+
+
+def _assignments(pairs: Pairs) -> dict[str, str]:
+    """What `--set a.b=1` says."""
+    found = {}
+    for name, text in pairs:
+        if name == "set":
+            setting, equals, value = (text or "").partition("=")
+            if not equals:
+                raise UserError(f"--set {text} sets nothing.", "--set NAME=VALUE, such as --set lr=1e-3")
+            found[setting.strip().replace("-", "_")] = value.strip()
+    return found
+
+
+def _without(words: Sequence[str], *flags: str) -> list[str]:
+    """The words without some flags and their values."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word not in flags:
+            kept.append(word)
+        skip = not skip and word in flags
+    return kept
+
+
+def _check(verb: str, pairs: Pairs, known: Any) -> None:
+    flags = {f"--{name.replace('_', '-')}" for name in known}
+    for name, _ in pairs:
+        if f"--{name}" not in flags and f"--{name.removeprefix('no-')}" not in flags:
+            raise unknown_name("flag", f"--{name}", flags, f"python main.py {verb} --help")
+
+
+def _names(config: Any) -> set[str]:
+    """Names of all flags of settings, nested ones included."""
+    found: set[str] = set()
+    for f in fields(config):
+        value = getattr(config, f.name)
+        found |= _names(value) if is_dataclass(value) else {f.name}
+    return found
+
+
+def _parse(default: Any, words: Sequence[str], prog: str) -> Any:
+    """Settings of the kind of `default`, changed by the words."""
+    kind, values = type(default), {f.name: getattr(default, f.name) for f in fields(default)}
+    nested = {name: _with_flags(value) for name, value in values.items() if is_dataclass(value)}
+    groups = [(name, type(value), field(default_factory=type(value))) for name, value in nested.items()]
+    flags = dataclasses.make_dataclass(kind.__name__, groups, bases=(kind,), frozen=True)
+    start = flags(**(values | nested))
+    found = tyro.cli(flags, args=list(words), default=start, prog=prog, config=(tyro.conf.AvoidSubcommands,))
+    said = {f.name: getattr(found, f.name) for f in fields(found)}
+    return kind(**(said | {name: _without_flags(said[name]) for name in nested}))
+
+
+@cache
+def _flags_of(kind: type) -> type:
+    """A dataclass of settings whose flags have no prefix, whatever it is nested in; groups within it keep theirs."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    out = []
+    for f in fields(kind):
+        mark = tyro.conf.arg(name="") if is_flattened(hints[f.name]) else tyro.conf.arg(prefix_name=False)
+        if f.default is not dataclasses.MISSING:
+            out.append((f.name, Annotated[hints[f.name], mark], field(default=f.default)))
+        else:
+            out.append((f.name, Annotated[hints[f.name], mark], field(default_factory=f.default_factory)))
+    return dataclasses.make_dataclass(kind.__name__, out, bases=(kind,), frozen=True)
+
+
+def _with_flags(config: Any) -> Any:
+    return _flags_of(type(config))(**{f.name: getattr(config, f.name) for f in fields(config)})
+
+
+def _without_flags(config: Any) -> Any:
+    kind = type(config).__mro__[1]
+    return kind(**{f.name: getattr(config, f.name) for f in fields(kind)})

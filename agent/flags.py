@@ -1,0 +1,152 @@
+"""What can be said to the verbs other than train. The text under each field is its help; nothing heavy is imported."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import tyro
+
+from ground.errors import UserError, unknown_name
+from ground.ranges import Count, CountOrNone, Share
+from teacher.config import TeacherConfig
+
+TRAINING_LEVELS, ALL_LEVELS = 1_000_000, 2_000_000  # level seeds below the first are for training
+PLAYERS = ("teacher", "student", "controller", "scripted", "random")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Compare players on held-out levels, every player on the same ones, sampled and greedy."""
+
+    task: str = "SimpleDoorKey"
+    """Task to play."""
+    loaddir: str | None = None
+    """Name or path of the run to judge; the newest of the task if not given. Its --seeds are averaged."""
+    method: str | None = None
+    """Method of that run, where two methods have a run of that name."""
+    logdir: str = "log"
+    """Where runs live."""
+    savedir: str | None = None
+    """Folder inside the run's (or a full path) for the result and the videos; the run's own if not given."""
+    compare: str | None = None
+    """Players, with commas: teacher, student, controller, scripted, random. The student alone if not given."""
+    eval_teacher: bool = False
+    """Judge the teacher instead (IHAC also says --eval_meta_controller)."""
+    seeds: str = "1000000:1000500"
+    """Levels A:B, B not included; those below 1000000 are for training and refused."""
+    video: CountOrNone = 0
+    """Write a video of this many episodes of the student (else of the first player), with the option or the subgoal as
+    its caption, and of mazes a map of these episodes and their subgoals beside it."""
+    batch: Count = 256
+    """Environments side by side."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    """As in train; of what is not said, the run's own."""
+    teacher_flaw: Literal["lava", "colours"] | None = None
+    """As in train; the run's own if not given."""
+    threads: Count = 1
+    """Threads of torch."""
+    device: str = "auto"
+    """As in train."""
+    quiet: bool = False
+    """No progress display."""
+    json: bool = False
+    """Print one line of JSON on stdout and everything else on stderr."""
+    debug: bool = False
+    """Show tracebacks."""
+    said: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Flags that were given, by name: what of the teacher is not the run's own."""
+
+    @property
+    def levels(self) -> range:
+        """Level seeds to play. Raises `UserError` if they are not held out."""
+        return _levels(self.seeds)
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Who plays. Raises `UserError` for an unknown player."""
+        named = "teacher" if self.eval_teacher and not self.compare else self.compare or "student"
+        players = tuple(dict.fromkeys(player.strip() for player in named.split(",") if player.strip()))
+        if not players:
+            raise UserError(f"--compare {named!r} names no player.", f"--compare {','.join(PLAYERS)}")
+        for player in players:
+            if player not in PLAYERS:
+                raise unknown_name("player", player, PLAYERS, f"--compare {','.join(PLAYERS)}")
+        return players + (("teacher",) if self.eval_teacher and "teacher" not in players else ())
+
+
+def _levels(text: str) -> range:
+    first, colon, end = text.partition(":")
+    try:
+        levels = range(int(first), int(end) if colon else int(first) + 1)
+    except ValueError as error:
+        raise UserError(f"--seeds {text} is not of the form A:B.", "--seeds 1000000:1000500") from error
+    if not levels:
+        raise UserError(f"--seeds {text} holds no level.", "--seeds 1000000:1000500")
+    if levels.start < TRAINING_LEVELS or levels.stop > ALL_LEVELS:
+        raise UserError(
+            f"--seeds {text} is not held out: levels below {TRAINING_LEVELS} are for training, and {ALL_LEVELS} is "
+            "the end.",
+            "--seeds 1000000:1000500",
+        )
+    return levels
+
+
+@dataclass(frozen=True)
+class DemosConfig:
+    """Record demonstrations of a task's expert as a Minari dataset, which `train --method halo --demos ID` reads."""
+
+    task: str = "RescueWorld-n3"
+    """Task that is demonstrated."""
+    to: str = ""
+    """Id of the new dataset, such as preceptor/rescueworld-n3/expert-v0."""
+    count: Count = 100
+    """Demonstrations, one per training level."""
+    seed: int = 0
+    """Draws levels, ways and mistakes."""
+    epsilon: Share = 0.1
+    """Share of actions that are random; where actions are vectors, deviation of the noise on them."""
+    json: bool = False
+    """Print one line of JSON on stdout and everything else on stderr."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Print what runs came to and draw their learning curves; runs of several seeds as mean and interval."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Names or paths of runs; all runs of the task if none is given."""
+    task: str | None = None
+    """Only runs of this task."""
+    logdir: str = "log"
+    """Where runs live."""
+    plot: str | None = None
+    """PNG file for the curves; LOGDIR/report.png if not given."""
+    json: bool = False
+    """Print one line of JSON on stdout instead of the table."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Check the installation, the built-in language model, rendering, the disk, and on request a run."""
+
+    run: str | None = None
+    """Name or path of a run to verify: settings, manifest, metrics, and that its checkpoints load."""
+    logdir: str = "log"
+    """Where runs live."""
+    json: bool = False
+    """Print one line of JSON on stdout instead of the table."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class ListConfig:
+    """List what there is."""
+
+    json: bool = False
+    """Print one line of JSON on stdout instead of the table."""
+    debug: bool = False
+    """Show tracebacks."""

@@ -1,0 +1,155 @@
+"""What the runner asks of a method, and what a method says of itself in the catalogue."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from agent.config import TrainConfig
+from agent.hierarchy import Player
+from agent.phases import Phase
+from agent.runs.metrics import Metrics
+from agent.runs.run import Run
+from agent.teaching import Labeller
+from controller.network import ControllerNetwork
+from controller.roles import Controller
+from envs.task import Task
+
+
+class Method(Protocol):
+    """A method: its phases in their order, and the player that they train.
+
+    Attributes:
+        facts: What making it adds to the run's result.
+    """
+
+    facts: dict[str, Any]
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Played one after another."""
+        ...
+
+    @property
+    def player(self) -> Player:
+        """The student."""
+        ...
+
+    @property
+    def controller(self) -> ControllerNetwork | None:
+        """The network that labels are distilled into, where there is one."""
+        ...
+
+    @property
+    def calibration(self) -> tuple[float, dict[str, float]]:
+        """Temperature, and held-out agreement, KL and ECE, of that network."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that an exact resume needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        ...
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """Restore what playing needs, and no more."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a method is made of.
+
+    Attributes:
+        task: What is learned.
+        config: The run's settings; `config.settings` are the method's own.
+        seeds: Source of the random streams.
+        run: The run directory; None where a checkpoint is only played.
+        log: The run's metrics, likewise.
+        labeller: Labels scenes; None without a teacher, and where a checkpoint is only played.
+        controller: A finished controller to start from or to plan with.
+    """
+
+    task: Task
+    config: TrainConfig
+    seeds: np.random.SeedSequence
+    run: Run | None = None
+    log: Metrics | None = None
+    labeller: Labeller | None = None
+    controller: Controller | None = None
+
+    @property
+    def settings(self) -> Any:
+        """The method's own settings."""
+        return self.config.settings
+
+    @property
+    def steps(self) -> int:
+        """Environment steps of the whole run."""
+        return self.config.steps
+
+    @property
+    def num_envs(self) -> int:
+        """Environments side by side."""
+        return self.config.num_envs
+
+    @property
+    def soft(self) -> bool:
+        """Whether labels are learned as distributions."""
+        return self.config.teacher.soft
+
+
+@dataclass(frozen=True)
+class Given:
+    """What decides a preset.
+
+    Attributes:
+        task: The task.
+        size: tiny, small or paper.
+        steps: Environment steps that were asked for, or None.
+        taught: Whether there is a teacher.
+        flaw: The teacher's flaw, or None.
+        said: Settings that were said, by name: some choose between kinds of settings.
+    """
+
+    task: Task
+    size: str = "small"
+    steps: int | None = None
+    taught: bool = True
+    flaw: str | None = None
+    said: dict[str, Any] | None = None
+
+    def word(self, name: str, otherwise: str) -> str:
+        """A setting that was said, or its default."""
+        return str((self.said or {}).get(name, otherwise))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Environment steps in all, environments side by side, and the method's own settings."""
+
+    steps: int
+    num_envs: int
+    settings: Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method as the catalogue knows it.
+
+    Attributes:
+        settings: Kinds of its settings; the first one that a saved dictionary fits.
+        preset: Its settings for a task.
+        make: Makes it.
+        plays: Whether it steps environments while it learns.
+        takes_controller: Whether `--controller` means something to it.
+    """
+
+    settings: tuple[type, ...]
+    preset: Callable[[Given], Preset]
+    make: Callable[[Parts], Method]
+    plays: bool = True
+    takes_controller: bool = False

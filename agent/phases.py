@@ -1,0 +1,323 @@
+"""Phases: what a method is a list of. Each says where its data come from, how much, and when it is over.
+
+`Distil` labels what teacher and student play together, `Online` is the student's own play, `Offline` reads a recorded
+set; HALO's `Ask` (agent/halo) asks questions. One runner (`agent/train.py`) plays, saves, resumes, logs and judges all.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.data.recording import Recording
+from agent.data.store import TrajectoryStore
+from agent.data.views import labelled_scenes
+from agent.hierarchy import Hierarchy, HighLevel, LowLevel, Observations
+from agent.losses import weighted_regression
+from agent.networks import LowNetwork
+from agent.teaching import Labeller, action_distribution, annotate, skill_actions
+from controller.distill import (
+    Distillation,
+    DistilConfig,
+    LabelledScenes,
+    calibrate,
+    distillation_loss,
+    scenes_of,
+)
+from controller.encoders import encoder_of
+from controller.network import ControllerNetwork, to_tensors
+from envs.task import Task
+from ground.device import to_tensor
+
+_HOLD_OUT = 16  # one environment (or episode) in so many is held out of training, for calibration and agreement
+
+Levels = tuple[HighLevel, LowLevel]
+
+
+class Advance(NamedTuple):
+    """One round of a phase.
+
+    Attributes:
+        steps: Where the run stands on the x-axis now.
+        info: Numbers to log.
+    """
+
+    steps: int
+    info: dict[str, float]
+
+
+class Phase(Protocol):
+    """One part of a run.
+
+    Attributes:
+        expert: Levels that share the playing with the student's, or None.
+        judged_as: Under which name the student is judged when the phase ends; empty for no judgement.
+        saves_each_round: Save after each round, rather than a few times per run.
+        result: What the phase adds to the run's result.
+    """
+
+    expert: Levels | None
+    judged_as: str
+    saves_each_round: bool
+    result: dict[str, Any]
+
+    def over(self, steps: int, total: int) -> bool:
+        """Whether nothing is left to do, `steps` into a run of `total`."""
+        ...
+
+    def advance(self, hierarchy: Hierarchy | None, steps: int, total: int) -> Advance:
+        """One round: get data, and learn from them."""
+        ...
+
+    def end(self) -> dict[str, float]:
+        """Called once, when it is over; numbers to log."""
+        ...
+
+
+def play(hierarchy: Hierarchy | None, store: TrajectoryStore, rollout: int, beta: float, steps: int, total: int) -> int:
+    """Play one roll-out into a store, cut where the run ends; the environment steps so far."""
+    assert hierarchy is not None, "a phase that plays has environments"
+    length = min(rollout, (total - steps) // store.num_envs)
+    hierarchy.collect(store, length, beta)
+    return steps + length * store.num_envs
+
+
+def spent(store: TrajectoryStore, steps: int, total: int) -> bool:
+    """Whether not one more step of every environment is left."""
+    return steps + store.num_envs > total
+
+
+class Online:
+    """The student plays by itself, and learns from it.
+
+    Args:
+        store: Where its steps go.
+        rollout: Vector steps between updates.
+        update: Learns from the roll-out just played, given what was observed after it and the steps so far.
+    """
+
+    expert: Levels | None = None
+    judged_as = ""
+    saves_each_round = False
+
+    def __init__(
+        self, store: TrajectoryStore, rollout: int, update: Callable[[Observations, int], dict[str, float]]
+    ) -> None:
+        self._store, self._rollout, self._update = store, rollout, update
+        self.result: dict[str, Any] = {}
+
+    def over(self, steps: int, total: int) -> bool:
+        """Whether the steps are spent."""
+        return spent(self._store, steps, total)
+
+    def advance(self, hierarchy: Hierarchy | None, steps: int, total: int) -> Advance:
+        """One roll-out, and what is learned from it."""
+        steps = play(hierarchy, self._store, self._rollout, 0.0, steps, total)
+        assert hierarchy is not None
+        return Advance(steps, self._update(hierarchy.observed, steps) | {"rollout/mix": 0.0})
+
+    def end(self) -> dict[str, float]:
+        """Nothing is left to do."""
+        return {}
+
+
+class Offline:
+    """The student learns from a recorded set; no environment is stepped, and the x-axis counts gradient steps.
+
+    Args:
+        recording: The set.
+        updates: Gradient steps in all.
+        update: One gradient step; numbers to log.
+        every: Gradient steps per round.
+    """
+
+    expert: Levels | None = None
+    judged_as = ""
+    saves_each_round = False
+
+    def __init__(
+        self, recording: Recording, updates: int, update: Callable[[], dict[str, float]], every: int = 100
+    ) -> None:
+        self._updates, self._update, self._every = updates, update, every
+        self.result: dict[str, Any] = {
+            "demonstrations": len(recording),
+            "recorded_steps": int(recording.acted.sum()),
+            "recorded_return": float(recording.returns.mean()),
+        }
+
+    def over(self, steps: int, total: int) -> bool:
+        """Whether all gradient steps were taken."""
+        return steps >= self._updates
+
+    def advance(self, hierarchy: Hierarchy | None, steps: int, total: int) -> Advance:
+        """Some gradient steps."""
+        count = min(self._every, self._updates - steps)
+        info: dict[str, float] = {}
+        for _ in range(count):
+            info = self._update()
+        return Advance(steps + count, info)
+
+    def end(self) -> dict[str, float]:
+        """Nothing is left to do."""
+        return {}
+
+
+class Distil:
+    """Teacher and student share the playing, every scene is labelled, and the student learns from all scenes so far.
+
+    The controller learns the teacher's distribution over options. A low level, where one is given, learns what the
+    scripted skill of *every* legal option would do, which costs no environment step; with one head, that of a flat
+    student, it learns the teacher's distribution over actions instead.
+
+    Args:
+        task: Whose options are distilled.
+        labeller: Labels scenes.
+        expert: The teacher's levels.
+        controller: Learns the labels; None for a flat student.
+        low: Learns the skills, or None.
+        config: Hyper-parameters.
+        steps: Environment steps of distillation, which count as all others.
+        rng: Samples minibatches.
+        num_envs: Environments that fill the store.
+        masked: The controller will choose among legal options only.
+        soft: Learn the labels' distributions, or their most probable options only.
+        ended: Called when distillation is over.
+    """
+
+    judged_as = "distilled"
+    saves_each_round = False
+
+    def __init__(
+        self,
+        task: Task,
+        labeller: Labeller,
+        expert: Levels,
+        controller: ControllerNetwork | None,
+        low: LowNetwork | None,
+        config: DistilConfig,
+        steps: int,
+        rng: np.random.Generator,
+        num_envs: int,
+        *,
+        masked: bool = True,
+        soft: bool = True,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.task, self.labeller, self.config, self.steps = task, labeller, config, steps
+        self.expert: Levels | None = expert
+        self.controller, self.low, self._masked, self._soft, self._ended = controller, low, masked, soft, ended
+        self.result: dict[str, Any] = {}
+        self.calibration: tuple[float, dict[str, float]] = (1.0, {})  # temperature and held-out figures
+        self.store = TrajectoryStore(task, -(-steps // num_envs) + config.rollout, num_envs)
+        parameters = [p for network in (controller, low) if network for p in network.parameters()]
+        self._distillation = Distillation(encoder_of(task), parameters, self.loss, config, rng)
+        self._held_out: list[LabelledScenes] = []
+        self._held_out_obs: list[NDArray] = []
+        self._read = 0  # vector steps of the store that have become scenes
+
+    def over(self, steps: int, total: int) -> bool:
+        """Whether the steps of distillation, or of the run, are spent."""
+        return steps >= self.steps or spent(self.store, steps, total)
+
+    def beta(self, steps: int) -> float:
+        """Probability that the teacher acts: one at first, falling linearly to zero."""
+        return max(0.0, 1.0 - steps / (self.config.guided * self.steps))
+
+    def advance(self, hierarchy: Hierarchy | None, steps: int, total: int) -> Advance:
+        """One shared roll-out, its labels, and gradient steps on everything so far."""
+        beta = self.beta(steps)
+        steps = play(hierarchy, self.store, self.config.rollout, beta, steps, total)
+        new = (len(self.store) - self._read) * self.store.num_envs
+        annotate(self.store, self._read, self.labeller)
+        self._aggregate()
+        info = self._distillation.train(round(self.config.updates * new), min(1.0, steps / self.steps))
+        return Advance(steps, {f"controller/{name}": value for name, value in info.items()} | {"rollout/mix": beta})
+
+    def end(self) -> dict[str, float]:
+        """The teacher is switched off; the controller is calibrated on environments that it never trained on."""
+        self.expert = None
+        if self.controller is not None:
+            self.calibration = self._calibrate(self.controller)
+        self._ended()
+        return {f"controller/{name}": value for name, value in self.calibration[1].items()}
+
+    def loss(self, scenes: LabelledScenes) -> tuple[Any, dict[str, float]]:
+        """Distillation loss of the controller plus imitation loss of the low level (loss L2 with soft targets)."""
+        loss, info = to_tensor(np.zeros((), np.float32)), {}
+        if self.controller is not None:
+            option_loss, info = distillation_loss(self.controller, scenes, self._masked)
+            loss = loss + option_loss
+        if self.low is not None:
+            log_probs = self.low.all_options(*to_tensors(scenes.encoded))[0].log_softmax(2)  # [M, heads, A]
+            targets, mask = self._skill_targets(self.low, scenes)
+            skill_loss = (weighted_regression(log_probs, targets) * mask).sum() / mask.sum().clamp(min=1)
+            loss = loss + skill_loss
+            info["skill_loss"] = float(skill_loss.detach())
+        return loss, info
+
+    def state_dict(self) -> dict[str, Any]:
+        """Stored scenes, optimiser and random state; what is derived from the scenes is computed anew."""
+        return {
+            "store": self.store.state_dict(),
+            "optimizer": self._distillation.optimizer.state_dict(),
+            "rng": self._distillation.rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.store.load_state_dict(state["store"])
+        self._distillation.optimizer.load_state_dict(state["optimizer"])
+        self._distillation.rng.bit_generator.state = state["rng"]
+        self._distillation.clear()
+        self._held_out, self._held_out_obs, self._read = [], [], 0
+        self._aggregate()
+
+    def release(self) -> None:
+        """Let the scenes go, which nothing reads after the end."""
+        self.store = TrajectoryStore(self.task, 1, self.store.num_envs)
+        self._distillation.clear()
+        self._held_out, self._held_out_obs = [], []
+
+    def _skill_targets(self, low: LowNetwork, scenes: LabelledScenes) -> tuple[Any, Any]:
+        """Distributions over actions [M, heads, A] and which heads they train [M, heads]."""
+        skills, actions = scenes.skills.astype(np.int64), low.num_actions
+        if low.num_options == len(self.task.options):
+            one_hot = to_tensor(np.eye(actions, dtype=np.float32))
+            return one_hot[to_tensor(skills)], to_tensor(scenes.legal)
+        flat = to_tensor(action_distribution(scenes.probs, skills, actions))
+        return flat[:, None], flat.sum(1, keepdim=True) > 0
+
+    def _aggregate(self) -> None:
+        """Turn what is new in the store into scenes, held out or to learn from."""
+        if len(self.store) == self._read:
+            return
+        rows = labelled_scenes(self.store, self._read)
+        probs = rows.probs
+        if not self._soft:
+            most_probable = np.eye(probs.shape[1], dtype=np.float32)[probs.argmax(1)]
+            probs = most_probable * (probs.sum(1, keepdims=True) > 0)
+        scenes = scenes_of(self.task, rows.obs, rows.previous, probs, rows.legal)
+        # With fewer environments than that, whole episodes are held out instead.
+        count = self.store.num_envs
+        unit = rows.env if count >= _HOLD_OUT else rows.episode * count + rows.env
+        held_out = unit % _HOLD_OUT == _HOLD_OUT - 1
+        kept = np.flatnonzero(~held_out)
+        learned = scenes[kept]
+        if self.low is not None:
+            learned = learned.with_skills(skill_actions(self.task, rows.obs[kept]).astype(np.int8))
+        self._distillation.add(learned)
+        self._held_out.append(scenes[np.flatnonzero(held_out)])
+        self._held_out_obs.append(rows.obs[held_out])
+        self._read = len(self.store)
+
+    def _calibrate(self, controller: ControllerNetwork) -> tuple[float, dict[str, float]]:
+        """Temperature and held-out figures; 1 and none for a run too short to have held out labelled scenes."""
+        scenes = LabelledScenes.concatenate(self._held_out)
+        labelled = np.flatnonzero(scenes.probs.sum(1) > 0)
+        fitted, judged = labelled[::2], labelled[1::2]
+        if not len(judged):
+            return 1.0, {}
+        obs = np.concatenate(self._held_out_obs)
+        truth = np.array([self.task.script(scene) for scene in self.task.describe(obs)])
+        return calibrate(controller, scenes[fitted], scenes[judged], truth[judged])

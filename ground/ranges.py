@@ -1,0 +1,12 @@
+"""Ranges of settings, as types: flags and files are checked against them, and `--help` needs nothing heavy for them."""
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Interval
+
+Count = Annotated[int, Ge(1)]
+CountOrNone = Annotated[int, Ge(0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Widths = tuple[Count, ...]
