@@ -205,8 +205,9 @@ def _found(name: str, logdir: str) -> Path:
 def _settings(run: Path) -> Check:
     from agent.runs.run import Run
 
-    config = Run.open(run).config
-    said = ", ".join(f"{key} {config[key]}" for key in ("method", "task", "teacher", "seed") if key in config)
+    opened = Run.open(run)
+    facts = {key: opened.config.get(key) for key in ("method", "task", "seed")} | {"teacher": opened.teacher}
+    said = ", ".join(f"{key} {fact}" for key, fact in facts.items() if fact is not None)
     return Check("ok", "run: settings", said)
 
 

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
+from agent.runs.settings import dotted
 from ground.atomic import write_file
 from ground.errors import UserError
 
@@ -82,7 +83,7 @@ class Metrics:
         """Record what a run was made of beside what came out, for TensorBoard's HPARAMS table."""
         if self._tensorboard is None:
             return
-        plain = {k: v if isinstance(v, bool | int | float | str) else json.dumps(v) for k, v in config.items()}
+        plain = {k: v if isinstance(v, bool | int | float | str) else json.dumps(v) for k, v in dotted(config).items()}
         try:
             writer = self._tensorboard.file_writer
             assert writer is not None  # its constructor sets it; only close() unsets it

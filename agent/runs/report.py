@@ -67,7 +67,7 @@ def _chosen(config: ReportConfig) -> list[Run]:
 def _row(runs: Sequence[Run]) -> dict[str, Any]:
     """One line of the table: settings of the first seed, results averaged over the seeds."""
     first, results = runs[0], [_result(run) for run in runs]
-    row: dict[str, Any] = {key: first.config.get(key) for key in ("task", "method", "teacher")}
+    row: dict[str, Any] = {key: first.config.get(key) for key in ("task", "method")} | {"teacher": first.teacher}
     if row["method"] in ("ppo", "sac", "td3"):
         row["teacher"] = "none"
     elif row["method"] == "hiro":  # whoever taught the controller that it was given

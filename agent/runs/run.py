@@ -10,7 +10,6 @@ import glob
 import importlib.metadata
 import json
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -23,15 +22,14 @@ from typing import Any
 from agent.runs.checkpoint import load_tree, save_tree
 from agent.runs.metrics import FILE as METRICS
 from agent.runs.metrics import Metrics, cut_after
+from agent.runs.settings import refusals, without_passwords
 from ground.atomic import CheckpointError, DamagedError, read_json, write_file, write_json
 from ground.errors import UserError, unknown_name
 
-SCHEMA = 1
+CONFIG, MANIFEST = "preceptor-config", "preceptor-manifest"
+SCHEMAS = {CONFIG: 2, MANIFEST: 1}
+LAST_OF_SCHEMA_1 = "ec3ec8d"  # commit; until then settings were flat, and those of the method were not in them
 KEPT_CHECKPOINTS = 2
-# What may change on resuming, since it does not change what is learnt (`steps` may grow, and is checked by itself).
-FREE_SETTINGS = frozenset({"resume", "quiet", "json", "debug", "logdir", "savedir", "base_url", "max_llm_calls"})
-FREE_SETTINGS |= {"eval_episodes", "threads", "device", "steps", "concurrency", "max_llm_tokens", "max_llm_seconds"}
-FREE_SETTINGS |= {"on_teacher_failure", "budget", "stop_error", "trust"}
 VERSIONED = ("torch", "numpy", "numba", "gymnasium", "minigrid", "transformers", "openai", "safetensors")
 
 
@@ -41,7 +39,8 @@ class Run:
 
     Attributes:
         path: The run directory.
-        config: The settings it was started with, as JSON gives them back.
+        config: The settings it was started with, all of them resolved, as JSON gives them back: flags at the top, how
+            the teacher is asked in `teacher`, those of the method in `settings`, nested.
     """
 
     path: Path
@@ -60,7 +59,7 @@ class Run:
             UserError: The directory is in use and `resume` is false, or its settings are others.
         """
         path = Path(logdir) / method / task / name
-        settings = json.loads(json.dumps(_without_passwords(dict(config))))
+        settings = json.loads(json.dumps(without_passwords(dict(config))))
         if _occupied(path):
             if not resume:
                 raise UserError(
@@ -70,14 +69,21 @@ class Run:
             run._check_settings(settings)
             cut_after(path / METRICS, -1 if run.last_step is None else run.last_step)
         run = cls(path, settings)
-        write_json(path / "config.json", {"format": "preceptor-config", "schema": SCHEMA, "config": settings})
+        write_json(path / "config.json", {"format": CONFIG, "schema": SCHEMAS[CONFIG], "config": settings})
         run._note_circumstances()
         return run
 
     @classmethod
     def open(cls, path: Path) -> "Run":
-        """An existing run. Raises `CheckpointError` if the directory does not hold one."""
-        return cls(path, read_json(path / "config.json", kind="preceptor-config", schema=SCHEMA)["config"])
+        """An existing run. Raises `CheckpointError` if the directory holds none, or one of an older version."""
+        saved = read_json(path / "config.json", kind=CONFIG, schema=SCHEMAS[CONFIG])
+        if saved["schema"] < SCHEMAS[CONFIG]:
+            raise CheckpointError(
+                f"{path} was started by an older version, which kept settings in another form (schema "
+                f"{saved['schema']}; this one reads {SCHEMAS[CONFIG]}).",
+                f"git checkout {LAST_OF_SCHEMA_1}  # the last version to read it; or train again under another --savedir",
+            )
+        return cls(path, saved["config"])
 
     @classmethod
     def find(cls, logdir: str | Path, method: str | None, task: str | None, name: str) -> "Run":
@@ -117,9 +123,10 @@ class Run:
         for path in sorted(_all_runs(Path(logdir), method, task)):
             try:
                 runs.append(cls.open(path))
-            except CheckpointError:
+            except CheckpointError as error:
                 of_method, of_task, *_ = path.relative_to(logdir).parts
-                runs.append(cls(path, {"method": of_method, "task": of_task, "teacher": "(settings damaged)"}))
+                why = "(settings damaged)" if isinstance(error, DamagedError) else "(not of this version)"
+                runs.append(cls(path, {"method": of_method, "task": of_task, "teacher": why}))
         return runs
 
     @classmethod
@@ -132,6 +139,12 @@ class Run:
     def name(self) -> str:
         """The name within its task, `NAME` or `NAME/seed-0`."""
         return f"{self.group.name}/{self.path.name}" if self.group != self.path else self.path.name
+
+    @property
+    def teacher(self) -> str | None:
+        """Name of the teacher that the run was started with."""
+        teacher = self.config.get("teacher")
+        return teacher.get("name") if isinstance(teacher, dict) else teacher
 
     @property
     def group(self) -> Path:
@@ -260,21 +273,14 @@ class Run:
 
     def manifest(self) -> dict[str, Any]:
         """Versions, commit, platform, and one entry per start of the run."""
-        return read_json(self.path / "manifest.json", kind="preceptor-manifest", schema=SCHEMA)
+        return read_json(self.path / "manifest.json", kind=MANIFEST, schema=SCHEMAS[MANIFEST])
 
     def annotate(self, **facts: Any) -> None:
         """Add facts to the manifest, such as what the teacher turned out to be capable of. Never a secret."""
-        write_json(self.path / "manifest.json", {**self.manifest(), **_without_passwords(facts)})
+        write_json(self.path / "manifest.json", {**self.manifest(), **without_passwords(facts)})
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        other = [
-            f"{key} was {self.config[key]!r}, now {settings[key]!r}"
-            for key in sorted((self.config.keys() & settings.keys()) - FREE_SETTINGS)
-            if self.config[key] != settings[key]
-        ]
-        before, now = self.config.get("steps"), settings.get("steps")
-        if isinstance(before, int) and isinstance(now, int) and now < before:
-            other.append(f"steps was {before}, and may grow but not shrink to {now}")
+        other = refusals(self.config, settings)
         if other:
             raise UserError(
                 f"{self.path} was started with other settings: {'; '.join(other)}.",
@@ -285,10 +291,10 @@ class Run:
         path = self.path / "manifest.json"
         earlier = self.manifest() if path.exists() else {}
         start = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "from_step": self.last_step or 0}
-        start["argv"] = _without_passwords(sys.argv)
+        start["argv"] = without_passwords(sys.argv)
         facts = {
-            "format": "preceptor-manifest",
-            "schema": SCHEMA,
+            "format": MANIFEST,
+            "schema": SCHEMAS[MANIFEST],
             "commit": _commit(),
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -316,15 +322,6 @@ def _name_of(path: Path, root: Path) -> str:
 
 def _age(path: Path) -> float:
     return -path.stat().st_mtime
-
-
-def _without_passwords(value: Any) -> Any:
-    """The value with `user:password@` blanked out in every URL."""
-    if isinstance(value, str):
-        return re.sub(r"://[^/@\s]+@", "://***@", value)
-    if isinstance(value, dict):
-        return {key: _without_passwords(item) for key, item in value.items()}
-    return [_without_passwords(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _commit() -> str | None:

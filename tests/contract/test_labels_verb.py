@@ -187,7 +187,7 @@ def test_show_finds_a_run_and_the_store_that_was_written_last(tmp_path: Path, ve
         with LabelStore(tmp_path / "away.sqlite") as labels:
             labels.put_many([call_about(SCENES[0])])
         folder.mkdir(parents=True)
-        config = {"format": "preceptor-config", "schema": 1, "config": {"labels": None}}
+        config = {"format": "preceptor-config", "schema": 2, "config": {"labels": None}}
         (folder / "config.json").write_text(json.dumps(config))
         (tmp_path / "away.sqlite").rename(folder / "labels.sqlite")
         os.utime(folder / "labels.sqlite", (1e9 - age, 1e9 - age))

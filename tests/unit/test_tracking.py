@@ -105,11 +105,43 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path: Path) ->
         run.load()
 
 
-@pytest.mark.parametrize(("change", "words"), [({"seed": 2}, "seed was 1, now 2"), ({"steps": 50}, "may grow")])
+NESTED = {"teacher": {"name": "local", "concurrency": 1}, "settings": {"low": {"lr": 0.001}, "steps": 100}}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 2}, "seed was 1, now 2"),
+        ({"steps": 50}, "steps was 100, and may grow but not shrink to 50"),
+        ({"settings": {"low": {"lr": 0.002}}}, r"settings\.low\.lr was 0\.001, now 0\.002"),
+        ({"settings": {"low": None}}, r"settings\.low was \{'lr': 0\.001\}, now None"),
+        ({"settings": {"steps": 50}}, r"settings\.steps was 100, and may grow"),
+        ({"teacher": {"name": "llm"}}, r"teacher\.name was 'local', now 'llm'"),
+    ],
+)
 def test_resuming_with_other_settings_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    play(start(tmp_path), until=20)
+    start(tmp_path, **NESTED)
     with pytest.raises(UserError, match=words):
-        start(tmp_path, resume=True, **change)
+        start(tmp_path, resume=True, **{**NESTED, **change})
+
+
+def test_resuming_may_change_what_does_not_change_the_learning(tmp_path: Path) -> None:
+    start(tmp_path, **NESTED)
+    longer = {"low": {"lr": 0.001}, "steps": 200, "new": "since then"}
+    run = start(tmp_path, resume=True, device="cuda", teacher={"name": "local", "concurrency": 9}, settings=longer)
+    assert Run.open(run.path).config["settings"] == longer
+    assert run.teacher == "local"
+
+
+def test_a_run_of_an_older_version_names_the_commit_that_reads_it(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    saved = json.loads((run.path / "config.json").read_text())
+    assert saved["schema"] == 2
+    (run.path / "config.json").write_text(json.dumps(saved | {"schema": 1}))
+    with pytest.raises(CheckpointError, match=r"older version.*schema 1; this one reads 2") as caught:
+        start(tmp_path, resume=True)
+    assert caught.value.next_step.startswith("git checkout ec3ec8d ")
+    assert Run.all(tmp_path)[0].config["teacher"] == "(not of this version)"
 
 
 def test_a_damaged_last_checkpoint_names_the_one_before(tmp_path: Path) -> None:
@@ -229,10 +261,12 @@ def test_a_disk_that_fills_up_below_python_does_not_kill_the_run(tmp_path: Path)
 
 def test_hyperparameters_stand_beside_results(tmp_path: Path) -> None:
     with Metrics(tmp_path, quiet=True) as log:
-        log.hparams({"seed": 1, "teacher": "local", "limit": None, "seeds": (0, 1)}, {"eval/success": 0.9})
-    tags = EventAccumulator(str(tmp_path)).Reload().Tags()
-    assert tags is not None
-    assert any(b"hparams" in path.read_bytes() for path in tmp_path.glob("events.*"))
+        log.hparams(
+            {"seed": 1, "settings": {"low": {"lr": 0.1}}, "limit": None, "seeds": (0, 1)}, {"eval/success": 0.9}
+        )
+    written = b"".join(path.read_bytes() for path in tmp_path.glob("events.*"))
+    assert b"_hparams_/session_start_info" in written
+    assert b"settings.low.lr" in written
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
