@@ -42,9 +42,9 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
         changes |= _assignments(pairs)
         default = _own(given | changes) or changed(preset(changes | _chosen(given)), changes)
         said = _without(said, "--set", "--config")
-        where: Mapping[str, Any] = paths(type(default.settings))
+        where: Mapping[str, Any] = paths(default.settings.__class__)
     else:
-        where = {name: () for name in _names(default)}
+        where = dict.fromkeys(_names(default), ())
     _check(verb, pairs, {*where, "set", "config"} if isinstance(default, TrainConfig) else where)
     found = _parse(default, said, f"main.py {verb}")
     if isinstance(found, TrainConfig):
@@ -63,7 +63,9 @@ def _own(given: Mapping[str, Any]) -> TrainConfig | None:
         return None
     method, task = given.get("method") or TrainConfig.method, given.get("task") or TrainConfig.task
     name = get_task(str(task), given.get("teacher_flaw")).name
-    place = Path(given.get("logdir") or TrainConfig.logdir) / method / name / (given.get("savedir") or TrainConfig.savedir)
+    place = (
+        Path(given.get("logdir") or TrainConfig.logdir) / method / name / (given.get("savedir") or TrainConfig.savedir)
+    )
     of_seeds = sorted(place.glob("seed-*/config.json"))
     found = place / "config.json" if (place / "config.json").exists() else of_seeds[0] if of_seeds else None
     if found is None:
@@ -152,7 +154,11 @@ def _flags_of(kind: type) -> type:
     hints = typing.get_type_hints(kind, include_extras=True)
     out = []
     for f in fields(kind):
-        mark = tyro.conf.arg(name="") if is_flattened(hints[f.name]) else tyro.conf.arg(prefix_name=False)
+        mark = (
+            tyro.conf.arg(name="", prefix_name=False)
+            if is_flattened(hints[f.name])
+            else tyro.conf.arg(prefix_name=False)
+        )
         if f.default is not dataclasses.MISSING:
             out.append((f.name, Annotated[hints[f.name], mark], field(default=f.default)))
         else:
@@ -161,7 +167,7 @@ def _flags_of(kind: type) -> type:
 
 
 def _with_flags(config: Any) -> Any:
-    return _flags_of(type(config))(**{f.name: getattr(config, f.name) for f in fields(config)})
+    return _flags_of(config.__class__)(**{f.name: getattr(config, f.name) for f in fields(config)})
 
 
 def _without_flags(config: Any) -> Any:

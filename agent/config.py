@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from annotated_types import Ge
 
 from ground.errors import UserError, unknown_name
@@ -29,7 +28,7 @@ class TrainConfig:
     Made by `configure`, which resolves the preset."""
 
     method: str = "ihac"
-    """One of `python main.py methods`. Its own settings follow below: --help shows those of the --method that is named."""
+    """One of `python main.py methods`. --help shows the settings of the --method that is named."""
     task: str = "SimpleDoorKey"
     """One of `python main.py tasks`; any MiniGrid environment by its id; or any Gymnasium id with vectors for
     observations and actions, such as HalfCheetah-v5."""
@@ -95,7 +94,7 @@ def configure(said: Mapping[str, Any] | None = None, **more: Any) -> TrainConfig
     Raises:
         UserError: An unknown name (the nearest is suggested), or a value of the wrong type or out of range.
     """
-    words = {name.replace("-", "_"): value for name, value in ((said or {}) | more).items()}
+    words = {name.replace("-", "_"): value for name, value in {**(said or {}), **more}.items()}
     return changed(preset(words), words)
 
 
@@ -120,7 +119,7 @@ def preset(words: Mapping[str, Any]) -> TrainConfig:
 
 def changed(config: TrainConfig, words: Mapping[str, Any]) -> TrainConfig:
     """The settings with what is said of them, checked. Raises `UserError` as `configure`."""
-    where = paths(type(config.settings))
+    where = paths(config.settings.__class__)
     tree = to_plain(config)
     for name, value in words.items():
         if name == "task":
@@ -184,7 +183,8 @@ def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def paths(settings: type) -> dict[str, tuple[str, ...]]:
     """Every setting by the name of its flag -> where it is in the nested settings."""
-    found = {name: (name,) for name in _SHARED} | {name: ("teacher", name) for name in _TEACHER}
+    found: dict[str, tuple[str, ...]] = {name: (name,) for name in _SHARED}
+    found |= {name: ("teacher", name) for name in _TEACHER}
 
     def add(kind: Any, prefix: str, path: tuple[str, ...]) -> None:
         hints = typing.get_type_hints(kind, include_extras=True)

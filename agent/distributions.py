@@ -1,4 +1,4 @@
-"""What options, goals and actions are sampled from: N distributions at once, in NumPy, greedy where no generator is given."""
+"""What options, goals and actions are sampled from: N distributions at once, in NumPy."""
 
 import math
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ class ClippedNormal:
     def sample(self, rng: np.random.Generator | None) -> Sampled:
         """Actions [N, A]; log-probabilities of a clipped Gaussian are of no use, and given as 0."""
         nothing = np.zeros(len(self.mean), np.float32)
-        if rng is None or np.isscalar(self.std) and self.std == 0.0:
+        if rng is None or (np.isscalar(self.std) and self.std == 0.0):
             return self.mean, nothing
         noise = np.float32(self.std) * rng.standard_normal(self.mean.shape, np.float32)
         return np.clip(self.mean + noise, -1.0, 1.0), nothing

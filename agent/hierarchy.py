@@ -132,7 +132,7 @@ class Hierarchy:
             self.step(store, beta)
 
     def play_once(self) -> list[dict[str, float]]:
-        """Play until every environment has ended an episode; the first one of each, in the order of the environments."""
+        """Play until every environment has ended an episode; the first one of each, in their order."""
         first: dict[float, dict[str, float]] = {}
         while len(first) < self.env.num_envs:
             self.step()

@@ -18,8 +18,8 @@ from agent.losses import weighted_regression
 from agent.networks import LowNetwork
 from agent.teaching import Labeller, action_distribution, annotate, skill_actions
 from controller.distill import (
-    Distillation,
     DistilConfig,
+    Distillation,
     LabelledScenes,
     calibrate,
     distillation_loss,
@@ -244,7 +244,7 @@ class Distil:
 
     def loss(self, scenes: LabelledScenes) -> tuple[Any, dict[str, float]]:
         """Distillation loss of the controller plus imitation loss of the low level (loss L2 with soft targets)."""
-        loss, info = to_tensor(np.zeros((), np.float32)), {}
+        loss, info = to_tensor(np.zeros((), np.float32)), dict[str, float]()
         if self.controller is not None:
             option_loss, info = distillation_loss(self.controller, scenes, self._masked)
             loss = loss + option_loss

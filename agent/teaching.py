@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.clock import Clock
-from agent.distributions import Categorical, ClippedNormal, Distribution
 from agent.data.store import TrajectoryStore
+from agent.distributions import Categorical, ClippedNormal, Distribution
 from agent.hierarchy import Observations
 from controller.roles import Controller
 from envs.task import Scene, Task

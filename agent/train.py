@@ -49,9 +49,7 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
     learning, levels, acting = np.random.SeedSequence(config.seed).spawn(3)
     task, entry = get_task(config.task, config.teacher_flaw), entry_of(config.method)
     given = _given_controller(config, task)
-    run = Run.create(
-        config.logdir, config.method, task.name, config.savedir, to_plain(config), resume=config.resume
-    )
+    run = Run.create(config.logdir, config.method, task.name, config.savedir, to_plain(config), resume=config.resume)
     with contextlib.ExitStack() as stack:
         with run.beginning():
             labels = stack.enter_context(_open_labels(config, run))

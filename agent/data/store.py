@@ -74,7 +74,12 @@ class TrajectoryStore:
         ring: bool = False,
         limit: int | None = None,
     ) -> None:
-        self.capacity, self.num_envs, self.ring, self.extra = capacity, num_envs, ring, tuple(getattr(task, "extra_columns", ()))
+        self.capacity, self.num_envs, self.ring, self.extra = (
+            capacity,
+            num_envs,
+            ring,
+            tuple(getattr(task, "extra_columns", ())),
+        )
         schema = columns(task, command_size) | {"final_slot": ((), np.int64)}
         self.nbytes = sum(
             capacity * num_envs * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize

@@ -41,14 +41,14 @@ from agent.phases import Online, Phase
 from agent.runs.run import Run
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
-from controller.roles import Controller
 from envs.task import GoalSpace, Task
 from ground.device import device, to_numpy, to_tensor
 from ground.errors import UserError, unknown_name
 from ground.level_seeds import SEEDS_PER_SPLIT
 from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
-HighKind, LowKind = Literal["sac", "td3"], Literal["sac", "td3", "ppo"]
+HighKind = Literal["sac", "td3"]
+LowKind = Literal["sac", "td3", "ppo"]
 _HIGH = SACConfig(hidden=(64, 64), lr=1e-3, gamma=0.93, batch=128)
 _LOW = replace(_HIGH, gamma=0.95)
 
@@ -357,10 +357,13 @@ class Hiro:
         return best
 
 
-def _low_learner(inputs: int, actions: int, config: SACConfig | TD3Config | PPOConfig, seed: int) -> OffPolicyLearner | BoxPPO:
+def _low_learner(
+    inputs: int, actions: int, config: SACConfig | TD3Config | PPOConfig, seed: int
+) -> OffPolicyLearner | BoxPPO:
     if isinstance(config, PPOConfig):
         return BoxPPO(inputs, actions, config, seed)
     return make_learner(inputs, actions, config, seed)
+
 
 def goal_space(task: Task, settings: HiroSettings) -> GoalSpace:
     """The space in which goals are set. Raises `UserError` if there is none, or none of that name."""
@@ -401,8 +404,8 @@ _PAPER = HiroSettings(
     low_buffer_size=200_000,
     low_learner="td3",
     high_learner="td3",
-    low=replace(PAPER_TD3, exploration=1 / 30, target_noise=0.2 / 30, target_clip=0.5 / 30),
-    high=replace(PAPER_TD3, exploration=0.1, target_noise=0.02, target_clip=0.05),
+    low=replace(PAPER_TD3, noise=1 / 30, target_noise=0.2 / 30, target_clip=0.5 / 30),
+    high=replace(PAPER_TD3, noise=0.1, target_noise=0.02, target_clip=0.05),
 )
 _PPO_ROLLOUT, _PPO_REWARD = 64, 0.1  # vector steps, since PPO learns from whole roll-outs; factor on metres
 
@@ -413,22 +416,22 @@ def goals_preset(given: Given) -> Preset:
     small = replace(HiroSettings(), low_updates=point_updates(name))
     settings = _PAPER if given.size == "paper" else _ANT if is_ant(name) else small
     low_kind, high_kind = (given.word(f"{level}_learner", settings.low.kind) for level in ("low", "high"))
-    settings = replace(settings, high=_of_kind(settings.high, high_kind, exploration=0.2), high_learner=high_kind)
+    settings = replace(settings, high=_of_kind(settings.high, high_kind, noise=0.2), high_learner=high_kind)
     envs = envs_of(given)
     if low_kind == "ppo":
         low = replace(PPO_OF_VECTORS, gamma=settings.low.gamma)
         settings = replace(settings, low=low, low_reward=_PPO_REWARD, rollout=_PPO_ROLLOUT)
         envs = PPO_ENVS
     else:
-        settings = replace(settings, low=_of_kind(settings.low, low_kind, exploration=0.1))
+        settings = replace(settings, low=_of_kind(settings.low, low_kind, noise=0.1))
     return Preset(steps_of(given), envs, replace(settings, low_learner=low_kind))
 
 
-def _of_kind(config: Any, kind: str, exploration: float) -> SACConfig | TD3Config:
+def _of_kind(config: Any, kind: str, noise: float) -> SACConfig | TD3Config:
     """The learner, or one of another kind with its networks, rate, discount and batch."""
     shared = {name: getattr(config, name) for name in ("hidden", "lr", "gamma", "batch")}
     if kind == "td3" and isinstance(config, SACConfig):
-        return TD3Config(**shared, actor_lr=config.lr, exploration=exploration)
+        return TD3Config(**shared, actor_lr=config.lr, noise=noise)
     if kind == "sac" and isinstance(config, TD3Config):
         return SACConfig(**shared)
     return config

@@ -260,6 +260,7 @@ class OptionHiro:
         self.high_learner.load_state_dict(state["high"])
         self._steps = state["steps"]
 
+
 _STEPS, _NUM_ENVS = {"": 300_000, "PointReach": 100_000}, 64
 
 

@@ -294,6 +294,7 @@ def _forward(
     logits, values = network(*to_tensors(encoded), to_tensor(condition))
     return to_numpy(logits), to_numpy(values)
 
+
 # Steps in all and, of these, steps of distillation: what each task was seen to need (dev/LOG.md).
 _STEPS = {
     "tiny": {"": (8_000, 6_000)},

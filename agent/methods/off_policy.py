@@ -109,7 +109,7 @@ class Held:
     Args:
         num_envs: N.
         actions: A.
-        probability: With which an environment that holds none takes a uniform action, for a time from a zeta distribution.
+        probability: With which an environment that holds none takes a uniform action, for zeta-distributed steps.
 
     Attributes:
         action: float32 [N, A], what is held.
@@ -163,7 +163,9 @@ class ActorLow:
         choice: Distribution = self.learner.act(observed.inputs[0])
         if not self.warm:
             choice = UniformBox((len(observed), observed.task.num_actions))
-        if self.held is None or observed.level_seeds[0] >= SEEDS_PER_SPLIT:  # held-out levels are played without exploration
+        if (
+            self.held is None or observed.level_seeds[0] >= SEEDS_PER_SPLIT
+        ):  # held-out levels are played without exploration
             return choice
         self.held.left[clock.previous < 0] = 0  # the first step of an episode
         return Holding(choice, self.held)
@@ -271,7 +273,7 @@ _ANT: dict[str, Any] = {
 }
 _PAPER: dict[str, Any] = {
     "sac": SACSettings(),
-    "td3": TD3Settings(reward_scale=0.1, learner=replace(PAPER_TD3, exploration=1 / 30)),
+    "td3": TD3Settings(reward_scale=0.1, learner=replace(PAPER_TD3, noise=1 / 30)),
 }
 
 

@@ -98,7 +98,7 @@ class SAC:
         return loss, {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
     def actor_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss L1: minus the smaller value, under a uniform prior weighted by the temperature, and the batch's prior."""
+        """Loss L1: minus the smaller value, a uniform prior weighted by the temperature, and the batch's prior."""
         action, log_prob = self.actor.sample(batch.obs, self.generator)
         value = self.critic(batch.obs, action).amin(0)
         loss = prior_regularised(-value, log_prob, self.log_temperature.detach().exp())

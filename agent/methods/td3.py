@@ -37,7 +37,7 @@ class TD3Config:
     """Transitions per gradient step."""
     actor_every: Count = 2
     """Critic steps per step of actor and targets (section 5.2)."""
-    exploration: NotNegative = 0.1
+    noise: NotNegative = 0.1
     """Deviation of the Gaussian noise on what is played."""
     target_noise: NotNegative = 0.2
     """Deviation of the noise on the target's action (section 5.3)."""
@@ -117,7 +117,7 @@ class TD3:
     @torch.no_grad()
     def act(self, obs: Tensor) -> ClippedNormal:
         """What actions for observations [N, inputs] are sampled from: the actor's with exploration noise."""
-        return ClippedNormal(to_numpy(self.actor(obs)), self.config.exploration)
+        return ClippedNormal(to_numpy(self.actor(obs)), self.config.noise)
 
     @torch.no_grad()
     def mode(self, obs: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.config import TRAINING_LEVELS, DoctorConfig
+from agent.flags import TRAINING_LEVELS, DoctorConfig
 from ground.errors import UserError
 
 ROOT = Path(__file__).parents[2]

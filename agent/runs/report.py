@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from agent.config import ReportConfig
+from agent.flags import ReportConfig
 from agent.runs.metrics import FILE as METRICS
 from agent.runs.metrics import read_metrics
 from agent.runs.run import Run
