@@ -126,8 +126,7 @@ class Offline:
     """The student learns from a recorded set; no environment is stepped, and the x-axis counts gradient steps.
 
     Args:
-        recording: The set.
-        updates: Gradient steps in all.
+        recording: The set; its steps are those of the run's result.
         update: One gradient step; numbers to log.
         every: Gradient steps per round.
     """
@@ -136,23 +135,21 @@ class Offline:
     judged_as = ""
     saves_each_round = False
 
-    def __init__(
-        self, recording: Recording, updates: int, update: Callable[[], dict[str, float]], every: int = 100
-    ) -> None:
-        self._updates, self._update, self._every = updates, update, every
+    def __init__(self, recording: Recording, update: Callable[[], dict[str, float]], every: int = 100) -> None:
+        self._update, self._every = update, every
         self.result: dict[str, Any] = {
+            "steps": int(recording.acted.sum()),
             "demonstrations": len(recording),
-            "recorded_steps": int(recording.acted.sum()),
             "recorded_return": float(recording.returns.mean()),
         }
 
     def over(self, steps: int, total: int) -> bool:
         """Whether all gradient steps were taken."""
-        return steps >= self._updates
+        return steps >= total
 
     def advance(self, hierarchy: Hierarchy | None, steps: int, total: int) -> Advance:
         """Some gradient steps."""
-        count = min(self._every, self._updates - steps)
+        count = min(self._every, total - steps)
         info: dict[str, float] = {}
         for _ in range(count):
             info = self._update()

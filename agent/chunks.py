@@ -1,0 +1,142 @@
+"""Policies over chunks of k actions: the network, and the levels that play a chunk slice by slice."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from agent.clock import Chunk, Clock
+from agent.distributions import Categorical, ClippedNormal, Distribution, Sampled
+from agent.hierarchy import Observations, Player
+from controller.encoders import Encoder, encoder_of
+from controller.network import TrunkConfig, make_trunk
+from envs.task import Task
+from ground.device import to_numpy, to_tensor
+
+_LOG_STD = -5.0, 1.0  # range of the logarithm of a deviation
+
+
+@dataclass(frozen=True)
+class CategoricalChunk:
+    """N distributions over k indices, which are independent given the observation.
+
+    Attributes:
+        probs: float32 [N, k, C].
+    """
+
+    probs: NDArray[np.float32]
+
+    def sample(self, rng: np.random.Generator | None) -> Sampled:
+        """Indices as numbers, float32 [N, k], and their log-probability [N]."""
+        count, steps, actions = self.probs.shape
+        index, log_prob = Categorical(self.probs.reshape(-1, actions)).sample(rng)
+        return index.reshape(count, steps).astype(np.float32), log_prob.reshape(count, steps).sum(1)
+
+    def replaced(self, rows: NDArray[np.bool_], other: "CategoricalChunk") -> "CategoricalChunk":
+        """The distributions of `other` in `rows` [N], these elsewhere."""
+        return CategoricalChunk(np.where(rows[:, None, None], other.probs, self.probs))
+
+
+class ChunkPolicy(nn.Module):
+    """pi(a_t, ..., a_{t+k-1} | s_t): k actions at once, independent of each other given the observation.
+
+    Named actions have logits; vectors have a mean within [-1, 1] and a deviation per dimension, the same everywhere.
+
+    Args:
+        task: Whose actions.
+        steps: k.
+        config: Size of the trunk.
+    """
+
+    def __init__(self, task: Task, steps: int, config: TrunkConfig) -> None:
+        super().__init__()
+        self.steps, self.actions, self.continuous = steps, task.num_actions, task.continuous
+        self.trunk = make_trunk(encoder_of(task), 0, config)
+        self.head = nn.Linear(config.hidden, steps * task.num_actions)
+        nn.init.orthogonal_(self.head.weight, 0.01)
+        nn.init.zeros_(self.head.bias)
+        self.log_std = nn.Parameter(torch.full((steps, task.num_actions), -1.0)) if task.continuous else None
+        groups = getattr(task, "action_groups", None) or {"all": tuple(range(task.num_actions))}
+        self.groups = tuple(groups.values()) if task.continuous else (tuple(range(task.num_actions)),)
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Logits [B, k, C], or means [B, k, A], of the trunk's inputs."""
+        outputs: Tensor = self.head(self.trunk(*parts)).view(-1, self.steps, self.actions)
+        return torch.tanh(outputs) if self.continuous else outputs
+
+    def log_probs(self, outputs: Tensor, action: Tensor) -> Tensor:
+        """Log-probability of chunks, float [B, k, A] or int64 [B, k], per group of actions: [B, G]."""
+        if self.log_std is None:
+            return outputs.log_softmax(-1).gather(-1, action[..., None]).squeeze(-1).sum(1, keepdim=True)
+        log_std = self.log_std.clamp(*_LOG_STD)
+        each = -0.5 * ((action - outputs) * (-log_std).exp()).square() - log_std  # [B, k, A]
+        return torch.stack([each[..., list(group)].sum((1, 2)) for group in self.groups], 1)
+
+
+def chunk_vectors(task: Task, action: NDArray) -> NDArray[np.float32]:
+    """Chunks float [B, k, A] or int64 [B, k] as a critic's input, float32 [B, k A]; named actions are one-hot."""
+    if not task.continuous:
+        action = np.eye(task.num_actions, dtype=np.float32)[action]
+    return action.reshape(len(action), -1).astype(np.float32)
+
+
+class ChunkHigh:
+    """Chooses a chunk when the one before it has been played."""
+
+    def __init__(self, policy: ChunkPolicy) -> None:
+        self._policy = policy
+
+    @torch.no_grad()
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
+        """No chunk is over before its end; what the next one is sampled from."""
+        policy, never = self._policy, np.zeros(len(observed), np.bool_)
+        outputs = policy(*observed.inputs)
+        if policy.log_std is None:
+            return never, CategoricalChunk(to_numpy(outputs.softmax(-1)))
+        std = to_numpy(policy.log_std.clamp(*_LOG_STD).exp()).reshape(1, -1)
+        return never, ClippedNormal(to_numpy(outputs).reshape(len(observed), -1), std)
+
+
+class ChunkLow:
+    """Plays the first slice of the clock's command."""
+
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
+        """The slice with certainty."""
+        actions = observed.task.num_actions
+        if observed.task.continuous:
+            return ClippedNormal(clock.command[:, :actions])
+        return Categorical(np.eye(actions, dtype=np.float32)[clock.command[:, 0].astype(np.int64)])
+
+
+def chunk_player(task: Task, policy: ChunkPolicy) -> Player:
+    """The player of a policy over chunks."""
+    transition = Chunk(policy.steps, task.num_actions if task.continuous else 1)
+    return Player(ChunkHigh(policy), ChunkLow(), np.full(1, policy.steps), transition)
+
+
+class ChunkValue(nn.Module):
+    """V(s), or Q(s, a_t, ..., a_{t+k-1}) twice: what a state, or a chunk in it, is worth.
+
+    Args:
+        encoder: What its inputs come from.
+        condition: Numbers of a chunk; 0 for V.
+        config: Size of each trunk.
+        copies: Networks side by side.
+    """
+
+    def __init__(self, encoder: Encoder, condition: int, config: TrunkConfig, copies: int) -> None:
+        super().__init__()
+        self.trunks = nn.ModuleList([make_trunk(encoder, condition, config) for _ in range(copies)])
+        self.heads = nn.ModuleList([nn.Linear(config.hidden, 1) for _ in range(copies)])
+
+    def forward(self, inputs: tuple[Tensor, ...], chunk: Tensor | None = None) -> Tensor:
+        """[copies, B]."""
+        pairs = zip(self.trunks, self.heads, strict=True)
+        return torch.stack([head(trunk(*inputs, chunk)).squeeze(-1) for trunk, head in pairs])
+
+
+def inputs_of(encoder: Encoder, obs: NDArray) -> tuple[Tensor, ...]:
+    """Observations [B, ...] as the inputs of trunks."""
+    return tuple(to_tensor(np.ascontiguousarray(part)) for part in encoder(obs).parts)

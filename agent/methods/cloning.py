@@ -1,0 +1,98 @@
+"""Behavioural cloning: loss L2 with w = 1 on demonstrations, one action or a chunk of them at a time."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from agent.chunks import ChunkPolicy, chunk_player, inputs_of
+from agent.data.demonstrations import demonstrations_of
+from agent.data.views import windows
+from agent.losses import weighted_regression
+from agent.methods.protocol import Entry, Given, Parts, Preset
+from agent.optim import FusedAdam
+from agent.phases import Offline, Phase
+from controller.encoders import encoder_of
+from controller.network import ControllerNetwork, TrunkConfig
+from ground.device import to_device, to_tensor
+from ground.ranges import Count, Positive
+
+
+@dataclass(frozen=True)
+class CloningSettings:
+    """Behavioural cloning of demonstrations (Pomerleau, 1991). --steps are gradient steps."""
+
+    demos: str = "100"
+    """Demonstrations: so many are recorded of the task's expert, and a quarter more that are held out; or a Minari
+    dataset by its id, the last fifth of which is held out."""
+    chunk: Count = 1
+    """k, actions that are predicted and played at a time (action chunking; Zhao et al., 2023)."""
+    lr: Positive = 1e-3
+    """Learning rate of Adam."""
+    batch: Count = 256
+    """Windows of k steps per gradient step."""
+    trunk: TrunkConfig = field(default_factory=lambda: TrunkConfig(hidden=128))
+    """Size of the network."""
+
+
+class Cloning:
+    """The method: one phase, `Offline`.
+
+    Args:
+        parts: Task, settings and random streams.
+
+    Raises:
+        UserError: There are too few demonstrations, or they are not of this task.
+    """
+
+    controller: ControllerNetwork | None = None
+    calibration: tuple[float, dict[str, float]] = (1.0, {})
+
+    def __init__(self, parts: Parts) -> None:
+        task, settings = parts.task, parts.settings
+        self.settings: CloningSettings = settings
+        self.encoder, self.facts = encoder_of(task), dict[str, Any]()
+        self.policy = to_device(ChunkPolicy(task, settings.chunk, settings.trunk))
+        self.optimizer = FusedAdam(self.policy.parameters(), settings.lr)
+        self.rng = np.random.default_rng(parts.seeds)
+        self.player = chunk_player(task, self.policy)
+        self.phases: tuple[Phase, ...] = ()
+        if parts.run is not None:
+            self.recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
+            self.windows = windows(self.recording, settings.chunk)
+            self.phases = (Offline(self.recording, self.update),)
+
+    def update(self) -> dict[str, float]:
+        """One gradient step on a batch of windows."""
+        rows = self.rng.integers(len(self.windows), size=self.settings.batch)
+        obs = self.windows.at(self.recording.obs, rows, 0)
+        action = to_tensor(self.windows.of(self.recording.action, rows))
+        log_probs = self.policy.log_probs(self.policy(*inputs_of(self.encoder, obs)), action)  # [B, G]
+        loss = weighted_regression(log_probs, torch.ones_like(log_probs)).mean()
+        self.optimizer.minimize(loss)
+        return {"low/nll": float(loss.detach())}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Network, optimiser and random state, for an exact resume; the demonstrations are the run's own."""
+        optimizer, rng = self.optimizer.state_dict(), self.rng.bit_generator.state
+        return {"policy": self.policy.state_dict(), "optimizer": optimizer, "rng": rng}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.load_policy(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rng.bit_generator.state = state["rng"]
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """Restore the network alone, to play."""
+        self.policy.load_state_dict(state["policy"])
+
+
+def preset(given: Given) -> Preset:
+    """Settings of behavioural cloning for a task."""
+    steps = given.steps or {"tiny": 500, "small": 5_000, "paper": 50_000}[given.size]
+    return Preset(steps, 1, CloningSettings())
+
+
+BC = Entry((CloningSettings,), preset, Cloning, plays=False)
