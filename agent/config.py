@@ -16,7 +16,7 @@ CHOICES = {
     "prior": ("none", "controller", "reversed"),
     "exploration": ("steps", "extended"),
     "preset": ("tiny", "small", "paper"),
-    "rule": ("auto", "random", "stratified", "entropy", "margin", "qbc", "bald", "ehr", "bisection"),
+    "rule": ("auto", "random", "entropy", "bisection"),
     "policies": ("auto", "tabular", "neural"),
     "trust": ("auto", "law", "learnt"),
     "teacher": ("local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none"),
@@ -122,7 +122,7 @@ class TrainConfig:
     budget: str = "4%"
     """Of halo, questions: a number, or a share of the demonstrations' steps."""
     rule: str = "auto"
-    """Of halo, where to ask: auto, random, stratified, entropy, margin, qbc, bald, ehr, bisection."""
+    """Of halo, where to ask: auto, random, entropy, bisection."""
     demos: str = "100"
     """Of halo, demonstrations: so many are recorded of the task's expert, and a quarter more that nobody is asked
     about; or a Minari dataset by its id, the last fifth of which is left for that."""

@@ -26,8 +26,9 @@ from agent.config import TrainConfig
 from agent.data.recording import Recording, segments
 from agent.demonstrating import record
 from agent.halo.acquisition import RULES
+from agent.halo.config import HaloConfig
 from agent.halo.ledger import Answer, Ledger, Question
-from agent.halo.method import Halo, HaloConfig, wrong_share
+from agent.halo.method import Halo, wrong_share
 from agent.halo.oracles import ControllerOracle, Oracle, Truth, at_first
 from agent.train import train
 from bench.halo_report import report

@@ -195,12 +195,7 @@ def automatic(situation: AskingContext, rng: np.random.Generator) -> Floats:
 RULES: dict[str, Rule] = {
     "auto": automatic,
     "random": at_random,
-    "stratified": stratified,
     "entropy": by_entropy,
-    "margin": by_margin,
-    "qbc": by_committee,
-    "bald": bald,
-    "ehr": error_reduction,
     "bisection": bisection,
 }
 

@@ -23,6 +23,7 @@ from typing import Protocol
 import numpy as np
 
 from agent.halo.chain import Answers, Chain, Floats
+from agent.halo.config import EMConfig
 from agent.halo.demonstrations import Demonstrations
 from agent.halo.posterior import Posterior, infer, require_possible
 
@@ -38,17 +39,6 @@ class Policies(Protocol):
 
     def log_prior(self) -> Floats:
         """Log-density of the parameters under their prior, [R]."""
-
-
-@dataclass(frozen=True)
-class EMConfig:
-    """One fit."""
-
-    steps: int = 20  # rounds of E- and M-step
-    # Share of them over which the weight of unlabelled steps in L_low rises from 0 to 1, in the first restart; evenly
-    # less in the others, and none in the last.
-    anneal: float = 0.9
-    confusion_weight: float = 10.0  # answers that an annotator's first confusion matrix counts for, per option
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ next answers help most (Orlov Savko & Unhelkar; shared/reference/halo.md has the
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,30 +17,16 @@ from agent.core import Categorical, Clock, Distribution, Observations, Player
 from agent.data.recording import Recording
 from agent.halo.acquisition import AskingContext, get_rule
 from agent.halo.chain import Answers, Floats
+from agent.halo.config import HaloConfig
 from agent.halo.demonstrations import Demonstrations
-from agent.halo.em import EMConfig, Fit, fit
+from agent.halo.em import Fit, fit
 from agent.halo.ledger import Ledger, Question
-from agent.halo.neural import NeuralConfig, NeuralPolicies
+from agent.halo.neural import NeuralPolicies
 from agent.halo.posterior import infer
-from agent.halo.selection import Batching, select
+from agent.halo.selection import select
 from agent.halo.states import States
-from agent.halo.tabular import TabularConfig, TabularPolicies
+from agent.halo.tabular import TabularPolicies
 from envs.task import Task
-
-
-@dataclass(frozen=True)
-class HaloConfig:
-    """Hyper-parameters of learning and asking."""
-
-    policies: str = "auto"  # tabular, neural, or tabular where the task's states can be counted
-    restarts: int = 5  # fits from different starts, of which the likeliest is kept and all are the committee
-    batch: int = 16  # questions per round
-    batching: Batching = "demo"  # how those of a round are kept apart
-    rule: str = "auto"  # where to ask (`agent.halo.acquisition.RULES`)
-    em: EMConfig = field(default_factory=EMConfig)
-    tabular: TabularConfig = field(default_factory=TabularConfig)
-    neural: NeuralConfig = field(default_factory=NeuralConfig)
-
 
 Policies = TabularPolicies | NeuralPolicies
 
@@ -106,7 +91,7 @@ class Halo:
         """The next questions, no more than the budget; none if there is nothing left to ask."""
         rng = np.random.default_rng([self.seed, round_, 1])
         batch = min(self.config.batch, budget)
-        chosen = select(get_rule(self.config.rule), situation, budget, batch, rng, self.config.batching)
+        chosen = select(get_rule(self.config.rule), situation, budget, batch, rng)
         return [Question(int(n), int(t), int(situation.asked[n, t])) for n, t in chosen]
 
     def student(self, found: Fit) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,23 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agent.halo.chain import Chain, Floats
+from agent.halo.config import NeuralConfig
 from agent.halo.demonstrations import Demonstrations
 from agent.halo.posterior import Posterior
 from ground.device import to_device, to_numpy, to_tensor
 
 _LOG_STD = (-4.0, 1.0)  # bounds of the Gaussians' log deviations: below, one exact repetition would outweigh all else
-
-
-@dataclass(frozen=True)
-class NeuralConfig:
-    """Networks and their M-steps."""
-
-    hidden: int = 32  # width of both hidden layers
-    learning_rate: float = 1e-2  # of Adam
-    batch: int = 1024  # steps per gradient step
-    epochs: int = 2  # passes over all steps per M-step: a generalised M-step, as networks have no closed one
-    decay: float = 1e-2  # precision of the Gaussian prior on the weights, in nats per squared unit
-    stay: float = 0.95  # pi_H(i | s, i) before training (halo.md, section 6.1)
 
 
 class StackedNetwork(nn.Module):
@@ -104,7 +92,7 @@ class NeuralPolicies(nn.Module):
         sticky = torch.log(torch.full((options, options), leave) + torch.eye(options) * (config.stay - leave))
         self.register_buffer("sticky", sticky, persistent=False)
         to_device(self)
-        self._optimiser = torch.optim.Adam(self.parameters(), config.learning_rate)
+        self._optimiser = torch.optim.Adam(self.parameters(), config.lr)
 
     def log_initial(self, features: Tensor) -> Tensor:
         """log mu(k | s), [B, D] -> [R, B, K]."""

@@ -1,7 +1,6 @@
 """Policies over discrete states, as tables: the M-step is counting."""
 
 from copy import copy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,20 +8,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from agent.halo.chain import Bools, Chain, Floats, Ints
+from agent.halo.config import TabularConfig
 from agent.halo.demonstrations import Demonstrations
 from agent.halo.posterior import Posterior
 
 _TABLES = ("log_initial", "log_high", "log_low")
-
-
-@dataclass(frozen=True)
-class TabularConfig:
-    """Dirichlet priors of the tables, in units of steps seen."""
-
-    stay: float = 0.95  # mean of pi_H(i | s, i) before any step was seen (halo.md, section 6.1)
-    stay_weight: float = 1.0  # steps that this prior counts for, in each state and option
-    smoothing: float = 0.5  # steps that each action counts for, in each state and option
-    initial_smoothing: float = 1.0  # demonstrations that each first option counts for
 
 
 @njit(cache=True, nogil=True)

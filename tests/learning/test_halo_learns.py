@@ -7,9 +7,10 @@ import pytest
 
 from agent.data.recording import Recording
 from agent.demonstrating import record
+from agent.halo.config import HaloConfig
 from agent.halo.em import Fit
 from agent.halo.ledger import Ledger
-from agent.halo.method import Halo, HaloConfig, wrong_share
+from agent.halo.method import Halo, wrong_share
 from agent.halo.oracles import Belief, Truth, at_first
 from agent.halo.selection import questions
 from envs.catalog import get_task

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from agent.halo.chain import Answers
+from agent.halo.config import EMConfig, NeuralConfig, TabularConfig
 from agent.halo.demonstrations import Demonstrations
-from agent.halo.em import EMConfig, fit, honest_but_fallible
-from agent.halo.neural import NeuralConfig, NeuralPolicies
+from agent.halo.em import fit, honest_but_fallible
+from agent.halo.neural import NeuralPolicies
 from agent.halo.posterior import infer
-from agent.halo.tabular import TabularConfig, TabularPolicies
+from agent.halo.tabular import TabularPolicies
 from ground.errors import UserError
 from tests.small_rescue import SIZE, walks
 

@@ -5,8 +5,9 @@ import pytest
 
 from agent.core import Observations
 from agent.demonstrating import record
+from agent.halo.config import HaloConfig
 from agent.halo.ledger import Ledger
-from agent.halo.method import Halo, HaloConfig, restored_player
+from agent.halo.method import Halo, restored_player
 from agent.halo.states import States
 from agent.hierarchy import Hierarchy
 from controller.encoders import encoder_of
