@@ -1,8 +1,9 @@
-"""A grid on which a walker visits n targets in an order that its demonstrations do not tell: who labels knows it."""
+"""A grid on which a walker visits n targets in an order that its demonstrations do not tell."""
 
 import numpy as np
 
-from agent.halo.demonstrations import Demonstrations
+from agent.halo.em import Demonstrations
+from agent.halo.posterior import Answers
 
 SIZE = 10
 TARGETS = {2: [(0, 0), (9, 9)], 3: [(0, 0), (9, 9), (4, 5)], 6: [(1, 1), (7, 1), (4, 6), (5, 0), (7, 3), (6, 8)]}
@@ -39,3 +40,9 @@ def walks(targets: int, count: int, rng: np.random.Generator, shuffled: bool = F
         state[n, :length], option[n, :length] = states[n], options[n]
         action[n, : length - 1], acted[n, : length - 1] = actions[n], True
     return Demonstrations(state, action, acted, lengths), option
+
+
+def labels(where, label, options, annotator=0):
+    """Answers that name one option each: trajectories and steps [M, 2], options [M]."""
+    at, label = np.asarray(where, np.int64).reshape(-1, 2), np.asarray(label, np.int64)
+    return Answers(at[:, 0], at[:, 1], np.eye(options)[label], np.broadcast_to(annotator, label.shape))

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.halo.chain import Answers, Floats
-from agent.halo.demonstrations import Demonstrations
-from agent.halo.em import Fit
+from agent.halo.em import Demonstrations, Fit
 from agent.halo.ledger import Answer, Ledger, Question
 from agent.halo.loop import AskLoop
-from agent.halo.posterior import infer
+from agent.halo.posterior import Answers, Floats, infer
 from agent.labelling.opinions import Opinions
 
 KEYS = "1234567890bcdefghijklmnopqrtvwxyz"  # of options, in their order; a, s and u mean something else
@@ -108,8 +106,8 @@ class View:
             np.array([answer.report for _, answer in spoken]).reshape(-1, len(self._task.options)),
             np.array([self._annotators.index(answer.annotator) for _, answer in spoken], np.int64),
         )
-        evidence = answers.evidence(alone.lengths, alone.acted.shape[1], found.confusion)
-        posterior = infer(found.policies.chain(alone).given(evidence), pairs=False)
+        evidence = answers.evidence(alone.acted.shape, found.confusion)
+        posterior = infer(found.policies.chain(alone).given(evidence))
         if np.isneginf(posterior.log_z).any():  # some restart holds what was said for impossible; the next fit will not
             return found.posterior.gamma[:, n, :length].mean(0)
         return posterior.gamma[:, 0, :length].mean(0)

@@ -7,12 +7,12 @@ import pytest
 
 from agent.data.recording import Recording
 from agent.demonstrating import record
+from agent.halo.acquisition import questions
 from agent.halo.config import HaloConfig
 from agent.halo.em import Fit
 from agent.halo.ledger import Ledger
 from agent.halo.method import Halo, wrong_share
 from agent.halo.oracles import Belief, Truth, at_first
-from agent.halo.selection import questions
 from envs.catalog import get_task
 
 TASK = get_task("RescueWorld-n3")
@@ -28,7 +28,7 @@ def asked(
     ledger = Ledger(path, TASK, recording)
     left, found = questions(budget, int(recording.acted.sum())), halo.learn(ledger.evidence(("truth",), 0), 0)
     while left:
-        chosen = halo.questions(halo.situation(found, ledger), left, len(ledger.rounds))
+        chosen = halo.questions(halo.context(found, ledger), left, len(ledger.rounds))
         ledger.ask(chosen)
         nothing = Belief(np.zeros((len(chosen), 3)), np.zeros((1, 3, 3)))
         for answer in oracle.ask(chosen, nothing):

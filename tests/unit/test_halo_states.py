@@ -7,8 +7,7 @@ from agent.core import Observations
 from agent.demonstrating import record
 from agent.halo.config import HaloConfig
 from agent.halo.ledger import Ledger
-from agent.halo.method import Halo, restored_player
-from agent.halo.states import States
+from agent.halo.method import Halo, States, restored_player
 from agent.hierarchy import Hierarchy
 from controller.encoders import encoder_of
 from envs.catalog import get_task

@@ -1,29 +1,130 @@
-"""Policies over features, as small networks with the weights of all restarts stacked: one product serves them all."""
+"""HALO's policies for R restarts: tables over discrete states, or small networks over features.
+
+Both are mu(z_0 | s_0), pi_H(z_t | s_t, z_{t-1}) and pi_L(a | s, z), as `agent.halo.em.Policies` describes them.
+"""
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agent.halo.chain import Chain, Floats
-from agent.halo.config import NeuralConfig
-from agent.halo.demonstrations import Demonstrations
-from agent.halo.posterior import Posterior
+from agent.halo.config import NeuralConfig, TabularConfig
+from agent.halo.em import Demonstrations, near_identity
+from agent.halo.posterior import Chain, Floats, Ints, Posterior
 from ground.device import to_device, to_numpy, to_tensor
 
+_TABLES = ("log_initial", "log_high", "log_low")
 _LOG_STD = (-4.0, 1.0)  # bounds of the Gaussians' log deviations: below, one exact repetition would outweigh all else
 
 
+class TabularPolicies:
+    """Tables over S states: the M-step is counting.
+
+    The initial policy is one for all states, because demonstrations seldom begin twice in the same one.
+
+    Attributes:
+        log_initial: [R, K]
+        log_high: [R, S, K, K]
+        log_low: [R, S, K, A]
+    """
+
+    def __init__(
+        self, states: int, options: int, actions: int, restarts: int, config: TabularConfig, rng: np.random.Generator
+    ) -> None:
+        """Low levels drawn at random, which is all that tells restarts apart; high levels at their prior."""
+        stay = near_identity(options, config.stay)
+        self._high_prior = config.stay_weight * stay  # [K, K]
+        self._low_prior, self._initial_prior = config.smoothing, config.initial_smoothing
+        self.log_initial = np.full((restarts, options), -np.log(options))
+        self.log_high = np.broadcast_to(_log_mean(stay), (restarts, states, options, options)).copy()
+        # Draws below the smoothing would rule actions out that a first M-step would not.
+        drawn = rng.dirichlet(np.ones(actions), (restarts, states, options))
+        self.log_low = _log_mean(drawn + config.smoothing)
+
+    def chain(self, demos: Demonstrations) -> Chain:
+        """The chain of all restarts over demonstrations, without evidence."""
+        restarts, options = self.log_initial.shape
+        initial = np.broadcast_to(self.log_initial[:, None], (restarts, len(demos.lengths), options))
+        state, action = np.where(demos.inside, demos.state, 0), np.where(demos.acted, demos.action, 0)
+        by_action = np.moveaxis(self.log_low, 2, 3)  # [R, S, A, K]
+        emission = np.where(demos.acted[..., None], by_action[:, state, action], 0.0)  # [R, N, T, K]
+        return Chain(initial, self.log_high, emission, demos.lengths, state)
+
+    def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
+        """The M-step, exactly: expected counts plus the prior's."""
+        low, high = np.empty(self.log_low.shape), np.empty(self.log_high.shape)
+        low[:], high[:] = self._low_prior, self._high_prior
+        steps = (demos.state, demos.action, demos.acted, demos.lengths)
+        _counts(posterior.gamma, posterior.xi, weight, *steps, low, high)
+        self.log_low, self.log_high = _log_mean(low), _log_mean(high)
+        self.log_initial = _log_mean(posterior.gamma[:, :, 0].sum(1) + self._initial_prior)
+
+    def log_prior(self) -> Floats:
+        """Log-density of the tables under their priors, up to a constant, [R]."""
+        return (
+            (self._high_prior * self.log_high).sum((1, 2, 3))
+            + self._low_prior * self.log_low.sum((1, 2, 3))
+            + self._initial_prior * self.log_initial.sum(1)
+        )
+
+    def only(self, restart: int) -> "TabularPolicies":
+        """One restart by itself."""
+        one = copy.copy(self)
+        one.load_state_dict({name: table[restart : restart + 1] for name, table in self.state_dict().items()})
+        return one
+
+    def choosing(self, state: Ints) -> tuple[Floats, Floats]:
+        """mu [N, K] and pi_H [N, K, K] of the first restart in states [N]."""
+        initial = np.broadcast_to(np.exp(self.log_initial[0]), (len(state), self.log_initial.shape[1]))
+        return initial, np.exp(self.log_high[0, state])
+
+    def acting(self, state: Ints, option: Ints) -> Floats:
+        """pi_L [N, A] of the first restart in states [N] under options [N]."""
+        return np.exp(self.log_low[0, state, option])
+
+    def state_dict(self) -> dict[str, Floats]:
+        """The tables."""
+        return {name: getattr(self, name) for name in _TABLES}
+
+    def load_state_dict(self, state: dict[str, Floats]) -> None:
+        """Take over tables that `state_dict` gave."""
+        for name in _TABLES:
+            setattr(self, name, np.array(state[name]))
+
+
+@njit(cache=True, nogil=True)
+def _counts(gamma, xi, weight, state, action, acted, lengths, low, high):  # type: ignore[no-untyped-def]
+    """Adds expected counts to low [R, S, K, A] and high [R, S, K, K]."""
+    restarts, count, _, options = gamma.shape
+    for r in range(restarts):
+        for n in range(count):
+            for t in range(lengths[n]):
+                s = state[n, t]
+                for j in range(options):
+                    if acted[n, t]:
+                        low[r, s, j, action[n, t]] += weight[r, n, t] * gamma[r, n, t, j]
+                    if t > 0:
+                        for i in range(options):
+                            high[r, s, i, j] += xi[r, n, t, i, j]
+
+
+def _log_mean(pseudo: Floats) -> Floats:
+    """log of counts over their sum on the last axis."""
+    return np.log(pseudo) - np.log(pseudo.sum(-1, keepdims=True))
+
+
 class StackedNetwork(nn.Module):
-    """R networks of two tanh layers, each read once for every option where it takes one.
+    """R networks of two tanh layers, with the weights of all stacked: one product serves them all.
 
     Args:
         restarts: R
         inputs: D
-        options: K, for networks that read an option, as one-hot numbers; 0 for those that do not.
+        options: K, for networks that are read once for every option, as one-hot inputs; 0 for those that are not.
         outputs: F
         hidden: Width.
         generator: Draws the weights.
@@ -57,7 +158,7 @@ class StackedNetwork(nn.Module):
 
 
 class NeuralPolicies(nn.Module):
-    """mu(z_0 | s_0), pi_H(z_t | s_t, z_{t-1}) and pi_L(a | s, z) for R restarts.
+    """Networks over D features.
 
     Args:
         features: D
@@ -88,8 +189,7 @@ class NeuralPolicies(nn.Module):
 
         self.initial, self.high, self.low = network(0, options), network(options, options), network(options, actions)
         self.log_std = nn.Parameter(torch.zeros(restarts, 1, options, actions if continuous else 0))
-        leave = (1 - config.stay) / max(options - 1, 1)
-        sticky = torch.log(torch.full((options, options), leave) + torch.eye(options) * (config.stay - leave))
+        sticky = torch.log(torch.as_tensor(near_identity(options, config.stay, np.float32)))
         self.register_buffer("sticky", sticky, persistent=False)
         to_device(self)
         self._optimiser = torch.optim.Adam(self.parameters(), config.lr)
@@ -115,9 +215,8 @@ class NeuralPolicies(nn.Module):
     @torch.no_grad()
     def chain(self, demos: Demonstrations) -> Chain:
         """The chain of all restarts over demonstrations, without evidence."""
-        inside, acted = demos.inside, demos.inside & demos.acted
-        features = _features(demos.state[inside])  # [M, D], M real steps
-        high = self.log_high(features)  # [R, M, K, K]
+        inside, acted = demos.inside, demos.acted
+        high = self.log_high(_features(demos.state[inside]))  # [R, M, K, K], M real steps
         options = high.shape[-1]
         transition = np.zeros((self.restarts, *inside.shape, options, options))
         transition[:, inside] = to_numpy(high.double())
@@ -127,22 +226,20 @@ class NeuralPolicies(nn.Module):
         return Chain(initial, transition, emission, demos.lengths)
 
     def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
-        """Some epochs of Adam on L_init + L_high + L_low (halo.md, section 1.1) plus the weights' prior."""
-        if posterior.xi is None:
-            raise ValueError("an M-step needs a posterior with pairs")
+        """Some epochs of Adam on L_init + L_high + L_low plus the weights' prior."""
         inside = demos.inside
-        features = _features(demos.state[inside])  # [M, D]
-        low_weight = posterior.gamma[:, inside] * (weight * demos.acted)[:, inside][..., None]  # [R, M, K]
-        low = to_tensor(low_weight).float()
+        features, action = _features(demos.state[inside]), demos.action[inside]  # [M, D], [M, ..]
+        action[~demos.acted[inside]] = 0
+        actions = self._actions(action)
+        low = to_tensor(posterior.gamma[:, inside] * (weight * demos.acted)[:, inside][..., None]).float()  # [R, M, K]
         pairs = to_tensor(posterior.xi[:, inside]).float()  # [R, M, K, K], zero at t = 0
         first = to_tensor(posterior.gamma * (np.arange(inside.shape[1]) == 0)[:, None])[:, inside].float()
-        action = self._actions(np.where(_like(demos.acted, demos.action), demos.action, 0)[inside])
         steps = len(features)
         for _ in range(self.config.epochs):
             for part in torch.randperm(steps, generator=self._generator).to(features.device).split(self.config.batch):
                 seen = features[part]
                 nll = (pairs[:, part] * -self.log_high(seen)).sum() + (first[:, part] * -self.log_initial(seen)).sum()
-                nll = nll + (low[:, part] * -self.log_low(seen, action[part])).sum()
+                nll = nll + (low[:, part] * -self.log_low(seen, actions[part])).sum()
                 # Per step, so that the learning rate does not depend on how many demonstrations there are.
                 loss = nll / len(part) - self._log_density().sum() / steps
                 self._optimiser.zero_grad()
@@ -171,12 +268,11 @@ class NeuralPolicies(nn.Module):
 
     @torch.no_grad()
     def acting(
-        self, state: NDArray[np.float32], option: NDArray[np.int64]
+        self, state: NDArray[np.float32], option: Ints
     ) -> Floats | tuple[NDArray[np.float32], NDArray[np.float32]]:
         """pi_L of the first restart in states [N, D] under options [N]: probabilities [N, A], or mean and deviation
         [N, A] of continuous actions."""
-        rows = np.arange(len(option)), option
-        out = self.low(_features(state))[0][rows]  # [N, A]
+        out = self.low(_features(state))[0][np.arange(len(option)), option]  # [N, A]
         if not self.continuous:
             return to_numpy(torch.softmax(out.double(), -1))
         return to_numpy(out), to_numpy(self.log_std[0, 0, option].clamp(*_LOG_STD).exp())
@@ -185,14 +281,9 @@ class NeuralPolicies(nn.Module):
         squares = [weights.square().flatten(1).sum(1) for weights in self.parameters()]
         return -0.5 * self.config.decay * torch.stack(squares).sum(0)  # [R]
 
-    def _actions(self, action: NDArray[np.generic]) -> Tensor:
+    def _actions(self, action: NDArray[Any]) -> Tensor:
         return to_tensor(action.astype(np.float32 if self.continuous else np.int64))
 
 
-def _features(state: NDArray[np.generic]) -> Tensor:
+def _features(state: NDArray[Any]) -> Tensor:
     return to_tensor(state.astype(np.float32))
-
-
-def _like(where: NDArray[np.bool_], column: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """A mask [N, T] that broadcasts against a column [N, T] or [N, T, A]."""
-    return where if column.ndim == where.ndim else where[..., None]
