@@ -18,76 +18,13 @@ recover from a permutation that early labels left open.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
+from agent.data.recording import Recording
 from agent.halo.config import EMConfig
-from agent.halo.posterior import Answers, Bools, Chain, Floats, Ints, Posterior, infer, require_possible
-from ground.errors import UserError
-
-
-@dataclass(frozen=True)
-class Demonstrations:
-    """N trajectories of up to T observations, padded at the end, options unknown.
-
-    Attributes:
-        state: What was seen: ids int [N, T] for tabular policies, or features float [N, T, D] for neural ones.
-        action: What was done there: int [N, T], or float [N, T, A] for continuous actions.
-        acted: bool [N, T], whether anything was done; false at a terminal observation and in padding.
-        lengths: Observations of each trajectory, int [N].
-
-    Raises:
-        UserError: If something in one is not a number.
-    """
-
-    state: NDArray[Any]
-    action: NDArray[Any]
-    acted: Bools
-    lengths: Ints
-
-    def __post_init__(self) -> None:
-        for name, seen in (("observation", self.state[self.inside]), ("action", self.action[self.acted])):
-            bad = int((~np.isfinite(seen)).sum())
-            if bad:
-                raise UserError(
-                    f"{bad} numbers of the demonstrations' {name}s are NaN or infinite.",
-                    "record the demonstrations again: --demos 100",
-                )
-
-    @property
-    def inside(self) -> Bools:
-        """The steps [N, T] that are not padding."""
-        return np.arange(self.acted.shape[1]) < self.lengths[:, None]
-
-
-class Policies(Protocol):
-    """Initial, high and low policies of R restarts."""
-
-    def chain(self, demos: Demonstrations) -> Chain:
-        """The chain of all restarts over demonstrations, without evidence."""
-
-    def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
-        """An M-step: raises expected log-likelihood plus log-prior; a step counts `weight` [R, N, T] times in L_low."""
-
-    def log_prior(self) -> Floats:
-        """Log-density of the parameters under their prior, up to a constant, [R]."""
-
-    def only(self, restart: int) -> "Policies":
-        """One restart by itself; it learns no more."""
-
-    def choosing(self, state: NDArray[Any]) -> tuple[Floats, Floats]:
-        """mu [N, K] and pi_H [N, K, K] of the first restart in states [N, ..]."""
-
-    def acting(self, state: NDArray[Any], option: Ints) -> Floats | tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """pi_L of the first restart in states under options [N]: probabilities [N, A], or mean and deviation [N, A]."""
-
-    def state_dict(self) -> Any:
-        """The parameters by name."""
-
-    def load_state_dict(self, state: Any) -> Any:
-        """Take over what `state_dict` gave."""
+from agent.halo.policies import Policies, near_identity
+from agent.halo.posterior import Answers, Floats, Posterior, infer, require_possible
 
 
 @dataclass(frozen=True)
@@ -117,12 +54,6 @@ class Fit:
         return self.posterior.gamma[self.best]
 
 
-def near_identity(options: int, diagonal: float, dtype: DTypeLike = np.float64) -> NDArray[Any]:
-    """Rows of probabilities [K, K]: the same one, `diagonal`, on the diagonal, and the rest shared among the others."""
-    beside = (1 - diagonal) / max(options - 1, 1)
-    return np.full((options, options), beside, dtype) + np.eye(options, dtype=dtype) * (diagonal - beside)
-
-
 def honest_but_fallible(annotators: int, options: int, accuracy: float = 0.8) -> Floats:
     """Confusion matrices [W, K, K] of annotators that err now and then, in no direction: where learning one starts."""
     one = near_identity(options, accuracy)
@@ -130,7 +61,7 @@ def honest_but_fallible(annotators: int, options: int, accuracy: float = 0.8) ->
 
 
 def fit(
-    demos: Demonstrations,
+    demos: Recording,
     answers: Answers,
     policies: Policies,
     config: EMConfig,
@@ -140,7 +71,7 @@ def fit(
     """Policies and posterior given answers; the same for the same policies at the start.
 
     Args:
-        demos: The demonstrations.
+        demos: The demonstrations, with states for observations.
         answers: What annotators said about them.
         policies: Fresh ones, drawn with the caller's seed; they are changed.
         config: How long.

@@ -5,9 +5,7 @@ besides its seed. The first line says of which task and demonstrations the rest 
 stays in the file, with a line behind it that says so; what *stands* is what was not taken back.
 """
 
-import contextlib
 import copy
-import errno
 import hashlib
 import json
 import os
@@ -21,7 +19,7 @@ import numpy as np
 from agent.data.recording import Recording
 from agent.halo.posterior import Answers, Ints
 from envs.task import Task
-from ground.atomic import CheckpointError
+from ground.atomic import CheckpointError, append_line
 from ground.errors import UserError
 
 FORMAT, SCHEMA = "preceptor-ledger", 1
@@ -250,16 +248,11 @@ class Ledger:
         )
 
     def _check(self, answer: Answer) -> None:
-        report = np.array(answer.report, np.float64)
-        if len(report) not in (0, len(self._task.options)):
+        report, options = np.array(answer.report, np.float64), len(self._task.options)
+        if len(report) and not (len(report) == options and (report >= 0).all() and abs(report.sum() - 1) < 1e-3):
             raise UserError(
-                f"{answer.annotator} speaks of {len(report)} options, and {self._task.name} has "
-                f"{len(self._task.options)}: {', '.join(self._task.options.ids)}.",
-                "ask an oracle that was made for this task: --oracle truth",
-            )
-        if len(report) and not (np.isfinite(report).all() and (report >= 0).all() and abs(report.sum() - 1) < 1e-3):
-            raise UserError(
-                f"{answer.annotator} answered with numbers that are no distribution: {answer.report}.",
+                f"{answer.annotator} answered with {answer.report}, which is no distribution over the {options} "
+                f"options of {self._task.name}.",
                 "ask another oracle: --oracle truth",
             )
         steps = self._recording.lengths[answer.trajectory]
@@ -298,23 +291,7 @@ class Ledger:
             raise ValueError(f"a line of kind {kind!r}")
 
     def _write(self, line: dict[str, Any]) -> None:
-        """Add a line and flush it to the disk; a line that does not fit is taken back."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        size = self.path.stat().st_size if self.path.exists() else 0
-        try:
-            with self.path.open("ab") as file:
-                file.write((json.dumps(line) + "\n").encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.truncate(self.path, size)
-            again = "repeat the command with --resume"
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            raise UserError(
-                f"Could not write {self.path}: {error.strerror or error}. What was answered before is kept.",
-                f"df -h {self.path.parent}  # make room, then {again}" if full else f"make it writable, then {again}",
-            ) from error
+        append_line(self.path, json.dumps(line).encode())
 
     def _read(self, head: dict[str, Any]) -> None:
         """Take in what the file holds. A last line that a kill cut short never counted, and is cut off."""

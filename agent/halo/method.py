@@ -7,7 +7,7 @@ most (Orlov Savko and Unhelkar's HALO, with an exact posterior in place of its a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,9 +19,9 @@ from agent.core import Categorical, Clock, Distribution, Observations, Player
 from agent.data.recording import Recording
 from agent.halo.acquisition import RULES, AskingContext, select
 from agent.halo.config import HaloConfig, PolicyKind
-from agent.halo.em import Demonstrations, Fit, Policies, fit
+from agent.halo.em import Fit, fit
 from agent.halo.ledger import Ledger, Question
-from agent.halo.policies import NeuralPolicies, TabularPolicies
+from agent.halo.policies import NeuralPolicies, Policies, TabularPolicies
 from agent.halo.posterior import Answers, Bools, Floats, Ints, infer
 from controller.encoders import NUM_TOKENS, GridEncoder
 from envs.task import Task
@@ -136,9 +136,9 @@ class Halo:
         self.states = States.of(task, recording, config.policies)
         self.demos = self.demonstrations(recording)
 
-    def demonstrations(self, recording: Recording) -> Demonstrations:
-        """Recorded episodes as inference reads them."""
-        return Demonstrations(self.states(recording.obs), recording.action, recording.acted, recording.lengths)
+    def demonstrations(self, recording: Recording) -> Recording:
+        """Recorded episodes with states for observations, as inference reads them."""
+        return replace(recording, obs=self.states(recording.obs))
 
     def learn(self, answers: Answers, round_: int, on_step: Callable[[], None] = lambda: None) -> Fit:
         """Policies and posterior given answers; `on_step` as `fit` has it.

@@ -1,6 +1,7 @@
-"""HALO's policies for R restarts: tables over discrete states, or small networks over features.
+"""HALO's policies for R restarts, mu(z_0 | s_0), pi_H(z_t | s_t, z_{t-1}) and pi_L(a | s, z).
 
-Both are mu(z_0 | s_0), pi_H(z_t | s_t, z_{t-1}) and pi_L(a | s, z), as `agent.halo.em.Policies` describes them.
+They are tables over discrete states, or small networks over features. The demonstrations that they learn from are
+recordings with states for observations: ids int [N, T], or features float [N, T, D].
 """
 
 import copy
@@ -10,16 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 from numba import njit
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
+from agent.data.recording import Recording
 from agent.halo.config import NeuralConfig, TabularConfig
-from agent.halo.em import Demonstrations, near_identity
 from agent.halo.posterior import Chain, Floats, Ints, Posterior
 from ground.device import to_device, to_numpy, to_tensor
 
 _TABLES = ("log_initial", "log_high", "log_low")
 _LOG_STD = (-4.0, 1.0)  # bounds of the Gaussians' log deviations: below, one exact repetition would outweigh all else
+
+
+def near_identity(options: int, diagonal: float, dtype: DTypeLike = np.float64) -> NDArray[Any]:
+    """Rows of probabilities [K, K]: the same one, `diagonal`, on the diagonal, and the rest shared among the others."""
+    beside = (1 - diagonal) / max(options - 1, 1)
+    return np.full((options, options), beside, dtype) + np.eye(options, dtype=dtype) * (diagonal - beside)
 
 
 class TabularPolicies:
@@ -46,20 +53,20 @@ class TabularPolicies:
         drawn = rng.dirichlet(np.ones(actions), (restarts, states, options))
         self.log_low = _log_mean(drawn + config.smoothing)
 
-    def chain(self, demos: Demonstrations) -> Chain:
+    def chain(self, demos: Recording) -> Chain:
         """The chain of all restarts over demonstrations, without evidence."""
         restarts, options = self.log_initial.shape
         initial = np.broadcast_to(self.log_initial[:, None], (restarts, len(demos.lengths), options))
-        state, action = np.where(demos.inside, demos.state, 0), np.where(demos.acted, demos.action, 0)
+        state, action = np.where(demos.inside, demos.obs, 0), np.where(demos.acted, demos.action, 0)
         by_action = np.moveaxis(self.log_low, 2, 3)  # [R, S, A, K]
         emission = np.where(demos.acted[..., None], by_action[:, state, action], 0.0)  # [R, N, T, K]
         return Chain(initial, self.log_high, emission, demos.lengths, state)
 
-    def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
+    def improve(self, demos: Recording, posterior: Posterior, weight: Floats) -> None:
         """The M-step, exactly: expected counts plus the prior's."""
         low, high = np.empty(self.log_low.shape), np.empty(self.log_high.shape)
         low[:], high[:] = self._low_prior, self._high_prior
-        steps = (demos.state, demos.action, demos.acted, demos.lengths)
+        steps = (demos.obs, demos.action, demos.acted, demos.lengths)
         _counts(posterior.gamma, posterior.xi, weight, *steps, low, high)
         self.log_low, self.log_high = _log_mean(low), _log_mean(high)
         self.log_initial = _log_mean(posterior.gamma[:, :, 0].sum(1) + self._initial_prior)
@@ -213,22 +220,22 @@ class NeuralPolicies(nn.Module):
         return -(0.5 * scaled.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
     @torch.no_grad()
-    def chain(self, demos: Demonstrations) -> Chain:
+    def chain(self, demos: Recording) -> Chain:
         """The chain of all restarts over demonstrations, without evidence."""
         inside, acted = demos.inside, demos.acted
-        high = self.log_high(_features(demos.state[inside]))  # [R, M, K, K], M real steps
+        high = self.log_high(_features(demos.obs[inside]))  # [R, M, K, K], M real steps
         options = high.shape[-1]
         transition = np.zeros((self.restarts, *inside.shape, options, options))
         transition[:, inside] = to_numpy(high.double())
         emission = np.zeros((self.restarts, *inside.shape, options))
-        emission[:, acted] = to_numpy(self.log_low(_features(demos.state[acted]), self._actions(demos.action[acted])))
-        initial = to_numpy(self.log_initial(_features(demos.state[:, 0])).double())
+        emission[:, acted] = to_numpy(self.log_low(_features(demos.obs[acted]), self._actions(demos.action[acted])))
+        initial = to_numpy(self.log_initial(_features(demos.obs[:, 0])).double())
         return Chain(initial, transition, emission, demos.lengths)
 
-    def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
+    def improve(self, demos: Recording, posterior: Posterior, weight: Floats) -> None:
         """Some epochs of Adam on L_init + L_high + L_low plus the weights' prior."""
         inside = demos.inside
-        features, action = _features(demos.state[inside]), demos.action[inside]  # [M, D], [M, ..]
+        features, action = _features(demos.obs[inside]), demos.action[inside]  # [M, D], [M, ..]
         action[~demos.acted[inside]] = 0
         actions = self._actions(action)
         low = to_tensor(posterior.gamma[:, inside] * (weight * demos.acted)[:, inside][..., None]).float()  # [R, M, K]
@@ -287,3 +294,6 @@ class NeuralPolicies(nn.Module):
 
 def _features(state: NDArray[Any]) -> Tensor:
     return to_tensor(state.astype(np.float32))
+
+
+Policies = TabularPolicies | NeuralPolicies

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.halo.em import Demonstrations, Fit
+from agent.halo.em import Fit
 from agent.halo.ledger import Answer, Ledger, Question
 from agent.halo.loop import AskLoop
 from agent.halo.posterior import Answers, Floats, infer
@@ -96,9 +96,7 @@ class View:
         found, length = self._found, int(self._recording.lengths[n])
         if found is None:
             return None
-        one = slice(n, n + 1)
-        demos = self._halo.demos
-        alone = Demonstrations(demos.state[one], demos.action[one], demos.acted[one], demos.lengths[one])
+        alone = self._halo.demos[n : n + 1]
         spoken = [(t, answer) for answer in about if answer.report for t in range(answer.start, answer.stop)]
         answers = Answers(
             np.zeros(len(spoken), np.int64),

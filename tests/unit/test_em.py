@@ -7,47 +7,47 @@ import pytest
 import torch
 
 from agent.halo.config import EMConfig, NeuralConfig, TabularConfig
-from agent.halo.em import Demonstrations, fit, honest_but_fallible
+from agent.halo.em import fit, honest_but_fallible
 from agent.halo.policies import NeuralPolicies, TabularPolicies
 from agent.halo.posterior import infer
 from ground.errors import UserError
-from tests.small_rescue import SIZE, labels, walks
+from tests.small_rescue import SIZE, labels, recording, walks
 
 
 def tabular(options, seed=0, restarts=5, config=None):
     return TabularPolicies(SIZE**2, options, 4, restarts, config or TabularConfig(), np.random.default_rng(seed))
 
 
-def asked(demos, option, share, rng, options, wrong=0.0):
+def asked(demos, share, rng, options, wrong=0.0):
     """Answers at random steps, some of them wrong."""
     real = np.argwhere(demos.inside)
     where = real[rng.permutation(len(real))[: int(share * len(real))]]
-    label = option[tuple(where.T)]
+    label = demos.option[tuple(where.T)]
     slip = rng.random(len(label)) < wrong
     return labels(where, np.where(slip, (label + rng.integers(1, options, len(label))) % options, label), options)
 
 
-def error(found, option, demos):
-    return float((found.gamma.argmax(-1) != option)[demos.inside].mean())
+def error(found, demos):
+    return float((found.gamma.argmax(-1) != demos.option)[demos.inside].mean())
 
 
 def test_four_percent_labels_at_random_steps_tell_three_targets_apart():
     errors = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        demos, option = walks(3, 100, rng)
-        found = fit(demos, asked(demos, option, 0.04, rng, 3), tabular(3, seed), EMConfig())
-        errors.append(error(found, option, demos))
+        demos = walks(3, 100, rng)
+        found = fit(demos, asked(demos, 0.04, rng, 3), tabular(3, seed), EMConfig())
+        errors.append(error(found, demos))
     assert np.mean(errors) < 0.03
     assert max(errors) < 0.05
 
 
 def test_the_seed_decides_and_padding_is_never_read():
     rng = np.random.default_rng(0)
-    demos, option = walks(3, 10, rng)
-    answers = asked(demos, option, 0.1, rng, 3)
-    state, action = np.where(demos.inside, demos.state, -7), np.where(demos.acted, demos.action, 10**6)
-    spoilt = replace(demos, state=state, action=action)
+    demos = walks(3, 10, rng)
+    answers = asked(demos, 0.1, rng, 3)
+    state, action = np.where(demos.inside, demos.obs, -7), np.where(demos.acted, demos.action, 10**6)
+    spoilt = replace(demos, obs=state, action=action)
     first, again, other = (
         fit(d, answers, tabular(3, s), EMConfig(5)) for d, s in ((demos, 0), (spoilt, 0), (demos, 1))
     )
@@ -63,8 +63,8 @@ def test_the_seed_decides_and_padding_is_never_read():
 def test_every_step_raises_the_penalised_likelihood(noisy):
     """Dempster et al. (1977), theorem 1: a wrong count, prior or weight would break it."""
     rng = np.random.default_rng(0)
-    demos, option = walks(3, 8, rng)
-    answers = asked(demos, option, 0.2, rng, 3, wrong=0.2 if noisy else 0.0)
+    demos = walks(3, 8, rng)
+    answers = asked(demos, 0.2, rng, 3, wrong=0.2 if noisy else 0.0)
     scores = []
     for steps in range(8):
         confusion = honest_but_fallible(1, 3) if noisy else None
@@ -78,7 +78,7 @@ def test_every_step_raises_the_penalised_likelihood(noisy):
 def test_an_m_step_counts_what_the_posterior_expects():
     """One trajectory whose options are known: the tables are its counts and the priors'."""
     state, action = np.array([[0, 1, 1, 0]]), np.array([[1, 0, 1, 9]])
-    demos = Demonstrations(state, action, np.array([[True, True, True, False]]), np.array([4]))
+    demos = recording(state, action, np.full((1, 4), -1), np.array([4]))
     config = TabularConfig(stay=0.9, stay_weight=2.0, smoothing=0.5, initial_smoothing=1.0)
     policies = TabularPolicies(2, 2, 2, 1, config, np.random.default_rng(0))
     fit(demos, labels([(0, t) for t in range(4)], [0, 0, 1, 1], 2), policies, EMConfig(steps=1, anneal=0.0))
@@ -96,7 +96,7 @@ def test_an_m_step_counts_what_the_posterior_expects():
 def test_an_m_step_is_where_the_penalised_expectation_is_highest():
     """Both ways from it, along any direction, Q + log-prior falls; a prior counted otherwise in either would show."""
     rng = np.random.default_rng(0)
-    demos, _ = walks(3, 5, rng)
+    demos = walks(3, 5, rng)
     policies = tabular(3, restarts=1, config=TabularConfig(stay_weight=3.0, initial_smoothing=2.0))
     posterior = infer(policies.chain(demos))
     policies.improve(demos, posterior, np.ones((1, *demos.acted.shape)))
@@ -118,21 +118,21 @@ def test_an_m_step_is_where_the_penalised_expectation_is_highest():
 
 
 def test_restarts_use_unlabelled_steps_sooner_and_sooner():
-    demos, option = walks(2, 3, np.random.default_rng(0))
+    demos = walks(2, 3, np.random.default_rng(0))
     seen, policies = [], tabular(2, restarts=3)
     improve = policies.improve
     policies.improve = lambda demos, posterior, weight: (seen.append(weight.copy()), improve(demos, posterior, weight))
-    fit(demos, labels([(0, 0)], option[0, :1], 2), policies, EMConfig(steps=5, anneal=0.8))
+    fit(demos, labels([(0, 0)], demos.option[0, :1], 2), policies, EMConfig(steps=5, anneal=0.8))
     seen = np.array(seen)  # [S, R, N, T]
     assert (seen[:, :, 0, 0] == 1).all(), "labels always count"
     np.testing.assert_allclose(seen[:, :, 1, 0].T, [[0, 0.25, 0.5, 0.75, 1], [0, 0.5, 1, 1, 1], [1] * 5])
-    fit(demos, labels([(0, 0)], option[0, :1], 2), policies := tabular(2), EMConfig(steps=1, anneal=1.0))
+    fit(demos, labels([(0, 0)], demos.option[0, :1], 2), policies := tabular(2), EMConfig(steps=1, anneal=1.0))
     counted = (np.abs(policies.log_low - np.log(0.25)) > 1e-9).any(-1)  # [R, S, K]
-    assert [list(where) for where in np.argwhere(counted[0])] == [[demos.state[0, 0], option[0, 0]]]
+    assert [list(where) for where in np.argwhere(counted[0])] == [[demos.obs[0, 0], demos.option[0, 0]]]
 
 
 def test_contradictions_are_named_and_forgiven_where_annotators_may_err():
-    demos, _ = walks(3, 10, np.random.default_rng(0))
+    demos = walks(3, 10, np.random.default_rng(0))
     both = labels([(4, 2), (4, 2)], [0, 1], 3)
     with pytest.raises(UserError, match=r"labels of 1 demonstrations contradict each other .*: 4"):
         fit(demos, both, tabular(3), EMConfig(5))
@@ -145,11 +145,11 @@ def test_a_learned_confusion_matrix_beats_taking_a_fifth_of_wrong_labels_for_exa
     believed, exact, learned = [], [], []
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        demos, option = walks(3, 100, rng)
-        answers = asked(demos, option, 0.06, rng, 3, wrong=0.2)
-        exact.append(error(fit(demos, answers, tabular(3, seed), EMConfig()), option, demos))
+        demos = walks(3, 100, rng)
+        answers = asked(demos, 0.06, rng, 3, wrong=0.2)
+        exact.append(error(fit(demos, answers, tabular(3, seed), EMConfig()), demos))
         found = fit(demos, answers, tabular(3, seed), EMConfig(), honest_but_fallible(1, 3, 0.7))
-        learned.append(error(found, option, demos))
+        learned.append(error(found, demos))
         believed.append(found.confusion[found.best, 0])
     assert np.mean(learned) < 0.75 * np.mean(exact)
     np.testing.assert_allclose(np.mean(believed, 0), honest_but_fallible(1, 3, 0.8)[0], atol=0.1)
@@ -157,8 +157,8 @@ def test_a_learned_confusion_matrix_beats_taking_a_fifth_of_wrong_labels_for_exa
 
 def test_annotators_are_told_apart():
     rng = np.random.default_rng(0)
-    demos, option = walks(3, 60, rng)
-    good, bad = (asked(demos, option, 0.05, rng, 3, wrong=wrong) for wrong in (0.0, 0.5))
+    demos = walks(3, 60, rng)
+    good, bad = (asked(demos, 0.05, rng, 3, wrong=wrong) for wrong in (0.0, 0.5))
     where = np.concatenate([np.stack([said.trajectory, said.step], 1) for said in (good, bad)])
     label = np.concatenate([good.report, bad.report]).argmax(1)
     both = labels(where, label, 3, np.repeat([0, 1], len(good.step)))
@@ -172,7 +172,7 @@ def test_annotators_are_told_apart():
 
 def features(demos):
     """Rows and columns of the cells, one-hot."""
-    return np.concatenate([np.eye(SIZE)[demos.state // SIZE], np.eye(SIZE)[demos.state % SIZE]], -1)
+    return np.concatenate([np.eye(SIZE)[demos.obs // SIZE], np.eye(SIZE)[demos.obs % SIZE]], -1)
 
 
 def neural(options, continuous=False, restarts=2):
@@ -183,24 +183,24 @@ def neural(options, continuous=False, restarts=2):
 @pytest.mark.parametrize("continuous", [False, True])
 def test_networks_learn_options_from_a_few_labels(continuous):
     rng = np.random.default_rng(0)
-    demos, option = walks(2, 30, rng)
-    answers = asked(demos, option, 0.1, rng, 2)
+    demos = walks(2, 30, rng)
+    answers = asked(demos, 0.1, rng, 2)
     action = np.where(demos.acted, demos.action, 10**6)
     if continuous:
         angle = action * np.pi / 2
         action = np.stack([np.cos(angle), np.sin(angle)], -1) + 0.1 * rng.normal(size=(*angle.shape, 2))
-    demos = replace(demos, state=features(demos), action=action)
+    demos = replace(demos, obs=features(demos), action=action)
     found = fit(demos, answers, neural(2, continuous), EMConfig(15))
-    assert error(found, option, demos) < 0.06
+    assert error(found, demos) < 0.06
     again = fit(demos, answers, neural(2, continuous), EMConfig(15))
     np.testing.assert_array_equal(found.posterior.gamma, again.posterior.gamma)
 
 
 @pytest.mark.parametrize("continuous", [False, True])
 def test_networks_stacked_over_restarts_equal_networks_one_by_one(continuous):
-    demos, _ = walks(3, 4, np.random.default_rng(0))
+    demos = walks(3, 4, np.random.default_rng(0))
     column = np.random.default_rng(1).normal(size=(*demos.action.shape, 2)) if continuous else demos.action
-    demos = replace(demos, state=features(demos), action=column)
+    demos = replace(demos, obs=features(demos), action=column)
     stacked = neural(3, continuous, restarts=3)
     chain = stacked.chain(demos)
     for r in range(3):
@@ -217,7 +217,7 @@ def test_networks_stacked_over_restarts_equal_networks_one_by_one(continuous):
 
 
 def test_the_networks_emissions_are_densities():
-    demos, _ = walks(2, 2, np.random.default_rng(0))
+    demos = walks(2, 2, np.random.default_rng(0))
     seen = torch.from_numpy(features(demos)[0, :5]).float()
     discrete = neural(2)
     every = torch.stack([discrete.log_low(seen, torch.full((5,), a)) for a in range(4)])
@@ -226,13 +226,3 @@ def test_the_networks_emissions_are_densities():
     grid = torch.cartesian_prod(*[torch.linspace(-6, 6, 61)] * 2)
     density = gaussian.log_low(seen[:1].expand(len(grid), -1), grid).exp()
     torch.testing.assert_close(density.sum(1) * 0.2**2, torch.ones(2, 2), atol=1e-3, rtol=0)
-
-
-def test_what_is_no_number_is_refused_in_words():
-    demos, _ = walks(2, 3, np.random.default_rng(0))
-    spoilt = features(demos)
-    spoilt[0, 0, 0] = np.nan
-    with pytest.raises(UserError, match="1 numbers of the demonstrations' observations are NaN"):
-        replace(demos, state=spoilt)
-    with pytest.raises(UserError, match="numbers of the demonstrations' actions are NaN"):
-        replace(demos, action=np.where(demos.acted, np.inf, 0.0))

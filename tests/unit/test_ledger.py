@@ -119,7 +119,7 @@ def test_what_was_asked_ahead_counts_as_asked_and_its_answers_do_not_yet(ledger:
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        (Answer.to(Question(0, 3), "truth", (1.0, 0.0)), "speaks of 2 options"),
+        (Answer.to(Question(0, 3), "truth", (1.0, 0.0)), "no distribution over the 3 options"),
         (Answer.to(Question(0, 3), "truth", (0.7, 0.7, 0.0)), "no distribution"),
         (Answer.to(Question(0, 3), "truth", (float("nan"), 0.5, 0.5)), "no distribution"),
         (Answer(0, 3, "person", RED, 4, 6, 1.0, 0.0), "labelled steps 4 to 6"),
