@@ -11,7 +11,7 @@ from agent.config import TRAINING_LEVELS, TrainConfig
 from agent.data.recording import Recording
 from agent.demonstrating import expert_return, record
 from agent.halo.acquisition import enough, questions
-from agent.halo.em import Fit, honest_but_fallible
+from agent.halo.em import Fit
 from agent.halo.handover import distil
 from agent.halo.ledger import FILE, Ledger, Question
 from agent.halo.method import Halo, restored_player, wrong_share
@@ -178,10 +178,8 @@ class AskLoop:
         """Put the answers to the questions of a round into the ledger, each before it counts."""
         due = self.ledger.due
         at = ([question.trajectory for question in due], [question.step for question in due])
-        if found.confusion is None:
-            confusion = honest_but_fallible(len(self.oracle.annotators), len(self.task.options), accuracy=1.0)
-        else:
-            confusion = found.confusion[found.best]
+        exact = np.tile(np.eye(len(self.task.options)), (len(self.oracle.annotators), 1, 1))
+        confusion = exact if found.confusion is None else found.confusion[found.best]
         for answer in self.oracle.ask(due, Belief(found.posterior.gamma.mean(0)[at], confusion)):
             self.ledger.answer(answer)
         if set(due) & set(self.ledger.open):

@@ -14,7 +14,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.continuous import ClippedNormal
 from agent.core import Categorical, Clock, Distribution, Observations, Player
 from agent.data.recording import Recording
 from agent.halo.acquisition import RULES, AskingContext, select
@@ -195,32 +194,22 @@ def wrong_share(gamma: Floats, recording: Recording, where: Bools) -> float:
     return float((gamma.argmax(-1) != recording.option)[where].mean()) if where.any() else 0.0
 
 
-class HaloHigh:
-    """pi_H at play: which option goes on, or follows, given the one before."""
+class HaloLevels:
+    """pi_H and pi_L at play: both levels of a player."""
 
     def __init__(self, states: States, policies: Policies) -> None:
         self._states, self._policies = states, policies
 
     def choose(self, observed: Observations, running: Ints) -> tuple[Bools, Categorical]:
-        """Always due [N]: the switch is part of the choice; distribution over options [N, K]."""
+        """Always due [N]: the switch is part of the choice; distribution over options [N, K], given the one before."""
         initial, high = self._policies.choosing(self._states(observed.obs))  # [N, K], [N, K, K]
         rows = np.arange(len(running))
         probs = np.where((running < 0)[:, None], initial, high[rows, np.maximum(running, 0)])
         return np.ones(len(running), np.bool_), Categorical(probs.astype(np.float32))
 
-
-class HaloLow:
-    """pi_L at play."""
-
-    def __init__(self, states: States, policies: Policies) -> None:
-        self._states, self._policies = states, policies
-
     def act(self, observed: Observations, clock: Clock) -> Distribution:
         """Distribution over actions under the running option."""
-        acting = self._policies.acting(self._states(observed.obs), clock.option)
-        if isinstance(acting, tuple):
-            return ClippedNormal(*acting)
-        return Categorical(acting.astype(np.float32))
+        return self._policies.acting(self._states(observed.obs), clock.option)
 
 
 def restored_player(task: Task, config: HaloConfig, tree: dict[str, Any]) -> Player:
@@ -229,4 +218,5 @@ def restored_player(task: Task, config: HaloConfig, tree: dict[str, Any]) -> Pla
     policies = fresh_policies(task, states, config, 1, [0])
     policies.load_state_dict(tree["policies"])
     forever = np.full(len(task.options), np.iinfo(np.int64).max)
-    return Player(HaloHigh(states, policies), HaloLow(states, policies), forever)
+    levels = HaloLevels(states, policies)
+    return Player(levels, levels, forever)

@@ -14,6 +14,8 @@ from numba import njit
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
+from agent.continuous import ClippedNormal
+from agent.core import Categorical, Distribution
 from agent.data.recording import Recording
 from agent.halo.config import NeuralConfig, TabularConfig
 from agent.halo.posterior import Chain, Floats, Ints, Posterior
@@ -90,9 +92,9 @@ class TabularPolicies:
         initial = np.broadcast_to(np.exp(self.log_initial[0]), (len(state), self.log_initial.shape[1]))
         return initial, np.exp(self.log_high[0, state])
 
-    def acting(self, state: Ints, option: Ints) -> Floats:
-        """pi_L [N, A] of the first restart in states [N] under options [N]."""
-        return np.exp(self.log_low[0, state, option])
+    def acting(self, state: Ints, option: Ints) -> Distribution:
+        """pi_L of the first restart in states [N] under options [N]."""
+        return Categorical(np.exp(self.log_low[0, state, option]).astype(np.float32))
 
     def state_dict(self) -> dict[str, Floats]:
         """The tables."""
@@ -274,15 +276,12 @@ class NeuralPolicies(nn.Module):
         return to_numpy(initial.double().exp()), to_numpy(high.double().exp())
 
     @torch.no_grad()
-    def acting(
-        self, state: NDArray[np.float32], option: Ints
-    ) -> Floats | tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """pi_L of the first restart in states [N, D] under options [N]: probabilities [N, A], or mean and deviation
-        [N, A] of continuous actions."""
+    def acting(self, state: NDArray[np.float32], option: Ints) -> Distribution:
+        """pi_L of the first restart in states [N, D] under options [N]."""
         out = self.low(_features(state))[0][np.arange(len(option)), option]  # [N, A]
         if not self.continuous:
-            return to_numpy(torch.softmax(out.double(), -1))
-        return to_numpy(out), to_numpy(self.log_std[0, 0, option].clamp(*_LOG_STD).exp())
+            return Categorical(to_numpy(torch.softmax(out.double(), -1)).astype(np.float32))
+        return ClippedNormal(to_numpy(out), to_numpy(self.log_std[0, 0, option].clamp(*_LOG_STD).exp()))
 
     def _log_density(self) -> Tensor:
         squares = [weights.square().flatten(1).sum(1) for weights in self.parameters()]
