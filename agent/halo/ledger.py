@@ -1,8 +1,8 @@
-"""The ledger of questions and answers: lines of JSON that are only ever added to, each on the disk before it counts.
+"""The ledger of questions and answers: lines of JSON that are only ever appended, each on the disk before it counts.
 
-A killed run reads it back and goes on where it was: what was asked and answered is all that HALO's learning depends on
-besides its seed. The first line says of which task and demonstrations the rest speaks. An answer that is taken back
-stays in the file, with a line behind it that says so; what *stands* is what was not taken back.
+A killed run reads it back and goes on where it was: learning depends on the seed and on what was asked and answered,
+alone. The first line names the task and the demonstrations. An answer that is taken back stays in the file, with a line
+behind it that says so; what *stands* is what was not taken back.
 """
 
 import copy
@@ -52,7 +52,7 @@ class Answer:
         step: Of the question.
         annotator: Who.
         report: Distribution over options, K numbers; empty for an abstention.
-        start: First step that it speaks of: the question's own, or the begin of an interval around it.
+        start: First step that it speaks of: the question's own, or the start of an interval around it.
         stop: The step behind the last.
         cost: What it cost, in questions to an annotator of price 1.
         seconds: How long it took.

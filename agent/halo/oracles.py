@@ -22,7 +22,7 @@ from ground.errors import UserError
 
 # Of one question. A controller answers for nothing once it is distilled, but a cascade needs something to divide by.
 PRICES = {"controller": 0.01, "teacher": 1.0, "truth": 10.0, PERSON: 10.0}
-AUDIT = 0.1  # share of a cascade's questions that go to its dearest member, so that no cheap one judges itself
+AUDIT = 0.1  # share of a cascade's questions that go to its most expensive member: no cheap one judges itself
 
 
 class Belief(NamedTuple):
@@ -156,10 +156,10 @@ class Person:
 
 
 class Cascade:
-    """Several oracles: each question goes to the one that tells most for its price, and some to the dearest as audit.
+    """Several oracles: each question goes to the one that tells most for its price, the largest I(z; y_w) / price_w.
 
-    That is the largest I(z; y_w) / price_w, with confusion matrices as they have been learned so far. Without the audit
-    no answer would contradict a cheap oracle.
+    Confusion matrices are those that have been learned so far. Some questions go to the most expensive oracle as an
+    audit: otherwise no answer would contradict a cheap one.
 
     Args:
         oracles: Of one annotator each, in the order of their prices.

@@ -1,7 +1,6 @@
 """HALO as a stranger types it: who answers, what it comes to, what goes wrong, and which methods go on from there."""
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -160,25 +159,6 @@ def test_labels_that_contradict_each_other_are_named(tmp_path: Path, capsys: Cap
     assert code == 2
     assert "contradict" in err
     assert str(said["trajectory"]) in err
-
-
-def test_one_controller_is_oracle_planner_and_prior(
-    logs: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One checkpoint, three roles, nothing between them, and no network."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a controller needs no network")
-
-    monkeypatch.setattr(socket, "socket", refuse)
-    few = ["--logdir", str(logs), *TASK, "--quiet", "--eval-episodes", "4"]
-    few += ["--controller", str(logs / "dagger" / "RescueWorld-n3" / "c" / "controller")]
-    _, oracle, _ = run(capsys, "train", "--method", "halo", "--oracle", "controller", "--savedir", "o", *few)
-    assert oracle["option_error"] < 0.05
-    for name, words in (("p", ["--high-level", "controller"]), ("q", ["--prior", "controller"])):
-        code, line, _ = run(capsys, "train", "--method", "hiro", *few, "--steps", "3000", *words, "--savedir", name)
-        assert code == 0
-        assert line["controller_steps"] > 0
 
 
 def test_what_halo_learned_is_handed_on(logs: Path, capsys: Capture) -> None:

@@ -73,20 +73,6 @@ def test_everything_equals_the_sum_over_all_paths(chain):
 
 
 @SETTINGS
-@given(chains())
-def test_a_ragged_batch_with_restarts_equals_one_by_one(chain):
-    posterior = infer(chain)
-    for r, n in np.ndindex(*posterior.log_z.shape):
-        length = chain.lengths[n]
-        table = chain.transition[r, n] if chain.rows is None else chain.transition[r][chain.rows[n]]
-        parts = chain.initial[r, n], table[:length], chain.emission[r, n, :length]
-        single = infer(Chain(*(part[None, None] for part in parts), np.array([length])))
-        np.testing.assert_array_equal(posterior.gamma[r, n, :length], single.gamma[0, 0])
-        np.testing.assert_array_equal(posterior.xi[r, n, :length], single.xi[0, 0])
-        np.testing.assert_array_equal(posterior.log_z[r, n], single.log_z[0, 0])
-
-
-@SETTINGS
 @given(chains(), st.data())
 def test_exact_labels_equal_conditioning(chain, data):
     n = data.draw(st.integers(0, len(chain.lengths) - 1))

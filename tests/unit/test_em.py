@@ -31,17 +31,6 @@ def error(found, demos):
     return float((found.gamma.argmax(-1) != demos.option)[demos.inside].mean())
 
 
-def test_four_percent_labels_at_random_steps_tell_three_targets_apart():
-    errors = []
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        demos = walks(3, 100, rng)
-        found = fit(demos, asked(demos, 0.04, rng, 3), tabular(3, seed), EMConfig())
-        errors.append(error(found, demos))
-    assert np.mean(errors) < 0.03
-    assert max(errors) < 0.05
-
-
 def test_the_seed_decides_and_padding_is_never_read():
     rng = np.random.default_rng(0)
     demos = walks(3, 10, rng)
