@@ -240,7 +240,7 @@ def _scaled_pass(  # type: ignore[no-untyped-def]
             total += gamma[t, j]
         for j in range(options):
             gamma[t, j] /= total
-            # An option that cannot be reached has no bound on its beta, and nothing reachable leads to it.
+            # What cannot be reached has no bound on its beta, and may not count for what leads to it.
             ahead[j] = likelihood[t, j] * beta[j] / scale[t] if alpha[t, j] > 0.0 else 0.0
         for i in range(options if t > 0 else 0):
             beta[i] = 0.0
@@ -248,8 +248,6 @@ def _scaled_pass(  # type: ignore[no-untyped-def]
                 onward = table[rows[t], i, j] * ahead[j]
                 beta[i] += onward
                 xi[t, i, j] = alpha[t - 1, i] * onward
-            if alpha[t - 1, i] == 0.0:
-                beta[i] = 0.0
     return log_z
 
 
