@@ -184,9 +184,9 @@ def test_the_default_asks_early_about_options_that_no_answer_has_named():
     gamma[:, :, [0, 1, 2, 3], [0, 1, 2, 3]] = 1.0
     asked, label = np.zeros((40, 4), np.int64), np.full((40, 4), -1)
     asked[0, 0], label[0, :2] = 1, [0, 1]
-    chosen = select(RULES["auto"], context_of(gamma, asked=asked, label=label), 1, np.random.default_rng(0))
+    chosen = select(RULES["auto"], context_of(gamma, asked=asked, label=label), 40, np.random.default_rng(0))
     assert chosen[0, 1] in (2, 3)
-    assert chosen[0, 0] != 0, "another demonstration"
+    assert chosen[-1, 0] == 0, "all others come before the demonstration that was asked about"
 
 
 def test_chance_is_drawn_from_the_seed():
