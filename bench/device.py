@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from agent.config import TrainConfig
-from agent.halo.method import Halo, HaloConfig
+from agent.halo.config import HaloConfig
+from agent.halo.method import Halo
 from agent.halo.oracles import Truth
 from agent.presets import settings_of
 from bench.halo import asking, by_rule, demonstrated

@@ -26,9 +26,10 @@ from agent.config import TrainConfig
 from agent.data.recording import Recording, segments
 from agent.demonstrating import record
 from agent.halo.acquisition import RULES
+from agent.halo.config import HaloConfig
 from agent.halo.ledger import Answer, Ledger, Question
-from agent.halo.method import Halo, HaloConfig, wrong_share
-from agent.halo.oracles import ControllerOracle, Oracle, Truth, at_first
+from agent.halo.method import Halo, wrong_share
+from agent.halo.oracles import LabellerOracle, Oracle, Truth, at_first, controller_oracle
 from agent.train import train
 from bench.halo_report import report
 from controller.checkpoint import load_controller
@@ -117,7 +118,7 @@ def by_rule(halo: Halo) -> Callable[..., list[Question]]:
 
     def choose(found: Any, ledger: Ledger, batch: int, round_: int) -> list[Question]:
         halo.config = replace(halo.config, batch=batch)
-        return halo.questions(halo.situation(found, ledger), batch, round_)
+        return halo.questions(halo.context(found, ledger), batch, round_)
 
     return choose
 
@@ -166,7 +167,7 @@ def measure(one: Pass, controllers: Path) -> dict[str, Any]:
     recording, options = demonstrated(task, one.seed), len(task.options)
     oracle: Oracle
     if one.answers in TEACHERS:
-        oracle = ControllerOracle(controller_of(task, one.answers, controllers), recording)
+        oracle = controller_oracle(controller_of(task, one.answers, controllers), recording)
     elif one.rule == TIMELINE:
         oracle = Timeline(recording, options, 0.0, one.seed)
     else:
@@ -175,7 +176,7 @@ def measure(one: Pass, controllers: Path) -> dict[str, Any]:
     confusion = at_first(oracle, options) if learnt else None
     rule = "random" if one.rule == TIMELINE else one.rule
     config = HaloConfig(policies=one.policies, rule=rule)
-    halo = Halo(task, recording, config, one.seed, confusion, again=learnt and oracle.forgetful)
+    halo = Halo(task, recording, config, one.seed, confusion, again=learnt and oracle.varies)
     choose = by_timeline(halo, one.seed) if one.rule == TIMELINE else by_rule(halo)
     shares = [share for share in SHARES if share <= one.upto]
     curve = asking(halo, oracle, shares, GROWTH[one.policies], choose)
@@ -185,9 +186,9 @@ def measure(one: Pass, controllers: Path) -> dict[str, Any]:
         "marks": len(segments(recording.option, recording.acted)),
         "curve": [[int(asked), round(error, 6)] for asked, error in curve],
     }
-    if isinstance(oracle, ControllerOracle):
+    if isinstance(oracle, LabellerOracle):
         wrong = oracle.everywhere() != recording.option
-        line |= {"everywhere": float(wrong[recording.acted].mean()), "calls": oracle.paid}
+        line |= {"everywhere": float(wrong[recording.acted].mean()), "calls": oracle.cost_before}
     return {**line, "seconds": round(time.process_time() - started, 2)}
 
 

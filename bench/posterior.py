@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.halo.chain import Chain, Floats
-from agent.halo.posterior import infer
+from agent.halo.posterior import Chain, Floats, infer
 
 TRAJECTORIES, STEPS, OPTIONS, TURNS = 566, 409, 7, 3
 
@@ -26,26 +25,27 @@ def drawn(rng: np.random.Generator) -> Chain:
     n, t, k = TRAJECTORIES, STEPS, OPTIONS
     logits = 3 * np.eye(k) + rng.normal(size=(n, t, k, k))
     transition = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    return Chain(np.full((n, k), -np.log(k)), transition, 2 * rng.normal(size=(n, t, k)), np.full(n, t))
+    emission = 2 * rng.normal(size=(n, t, k))
+    return Chain(np.full((1, n, k), -np.log(k)), transition[None], emission[None], np.full(n, t))
 
 
 def compiled(chain: Chain) -> Figures:
     """As `agent.halo` does it."""
     posterior = infer(chain)
-    assert posterior.xi is not None
-    return posterior.log_z, posterior.gamma, posterior.xi
+    return posterior.log_z[0], posterior.gamma[0], posterior.xi[0]
 
 
 def by_trajectory(chain: Chain) -> Figures:
     """One trajectory after another, one step after another."""
-    n, t, k = chain.emission.shape
+    initial, transition, emission = chain.initial[0], chain.transition[0], chain.emission[0]
+    n, t, k = emission.shape
     log_z, gamma, xi = np.empty(n), np.empty((n, t, k)), np.zeros((n, t, k, k))
     alpha, scale, ahead, beta = np.empty((t, k)), np.empty(t), np.empty((t, k)), np.ones((t, k))
     for m in range(n):
-        table = np.exp(chain.transition[m])
-        top = chain.emission[m].max(1, keepdims=True)
-        likelihood = np.exp(chain.emission[m] - top)
-        now = np.exp(chain.initial[m]) * likelihood[0]
+        table = np.exp(transition[m])
+        top = emission[m].max(1, keepdims=True)
+        likelihood = np.exp(emission[m] - top)
+        now = np.exp(initial[m]) * likelihood[0]
         for i in range(t):
             if i:
                 now = (now @ table[i]) * likelihood[i]
@@ -63,12 +63,13 @@ def by_trajectory(chain: Chain) -> Figures:
 
 def by_step(chain: Chain) -> Figures:
     """One step after another, of all trajectories at once."""
-    n, t, k = chain.emission.shape
-    table, top = np.exp(chain.transition), chain.emission.max(2, keepdims=True)
-    likelihood = np.exp(chain.emission - top)
+    initial, transition, emission = chain.initial[0], chain.transition[0], chain.emission[0]
+    n, t, k = emission.shape
+    table, top = np.exp(transition), emission.max(2, keepdims=True)
+    likelihood = np.exp(emission - top)
     alpha, scale, beta = np.empty((n, t, k)), np.empty((n, t, 1)), np.ones((n, t, k))
     ahead = np.empty((n, t, k))
-    now = np.exp(chain.initial) * likelihood[:, 0]
+    now = np.exp(initial) * likelihood[:, 0]
     for i in range(t):
         if i:
             now = (now[:, None] @ table[:, i])[:, 0] * likelihood[:, i]

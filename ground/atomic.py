@@ -78,6 +78,26 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to a file and flush it to the disk; one that does not fit is taken back.
+
+    Raises:
+        UserError: As `publish_folder` does; the file is what it was before.
+    """
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("ab") as file:
+                file.write(line + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(path, size)
+            raise
+
+
 def read_json(path: Path, *, kind: str, schema: int) -> dict[str, Any]:
     """Read a JSON object that says `"format": kind` and `"schema": <number>` of itself.
 

@@ -1,8 +1,9 @@
-"""A grid on which a walker visits n targets in an order that its demonstrations do not tell: who labels knows it."""
+"""A grid on which a walker visits n targets in an order that its demonstrations do not tell."""
 
 import numpy as np
 
-from agent.halo.demonstrations import Demonstrations
+from agent.data.recording import Recording
+from agent.halo.posterior import Answers
 
 SIZE = 10
 TARGETS = {2: [(0, 0), (9, 9)], 3: [(0, 0), (9, 9), (4, 5)], 6: [(1, 1), (7, 1), (4, 6), (5, 0), (7, 3), (6, 8)]}
@@ -10,7 +11,7 @@ MOVES = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
 
 
 def walks(targets: int, count: int, rng: np.random.Generator, shuffled: bool = False, noise: float = 0.1):
-    """Demonstrations over cells and the option [N, T] that drove each step: the index of the target walked to.
+    """Demonstrations over cells, with the option that drove each step: the index of the target walked to.
 
     The last observation of each is terminal: nothing is done there, and its option is the last target.
     """
@@ -32,10 +33,19 @@ def walks(targets: int, count: int, rng: np.random.Generator, shuffled: bool = F
         actions.append(action)
         options.append([*option, order[-1]])
     lengths = np.array([len(row) for row in states])
-    shape = (count, int(lengths.max()))
-    state, action, option = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1)
-    acted = np.zeros(shape, bool)
+    state, action, option = (np.full((count, lengths.max()), fill) for fill in (0, 0, -1))
     for n, length in enumerate(lengths):
-        state[n, :length], option[n, :length] = states[n], options[n]
-        action[n, : length - 1], acted[n, : length - 1] = actions[n], True
-    return Demonstrations(state, action, acted, lengths), option
+        state[n, :length], action[n, : length - 1], option[n, :length] = states[n], actions[n], options[n]
+    return recording(state, action, option, lengths)
+
+
+def recording(state, action, option, lengths):
+    """Demonstrations with states for observations [N, T, ..], actions [N, T, ..] and options [N, T]."""
+    nothing = np.zeros(option.shape, np.float32)
+    return Recording(state, action, option, nothing, nothing, lengths > 0, lengths, np.full(len(lengths), -1))
+
+
+def labels(where, label, options, annotator=0):
+    """Answers that name one option each: trajectories and steps [M, 2], options [M]."""
+    at, label = np.asarray(where, np.int64).reshape(-1, 2), np.asarray(label, np.int64)
+    return Answers(at[:, 0], at[:, 1], np.eye(options)[label], np.broadcast_to(annotator, label.shape))

@@ -80,6 +80,12 @@ class Recording:
                 f"of {task.name}.",
                 f"python main.py demos --task {task.name} --to NAME  # records some of {task.name}",
             )
+        for name, numbers in (("observation", self.obs[self.inside]), ("action", self.action[self.acted])):
+            if bad := int((~np.isfinite(numbers)).sum()):
+                raise UserError(
+                    f"{bad} numbers of the demonstrations' {name}s are NaN or infinite.",
+                    "record the demonstrations again: --demos 100",
+                )
         if (self.lengths < 2).any():
             first = int((self.lengths < 2).argmax())
             raise UserError(f"Demonstration {first} has no action.", "leave it out, or record them again: --demos 100")

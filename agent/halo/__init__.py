@@ -1,1 +1,1 @@
-"""The mathematics of options that nobody wrote down: posteriors given labels, their fit, and where to ask next."""
+"""HALO: options from demonstrations, by an exact posterior, its fit, and questions where they help."""

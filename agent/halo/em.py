@@ -1,6 +1,6 @@
 """Soft expectation maximisation over unknown options, with labels fixed, from several starts at once.
 
-E-step: the exact posterior of every restart. M-step: loss L2 of DESIGN section 2 with the posterior as weight,
+E-step: the exact posterior of every restart. M-step: weighted regression with the posterior as weight,
 
     L_low  = -sum gamma_t(k) log pi_L(a_t|s_t,k)
     L_high = -sum xi_t(i,j) log pi_H(j|s_t,i)
@@ -10,45 +10,21 @@ E-step: the exact posterior of every restart. M-step: loss L2 of DESIGN section 
 the low level little at first and as much as labelled ones at the end (EM-lambda; Nigam et al., 2000, section 5.3): the
 few labels decide which option is which before the many steps sharpen what they are. How long that takes differs between
 the restarts, from most of the fit to not at all: labels that were asked for where it was hard show the options from one
-side, and once there are many, only restarts that heed all steps from the beginning get away from there. The likelihood
-tells who was right. Who confuses which options is learnt after that: a matrix that is learnt earlier takes in that two
+side, and once there are many, only restarts that use all steps from the beginning get away from there. The likelihood
+decides between them. An annotator's confusion matrix is learned after that: learned earlier, it takes in that two
 options have each other's names. Every fit starts from scratch: kept warm across rounds of questions, it does not
-recover from a permutation that early labels left open (shared/reference/halo.md, section 3).
+recover from a permutation that early labels left open.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from agent.halo.chain import Answers, Chain, Floats
-from agent.halo.demonstrations import Demonstrations
-from agent.halo.posterior import Posterior, infer, require_possible
-
-
-class Policies(Protocol):
-    """Initial, high and low policies of R restarts."""
-
-    def chain(self, demos: Demonstrations) -> Chain:
-        """The chain over demonstrations, with the axis of restarts and without evidence."""
-
-    def improve(self, demos: Demonstrations, posterior: Posterior, weight: Floats) -> None:
-        """An M-step: raises expected log-likelihood plus log-prior; a step counts `weight` [R, N, T] times in L_low."""
-
-    def log_prior(self) -> Floats:
-        """Log-density of the parameters under their prior, [R]."""
-
-
-@dataclass(frozen=True)
-class EMConfig:
-    """One fit."""
-
-    steps: int = 20  # rounds of E- and M-step
-    # Share of them over which the weight of unlabelled steps in L_low rises from 0 to 1, in the first restart; evenly
-    # less in the others, and none in the last.
-    anneal: float = 0.9
-    confusion_weight: float = 10.0  # answers that an annotator's first confusion matrix counts for, per option
+from agent.data.recording import Recording
+from agent.halo.config import EMConfig
+from agent.halo.policies import Policies, near_identity
+from agent.halo.posterior import Answers, Floats, Posterior, infer, require_possible
 
 
 @dataclass(frozen=True)
@@ -59,7 +35,7 @@ class Fit:
         policies: As they are after the last M-step.
         posterior: Of the demonstrations given the answers, under `policies`, with the axis of restarts.
         score: Log-likelihood of actions and answers plus the log-prior, [R].
-        confusion: P(annotator w says y | option j), [R, W, K, K], or None where labels are law.
+        confusion: P(annotator w says y | option j), [R, W, K, K], or None where labels are exact.
     """
 
     policies: Policies
@@ -80,13 +56,12 @@ class Fit:
 
 def honest_but_fallible(annotators: int, options: int, accuracy: float = 0.8) -> Floats:
     """Confusion matrices [W, K, K] of annotators that err now and then, in no direction: where learning one starts."""
-    wrong = (1 - accuracy) / max(options - 1, 1)
-    one = np.full((options, options), wrong) + np.eye(options) * (accuracy - wrong)
+    one = near_identity(options, accuracy)
     return np.broadcast_to(one / one.sum(-1, keepdims=True), (annotators, options, options)).copy()
 
 
 def fit(
-    demos: Demonstrations,
+    demos: Recording,
     answers: Answers,
     policies: Policies,
     config: EMConfig,
@@ -96,39 +71,42 @@ def fit(
     """Policies and posterior given answers; the same for the same policies at the start.
 
     Args:
-        demos: The demonstrations.
+        demos: The demonstrations, with states for observations.
         answers: What annotators said about them.
         policies: Fresh ones, drawn with the caller's seed; they are changed.
         config: How long.
-        confusion: What is believed of the annotators before, [W, K, K]: their matrices are learnt from there (Dawid and
-            Skene, 1979). None: labels are law.
+        confusion: What is believed of the annotators before, [W, K, K]: their matrices are learned from there (Dawid
+            and Skene, 1979). None: labels are exact.
         on_step: Called before each E-step; what it raises ends the fit.
 
     Raises:
-        UserError: If labels contradict each other, or are about steps that do not exist.
+        UserError: If labels contradict each other.
     """
-    steps = demos.acted.shape[1]
-    restarts = len(policies.log_prior())
+    shape, restarts = demos.acted.shape, len(policies.log_prior())
+    learned = None if confusion is None else np.broadcast_to(confusion, (restarts, *confusion.shape))
     prior = None if confusion is None else config.confusion_weight * confusion  # [W, K, K]
-    learnt = None if confusion is None else np.broadcast_to(confusion, (restarts, *confusion.shape))
+
+    def expect() -> Posterior:
+        posterior = infer(policies.chain(demos).given(answers.evidence(shape, learned)))
+        require_possible(posterior)
+        return posterior
+
     rising = np.linspace(config.anneal, 0.0, restarts) * config.steps  # [R], rounds until all steps count alike
     for step in range(config.steps):
         on_step()
-        posterior = infer(policies.chain(demos).given(answers.evidence(demos.lengths, steps, learnt)))
-        require_possible(posterior)
-        weight = np.empty((restarts, *demos.acted.shape))
+        posterior = expect()
+        weight = np.empty((restarts, *shape))
         weight[:] = np.where(step < rising, step / np.maximum(rising, 1), 1.0)[:, None, None]
         weight[:, answers.trajectory, answers.step] = 1.0
         policies.improve(demos, posterior, weight)
-        if prior is not None and learnt is not None:
+        if prior is not None and learned is not None:
             ready = step >= np.minimum(rising, config.steps - 1)  # [R]
-            learnt = np.where(ready[:, None, None, None], _annotators(answers, posterior, prior), learnt)
-    posterior = infer(policies.chain(demos).given(answers.evidence(demos.lengths, steps, learnt)))
-    require_possible(posterior)
+            learned = np.where(ready[:, None, None, None], _annotators(answers, posterior, prior), learned)
+    posterior = expect()
     score = posterior.log_z.sum(-1) + policies.log_prior()
-    if prior is not None and learnt is not None:
-        score = score + (prior * np.log(np.maximum(learnt, np.finfo(float).tiny))).sum((1, 2, 3))
-    return Fit(policies, posterior, score, learnt)
+    if prior is not None and learned is not None:
+        score = score + (prior * np.log(np.maximum(learned, np.finfo(float).tiny))).sum((1, 2, 3))
+    return Fit(policies, posterior, score, learned)
 
 
 def _annotators(answers: Answers, posterior: Posterior, prior: Floats) -> Floats:

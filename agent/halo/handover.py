@@ -1,4 +1,4 @@
-"""From HALO to whoever comes after: the posterior over options becomes a controller, the hinge of all methods.
+"""From HALO to other methods: the posterior over options becomes a controller.
 
 The controller sees the whole observation and chooses among legal options, so that IHAC, PPO and HIRO start from it as
 from one that a language model taught: `--controller RUN`.
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from agent.data.recording import Recording
-from agent.halo.chain import Floats
+from agent.halo.posterior import Floats
 from controller.distill import LabelledScenes, distillation_loss, fit_temperature, judge, option_logits
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork

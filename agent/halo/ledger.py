@@ -1,30 +1,81 @@
-"""The ledger of questions and answers: lines of JSON that are only ever added to, each on the disk before it counts.
+"""The ledger of questions and answers: lines of JSON that are only ever appended, each on the disk before it counts.
 
-A killed run reads it back and goes on where it was: what was asked and answered is all that HALO's learning depends on
-besides its seed. The first line says of which task and demonstrations the rest speaks. An answer that is taken back
-stays in the file, with a line behind it that says so; what *stands* is what was not taken back.
+A killed run reads it back and goes on where it was: learning depends on the seed and on what was asked and answered,
+alone. The first line names the task and the demonstrations. An answer that is taken back stays in the file, with a line
+behind it that says so; what *stands* is what was not taken back.
 """
 
-import contextlib
 import copy
-import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from agent.data.recording import Recording
-from agent.halo.chain import Answers, Ints
-from agent.halo.questions import PERSON, Answer, Question
+from agent.halo.posterior import Answers, Ints
 from envs.task import Task
-from ground.atomic import CheckpointError
+from ground.atomic import CheckpointError, append_line
 from ground.errors import UserError
 
 FORMAT, SCHEMA = "preceptor-ledger", 1
 FILE = "ledger.jsonl"
+PERSON = "person"  # the annotator whose answers have names beside them
+
+_Place = tuple[int, int]  # a round, and a question's number in it
+
+
+class Question(NamedTuple):
+    """Which option drove a step?
+
+    Attributes:
+        trajectory: Which demonstration.
+        step: Which step of it.
+        before: How often this was asked before.
+    """
+
+    trajectory: int
+    step: int
+    before: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an annotator said to a question.
+
+    Attributes:
+        trajectory: Of the question.
+        step: Of the question.
+        annotator: Who.
+        report: Distribution over options, K numbers; empty for an abstention.
+        start: First step that it speaks of: the question's own, or the start of an interval around it.
+        stop: The step behind the last.
+        cost: What it cost, in questions to an annotator of price 1.
+        seconds: How long it took.
+        who: The name of the person, where the annotator is one; empty otherwise.
+    """
+
+    trajectory: int
+    step: int
+    annotator: str
+    report: tuple[float, ...]
+    start: int
+    stop: int
+    cost: float
+    seconds: float
+    who: str = ""
+
+    @staticmethod
+    def to(
+        question: Question, annotator: str, report: tuple[float, ...], cost: float = 1.0, seconds: float = 0.0
+    ) -> "Answer":
+        """An answer about the step of the question alone."""
+        step = question.step
+        return Answer(question.trajectory, step, annotator, report, step, step + 1, cost, seconds)
 
 
 class Ledger:
@@ -37,9 +88,8 @@ class Ledger:
 
     Attributes:
         rounds: The questions of each round, in the order in which they were chosen.
-        answers: Those that stand, in the order in which they came.
-        readings: Answers of other people to questions that somebody has answered: they tell how far people agree, and
-            nothing is learnt from them.
+        readings: Answers of other people to questions that are answered: they tell how far people agree, and nothing is
+            learned from them.
 
     Raises:
         CheckpointError: The file is of another task, other options or other demonstrations, or damaged.
@@ -48,25 +98,25 @@ class Ledger:
     def __init__(self, path: Path, task: Task, recording: Recording) -> None:
         self.path, self._task, self._recording = path, task, recording
         self.rounds: list[list[Question]] = []
-        self.answers: list[Answer] = []
         self.readings: list[Answer] = []
-        self._places: list[tuple[int, int]] = []  # of each answer: its round, and its question's number there
-        self._head = {
-            "format": FORMAT,
-            "schema": SCHEMA,
-            "task": task.name,
-            "options": task.options.digest,
-            "demonstrations": digest(recording),
-        }
-        if path.exists():
-            self._read()
-        else:
-            self._write(self._head)
+        self._answers: dict[_Place, Answer] = {}  # those that stand, in the order in which they came
+        self._read({"format": FORMAT, "schema": SCHEMA, "task": task.name, "options": task.options.digest})
+
+    # --- what stands --------------------------------------------------------------------------------------------
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The answers that stand, in the order in which they came."""
+        return list(self._answers.values())
 
     @property
     def asked(self) -> int:
         """How many questions were answered, abstentions included."""
-        return len(self.answers)
+        return len(self._answers)
+
+    def asked_in(self, rounds: int | None = None) -> int:
+        """How many questions the first rounds have, or all; open ones included."""
+        return sum(map(len, self.rounds[:rounds]))
 
     @property
     def cost(self) -> float:
@@ -75,92 +125,29 @@ class Ledger:
 
     def cost_of(self, rounds: int) -> float:
         """What the answers of the first rounds have cost."""
-        return sum(answer.cost for answer in self._answers(rounds))
-
-    @property
-    def asked_in_all(self) -> int:
-        """How many questions there are, open ones included."""
-        return self.asked_in(len(self.rounds))
-
-    def asked_in(self, rounds: int) -> int:
-        """How many questions the first rounds have."""
-        return sum(len(questions) for questions in self.rounds[:rounds])
+        return sum(answer.cost for answer in self._of(rounds))
 
     @property
     def complete_rounds(self) -> int:
         """How many rounds have all their answers, and so have the rounds before them."""
-        places = self._open()
-        return places[0][0] if places else len(self.rounds)
+        return next((round_ for round_, _ in self._open()), len(self.rounds))
 
     @property
     def open(self) -> list[Question]:
-        """Questions that nobody has answered yet, in the order in which they were asked."""
+        """Questions without an answer yet, in the order in which they were asked."""
         return [self.rounds[round_][number] for round_, number in self._open()]
 
     @property
     def due(self) -> list[Question]:
         """The open questions of the first round that has some."""
-        places = self._open()
-        return [self.rounds[round_][number] for round_, number in places if round_ == places[0][0]]
+        first = self.complete_rounds
+        return [self.rounds[round_][number] for round_, number in self._open() if round_ == first]
 
     def as_it_stands(self) -> "Ledger":
         """A copy that later questions and answers do not reach; to be read."""
         still = copy.copy(self)
-        still.rounds, still.answers, still._places = list(self.rounds), list(self.answers), list(self._places)
+        still.rounds, still._answers = list(self.rounds), dict(self._answers)
         return still
-
-    def ask(self, questions: list[Question]) -> None:
-        """Begin a round."""
-        self._write({"kind": "questions", "questions": [[q.trajectory, q.step, q.before] for q in questions]})
-        self.rounds.append(questions)
-
-    def answer(self, answer: Answer) -> None:
-        """Keep an answer to an open question.
-
-        Raises:
-            UserError: It is no distribution over the task's options, speaks of steps that do not exist, or answers what
-                is not open.
-        """
-        self._check(answer)
-        place = self._place(answer)
-        self._write({"kind": "answer", **answer.line()})
-        self._keep(answer, place)
-
-    def read_again(self, answer: Answer) -> None:
-        """Keep what another person says to a question that is answered. Raises `UserError` as `answer` does."""
-        self._check(answer)
-        self._write({"kind": "reading", **answer.line()})
-        self.readings.append(answer)
-
-    def take_back(self, who: str, ahead: int = 0) -> Answer | None:
-        """Open the question again that a person answered last; None if no answer of theirs stands.
-
-        Rounds that were chosen in the light of that answer are taken back with it, unless somebody has begun to answer
-        them: so that what stands in the end is what would stand had the mistake never been made.
-
-        Args:
-            who: The person.
-            ahead: How many rounds are chosen before the answers of those before them are in.
-        """
-        mine = [i for i, answer in enumerate(self.answers) if answer.who == who and answer.annotator == PERSON]
-        if not mine:
-            return None
-        round_, _ = self._places[mine[-1]]
-        begun = max((place[0] for i, place in enumerate(self._places) if i != mine[-1]), default=-1)
-        rounds = min(len(self.rounds), max(round_ + ahead, begun) + 1)
-        answer = self.answers[mine[-1]]
-        line = {"trajectory": answer.trajectory, "step": answer.step, "who": who, "rounds": rounds}
-        self._write({"kind": "undo", **line})
-        self._forget(mine[-1], rounds)
-        return answer
-
-    def take_back_reading(self, who: str) -> Answer | None:
-        """Strike out what a person said last to a question that was answered; None if there is nothing of theirs."""
-        mine = [i for i, answer in enumerate(self.readings) if answer.who == who]
-        if not mine:
-            return None
-        self._write({"kind": "undo reading", "who": who})
-        return self.readings.pop(mine[-1])
 
     def times_asked(self, rounds: int | None = None) -> Ints:
         """How often each step was asked about, int [N, T]; an interval counts for every step of it.
@@ -168,7 +155,7 @@ class Ledger:
         Given a number of rounds, what was answered later is unknown: later questions count for their own steps.
         """
         times = np.zeros(self._recording.option.shape, np.int64)
-        for answer in self._answers(rounds):
+        for answer in self._of(rounds):
             times[answer.trajectory, answer.start : answer.stop] += 1
         for questions in self.rounds[rounds:] if rounds is not None else []:
             for question in questions:
@@ -178,81 +165,94 @@ class Ledger:
     def labels(self, rounds: int | None = None) -> Ints:
         """The likeliest option of the last answer about each step, of some rounds or all, int [N, T]; or -1."""
         labels = np.full(self._recording.option.shape, -1)
-        for answer in self._answers(rounds):
+        for answer in self._of(rounds):
             if answer.report:
                 labels[answer.trajectory, answer.start : answer.stop] = int(np.argmax(answer.report))
         return labels
 
-    def costs(self) -> np.ndarray:
-        """What the labels of each step have cost, float32 [N, T]; an interval's is spread over its steps."""
-        costs = np.zeros(self._recording.option.shape, np.float32)
-        for answer in self.answers:
-            span = slice(answer.start, answer.stop)
-            costs[answer.trajectory, span] += answer.cost / (answer.stop - answer.start)
-        return costs
-
     def evidence(self, annotators: tuple[str, ...], rounds: int) -> Answers:
         """The answers of the first rounds as inference reads them, annotators by index; abstentions left out."""
-        rows = [
-            (answer.trajectory, step, answer.report, annotators.index(answer.annotator))
-            for answer in self._answers(rounds)
-            if answer.report
-            for step in range(answer.start, answer.stop)
-        ]
-        options = len(self._task.options)
-        where = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
-        reports = np.array([row[2] for row in rows], np.float64).reshape(-1, options)
-        return Answers(where[:, 0], where[:, 1], reports, np.array([row[3] for row in rows], np.int64))
+        told = [(step, answer) for answer in self._of(rounds) if answer.report for step in _steps(answer)]
+        return Answers(
+            np.array([answer.trajectory for _, answer in told], np.int64),
+            np.array([step for step, _ in told], np.int64),
+            np.array([answer.report for _, answer in told], np.float64).reshape(-1, len(self._task.options)),
+            np.array([annotators.index(answer.annotator) for _, answer in told], np.int64),
+        )
 
-    def answer_to(self, question: Question) -> Answer | None:
-        """The answer to a question that stands; None while it is open."""
-        place = self._find(question)
-        return next((a for a, at in zip(self.answers, self._places, strict=True) if at == place), None)
+    def _of(self, rounds: int | None) -> list[Answer]:
+        """Answers of the first rounds, or all, in the order of their questions, whatever the order they came in."""
+        return [self._answers[at] for at in sorted(self._answers) if rounds is None or at[0] < rounds]
 
-    def _answers(self, rounds: int | None) -> list[Answer]:
-        """Those of the first rounds, or all, in the order of their questions: whatever the order they came in."""
-        placed = sorted(zip(self._places, range(len(self.answers)), strict=True))
-        return [self.answers[i] for (round_, _), i in placed if rounds is None or round_ < rounds]
-
-    def _open(self) -> list[tuple[int, int]]:
-        done = set(self._places)
+    def _open(self) -> Iterator[_Place]:
         every = ((i, j) for i, questions in enumerate(self.rounds) for j in range(len(questions)))
-        return [place for place in every if place not in done]
+        return (place for place in every if place not in self._answers)
 
-    def _find(self, question: Question) -> tuple[int, int] | None:
-        every = ((i, j) for i, questions in enumerate(self.rounds) for j in range(len(questions)))
-        return next((place for place in every if self.rounds[place[0]][place[1]] == question), None)
+    # --- what is added ------------------------------------------------------------------------------------------
 
-    def _place(self, answer: Answer) -> tuple[int, int]:
+    def ask(self, questions: list[Question]) -> None:
+        """Begin a round."""
+        self._add({"kind": "questions", "questions": questions})
+
+    def answer(self, answer: Answer) -> None:
+        """Keep an answer to an open question.
+
+        Raises:
+            UserError: It is no distribution over the task's options, speaks of steps that do not exist, or answers what
+                is not open.
+        """
+        self._check(answer)
+        self._place(answer)
+        self._add({"kind": "answer", **_line(answer)})
+
+    def read_again(self, answer: Answer) -> None:
+        """Keep what another person says to a question that is answered. Raises `UserError` as `answer` does."""
+        self._check(answer)
+        self._add({"kind": "reading", **_line(answer)})
+
+    def take_back(self, who: str, ahead: int = 0) -> Answer | None:
+        """Open the question again that a person answered last; None if no answer of theirs stands.
+
+        Rounds that were chosen in the light of that answer are taken back with it, unless an answer to them stands: so
+        that what stands in the end is what would stand had the mistake never been made.
+
+        Args:
+            who: The person.
+            ahead: How many rounds are chosen before the answers of those before them are in.
+        """
+        last = max((i for i, a in enumerate(self.answers) if a.who == who and a.annotator == PERSON), default=None)
+        if last is None:
+            return None
+        places, answer = list(self._answers), self.answers[last]
+        begun = max((round_ for i, (round_, _) in enumerate(places) if i != last), default=-1)
+        rounds = min(len(self.rounds), max(places[last][0] + ahead, begun) + 1)
+        about = {"trajectory": answer.trajectory, "step": answer.step, "who": who}
+        self._add({"kind": "undo", **about, "rounds": rounds})
+        return answer
+
+    def take_back_reading(self, who: str) -> Answer | None:
+        """Strike out what a person said last to a question that was answered; None if there is nothing of theirs."""
+        mine = [answer for answer in self.readings if answer.who == who]
+        if mine:
+            self._add({"kind": "undo reading", "who": who})
+        return mine[-1] if mine else None
+
+    def _place(self, answer: Answer) -> _Place:
         """Where the first open question is that an answer is to."""
         for i, j in self._open():
-            question = self.rounds[i][j]
-            if (question.trajectory, question.step) == (answer.trajectory, answer.step):
+            if self.rounds[i][j][:2] == (answer.trajectory, answer.step):
                 return i, j
         raise UserError(
-            f"Nobody asks about step {answer.step} of demonstration {answer.trajectory}, or it is answered.",
+            f"No question about step {answer.step} of demonstration {answer.trajectory} is open.",
             "answer the questions that are open",
         )
 
-    def _keep(self, answer: Answer, place: tuple[int, int]) -> None:
-        self.answers.append(answer)
-        self._places.append(place)
-
-    def _forget(self, i: int, rounds: int) -> None:
-        del self.answers[i], self._places[i]
-        del self.rounds[rounds:]
-
     def _check(self, answer: Answer) -> None:
-        report = np.array(answer.report, np.float64)
-        if len(report) not in (0, len(self._task.options)):
+        report, options = np.array(answer.report, np.float64), len(self._task.options)
+        if len(report) and not (len(report) == options and (report >= 0).all() and abs(report.sum() - 1) < 1e-3):
             raise UserError(
-                f"{answer.annotator} speaks of {len(report)} options, and {self._task.name} has "
-                f"{len(self._task.options)}: {', '.join(self._task.options.ids)}.",
-                "ask an oracle that was made for this task: --oracle truth",
-            )
-        if len(report) and not (np.isfinite(report).all() and (report >= 0).all() and abs(report.sum() - 1) < 1e-3):
-            raise UserError(
-                f"{answer.annotator} answered with numbers that are no distribution: {answer.report}.",
+                f"{answer.annotator} answered with {answer.report}, which is no distribution over the {options} "
+                f"options of {self._task.name}.",
                 "ask another oracle: --oracle truth",
             )
         steps = self._recording.lengths[answer.trajectory]
@@ -263,78 +263,74 @@ class Ledger:
                 "answer with an interval around the step that is asked about",
             )
 
-    def _write(self, line: dict[str, Any]) -> None:
-        """Add a line and flush it to the disk; a line that does not fit is taken back."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        size = self.path.stat().st_size if self.path.exists() else 0
-        try:
-            with self.path.open("ab") as file:
-                file.write((json.dumps(line) + "\n").encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.truncate(self.path, size)
-            again = "repeat the command with --resume"
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            raise UserError(
-                f"Could not write {self.path}: {error.strerror or error}. What was answered before is kept.",
-                f"df -h {self.path.parent}  # make room, then {again}" if full else f"make it writable, then {again}",
-            ) from error
+    # --- the file -----------------------------------------------------------------------------------------------
 
-    def _read(self) -> None:
+    def _add(self, line: dict[str, Any]) -> None:
+        self._write(line)
+        self._take(line)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        """What a line of the file, which is on the disk, does to what stands."""
+        kind, rest = line["kind"], {key: value for key, value in line.items() if key != "kind"}
+        if kind == "questions":
+            self.rounds.append([Question(*asked) for asked in rest["questions"]])
+        elif kind in ("answer", "reading"):
+            answer = Answer(**{**rest, "report": tuple(rest["report"])})
+            self._check(answer)
+            if kind == "answer":
+                self._answers[self._place(answer)] = answer
+            else:
+                self.readings.append(answer)
+        elif kind == "undo":
+            about = (rest["trajectory"], rest["step"], rest["who"])
+            said = [at for at, answer in self._answers.items() if (answer.trajectory, answer.step, answer.who) == about]
+            del self._answers[said[-1]], self.rounds[rest["rounds"] :]
+        elif kind == "undo reading":
+            del self.readings[max(i for i, answer in enumerate(self.readings) if answer.who == rest["who"])]
+        else:
+            raise ValueError(f"a line of kind {kind!r}")
+
+    def _write(self, line: dict[str, Any]) -> None:
+        append_line(self.path, json.dumps(line).encode())
+
+    def _read(self, head: dict[str, Any]) -> None:
         """Take in what the file holds. A last line that a kill cut short never counted, and is cut off."""
-        data = self.path.read_bytes()
-        whole = data.rpartition(b"\n")[0] + b"\n" if b"\n" in data else b""
+        head = {**head, "demonstrations": digest(self._recording)}
+        data = self.path.read_bytes() if self.path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
             os.truncate(self.path, len(whole))
-        if not whole.strip():
-            self._write(self._head)
+        if not whole:
+            self._write(head)
             return
         try:
-            head, *lines = [json.loads(line) for line in whole.splitlines()]
-            self._check_head(head)
+            found, *lines = map(json.loads, whole.splitlines())
+            for key, value in head.items():
+                if found.get(key) != value:
+                    raise CheckpointError(
+                        f"{self.path} is about other {key} ({found.get(key)!r}) than this run ({value!r}).",
+                        "use it with the task and demonstrations that it was begun with, or start another --savedir",
+                    )
             for line in lines:
                 self._take(line)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise CheckpointError(
                 f"{self.path} is damaged: {error}.", "restore it, or start a new run under another --savedir"
             ) from error
 
-    def _check_head(self, head: dict[str, Any]) -> None:
-        for key, value in self._head.items():
-            if head.get(key) != value:
-                raise CheckpointError(
-                    f"{self.path} is about other {key} ({head.get(key)!r}) than this run ({value!r}).",
-                    "use it with the task and demonstrations that it was begun with, or start another --savedir",
-                )
 
-    def _take(self, line: dict[str, Any]) -> None:
-        kind = line.pop("kind")
-        if kind == "questions":
-            self.rounds.append([Question(*pair) for pair in line["questions"]])
-        elif kind in ("answer", "reading"):
-            answer = Answer.read(line)
-            self._check(answer)
-            if kind == "answer":
-                self._keep(answer, self._place(answer))
-            else:
-                self.readings.append(answer)
-        elif kind == "undo":
-            said = [(a.trajectory, a.step, a.who) for a in self.answers]
-            last = len(said) - 1 - said[::-1].index((line["trajectory"], line["step"], line["who"]))
-            self._forget(last, line["rounds"])
-        elif kind == "undo reading":
-            del self.readings[max(i for i, answer in enumerate(self.readings) if answer.who == line["who"])]
-        else:
-            raise ValueError(f"a line of kind {kind!r}")
+def _steps(answer: Answer) -> range:
+    return range(answer.start, answer.stop)
+
+
+def _line(answer: Answer) -> dict[str, Any]:
+    """As it is written: without a name where the annotator has none."""
+    return {key: value for key, value in asdict(answer).items() if key != "who" or value}
 
 
 def digest(recording: Recording) -> str:
     """Hash of what was seen and done in demonstrations."""
-    inside, acted = recording.inside, recording.acted
-    parts = (recording.lengths, recording.obs[inside], recording.action[acted])
     hashed = hashlib.sha256()
-    for part in parts:
+    for part in (recording.lengths, recording.obs[recording.inside], recording.action[recording.acted]):
         hashed.update(np.ascontiguousarray(part).tobytes())
     return hashed.hexdigest()[:16]

@@ -2,48 +2,111 @@
 
     z_t ~ pi_H(. | s_t, z_{t-1});  a_t ~ pi_L(. | s_t, z_t)
 
-Both are fitted by soft EM (`agent/halo`), from scratch after each round of answers; the posterior says where the
-next answers help most (Orlov Savko & Unhelkar; shared/reference/halo.md has the equations, and what is not followed).
+Both are fitted by soft EM, from scratch after each round of answers; the posterior says where the next answers help
+most (Orlov Savko and Unhelkar's HALO, with an exact posterior in place of its approximations).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.continuous import ClippedNormal
 from agent.core import Categorical, Clock, Distribution, Observations, Player
 from agent.data.recording import Recording
-from agent.halo.acquisition import AskingContext, get_rule
-from agent.halo.chain import Answers, Floats
-from agent.halo.demonstrations import Demonstrations
-from agent.halo.em import EMConfig, Fit, fit
+from agent.halo.acquisition import RULES, AskingContext, select
+from agent.halo.config import HaloConfig, PolicyKind
+from agent.halo.em import Fit, fit
 from agent.halo.ledger import Ledger, Question
-from agent.halo.neural import NeuralConfig, NeuralPolicies
-from agent.halo.posterior import infer
-from agent.halo.selection import Batching, select
-from agent.halo.states import States
-from agent.halo.tabular import TabularConfig, TabularPolicies
+from agent.halo.policies import NeuralPolicies, Policies, TabularPolicies
+from agent.halo.posterior import Answers, Bools, Floats, Ints, infer
+from controller.encoders import NUM_TOKENS, GridEncoder
 from envs.task import Task
+from ground.errors import UserError
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A task whose observations fall into so many cells."""
+
+    num_cells: int
+
+    def cells(self, obs: NDArray) -> Ints:
+        """The cell [N] of each observation."""
+        ...
 
 
 @dataclass(frozen=True)
-class HaloConfig:
-    """Hyper-parameters of learning and asking."""
+class States:
+    """What policies see of observations: a number where states can be counted, features where not.
 
-    policies: str = "auto"  # tabular, neural, or tabular where the task's states can be counted
-    restarts: int = 5  # fits from different starts, of which the likeliest is kept and all are the committee
-    batch: int = 16  # questions per round
-    batching: Batching = "demo"  # how those of a round are kept apart
-    rule: str = "auto"  # where to ask (`agent.halo.acquisition.RULES`)
-    em: EMConfig = field(default_factory=EMConfig)
-    tabular: TabularConfig = field(default_factory=TabularConfig)
-    neural: NeuralConfig = field(default_factory=NeuralConfig)
+    Attributes:
+        counted: Whether a state is a number below `size`, or that many features.
+        size: S, or D.
+        columns: Which numbers are kept, int64 [C]: those that vary in the demonstrations.
+        codes: Fact codes that occur in them, int64 [F], as one-hot features beside these; none where the task shows
+            HALO a part of its observations alone (`halo_view`).
+    """
+
+    task: Task
+    counted: bool
+    size: int
+    columns: Ints
+    codes: Ints
+
+    @staticmethod
+    def of(task: Task, recording: Recording, policies: PolicyKind) -> "States":
+        """States for demonstrations of a task.
+
+        Args:
+            task: The task.
+            recording: Shows which features vary; a constant one tells nothing, and maps have thousands.
+            policies: Tables, networks, or tables where states can be counted.
+
+        Raises:
+            UserError: Tables are asked for where states cannot be counted.
+        """
+        if isinstance(task, Counted) and not task.continuous:
+            if policies != "neural":
+                return States(task, True, task.num_cells, *np.zeros((2, 0), np.int64))
+        elif policies == "tabular":
+            raise UserError(f"The states of {task.name} cannot be counted.", "--policies neural")
+        obs = recording.obs[recording.inside]
+        numbers = _numbers(task)(obs)
+        columns = np.flatnonzero(numbers.min(0) < numbers.max(0))
+        codes = np.unique(task.fact_codes(obs))[: 0 if hasattr(task, "halo_view") else None]
+        return States(task, False, len(columns) + len(codes), columns, codes)
+
+    def __call__(self, obs: NDArray) -> NDArray:
+        """States of observations [..., *shape]: int64 [...], or float32 [..., D]."""
+        lead = obs.shape[: obs.ndim - len(self.task.observation_shape)]
+        flat = obs.reshape(-1, *self.task.observation_shape)
+        if self.counted:
+            assert isinstance(self.task, Counted)
+            return self.task.cells(flat).reshape(lead)
+        features = self._numbers(flat)[:, self.columns]
+        if len(self.codes):
+            # What a teacher would read, as the network's own input: options follow from it, actions from the rest.
+            facts = self.task.fact_codes(flat)[:, None] == self.codes
+            features = np.concatenate([features, facts.astype(np.float32)], 1)
+        return features.reshape(*lead, self.size)
+
+    @cached_property
+    def _numbers(self) -> Callable[[NDArray], NDArray[np.float32]]:
+        return _numbers(self.task)
 
 
-Policies = TabularPolicies | NeuralPolicies
+def _numbers(task: Task) -> Callable[[NDArray], NDArray[np.float32]]:
+    """Numbers of order one [N, D] from observations [N, ...]: a map's cells around the agent, or a scaled vector."""
+    if len(task.observation_shape) == 3:
+        encoder = GridEncoder(task.observation_shape)
+        one_hot = np.eye(NUM_TOKENS, dtype=np.float32)
+        return lambda obs: one_hot[encoder(obs).parts[0]].reshape(len(obs), -1)
+    kept = np.array(getattr(task, "halo_view", range(task.observation_shape[0])))
+    scale = np.array(task.observation_scale, np.float32)[kept]
+    return lambda obs: (obs[:, kept] / scale).astype(np.float32)
 
 
 class Halo:
@@ -53,8 +116,8 @@ class Halo:
         task: What was demonstrated.
         recording: Demonstrations that may be asked about.
         config: Hyper-parameters.
-        seed: Draws restarts, questions and minibatches; each round by itself, so that a run can be taken up anywhere.
-        confusion: What is believed of annotators at first, [W, K, K]; None where their labels are law.
+        seed: Draws restarts, questions and minibatches; each round by itself, so that a run can be resumed anywhere.
+        confusion: What is believed of annotators at first, [W, K, K]; None where their labels are exact.
         again: Whether a step may be asked about more than once.
     """
 
@@ -72,55 +135,47 @@ class Halo:
         self.states = States.of(task, recording, config.policies)
         self.demos = self.demonstrations(recording)
 
-    def demonstrations(self, recording: Recording) -> Demonstrations:
-        """Recorded episodes as inference reads them."""
-        return Demonstrations(self.states(recording.obs), recording.action, recording.acted, recording.lengths)
+    def demonstrations(self, recording: Recording) -> Recording:
+        """Recorded episodes with states for observations, as inference reads them."""
+        return replace(recording, obs=self.states(recording.obs))
 
     def learn(self, answers: Answers, round_: int, on_step: Callable[[], None] = lambda: None) -> Fit:
         """Policies and posterior given answers; `on_step` as `fit` has it.
 
         Raises:
-            UserError: Labels that are law contradict each other.
+            UserError: Exact labels contradict each other.
         """
         policies = fresh_policies(self.task, self.states, self.config, self.config.restarts, [self.seed, round_])
         return fit(self.demos, answers, policies, self.config.em, self.confusion, on_step)
 
-    def situation(self, found: Fit, ledger: Ledger, rounds: int | None = None) -> AskingContext:
+    def context(self, found: Fit, ledger: Ledger, rounds: int | None = None) -> AskingContext:
         """What rules may look at: the answers of all rounds, or of the first ones and where else was asked."""
-        posterior = found.posterior
-        assert posterior.xi is not None, "fit computes pairs"
-        learnt = None if found.confusion is None else found.confusion[found.best]  # [W, K, K]
         return AskingContext(
-            gamma=posterior.gamma,
-            xi=posterior.xi,
+            gamma=found.posterior.gamma,
             lengths=self.recording.lengths,
             allowed=self.recording.acted,
             asked=ledger.times_asked(rounds),
             label=ledger.labels(rounds),
             best=found.best,
-            confusion=None if learnt is None else learnt.mean(0),
-            again=self.again and learnt is not None,
+            confusion=None if found.confusion is None else found.confusion[found.best].mean(0),
+            again=self.again and found.confusion is not None,
         )
 
-    def questions(self, situation: AskingContext, budget: int, round_: int) -> list[Question]:
+    def questions(self, context: AskingContext, budget: int, round_: int) -> list[Question]:
         """The next questions, no more than the budget; none if there is nothing left to ask."""
         rng = np.random.default_rng([self.seed, round_, 1])
-        batch = min(self.config.batch, budget)
-        chosen = select(get_rule(self.config.rule), situation, budget, batch, rng, self.config.batching)
-        return [Question(int(n), int(t), int(situation.asked[n, t])) for n, t in chosen]
+        chosen = select(RULES[self.config.rule], context, min(self.config.batch, budget), rng)
+        return [Question(int(n), int(t), int(context.asked[n, t])) for n, t in chosen]
 
     def student(self, found: Fit) -> dict[str, Any]:
         """The likeliest policies as a tree, for `restored_player`."""
-        policies = found.policies
-        assert isinstance(policies, TabularPolicies | NeuralPolicies)
-        kept = {"counted": self.states.counted, "size": self.states.size, "columns": self.states.columns}
-        kept["codes"] = self.states.codes
-        return {"states": kept, "policies": policies.only(found.best).state_dict()}
+        kept = {name: getattr(self.states, name) for name in ("counted", "size", "columns", "codes")}
+        return {"states": kept, "policies": found.policies.only(found.best).state_dict()}
 
     def held_out_error(self, found: Fit, recording: Recording) -> float:
         """Wrong share of the steps of other demonstrations, of which nothing but observations and actions is known."""
         demos = self.demonstrations(recording)
-        gamma = infer(found.policies.chain(demos), pairs=False).gamma[found.best]
+        gamma = infer(found.policies.chain(demos)).gamma[found.best]
         return wrong_share(gamma, recording, recording.acted)
 
 
@@ -134,38 +189,27 @@ def fresh_policies(task: Task, states: States, config: HaloConfig, restarts: int
     return NeuralPolicies(states.size, options, actions, task.continuous, restarts, config.neural, drawn)
 
 
-def wrong_share(gamma: Floats, recording: Recording, where: NDArray[np.bool_]) -> float:
+def wrong_share(gamma: Floats, recording: Recording, where: Bools) -> float:
     """Share of the steps in `where` [N, T] whose likeliest option is not the true one; 0 where there are none."""
     return float((gamma.argmax(-1) != recording.option)[where].mean()) if where.any() else 0.0
 
 
-class OptionHigh:
-    """pi_H at play: which option goes on, or follows, given the one before."""
+class HaloLevels:
+    """pi_H and pi_L at play: both levels of a player."""
 
     def __init__(self, states: States, policies: Policies) -> None:
         self._states, self._policies = states, policies
 
-    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
-        """Always due [N]: the switch is part of the choice; distribution over options [N, K]."""
+    def choose(self, observed: Observations, running: Ints) -> tuple[Bools, Categorical]:
+        """Always due [N]: the switch is part of the choice; distribution over options [N, K], given the one before."""
         initial, high = self._policies.choosing(self._states(observed.obs))  # [N, K], [N, K, K]
         rows = np.arange(len(running))
         probs = np.where((running < 0)[:, None], initial, high[rows, np.maximum(running, 0)])
         return np.ones(len(running), np.bool_), Categorical(probs.astype(np.float32))
 
-
-class OptionLow:
-    """pi_L at play."""
-
-    def __init__(self, states: States, policies: Policies) -> None:
-        self._states, self._policies = states, policies
-
     def act(self, observed: Observations, clock: Clock) -> Distribution:
         """Distribution over actions under the running option."""
-        acting = self._policies.acting(self._states(observed.obs), clock.option)
-        if isinstance(acting, tuple):
-            mean, deviation = acting
-            return ClippedNormal(mean, deviation)
-        return Categorical(acting.astype(np.float32))
+        return self._policies.acting(self._states(observed.obs), clock.option)
 
 
 def restored_player(task: Task, config: HaloConfig, tree: dict[str, Any]) -> Player:
@@ -174,4 +218,5 @@ def restored_player(task: Task, config: HaloConfig, tree: dict[str, Any]) -> Pla
     policies = fresh_policies(task, states, config, 1, [0])
     policies.load_state_dict(tree["policies"])
     forever = np.full(len(task.options), np.iinfo(np.int64).max)
-    return Player(OptionHigh(states, policies), OptionLow(states, policies), forever)
+    levels = HaloLevels(states, policies)
+    return Player(levels, levels, forever)

@@ -1,60 +1,159 @@
 """What the options were, given actions and answers: exact, for all trajectories and restarts in one call.
 
+    z_0 ~ mu(.|s_0);  z_t ~ pi_H(.|s_t, z_{t-1});  a_t ~ pi_L(.|s_t, z_t)
+
+The option z_t drives the action a_t, and is chosen after s_t is seen. There is no separate termination: an option ends
+where pi_H leaves the diagonal (the intent-switching chain of Jing et al., 2021, arXiv 2106.05530). With transitions A_t
+and emissions e_t (Rabiner, 1989, eq. 27 and 37):
+
     alpha_0 ~ mu(s_0) e_0;  alpha_t ~ (alpha_{t-1} A_t) e_t;  beta_{T-1} = 1;  beta_{t-1} ~ A_t (e_t beta_t)
     gamma_t = P(z_t | all) ~ alpha_t beta_t
     xi_t(i, j) = P(z_{t-1} = i, z_t = j | all) ~ alpha_{t-1}(i) A_t(i, j) e_t(j) beta_t(j)
 
-Labels are law: they zero the emission of every other option, so that no posterior, path or draw contradicts one. A
-trajectory whose labels the chain cannot produce has log Z = -inf and a gamma of zeros; `require_possible` names it.
+An exact label zeros the emission of every other option, so that no posterior contradicts one. A trajectory whose labels
+the chain cannot produce has log Z = -inf and a gamma of zeros; `require_possible` names it.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit
+from numpy.typing import NDArray
 
-from agent.halo import recursions
-from agent.halo.chain import Bools, Chain, Floats, Ints
 from ground.errors import UserError
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
 _LISTED = 5  # trajectories named in an error
+# The scaled pass multiplies at most three numbers that are each 0 or at least this, so that no product underflows:
+# zero always means impossible. A trajectory with smaller numbers is computed in log space.
+_TINY = 1e-100
+_LOG_TINY = -230.25850929940458
 
 
 @dataclass(frozen=True)
-class Posterior:
-    """Marginals of N trajectories, with the axis of restarts in front if the chain had one.
+class Chain:
+    """Log-probabilities of N ragged trajectories under R restarts.
 
     Attributes:
-        log_z: Log-likelihood of actions and answers, [(R,) N]; -inf where they contradict the chain.
-        gamma: P(z_t = k | all), [(R,) N, T, K]; zero in padding and where log Z is -inf.
-        xi: P(z_{t-1} = i, z_t = j | all), [(R,) N, T, K, K], zero at t = 0; None if it was not asked for.
-        inside: bool [N, T], the steps that are not padding.
+        initial: log mu(j | s_0), [R, N, K].
+        transition: log pi_H(j | s_t, i) at [.., i, j], from t - 1 to t: [R, N, T, K, K], where step 0 is not read; or
+            a table [R, S, K, K], if `rows` says which of its rows a step uses.
+        emission: log pi_L(a_t | s_t, j) plus the evidence of labels, [R, N, T, K]; zero where nothing was done, as at
+            a terminal observation.
+        lengths: Observations of each trajectory, [N], at least 1; the steps behind them are padding, never read.
+        rows: int [N, T], rows of the transition table, or None.
+
+    Raises:
+        ValueError: If shapes do not fit each other.
+    """
+
+    initial: Floats
+    transition: Floats
+    emission: Floats
+    lengths: Ints
+    rows: Ints | None = None
+
+    def __post_init__(self) -> None:
+        r, n, t, k = self.emission.shape
+        steps = (n, t) if self.rows is None else self.transition.shape[1:2]
+        for name, shape in (("initial", (r, n, k)), ("transition", (r, *steps, k, k)), ("lengths", (n,))):
+            if getattr(self, name).shape != shape:  # compiled code would read beyond
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
+        if n == 0 or self.lengths.min() < 1 or self.lengths.max() > t:
+            raise ValueError(f"lengths must be within 1 and {t}")
+
+    def given(self, evidence: Floats) -> "Chain":
+        """This chain with the log-likelihood of answers, [(R,) N, T, K], on top of what it knows."""
+        return replace(self, emission=self.emission + evidence)
+
+
+class Answers(NamedTuple):
+    """What annotators said, M answers; several may be about one step.
+
+    Attributes:
+        trajectory: int [M].
+        step: int [M], within the trajectory.
+        report: float [M, K], the distribution over options that was reported; one-hot for a plain label.
+        annotator: int [M], who said it, as a row of the confusion matrices.
+    """
+
+    trajectory: Ints
+    step: Ints
+    report: Floats
+    annotator: Ints
+
+    def evidence(self, shape: tuple[int, ...], confusion: Floats | None = None) -> Floats:
+        """log P(answers | z_t = j) at [n, t, j]; zero without an answer, -inf where an exact label is not j.
+
+        An answer of annotator m weighs option j by sum_y report(y) C_m[j, y]; the answers of one step are independent
+        given its option.
+
+        Args:
+            shape: (N, T) of the demonstrations.
+            confusion: [.., W, K, K], P(annotator w says y | option j) at [w, j, y]; axes in front, such as restarts,
+                stay in front. Without it, or with the identity, labels are exact.
+
+        Returns:
+            [.., N, T, K]
+        """
+        if confusion is None:
+            likelihood = self.report  # [M, K]
+        else:
+            likelihood = np.einsum("...mjy,my->...mj", confusion[..., self.annotator, :, :], self.report)
+        evidence = np.zeros((*likelihood.shape[:-2], *shape, self.report.shape[1]))
+        with np.errstate(divide="ignore"):
+            logs = np.log(likelihood)
+        # ufunc.at adds each of several answers about the same step, where an assignment would keep the last.
+        np.add.at(evidence, (Ellipsis, self.trajectory, self.step, slice(None)), logs)  # type: ignore[arg-type]
+        return evidence
+
+
+class Posterior(NamedTuple):
+    """Marginals of N trajectories under R restarts.
+
+    Attributes:
+        log_z: Log-likelihood of actions and answers, [R, N]; -inf where they contradict the chain.
+        gamma: P(z_t = k | all), [R, N, T, K]; zero in padding and where log Z is -inf.
+        xi: P(z_{t-1} = i, z_t = j | all), [R, N, T, K, K], zero at t = 0 and where gamma is.
     """
 
     log_z: Floats
     gamma: Floats
-    xi: Floats | None
-    inside: Bools
+    xi: Floats
 
-    @cached_property
-    def entropy(self) -> Floats:
-        """H(z_t | all) in nats, [(R,) N, T]; zero in padding."""
-        return entropy(self.gamma)
 
-    @property
-    def chain_entropy(self) -> Floats:
-        """H(z_0, .., z_{T-1} | all) in nats, [(R,) N]: H(z_0) + sum_t H(z_t | z_{t-1}).
+def infer(chain: Chain) -> Posterior:
+    """The posterior of a chain, with the evidence of labels in its emissions.
 
-        Raises:
-            ValueError: If xi was not computed.
-        """
-        joint = entropy(_pairs(self).reshape(*self.gamma.shape[:-1], -1))  # [(R,) N, T], H(z_{t-1}, z_t)
-        return self.entropy[..., 0] + (joint[..., 1:] - self.entropy[..., :-1] * self.inside[:, 1:]).sum(-1)
+    Raises:
+        ValueError: If the chain holds NaN or +inf.
+    """
+    r, n, t, k = chain.emission.shape
+    tables, rows = chain.transition, np.tile(np.arange(t), (n, 1))
+    if chain.rows is not None:
+        tables, rows = tables[:, None], chain.rows
+    floats = (np.ascontiguousarray(part, np.float64) for part in (chain.initial, tables, chain.emission))
+    found = Posterior(np.empty((r, n)), np.zeros((r, n, t, k)), np.zeros((r, n, t, k, k)))
+    _posteriors(*floats, np.ascontiguousarray(rows, np.int64), chain.lengths.astype(np.int64), *found)
+    if np.isnan(found.log_z).any() or (found.log_z == np.inf).any():
+        raise ValueError("NaN or +inf among the chain's log-probabilities")
+    return found
 
-    @property
-    def expected_errors(self) -> Floats:
-        """sum_t 1 - max_k gamma_t(k): how many steps the likeliest options are expected to get wrong, [(R,) N]."""
-        return ((1 - self.gamma.max(-1)) * self.inside).sum(-1)
+
+def require_possible(posterior: Posterior) -> None:
+    """Raises UserError, naming trajectories, if answers contradict the chain or each other."""
+    impossible = np.flatnonzero(np.isneginf(posterior.log_z).any(0))
+    if len(impossible):
+        named = ", ".join(map(str, impossible[:_LISTED])) + (", ..." if len(impossible) > _LISTED else "")
+        raise UserError(
+            f"The labels of {len(impossible)} demonstrations contradict each other or cannot be produced: {named}. "
+            "Where labels are exact, no sequence of options fits them.",
+            "repeat the command with --resume --annotator-model learned, under which annotators may err",
+        )
 
 
 def entropy(probs: Floats) -> Floats:
@@ -62,112 +161,137 @@ def entropy(probs: Floats) -> Floats:
     return -(probs * np.log(np.where(probs > 0, probs, 1.0))).sum(-1)
 
 
-def _pairs(posterior: Posterior) -> Floats:
-    if posterior.xi is None:
-        raise ValueError("this posterior was computed without pairs: infer(chain, pairs=True)")
-    return posterior.xi
+# --- compiled: one trajectory at a time, its steps [T, ..]; `rows` [T] names the transitions of each step ----------
 
 
-def _arrays(chain: Chain) -> tuple[Floats, Floats, Ints, Floats, Ints]:
-    """Initial [R, N, K], transition table [R, S, K, K], rows [N, T], emission [R, N, T, K] and lengths of a chain."""
-    *_, n, t, k = chain.emission.shape
-    rows = np.arange(n * t).reshape(n, t) if chain.rows is None else chain.rows
-    restarts = chain.lead[0] if chain.lead else 1
-    tables = chain.transition.reshape(restarts, -1, k, k)
-    floats = (chain.initial.reshape(restarts, n, k), tables, chain.emission.reshape(restarts, n, t, k))
-    initial, transition, emission = (np.ascontiguousarray(array, np.float64) for array in floats)
-    return initial, transition, np.ascontiguousarray(rows, np.int64), emission, chain.lengths.astype(np.int64)
+@njit(cache=True, nogil=True)
+def _posteriors(initial, tables, emission, rows, lengths, log_z, gamma, xi):  # type: ignore[no-untyped-def]
+    """Fills log Z [R, N], gamma [R, N, T, K] and xi [R, N, T, K, K]; padding stays.
 
-
-def infer(chain: Chain, pairs: bool = True) -> Posterior:
-    """The posterior of a chain (Rabiner, 1989, eq. 27 and 37), by scaled probabilities where nothing can underflow.
-
-    Args:
-        chain: The chain, with the evidence of labels in its emissions.
-        pairs: Compute xi, which takes most of the memory.
-
-    Raises:
-        ValueError: If the chain holds NaN or +inf.
+    `tables` [R, 1, S, K, K] holds one table for all trajectories, which is exponentiated once, or [R, N, T, K, K] one
+    for each, which is exponentiated where it stays in the cache: that is half of the time.
     """
-    initial, transition, rows, emission, lengths = _arrays(chain)
-    restarts, n, t, k = emission.shape
-    gamma, log_z = np.zeros((restarts, n, t, k)), np.empty((restarts, n))
-    xi = np.zeros((restarts if pairs else 0, n, t, k, k))
-    shared = chain.rows is not None
-    recursions.posteriors(initial, transition, rows, shared, emission, lengths, gamma, xi, log_z)
-    if np.isnan(log_z).any() or (log_z == np.inf).any():
-        raise ValueError("NaN or +inf among the chain's log-probabilities")
-    lead = chain.lead
-    return Posterior(
-        log_z.reshape(*lead, n),
-        gamma.reshape(*lead, n, t, k),
-        xi.reshape(*lead, n, t, k, k) if pairs else None,
-        chain.inside,
-    )
+    restarts, count, steps, options = emission.shape
+    alpha, likelihood, scale = np.empty((steps, options)), np.empty((steps, options)), np.empty(steps)
+    table, small = np.empty(tables.shape[2:]), np.empty(tables.shape[2], np.bool_)
+    for r in range(restarts):
+        for n in range(count):
+            mine = min(n, tables.shape[1] - 1)
+            log_table, where, seen = tables[r, mine], rows[n], emission[r, n, : lengths[n]]
+            if mine == n:
+                _exponentials(log_table, table, small)
+            log_z[r, n] = _scaled_pass(
+                initial[r, n], table, small, seen, where, alpha, likelihood, scale, gamma[r, n], xi[r, n]
+            )
+            if np.isnan(log_z[r, n]):
+                log_z[r, n] = _log_pass(initial[r, n], log_table, seen, where, alpha, scale, gamma[r, n], xi[r, n])
 
 
-def require_possible(posterior: Posterior) -> None:
-    """Raises UserError, naming trajectories, if answers contradict the chain or each other."""
-    impossible = np.isneginf(posterior.log_z).reshape(-1, len(posterior.inside)).any(0)
-    if impossible.any():
-        listed = np.flatnonzero(impossible)
-        named = ", ".join(map(str, listed[:_LISTED])) + (", ..." if len(listed) > _LISTED else "")
-        raise UserError(
-            f"The labels of {len(listed)} demonstrations contradict each other or cannot be produced: {named}. Labels "
-            "that are law leave no sequence of options there.",
-            "repeat the command with --resume --trust learnt, under which annotators may err",
-        )
+@njit(cache=True)
+def _exponentials(log_table, table, small):  # type: ignore[no-untyped-def]
+    """exp of a table [S, K, K], and in which of its rows [S] something possible is too small."""
+    rows, options, _ = log_table.shape
+    for s in range(rows):
+        small[s] = False
+        for i in range(options):
+            for j in range(options):
+                table[s, i, j] = np.exp(log_table[s, i, j])
+                small[s] |= -np.inf < log_table[s, i, j] < _LOG_TINY
 
 
-def filtered(chain: Chain) -> tuple[Floats, Floats]:
-    """P(z_t | evidence up to t) [(R,) N, T, K], what can be known while acting, and log Z [(R,) N]."""
-    arrays = _arrays(chain)
-    alpha, log_z = np.zeros(arrays[3].shape), np.empty(arrays[3].shape[:2])
-    recursions.filtered_steps(*arrays, alpha, log_z)
-    return alpha.reshape(chain.emission.shape), log_z.reshape(chain.initial.shape[:-1])
+@njit(cache=True)
+def _scaled_pass(  # type: ignore[no-untyped-def]
+    initial, table, small, emission, rows, alpha, likelihood, scale, gamma, xi
+):
+    """Forward and backward by scaled probabilities (Rabiner, 1989, section V.A); log Z, or NaN if one is too small."""
+    length, options = emission.shape
+    log_z, lost = 0.0, False
+    for t in range(length):
+        row, top, total = rows[t], np.max(emission[t]), 0.0
+        lost |= t > 0 and small[row]
+        for j in range(options):
+            relative = emission[t, j] - top
+            lost |= not (relative >= _LOG_TINY or relative == -np.inf)  # also where top is infinite: NaN
+            likelihood[t, j] = np.exp(relative)
+            predicted = 0.0
+            if t == 0:
+                predicted = np.exp(initial[j])
+                lost |= predicted == 0.0 and initial[j] != -np.inf
+            else:
+                for i in range(options):
+                    predicted += alpha[t - 1, i] * table[row, i, j]
+            lost |= 0.0 < predicted < _TINY
+            alpha[t, j] = predicted * likelihood[t, j]
+            total += alpha[t, j]
+        if lost or not total >= _TINY:
+            return np.nan
+        for j in range(options):
+            alpha[t, j] /= total
+            lost |= 0.0 < alpha[t, j] < _TINY
+        scale[t] = total
+        log_z += np.log(total) + top
+    if lost:
+        return np.nan
+    beta, ahead = np.ones(options), np.empty(options)
+    for t in range(length - 1, -1, -1):
+        total = 0.0
+        for j in range(options):
+            gamma[t, j] = alpha[t, j] * beta[j]
+            total += gamma[t, j]
+        for j in range(options):
+            gamma[t, j] /= total
+            # What cannot be reached has no bound on its beta, and may not count for what leads to it.
+            ahead[j] = likelihood[t, j] * beta[j] / scale[t] if alpha[t, j] > 0.0 else 0.0
+        for i in range(options if t > 0 else 0):
+            beta[i] = 0.0
+            for j in range(options):
+                onward = table[rows[t], i, j] * ahead[j]
+                beta[i] += onward
+                xi[t, i, j] = alpha[t - 1, i] * onward
+    return log_z
 
 
-def viterbi(chain: Chain) -> tuple[Ints, Floats]:
-    """The likeliest path [(R,) N, T] and its log joint probability [(R,) N]; the lowest option wins ties.
-
-    -1 in padding, and throughout a trajectory that is impossible (log joint -inf).
-    """
-    arrays = _arrays(chain)
-    shape = arrays[3].shape[:3]
-    path, score = np.full(shape, -1), np.empty(shape[:2])
-    recursions.best_paths(*arrays, path, score)
-    return path.reshape(chain.emission.shape[:-1]), score.reshape(chain.initial.shape[:-1])
-
-
-def sample(chain: Chain, draws: int, rng: np.random.Generator) -> Ints:
-    """Draws of whole paths from the posterior, [draws, (R,) N, T]: forward filtering, backward sampling.
-
-    Options of neighbouring steps are drawn together, which independent draws from gamma are not. -1 as in `viterbi`.
-    """
-    arrays = _arrays(chain)
-    shape = (draws, *arrays[3].shape[:3])
-    paths = np.full(shape, -1)
-    recursions.sampled_paths(*arrays, rng.random(shape), paths)
-    return paths.reshape(draws, *chain.emission.shape[:-1])
+@njit(cache=True)
+def _log_sum(terms):  # type: ignore[no-untyped-def]
+    """log sum exp of numbers [K]; -inf if all are, NaN if one is."""
+    top, total = np.max(terms), 0.0
+    if top == -np.inf:
+        return top
+    for term in terms:
+        total += np.exp(term - top)
+    return top + np.log(total)
 
 
-def pairwise(gamma: Floats, xi: Floats, length: int) -> Floats:
-    """P(z_s = i, z_t = j | all) of one trajectory, [L, L, K, K], in O(L^2 K^3).
-
-    Given everything, the options are a Markov chain with transitions B_t(i, j) = xi_t(i, j) / gamma_{t-1}(i), so that
-    P(z_s, z_t) = P(z_s, z_{t-1}) B_t.
-
-    Args:
-        gamma: [T, K]
-        xi: [T, K, K]
-        length: L, the steps that are not padding.
-    """
-    options = gamma.shape[-1]
-    before = xi[1:length].sum(-1, keepdims=True)  # [L - 1, K, 1], gamma_{t-1}
-    onward = np.divide(xi[1:length], before, out=np.zeros_like(xi[1:length]), where=before > 0)
-    joint = np.zeros((length, length, options, options))
-    joint[np.arange(length), np.arange(length)] = gamma[:length, :, None] * np.eye(options)
-    for t in range(1, length):
-        joint[:t, t] = joint[:t, t - 1] @ onward[t - 1]
-        joint[t, :t] = joint[:t, t].swapaxes(-1, -2)
-    return joint
+@njit(cache=True)
+def _log_pass(initial, log_table, emission, rows, log_alpha, norms, gamma, xi):  # type: ignore[no-untyped-def]
+    """What `_scaled_pass` does, in log space throughout; log Z, which is -inf, and gamma zero, if it is impossible."""
+    length, options = emission.shape
+    log_z, terms = 0.0, np.empty(options)
+    for t in range(length):
+        for j in range(options):
+            predicted = initial[j]
+            if t > 0:
+                for i in range(options):
+                    terms[i] = log_alpha[t - 1, i] + log_table[rows[t], i, j]
+                predicted = _log_sum(terms)
+            log_alpha[t, j] = predicted + emission[t, j]
+        norms[t] = _log_sum(log_alpha[t])
+        log_z += norms[t]
+        if not log_z > -np.inf:
+            return log_z
+        log_alpha[t] -= norms[t]
+    log_beta, ahead = np.zeros(options), np.empty(options)
+    for t in range(length - 1, -1, -1):
+        total = 0.0
+        for j in range(options):
+            gamma[t, j] = np.exp(log_alpha[t, j] + log_beta[j])
+            total += gamma[t, j]
+        for j in range(options):
+            gamma[t, j] /= total
+            ahead[j] = emission[t, j] + log_beta[j] - norms[t]
+        for i in range(options if t > 0 else 0):
+            for j in range(options):
+                terms[j] = log_table[rows[t], i, j] + ahead[j]
+                xi[t, i, j] = np.exp(log_alpha[t - 1, i] + terms[j])
+            log_beta[i] = _log_sum(terms)
+    return log_z

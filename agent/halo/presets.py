@@ -1,19 +1,16 @@
-"""Presets of HALO."""
+"""HALO's settings from the fields of a command."""
 
+from dataclasses import replace
 from typing import Any
 
 from agent.config import TrainConfig
-from agent.halo.em import EMConfig
-from agent.halo.method import HaloConfig
+from agent.halo.config import PRESETS, AnnotatorModel, HaloConfig
 
-# A first look, the default, and more restarts and rounds than the default was seen to need.
-_SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"restarts": 3, "batch": 64, "em": EMConfig(steps=10)},
-    "small": {},
-    "paper": {"restarts": 10, "batch": 4},
-}
+_NAMES = ("oracle", "budget", "rule", "demos", "policies", "ahead", "stop_error")
+_MODELS: dict[str, AnnotatorModel] = {"auto": "auto", "law": "exact", "learnt": "learned"}
 
 
 def halo_settings(config: TrainConfig) -> HaloConfig:
-    """Hyper-parameters of a run."""
-    return HaloConfig(policies=config.policies, rule=config.rule, **_SIZES[config.preset])
+    """Settings of a run."""
+    said: dict[str, Any] = {name: getattr(config, name) for name in _NAMES}
+    return replace(PRESETS[config.preset], annotator_model=_MODELS[config.trust], **said)

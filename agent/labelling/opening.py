@@ -13,12 +13,12 @@ import torch
 from agent.checks import check
 from agent.config import TrainConfig
 from agent.controllers import named_controller, newest_controller
-from agent.halo.em import EMConfig, fit
-from agent.halo.ledger import Ledger
+from agent.halo.config import EMConfig
+from agent.halo.em import fit
+from agent.halo.ledger import PERSON, Answer, Ledger
 from agent.halo.loop import AskLoop, demonstrations_of
 from agent.halo.method import fresh_policies
 from agent.halo.oracles import Person
-from agent.halo.questions import PERSON, Answer
 from agent.labelling.config import LabelConfig
 from agent.labelling.frames import Frames
 from agent.labelling.opinions import Opinions

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from agent.halo.ledger import PERSON, Answer, Question
 from agent.halo.loop import AskLoop
-from agent.halo.questions import PERSON, Answer, Question
 from agent.labelling.agreement import agreement
 from agent.labelling.frames import Frames
 from agent.labelling.opinions import Opinions

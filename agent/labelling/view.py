@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.halo.chain import Answers, Floats
-from agent.halo.demonstrations import Demonstrations
 from agent.halo.em import Fit
 from agent.halo.ledger import Answer, Ledger, Question
 from agent.halo.loop import AskLoop
-from agent.halo.posterior import infer
+from agent.halo.posterior import Answers, Floats, infer
 from agent.labelling.opinions import Opinions
 
 KEYS = "1234567890bcdefghijklmnopqrtvwxyz"  # of options, in their order; a, s and u mean something else
@@ -98,9 +96,7 @@ class View:
         found, length = self._found, int(self._recording.lengths[n])
         if found is None:
             return None
-        one = slice(n, n + 1)
-        demos = self._halo.demos
-        alone = Demonstrations(demos.state[one], demos.action[one], demos.acted[one], demos.lengths[one])
+        alone = self._halo.demos[n : n + 1]
         spoken = [(t, answer) for answer in about if answer.report for t in range(answer.start, answer.stop)]
         answers = Answers(
             np.zeros(len(spoken), np.int64),
@@ -108,8 +104,8 @@ class View:
             np.array([answer.report for _, answer in spoken]).reshape(-1, len(self._task.options)),
             np.array([self._annotators.index(answer.annotator) for _, answer in spoken], np.int64),
         )
-        evidence = answers.evidence(alone.lengths, alone.acted.shape[1], found.confusion)
-        posterior = infer(found.policies.chain(alone).given(evidence), pairs=False)
+        evidence = answers.evidence(alone.acted.shape, found.confusion)
+        posterior = infer(found.policies.chain(alone).given(evidence))
         if np.isneginf(posterior.log_z).any():  # some restart holds what was said for impossible; the next fit will not
             return found.posterior.gamma[:, n, :length].mean(0)
         return posterior.gamma[:, 0, :length].mean(0)

@@ -1,8 +1,9 @@
-"""The ledger: what was asked and answered, line by line, whatever happens to the process or the disk."""
+"""The ledger: what was asked, answered and taken back, line by line, whatever happens to the process or the disk."""
 
 import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,52 +16,59 @@ from ground.atomic import CheckpointError
 from ground.errors import UserError
 
 TASK = get_task("RescueWorld-n3")
-RED = (1.0, 0.0, 0.0)
+RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 
 
 @pytest.fixture(scope="module")
 def recording() -> Recording:
-    return record(TASK, 4, 0)
+    return record(TASK, 6, 0)
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, recording: Recording) -> Ledger:
-    return Ledger(tmp_path / "ledger.jsonl", TASK, recording)
+def ledger(tmp_path: Path, recording: Recording) -> Iterator[Ledger]:
+    """Two rounds; at the end of a test, what the file holds must be what stands."""
+    made = Ledger(tmp_path / "ledger.jsonl", TASK, recording)
+    made.ask([Question(0, 3), Question(1, 5)])
+    made.ask([Question(2, 1), Question(3, 4)])
+    yield made
+    back = Ledger(made.path, TASK, recording)
+    for name in ("rounds", "answers", "readings", "open", "due", "asked", "cost", "complete_rounds"):
+        assert getattr(back, name) == getattr(made, name), name
 
 
-def again(ledger: Ledger, recording: Recording) -> Ledger:
-    return Ledger(ledger.path, TASK, recording)
+def said(n: int, t: int, who: str = "ann", report: tuple[float, ...] = RED) -> Answer:
+    return Answer(n, t, "person", report, t, t + 1, 1.0, 0.5, who)
 
 
-def test_what_was_written_is_read_back(ledger: Ledger, recording: Recording) -> None:
-    ledger.ask([Question(0, 3), Question(1, 5)])
+def test_what_was_asked_and_answered_is_counted(ledger: Ledger) -> None:
     ledger.answer(Answer.to(Question(0, 3), "truth", RED, 1.0, 0.1))
-    back = again(ledger, recording)
-    assert back.open == [Question(1, 5)]
-    assert (back.complete_rounds, back.asked, back.cost) == (0, 1, 1.0)
-    back.answer(Answer(1, 5, "person", (0.0, 0.5, 0.5), 4, 8, 2.0, 3.0))
-    back.ask([Question(2, 2, 1)])
-    third = again(ledger, recording)
-    assert third.complete_rounds == 1
-    assert third.open == [Question(2, 2, 1)]
-    assert third.answers == [*ledger.answers, *back.answers[1:]]
+    assert (ledger.asked, ledger.asked_in(1), ledger.asked_in(), ledger.complete_rounds) == (1, 2, 4, 0)
+    assert ledger.due == [Question(1, 5)]
+    ledger.answer(Answer(1, 5, "person", (0.0, 0.5, 0.5), 4, 8, 2.0, 3.0))
+    ledger.ask([Question(4, 2, 1)])
+    assert (ledger.complete_rounds, ledger.cost, ledger.cost_of(0), ledger.cost_of(1)) == (1, 3.0, 0, 3.0)
+    assert ledger.due == [Question(2, 1), Question(3, 4)]
+    assert ledger.open == [*ledger.due, Question(4, 2, 1)]
+    still = ledger.as_it_stands()
+    ledger.answer(said(2, 1))
+    ledger.ask([Question(5, 0)])
+    assert (still.asked, len(still.rounds), still.due) == (2, 3, [Question(2, 1), Question(3, 4)])
 
 
 def test_a_line_cut_short_by_a_kill_never_counted(ledger: Ledger, recording: Recording) -> None:
-    ledger.ask([Question(0, 3)])
     whole = ledger.path.read_bytes()
-    ledger.answer(Answer.to(Question(0, 3), "truth", RED))
-    for kept in range(len(whole) + 1, len(ledger.path.read_bytes()), 7):
-        ledger.path.write_bytes(ledger.path.read_bytes()[:kept])
-        back = again(ledger, recording)
-        assert back.open == [Question(0, 3)]
+    ledger.answer(said(0, 3))
+    with_answer = ledger.path.read_bytes()
+    for kept in range(len(whole) + 1, len(with_answer), 7):
+        ledger.path.write_bytes(with_answer[:kept])
+        back = Ledger(ledger.path, TASK, recording)
+        assert back.due == [Question(0, 3), Question(1, 5)]
         assert ledger.path.read_bytes() == whole
-        back.answer(Answer.to(Question(0, 3), "truth", RED))
-        assert again(ledger, recording).asked == 1
+        back.answer(said(0, 3))
+        assert ledger.path.read_bytes() == with_answer
 
 
-def test_a_full_disk_takes_nothing_away(ledger: Ledger, recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger.ask([Question(0, 3)])
+def test_a_full_disk_takes_nothing_away(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     before = ledger.path.read_bytes()
 
     def full(_: int) -> None:
@@ -69,57 +77,129 @@ def test_a_full_disk_takes_nothing_away(ledger: Ledger, recording: Recording, mo
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", full)
         with pytest.raises(UserError, match="df -h"):
-            ledger.answer(Answer.to(Question(0, 3), "truth", RED))
+            ledger.answer(said(0, 3))
     assert ledger.path.read_bytes() == before
     assert ledger.asked == 0
-    ledger.answer(Answer.to(Question(0, 3), "truth", RED))
-    assert again(ledger, recording).asked == 1
+    ledger.answer(said(0, 3))
 
 
 def test_intervals_count_for_all_their_steps_and_abstentions_for_none(ledger: Ledger) -> None:
-    ledger.ask([Question(0, 3), Question(1, 5), Question(1, 6)])
-    ledger.answer(Answer(0, 3, "person", RED, 2, 6, 1.0, 0.0))
-    ledger.answer(Answer.to(Question(1, 5), "person", ()))
-    ledger.answer(Answer.to(Question(1, 6), "truth", (0.0, 0.0, 1.0)))
-    times, labels, costs = ledger.times_asked(), ledger.labels(), ledger.costs()
-    assert times[0, 2:6].tolist() == [1] * 4
+    ledger.answer(Answer(1, 5, "person", RED, 4, 8, 1.0, 0.0))
+    ledger.answer(said(0, 3, report=()))
+    ledger.answer(Answer.to(Question(2, 1), "truth", (0.0, 0.0, 1.0)))
+    times, labels = ledger.times_asked(), ledger.labels()
+    assert times[1, 4:8].tolist() == [1] * 4
     assert times.sum() == 6
-    assert labels[0, 2:6].tolist() == [0] * 4
-    assert (labels[1, 5], labels[1, 6]) == (-1, 2)
-    assert costs.sum() == pytest.approx(3.0)
-    evidence = ledger.evidence(("truth", "person"), 1)
-    assert list(
-        zip(evidence.trajectory.tolist(), evidence.step.tolist(), evidence.annotator.tolist(), strict=True)
-    ) == [
-        *((0, t, 1) for t in range(2, 6)),
-        (1, 6, 0),
-    ]
-    assert len(ledger.evidence(("truth", "person"), 0)) == 0, "a round counts once it is complete"
+    assert labels[1, 4:8].tolist() == [0] * 4
+    assert (labels[0, 3], labels[2, 1]) == (-1, 2)
+    evidence = ledger.evidence(("truth", "person"), 2)
+    columns = (evidence.trajectory.tolist(), evidence.step.tolist(), evidence.annotator.tolist())
+    assert list(zip(*columns, strict=True)) == [*((1, t, 1) for t in range(4, 8)), (2, 1, 0)]
+    assert evidence.report.tolist() == [[*RED]] * 4 + [[0.0, 0.0, 1.0]]
+    assert len(ledger.evidence(("truth", "person"), 0).step) == 0
+
+
+def test_evidence_does_not_depend_on_the_order_of_the_answers(ledger: Ledger) -> None:
+    ledger.answer(said(1, 5))
+    ledger.answer(said(0, 3, report=GREEN))
+    assert ledger.evidence(("person",), 1).trajectory.tolist() == [0, 1]
+
+
+def test_what_was_asked_ahead_counts_as_asked_and_its_answers_do_not_yet(ledger: Ledger) -> None:
+    ledger.answer(said(0, 3))
+    ledger.answer(said(1, 5))
+    known = ledger.times_asked(1)
+    assert known.sum() == 4
+    ledger.answer(Answer(2, 1, "person", RED, 0, 4, 1.0, 0.5, "ann"))
+    assert (ledger.times_asked(1) == known).all(), "the choice of the next round must not depend on who is quick"
+    assert ledger.labels(1)[2, 1] == -1
+    assert ledger.times_asked().sum() == 6
 
 
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        (Answer.to(Question(0, 3), "truth", (1.0, 0.0)), "speaks of 2 options"),
+        (Answer.to(Question(0, 3), "truth", (1.0, 0.0)), "no distribution over the 3 options"),
         (Answer.to(Question(0, 3), "truth", (0.7, 0.7, 0.0)), "no distribution"),
         (Answer.to(Question(0, 3), "truth", (float("nan"), 0.5, 0.5)), "no distribution"),
         (Answer(0, 3, "person", RED, 4, 6, 1.0, 0.0), "labelled steps 4 to 6"),
         (Answer(0, 3, "person", RED, 0, 10_000, 1.0, 0.0), "labelled steps 0 to 10000"),
+        (said(0, 4), "No question about step 4 of demonstration 0"),
+        (said(1, 5), "No question about step 5 of demonstration 1"),
     ],
 )
 def test_answers_that_make_no_sense_are_refused(ledger: Ledger, answer: Answer, complaint: str) -> None:
-    ledger.ask([Question(0, 3)])
+    ledger.answer(said(1, 5))
+    before = ledger.path.read_bytes()
     with pytest.raises(UserError, match=complaint):
         ledger.answer(answer)
-    assert ledger.asked == 0
+    assert ledger.path.read_bytes() == before
+    assert ledger.asked == 1
 
 
-def test_another_run_s_ledger_is_refused(ledger: Ledger, recording: Recording) -> None:
+def test_another_run_s_ledger_is_refused(tmp_path: Path, recording: Recording) -> None:
+    path = Ledger(tmp_path / "ledger.jsonl", TASK, recording).path
     with pytest.raises(CheckpointError, match="other demonstrations"):
-        Ledger(ledger.path, TASK, record(TASK, 4, 1))
+        Ledger(path, TASK, record(TASK, 4, 1))
     with pytest.raises(CheckpointError, match="other task"):
-        Ledger(ledger.path, get_task("RescueWorld-n3-random"), recording)
-    lines = ledger.path.read_text().splitlines()
-    ledger.path.write_text("\n".join([*lines, json.dumps({"kind": "nonsense"}), ""]))
-    with pytest.raises(CheckpointError, match="damaged"):
-        again(ledger, recording)
+        Ledger(path, get_task("RescueWorld-n3-random"), recording)
+    head = path.read_text()
+    undo = {"kind": "undo", "trajectory": 0, "step": 0, "who": "ann", "rounds": 0}
+    for line in ({"kind": "nonsense"}, {"kind": "answer"}, undo, {"kind": "undo reading", "who": "ann"}):
+        path.write_text(head + json.dumps(line) + "\n")
+        with pytest.raises(CheckpointError, match="damaged"):
+            Ledger(path, TASK, recording)
+
+
+def test_an_answer_that_is_taken_back_opens_its_question_again(ledger: Ledger) -> None:
+    ledger.answer(said(0, 3))
+    ledger.answer(said(1, 5))
+    size = ledger.path.stat().st_size
+    assert ledger.take_back("ann", ahead=1) == said(1, 5)
+    assert ledger.path.stat().st_size > size, "nothing is ever erased"
+    assert ledger.open == [Question(1, 5), Question(2, 1), Question(3, 4)]
+    assert (ledger.asked, ledger.complete_rounds) == (1, 0)
+    assert ledger.times_asked().sum() == 1
+    ledger.answer(said(1, 5, report=GREEN))
+    assert ledger.complete_rounds == 1
+    assert ledger.labels()[1, 5] == 1
+    assert ledger.evidence(("person",), 1).report.tolist() == [list(RED), list(GREEN)]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_rounds_that_rested_on_the_answer_go_with_it_unless_they_are_begun(begun: bool, ledger: Ledger) -> None:
+    ledger.answer(said(0, 3))
+    ledger.answer(said(1, 5))
+    ledger.ask([Question(4, 1)])  # chosen in the light of the first round
+    if begun:
+        ledger.answer(said(4, 1, who="bob"))
+    ledger.take_back("ann", ahead=1)
+    assert len(ledger.rounds) == (3 if begun else 2)
+    assert ledger.open == [Question(1, 5), Question(2, 1), Question(3, 4)]
+    ledger.answer(said(1, 5, report=GREEN))
+
+
+def test_people_take_back_their_own_answers_and_no_more(ledger: Ledger) -> None:
+    for n, t in ((0, 3), (1, 5), (2, 1)):
+        ledger.answer(said(n, t))
+    ledger.answer(said(3, 4, who="bob"))
+    ledger.ask([Question(4, 1)])
+    for left in (3, 2, 1):
+        assert ledger.take_back("ann", ahead=1) is not None
+        assert ledger.asked == left
+    assert ledger.take_back("ann") is None
+    assert ledger.take_back("cecil") is None
+    assert [answer.who for answer in ledger.answers] == ["bob"]
+    assert ledger.open == [Question(0, 3), Question(1, 5), Question(2, 1)]
+
+
+def test_second_readings_count_for_nothing(ledger: Ledger) -> None:
+    reading = said(0, 3, who="bob", report=GREEN)
+    ledger.answer(said(0, 3))
+    ledger.read_again(said(1, 5, who="bob"))
+    ledger.read_again(reading)
+    ledger.read_again(said(0, 3, who="cecil"))
+    assert (ledger.asked, ledger.cost, ledger.labels()[0, 3]) == (1, 1.0, 0)
+    assert ledger.take_back_reading("bob") == reading
+    assert ledger.take_back_reading("dora") is None
+    assert ledger.readings == [said(1, 5, who="bob"), said(0, 3, who="cecil")]
