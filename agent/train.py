@@ -53,7 +53,8 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         with run.beginning():
             labels = stack.enter_context(_open_labels(config, run))
-            labeller = ControllerLabels(given) if given else make_annotator(config, task, labels)
+            replaced = given is not None and entry.controller_teaches
+            labeller = ControllerLabels(given) if given and replaced else make_annotator(config, task, labels)
             if isinstance(labeller, Annotator):
                 run.annotate(capability=capability_of(labeller.teacher))
             log = stack.enter_context(run.metrics(total_steps=config.steps, quiet=config.quiet))
@@ -157,8 +158,8 @@ class Runner:
             self.facts["seconds"] += seconds
             if self.config.eval_every and before // self.config.eval_every != self.steps // self.config.eval_every:
                 info |= _evaluation(self._judge(str(self.steps)))
-            info |= self._progress() | {"time/fps": (self.steps - before) / seconds}
-            self.log.scalars(self.steps, info)
+            if info:
+                self.log.scalars(self.steps, info | self._progress() | {"time/fps": (self.steps - before) / seconds})
             if phase.saves_each_round or before // save_every != self.steps // save_every:
                 self.run.save(self.steps, self._state())
         self.run.save(self.steps, self._state())

@@ -97,6 +97,16 @@ class HaloConfig:
     """Networks, where they cannot."""
 
     @property
+    def asks_teacher(self) -> bool:
+        """Whether the teacher is among those who answer."""
+        return "teacher" in self.oracles
+
+    @property
+    def needs_controller(self) -> bool:
+        """Whether there must be a distilled controller before the run begins."""
+        return "controller" in self.oracles
+
+    @property
     def oracles(self) -> tuple[str, ...]:
         """Who answers, by name."""
         return tuple(name.strip() for name in self.oracle.split(",") if name.strip())

@@ -1,7 +1,7 @@
 """From HALO to other methods: the posterior over options becomes a controller.
 
-The controller sees the whole observation and chooses among legal options, so that IHAC, PPO and HIRO start from it as
-from one that a language model taught: `--controller RUN`.
+The controller sees the whole observation and chooses among legal options, so that IHAC and HIRO start from it as from
+one that a language model taught: `--controller RUN`.
 """
 
 from typing import Any
@@ -11,16 +11,15 @@ import torch
 
 from agent.data.recording import Recording
 from agent.halo.posterior import Floats
-from controller.distill import LabelledScenes, distillation_loss, fit_temperature, judge, option_logits
+from controller.distill import DistilConfig, Distillation, LabelledScenes, calibrate, distillation_loss, scenes_of
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
 from controller.roles import Controller
 from envs.task import Task
 from ground.device import to_device
 
-_STEPS, _MINIBATCH, _LEARNING_RATE = 1_500, 256, 2e-3  # as of distillation by DAgger, which sees twice as many scenes
-_FORGET_PREVIOUS = 0.5  # share of scenes on which the previous option is hidden
-_HOLD_OUT = 16  # one episode in so many is kept for calibration
+_STEPS = 1_500  # gradient steps, as in distillation by DAgger, which sees twice as many scenes
+_HOLD_OUT = 16  # one episode in so many is held out for calibration
 
 
 def distil(task: Task, recording: Recording, gamma: Floats, seed: int, facts: dict[str, Any]) -> Controller:
@@ -36,39 +35,32 @@ def distil(task: Task, recording: Recording, gamma: Floats, seed: int, facts: di
     scenes, episode = _labelled(task, recording, gamma)
     truth = recording.option[recording.acted]
     held_out = episode % _HOLD_OUT == _HOLD_OUT - 1
-    training, rest = scenes[np.flatnonzero(~held_out)], scenes[np.flatnonzero(held_out)]
-    rng = np.random.default_rng([seed, 2])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = to_device(ControllerNetwork(encoder_of(task), len(task.options)))
-    optimizer = torch.optim.Adam(network.parameters(), _LEARNING_RATE, fused=True)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, _STEPS)
-    for _ in range(_STEPS):
-        batch = training[rng.integers(len(training), size=_MINIBATCH)]
-        hidden = rng.random(_MINIBATCH) < _FORGET_PREVIOUS
-        previous = np.where(hidden, -1, batch.previous)
-        batch = LabelledScenes(batch.encoded, previous, batch.legal, batch.probs, batch.done)
-        loss, _ = distillation_loss(network, batch, masked=True)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(network.parameters()), 1.0)
-        optimizer.step()
-        schedule.step()
+
+    def loss(batch: LabelledScenes) -> tuple[torch.Tensor, dict[str, float]]:
+        return distillation_loss(network, batch, masked=True)
+
+    rng, config = np.random.default_rng([seed, 2]), DistilConfig(mirror=False)
+    distillation = Distillation(encoder_of(task), list(network.parameters()), loss, config, rng)
+    distillation.add(scenes[np.flatnonzero(~held_out)])
+    for step in range(_STEPS):
+        distillation.train(1, step / _STEPS)
+    rest = scenes[np.flatnonzero(held_out)]
     if not len(rest):
         return Controller(task, network, 1.0, facts)
-    temperature = fit_temperature(option_logits(network, rest), rest.probs)
-    return Controller(task, network, temperature, facts | judge(network, rest, truth[held_out], temperature))
+    temperature, figures = calibrate(network, rest, rest, truth[held_out])
+    return Controller(task, network, temperature, facts | figures)
 
 
 def _labelled(task: Task, recording: Recording, gamma: Floats) -> tuple[LabelledScenes, np.ndarray]:
     """Every step at which something was done, with the posterior among what was legal there; and its episode [M]."""
     acted = recording.acted
-    obs = recording.obs[acted]
-    options = gamma.argmax(-1)
+    obs, options = recording.obs[acted], gamma.argmax(-1)
     before = np.concatenate([np.full((len(options), 1), -1), options[:, :-1]], 1)[acted]
     legal = task.legal(obs)
     probs = gamma[acted] * legal
     total = probs.sum(1, keepdims=True)
     probs = np.divide(probs, total, out=np.zeros_like(probs), where=total > 0).astype(np.float32)
-    done = np.stack([task.option_done(obs, np.full(len(obs), k)) for k in range(len(task.options))], 1)
-    return LabelledScenes(encoder_of(task)(obs), before, legal, probs, done), np.nonzero(acted)[0]
+    return scenes_of(task, obs, before, probs, legal), np.nonzero(acted)[0]

@@ -14,14 +14,16 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core import Categorical, Clock, Distribution, Observations, Player
+from agent.clock import Clock
 from agent.data.recording import Recording
+from agent.distributions import Categorical, Distribution
 from agent.halo.acquisition import RULES, AskingContext, select
 from agent.halo.config import HaloConfig, PolicyKind
 from agent.halo.em import Fit, fit
 from agent.halo.ledger import Ledger, Question
 from agent.halo.policies import NeuralPolicies, Policies, TabularPolicies
 from agent.halo.posterior import Answers, Bools, Floats, Ints, infer
+from agent.hierarchy import Observations, Player
 from controller.encoders import NUM_TOKENS, GridEncoder
 from envs.task import Task
 from ground.errors import UserError

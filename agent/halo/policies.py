@@ -14,9 +14,8 @@ from numba import njit
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
-from agent.continuous import ClippedNormal
-from agent.core import Categorical, Distribution
 from agent.data.recording import Recording
+from agent.distributions import Categorical, ClippedNormal, Distribution
 from agent.halo.config import NeuralConfig, TabularConfig
 from agent.halo.posterior import Chain, Floats, Ints, Posterior
 from ground.device import to_device, to_numpy, to_tensor

@@ -146,6 +146,7 @@ class Entry:
         make: Makes it.
         plays: Whether it steps environments while it learns.
         takes_controller: Whether `--controller` means something to it.
+        controller_teaches: Whether a controller that is given takes the teacher's place.
     """
 
     settings: tuple[type, ...]
@@ -153,3 +154,4 @@ class Entry:
     make: Callable[[Parts], Method]
     plays: bool = True
     takes_controller: bool = False
+    controller_teaches: bool = True

@@ -1,4 +1,4 @@
-"""HALO's loop: learn, ask where it helps, learn again, until the budget is spent."""
+"""HALO's phase: learn, ask where it helps, learn again, until the budget is spent; and HALO as a method."""
 
 import copy
 import time
@@ -7,59 +7,60 @@ from typing import Any
 
 import numpy as np
 
-from agent.config import TRAINING_LEVELS, TrainConfig
+from agent.config import TrainConfig
+from agent.data.demonstrations import demonstrations_of
 from agent.data.recording import Recording
-from agent.demonstrating import expert_return, record
+from agent.demonstrating import expert_return
 from agent.halo.acquisition import enough, questions
+from agent.halo.config import PRESETS, HaloConfig
 from agent.halo.em import Fit
 from agent.halo.handover import distil
 from agent.halo.ledger import FILE, Ledger, Question
 from agent.halo.method import Halo, restored_player, wrong_share
-from agent.halo.oracles import Belief, LabellerOracle, Oracle, at_first
-from agent.halo.presets import halo_settings
-from agent.players import STYLES, play, summary
-from agent.runs.metrics import Metrics
+from agent.halo.oracles import Belief, LabellerOracle, Oracle, at_first, make_oracle
+from agent.hierarchy import Hierarchy, Player
+from agent.methods.protocol import Entry, Given, Parts, Preset
+from agent.phases import Advance, Levels, Phase
 from agent.runs.run import Run
+from agent.teaching import Annotator
 from controller.checkpoint import save_controller
+from controller.network import ControllerNetwork
 from envs.task import Task
 from ground.errors import UserError
-
-_HELD_OUT = 0.25  # demonstrations that are held out from questions, for each that may be asked about
-DEMONSTRATIONS = "demonstrations"  # folder of a run
 
 
 class Waiting(UserError):
     """Questions are open, and the annotator has stopped."""
 
 
-class AskLoop:
-    """One run from where its ledger stands to its end.
+class Ask:
+    """The phase, from where its ledger stands to its end; the x-axis counts answers.
+
+    What a round does depends on the seed and on the answers of the rounds before it alone: a run that was killed reads
+    its ledger, and goes on as if nothing had happened.
 
     Args:
-        config: The command.
+        config: The run's settings.
         task: What was demonstrated.
         training: Demonstrations that may be asked about.
         held_out: Others, on which the posterior is judged.
         oracle: Answers.
         run: Where everything is kept.
-        log: Metrics, by the number of answers.
 
     Attributes:
+        found: What was learned last, or None.
         on_step: Called now and then while it learns; what it raises ends the learning.
     """
 
+    expert: Levels | None = None
+    judged_as = ""
+    saves_each_round = True
+
     def __init__(
-        self,
-        config: TrainConfig,
-        task: Task,
-        training: Recording,
-        held_out: Recording,
-        oracle: Oracle,
-        run: Run,
-        log: Metrics,
+        self, config: TrainConfig, task: Task, training: Recording, held_out: Recording, oracle: Oracle, run: Run
     ) -> None:
-        self.config, self.task, self.oracle, self.run, self.log = config, task, oracle, run, log
-        self.settings = halo_settings(config)
+        self.config, self.task, self.oracle, self.run = config, task, oracle, run
+        self.settings: HaloConfig = config.settings
         self.training, self.held_out = training, held_out
         self.ledger = Ledger(run.path / FILE, task, training)
         self.budget = questions(self.settings.budget, int(training.acted.sum()))
@@ -69,36 +70,66 @@ class AskLoop:
         self.halo = Halo(task, training, self.settings, config.seed, confusion, again=learned and oracle.varies)
         self.truth_known = bool((training.option[training.acted] >= 0).all())
         self.seconds = 0.0
+        self.found: Fit | None = None
+        self.result: dict[str, Any] = {}
         self.on_step: Callable[[], None] = lambda: None
         self._learned: tuple[int, Fit] | None = None
+        self._told = -1 if run.last_step is None else run.last_step  # answers of the last round that was logged
+        self._done = bool(run.results()) and run.last_step == self.ledger.asked >= self.budget
 
     @property
     def basis(self) -> int:
         """How many rounds the choice of the next one rests on: all before it, but for those that are asked ahead."""
         return max(0, len(self.ledger.rounds) - self.settings.ahead)
 
-    def to_the_end(self) -> dict[str, Any]:
-        """Ask until the budget is spent, nothing is left to ask, or few errors are expected; then judge.
+    def over(self, steps: int, total: int) -> bool:
+        """Whether the budget is spent, nothing is left to ask, or few errors are expected."""
+        return self._done
 
-        What a round does depends on the seed and on the answers of the rounds before it alone: a run that was killed
-        reads its ledger, and goes on as if nothing had happened.
+    def advance(self, hierarchy: Hierarchy | None, steps: int, total: int) -> Advance:
+        """Ask, hear and learn until there is something new to log: once for each number of answers.
 
         Raises:
             Waiting: The annotator has stopped; everything said so far is in the ledger.
         """
-        if self.run.results() and self.run.last_step == self.ledger.asked >= self.budget:
-            self.log.say("this run is complete; a larger --budget would continue it")
-            return self.run.results()
         while True:
             if self.ledger.complete_rounds >= self.basis:
                 found = self.learn(self.basis)
-                self.keep(found, self.basis)
+                if (news := self.news(found, self.basis)) is not None:
+                    return news
                 if chosen := self.choose(found):
                     self.ledger.ask(chosen)
                     continue
             if not self.ledger.open:
-                return self.finish(self.learn(len(self.ledger.rounds)))
+                self._done, rounds = True, len(self.ledger.rounds)
+                return self.news(self.learn(rounds), rounds) or Advance(self.ledger.asked, {})
             self._hear(self.learn(self.ledger.complete_rounds))
+
+    def news(self, found: Fit, rounds: int) -> Advance | None:
+        """What the answers of the first rounds have taught, if it was not told before."""
+        self.found, answered = found, self.ledger.asked_in(rounds)
+        if answered <= self._told:
+            return None
+        self._told = answered
+        numbers = self._errors(found, rounds) | {
+            "queries": answered,
+            "cost": self.oracle.cost_before + self.ledger.cost_of(rounds),
+            "expected_error": float((1 - found.posterior.gamma.mean(0).max(-1))[self.training.acted].mean()),
+            "log_likelihood": float(found.posterior.log_z[found.best].sum()),
+        }
+        tagged = {f"halo/{name}": value for name, value in numbers.items()}
+        return Advance(answered, tagged | {"time/learning": self.seconds})
+
+    def end(self) -> dict[str, float]:
+        """Distil a controller from the posterior, and sum up."""
+        found = self.found or self.learn(len(self.ledger.rounds))
+        self.result = self._sum_up(found)
+        taught = {"name": self.settings.oracle, "queries": self.result["queries"], "calls": round(self.result["cost"])}
+        facts = {"steps": self.result["steps"], "seed": self.config.seed, "teacher": taught}
+        save_controller(self.run.controller, distil(self.task, self.training, found.gamma, self.config.seed, facts))
+        if self.config.eval_episodes:
+            self.result["expert_return"] = expert_return(self.task, self.config.eval_episodes, self.config.seed)
+        return {}
 
     def learn(self, rounds: int) -> Fit:
         """Policies and posterior given the answers of the first rounds. Raises `UserError` if those cannot be."""
@@ -117,53 +148,27 @@ class AskLoop:
             return []
         return self.halo.questions(context, left, len(self.ledger.rounds))
 
-    def keep(self, found: Fit, rounds: int) -> None:
-        """Log and save what the answers of the first rounds have taught, once for each number of answers."""
-        answered = self.ledger.asked_in(rounds)
-        if answered > (-1 if self.run.last_step is None else self.run.last_step):
-            self._log(found, rounds)
-            self.run.save(answered, {"method": self.halo.student(found)})
-
-    def as_it_stands(self) -> "AskLoop":
+    def as_it_stands(self) -> "Ask":
         """The same with the ledger as it is now, whatever is answered meanwhile; it has learned nothing yet."""
         still = copy.copy(self)
         still.ledger, still._learned = self.ledger.as_it_stands(), None
         return still
 
-    def finish(self, found: Fit) -> dict[str, Any]:
-        """Keep the policies and a controller distilled from the posterior, and judge the student by itself."""
-        self.keep(found, len(self.ledger.rounds))
-        self.run.save(self.ledger.asked, {"method": self.halo.student(found)})  # an answer may have been replaced
-        result = self._result(found)
-        taught = {"name": self.settings.oracle, "queries": result["queries"], "calls": round(result["cost"])}
-        facts = {"steps": result["steps"], "seed": self.config.seed, "teacher": taught}
-        save_controller(self.run.controller, distil(self.task, self.training, found.gamma, self.config.seed, facts))
-        if episodes := self.config.eval_episodes:
-            seed, levels = self.config.seed, range(TRAINING_LEVELS, TRAINING_LEVELS + episodes)
-            player = restored_player(self.task, self.settings, self.halo.student(found))
-            result["expert_return"] = expert_return(self.task, episodes, seed)
-            result["student"] = {
-                style: summary(play(self.task, player, levels, greedy=style == "greedy", seed=seed)) for style in STYLES
-            }
-        self.run.conclude(result)
-        return result
+    def student(self) -> dict[str, Any]:
+        """The likeliest policies learned so far, as a tree."""
+        return self.halo.student(self.found or self.learn(self.ledger.complete_rounds))
 
-    def _result(self, found: Fit) -> dict[str, Any]:
+    def _sum_up(self, found: Fit) -> dict[str, Any]:
         """What was asked, and what it came to on the demonstrations."""
         result: dict[str, Any] = {
-            "task": self.task.name,
-            "method": "halo",
             "teacher": self.settings.oracle,
-            "seed": self.config.seed,
             "steps": int(self.training.acted.sum() + self.held_out.acted.sum()),
-            "seconds": self.seconds,
             **self._errors(found, len(self.ledger.rounds)),
             "queries": self.ledger.asked,
             "abstained": sum(not answer.report for answer in self.ledger.answers),
             "cost": self.oracle.cost_before + self.ledger.cost,
             "demonstrations": len(self.training),
             "rule": self.settings.rule,
-            "run": str(self.run.path),
         }
         if found.confusion is not None:
             right = np.diagonal(found.confusion[found.best], axis1=1, axis2=2).mean(1)
@@ -191,17 +196,6 @@ class AskLoop:
                 f"{page}  # or {again} --resume, with its other flags, once they are answered",
             )
 
-    def _log(self, found: Fit, rounds: int) -> None:
-        answered = self.ledger.asked_in(rounds)
-        numbers = self._errors(found, rounds) | {
-            "queries": answered,
-            "cost": self.oracle.cost_before + self.ledger.cost_of(rounds),
-            "expected_error": float((1 - found.posterior.gamma.mean(0).max(-1))[self.training.acted].mean()),
-            "log_likelihood": float(found.posterior.log_z[found.best].sum()),
-        }
-        tagged = {f"halo/{name}": value for name, value in numbers.items()}
-        self.log.scalars(answered, tagged | {"time/learning": self.seconds})
-
     def _errors(self, found: Fit, rounds: int) -> dict[str, float]:
         """Wrong share of the steps that were not asked about, and of those of held-out demonstrations."""
         if not self.truth_known:
@@ -213,29 +207,65 @@ class AskLoop:
         return errors
 
 
-def demonstrations_of(config: TrainConfig, task: Task, run: Run) -> tuple[Recording, Recording]:
-    """The demonstrations of a run: those it began with, or new ones, or a Minari dataset.
+class Asking:
+    """HALO as a method: one phase, `Ask`, and the likeliest policies as the player.
 
-    Returns:
-        Those that may be asked about, and those that are held out.
+    Args:
+        parts: Task, settings, run, and who may answer.
 
     Raises:
-        UserError: There are too few, or they are not of this task.
+        UserError: There are too few demonstrations, they are not of this task, or an oracle is missing.
     """
-    folder, demos = run.path / DEMONSTRATIONS, halo_settings(config).demos
-    if folder.exists():
-        recording = Recording.load(folder)
-    else:
-        if demos.isdigit():
-            wanted = int(demos)
-            if wanted < 1:
-                raise UserError("There are no demonstrations to learn from.", "record some: --demos 100")
-            recording = record(task, wanted + round(wanted * _HELD_OUT), config.seed)
-        else:
-            from agent.data.minari import load_minari
 
-            recording = load_minari(demos, task)
-        recording.fits(task)
-        recording.save(folder)
-    asked_about = len(recording) - int(_HELD_OUT / (1 + _HELD_OUT) * len(recording))
-    return recording[:asked_about], recording[asked_about:]
+    controller: ControllerNetwork | None = None
+    calibration: tuple[float, dict[str, float]] = (1.0, {})
+
+    def __init__(self, parts: Parts) -> None:
+        self.task, self.settings, self.facts = parts.task, parts.settings, dict[str, Any]()
+        self._tree: dict[str, Any] | None = None
+        self.ask: Ask | None = None
+        if parts.run is not None:
+            config, run = parts.config, parts.run
+            training, held_out = demonstrations_of(self.settings.demos, parts.task, config.seed, run)
+            oracle = make_oracle(
+                self.settings.oracles,
+                training,
+                len(parts.task.options),
+                controller=parts.controller,
+                annotator=parts.labeller if isinstance(parts.labeller, Annotator) else None,
+                noise=config.teacher.label_noise,
+                seed=config.seed,
+            )
+            self.ask = Ask(config, parts.task, training, held_out, oracle, run)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Asking alone."""
+        return (self.ask,) if self.ask else ()
+
+    @property
+    def player(self) -> Player:
+        """The likeliest policies learned so far."""
+        return restored_player(self.task, self.settings, self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The policies; what was asked and answered is in the ledger, and all else follows from that."""
+        if self.ask is not None:
+            return self.ask.student()
+        assert self._tree is not None, "there is nothing to play before a checkpoint is loaded"
+        return self._tree
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore: the ledger holds it."""
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """Restore the policies, to play."""
+        self._tree = state
+
+
+def preset(given: Given) -> Preset:
+    """Settings of HALO for a task."""
+    return Preset(0, 1, PRESETS[given.size])
+
+
+HALO = Entry((HaloConfig,), preset, Asking, plays=False, takes_controller=True, controller_teaches=False)
