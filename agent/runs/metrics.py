@@ -134,9 +134,9 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a `metrics.jsonl`; a last line that was cut off by a kill is left out."""
-    rows = []
-    for line in path.read_text().splitlines():
+    """The lines of a `metrics.jsonl`, none if there is no file; a last line that was cut off by a kill is left out."""
+    rows: list[dict[str, float]] = []
+    for line in path.read_text().splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:

@@ -81,7 +81,7 @@ class Run:
             raise CheckpointError(
                 f"{path} was started by an older version, which kept settings in another form (schema "
                 f"{saved['schema']}; this one reads {SCHEMAS[CONFIG]}).",
-                f"git checkout {LAST_OF_SCHEMA_1}  # the last version to read it; or train again under another --savedir",
+                f"git checkout {LAST_OF_SCHEMA_1}  # which reads it; or train again under another --savedir",
             )
         return cls(path, saved["config"])
 

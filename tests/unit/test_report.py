@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from agent.config import ReportConfig
-from agent.runs.report import render, report
+from agent.runs.report import report
 from agent.runs.run import Run
+from agent.runs.text import render
 from ground.errors import UserError
 
 
