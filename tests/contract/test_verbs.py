@@ -135,15 +135,10 @@ def test_the_report_has_a_row_per_run_and_draws(logs: Path, capsys: pytest.Captu
 def test_doctor_examines_a_run_by_name(
     logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(
-        "agent.runs.doctor.check_language_model", lambda: pytest.importorskip("agent.runs.doctor").check_disk()
-    )
-    monkeypatch.setattr(
-        "agent.runs.doctor.check_rendering", lambda: pytest.importorskip("agent.runs.doctor").check_disk()
-    )
+    monkeypatch.setattr("agent.runs.doctor.CHECKS", {})  # the rest is slow
     code, out, _ = lines(capsys, "doctor", "--run", "dagger", "--logdir", str(logs), "--json")
     assert code == 0
-    assert {check["status"] for check in json.loads(out)["checks"] if check["name"].startswith("run: ")} == {"ok"}
+    assert {check["status"] for check in json.loads(out)["checks"]} == {"ok"}
     broken = tmp_path / "broken"
     shutil.copytree(logs / "dagger" / "SimpleDoorKey" / "dagger", broken)
     (broken / "metrics.jsonl").unlink()
