@@ -23,7 +23,8 @@ def check_settings(run: Run) -> str:
 def check_manifest(run: Run) -> str:
     """Whether it is known what the run ran on."""
     manifest = run.manifest()
-    return f"commit {str(manifest['commit'])[:12]}, {len(manifest['starts'])} start(s), Python {manifest['python']}"
+    starts = manifest["starts"]
+    return f"commit {str(starts[-1]['commit'])[:12]}, {len(starts)} start(s), Python {manifest['python']}"
 
 
 def check_metrics(run: Run) -> str:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +19,14 @@ from agent.runs.run import Run
 from ground.atomic import CheckpointError
 from ground.errors import UserError
 
-SETTINGS: dict[str, Any] = {"task": "SimpleDoorKey", "seed": 1, "steps": 100, "seeds": (), "resume": False}
+SETTINGS: dict[str, Any] = {
+    "task": "SimpleDoorKey",
+    "method": "ihac",
+    "seed": 1,
+    "steps": 100,
+    "seeds": (),
+    "resume": False,
+}
 
 
 def start(logdir: Path, name: str = "demo", method: str = "ihac", **changes: Any) -> Run:
@@ -51,6 +59,7 @@ def test_a_run_directory_has_its_parts(tmp_path: Path) -> None:
     manifest = run.manifest()
     assert manifest["versions"]["torch"] == torch.__version__
     assert manifest["starts"][0]["argv"] == sys.argv
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", manifest["starts"][0]["commit"])
 
 
 def test_the_manifest_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,13 +171,26 @@ def test_a_newer_checkpoint_is_never_advised_away(tmp_path: Path) -> None:
     assert "git pull" in caught.value.next_step
 
 
-def test_a_checkpoint_of_another_network_is_a_named_error(tmp_path: Path) -> None:
-    run = start(tmp_path)
+@pytest.mark.parametrize(
+    ("saved_by", "words", "advice"),
+    [
+        (None, "is of ihac on SimpleDoorKey.*size mismatch", "--task SimpleDoorKey --method ihac"),
+        ("abc123+changes", "does not fit this version.*abc123", "git checkout abc123,"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_a_named_error(
+    tmp_path: Path, saved_by: str | None, words: str, advice: str
+) -> None:
+    run = start(tmp_path, method="ihac")
     run.save(10, torch.nn.Linear(3, 2).state_dict())
+    if saved_by:
+        starts = run.manifest()["starts"]
+        run.annotate(starts=[{**starts[0], "commit": saved_by}])
+    run = start(tmp_path, resume=True)
     assert run.restore(torch.nn.Linear(3, 2).load_state_dict) == 10
-    with pytest.raises(CheckpointError, match="does not fit this version") as caught:
+    with pytest.raises(CheckpointError, match=words) as caught:
         run.restore(torch.nn.Linear(4, 2).load_state_dict)
-    assert "--savedir" in caught.value.next_step
+    assert caught.value.next_step.startswith(advice)
 
 
 @pytest.mark.parametrize("pointer", ["", "checkpoints/7", "nonsense"])
