@@ -7,7 +7,6 @@
 
 import contextlib
 import glob
-import importlib.metadata
 import json
 import platform
 import shutil
@@ -16,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Run:
             cut_after(path / METRICS, -1 if run.last_step is None else run.last_step)
         run = cls(path, settings)
         write_json(path / "config.json", {"format": CONFIG, "schema": SCHEMAS[CONFIG], "config": settings})
-        run._note_circumstances()
+        run._note_start()
         return run
 
     @classmethod
@@ -277,20 +277,14 @@ class Run:
         """Add facts to the manifest, such as what the teacher turned out to be capable of. Never a secret."""
         write_json(self.path / "manifest.json", {**self.manifest(), **without_passwords(facts)})
 
-    def _note_circumstances(self) -> None:
+    def _note_start(self) -> None:
         path = self.path / "manifest.json"
         earlier = self.manifest() if path.exists() else {}
         now = datetime.now(UTC).isoformat(timespec="seconds")
         start = {"at": now, "from_step": self.last_step or 0, "commit": _commit(), "argv": without_passwords(sys.argv)}
-        facts = {
-            "format": MANIFEST,
-            "schema": SCHEMAS[MANIFEST],
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "versions": {name: _version(name) for name in VERSIONED},
-            "starts": [*earlier.get("starts", []), start],
-        }
-        write_json(path, {**earlier, **facts})
+        facts = {"format": MANIFEST, "schema": SCHEMAS[MANIFEST], "python": platform.python_version()}
+        facts |= {"platform": platform.platform(), "versions": {name: version(name) for name in VERSIONED}}
+        write_json(path, {**earlier, **facts, "starts": [*earlier.get("starts", []), start]})
 
 
 def _occupied(path: Path) -> bool:
@@ -310,21 +304,9 @@ def _age(path: Path) -> float:
 
 def _commit() -> str | None:
     """The commit of the code, with `+changes` if the working tree differs; None outside a repository."""
-    where = Path(__file__).parents[2]
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
+    ask = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+changes"]
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+        done = subprocess.run(ask, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return done.stdout.strip()

@@ -9,25 +9,16 @@ from rich.console import Console
 from rich.table import Table
 
 MODES = ("sampled", "greedy")
-# What is counted of teachers (agent/runs/accounting.py), and how it is shown: title, name, format, factor.
-_ASKING = (
-    ("queries", "queries", ",.0f", 1),
-    ("calls", "calls", ",.0f", 1),
-    ("hits", "hits", ",.0f", 1),
-    ("calls/1k steps", "calls_per_1k_steps", ",.2f", 1),
-    ("invalid", "invalid_rate", ".1%", 1),
-    ("abstained", "abstained", ",.0f", 1),
-    ("p50 ms", "latency_p50", ",.1f", 1000),
-    ("p95 ms", "latency_p95", ",.1f", 1000),
-    ("tokens", "tokens", ",.0f", 1),
-    ("seconds", "seconds", ",.2f", 1),
-    ("requests", "requests", ",.0f", 1),
-    ("retries", "retries", ",.0f", 1),
-    ("failures", "failures", ",.0f", 1),
-    ("fallbacks", "fallbacks", ",.0f", 1),
-    ("breaker", "breaker_opened", ",.0f", 1),
-)
-_HIDDEN_IF_ZERO = {"abstained", "tokens", "requests", "retries", "failures", "fallbacks", "breaker_opened"}
+# What is counted of teachers (agent/runs/accounting.py): always shown, shown where there was any, and measured.
+_COUNTED = ("queries", "calls", "hits")
+_IF_ANY = ("abstained", "tokens", "requests", "retries", "failures", "fallbacks", "breaker_opened")
+_MEASURED = {  # title: name, format, factor
+    "calls/1k steps": ("calls_per_1k_steps", ",.2f", 1),
+    "invalid": ("invalid_rate", ".1%", 1),
+    "p50 ms": ("latency_p50", ",.1f", 1000),
+    "p95 ms": ("latency_p95", ",.1f", 1000),
+    "seconds": ("seconds", ",.2f", 1),
+}
 
 
 def render(verb: str, result: Mapping[str, Any]) -> str:
@@ -69,8 +60,12 @@ def _run(run: Mapping[str, Any]) -> dict[str, str]:
 
 def _asking(asking: Mapping[str, float]) -> dict[str, str]:
     """What a teacher has cost, by title; empty where it was not counted, or where there was none of the trouble."""
-    shown = {name: asking[name] for name in asking if asking[name] or name not in _HIDDEN_IF_ZERO}
-    return {title: format(scale * shown[name], form) if name in shown else "" for title, name, form, scale in _ASKING}
+    counts = {name: _number(asking.get(name), ",.0f") for name in _COUNTED}
+    counts |= {name.replace("_", " "): _number(asking.get(name) or None, ",.0f") for name in _IF_ANY}
+    measured = _MEASURED.items()
+    return counts | {
+        title: format(factor * asking[name], form) if name in asking else "" for title, (name, form, factor) in measured
+    }
 
 
 def _result(result: Mapping[str, Any]) -> str:
