@@ -73,20 +73,14 @@ def test_the_manifest_holds_no_secret(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "sk-secret" not in written
 
 
-def test_a_directory_in_use_names_both_choices(tmp_path: Path) -> None:
-    start(tmp_path)
-    with pytest.raises(UserError) as caught:
-        start(tmp_path)
-    assert "--resume" in caught.value.next_step
-    assert "--savedir" in caught.value.next_step
-
-
-def test_a_foreign_directory_is_not_resumed(tmp_path: Path) -> None:
+def test_a_directory_in_use_is_neither_overwritten_nor_taken_for_a_run(tmp_path: Path) -> None:
     folder = tmp_path / "ihac" / "SimpleDoorKey" / "demo"
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("precious")
-    with pytest.raises(UserError, match="already holds"):
+    with pytest.raises(UserError, match="already holds") as caught:
         start(tmp_path)
+    assert "--resume" in caught.value.next_step
+    assert "--savedir" in caught.value.next_step
     with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
         start(tmp_path, resume=True)
 
@@ -153,22 +147,23 @@ def test_a_run_of_an_older_version_names_the_commit_that_reads_it(tmp_path: Path
     assert Run.all(tmp_path)[0].config["teacher"] == "(not of this version)"
 
 
-def test_a_damaged_last_checkpoint_names_the_one_before(tmp_path: Path) -> None:
-    play(run := start(tmp_path), until=20)
-    (run.checkpoint(20) / "state.json").write_text("{")
-    with pytest.raises(CheckpointError, match="truncated") as caught:
-        run.load()
-    assert "step 10" in caught.value.next_step
-    assert "rm " not in caught.value.next_step
-
-
-def test_a_newer_checkpoint_is_never_advised_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "words", "advice"),
+    [
+        ('{"format"', "{", "truncated", "--resume continues from step 10"),
+        ('"schema": 1', '"schema": 9', "schema 9", "git pull"),
+    ],
+)
+def test_a_last_checkpoint_that_cannot_be_read_is_never_advised_away(
+    tmp_path: Path, old: str, new: str, words: str, advice: str
+) -> None:
     play(run := start(tmp_path), until=20)
     state = run.checkpoint(20) / "state.json"
-    state.write_text(state.read_text().replace('"schema": 1', '"schema": 9'))
-    with pytest.raises(CheckpointError, match="schema 9") as caught:
+    state.write_text(state.read_text().replace(old, new))
+    with pytest.raises(CheckpointError, match=words) as caught:
         run.load()
-    assert "git pull" in caught.value.next_step
+    assert advice in caught.value.next_step
+    assert "rm " not in caught.value.next_step
 
 
 @pytest.mark.parametrize(
@@ -267,13 +262,8 @@ def test_a_disk_that_fills_up_below_python_does_not_kill_the_run(tmp_path: Path)
         "with Metrics(Path(sys.argv[1]), quiet=True) as log:\n"
         "    for step in range(200): log.scalars(step, {'rollout/return': step})\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    told: dict[str, Any] = {"cwd": Path(__file__).parents[2], "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], **told, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("warning: metrics are incomplete") == 1
     rows = read_metrics(tmp_path / "metrics.jsonl")
