@@ -200,7 +200,7 @@ def show(verb: str, result: dict[str, Any], as_json: bool) -> None:
     elif verb == "serve":
         from serving.describe import render
     else:
-        from agent.runs.report import render
+        from agent.runs.text import render
 
     print(render(verb, result))
 

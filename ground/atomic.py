@@ -1,8 +1,8 @@
 """Files and folders that are either wholly there or not there, whatever kills the process that writes them.
 
 A folder is written into a hidden sibling, flushed to the disk, and renamed into place; the folder that it replaces
-stays until then. Whoever reads asks `standing` for the folder, which knows of the one moment in which a replaced
-folder lies under its hidden name. One process writes a given folder at a time.
+stays until then. A reader asks `standing` for the folder, which knows of the one moment in which a replaced folder
+lies under its hidden name. One process writes a given folder at a time.
 """
 
 import contextlib

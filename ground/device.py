@@ -1,7 +1,7 @@
 """Where networks are: arrays go in through `to_tensor`, come out through `to_numpy`, and no algorithm names a device.
 
-Worlds, stores and random numbers stay in main memory, on whatever device the networks are: a run draws the same noise
-everywhere, and its checkpoint goes on elsewhere.
+Environments, stores and random numbers stay in main memory, on whatever device the networks are: a run draws the same
+noise everywhere, and its checkpoint goes on elsewhere.
 """
 
 from typing import Any, TypeVar

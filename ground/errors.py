@@ -20,6 +20,10 @@ class UserError(Exception):
         self.next_step = next_step
 
 
+class Doubt(UserError):
+    """Something that is not as it should be, but with which the program works."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], next_step: str = "") -> UserError:
     """The error for a name that is not in a catalogue, with the nearest one suggested."""
     names = sorted(known)

@@ -1,6 +1,6 @@
 """splitmix64 (Steele, Lea & Flood, 2014): random numbers as a function of a counter, in compiled code.
 
-The state is one integer, so that neither NumPy's streams nor the order of worlds can change what a world is given.
+The state is one integer, so that neither NumPy's streams nor the order of environments can change what one is given.
 """
 
 import numpy as np

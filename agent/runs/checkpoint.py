@@ -104,11 +104,9 @@ def _encode(node: Any, path: str, add: Callable[[str, torch.Tensor], str]) -> An
         except TypeError as error:
             raise TypeError(f"cannot save {path or 'root'}: an array of dtype {node.dtype}") from error
     if isinstance(node, dict):
-        return {
-            "dict": [
-                [_encode_key(k, path), _encode(v, f"{path}/{k}" if path else str(k), add)] for k, v in node.items()
-            ]
-        }
+        if wrong := [key for key in node if key is not None and type(key) not in (bool, int, str)]:
+            raise TypeError(f"cannot save {path or 'root'}: a key of type {type(wrong[0]).__name__}")
+        return {"dict": [[k, _encode(v, f"{path}/{k}" if path else str(k), add)] for k, v in node.items()]}
     if type(node) in (list, tuple):
         items = [_encode(item, f"{path}/{i}" if path else str(i), add) for i, item in enumerate(node)]
         return items if type(node) is list else {"tuple": items}
@@ -117,12 +115,6 @@ def _encode(node: Any, path: str, add: Callable[[str, torch.Tensor], str]) -> An
     if node is None or type(node) in (bool, int, float, str):
         return node
     raise TypeError(f"cannot save {path or 'root'}: a {type(node).__name__}")
-
-
-def _encode_key(key: Any, path: str) -> Any:
-    if key is None or type(key) in (bool, int, str):
-        return key
-    raise TypeError(f"cannot save {path or 'root'}: a key of type {type(key).__name__}")
 
 
 def _decode(node: Any, tensors: dict[str, torch.Tensor]) -> Any:

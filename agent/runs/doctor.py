@@ -1,101 +1,80 @@
-"""`doctor`: is everything here that a run needs, and is a run directory sound? Each check says what to do if not."""
+"""`doctor`: is everything here that a run needs, and is a run directory sound?
 
-import contextlib
+A check returns what it found in words. It raises `UserError` if runs do not work with that, and `Doubt` if they do
+nevertheless; both say what to do. What is heavy is imported by the check that needs it, so that one of the others can
+say that it is missing.
+"""
+
 import importlib.metadata
 import os
 import shutil
-import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from agent.flags import TRAINING_LEVELS, DoctorConfig
-from ground.errors import UserError
+from ground.errors import Doubt, UserError
 
 ROOT = Path(__file__).parents[2]
 SERVING = ROOT / ".venv-serving"
 LITTLE_SPACE, NO_SPACE = 2e9, 2e8  # bytes
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding.
-
-    Attributes:
-        status: `warn` if runs work nevertheless, `fail` if they do not.
-        name: What was looked at.
-        found: What was there.
-        next: What to do about it; empty if there is nothing to do.
-    """
-
-    status: Literal["ok", "warn", "fail"]
-    name: str
-    found: str
-    next: str = ""
-
-
 def examine(config: DoctorConfig) -> dict[str, Any]:
-    """The `doctor` verb: `{"checks": [...], "failed": number}`."""
-    steps: list[tuple[str, Callable[[], Check]]] = [
-        ("python", check_python),
-        ("packages", check_packages),
-        ("threads", check_threads),
-        ("numba cache", check_numba_cache),
-        ("language model", check_language_model),
-        ("rendering", check_rendering),
-        ("serving", check_serving),
-        ("disk", check_disk),
-    ]
+    """The `doctor` verb: `{"checks": [{"status", "name", "found", "next"}, ...], "failed": number}`."""
+    looks: dict[str, Callable[[], str]] = dict(CHECKS)
     if config.run:
-        run = _found(config.run, config.logdir)
-        parts = {"settings": _settings, "manifest": _manifest, "metrics": _metrics, "checkpoints": _checkpoints}
-        for name, look in {**parts, "controller": _controller, "labels": _labels}.items():
-            steps.append((f"run: {name}", partial(look, run)))
-    checks = [_guarded(name, look) for name, look in steps]
-    return {"checks": [asdict(check) for check in checks], "failed": sum(check.status == "fail" for check in checks)}
+        from agent.runs.run import Run
+        from agent.runs.soundness import PARTS
+
+        found = Path(config.run)
+        run = Run(found, {}) if found.is_dir() else Run.find(config.logdir, None, None, config.run)
+        looks |= {f"run: {name}": partial(look, run) for name, look in PARTS.items()}
+    checks = [{"name": name, **outcome(look)} for name, look in looks.items()]
+    return {"checks": checks, "failed": sum(check["status"] == "fail" for check in checks)}
 
 
-def _guarded(name: str, look: Callable[[], Check]) -> Check:
-    """A check that breaks is a finding too."""
+def outcome(look: Callable[[], str]) -> dict[str, str]:
+    """The status of a check (ok, warn, fail), what it found, and what to do next; a check that breaks has failed."""
     try:
-        return look()
+        return {"status": "ok", "found": look(), "next": ""}
     except UserError as error:
-        return Check("fail", name, error.what, error.next_step)
+        return {"status": "warn" if isinstance(error, Doubt) else "fail", "found": error.what, "next": error.next_step}
     except Exception as error:
-        return Check("fail", name, f"{type(error).__name__}: {error}", "make clean && make demo")
+        return {"status": "fail", "found": f"{type(error).__name__}: {error}", "next": "make clean && make demo"}
 
 
-def check_python() -> Check:
+def check_python() -> str:
     """Whether the interpreter is of a version that the pins were tested with."""
     found = f"{sys.version.split()[0]} at {sys.executable}"
-    right = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    return Check("ok" if right else "fail", "python", found, "" if right else "PYTHON=python3.12 make demo")
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        raise UserError(found, "PYTHON=python3.12 make demo")
+    return found
 
 
-def check_packages(requirements: Path = ROOT / "requirements.txt") -> Check:
+def check_packages(requirements: Path = ROOT / "requirements.txt") -> str:
     """Whether the installed versions are the pinned ones."""
     missing, other, right = _compared(requirements, sys.path)
     if missing:
-        return Check("fail", "packages", f"missing: {', '.join(missing)}", "make demo")
+        raise UserError(f"missing: {', '.join(missing)}", "make demo")
     if other:
-        return Check("warn", "packages", "; ".join(other), "make demo  # installs the pinned versions")
-    return Check("ok", "packages", f"{len(right)} as pinned")
+        raise Doubt("; ".join(other), "make demo  # installs the pinned versions")
+    return f"{len(right)} as pinned"
 
 
-def check_serving(venv: Path = SERVING, requirements: Path = ROOT / "requirements-serving.txt") -> Check:
+def check_serving(venv: Path = SERVING, requirements: Path = ROOT / "requirements-serving.txt") -> str:
     """Whether vLLM and FastChat could be launched; runs need neither."""
     if not venv.exists():
-        return Check("ok", "serving", "not there; only serve --backend vllm or fastchat needs it", "make serve-setup")
+        return "not there; only serve --backend vllm or fastchat needs it: make serve-setup"
     missing, other, right = _compared(requirements, [str(place) for place in venv.glob("lib/python3*/site-packages")])
     unfinished = [] if any(venv.glob(".ready-*")) else ["its setup did not end"]
     if wrong := [*(f"{package} is missing" for package in missing), *other, *unfinished]:
-        return Check("warn", "serving", "; ".join(wrong), "make serve-setup")
-    return Check("ok", "serving", f"{', '.join(right)} in {venv.name}")
+        raise Doubt("; ".join(wrong), "make serve-setup")
+    return f"{', '.join(right)} in {venv.name}"
 
 
 def _compared(requirements: Path, path: list[str]) -> tuple[list[str], list[str], list[str]]:
@@ -121,25 +100,25 @@ def _version(package: str, path: list[str]) -> str | None:
     return next((each.version.partition("+")[0] for each in found), None)
 
 
-def check_threads() -> Check:
+def check_threads() -> str:
     """How many threads torch would take, and on what."""
     import torch
 
     device = "no GPU, and none is needed"
     if torch.cuda.is_available():
         device = f"networks are on {torch.cuda.get_device_name()} (--device cpu: on the processor)"
-    return Check("ok", "threads", f"{os.cpu_count()} cores; runs use one thread of torch (--threads); {device}")
+    return f"{os.cpu_count()} cores; runs use one thread of torch (--threads); {device}"
 
 
-def check_numba_cache() -> Check:
+def check_numba_cache() -> str:
     """Whether compiled kernels can be kept; where they cannot, every start compiles them again."""
     place = Path(os.environ.get("NUMBA_CACHE_DIR", ROOT / "envs" / "gridworld"))
-    if os.access(place, os.W_OK):
-        return Check("ok", "numba cache", f"{place} is writable")
-    return Check("warn", "numba cache", f"{place} is not writable", "export NUMBA_CACHE_DIR=~/.cache/numba")
+    if not os.access(place, os.W_OK):
+        raise Doubt(f"{place} is not writable", "export NUMBA_CACHE_DIR=~/.cache/numba")
+    return f"{place} is writable"
 
 
-def check_language_model() -> Check:
+def check_language_model() -> str:
     """Whether the built-in language model loads and answers scenes of the first task as the script would."""
     import numpy as np
 
@@ -156,15 +135,14 @@ def check_language_model() -> Check:
     agreed = [task.script(scene) == int(np.argmax(label.probs)) for scene, label in zip(scenes, labels, strict=True)]
     found = f"{sum(agreed)} of {len(agreed)} scenes right, loaded and answered in {seconds:.1f} s"
     if np.mean(agreed) < 0.9:
-        return Check("warn", "language model", found, "git checkout teacher/tiny_lm  # or train it again, see its card")
-    return Check("ok", "language model", found)
+        raise Doubt(found, "git checkout teacher/tiny_lm  # or train it again, see its card")
+    return found
 
 
-def check_rendering() -> Check:
+def check_rendering() -> str:
     """Whether an episode can be filmed, and what draws mazes; runs need neither."""
     from agent.players import teacher_player
-    from agent.runs.pictures import watch
-    from agent.runs.video import record
+    from agent.runs.pictures import record, watch
     from envs.catalog import get_task
     from envs.mujoco.rendering import choose_backend
     from teacher.make import make_teacher
@@ -180,89 +158,30 @@ def check_rendering() -> Check:
     try:
         stage.render()
     except UserError as error:
-        return Check("warn", "rendering", f"{found}; {error.what}", error.next_step)
+        raise Doubt(f"{found}; {error.what}", error.next_step) from error
     finally:
         stage.close()
     backend = choose_backend()
-    return Check("ok", "rendering", f"{found}; {backend.name} draws mazes: {backend.why}")
+    return f"{found}; {backend.name} draws mazes: {backend.why}"
 
 
-def check_disk(place: Path = ROOT) -> Check:
+def check_disk(place: Path = ROOT) -> str:
     """Whether there is room for runs."""
     free = shutil.disk_usage(place).free
-    status: Literal["ok", "warn", "fail"] = "fail" if free < NO_SPACE else "warn" if free < LITTLE_SPACE else "ok"
-    advice = "" if status == "ok" else f"du -sh {place}/log/*/*/*  # delete runs, or choose another --logdir"
-    return Check(status, "disk", f"{free / 1e9:.1f} GB free at {place}", advice)
+    found = f"{free / 1e9:.1f} GB free at {place}"
+    if free < LITTLE_SPACE:
+        kind = UserError if free < NO_SPACE else Doubt
+        raise kind(found, f"du -sh {place}/log/*/*/*  # delete runs, or choose another --logdir")
+    return found
 
 
-def _found(name: str, logdir: str) -> Path:
-    """The folder of a run by path, or by name. Raises `UserError` if there is none."""
-    from agent.runs.run import Run
-
-    return Path(name) if Path(name).is_dir() else Run.find(logdir, None, None, name).path
-
-
-def _settings(run: Path) -> Check:
-    from agent.runs.run import Run
-
-    opened = Run.open(run)
-    facts = {key: opened.config.get(key) for key in ("method", "task", "seed")} | {"teacher": opened.teacher}
-    said = ", ".join(f"{key} {fact}" for key, fact in facts.items() if fact is not None)
-    return Check("ok", "run: settings", said)
-
-
-def _manifest(run: Path) -> Check:
-    from agent.runs.run import Run
-
-    manifest = Run.open(run).manifest()
-    found = f"commit {str(manifest['commit'])[:12]}, {len(manifest['starts'])} start(s), Python {manifest['python']}"
-    return Check("ok", "run: manifest", found)
-
-
-def _metrics(run: Path) -> Check:
-    from agent.runs.metrics import FILE, read_metrics
-
-    path = run / FILE
-    if not path.exists():
-        return Check("warn", "run: metrics", "none yet", "repeat its command with --resume  # starts it over")
-    lines, rows = len(path.read_text().splitlines()), read_metrics(path)
-    if len(rows) < lines:
-        found = f"{lines - len(rows)} of {lines} lines do not parse"
-        return Check("warn", "run: metrics", found, "repeat its command with --resume  # cuts them off")
-    found = f"{lines} lines up to step {rows[-1]['step']:,}" if rows else "none yet"
-    return Check("ok", "run: metrics", found)
-
-
-def _checkpoints(run: Path) -> Check:
-    from agent.runs.checkpoint import load_tree
-    from agent.runs.run import Run
-
-    opened = Run.open(run)
-    for step in opened.saved_steps():
-        load_tree(opened.checkpoint(step))
-    if opened.last_step is None:
-        return Check("warn", "run: checkpoints", "none yet", "repeat its command with --resume  # starts it over")
-    steps = ", ".join(f"{step:,}" for step in opened.saved_steps())
-    return Check("ok", "run: checkpoints", f"load at steps {steps}; --resume continues from {opened.last_step:,}")
-
-
-def _controller(run: Path) -> Check:
-    from agent.runs.run import Run
-    from controller.checkpoint import load_controller
-    from envs.catalog import get_task
-
-    opened = Run.open(run)
-    if not opened.controller.exists():
-        return Check("ok", "run: controller", "none, as with --method ppo, or before distillation has ended")
-    load_controller(opened.controller, get_task(opened.config["task"], opened.config.get("limit")))
-    return Check("ok", "run: controller", "loads for its task")
-
-
-def _labels(run: Path) -> Check:
-    path = run / "labels.sqlite"
-    if not path.exists():
-        return Check("ok", "run: labels", "no label store")
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
-        verdict = store.execute("PRAGMA quick_check").fetchone()[0]
-    status: Literal["ok", "fail"] = "ok" if verdict == "ok" else "fail"
-    return Check(status, "run: labels", f"SQLite says {verdict}", "" if status == "ok" else f"rm {path}")
+CHECKS = {
+    "python": check_python,
+    "packages": check_packages,
+    "threads": check_threads,
+    "numba cache": check_numba_cache,
+    "language model": check_language_model,
+    "rendering": check_rendering,
+    "serving": check_serving,
+    "disk": check_disk,
+}

@@ -1,7 +1,7 @@
 """One call writes a run's numbers to TensorBoard, to `metrics.jsonl` and to the terminal; x is environment steps.
 
 Losing metrics must not kill a run, so a full disk costs one warning here (checkpoints, which must not be lost, raise).
-A number that is not finite does stop the run: nothing that is learnt after it is worth the electricity.
+A number that is not finite does stop the run: nothing that is learnt after it is of use.
 """
 
 import json
@@ -9,9 +9,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -35,7 +35,7 @@ ON_SCREEN = (
 SECONDS_BETWEEN_LINES = 2.0
 
 
-class Metrics:
+class Metrics(AbstractContextManager["Metrics"]):
     """The writer of one run.
 
     Args:
@@ -70,28 +70,24 @@ class Metrics:
                     "repeat with --resume from the last checkpoint, or with another --seed or --preset",
                 )
         self._append(json.dumps({"step": step, **numbers}) + "\n")
-        if self._tensorboard is not None:
-            try:
-                for tag, number in numbers.items():
-                    self._tensorboard.add_scalar(tag, number, step)
-                self._tensorboard.flush()
-            except OSError as error:
-                self._lost(error)
+
+        def draw(board: SummaryWriter) -> None:
+            for tag, number in numbers.items():
+                board.add_scalar(tag, number, step)
+
+        self._draw(draw)
         self._screen.show(step, numbers)
 
     def hparams(self, config: Mapping[str, Any], results: Mapping[str, float]) -> None:
-        """Record what a run was made of beside what came out, for TensorBoard's HPARAMS table."""
-        if self._tensorboard is None:
-            return
+        """Record the settings of a run, by dotted name, beside its results, for TensorBoard's HPARAMS table."""
         plain = {k: v if isinstance(v, bool | int | float | str) else json.dumps(v) for k, v in dotted(config).items()}
-        try:
-            writer = self._tensorboard.file_writer
-            assert writer is not None  # its constructor sets it; only close() unsets it
+
+        def draw(board: SummaryWriter) -> None:
+            assert board.file_writer is not None  # its constructor sets it; only close() unsets it
             for summary in hparams_summaries(plain, dict(results)):
-                writer.add_summary(summary)
-            self._tensorboard.flush()
-        except OSError as error:
-            self._lost(error)
+                board.file_writer.add_summary(summary)
+
+        self._draw(draw)
 
     def say(self, text: str) -> None:
         """A line for the person who watches: a phase that begins, a teacher that is switched off."""
@@ -101,18 +97,21 @@ class Metrics:
         """Finish the files and the progress display. May be called twice."""
         self._screen.close()
         self._file.close()
-        if self._tensorboard is not None:
-            try:
-                self._tensorboard.close()
-            except OSError as error:
-                self._lost(error)
-            self._tensorboard = None
+        self._draw(lambda board: board.close())
+        self._tensorboard = None
 
-    def __enter__(self) -> "Metrics":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
+
+    def _draw(self, on: Callable[[SummaryWriter], object]) -> None:
+        """Write to TensorBoard, whose writer does not survive a failure and is dropped then."""
+        if self._tensorboard is None:
+            return
+        try:
+            on(self._tensorboard)
+            self._tensorboard.flush()
+        except OSError as error:
+            self._lost(error)
 
     def _append(self, line: str) -> None:
         """Write a whole line or none, so that a disk that fills up leaves a file that still parses."""
@@ -126,7 +125,7 @@ class Metrics:
             self._lost(error)
 
     def _lost(self, error: OSError) -> None:
-        """Warn once; TensorBoard's writer does not survive a failed write, so it is dropped."""
+        """Warn once, and leave TensorBoard alone from now on."""
         self._tensorboard = None
         if not self.incomplete:
             self._screen.warn(f"metrics are incomplete from here on: {error.strerror or error} ({self._file.name})")
@@ -134,9 +133,9 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a `metrics.jsonl`; a last line that was cut off by a kill is left out."""
-    rows = []
-    for line in path.read_text().splitlines():
+    """The lines of a `metrics.jsonl`, none if there is no file; a last line that was cut off by a kill is left out."""
+    rows: list[dict[str, float]] = []
+    for line in path.read_text().splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -165,17 +164,16 @@ class _Screen:
                 BarColumn(20),
                 TimeRemainingColumn(),
             )
-            self._progress = Progress(
-                *columns, TextColumn("{task.fields[text]}"), console=self._console, auto_refresh=False
-            )
+            text = TextColumn("{task.fields[text]}")
+            self._progress = Progress(*columns, text, console=self._console, auto_refresh=False)
             self._task = self._progress.add_task("", total=total_steps, text="")
             self._progress.start()
 
     def show(self, step: int, numbers: Mapping[str, float]) -> None:
         shown = {tag: number for tag, number in numbers.items() if tag in ON_SCREEN or tag.startswith("eval/")}
-        self._shown |= shown
         if self._progress is not None:
-            text = _one_line({tag: self._shown[tag] for tag in self._shown if not tag.startswith("time/")})
+            self._shown |= {tag: number for tag, number in shown.items() if not tag.startswith("time/")}
+            text = _one_line(self._shown)
             self._progress.update(self._task, completed=step, text=text, refresh=True)
             return
         due = time.monotonic() - self._last > SECONDS_BETWEEN_LINES or any(tag.startswith("eval/") for tag in shown)

@@ -1,28 +1,26 @@
-"""What runs came to, as tables for a terminal and as learning curves in a PNG."""
+"""The `report` verb: what runs came to, a row for each, and their learning curves in a PNG."""
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from agent.flags import ReportConfig
 from agent.runs.metrics import FILE as METRICS
 from agent.runs.metrics import read_metrics
 from agent.runs.run import Run
 from agent.runs.statistics import mean_interval
+from agent.runs.text import MODES
 from envs.catalog import get_task
 from ground.atomic import write_file
 from ground.errors import UserError
 
-MODES = ("sampled", "greedy")
-CURVE = "rollout/success"  # the student's own, never that of worlds in which the teacher had a hand
+CURVE = "rollout/success"  # the student's own, never that of episodes in which the teacher had a hand
 
 
 def report(config: ReportConfig) -> dict[str, Any]:
@@ -66,17 +64,17 @@ def _chosen(config: ReportConfig) -> list[Run]:
 
 def _row(runs: Sequence[Run]) -> dict[str, Any]:
     """One line of the table: settings of the first seed, results averaged over the seeds."""
-    first, results = runs[0], [_result(run) for run in runs]
-    row: dict[str, Any] = {key: first.config.get(key) for key in ("task", "method")} | {"teacher": first.teacher}
-    if row["method"] in ("ppo", "sac", "td3"):
-        row["teacher"] = "none"
-    elif row["method"] == "hiro":  # whoever taught the controller that it was given
-        row["teacher"] = results[0].get("teacher", row["teacher"])
-    row |= {"run": first.group.name, "seeds": len(runs)}
-    for key in ("steps", "queries", "calls"):
-        values = [result[key] for result in results if result.get(key) is not None]
-        row[key] = float(np.mean(values)) if values else None
-    row["asking"] = _mean_asking([result["asking"] for result in results if result.get("asking")])
+    first, found = runs[0], [_figures(run) for run in runs]
+    results = [run.results() for run in runs]
+    row: dict[str, Any] = {key: first.config.get(key) for key in ("task", "method")}
+    row |= {"teacher": _teacher(first, results[0]), "run": first.group.name, "seeds": len(runs)}
+    for key, tag in (("steps", "step"), ("queries", "teacher/queries"), ("calls", "teacher/calls")):
+        row[key] = _mean([result.get(key, last.get(tag)) for result, last in zip(results, found, strict=True)])
+    asking = [
+        result.get("asking") or {tag[len("teacher/") :]: last[tag] for tag in last if tag.startswith("teacher/")}
+        for result, last in zip(results, found, strict=True)
+    ]
+    row["asking"] = {name: _mean([seed.get(name) for seed in asking]) for name in dict.fromkeys(chain(*asking))}
     together = first.group / "eval.json"  # `eval` judges all seeds of a run at once
     if len(runs) > 1 and together.exists():
         results = [json.loads(together.read_text())]
@@ -86,10 +84,26 @@ def _row(runs: Sequence[Run]) -> dict[str, Any]:
     return row
 
 
-def _mean_asking(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """What the teacher has cost, averaged over the seeds that say so; empty for runs without a teacher."""
-    names = dict.fromkeys(name for seed in figures for name in seed)
-    return {name: float(np.mean([seed[name] for seed in figures if name in seed])) for name in names}
+def _teacher(run: Run, result: Mapping[str, Any]) -> str | None:
+    """The teacher of a run; of HIRO the one that taught the controller which the run was given."""
+    if run.config.get("method") in ("ppo", "sac", "td3"):
+        return "none"
+    taught = result.get("teacher")  # the scores of the teacher, if `eval` has judged it
+    return taught if run.config.get("method") == "hiro" and isinstance(taught, str) else run.teacher
+
+
+def _figures(run: Run) -> dict[str, float]:
+    """The last value of each of a run's metrics."""
+    last: dict[str, float] = {}
+    for row in read_metrics(run.path / METRICS):
+        last |= row
+    return last
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean over the seeds that say so."""
+    said = [value for value in values if value is not None]
+    return float(np.mean(said)) if said else None
 
 
 def _over_seeds(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -101,24 +115,11 @@ def _over_seeds(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {"success": success, "low": low, "high": high, "length": length}
 
 
-def _result(run: Run) -> dict[str, Any]:
-    """What is known of a run: its evaluation, and the last value of each counter among its metrics."""
-    last: dict[str, float] = {}
-    for row in read_metrics(run.path / METRICS) if (run.path / METRICS).exists() else []:
-        last |= row
-    counted = {
-        key: last.get(tag)
-        for key, tag in (("steps", "step"), ("queries", "teacher/queries"), ("calls", "teacher/calls"))
-    }
-    asking = {tag.removeprefix("teacher/"): value for tag, value in last.items() if tag.startswith("teacher/")}
-    return {**counted, "asking": asking, **{key: value for key, value in run.results().items() if value is not None}}
-
-
 def draw_curves(groups: Sequence[Sequence[Run]], path: Path) -> bool:
     """Draw one panel per task and one line per run, with a 95% bootstrap band over seeds; False if nothing is there."""
-    curves: dict[str, list[tuple[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]]]] = {}
+    curves: dict[str, list[tuple[str, list[NDArray[np.float64]]]]] = {}
     for runs in groups:
-        seeds = [curve for run in runs if (curve := _curve(run)) is not None]
+        seeds = [curve for run in runs if (curve := _curve(run)).size]
         if seeds:
             first = runs[0].config
             label = f"{first.get('method')}/{runs[0].group.name}" + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else "")
@@ -148,19 +149,13 @@ def draw_curves(groups: Sequence[Sequence[Run]], path: Path) -> bool:
     return True
 
 
-def _curve(run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Steps and values, [T] each, of the student's success while it learns, if the run recorded any."""
-    rows = read_metrics(run.path / METRICS) if (run.path / METRICS).exists() else []
-    points = [(row["step"], row[CURVE]) for row in rows if CURVE in row]
-    if not points:
-        return None
-    steps, values = np.array(points, dtype=float).T
-    return steps, values
+def _curve(run: Run) -> NDArray[np.float64]:
+    """Steps and the student's success while it learns, [2, T]; T is 0 if the run recorded none."""
+    points = [(row["step"], row[CURVE]) for row in read_metrics(run.path / METRICS) if CURVE in row]
+    return np.array(points, dtype=float).reshape(-1, 2).T
 
 
-def _band(
-    seeds: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], points: int = 100
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _band(seeds: Sequence[NDArray[np.float64]], points: int = 100) -> Sequence[NDArray[np.float64]]:
     """Steps, mean and interval, [points] each, over the steps that all seeds have in common; one seed as it is."""
     if len(seeds) == 1:
         steps, values = seeds[0]
@@ -170,146 +165,3 @@ def _band(
     draws = np.random.default_rng(0).integers(len(seeds), size=(1000, len(seeds)))
     low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975], axis=0)
     return steps, values.mean(axis=0), low, high
-
-
-def render(verb: str, result: Mapping[str, Any]) -> str:
-    """What a person reads of a verb's result."""
-    match verb:
-        case "report":
-            plot = f"\ncurves: {result['plot'] or result.get('not_saved') or 'none yet'}"
-            return "\n\n".join(filter(None, (_runs_table(result["runs"]), _asking_table(result["runs"])))) + plot
-        case "doctor":
-            rows = [(check["status"], check["name"], check["found"], check["next"]) for check in result["checks"]]
-            return table(("", "check", "found", "next"), rows)
-        case _ if "runs" in result:
-            return "\n\n".join(_players_table(run) for run in result["runs"])
-        case _:
-            return _players_table(result)
-
-
-def _runs_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    head = ("task", "method", "run", "teacher", "steps", "queries", "calls", *MODES, "length")
-    return table(
-        head,
-        [
-            (
-                *(str(row[key] or "") for key in ("task", "method")),
-                row["run"] + (f" ({row['seeds']} seeds)" if row["seeds"] > 1 else ""),
-                str(row["teacher"] or ""),
-                *(_count(row[key]) for key in ("steps", "queries", "calls")),
-                *(_rate(row[mode]) for mode in MODES),
-                _number((row["sampled"] or {}).get("length")),
-            )
-            for row in rows
-        ],
-    )
-
-
-def _asking_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """What the teachers have cost, a row per run that asked one; columns in which nothing stands are left out."""
-    asked = [row for row in rows if row["asking"].get("queries")]
-    columns = [(title, [cell(row["asking"]) for row in asked]) for title, cell in _ASKING]
-    shown = [(title, cells) for title, cells in columns if any(cells)]
-    names = [(*(str(row[key] or "") for key in ("task", "method", "run", "teacher")),) for row in asked]
-    lines = [(*name, *(cells[i] for _, cells in shown)) for i, name in enumerate(names)]
-    return table(("task", "method", "run", "teacher", *(title for title, _ in shown)), lines) if lines else ""
-
-
-def _asking_line(asking: Mapping[str, float]) -> str:
-    """The same of one run, in a line."""
-    said = [f"{title} {cell(asking)}" for title, cell in _ASKING if cell(asking)]
-    return f"asking: {', '.join(said)}" if asking.get("queries") else ""
-
-
-def _asked(name: str, form: str = ",.0f", scale: int = 1) -> Callable[[Mapping[str, float]], str]:
-    """A figure of the accounting, empty where it was not counted."""
-    return lambda asking: format(scale * asking[name], form) if name in asking else ""
-
-
-def _asked_if_any(name: str) -> Callable[[Mapping[str, float]], str]:
-    """A counter of trouble, empty where there was none."""
-    return lambda asking: f"{asking[name]:,.0f}" if asking.get(name) else ""
-
-
-# What is counted of teachers (agent/runs/accounting.py), as it is shown.
-_ASKING: tuple[tuple[str, Callable[[Mapping[str, float]], str]], ...] = (
-    ("queries", _asked("queries")),
-    ("calls", _asked("calls")),
-    ("hits", _asked("hits")),
-    ("calls/1k steps", _asked("calls_per_1k_steps", ",.2f")),
-    ("invalid", _asked("invalid_rate", ".1%")),
-    ("abstained", _asked_if_any("abstained")),
-    ("p50 ms", _asked("latency_p50", ",.1f", 1000)),
-    ("p95 ms", _asked("latency_p95", ",.1f", 1000)),
-    ("tokens", _asked_if_any("tokens")),
-    ("seconds", _asked("seconds", ",.2f")),
-    ("requests", _asked_if_any("requests")),
-    ("retries", _asked_if_any("retries")),
-    ("failures", _asked_if_any("failures")),
-    ("fallbacks", _asked_if_any("fallbacks")),
-    ("breaker", _asked_if_any("breaker_opened")),
-)
-
-
-def _players_table(result: Mapping[str, Any]) -> str:
-    """The teacher-versus-student table of `eval`, and of the evaluation at the end of `train`."""
-    rows = []
-    for player, scores in result.items():
-        if not isinstance(scores, dict):
-            continue
-        modes = {mode: scores[mode] for mode in MODES if mode in scores} or (
-            {"": scores} if "success" in scores else {}
-        )
-        for mode, score in modes.items():
-            speed = score.get("ms_per_step", scores.get("ms_per_step"))
-            figures = [_number(score.get(key), places) for key, places in (("return", 3), ("length", 1))]
-            rows.append((player, mode, _rate(score), *figures, _number(speed, 3), _count(score.get("episodes"))))
-    facts = [(key.replace("_", " "), value) for key, value in result.items() if isinstance(value, str | int | float)]
-    lines = [f"{name}: {_said(value)}" for name, value in facts if value != ""]
-    lines = [_difference(row) for row in result.get("differences", ())] + lines
-    lines += list(filter(None, [_asking_line(result.get("asking", {}))]))
-    if not rows:
-        return "\n".join(lines)
-    head = ("player", "", "success [95%]", "return", "length", "ms/step", "episodes")
-    return table(head, rows) + "\n" + "\n".join(lines)
-
-
-def _said(value: str | float) -> str:
-    """A fact of a result line."""
-    if isinstance(value, str):
-        return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
-
-
-def _difference(row: Mapping[str, Any]) -> str:
-    """A paired comparison in words."""
-    parts = [
-        f"{measure} {row[measure][0]:+.3f} [{row[measure][1]:+.3f}, {row[measure][2]:+.3f}]"
-        for measure in ("success", "length")
-    ]
-    return f"student minus {row['student minus']}, same levels: {', '.join(parts)}, McNemar p = {row['mcnemar_p']:.3g}"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Aligned text; numbers are the caller's to format."""
-    grid = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for row in rows:
-        grid.add_row(*row)
-    out = io.StringIO()
-    Console(file=out, width=160, highlight=False).print(grid)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines() if line.strip())
-
-
-def _rate(score: Mapping[str, float] | None) -> str:
-    if not score:
-        return ""
-    interval = f" [{score['low']:.3f}, {score['high']:.3f}]" if "low" in score else ""
-    return f"{score['success']:.3f}{interval}"
-
-
-def _count(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
-
-
-def _number(value: float | None, places: int = 1) -> str:
-    return "" if value is None else f"{value:.{places}f}"

@@ -1,13 +1,12 @@
 """The directory of a run, `log/<method>/<task>/<name>/`: what it was told, what it ran on, what it saved.
 
 - `config.json` the settings, `manifest.json` the circumstances, `metrics.jsonl` and `events.*` the numbers;
-- `checkpoints/<step>/`, `last`; `controller/` the distilled controller; `labels.sqlite` every label that was paid for;
+- `checkpoints/<step>/`, `last`; `controller/` the distilled controller; `labels.sqlite` all that the teacher said;
 - `result.json` and `episodes/` what training came to; `eval.json` and `videos/` what `eval` leaves.
 """
 
 import contextlib
 import glob
-import importlib.metadata
 import json
 import platform
 import shutil
@@ -16,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,15 @@ class Run:
                     f"{path} already holds a run.", "--resume to continue it, or another --savedir to start a new one"
                 )
             run = cls.open(path)
-            run._check_settings(settings)
+            if other := refusals(run.config, settings):
+                raise UserError(
+                    f"{path} was started with other settings: {'; '.join(other)}.",
+                    "repeat its own settings, or start a new run under another --savedir",
+                )
             cut_after(path / METRICS, -1 if run.last_step is None else run.last_step)
         run = cls(path, settings)
         write_json(path / "config.json", {"format": CONFIG, "schema": SCHEMAS[CONFIG], "config": settings})
-        run._note_circumstances()
+        run._note_start()
         return run
 
     @classmethod
@@ -81,7 +85,7 @@ class Run:
             raise CheckpointError(
                 f"{path} was started by an older version, which kept settings in another form (schema "
                 f"{saved['schema']}; this one reads {SCHEMAS[CONFIG]}).",
-                f"git checkout {LAST_OF_SCHEMA_1}  # the last version to read it; or train again under another --savedir",
+                f"git checkout {LAST_OF_SCHEMA_1}  # which reads it; or train again under another --savedir",
             )
         return cls(path, saved["config"])
 
@@ -109,7 +113,7 @@ class Run:
             seeds = sorted(place.glob("seed-*/config.json"), key=lambda path: int(path.parent.name[5:]))
             if seeds:
                 return [cls.open(path.parent) for path in seeds]
-        known = {_name_of(path, root) for path in _all_runs(root, method, task)}
+        known = {path.relative_to(root).parts[2] for path in _all_runs(root, method, task)}
         start = f"python main.py train{f' --method {method}' if method else ''} --task {task or 'TASK'} --savedir NAME"
         if not known:
             raise UserError(f"There is no run {name!r}, nor any other of {task or 'any task'}, under {root}.", start)
@@ -154,23 +158,13 @@ class Run:
 
     @property
     def controller(self) -> Path:
-        """Folder of the distilled controller, by itself, for whoever wants no more than that."""
+        """Folder of the distilled controller, which can be used without the rest of the run."""
         return self.path / "controller"
 
     @property
     def labels(self) -> Path:
         """Where the label store of this run lies."""
         return self.path / "labels.sqlite"
-
-    @property
-    def videos(self) -> Path:
-        """Where videos go; created by whoever writes the first."""
-        return self.path / "videos"
-
-    @property
-    def evaluation(self) -> Path:
-        """Where `eval` leaves its result line."""
-        return self.path / "eval.json"
 
     @contextlib.contextmanager
     def beginning(self) -> Iterator[None]:
@@ -188,11 +182,8 @@ class Run:
 
     def results(self) -> dict[str, Any]:
         """The result lines of training and of `eval`, the latter's where both have a say; empty before either."""
-        found: dict[str, Any] = {}
-        for path in (self.path / "result.json", self.evaluation):
-            if path.exists():
-                found |= json.loads(path.read_text())
-        return found
+        lines = [path for path in (self.path / "result.json", self.path / "eval.json") if path.exists()]
+        return {key: value for path in lines for key, value in json.loads(path.read_text()).items()}
 
     @property
     def last_step(self) -> int | None:
@@ -212,20 +203,16 @@ class Run:
         """Folder of one checkpoint."""
         return self.path / "checkpoints" / str(step)
 
-    def save(self, step: int, tree: Any, meta: Mapping[str, Any] | None = None) -> Path:
+    def save(self, step: int, tree: Any) -> None:
         """Save a tree (see `checkpoint.py`) as the state after `step` environment steps; the last two are kept.
 
         Raises:
             UserError: The disk is full or read-only; earlier checkpoints are untouched.
         """
-        folder = self.checkpoint(step)
-        save_tree(folder, tree, {"step": step, **(meta or {})})
+        save_tree(self.checkpoint(step), tree, {"step": step})
         write_file(self.path / "last", f"checkpoints/{step}\n".encode())
-        kept = [step, *[other for other in reversed(self.saved_steps()) if other != step]][:KEPT_CHECKPOINTS]
-        for other in self.saved_steps():
-            if other not in kept:
-                shutil.rmtree(self.checkpoint(other), ignore_errors=True)
-        return folder
+        for other in sorted({*self.saved_steps()} - {step})[: 1 - KEPT_CHECKPOINTS]:
+            shutil.rmtree(self.checkpoint(other), ignore_errors=True)
 
     def load(self) -> tuple[int, Any]:
         """The last checkpoint as `(step, tree)`.
@@ -249,21 +236,32 @@ class Run:
             raise DamagedError(error.what, back) from error
 
     def restore(self, accept: Callable[[Any], object]) -> int:
-        """Hand the last checkpoint's tree to whoever takes it up; returns its step.
+        """Hand the last checkpoint's tree to `accept`, which raises if it does not fit; returns the step.
 
         Raises:
-            CheckpointError: As `load`; or the tree does not fit, since the code or its presets have changed since.
+            CheckpointError: As `load`; or the tree does not fit, since the code has changed, or it is of another task.
         """
         step, tree = self.load()
         try:
             accept(tree)
         except (RuntimeError, KeyError, IndexError, TypeError, ValueError) as error:
-            commit = self.manifest().get("commit") or "unknown"
-            raise CheckpointError(
-                f"{self.checkpoint(step)} does not fit this version of the program; it was saved by commit {commit}.",
-                f"git checkout {commit.removesuffix('+changes')}, or train again under another --savedir",
-            ) from error
+            raise self._misfit(step, error) from error
         return step
+
+    def _misfit(self, step: int, error: Exception) -> CheckpointError:
+        starts, folder = self.manifest()["starts"], self.checkpoint(step)
+        commit = ([start for start in starts if start["from_step"] < step] or starts)[-1]["commit"]
+        if commit != _commit():
+            return CheckpointError(
+                f"{folder} does not fit this version of the program; it was saved by commit {commit or 'unknown'}.",
+                f"git checkout {(commit or 'COMMIT').removesuffix('+changes')}, or train again under another --savedir",
+            )
+        method, task = self.config.get("method"), self.config.get("task")
+        reason = (str(error).splitlines() or [type(error).__name__])[-1].strip().rstrip(".")
+        return CheckpointError(
+            f"{folder} is of {method} on {task}, and does not fit what is asked for: {reason}.",
+            f"--task {task} --method {method}, or the name of another run",
+        )
 
     def metrics(self, *, total_steps: int = 0, quiet: bool = False) -> Metrics:
         """The writer of this run's numbers."""
@@ -272,37 +270,21 @@ class Run:
         return Metrics(self.path, total_steps=total_steps, quiet=quiet, resumed_at=resumed_at)
 
     def manifest(self) -> dict[str, Any]:
-        """Versions, commit, platform, and one entry per start of the run."""
+        """Versions, platform, and one entry per start of the run, with its commit."""
         return read_json(self.path / "manifest.json", kind=MANIFEST, schema=SCHEMAS[MANIFEST])
 
     def annotate(self, **facts: Any) -> None:
         """Add facts to the manifest, such as what the teacher turned out to be capable of. Never a secret."""
         write_json(self.path / "manifest.json", {**self.manifest(), **without_passwords(facts)})
 
-    def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        other = refusals(self.config, settings)
-        if other:
-            raise UserError(
-                f"{self.path} was started with other settings: {'; '.join(other)}.",
-                "repeat its own settings, or start a new run under another --savedir",
-            )
-
-    def _note_circumstances(self) -> None:
+    def _note_start(self) -> None:
         path = self.path / "manifest.json"
         earlier = self.manifest() if path.exists() else {}
-        start = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "from_step": self.last_step or 0}
-        start["argv"] = without_passwords(sys.argv)
-        facts = {
-            "format": MANIFEST,
-            "schema": SCHEMAS[MANIFEST],
-            "commit": _commit(),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "versions": {name: _version(name) for name in VERSIONED},
-            "seed": self.config.get("seed"),
-            "starts": [*earlier.get("starts", []), start],
-        }
-        write_json(path, {**earlier, **facts})
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        start = {"at": now, "from_step": self.last_step or 0, "commit": _commit(), "argv": without_passwords(sys.argv)}
+        facts = {"format": MANIFEST, "schema": SCHEMAS[MANIFEST], "python": platform.python_version()}
+        facts |= {"platform": platform.platform(), "versions": {name: version(name) for name in VERSIONED}}
+        write_json(path, {**earlier, **facts, "starts": [*earlier.get("starts", []), start]})
 
 
 def _occupied(path: Path) -> bool:
@@ -316,31 +298,15 @@ def _all_runs(root: Path, method: str | None, task: str | None) -> Iterator[Path
         yield from (path.parent for path in root.glob(f"{method or '*'}/{task or '*'}/{pattern}/config.json"))
 
 
-def _name_of(path: Path, root: Path) -> str:
-    return "/".join(path.relative_to(root).parts[2:3])
-
-
 def _age(path: Path) -> float:
     return -path.stat().st_mtime
 
 
 def _commit() -> str | None:
     """The commit of the code, with `+changes` if the working tree differs; None outside a repository."""
-    where = Path(__file__).parents[2]
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
+    ask = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+changes"]
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+        done = subprocess.run(ask, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return done.stdout.strip()

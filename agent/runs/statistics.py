@@ -45,8 +45,12 @@ def paired_difference(
     first: ArrayLike, second: ArrayLike, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
     """Mean of `first - second` over the same levels, [N] each, with a bootstrap interval: `(mean, low, high)`."""
-    difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    return bootstrap([difference], _mean_of_all, confidence, seed)
+    return mean_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float), confidence, seed)
+
+
+def mean_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of independent values [N], with its bootstrap interval: `(mean, low, high)`."""
+    return bootstrap([values], lambda strata: strata[0].mean(axis=1), confidence, seed)
 
 
 def bootstrap(
@@ -71,12 +75,3 @@ def bootstrap(
     edge = (1 - confidence) / 2
     low, high = np.quantile(statistic(resampled), [edge, 1 - edge])
     return float(statistic([sample[None] for sample in samples])[0]), float(low), float(high)
-
-
-def mean_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over training seeds with its bootstrap interval, `(mean, low, high)`."""
-    return bootstrap([values], _mean_of_all, confidence, seed)
-
-
-def _mean_of_all(strata: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.concatenate(strata, axis=1).mean(axis=1)

@@ -1,4 +1,4 @@
-"""`eval --video` films mazes and maps them, whoever plays; what cannot be drawn does not cost the table."""
+"""`eval --video` films mazes and maps them, any player; what cannot be drawn does not cost the table."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_a_maze_is_filmed_and_mapped(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.draws
-def test_the_subgoal_in_force_is_in_the_picture() -> None:
+def test_the_current_subgoal_is_in_the_picture() -> None:
     task = get_task("PointUMaze")
     episode = watch(task, hiro(task), LEVEL)
     stage = task.make_single(LEVEL)
@@ -99,7 +99,7 @@ def test_an_option_is_where_the_task_grounds_it() -> None:
     assert 2 <= sum(moment.chosen for moment in episode.moments) < HORIZON
 
 
-def test_whoever_names_no_subgoal_is_shown_without_one() -> None:
+def test_a_player_without_subgoals_is_shown_without_them() -> None:
     task = get_task("PointReach")
     moments = watch(task, random_player(), LEVEL).moments
     assert {(moment.words, moment.target) for moment in moments} == {("primitive actions", None)}

@@ -15,19 +15,7 @@ from teacher.labels import LabelStore
 from teacher.scripted import ScriptedTeacher
 
 LEVELS = ["--seeds", "1000000:1000006"]
-SMALL = [
-    "--preset",
-    "tiny",
-    "--teacher",
-    "scripted",
-    "--quiet",
-    "--eval-episodes",
-    "4",
-    "--steps",
-    "640",
-    "--num-envs",
-    "4",
-]
+SMALL = ["--preset=tiny", "--teacher=scripted", "--quiet", "--eval-episodes=4", "--steps=640", "--num-envs=4"]
 
 
 @pytest.fixture(scope="module")
@@ -133,23 +121,14 @@ def test_the_report_has_a_row_per_run_and_draws(logs: Path, capsys: pytest.Captu
 
 
 def test_doctor_examines_a_run_by_name(
-    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "agent.runs.doctor.check_language_model", lambda: pytest.importorskip("agent.runs.doctor").check_disk()
-    )
-    monkeypatch.setattr(
-        "agent.runs.doctor.check_rendering", lambda: pytest.importorskip("agent.runs.doctor").check_disk()
-    )
+    monkeypatch.setattr("agent.runs.doctor.CHECKS", {})  # the rest is slow
     code, out, _ = lines(capsys, "doctor", "--run", "dagger", "--logdir", str(logs), "--json")
+    found = {check["name"]: check for check in json.loads(out)["checks"]}
     assert code == 0
-    assert {check["status"] for check in json.loads(out)["checks"] if check["name"].startswith("run: ")} == {"ok"}
-    broken = tmp_path / "broken"
-    shutil.copytree(logs / "dagger" / "SimpleDoorKey" / "dagger", broken)
-    (broken / "metrics.jsonl").unlink()
-    code, out, _ = lines(capsys, "doctor", "--run", str(broken), "--json")
-    assert code == 0
-    assert "none yet" in out
+    assert {check["status"] for check in found.values()} == {"ok"}
+    assert found["run: controller"]["found"] == "loads for its task"
 
 
 def test_a_folder_that_cannot_be_written_does_not_cost_the_table(
@@ -189,19 +168,18 @@ def test_a_full_disk_is_named_wherever_it_shows(
     assert "df -h" in err
 
 
-def test_one_seed_of_several_is_judged_in_its_own_folder(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_seed_is_judged_in_its_own_folder_and_the_newest_run_with_all(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     group = logs / "ihac" / "SimpleDoorKey" / "two"
-    both = (group / "eval.json").read_bytes() if (group / "eval.json").exists() else b""
+    (group / "eval.json").write_text("{}")
     code, out, _ = lines(capsys, "eval", "--logdir", str(logs), "--loaddir", "two/seed-1", *LEVELS, "--json")
     assert code == 0
     assert json.loads(out)["run"] == str(group / "seed-1")
-    assert (group / "seed-1" / "eval.json").exists()
-    assert ((group / "eval.json").read_bytes() if both else b"") == both
-
-
-def test_the_newest_run_is_judged_with_all_its_seeds(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads((group / "seed-1" / "eval.json").read_text()) == json.loads(out)
+    assert (group / "eval.json").read_text() == "{}"
     for seed in ("seed-0", "seed-1"):
-        (logs / "ihac" / "SimpleDoorKey" / "two" / seed / "last").touch()
+        (group / seed / "last").touch()
     code, out, _ = lines(capsys, "eval", "--logdir", str(logs), *LEVELS, "--json")
     assert code == 0
     assert json.loads(out)["seeds"] == 2

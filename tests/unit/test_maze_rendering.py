@@ -80,13 +80,13 @@ def test_without_any_library_the_packages_are_named() -> None:
         "from envs.mujoco import rendering\n"
         "rendering._egl_works = rendering._osmesa_is_there = lambda: False\n"
         "rendering.choose_backend.cache_clear()\nrendering.choose_backend()\n"
-        "from agent.runs.doctor import check_rendering\nprint(check_rendering())\n"
+        "from agent.runs.doctor import check_rendering, outcome\nprint(outcome(check_rendering))\n"
     )
     code = f"import os\nimport envs.mujoco\nos.environ.pop('MUJOCO_GL', None)\n{code}"
     said = run(code, {"MUJOCO_GL": ""})
-    assert "status='warn'" in said
+    assert "'status': 'warn'" in said
     assert "bytes of mp4; Mazes cannot be drawn here: off was chosen because neither EGL" in said
-    assert "next='sudo apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6'" in said
+    assert "'next': 'sudo apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6'" in said
 
 
 def test_a_painter_that_cannot_start_says_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from agent.config import ReportConfig
-from agent.runs.report import render, report
+from agent.runs.report import report
 from agent.runs.run import Run
+from agent.runs.text import render
 from ground.errors import UserError
 
 
@@ -21,7 +22,7 @@ def leave_run(
             log.scalars(step * 1000, {"rollout/success": value, "teacher/queries": 10 * step, "teacher/calls": 40})
     if judged:
         score = {"success": success[-1], "low": 0.1, "high": 0.9, "episodes": 500, "return": 0.5, "length": 20.0}
-        run.evaluation.write_text(json.dumps({"task": task, "student": {"sampled": score, "greedy": score}}))
+        (run.path / "eval.json").write_text(json.dumps({"task": task, "student": {"sampled": score, "greedy": score}}))
     return run
 
 
@@ -45,7 +46,7 @@ def test_a_report_has_a_row_per_run_and_averages_seeds(tmp_path: Path) -> None:
     assert "report.png" in text
 
 
-def test_the_teacher_of_a_run_is_whoever_taught_its_controller(tmp_path: Path) -> None:
+def test_the_teacher_of_a_run_is_the_one_of_its_controller(tmp_path: Path) -> None:
     for method, taught in (("hiro", "scripted"), ("hiro", "none"), ("sac", "none"), ("ihac", "local")):
         run = leave_run(tmp_path, method, taught, [0.5])
         if method != "ihac":
@@ -78,7 +79,7 @@ def test_what_the_teachers_have_cost_is_a_table_of_its_own(tmp_path: Path) -> No
     assert "fallbacks" in head
     assert not {"retries", "p95 ms", "invalid"} & set(head.split("  ")), "columns in which nothing stands"
     asked = next(line for line in lines if " asked " in line).split()
-    assert asked == ["KeyInBox", "ihac", "asked", "local", "20", "50", "7", "12.0", "1,200", "2"]
+    assert asked == ["KeyInBox", "ihac", "asked", "local", "20", "50", "7", "1,200", "2", "12.0"]
     assert any(" running " in line for line in lines)
     assert not any("silent" in line for line in lines)
 

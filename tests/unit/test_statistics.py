@@ -46,9 +46,6 @@ def test_a_bootstrap_covers_the_mean_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
     intervals = [mean_interval(rng.normal(size=30), confidence=0.9) for _ in range(60)]
     covered = sum(low < 0 < high for _, low, high in intervals)
-    assert 45 <= covered <= 60
-
-
-def test_an_empty_sample_is_refused() -> None:
+    assert 45 <= covered < 60
     with pytest.raises(ValueError, match="empty"):
         mean_interval([])

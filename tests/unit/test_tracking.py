@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +19,14 @@ from agent.runs.run import Run
 from ground.atomic import CheckpointError
 from ground.errors import UserError
 
-SETTINGS: dict[str, Any] = {"task": "SimpleDoorKey", "seed": 1, "steps": 100, "seeds": (), "resume": False}
+SETTINGS: dict[str, Any] = {
+    "task": "SimpleDoorKey",
+    "method": "ihac",
+    "seed": 1,
+    "steps": 100,
+    "seeds": (),
+    "resume": False,
+}
 
 
 def start(logdir: Path, name: str = "demo", method: str = "ihac", **changes: Any) -> Run:
@@ -51,6 +59,7 @@ def test_a_run_directory_has_its_parts(tmp_path: Path) -> None:
     manifest = run.manifest()
     assert manifest["versions"]["torch"] == torch.__version__
     assert manifest["starts"][0]["argv"] == sys.argv
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", manifest["starts"][0]["commit"])
 
 
 def test_the_manifest_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,20 +73,14 @@ def test_the_manifest_holds_no_secret(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "sk-secret" not in written
 
 
-def test_a_directory_in_use_names_both_choices(tmp_path: Path) -> None:
-    start(tmp_path)
-    with pytest.raises(UserError) as caught:
-        start(tmp_path)
-    assert "--resume" in caught.value.next_step
-    assert "--savedir" in caught.value.next_step
-
-
-def test_a_foreign_directory_is_not_resumed(tmp_path: Path) -> None:
+def test_a_directory_in_use_is_neither_overwritten_nor_taken_for_a_run(tmp_path: Path) -> None:
     folder = tmp_path / "ihac" / "SimpleDoorKey" / "demo"
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("precious")
-    with pytest.raises(UserError, match="already holds"):
+    with pytest.raises(UserError, match="already holds") as caught:
         start(tmp_path)
+    assert "--resume" in caught.value.next_step
+    assert "--savedir" in caught.value.next_step
     with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
         start(tmp_path, resume=True)
 
@@ -144,31 +147,45 @@ def test_a_run_of_an_older_version_names_the_commit_that_reads_it(tmp_path: Path
     assert Run.all(tmp_path)[0].config["teacher"] == "(not of this version)"
 
 
-def test_a_damaged_last_checkpoint_names_the_one_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "words", "advice"),
+    [
+        ('{"format"', "{", "truncated", "--resume continues from step 10"),
+        ('"schema": 1', '"schema": 9', "schema 9", "git pull"),
+    ],
+)
+def test_a_last_checkpoint_that_cannot_be_read_is_never_advised_away(
+    tmp_path: Path, old: str, new: str, words: str, advice: str
+) -> None:
     play(run := start(tmp_path), until=20)
-    (run.checkpoint(20) / "state.json").write_text("{")
-    with pytest.raises(CheckpointError, match="truncated") as caught:
+    state = run.checkpoint(20) / "state.json"
+    state.write_text(state.read_text().replace(old, new))
+    with pytest.raises(CheckpointError, match=words) as caught:
         run.load()
-    assert "step 10" in caught.value.next_step
+    assert advice in caught.value.next_step
     assert "rm " not in caught.value.next_step
 
 
-def test_a_newer_checkpoint_is_never_advised_away(tmp_path: Path) -> None:
-    play(run := start(tmp_path), until=20)
-    state = run.checkpoint(20) / "state.json"
-    state.write_text(state.read_text().replace('"schema": 1', '"schema": 9'))
-    with pytest.raises(CheckpointError, match="schema 9") as caught:
-        run.load()
-    assert "git pull" in caught.value.next_step
-
-
-def test_a_checkpoint_of_another_network_is_a_named_error(tmp_path: Path) -> None:
-    run = start(tmp_path)
+@pytest.mark.parametrize(
+    ("saved_by", "words", "advice"),
+    [
+        (None, "is of ihac on SimpleDoorKey.*size mismatch", "--task SimpleDoorKey --method ihac"),
+        ("abc123+changes", "does not fit this version.*abc123", "git checkout abc123,"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_a_named_error(
+    tmp_path: Path, saved_by: str | None, words: str, advice: str
+) -> None:
+    run = start(tmp_path, method="ihac")
     run.save(10, torch.nn.Linear(3, 2).state_dict())
+    if saved_by:
+        starts = run.manifest()["starts"]
+        run.annotate(starts=[{**starts[0], "commit": saved_by}])
+    run = start(tmp_path, resume=True)
     assert run.restore(torch.nn.Linear(3, 2).load_state_dict) == 10
-    with pytest.raises(CheckpointError, match="does not fit this version") as caught:
+    with pytest.raises(CheckpointError, match=words) as caught:
         run.restore(torch.nn.Linear(4, 2).load_state_dict)
-    assert "--savedir" in caught.value.next_step
+    assert caught.value.next_step.startswith(advice)
 
 
 @pytest.mark.parametrize("pointer", ["", "checkpoints/7", "nonsense"])
@@ -245,13 +262,8 @@ def test_a_disk_that_fills_up_below_python_does_not_kill_the_run(tmp_path: Path)
         "with Metrics(Path(sys.argv[1]), quiet=True) as log:\n"
         "    for step in range(200): log.scalars(step, {'rollout/return': step})\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    told: dict[str, Any] = {"cwd": Path(__file__).parents[2], "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], **told, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("warning: metrics are incomplete") == 1
     rows = read_metrics(tmp_path / "metrics.jsonl")

@@ -1,0 +1,78 @@
+"""What `doctor --run` looks at in a run directory: whether all that a run reads back can be read."""
+
+import contextlib
+import sqlite3
+
+from agent.runs.checkpoint import load_tree
+from agent.runs.metrics import FILE, read_metrics
+from agent.runs.run import Run
+from controller.checkpoint import load_controller
+from envs.catalog import get_task
+from ground.errors import Doubt, UserError
+
+_AGAIN = "repeat its command with --resume"
+
+
+def check_settings(run: Run) -> str:
+    """Whether the settings can be read."""
+    opened = Run.open(run.path)
+    facts = {key: opened.config.get(key) for key in ("method", "task", "seed")} | {"teacher": opened.teacher}
+    return ", ".join(f"{key} {fact}" for key, fact in facts.items() if fact is not None)
+
+
+def check_manifest(run: Run) -> str:
+    """Whether it is known what the run ran on."""
+    manifest = run.manifest()
+    starts = manifest["starts"]
+    return f"commit {str(starts[-1]['commit'])[:12]}, {len(starts)} start(s), Python {manifest['python']}"
+
+
+def check_metrics(run: Run) -> str:
+    """Whether every line of the metrics parses."""
+    path = run.path / FILE
+    if not path.exists():
+        raise Doubt("none yet", f"{_AGAIN}  # starts it over")
+    lines, rows = len(path.read_text().splitlines()), read_metrics(path)
+    if len(rows) < lines:
+        raise Doubt(f"{lines - len(rows)} of {lines} lines do not parse", f"{_AGAIN}  # cuts them off")
+    return f"{lines} lines up to step {rows[-1]['step']:,}" if rows else "none yet"
+
+
+def check_checkpoints(run: Run) -> str:
+    """Whether all checkpoints load."""
+    saved = run.saved_steps()
+    for step in saved:
+        load_tree(run.checkpoint(step))
+    if not saved:
+        raise Doubt("none yet", f"{_AGAIN}  # starts it over")
+    return f"load at steps {', '.join(f'{step:,}' for step in saved)}; --resume continues from {run.last_step:,}"
+
+
+def check_controller(run: Run) -> str:
+    """Whether the distilled controller is one of the run's task."""
+    if not run.controller.exists():
+        return "none, as with --method ppo, or before distillation has ended"
+    config = Run.open(run.path).config
+    load_controller(run.controller, get_task(config["task"], config.get("limit")))
+    return "loads for its task"
+
+
+def check_labels(run: Run) -> str:
+    """Whether SQLite finds the label store intact."""
+    if not run.labels.exists():
+        return "no label store"
+    with contextlib.closing(sqlite3.connect(f"file:{run.labels}?mode=ro", uri=True)) as store:
+        verdict = store.execute("PRAGMA quick_check").fetchone()[0]
+    if verdict != "ok":
+        raise UserError(f"SQLite says {verdict}", f"rm {run.labels}")
+    return "SQLite says ok"
+
+
+PARTS = {
+    "settings": check_settings,
+    "manifest": check_manifest,
+    "metrics": check_metrics,
+    "checkpoints": check_checkpoints,
+    "controller": check_controller,
+    "labels": check_labels,
+}

@@ -1,0 +1,118 @@
+"""What a person reads of the results of `train`, `eval`, `report` and `doctor`: tables, and facts a line each."""
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+MODES = ("sampled", "greedy")
+# What is counted of teachers (agent/runs/accounting.py): always shown, shown where there was any, and measured.
+_COUNTED = ("queries", "calls", "hits")
+_IF_ANY = ("abstained", "tokens", "requests", "retries", "failures", "fallbacks", "breaker_opened")
+_MEASURED = {  # title: name, format, factor
+    "calls/1k steps": ("calls_per_1k_steps", ",.2f", 1),
+    "invalid": ("invalid_rate", ".1%", 1),
+    "p50 ms": ("latency_p50", ",.1f", 1000),
+    "p95 ms": ("latency_p95", ",.1f", 1000),
+    "seconds": ("seconds", ",.2f", 1),
+}
+
+
+def render(verb: str, result: Mapping[str, Any]) -> str:
+    """The text of a verb's result."""
+    if verb == "doctor":
+        titles = {"": "status", "check": "name", "found": "found", "next": "next"}
+        return table({title: check[key] for title, key in titles.items()} for check in result["checks"])
+    if verb != "report":
+        return "\n\n".join(_result(line) for line in result.get("runs", [result]))
+    runs = result["runs"]
+    asked = [_names(run) | _asking(run["asking"]) for run in runs if run["asking"].get("queries")]
+    tables = [table(rows) for rows in ([_run(run) for run in runs], asked) if rows]
+    return "\n\n".join(tables) + f"\ncurves: {result['plot'] or result.get('not_saved') or 'none yet'}"
+
+
+def table(rows: Iterable[Mapping[str, str]]) -> str:
+    """Aligned text; each row is its cells by the title of their column. A column without any text is left out."""
+    rows = list(rows)
+    titles = list(dict.fromkeys(title for row in rows for title in row if any(other.get(title) for other in rows)))
+    grid = Table(*titles, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for row in rows:
+        grid.add_row(*(row.get(title, "") for title in titles))
+    out = io.StringIO()
+    Console(file=out, width=160, highlight=False).print(grid)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines() if line.strip())
+
+
+def _names(run: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(run[key] or "") for key in ("task", "method", "run", "teacher")}
+
+
+def _run(run: Mapping[str, Any]) -> dict[str, str]:
+    """A row of `report`."""
+    seeds = f" ({run['seeds']} seeds)" if run["seeds"] > 1 else ""
+    counts = {key: _number(run[key], ",.0f") for key in ("steps", "queries", "calls")}
+    length = _number((run["sampled"] or {}).get("length"))
+    return _names(run) | {"run": run["run"] + seeds} | counts | {m: _rate(run[m]) for m in MODES} | {"length": length}
+
+
+def _asking(asking: Mapping[str, float]) -> dict[str, str]:
+    """What a teacher has cost, by title; empty where it was not counted, or where there was none of the trouble."""
+    counts = {name: _number(asking.get(name), ",.0f") for name in _COUNTED}
+    counts |= {name.replace("_", " "): _number(asking.get(name) or None, ",.0f") for name in _IF_ANY}
+    measured = _MEASURED.items()
+    return counts | {
+        title: format(factor * asking[name], form) if name in asking else "" for title, (name, form, factor) in measured
+    }
+
+
+def _result(result: Mapping[str, Any]) -> str:
+    """The teacher-versus-student table of `eval`, and of the evaluation at the end of `train`, with all other facts."""
+    rows = []
+    for player, scores in result.items():
+        if not isinstance(scores, dict):
+            continue
+        modes = {mode: scores[mode] for mode in MODES if mode in scores}
+        for mode, score in (modes or ({"": scores} if "success" in scores else {})).items():
+            speed = score.get("ms_per_step", scores.get("ms_per_step"))
+            row = {"player": player, "": mode, "success [95%]": _rate(score)}
+            row |= {"return": _number(score.get("return"), ".3f"), "length": _number(score.get("length"))}
+            rows.append(row | {"ms/step": _number(speed, ".3f"), "episodes": _number(score.get("episodes"), ",.0f")})
+    lines = [table(rows)] if rows else []
+    lines += [_difference(row) for row in result.get("differences", ())]
+    lines += [f"{name.replace('_', ' ')}: {_said(fact)}" for name, fact in result.items() if _is_fact(fact)]
+    if result.get("asking", {}).get("queries"):
+        costs = [f"{title} {cost}" for title, cost in _asking(result["asking"]).items() if cost]
+        lines.append(f"asking: {', '.join(costs)}")
+    return "\n".join(lines)
+
+
+def _is_fact(value: object) -> bool:
+    return isinstance(value, str | int | float) and value != ""
+
+
+def _said(fact: str | float) -> str:
+    if isinstance(fact, str):
+        return fact
+    return f"{fact:,}" if isinstance(fact, int) else f"{fact:,.1f}"
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    """A paired comparison in words."""
+    figures = ["{} {:+.3f} [{:+.3f}, {:+.3f}]".format(measure, *row[measure]) for measure in ("success", "length")]
+    return (
+        f"student minus {row['student minus']}, same levels: {', '.join(figures)}, McNemar p = {row['mcnemar_p']:.3g}"
+    )
+
+
+def _rate(score: Mapping[str, float] | None) -> str:
+    if not score:
+        return ""
+    interval = f" [{score['low']:.3f}, {score['high']:.3f}]" if "low" in score else ""
+    return f"{score['success']:.3f}{interval}"
+
+
+def _number(value: float | None, form: str = ".1f") -> str:
+    return "" if value is None else format(value, form)
