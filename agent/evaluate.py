@@ -34,6 +34,7 @@ from ground.atomic import write_json
 from ground.device import device, use_device
 from ground.errors import UserError
 from teacher.base import Teacher
+from teacher.config import TeacherConfig
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
 from teacher.scripted import ScriptedTeacher
@@ -145,8 +146,9 @@ def _teacher(config: EvalConfig, task: Task, runs: list[Run], trained: TrainConf
     kind = config.teacher or trained.teacher
     labels = config.labels or as_trained.labels or (runs[0].labels if runs else None)
     store = LabelStore(None if "replay" in kind.split(":") else labels)
-    wanted |= {name: getattr(config, name) for name in _OF_THE_COMMAND} | {"replay_from": labels, "as_recorded": True}
-    teacher = make_teacher(kind, task, store, seed=trained.seed, device=str(device()), **wanted)
+    wanted |= {name: getattr(config, name) for name in _OF_THE_COMMAND}
+    asking = TeacherConfig(kind, labels=str(labels) if labels else None, **wanted)
+    teacher = make_teacher(asking, task, store, seed=trained.seed, device=str(device()), as_recorded=True)
     if teacher is None:
         raise UserError("The run had no teacher.", "--teacher local, or leave the teacher out of --compare")
     return teacher

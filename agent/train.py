@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from envs.catalog import get_task
 from envs.task import Task
 from ground.atomic import write_json
 from ground.device import device, use_device
+from teacher.config import TeacherConfig
 from teacher.labels import LabelStore
 from teacher.make import capability_of, make_teacher
 
@@ -113,27 +114,8 @@ def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annot
     """The teacher of a run with its label store, or None for `--teacher none` and methods without one."""
     if config.method in UNTAUGHT:
         return None
-    teacher = make_teacher(
-        config.teacher,
-        task,
-        labels,
-        seed=config.seed,
-        base_url=config.base_url,
-        model=config.model,
-        device=str(device()),
-        replay_from=config.labels,
-        label_noise=config.label_noise,
-        margin=config.margin,
-        prompt=config.prompt,
-        scoring=config.scoring,
-        samples=config.samples,
-        concurrency=config.concurrency,
-        max_llm_calls=config.max_llm_calls,
-        max_llm_tokens=config.max_llm_tokens,
-        max_llm_seconds=config.max_llm_seconds,
-        on_failure=config.on_teacher_failure,
-        permutations=config.permutations,
-    )
+    asking = TeacherConfig(**{field.name: getattr(config, field.name) for field in fields(TeacherConfig)})
+    teacher = make_teacher(asking, task, labels, seed=config.seed, device=str(device()))
     return Annotator(task, teacher, config.on_teacher_failure) if teacher else None
 
 

@@ -9,9 +9,6 @@ from ground.errors import UserError
 from teacher.call import FALLBACK
 
 UNAVAILABLE = "unavailable"  # method of the label of a scene about which nobody could be asked
-# What stands in for a teacher that cannot be reached: the running option goes on, the controller that is being
-# distilled decides, or the task's own expert; or the run stops.
-POLICIES = ("abort", "hold", "controller", "scripted")
 HELD = f"{FALLBACK}:hold"  # source of labels that let the running option go on
 
 

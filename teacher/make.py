@@ -1,15 +1,15 @@
 """Teacher names, as on the command line, -> teachers."""
 
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from dataclasses import asdict, replace
+from typing import Any, get_args
 
 import numpy as np
 
 from envs.task import Task
 from ground.errors import UserError, unknown_name
 from teacher.asking import AskingTeacher, Model
-from teacher.base import POLICIES, Teacher
+from teacher.base import Teacher
+from teacher.config import Policy, TeacherConfig, TeacherName
 from teacher.faults import say
 from teacher.labels import LabelStore
 from teacher.noisy import ControlTeacher, NoisyTeacher, ShuffledTeacher
@@ -22,136 +22,107 @@ _PROBED_SCENES = 200
 DEADLINES = {"abort": 120.0, "otherwise": 30.0}
 COOL_DOWN = 30.0
 
-TEACHERS = ("local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none")
-
-
-class AskingOptions(TypedDict, total=False):
-    """How language models are asked; each has the default that `make_teacher` states."""
-
-    base_url: str | None
-    model: str | None
-    device: str
-    prompt: str | None
-    replay_from: Path | str | None
-    margin: float
-    max_llm_calls: int | None
-    max_llm_tokens: int | None
-    max_llm_seconds: float | None
-    permutations: int
-    concurrency: int | None
-    scoring: str
-    samples: int
-    on_failure: str
-    as_recorded: bool
+TEACHERS: tuple[str, ...] = get_args(TeacherName)
+POLICIES: tuple[str, ...] = get_args(Policy)
 
 
 def make_teacher(
-    name: str,
+    config: TeacherConfig | str,
     task: Task,
     store: LabelStore | None = None,
     *,
     seed: int = 0,
-    label_noise: float = 0.0,
-    **asking: Unpack[AskingOptions],
+    device: str = "cpu",
+    as_recorded: bool = False,
 ) -> Teacher | None:
-    """A teacher by name, or None for `none`.
+    """A teacher, or None for `none`.
 
     Args:
-        name: One of `TEACHERS`; `shuffled:NAME` shuffles the answers of another teacher than `local`.
+        config: Who it is and how it is asked; a plain name is the config with that teacher and nothing else said. For
+            `replay` its `labels` are the store that is replayed, and `model` may be part of a model's name.
         task: The task whose scenes it labels.
         store: Where its calls are kept; in memory if None.
         seed: Seed of the run, for controls and noise.
-        label_noise: Probability that a query's label is replaced by another legal option.
-        **asking: `base_url` of the server of `llm`; `model` (id for `llm`, folder for `local`, part of a name for
-            `replay`); `prompt`, `compact` or `chat` (default: the model's own); `replay_from`, the store file of
-            `replay`; `margin` (0) under which the best two options are too close and the teacher abstains;
-            `permutations` (4) of the menu per scene; and for `llm`: the hard limits `max_llm_calls`, `max_llm_tokens`
-            and `max_llm_seconds` (none); `scoring` (auto), one of `teacher.llm.SCORINGS`; `samples` (10) per menu where
-            the server cannot score; `concurrency`, the requests in flight at once (by the speed of the server);
-            `on_failure` (abort), one of `POLICIES`: with any other, scenes that cannot be asked are `UNAVAILABLE`.
-            `as_recorded` (no): as `AskingTeacher` has it.
+        device: Where a model in this process computes.
+        as_recorded: As `AskingTeacher` has it.
 
     Raises:
         UserError: No such teacher, or one that cannot be had; the message says what to do.
     """
-    if not 0.0 <= label_noise <= 1.0:
-        raise UserError(f"--label-noise is a probability, not {label_noise}.", "--label-noise 0.3")
-    kind, _, inner = name.partition(":")
+    config = TeacherConfig(config) if isinstance(config, str) else config
+    store = store if store is not None else LabelStore()
+    if not 0.0 <= config.label_noise <= 1.0:
+        raise UserError(f"--label-noise is a probability, not {config.label_noise}.", "--label-noise 0.3")
+    kind, _, inner = config.teacher.partition(":")
     if kind not in TEACHERS or (inner and kind != "shuffled"):
-        raise unknown_name("teacher", name, TEACHERS, "--teacher local")
+        raise unknown_name("teacher", config.teacher, TEACHERS, "--teacher local")
     if kind == "none":
         return None
-    store = store if store is not None else LabelStore()
     if kind == "shuffled":
-        if asking.get("on_failure", "abort") != "abort":
-            raise UserError(
-                "Shuffled labels are those of other scenes, for which nothing can stand in.",
-                "--on-teacher-failure abort",
-            )
-        answering = make_teacher(inner or "local", task, store, seed=seed, **asking)
+        if config.on_teacher_failure != "abort":
+            what = "Shuffled labels are those of other scenes, for which nothing can stand in."
+            raise UserError(what, "--on-teacher-failure abort")
+        plain = replace(config, teacher=inner or "local", label_noise=0.0)
+        answering = make_teacher(plain, task, store, seed=seed, device=device, as_recorded=as_recorded)
         if answering is None:
             raise UserError("There is nothing to shuffle without a teacher.", "--teacher shuffled:local")
         teacher: Teacher = ShuffledTeacher(answering, task, seed)
+    elif kind == "scripted":
+        teacher = ScriptedTeacher(task, store)
+    elif kind == "replay":
+        teacher = ReplayTeacher(task, config.labels, model=config.model, margin=config.margin)
+    elif kind in ("local", "llm"):
+        teacher = _asking(config, task, store, device, as_recorded)
     else:
-        teacher = _plain(kind, task, store, seed, asking)
-    return NoisyTeacher(teacher, label_noise, seed) if label_noise > 0 else teacher
+        teacher = ControlTeacher(kind, task, seed)
+    return NoisyTeacher(teacher, config.label_noise, seed) if config.label_noise > 0 else teacher
 
 
-def _plain(kind: str, task: Task, store: LabelStore, seed: int, asking: AskingOptions) -> Teacher:
-    """A teacher that wraps no other. The modules of language models are slow to import, so only those in use are."""
-    margin, model = asking.get("margin", 0.0), asking.get("model")
-    match kind:
-        case "scripted":
-            return ScriptedTeacher(task, store)
-        case "replay":
-            path = asking.get("replay_from")
-            if path is None:
-                raise UserError("The replay teacher needs a label store.", "--labels log/METHOD/TASK/RUN/labels.sqlite")
-            return ReplayTeacher(task, path, model=model, margin=margin)
-        case "local":
-            from teacher.local import TINY_MODEL, LocalModel
+def _asking(config: TeacherConfig, task: Task, store: LabelStore, device: str, as_recorded: bool) -> AskingTeacher:
+    """A teacher that asks a language model. Their modules are slow to import, so only the one in use is."""
+    if config.teacher == "local":
+        from teacher.local import TINY_MODEL, LocalModel
 
-            local = LocalModel(model or TINY_MODEL, device=asking.get("device", "cpu"))
-            if local.tasks and task.name not in local.tasks:
-                judge = f"python main.py labels judge --teacher local --task {task.name}"
-                say(f"warning: the model of --teacher local was not trained on {task.name}; how good it is: {judge}")
-            reader: Model = local
-        case "llm":
-            reader = _served(model, asking)
-        case _:
-            return ControlTeacher(kind, task, seed)
-    template = load_template(asking.get("prompt") or reader.template)
-    if kind == "llm":
-        reader.prepare(longest_prompts(task, template))  # type: ignore[attr-defined]
-    permutations = asking.get("permutations", 4)
-    recorded = asking.get("as_recorded", False)
+        local = LocalModel(config.model or TINY_MODEL, device=device)
+        if local.tasks and task.name not in local.tasks:
+            judge = f"python main.py labels judge --teacher local --task {task.name}"
+            say(f"warning: the model of --teacher local was not trained on {task.name}; how good it is: {judge}")
+        model: Model = local
+        template = load_template(config.prompt or model.template)
+    else:
+        from teacher.llm import ServedModel
+        from teacher.wire import Limits
+
+        policy = config.on_teacher_failure
+        if policy not in POLICIES:
+            raise unknown_name("policy", policy, POLICIES, "--on-teacher-failure abort")
+        limits = Limits(
+            concurrency=config.concurrency,
+            deadline_seconds=DEADLINES["abort" if policy == "abort" else "otherwise"],
+            cool_down_seconds=COOL_DOWN,
+            max_calls=config.max_llm_calls,
+            max_tokens=config.max_llm_tokens,
+            max_seconds=config.max_llm_seconds,
+        )
+        model = served = ServedModel(
+            config.base_url,
+            config.model,
+            limits=limits,
+            scoring=config.scoring,
+            samples=config.samples,
+            patient=policy != "abort",
+        )
+        template = load_template(config.prompt or model.template)
+        served.prepare(longest_prompts(task, template))
     return AskingTeacher(
-        kind, task, reader, template, store, permutations=permutations, margin=margin, as_recorded=recorded
-    )
-
-
-def _served(model: str | None, asking: AskingOptions) -> Model:
-    from teacher.llm import ServedModel
-    from teacher.wire import Limits
-
-    policy = asking.get("on_failure", "abort")
-    if policy not in POLICIES:
-        raise unknown_name("policy", policy, POLICIES, "--on-teacher-failure abort")
-    limits = Limits(
-        concurrency=asking.get("concurrency"),
-        deadline_seconds=DEADLINES["abort" if policy == "abort" else "otherwise"],
-        cool_down_seconds=COOL_DOWN,
-        max_calls=asking.get("max_llm_calls"),
-        max_tokens=asking.get("max_llm_tokens"),
-        max_seconds=asking.get("max_llm_seconds"),
-    )
-    return ServedModel(
-        asking.get("base_url"),
+        config.teacher,
+        task,
         model,
-        limits=limits,
-        scoring=asking.get("scoring", "auto"),
-        samples=asking.get("samples", 10),
-        patient=policy != "abort",
+        template,
+        store,
+        permutations=config.permutations,
+        margin=config.margin,
+        as_recorded=as_recorded,
     )
 
 

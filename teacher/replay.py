@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.task import Scene, Task
+from ground.errors import UserError
 from teacher.asking import label_from_rows, recorded_rows
 from teacher.base import Label, TeacherError, TeacherStats, restore_stats, stats_state
 from teacher.call import FALLBACK, Call
@@ -22,12 +23,15 @@ class ReplayTeacher:
         margin: As for the teacher that was recorded.
 
     Raises:
+        UserError: No path.
         TeacherError: The store has no labels for this task, or those of several models and `model` picks none of them.
     """
 
     name = "replay"
 
-    def __init__(self, task: Task, path: Path | str, *, model: str | None = None, margin: float = 0.0) -> None:
+    def __init__(self, task: Task, path: Path | str | None, *, model: str | None = None, margin: float = 0.0) -> None:
+        if path is None:
+            raise UserError("The replay teacher needs a label store.", "--labels log/METHOD/TASK/RUN/labels.sqlite")
         self.stats = TeacherStats()
         self.path = Path(path)
         self._task = task

@@ -15,6 +15,7 @@ from ground.errors import UserError
 from serving.faulty import FaultyServer, Script, faulty
 from teacher.asking import AskingTeacher
 from teacher.base import BudgetExhausted, TeacherError
+from teacher.config import TeacherConfig
 from teacher.labels import LabelStore
 from teacher.llm import ServedModel
 from teacher.make import longest_prompts, make_teacher
@@ -152,7 +153,7 @@ def test_a_model_that_answers_nothing_usable_is_found_out_before_any_scene(serve
     server.play(SAMPLES_ONLY)
     server.reply = lambda prompt: "Certainly!"
     with pytest.raises(TeacherError, match="no usable answer") as error:
-        make_teacher("llm", TASK, base_url=server.url)
+        make_teacher(TeacherConfig("llm", base_url=server.url), TASK)
     assert "--prompt compact" in str(error.value)
 
 
@@ -160,10 +161,10 @@ def test_a_model_that_answers_nothing_usable_is_found_out_before_any_scene(serve
 def test_a_context_that_is_too_short_is_found_out_before_any_scene(server: FaultyServer, dialect: str) -> None:
     server.play(Script(context=250, dialect=dialect))
     with pytest.raises(TeacherError, match="context") as error:
-        make_teacher("llm", TASK, base_url=server.url, prompt="chat")
+        make_teacher(TeacherConfig("llm", base_url=server.url, prompt="chat"), TASK)
     assert "--prompt compact" in str(error.value)
     assert "--max-model-len" in str(error.value)
-    assert make_teacher("llm", TASK, base_url=server.url, prompt="compact")
+    assert make_teacher(TeacherConfig("llm", base_url=server.url, prompt="compact"), TASK)
 
 
 def test_nobody_listens() -> None:
@@ -209,7 +210,7 @@ def test_the_key_is_in_no_error(server: FaultyServer) -> None:
 def test_a_wrong_key_is_found_out_before_any_scene(server: FaultyServer) -> None:
     server.play(Script(key="sk-right"))
     with pytest.raises(TeacherError, match="refused the key") as error:
-        make_teacher("llm", TASK, base_url=server.url)
+        make_teacher(TeacherConfig("llm", base_url=server.url), TASK)
     assert "OPENAI_API_KEY" in str(error.value)
 
 
