@@ -35,9 +35,9 @@ from ground.device import device, use_device
 from ground.errors import UserError
 from teacher.base import Teacher
 from teacher.config import TeacherConfig
+from teacher.controls import ScriptedTeacher
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
-from teacher.scripted import ScriptedTeacher
 
 # How the teacher is asked: as the run had it, unless another teacher or setting is named.
 _OF_THE_TEACHER = ("base_url", "model", "permutations", "margin", "label_noise", "prompt", "scoring", "samples")

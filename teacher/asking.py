@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from envs.task import Scene, Task
-from teacher.base import UNAVAILABLE, Label, TeacherError, TeacherStats, restore_stats, stats_state
+from teacher.base import UNAVAILABLE, Label, LabellingTeacher, TeacherError, TeacherStats
 from teacher.call import ERROR, FALLBACK, OK, Call, Identity, mean_probs, top_margin
 from teacher.labels import LabelStore
 from teacher.prompts import Prompt, Template, menus
@@ -63,7 +63,7 @@ class _Ask:
     prompt: Prompt
 
 
-class AskingTeacher:
+class AskingTeacher(LabellingTeacher):
     """Labels scenes with a language model.
 
     Args:
@@ -112,10 +112,9 @@ class AskingTeacher:
             recorded = recorded_rows(store, task).get((model.name, self._prompt_hash), {})
             self._labels = {facts: label_from_rows(rows, margin, len(task.options)) for facts, rows in recorded.items()}
 
-    def label(self, scenes: Sequence[Scene]) -> list[Label]:
-        """One label per scene; abstained where the model gave no answer or none that is clear by the margin."""
-        distinct = {scene.facts: scene for scene in scenes}
-        asks = {facts: self._asks(scene) for facts, scene in distinct.items() if facts not in self._labels}
+    def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
+        """Labels; abstained where the model gave no answer or none that is clear by the margin."""
+        asks = {scene.facts: self._asks(scene) for scene in scenes if scene.facts not in self._labels}
         stored = self.store.get_many([ask.identity.key for group in asks.values() for ask in group])
         missing = [[ask for ask in group if ask.identity.key not in stored] for group in asks.values()]
         uncounted = [{ask.identity.key for ask in group} & self._uncounted for group in asks.values()]
@@ -125,14 +124,15 @@ class AskingTeacher:
             self.stats.tokens += stored[key].tokens
         self._uncounted -= stored.keys()
         self.stats.queries += new_queries
-        self.stats.hits += sum(len(scene.legal) > 1 for scene in distinct.values()) - new_queries
+        self.stats.hits += sum(len(scene.legal) > 1 for scene in scenes) - new_queries
         new, unreached = self._ask([ask for group in missing for ask in group])
         answers = stored | new
-        for facts, group in asks.items():
-            found = [answers[ask.identity.key] for ask in group if ask.identity.key in answers]
-            self._labels[facts] = self._decide(distinct[facts], found, facts in unreached)
-            if len(found) < len(group):
-                self._settled.add(facts)
+        for scene in scenes:
+            if (group := asks.get(scene.facts)) is not None:
+                found = [answers[ask.identity.key] for ask in group if ask.identity.key in answers]
+                self._labels[scene.facts] = self._decide(scene, found, scene.facts in unreached)
+                if len(found) < len(group):
+                    self._settled.add(scene.facts)
         return [self._labels[scene.facts] for scene in scenes]
 
     def fall_back(self, scene: Scene, policy: str, probs: Sequence[float]) -> Label:
@@ -152,7 +152,7 @@ class AskingTeacher:
     def state_dict(self) -> dict[str, Any]:
         """Counters and how far the store has been counted, for an exact resume; most labels are in the store."""
         settled = [[list(facts), asdict(self._labels[facts])] for facts in sorted(self._settled)]
-        return stats_state(self.stats) | {"row": self.store.last_row(), "model": self.model.name, "settled": settled}
+        return super().state_dict() | {"row": self.store.last_row(), "model": self.model.name, "settled": settled}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the counters of another process. Raises `TeacherError` if it asked another model."""
@@ -161,7 +161,7 @@ class AskingTeacher:
                 f"The run was taught by {state['model']}, and this is {self.model.name}.",
                 "serve the same model under the same name, with the same --scoring, or start a new run",
             )
-        restore_stats(self.stats, state)
+        super().load_state_dict(state)
         for counter, value in self._counted_here.items():
             self.stats.extra[counter] += value
         self._recount(state["row"])
@@ -249,13 +249,17 @@ class AskingTeacher:
         """The label of a scene from the answers to its permuted menus; of one not asked in full, that it was not."""
         count = len(self._task.options)
         if len(scene.legal) == 1:
-            probs = tuple(float(option in scene.legal) for option in range(count))
-            return Label(probs, self.model.source, "only_option")
+            return only_option(scene, count, self.model.source)
         if unreached:
             return Label((0.0,) * count, self.model.source, UNAVAILABLE, abstained=True)
         label = label_from_answers(answers, self.model.source, self._margin, count)
         self.stats.abstained += label.abstained
         return label
+
+
+def only_option(scene: Scene, num_options: int, source: str) -> Label:
+    """The label of a scene with one legal option, which is no question."""
+    return Label(tuple(float(option in scene.legal) for option in range(num_options)), source, "only_option")
 
 
 def label_from_answers(answers: Sequence[Call], source: str, margin: float, num_options: int) -> Label:

@@ -11,12 +11,13 @@ import torch
 
 from agent.data.recording import Recording
 from agent.halo.chain import Floats
-from controller.distill import LabelledScenes, distillation_loss, fit_temperature, judge, option_logits
+from controller.distill import LabelledScenes, distillation_loss, judge, option_logits
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
 from controller.roles import Controller
 from envs.task import Task
 from ground.device import to_device
+from teacher.calibration import fit_temperature
 
 _STEPS, _MINIBATCH, _LEARNING_RATE = 1_500, 256, 2e-3  # as of distillation by DAgger, which sees twice as many scenes
 _FORGET_PREVIOUS = 0.5  # share of scenes on which the previous option is hidden

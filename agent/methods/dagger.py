@@ -18,11 +18,12 @@ from agent.data.store import TrajectoryStore, store_for
 from agent.data.views import labelled_scenes
 from agent.networks import LowNetwork, NetworkHigh
 from agent.teaching import Labeller, SkillLow, TeacherHigh, action_distribution, annotate, skill_actions
-from controller.distill import LabelledScenes, distillation_loss, fit_temperature, judge, option_logits
+from controller.distill import LabelledScenes, distillation_loss, judge, option_logits
 from controller.encoders import Encoded, GridEncoder, encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from envs.task import Task
 from ground.device import device, to_device, to_tensor
+from teacher.calibration import fit_temperature
 
 _HOLD_OUT = 16  # one world (or episode) in so many is kept out of training, for calibration and agreement
 

@@ -26,14 +26,13 @@ seconds: it learnt these tasks from their scripted experts and knows nothing els
 
 ## What it was seen to do
 Single prompts, one menu order each. Held out are a tenth of the scenes and a tenth of the menus (words and order); of
-mazes, whose map is not in the prompt, the menus alone. All pairs of colours were seen in training: kept apart on
-purpose (`--hold-out-colours`), pairs never seen come out little better than chance, since a model
-of this size learns them by heart (dev/LOG.md).
+mazes, whose map is not in the prompt, the menus alone. All pairs of colours were seen in training: pairs never seen
+come out little better than chance, since a model of this size learns them by heart (dev/LOG.md).
 
 | judged on | accuracy | ECE |
 |---|---|---|
 | scenes (but of mazes) and menus never seen | {held_out_accuracy:.2%} | {ece:.4f} |
-{colours}
+
 Temperature {temperature:.3f}, fitted on other held-out prompts (ECE without it {ece_uncalibrated:.4f}); the `local`
 teacher applies it.
 
@@ -49,12 +48,8 @@ mean nothing, and confident ones.
 
 def write_card(folder: Path, facts: dict[str, Any]) -> None:
     """Write `README.md` into the model's folder from the figures of its training."""
-    colours = ""
-    if "unseen_colours_accuracy" in facts:
-        share, error = facts["unseen_colours_accuracy"], facts["unseen_colours_ece"]
-        colours = f"| colour pairs never seen | {share:.2%} | {error:.4f} |\n"
     play = facts["play_accuracy_by_task"]
     by_task = "\n".join(f"| {n} | {a:.2%} | {play[n]:.2%} |" for n, a in facts["held_out_accuracy_by_task"].items())
-    values = facts | {"tasks": ", ".join(facts["tasks"]), "colours": colours, "by_task": by_task}
+    values = facts | {"tasks": ", ".join(facts["tasks"]), "by_task": by_task}
     values |= {"seed": facts["config"]["seed"], "steps": facts["config"]["steps"]}
     (folder / "README.md").write_text(_CARD.format(**values))

@@ -14,10 +14,9 @@ from ground.errors import UserError
 from serving.faulty import faulty
 from teacher.base import Label, Teacher, TeacherError
 from teacher.config import TeacherConfig
+from teacher.controls import NoisyTeacher, ScriptedTeacher, ShuffledTeacher
 from teacher.labels import LabelStore
 from teacher.make import TEACHERS, make_teacher
-from teacher.noisy import NoisyTeacher, ShuffledTeacher
-from teacher.scripted import ScriptedTeacher
 from tests.small_task import SmallTask
 
 TASK = SmallTask()
