@@ -14,7 +14,7 @@ from annotated_types import Ge, Le
 OK = "ok"
 ERROR = "error"  # no reply came back
 FALLBACK = "fallback"  # something else stood in for the model: an event of the run, never an answer of the model
-# The ranges hold where lines of JSON are read (`teacher/exchange.py`); here they cost nothing.
+# The ranges hold where lines of JSON are read (`teacher/label_lines.py`); here they cost nothing.
 Natural = Annotated[int, Ge(0), Le(2**63 - 1)]  # as SQLite's integers
 Measure = Annotated[float, Ge(0), Le(sys.float_info.max)]  # finite
 

@@ -88,8 +88,8 @@ def _asking(config: TeacherConfig, task: Task, store: LabelStore, device: str, a
         model: Model = local
         template = load_template(config.prompt or model.template)
     else:
+        from teacher.client import Limits
         from teacher.llm import ServedModel
-        from teacher.wire import Limits
 
         policy = config.on_teacher_failure
         if policy not in POLICIES:

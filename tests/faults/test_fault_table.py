@@ -14,12 +14,12 @@ import pytest
 from serving.faulty import FAULTS, FaultyServer, Script, Step, faulty
 from teacher.asking import AskingTeacher
 from teacher.base import UNAVAILABLE, TeacherError
+from teacher.client import Limits
 from teacher.faults import Breaker, Handling, fault_of_response
 from teacher.labels import OK, LabelStore
 from teacher.llm import ServedModel
 from teacher.make import longest_prompts
 from teacher.prompts import load_template
-from teacher.wire import Limits
 from tests.small_task import SmallTask
 
 RETRY, FALL_BACK, ABORT = Handling.RETRY, Handling.FALL_BACK, Handling.ABORT
@@ -108,7 +108,7 @@ def ask(
     limits = Limits(concurrency=1, request_seconds=30.0, deadline_seconds=deadline, cool_down_seconds=60.0)
     model = ServedModel(server.url, limits=limits, scoring=scoring, samples=2, patient=patient)
     model.prepare(longest_prompts(TASK, template))
-    model._wire.limits = replace(limits, request_seconds=request)
+    model._client.limits = replace(limits, request_seconds=request)
     return AskingTeacher("llm", TASK, model, template, LabelStore())
 
 

@@ -15,14 +15,14 @@ from ground.errors import UserError
 from serving.faulty import FaultyServer, Script, faulty
 from teacher.asking import AskingTeacher
 from teacher.base import BudgetExhausted, TeacherError
+from teacher.client import Limits
 from teacher.config import TeacherConfig
 from teacher.labels import LabelStore
 from teacher.llm import ServedModel
 from teacher.make import longest_prompts, make_teacher
 from teacher.probe import Probe
 from teacher.prompts import load_template
-from teacher.tiers import LetterLists, Letters
-from teacher.wire import Limits
+from teacher.scoring import LetterLists, Letters, Payload
 from tests.small_task import SmallTask
 
 TASK = SmallTask()
@@ -235,7 +235,7 @@ def test_calls_are_a_budget_that_stops_hard_and_keeps_what_was_paid_for(server: 
 )
 def test_tokens_and_seconds_are_budgets_too(server: FaultyServer, limit: dict[str, Any], flag: str) -> None:
     teacher = ask(server, scoring="samples")
-    teacher.model._wire.limits = Limits(concurrency=1, **limit)  # type: ignore[attr-defined]
+    teacher.model._client.limits = Limits(concurrency=1, **limit)  # type: ignore[attr-defined]
     teacher.model.extra["tokens_spent"] = 0
 
     def in_its_own_time(prompt: str) -> str:
@@ -293,14 +293,15 @@ def test_requests_run_together_up_to_the_cap(server: FaultyServer) -> None:
 
 
 class SureModel:
-    """In a wire's place: a model that says A whatever it reads, behind a chat template of some tokens."""
+    """In the place of a client: a model that says A whatever it reads, behind a chat template of some tokens."""
 
     base_url = "http://nowhere/v1"
 
     def __init__(self, template_tokens: int) -> None:
         self.template_tokens = template_tokens
 
-    async def post(self, path: str, body: dict[str, Any], **_: Any) -> dict[str, Any]:
+    async def post(self, path: str, payload: Payload, patience: float) -> dict[str, Any]:
+        body = payload.body
         said = {"A": -0.01, "B": -4.6}
         if path == "/completions":
             tops = [{"logprobs": {"top_logprobs": [said]}, "text": "A"} for _ in body["prompt"]]
@@ -312,7 +313,7 @@ class SureModel:
 
 @pytest.mark.parametrize(("template_tokens", "expected"), [(0, LetterLists), (9, Letters)])
 def test_prompts_go_in_lists_only_where_the_server_reads_the_same_text(template_tokens: int, expected: type) -> None:
-    wire: Any = SureModel(template_tokens)
-    tier, dropped = asyncio.run(Probe(wire, "sure", longest_prompts(TASK, load_template("chat"))).run(["logprobs"]))
-    assert isinstance(tier, expected)
+    client: Any = SureModel(template_tokens)
+    way, dropped = asyncio.run(Probe(client, "sure", longest_prompts(TASK, load_template("chat"))).run(["logprobs"]))
+    assert isinstance(way, expected)
     assert not dropped
