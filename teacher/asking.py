@@ -27,7 +27,7 @@ class Reply:
 
     Attributes:
         status: `ok`, a `ParseFailure` or another reason why it is no answer, `error` (no reply came), or `unavailable`
-            (nobody was asked, since the server has been given up for now).
+            (the model was not asked, since its server has been given up for now).
         scores: Probability of each letter of the menu, in the order of the menu, summing to one; empty unless `ok`.
         text: The reply, or the error.
         tokens: Prompt and completion tokens.
@@ -42,7 +42,7 @@ class Reply:
 
 
 class Model(Protocol):
-    """Whoever reads prompts: the model in this process, or a server."""
+    """What reads prompts: the model in this process, or a server."""
 
     name: str  # identifier and hash, part of every key
     source: str  # as in Label.source
@@ -103,7 +103,7 @@ class AskingTeacher(LabellingTeacher):
         self._labels: dict[tuple[str, ...], Label] = {}
         # Those of them that the answers in the store do not make: abstentions, labels of some menus only, fallbacks.
         self._settled: set[tuple[str, ...]] = set()
-        # Answers that this run has paid for and not counted, since it was killed before it could save its counters.
+        # Answers that this run has got and not counted, since it was killed before it could save its counters.
         self._uncounted: set[str] = set()
         self._counted_here = dict(model.extra)  # spent in this process already: the probe
         if store.own:
@@ -136,7 +136,7 @@ class AskingTeacher(LabellingTeacher):
         return [self._labels[scene.facts] for scene in scenes]
 
     def fall_back(self, scene: Scene, policy: str, probs: Sequence[float]) -> Label:
-        """Let a distribution (empty to abstain) stand for a scene that nobody could be asked about, for this run.
+        """Let a distribution (empty to abstain) be the label of a scene that the model could not be asked about.
 
         It is kept in the store as a row that is never an answer: a later run asks again, and a replay finds it.
         """
@@ -170,7 +170,7 @@ class AskingTeacher(LabellingTeacher):
             self._settled.add(tuple(facts))
 
     def _recount(self, row: int) -> None:
-        """Take over what was asked, and paid for, after a row of the store and before this process began."""
+        """Take over what was asked after a row of the store and before this process began."""
         self._uncounted = self.store.answers_after(row)
         calls, tokens, seconds = self.store.spent_after(row)
         # Requests ran side by side: their sum is not wall time, their share of it is near it.

@@ -94,6 +94,7 @@ class ServedModel:
         self._way: Way | None = None
         self._answers_as = ""
         self.capability: Capability | None = None
+        self.model = model or "any model"
         try:
             listed = start(self._models()).result()
             self.model = _chosen(model, list(listed), self.base_url)
@@ -220,23 +221,20 @@ class ServedModel:
         check = f"check with: curl {self.base_url}/models, {_LOCAL_INSTEAD}"
         if self.capability is not None:
             check = f"curl {self.base_url}/models, start the server again, and repeat the command with --resume"
-        match fault.name:
-            case "wrong key":
-                return TeacherError(f"{self.base_url} refused the key: {text}", "export OPENAI_API_KEY=...")
-            case "quota":
-                return TeacherError(f"{self.base_url} asks for payment: {text}", "another --base-url, or a new key")
-            case "no server":
-                return TeacherError(f"No server answers at {self.base_url}: {text}", check)
-            case "no worker":
-                return TeacherError(f"{self.base_url} has no worker with {self.model} at the moment: {text}", check)
-            case "timed out":
-                return TeacherError(f"{self.base_url} did not answer in time: {text}", check)
-            case "rate limit":
-                return TeacherError(f"{self.base_url} keeps limiting the rate: {text}", "wait, or lower --concurrency")
-            case "context":
-                advice = "--prompt compact, or serve the model with a larger --max-model-len"
-                return TeacherError(f"The prompt does not fit into the context of {self.base_url}: {text}", advice)
-        return TeacherError(f"{self.base_url} failed ({fault.name}): {text}", check)
+        what, advice = {
+            "wrong key": ("refused the key", "export OPENAI_API_KEY=..."),
+            "quota": ("asks for payment", "another --base-url, or a new key"),
+            "no worker": (f"has no worker with {self.model} at the moment", check),
+            "timed out": ("did not answer in time", check),
+            "rate limit": ("keeps limiting the rate", "wait, or lower --concurrency"),
+            "context": (
+                "has too short a context for the prompt",
+                "--prompt compact, or serve the model with a larger --max-model-len",
+            ),
+        }.get(fault.name, (f"failed ({fault.name})", check))
+        if fault.name == "no server":
+            return TeacherError(f"No server answers at {self.base_url}: {text}", check)
+        return TeacherError(f"{self.base_url} {what}: {text}", advice)
 
     async def _models(self) -> dict[str, dict[str, Any]]:
         """What the server lists, by id; empty if it lists nothing."""

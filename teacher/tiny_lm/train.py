@@ -4,7 +4,6 @@ Pairs are drawn freshly for each batch, the loss is on the answer and on judging
 judged, from the files that it was saved to, on scenes and menus that it never saw.
 """
 
-import argparse
 import json
 import logging
 import math
@@ -16,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import tyro
 from torch import Tensor
+from tyro.conf import OmitArgPrefixes
 
 from envs.task import Task
 from teacher.calibration import expected_calibration_error, fit_temperature
 from teacher.local import CARD_FILE, LocalModel
 from teacher.prompts import load_template
-from teacher.tiny_lm.card import write_card
 from teacher.tiny_lm.judge import accuracy, accuracy_by_task, answers_of, menu_logits
 from teacher.tiny_lm.pairs import Pair, PairMix, PairSource, distinct_scenes, held_out_texts
 from teacher.tiny_lm.tokenizer import train_tokenizer
@@ -30,6 +30,7 @@ from teacher.tiny_lm.tokenizer import train_tokenizer
 log = logging.getLogger("tiny_lm")
 
 PROMPT = "compact"
+CARD = Path(__file__).with_name("card.md")  # what the model is, what it was seen to do, and what it is not for
 _BREAK = "\u010a"  # how byte-level BPE writes a line break
 
 
@@ -52,6 +53,9 @@ class Config:
     corpus: int = 20_000  # prompts that the tokenizer is trained on
     judged: int = 4000  # pairs in each held-out set
     seed: int = 0
+
+
+DEFAULT = Config()
 
 
 def build_model(config: Config, tokenizer: Any) -> Any:
@@ -192,6 +196,14 @@ def judge(mix: PairMix, out: Path, config: Config) -> dict[str, Any]:
     }
 
 
+def write_card(folder: Path, facts: dict[str, Any]) -> None:
+    """Write `README.md` into the model's folder from the figures of its training."""
+    play = facts["play_accuracy_by_task"]
+    by_task = "\n".join(f"| {n} | {a:.2%} | {play[n]:.2%} |" for n, a in facts["held_out_accuracy_by_task"].items())
+    values = facts["config"] | facts | {"tasks": ", ".join(facts["tasks"]), "by_task": by_task}
+    (folder / "README.md").write_text(CARD.read_text().format(**values))
+
+
 def _draw(sources: Sequence[PairSource], how: str, rng: np.random.Generator, count: int) -> list[Pair]:
     """`count` pairs, of each task the same number."""
     return [getattr(sources[i % len(sources)], how)(rng) for i in range(count)]
@@ -209,27 +221,26 @@ def make_mix(tasks: Sequence[Task], config: Config) -> PairMix:
     return PairMix([PairSource(task, template, pool, held_out) for task, pool in zip(tasks, pools, strict=True)])
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Train, save, judge, and write the card."""
+def main(out: Path, tasks: tuple[str, ...] = (), config: OmitArgPrefixes[Config] = DEFAULT) -> None:
+    """Train, save, judge, and write the card.
+
+    Args:
+        out: Folder for the model.
+        tasks: What it is trained on; all tasks of the catalogue if none is named.
+        config: How.
+    """
     from envs.catalog import TAUGHT, get_task
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tasks", nargs="+", default=None, help="default: all of the catalogue")
-    parser.add_argument("--steps", type=int, default=Config.steps)
-    parser.add_argument("--seed", type=int, default=Config.seed)
-    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    config = Config(steps=options.steps, seed=options.seed)
     started = time.perf_counter()
-    mix = make_mix([get_task(name) for name in options.tasks or TAUGHT], config)
+    mix = make_mix([get_task(name) for name in tasks or TAUGHT], config)
     for source in mix.sources:
         log.info("%s: %d scenes to train on, %d held out", source.task.name, len(source.train), len(source.held_out))
     tokenizer, model = train(mix, config)
-    save(tokenizer, model, options.out)
+    save(tokenizer, model, out)
     minutes = (time.perf_counter() - started) / 60
-    result = judge(mix, options.out, config)
+    result = judge(mix, out, config)
     facts = {
         "prompt": PROMPT,
         "tasks": [source.task.name for source in mix.sources],
@@ -240,11 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "config": asdict(config),
         **result,
     }
-    (options.out / CARD_FILE).write_text(json.dumps(facts, indent=2) + "\n")
-    write_card(options.out, facts)
+    (out / CARD_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+    write_card(out, facts)
     log.info(json.dumps(result, indent=2))
-    return facts
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)
