@@ -16,8 +16,8 @@ from agent.teaching import TeacherHigh
 from envs.catalog import get_task
 from envs.task import Task
 from ground.errors import UserError
+from teacher.controls import ScriptedTeacher
 from teacher.labels import LabelStore
-from teacher.scripted import ScriptedTeacher
 
 EPSILON = 0.1  # of demonstrations: the experts of HALO's data err (Orlov Savko and Unhelkar, 2024)
 _LONGEST = 20_000  # steps after which an episode that has not ended is taken for one that never does

@@ -21,7 +21,7 @@ class Annotator:
     Args:
         task: Describes observations as scenes.
         teacher: Answers.
-        on_failure: What stands in for a teacher that cannot be reached, one of `teacher.base.POLICIES`. It stands for a
+        on_failure: What stands in for a teacher that cannot be reached, one of `teacher.config.Policy`. It stands for a
             scene for the rest of the run, and is a row in the label store.
 
     Attributes:

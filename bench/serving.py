@@ -28,7 +28,7 @@ from envs.task import Scene, Task
 from ground.errors import UserError
 from serving.backends import PYTHON
 from serving.processes import free_ports
-from teacher.labels import LabelStore
+from teacher.config import TeacherConfig
 from teacher.make import make_teacher
 from teacher.prompts import load_template, menus
 
@@ -60,7 +60,7 @@ def ours(base_url: str, work: Work) -> tuple[float, dict[str, Any]]:
     """Seconds to label everything from an empty store, and what it took. The probe is not measured: it is paid once."""
     seconds, calls, requests, extra = 0.0, 0, 0.0, {}
     for task, scenes in work:
-        teacher = make_teacher("llm", task, LabelStore(), base_url=base_url, prompt=_PROMPT)
+        teacher = make_teacher(TeacherConfig("llm", base_url=base_url, prompt=_PROMPT), task)
         assert teacher is not None
         probed = teacher.stats.extra["requests"]
         started = time.perf_counter()

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from envs.task import Scene, Task
-from teacher.base import UNAVAILABLE, Label, TeacherError, TeacherStats, restore_stats, stats_state
+from teacher.base import UNAVAILABLE, Label, LabellingTeacher, TeacherError, TeacherStats
 from teacher.call import ERROR, FALLBACK, OK, Call, Identity, mean_probs, top_margin
 from teacher.labels import LabelStore
 from teacher.prompts import Prompt, Template, menus
@@ -27,7 +27,7 @@ class Reply:
 
     Attributes:
         status: `ok`, a `ParseFailure` or another reason why it is no answer, `error` (no reply came), or `unavailable`
-            (nobody was asked, since the server has been given up for now).
+            (the model was not asked, since its server has been given up for now).
         scores: Probability of each letter of the menu, in the order of the menu, summing to one; empty unless `ok`.
         text: The reply, or the error.
         tokens: Prompt and completion tokens.
@@ -42,7 +42,7 @@ class Reply:
 
 
 class Model(Protocol):
-    """Whoever reads prompts: the model in this process, or a server."""
+    """What reads prompts: the model in this process, or a server."""
 
     name: str  # identifier and hash, part of every key
     source: str  # as in Label.source
@@ -63,7 +63,7 @@ class _Ask:
     prompt: Prompt
 
 
-class AskingTeacher:
+class AskingTeacher(LabellingTeacher):
     """Labels scenes with a language model.
 
     Args:
@@ -103,7 +103,7 @@ class AskingTeacher:
         self._labels: dict[tuple[str, ...], Label] = {}
         # Those of them that the answers in the store do not make: abstentions, labels of some menus only, fallbacks.
         self._settled: set[tuple[str, ...]] = set()
-        # Answers that this run has paid for and not counted, since it was killed before it could save its counters.
+        # Answers that this run has got and not counted, since it was killed before it could save its counters.
         self._uncounted: set[str] = set()
         self._counted_here = dict(model.extra)  # spent in this process already: the probe
         if store.own:
@@ -112,10 +112,9 @@ class AskingTeacher:
             recorded = recorded_rows(store, task).get((model.name, self._prompt_hash), {})
             self._labels = {facts: label_from_rows(rows, margin, len(task.options)) for facts, rows in recorded.items()}
 
-    def label(self, scenes: Sequence[Scene]) -> list[Label]:
-        """One label per scene; abstained where the model gave no answer or none that is clear by the margin."""
-        distinct = {scene.facts: scene for scene in scenes}
-        asks = {facts: self._asks(scene) for facts, scene in distinct.items() if facts not in self._labels}
+    def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
+        """Labels; abstained where the model gave no answer or none that is clear by the margin."""
+        asks = {scene.facts: self._asks(scene) for scene in scenes if scene.facts not in self._labels}
         stored = self.store.get_many([ask.identity.key for group in asks.values() for ask in group])
         missing = [[ask for ask in group if ask.identity.key not in stored] for group in asks.values()]
         uncounted = [{ask.identity.key for ask in group} & self._uncounted for group in asks.values()]
@@ -125,18 +124,19 @@ class AskingTeacher:
             self.stats.tokens += stored[key].tokens
         self._uncounted -= stored.keys()
         self.stats.queries += new_queries
-        self.stats.hits += sum(len(scene.legal) > 1 for scene in distinct.values()) - new_queries
+        self.stats.hits += sum(len(scene.legal) > 1 for scene in scenes) - new_queries
         new, unreached = self._ask([ask for group in missing for ask in group])
         answers = stored | new
-        for facts, group in asks.items():
-            found = [answers[ask.identity.key] for ask in group if ask.identity.key in answers]
-            self._labels[facts] = self._decide(distinct[facts], found, facts in unreached)
-            if len(found) < len(group):
-                self._settled.add(facts)
+        for scene in scenes:
+            if (group := asks.get(scene.facts)) is not None:
+                found = [answers[ask.identity.key] for ask in group if ask.identity.key in answers]
+                self._labels[scene.facts] = self._decide(scene, found, scene.facts in unreached)
+                if len(found) < len(group):
+                    self._settled.add(scene.facts)
         return [self._labels[scene.facts] for scene in scenes]
 
     def fall_back(self, scene: Scene, policy: str, probs: Sequence[float]) -> Label:
-        """Let a distribution (empty to abstain) stand for a scene that nobody could be asked about, for this run.
+        """Let a distribution (empty to abstain) be the label of a scene that the model could not be asked about.
 
         It is kept in the store as a row that is never an answer: a later run asks again, and a replay finds it.
         """
@@ -152,7 +152,7 @@ class AskingTeacher:
     def state_dict(self) -> dict[str, Any]:
         """Counters and how far the store has been counted, for an exact resume; most labels are in the store."""
         settled = [[list(facts), asdict(self._labels[facts])] for facts in sorted(self._settled)]
-        return stats_state(self.stats) | {"row": self.store.last_row(), "model": self.model.name, "settled": settled}
+        return super().state_dict() | {"row": self.store.last_row(), "model": self.model.name, "settled": settled}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the counters of another process. Raises `TeacherError` if it asked another model."""
@@ -161,7 +161,7 @@ class AskingTeacher:
                 f"The run was taught by {state['model']}, and this is {self.model.name}.",
                 "serve the same model under the same name, with the same --scoring, or start a new run",
             )
-        restore_stats(self.stats, state)
+        super().load_state_dict(state)
         for counter, value in self._counted_here.items():
             self.stats.extra[counter] += value
         self._recount(state["row"])
@@ -170,7 +170,7 @@ class AskingTeacher:
             self._settled.add(tuple(facts))
 
     def _recount(self, row: int) -> None:
-        """Take over what was asked, and paid for, after a row of the store and before this process began."""
+        """Take over what was asked after a row of the store and before this process began."""
         self._uncounted = self.store.answers_after(row)
         calls, tokens, seconds = self.store.spent_after(row)
         # Requests ran side by side: their sum is not wall time, their share of it is near it.
@@ -249,13 +249,17 @@ class AskingTeacher:
         """The label of a scene from the answers to its permuted menus; of one not asked in full, that it was not."""
         count = len(self._task.options)
         if len(scene.legal) == 1:
-            probs = tuple(float(option in scene.legal) for option in range(count))
-            return Label(probs, self.model.source, "only_option")
+            return only_option(scene, count, self.model.source)
         if unreached:
             return Label((0.0,) * count, self.model.source, UNAVAILABLE, abstained=True)
         label = label_from_answers(answers, self.model.source, self._margin, count)
         self.stats.abstained += label.abstained
         return label
+
+
+def only_option(scene: Scene, num_options: int, source: str) -> Label:
+    """The label of a scene with one legal option, which is no question."""
+    return Label(tuple(float(option in scene.legal) for option in range(num_options)), source, "only_option")
 
 
 def label_from_answers(answers: Sequence[Call], source: str, margin: float, num_options: int) -> Label:

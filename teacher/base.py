@@ -1,14 +1,14 @@
 """Scene -> Label: what a teacher is, what a label is, and the ways in which asking one can fail."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from envs.task import Scene
 from ground.errors import UserError
 from teacher.call import FALLBACK
 
-UNAVAILABLE = "unavailable"  # method of the label of a scene about which nobody could be asked
+UNAVAILABLE = "unavailable"  # method of the label of a scene about which the model could not be asked
 HELD = f"{FALLBACK}:hold"  # source of labels that let the running option go on
 
 
@@ -19,8 +19,9 @@ class Label:
     Attributes:
         probs: Probability of each option, length K, zero where illegal; sums to one unless `abstained`.
         source: Who labelled: `local`, `llm:<model>`, `scripted`, `random`, ...
-        method: How: a tier (`logprobs`, `choice`, `echo`, `samples`), `script`, `control`, `only_option` (one is legal,
-            nobody was asked), `unavailable` (nobody could be asked), `fallback` (what stands in for that), `none`.
+        method: How: a tier (`logprobs`, `choice`, `echo`, `samples`), `script`, `control`, `only_option` (one is
+            legal, no model was asked), `unavailable` (the model could not be asked), `fallback` (what stands in for
+            that), `none`.
         key: Query key in the label store, shared by the calls that were averaged; empty for labels that are not stored.
         abstained: The teacher declined; `probs` are all zero and no learner may use them.
     """
@@ -53,7 +54,7 @@ class TeacherStats:
 
 
 class Teacher(Protocol):
-    """Whoever labels scenes. `label` may be called with repeated scenes; equal facts cost one query."""
+    """It labels scenes. `label` may be called with repeated scenes; equal facts cost one query."""
 
     name: str
 
@@ -75,19 +76,33 @@ class Teacher(Protocol):
         ...
 
 
-def stats_state(stats: TeacherStats) -> dict[str, Any]:
-    """Counters as JSON types."""
-    return {"stats": asdict(stats)}
+class LabellingTeacher:
+    """What teachers share: scenes with equal facts are labelled once, and counters survive a resume."""
 
+    def __init__(self) -> None:
+        self.stats = TeacherStats()
 
-def restore_stats(stats: TeacherStats, state: dict[str, Any]) -> None:
-    """Set counters, in place, to those of `stats_state`."""
-    for counter in fields(stats):
-        if counter.name == "extra":
-            # In place: a teacher's model may count into the same dictionary.
-            stats.extra.update(state["stats"]["extra"])
-        else:
-            setattr(stats, counter.name, state["stats"][counter.name])
+    def label(self, scenes: Sequence[Scene]) -> list[Label]:
+        """One label per scene, in order; equal facts have equal labels."""
+        distinct = {scene.facts: scene for scene in scenes}
+        labels = dict(zip(distinct, self._label_distinct(list(distinct.values())), strict=True))
+        return [labels[scene.facts] for scene in scenes]
+
+    def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters as JSON types, for an exact resume."""
+        return {"stats": asdict(self.stats)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the counters of another process."""
+        for name, value in state["stats"].items():
+            if name == "extra":
+                # In place: a teacher's model may count into the same dictionary.
+                self.stats.extra.update(value)
+            else:
+                setattr(self.stats, name, value)
 
 
 class TeacherError(UserError):

@@ -3,14 +3,20 @@
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
 
 OK = "ok"
 ERROR = "error"  # no reply came back
-FALLBACK = "fallback"  # somebody else stood in for the model: an event of the run, never an answer of the model
+FALLBACK = "fallback"  # something else stood in for the model: an event of the run, never an answer of the model
+# The ranges hold where lines of JSON are read (`teacher/label_lines.py`); here they cost nothing.
+Natural = Annotated[int, Ge(0), Le(2**63 - 1)]  # as SQLite's integers
+Measure = Annotated[float, Ge(0), Le(sys.float_info.max)]  # finite
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,8 @@ class Identity:
     task: str
     options: str
     facts: tuple[str, ...]
-    menu: tuple[int, ...]
-    sample: int = 0
+    menu: tuple[Natural, ...]
+    sample: Natural = 0
 
     # Computed once: with a small model in this process, hashing would be a large part of the time of a label.
     @cached_property
@@ -67,15 +73,15 @@ class Call:
 
     identity: Identity
     scene: str
-    legal: tuple[int, ...]
+    legal: tuple[Natural, ...]
     source: str
     method: str
     status: str
-    probs: tuple[float, ...] = ()
+    probs: tuple[Measure, ...] = ()
     reply: str = ""
-    tokens: int = 0
-    seconds: float = 0.0
-    created: float = 0.0
+    tokens: Natural = 0
+    seconds: Measure = 0.0
+    created: Measure = 0.0
 
 
 def mean_probs(calls: Sequence[Call]) -> tuple[float, ...]:

@@ -51,39 +51,26 @@ class ServerFault(Exception):
         self.retry_after, self.status = retry_after, status
 
 
-# Codes in a body: FastChat's (fastchat/constants.py) and OpenAI's.
-_CODES: dict[str, tuple[str, Handling]] = {
-    "40101": ("wrong key", Handling.ABORT),
-    "40102": ("wrong key", Handling.ABORT),
-    "40103": ("wrong key", Handling.ABORT),
-    # Said of every model whose workers are dead or not registered yet; unknown models are found out by the list.
-    "40301": ("no worker", Handling.RETRY),
-    "40303": ("context", Handling.ABORT),
-    "42901": ("rate limit", Handling.RETRY),
-    "42902": ("quota", Handling.ABORT),
-    "42903": ("overloaded", Handling.RETRY),
-    "50001": ("worker failed", Handling.RETRY),
-    "50002": ("out of memory", Handling.RETRY),
-    "50003": ("worker failed", Handling.RETRY),
-    "50004": ("worker failed", Handling.RETRY),
-    "50005": ("no worker", Handling.RETRY),
-    "50006": ("worker timed out", Handling.RETRY),
-    "context_length_exceeded": ("context", Handling.ABORT),
-    "insufficient_quota": ("quota", Handling.ABORT),
-    "invalid_api_key": ("wrong key", Handling.ABORT),
-    "model_not_found": ("unknown model", Handling.ABORT),
-}
-_STATUSES: dict[int, tuple[str, Handling]] = {
-    401: ("wrong key", Handling.ABORT),
-    402: ("quota", Handling.ABORT),
-    403: ("wrong key", Handling.ABORT),
-    404: ("not found", Handling.ABORT),
-    408: ("timed out", Handling.RETRY),
-    409: ("conflict", Handling.RETRY),
-    425: ("too early", Handling.RETRY),
-    429: ("rate limit", Handling.RETRY),
-    501: ("not implemented", Handling.ABORT),
-}
+# (name, handling, HTTP statuses, codes in a body: FastChat's (fastchat/constants.py) and OpenAI's).
+_FAULTS: tuple[tuple[str, Handling, tuple[int, ...], tuple[str, ...]], ...] = (
+    ("wrong key", Handling.ABORT, (401, 403), ("40101", "40102", "40103", "invalid_api_key")),
+    ("quota", Handling.ABORT, (402,), ("42902", "insufficient_quota")),
+    ("context", Handling.ABORT, (), ("40303", "context_length_exceeded")),
+    ("unknown model", Handling.ABORT, (), ("model_not_found",)),
+    ("not found", Handling.ABORT, (404,), ()),
+    ("not implemented", Handling.ABORT, (501,), ()),
+    # 40301 is said of every model whose workers are dead or not registered yet; unknown models are found by the list.
+    ("no worker", Handling.RETRY, (), ("40301", "50005")),
+    ("worker failed", Handling.RETRY, (), ("50001", "50003", "50004")),
+    ("worker timed out", Handling.RETRY, (), ("50006",)),
+    ("out of memory", Handling.RETRY, (), ("50002",)),
+    ("overloaded", Handling.RETRY, (), ("42903",)),
+    ("rate limit", Handling.RETRY, (429,), ("42901",)),
+    ("timed out", Handling.RETRY, (408,), ()),
+    ("conflict", Handling.RETRY, (409,), ()),
+    ("too early", Handling.RETRY, (425,), ()),
+)
+_KNOWN = {key: (name, handling) for name, handling, statuses, codes in _FAULTS for key in (*statuses, *codes)}
 _CONTEXT = re.compile(r"context length|maximum model length|max_model_len|context window", re.IGNORECASE)
 _DEAD_WORKER = re.compile(r"server disconnected|cannot connect to host", re.IGNORECASE)
 
@@ -91,14 +78,14 @@ _DEAD_WORKER = re.compile(r"server disconnected|cannot connect to host", re.IGNO
 def fault_of_response(status: int, headers: Mapping[str, str], body: str) -> ServerFault:
     """The fault that a response with an error status is."""
     text, code = _message(body)
-    if code in _CODES:
-        name, handling = _CODES[code]
+    if code in _KNOWN:
+        name, handling = _KNOWN[code]
     elif 400 <= status < 500 and _CONTEXT.search(text):
         name, handling = "context", Handling.ABORT
     elif status == 400 and _DEAD_WORKER.search(text):
         name, handling = "worker failed", Handling.RETRY
-    elif status in _STATUSES:
-        name, handling = _STATUSES[status]
+    elif status in _KNOWN:
+        name, handling = _KNOWN[status]
     elif status >= 500:
         name, handling = "server error", Handling.RETRY
     else:
@@ -127,7 +114,7 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 
 def say(text: str) -> None:
-    """A line for the person who watches; a progress bar on the terminal makes room for it."""
+    """A line for the user; a progress bar on the terminal makes room for it."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
@@ -135,8 +122,8 @@ def say(text: str) -> None:
 class Breaker:
     """Keeps a run that may go on without its teacher from waiting for it again and again (Nygard, *Release It!*, 2007).
 
-    Closed, everybody may ask. Whoever spends a deadline in vain opens it: nobody asks until `cool_down` has passed;
-    then one does, once, and the outcome closes it or opens it again.
+    Closed, it lets every request through. A request that spends its deadline in vain opens it: no request goes out
+    until `cool_down` has passed; then one does, once, and the outcome closes the breaker or opens it again.
 
     Args:
         cool_down: Seconds.

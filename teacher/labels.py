@@ -1,4 +1,4 @@
-"""The label store: cache, trace, cost ledger and review queue in one SQLite file.
+"""The label store: cache and trace of all calls in one SQLite file.
 
 One row is one *call*: a prompt scored once, or sampled once. Calls that belong to the same scene, model and prompt
 share a `query`. Rows with status `ok` are answers and are found again by their key; every other row (an error, a reply
@@ -21,10 +21,10 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random
 
 from ground.errors import UserError
-from teacher.call import ERROR, FALLBACK, IDENTITY, OK, REST, Call, Identity, mean_probs, top_margin
+from teacher.call import ERROR, FALLBACK, IDENTITY, OK, REST, Call, Identity
 
 SCHEMA_VERSION = 1
-# "PRCP" as SQLite's application id: a database of somebody else's is refused before anything is written into it.
+# "PRCP" as SQLite's application id: another program's database is refused before anything is written into it.
 _APPLICATION_ID = 0x50524350
 _BUSY_SECONDS = 30.0
 
@@ -41,18 +41,6 @@ CREATE TABLE IF NOT EXISTS calls (
 CREATE UNIQUE INDEX IF NOT EXISTS answers ON calls (key) WHERE status = 'ok';
 CREATE INDEX IF NOT EXISTS queries ON calls (query);
 """
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """What one model cost: a line of the cost ledger."""
-
-    model: str
-    queries: int
-    calls: int
-    answers: int
-    tokens: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -78,7 +66,7 @@ class LabelStore:
     Args:
         path: The file; created if missing unless `read_only`.
         read_only: Open an existing store without the right to write, for replay and reports.
-        own: It belongs to the run that opens it, so that what is in it already was asked, and paid for, by that run.
+        own: It belongs to the run that opens it, whose cost includes what is in it already.
 
     Raises:
         UserError: The file is missing (read-only), is not a label store, or was written by a newer version.
@@ -88,9 +76,8 @@ class LabelStore:
         self.path, self.own, self._read_only = Path(path) if path is not None else None, own, read_only
         if read_only and (self.path is None or not self.path.is_file()):
             raise UserError(f"There is no label store at {self.path}.", "label some scenes first, or give another file")
-        name = (
-            ":memory:" if self.path is None else f"{self.path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-        )
+        mode = "ro" if read_only else "rwc"
+        name = ":memory:" if self.path is None else f"{self.path.resolve().as_uri()}?mode={mode}"
         with self._explained("move the file away, or give another one with --labels"):
             self._db = sqlite3.connect(
                 name, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -139,40 +126,41 @@ class LabelStore:
             self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def _make_room(self) -> str:
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction. Raises `UserError` if the disk is full, or the file is not writable any more."""
         folder = self.path.parent if self.path else "."
-        return f"df -h {folder}  # make room, then repeat the command, a training with --resume"
+        room = f"df -h {folder}  # make room, then repeat the command, a training with --resume"
+        with self._explained(room), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
 
     def put_many(self, calls: Iterable[Call]) -> None:
-        """Append calls in one transaction. A second answer under the same key is ignored: the first one stands.
+        """Append calls, all or none. A second answer under the same key is ignored: the first one stands.
 
         Raises:
             UserError: The disk is full, or the file is not writable any more.
         """
         rows = [_to_row(call) for call in calls]
-        marks = ",".join("?" * len(_COLUMNS))
-        with self._explained(self._make_room()), self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(f"INSERT OR IGNORE INTO calls ({','.join(_COLUMNS)}) VALUES ({marks})", rows)
+        with self._writing():
+            self._db.executemany(_INSERT, rows)
 
     def merge(self, calls: Iterable[Call]) -> Merged:
         """Add the calls that are not there yet, all or none. An answer that is there stands, whatever is brought."""
         added = known = kept = 0
-        insert = f"INSERT INTO calls ({','.join(_COLUMNS)}) VALUES ({','.join('?' * len(_COLUMNS))})"
         same = f"SELECT 1 FROM calls WHERE {' AND '.join(f'{column} = ?' for column in _COLUMNS)}"
-        with self._explained(self._make_room()), self._db:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._writing():
             for call in calls:
                 row = _to_row(call)
-                stored = self._db.execute("SELECT probs FROM calls WHERE key = ? AND status = ?", (row[0], OK))
-                answer = stored.fetchone() if call.status == OK else None
-                if answer is not None and answer[0] != row[_COLUMNS.index("probs")]:
-                    kept += 1
-                elif answer is not None or self._db.execute(same, row).fetchone():
-                    known += 1
-                else:
-                    self._db.execute(insert, row)
+                answer = self._db.execute("SELECT probs FROM calls WHERE key = ? AND status = ?", (row[0], OK))
+                stored = answer.fetchone() if call.status == OK else self._db.execute(same, row).fetchone()
+                if stored is None:
+                    self._db.execute(_INSERT, row)
                     added += 1
+                elif call.status == OK and stored[0] != row[_COLUMNS.index("probs")]:
+                    kept += 1
+                else:
+                    known += 1
         return Merged(added, known, kept)
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Call]:
@@ -233,26 +221,10 @@ class LabelStore:
         rows = self._db.execute(f"SELECT key, probs FROM calls WHERE status = '{OK}' ORDER BY key")
         return hashlib.sha256("\n".join(f"{key} {probs}" for key, probs in rows).encode()).hexdigest()[:16]
 
-    def ledger(self) -> list[Ledger]:
-        """Cost by model, dearest first."""
-        rows = self._db.execute(
-            "SELECT model, count(DISTINCT query), sum(status != ?), sum(status = ?), sum(tokens), sum(seconds)"
-            " FROM calls GROUP BY model ORDER BY sum(tokens) DESC, model",
-            (FALLBACK, OK),
-        )
-        return [Ledger(*row) for row in rows]
-
-    def review(self, margin: float) -> list[Call]:
-        """The review queue: the last call of each query without an answer, or with its best two options in `margin`."""
-        queries: dict[str, list[Call]] = {}
-        for call in self.calls(answers_only=False):
-            queries.setdefault(call.identity.query, []).append(call)
-        return [calls[-1] for calls in queries.values() if top_margin(mean_probs(calls)) < margin]
-
     def close(self) -> None:
         """Close the file; the write-ahead log is merged into it."""
         with contextlib.suppress(sqlite3.Error):
-            # Out of write-ahead mode, if nobody else is in it: only then can a folder without write permission be read.
+            # Out of write-ahead mode, unless another process is in it: only then can a read-only folder be read.
             if not self._read_only:
                 self._db.execute("PRAGMA busy_timeout = 0")
                 self._db.execute("PRAGMA journal_mode = DELETE")
@@ -271,6 +243,7 @@ class LabelStore:
 
 
 _COLUMNS = ("key", "query", *IDENTITY, *REST)
+_INSERT = f"INSERT OR IGNORE INTO calls ({','.join(_COLUMNS)}) VALUES ({','.join('?' * len(_COLUMNS))})"
 _JSON = {"facts", "menu", "legal", "probs"}
 
 

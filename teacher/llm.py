@@ -1,18 +1,19 @@
 """Any server that speaks the OpenAI protocol, as a `Model` for `AskingTeacher`.
 
-A label is a scored choice where the server can score, and a frequency of samples where it cannot: `teacher/tiers.py`
-has the four ways, `teacher/probe.py` finds out which of them the server honours, `teacher/wire.py` sends and sends
+A label is a scored choice where the server can score, and a frequency of samples where it cannot: `teacher/scoring.py`
+has the four ways, `teacher/probe.py` finds out which of them the server honours, `teacher/client.py` sends and sends
 again, and `teacher/faults.py` says what follows from a failure.
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,21 +22,20 @@ from ground.errors import UserError, unknown_name
 from teacher.asking import Reply
 from teacher.base import UNAVAILABLE, BudgetExhausted, TeacherError
 from teacher.call import ERROR
+from teacher.client import Limits, ServerClient, start
 from teacher.faults import WRONG_MODEL, Breaker, Handling, ServerFault, say
 from teacher.probe import Capability, Probe
 from teacher.prompts import Prompt
-from teacher.tiers import TIERS, Tier, Work
-from teacher.wire import Limits, Wire, start
+from teacher.scoring import WAYS, Way, Work
 
 # vLLM's and FastChat's own default.
 DEFAULT_BASE_URL = "http://localhost:8000/v1"
 OPENAI_URL = "https://api.openai.com/v1"
 CARD_FILE = "preceptor.json"
 
-SCORINGS = ("auto", *TIERS)
-# Replies and errors as they come; None at the end.
-_Results = SimpleQueue[list[tuple[int, Reply]] | TeacherError | None]
-_CLOSE_SECONDS = 5.0
+SCORINGS = ("auto", *WAYS)
+# Replies with the positions of their prompts, and why the run stops if it does.
+_Replied = tuple[list[tuple[int, Reply]], TeacherError | None]
 _LOCAL_INSTEAD = "or use --teacher local"
 # Requests in flight: for a service, so many; for a server of one's own, so many that even one that answers them one
 # after another answers the last within a quarter of its time limit.
@@ -50,7 +50,7 @@ class ServedModel:
         model: Model id; without one, the only id that the server offers.
         api_key: Else `OPENAI_API_KEY`. Never logged, never in an error.
         limits: Time and budget.
-        scoring: A tier, or `auto` for the best that works.
+        scoring: One of `WAYS`, or `auto` for the best that works.
         samples: Samples per menu where the server cannot score.
         patient: A server that spends a deadline in vain is not an error: its scenes are `UNAVAILABLE`, and it is left
             alone for a while (`Breaker`).
@@ -83,17 +83,18 @@ class ServedModel:
         if scoring not in SCORINGS:
             raise unknown_name("scoring", scoring, SCORINGS, "--scoring auto")
         self.limits = limits or Limits()
-        self._wanted = TIERS if scoring == "auto" else (scoring,)
+        self._wanted = WAYS if scoring == "auto" else (scoring,)
         self._samples = samples
         self._breaker = Breaker(self.limits.cool_down_seconds) if patient else None
-        self._wire = Wire(self.base_url, key, self.limits)
-        self._close = weakref.finalize(self, lambda wire: start(wire.close()), self._wire)
-        self.extra = self._wire.counters
+        self._client = ServerClient(self.base_url, key, self.limits)
+        self._close = weakref.finalize(self, lambda client: start(client.close()), self._client)
+        self.extra = self._client.counters
         self.extra["breaker_opened"] = 0
         self._trial = asyncio.Lock()
-        self._tier: Tier | None = None
+        self._way: Way | None = None
         self._answers_as = ""
         self.capability: Capability | None = None
+        self.model = model or "any model"
         try:
             listed = start(self._models()).result()
             self.model = _chosen(model, list(listed), self.base_url)
@@ -110,120 +111,97 @@ class ServedModel:
         Raises:
             TeacherError: The prompts do not fit, or no way of asking gives an answer.
         """
-        probe = Probe(self._wire, self.model, prompts)
+        probe = Probe(self._client, self.model, prompts)
         try:
-            self._tier, dropped = start(probe.run(self._wanted)).result()
+            self._way, dropped = start(probe.run(self._wanted)).result()
         except ServerFault as fault:
             raise self._explain(fault) from fault
-        tier = self._tier
-        size = getattr(tier, "size", 1)
-        self.method, self._answers_as = tier.name, probe.answers_as
-        sampled = tier.name in ("choice", "samples")
+        way = self._way
+        size = getattr(way, "size", 1)
+        self.method, self._answers_as = way.name, probe.answers_as
+        sampled = way.name in ("choice", "samples")
         self.samples = self._samples if sampled else 1
         # Scores are scores, but a frequency is another label.
-        self.name = f"{self.model}#{tier.name}" if sampled else self.model
+        self.name = f"{self.model}#{way.name}" if sampled else self.model
         self.capability = Capability(
             self.base_url,
             self.model,
             self._listed,
-            tier.name,
-            getattr(tier, "top", 0),
+            way.name,
+            getattr(way, "top", 0),
             size,
             probe.thinking,
-            tuple(self._wire.without_key(why) for why in dropped),
+            tuple(self._client.without_key(why) for why in dropped),
             self.limits.concurrency or _concurrency(self.base_url, self.limits, probe.seconds, size),
         )
         for why in self.capability.dropped:
             say(f"{self.base_url}: not used: {why}")
 
     def replies(self, prompts: Sequence[Prompt]) -> Generator[list[tuple[int, Reply]], None, None]:
-        """Replies as they come. After a failure the queue is dropped, what is in flight is kept, then it is raised."""
-        if self._tier is None:
+        """Replies as they come. After a failure nothing more is sent, what is in flight is kept, then it is raised."""
+        if self._way is None:
             self.prepare(prompts[:1])
-        assert self._tier is not None
+        assert self._way is not None
         assert self.capability is not None
-        works, results = self._tier.works(prompts), _Results()
-        failure: TeacherError | None = None
-        self._wire.begin()
-        asking, over = start(self._ask_all(works, results, self.capability.concurrency)), False
+        gate, done, failure = asyncio.Semaphore(self.capability.concurrency), SimpleQueue[Future[_Replied]](), None
+        self._client.begin()
+        asking = [start(self._ask(work, gate)) for work in self._way.works(prompts)]
         try:
-            while not (over := (result := results.get()) is None):
-                if isinstance(result, TeacherError):
-                    failure = failure or result
-                    self._wire.stopping.set()
-                else:
-                    yield result
-        finally:
-            if not over:  # whoever reads has had enough, or was interrupted
-                asking.cancel()
-                with contextlib.suppress(Empty):
-                    while results.get(timeout=_CLOSE_SECONDS) is not None:
-                        pass
-            self._wire.end()
+            for one in asking:
+                one.add_done_callback(done.put)
+            for _ in asking:
+                replies, error = done.get().result()
+                failure = failure or error
+                if replies:
+                    yield replies
+        finally:  # early where the caller has had enough, or was interrupted
+            for one in asking:
+                one.cancel()
+            self._client.end()
         if failure is not None:
             raise failure
-        asking.result()  # where the code itself has failed, not the server
 
     def close(self) -> None:
         """Close the connections."""
         self._close()
 
-    async def _ask_all(self, works: Iterator[Work], results: _Results, concurrency: int) -> None:
-        async def worker() -> None:
-            for work in works:
-                if self._wire.stopping.is_set():
-                    return
-                await self._ask(work, results)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(concurrency):
-                    group.create_task(worker())
-        finally:
-            results.put(None)
-
-    async def _ask(self, work: Work, results: _Results) -> None:
+    async def _ask(self, work: Work, gate: asyncio.Semaphore) -> _Replied:
         """Ask, unless the server is given up for now; after the cool-down one work finds out, and the others wait."""
-        if self._breaker and self._breaker.open:
-            async with self._trial:
-                if not self._breaker.admits():
-                    results.put([(i, Reply(UNAVAILABLE)) for i in work.positions])
-                    return
-                if self._breaker.open:
-                    await self._answer(work, results, patience=0.0)
-                    return
-        await self._answer(work, results)
+        async with gate:
+            if self._client.stopping.is_set():
+                return [], None
+            if self._breaker and self._breaker.open:
+                async with self._trial:
+                    if not self._breaker.admits():
+                        return [(i, Reply(UNAVAILABLE)) for i in work.positions], None
+                    if self._breaker.open:
+                        return await self._answer(work, patience=0.0)
+            return await self._answer(work)
 
-    async def _answer(self, work: Work, results: _Results, patience: float | None = None) -> None:
-        """Put the replies to one work into the queue, and the error that follows from it if one does."""
+    async def _answer(self, work: Work, patience: float | None = None) -> _Replied:
+        """The replies to one work, and the error that follows from it if one does."""
         started, failure = monotonic(), None
         try:
-            responses = [
-                await self._wire.post(work.path, p.body, size=p.size, calls=p.calls, patience=patience)
-                for p in work.payloads
-            ]
+            responses = [await self._client.post(work.path, payload, patience) for payload in work.payloads]
             others = {str(response.get("model", "")) for response in responses} - {self._answers_as}
             if others:
                 raise ServerFault(WRONG_MODEL, Handling.FALL_BACK, f"{others.pop()!r} answered")
             replies = work.read(responses)
         except BudgetExhausted as exhausted:
-            results.put(exhausted)
-            return
+            self._client.stopping.set()
+            return [], exhausted
         except ServerFault as fault:
-            handling, text = fault.handling, self._wire.without_key(str(fault))
-            status = fault.name if handling == Handling.FALL_BACK else ERROR
-            replies = [Reply(status, text=text)] * len(work.positions)
-            if handling == Handling.ABORT or (handling == Handling.RETRY and self._breaker is None):
+            status = fault.name if fault.handling == Handling.FALL_BACK else ERROR
+            replies = [Reply(status, text=self._client.without_key(str(fault)))] * len(work.positions)
+            if fault.handling == Handling.ABORT or (fault.handling == Handling.RETRY and self._breaker is None):
+                self._client.stopping.set()
                 failure = self._explain(fault)
-            elif handling == Handling.RETRY:
+            elif fault.handling == Handling.RETRY:
                 self._open()
         if self._breaker and not any(reply.status == ERROR for reply in replies):
             self._close_breaker()
         share = (monotonic() - started) / len(replies)
-        timed = (Reply(r.status, r.scores, r.text, r.tokens, share) for r in replies)
-        results.put(list(zip(work.positions, timed, strict=True)))
-        if failure:
-            results.put(failure)
+        return [(i, replace(r, seconds=share)) for i, r in zip(work.positions, replies, strict=True)], failure
 
     def _open(self) -> None:
         assert self._breaker is not None
@@ -239,32 +217,29 @@ class ServedModel:
 
     def _explain(self, fault: ServerFault) -> TeacherError:
         """The fault in words for a user, without the key."""
-        text = self._wire.without_key(fault.text)
+        text = self._client.without_key(fault.text)
         check = f"check with: curl {self.base_url}/models, {_LOCAL_INSTEAD}"
         if self.capability is not None:
             check = f"curl {self.base_url}/models, start the server again, and repeat the command with --resume"
-        match fault.name:
-            case "wrong key":
-                return TeacherError(f"{self.base_url} refused the key: {text}", "export OPENAI_API_KEY=...")
-            case "quota":
-                return TeacherError(f"{self.base_url} wants to be paid: {text}", "another --base-url, or a new key")
-            case "nobody listens":
-                return TeacherError(f"No server answers at {self.base_url}: {text}", check)
-            case "no worker":
-                return TeacherError(f"{self.base_url} has no worker with {self.model} at the moment: {text}", check)
-            case "timed out":
-                return TeacherError(f"{self.base_url} did not answer in time: {text}", check)
-            case "rate limit":
-                return TeacherError(f"{self.base_url} keeps limiting the rate: {text}", "wait, or lower --concurrency")
-            case "context":
-                advice = "--prompt compact, or serve the model with a larger --max-model-len"
-                return TeacherError(f"The prompt does not fit into the context of {self.base_url}: {text}", advice)
-        return TeacherError(f"{self.base_url} failed ({fault.name}): {text}", check)
+        what, advice = {
+            "wrong key": ("refused the key", "export OPENAI_API_KEY=..."),
+            "quota": ("asks for payment", "another --base-url, or a new key"),
+            "no worker": (f"has no worker with {self.model} at the moment", check),
+            "timed out": ("did not answer in time", check),
+            "rate limit": ("keeps limiting the rate", "wait, or lower --concurrency"),
+            "context": (
+                "has too short a context for the prompt",
+                "--prompt compact, or serve the model with a larger --max-model-len",
+            ),
+        }.get(fault.name, (f"failed ({fault.name})", check))
+        if fault.name == "no server":
+            return TeacherError(f"No server answers at {self.base_url}: {text}", check)
+        return TeacherError(f"{self.base_url} {what}: {text}", advice)
 
     async def _models(self) -> dict[str, dict[str, Any]]:
         """What the server lists, by id; empty if it lists nothing."""
         try:
-            listed = (await self._wire.get("/models")).get("data")
+            listed = (await self._client.get("/models")).get("data")
         except ServerFault as fault:
             if fault.status in (404, 405, 501):
                 return {}

@@ -10,12 +10,10 @@ from ground.errors import UserError, unknown_name
 from teacher.asking import AskingTeacher, Model
 from teacher.base import Teacher
 from teacher.config import Policy, TeacherConfig, TeacherName
+from teacher.controls import ControlTeacher, NoisyTeacher, ReplayTeacher, ScriptedTeacher, ShuffledTeacher
 from teacher.faults import say
 from teacher.labels import LabelStore
-from teacher.noisy import ControlTeacher, NoisyTeacher, ShuffledTeacher
 from teacher.prompts import Prompt, Template, load_template, menus
-from teacher.replay import ReplayTeacher
-from teacher.scripted import ScriptedTeacher
 
 _PROBED_SCENES = 200
 # Seconds for which a server may stay away: a run that may go on without it waits less long, and then leaves it alone.
@@ -90,8 +88,8 @@ def _asking(config: TeacherConfig, task: Task, store: LabelStore, device: str, a
         model: Model = local
         template = load_template(config.prompt or model.template)
     else:
+        from teacher.client import Limits
         from teacher.llm import ServedModel
-        from teacher.wire import Limits
 
         policy = config.on_teacher_failure
         if policy not in POLICIES:

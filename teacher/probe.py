@@ -1,6 +1,6 @@
 """What a server can do, found out by asking it: servers ignore what they do not know without a word, and answer 200.
 
-Each tier is tried on the longest real prompts of the task, which shows at the same time whether they fit and whether
+Each way is tried on the longest real prompts of the task, which shows at the same time whether they fit and whether
 the model answers them; a constraint is tried on a question whose natural answer it forbids.
 """
 
@@ -11,10 +11,11 @@ from typing import Any
 
 from teacher.asking import Reply
 from teacher.base import TeacherError
+from teacher.client import ServerClient
 from teacher.faults import Handling, ServerFault
 from teacher.labels import OK
 from teacher.prompts import Menu, Prompt
-from teacher.tiers import (
+from teacher.scoring import (
     CHAT,
     MIN_MENU_MASS,
     Echo,
@@ -22,18 +23,17 @@ from teacher.tiers import (
     Letters,
     Payload,
     Samples,
-    Tier,
+    Way,
     Work,
     choices_of,
     echoed_mass,
     first_token,
     text_of,
 )
-from teacher.wire import Wire
 
 _QUESTION = "Which letter comes first?\nA) A\nB) B\nReply with one letter.\nAnswer:"
 CANARY = Prompt((("user", _QUESTION),), Menu((0, 1)), ("A", "B"))
-# Nobody answers the canary with one of these, unless made to.
+# No model answers the canary with one of these, unless made to.
 _FORCED = ["Y", "Z"]
 _TOP_LOGPROBS = (20, 5)  # vLLM and OpenAI allow 20, some servers 5
 _THINKING_OFF = {"chat_template_kwargs": {"enable_thinking": False}}
@@ -51,11 +51,11 @@ class Capability:
         base_url: Where it is.
         model: The model that answers.
         models: All ids that the server offers, empty if it does not list them.
-        scoring: The tier in use, one of `teacher.tiers.TIERS`.
+        scoring: The way in use, one of `teacher.scoring.WAYS`.
         top_logprobs: Alternatives that it gives with the first token; 0 if it gives no log-probabilities.
         list_size: Prompts in one request.
         thinking: `off`: the server took the wish that the model not think aloud (or ignored it); `refused`.
-        dropped: Tiers that were tried in vain, with the reason.
+        dropped: Ways that were tried in vain, with the reason.
         concurrency: Requests in flight at once.
     """
 
@@ -74,29 +74,29 @@ class Probe:
     """One probing of a server.
 
     Args:
-        wire: The connections.
+        client: The connections.
         model: The model to ask.
         prompts: Real prompts of the task, the longest first.
     """
 
-    def __init__(self, wire: Wire, model: str, prompts: Sequence[Prompt]) -> None:
-        self._wire = wire
+    def __init__(self, client: ServerClient, model: str, prompts: Sequence[Prompt]) -> None:
+        self._client = client
         self._common: dict[str, Any] = {"model": model, "temperature": 1.0}
         self._prompts = prompts or (CANARY,)
         self.thinking = "off"
-        self.seconds = 0.0  # that the chosen tier took for one prompt
+        self.seconds = 0.0  # that the chosen way took for one prompt
         self.answers_as = ""  # what the server calls the model in its replies
 
-    async def run(self, wanted: Sequence[str]) -> tuple[Tier, list[str]]:
-        """The first tier that works, and why those before it do not.
+    async def run(self, wanted: Sequence[str]) -> tuple[Way, list[str]]:
+        """The first way that works, and why those before it do not.
 
         Raises:
             ServerFault: The server does not answer at all, or the prompt does not fit.
-            TeacherError: No wanted tier works.
+            TeacherError: No wanted way works.
         """
         chat = await self._settle_thinking()
         dropped: list[str] = []
-        tries: dict[str, Callable[[], Awaitable[Tier]]] = {
+        tries: dict[str, Callable[[], Awaitable[Way]]] = {
             "logprobs": self._letters,
             "choice": self._choice,
             "echo": self._echo,
@@ -106,7 +106,7 @@ class Probe:
             try:
                 if not chat and name != "echo":
                     raise _Unfit("the server has no chat")
-                tier = await tries[name]()
+                way = await tries[name]()
             except _Unfit as why:
                 dropped.append(f"{name}: {why}")
                 continue
@@ -116,16 +116,15 @@ class Probe:
                     raise
                 dropped.append(f"{name}: {fault}")
                 continue
-            return tier, dropped
+            return way, dropped
         raise TeacherError(
-            f"{self._wire.base_url} answers, but {self._common['model']} gives no usable answer to the longest prompt "
-            f"of the task ({'; '.join(dropped)}).",
+            f"{self._client.base_url} answers, but {self._common['model']} gives no usable answer to the longest "
+            f"prompt of the task ({'; '.join(dropped)}).",
             "another --model, or --prompt compact for a small one" + ("" if len(wanted) > 1 else ", or --scoring auto"),
         )
 
     async def _send(self, path: str, payload: Payload) -> dict[str, Any]:
-        body, size, calls = payload.body, payload.size, payload.calls
-        response = await self._wire.post(path, body, size=size, calls=calls, patience=_PATIENCE)
+        response = await self._client.post(path, payload, _PATIENCE)
         self.answers_as = str(response.get("model", ""))
         return response
 
@@ -149,27 +148,27 @@ class Probe:
             return fault.status != 404
         return True
 
-    async def _first(self, tier: Tier) -> tuple[Work, list[dict[str, Any]]]:
+    async def _first(self, way: Way) -> tuple[Work, list[dict[str, Any]]]:
         """The work that is the longest prompt, and its responses."""
-        work, started = next(tier.works(self._prompts[:1])), monotonic()
+        work, started = next(way.works(self._prompts[:1])), monotonic()
         responses = [await self._send(work.path, payload) for payload in work.payloads]
         self.seconds = monotonic() - started
         return work, responses
 
-    async def _replies(self, tier: Tier, prompts: Sequence[Prompt]) -> list[Reply]:
-        """Replies of a tier to some prompts, in order."""
+    async def _replies(self, way: Way, prompts: Sequence[Prompt]) -> list[Reply]:
+        """Replies of a way to some prompts, in order."""
         replies: dict[int, Reply] = {}
-        for work in tier.works(prompts):
+        for work in way.works(prompts):
             responses = [await self._send(work.path, payload) for payload in work.payloads]
             replies |= dict(zip(work.positions, work.read(responses), strict=True))
         return [replies[i] for i in range(len(prompts))]
 
-    async def _letters(self) -> Tier:
+    async def _letters(self) -> Way:
         refused: ServerFault | None = None
         for top in _TOP_LOGPROBS:
-            tier = Letters(self._common, top)
+            way = Letters(self._common, top)
             try:
-                work, responses = await self._first(tier)
+                work, responses = await self._first(way)
             except ServerFault as fault:
                 if fault.name == "context" or fault.status not in (400, 422):
                     raise
@@ -179,31 +178,31 @@ class Probe:
                 raise _Unfit("asked for log-probabilities of alternatives, the server gave none")
             if work.read(responses)[0].status != OK:
                 raise _Unfit(f"less than {MIN_MENU_MASS:.0%} of the probability is on the letters of the menu")
-            return await self._in_lists(tier)
+            return await self._in_lists(way)
         raise _Unfit(str(refused))
 
-    async def _in_lists(self, tier: Letters) -> Tier:
+    async def _in_lists(self, way: Letters) -> Way:
         """The same scores faster, where lists of prompts give them."""
-        lists, prompts = LetterLists(_without_thinking(self._common), tier.top, _LIST_SIZE), [*self._prompts, CANARY]
+        lists, prompts = LetterLists(_without_thinking(self._common), way.top, _LIST_SIZE), [*self._prompts, CANARY]
         try:
-            ours, theirs = await self._replies(lists, prompts), await self._replies(tier, prompts)
+            ours, theirs = await self._replies(lists, prompts), await self._replies(way, prompts)
         except ServerFault:
-            return tier
+            return way
         same = all(
             a.status == b.status and _distance(a.scores, b.scores) < _SAME for a, b in zip(ours, theirs, strict=True)
         )
         # A sure model may say the same of another text: a chat template shows in the number of tokens.
         read = sum(reply.tokens for reply in ours), sum(reply.tokens for reply in theirs)
-        return lists if same and read[0] == read[1] > 0 else tier
+        return lists if same and read[0] == read[1] > 0 else way
 
-    async def _choice(self) -> Tier:
+    async def _choice(self) -> Way:
         choices = await self._chat(2, structured_outputs={"choice": _FORCED})
         texts = [text_of(choice).strip() for choice in choices]
         if not texts or any(text not in _FORCED for text in texts):
             raise _Unfit(f"told to answer one of {_FORCED}, the model said {(texts or [''])[0][:40]!r}")
         return await self._answering(Samples(self._common, "choice", many=len(texts) == 2))
 
-    async def _samples(self) -> Tier:
+    async def _samples(self) -> Way:
         try:
             many = len(await self._chat(2)) == 2
         except ServerFault as fault:
@@ -212,28 +211,28 @@ class Probe:
             many = False
         return await self._answering(Samples(self._common, "samples", many=many))
 
-    async def _answering(self, tier: Samples) -> Tier:
+    async def _answering(self, way: Samples) -> Way:
         started = monotonic()
-        replies = await self._replies(tier, [self._prompts[0]] * _PROBE_SAMPLES)
+        replies = await self._replies(way, [self._prompts[0]] * _PROBE_SAMPLES)
         self.seconds = monotonic() - started
         if not any(reply.status == OK for reply in replies):
             raise _Unfit(f"{len(replies)} samples and no answer; the last: {replies[-1].text[:60]!r}")
-        return tier
+        return way
 
-    async def _echo(self) -> Tier:
+    async def _echo(self) -> Way:
         """The way to write the letter that the model has in mind, and whether lists are taken."""
         common, found = _without_thinking(self._common), list[tuple[float, Echo]]()
         for lead in ("", " "):
             for lists in (True, False):
-                tier = Echo(common, lead, lists)
+                way = Echo(common, lead, lists)
                 try:
-                    work, responses = await self._first(tier)
+                    work, responses = await self._first(way)
                 except ServerFault as fault:
                     if fault.name == "context" or not lists:
                         raise
                     continue
                 if work.read(responses)[0].status == OK:
-                    found.append((echoed_mass(self._prompts[0], responses), tier))
+                    found.append((echoed_mass(self._prompts[0], responses), way))
                     break
         if not found:
             raise _Unfit("the server echoes no log-probabilities, or has next to none for the letters of the menu")
@@ -241,7 +240,7 @@ class Probe:
 
 
 class _Unfit(Exception):
-    """Why a tier is dropped."""
+    """Why a way is dropped."""
 
 
 def _without_thinking(common: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from envs.task import Task
 from ground.errors import UserError
 from teacher.call import Call, mean_probs, top_margin
 from teacher.corrections import correct, is_correction, standing, withdraw
-from teacher.exchange import to_record
+from teacher.label_lines import to_record
 from teacher.labels import LabelStore
 
 _RECENT = 20  # corrections that tell how fast a person is

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.runs.statistics import wilson
-from controller.distill import expected_calibration_error
+from teacher.calibration import expected_calibration_error
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from envs.task import Scene, Task
 from ground.errors import UserError
 from teacher.base import Label, Teacher
 from teacher.call import FALLBACK, OK, Call
+from teacher.config import TeacherConfig
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
 from teacher.prompts import PLACEHOLDERS, load_template
@@ -87,21 +87,8 @@ def _judge_task(config: JudgeConfig, task: Task) -> Judged:
 
 
 def _teacher(config: JudgeConfig, task: Task, store: LabelStore) -> Teacher:
-    teacher = make_teacher(
-        config.teacher,
-        task,
-        store,
-        seed=config.seed,
-        base_url=config.base_url,
-        model=config.model,
-        prompt=config.prompt,
-        replay_from=Path(config.labels) if config.labels else None,
-        margin=config.margin,
-        permutations=config.permutations,
-        scoring=config.scoring,
-        samples=config.samples,
-        concurrency=config.concurrency,
-    )
+    said = {field.name: getattr(config, field.name) for field in fields(TeacherConfig) if hasattr(config, field.name)}
+    teacher = make_teacher(TeacherConfig(**said), task, store, seed=config.seed)
     assert teacher is not None  # `none` is not among the teachers that can be judged
     return teacher
 

@@ -11,8 +11,8 @@ from envs.task import Scene, Task
 from ground.errors import UserError
 from teacher.call import ERROR, FALLBACK, OK, Call
 from teacher.corrections import WITHDRAWN
-from teacher.exchange import to_record
 from teacher.faults import GARBLED, WRONG_MODEL
+from teacher.label_lines import to_record
 from teacher.labels import LabelStore
 from teacher.parse import ParseFailure
 from teacher.prompts import LETTERS, PLACEHOLDERS, Menu, Template, load_template

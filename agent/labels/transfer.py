@@ -9,7 +9,7 @@ from agent.labels.stores import find_store
 from envs.catalog import TASKS, get_task
 from ground.atomic import write_file
 from ground.errors import UserError
-from teacher.exchange import MARK, from_lines, to_record
+from teacher.label_lines import MARK, from_lines, to_record
 from teacher.labels import LabelStore
 
 

@@ -1,16 +1,13 @@
-"""How good a language model is at the tasks' options: accuracy on what was held out, calibration, temperature."""
+"""How often a language model takes the right option, of all tasks together and of each alone."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from teacher.local import LocalModel
 from teacher.tiny_lm.pairs import Pair
-
-_ECE_BINS = 15
 
 
 def menu_logits(model: LocalModel, pairs: Sequence[Pair], batch: int = 256) -> Tensor:
@@ -38,19 +35,3 @@ def accuracy_by_task(logits: Tensor, pairs: Sequence[Pair]) -> dict[str, float]:
 def answers_of(pairs: Sequence[Pair]) -> Tensor:
     """Right positions [N]."""
     return torch.tensor([pair.answer for pair in pairs])
-
-
-def fit_temperature(logits: Tensor, answers: Tensor) -> float:
-    """The temperature in [0.25, 8] that minimises the negative log-likelihood (Guo et al., 2017), by a fine grid."""
-    grid = np.geomspace(0.25, 8.0, 201)
-    losses = [float(torch.nn.functional.cross_entropy(logits / t, answers)) for t in grid]
-    return float(grid[int(np.argmin(losses))])
-
-
-def expected_calibration_error(logits: Tensor, answers: Tensor) -> float:
-    """ECE over 15 equal bins of the best option's probability (Naeini et al., 2015)."""
-    confidence, chosen = logits.double().softmax(dim=-1).max(dim=-1)
-    right = (chosen == answers).double().numpy()
-    bins: NDArray[np.int64] = np.minimum((confidence.numpy() * _ECE_BINS).astype(np.int64), _ECE_BINS - 1)
-    gaps = [abs(float((right - confidence.numpy())[bins == b].sum())) for b in range(_ECE_BINS)]
-    return sum(gaps) / len(right)

@@ -1,11 +1,9 @@
 """Training pairs (compact prompt -> option letter), and what is held out of them.
 
-Scenes (by a hash of their text) and menus (by a hash of their words in order) are held out and never trained on; on
-request, so are pairs of colours that would stand in one prompt together.
+Scenes (by a hash of their text) and menus (by a hash of their words in order) are held out and never trained on.
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,10 +13,6 @@ from envs.task import Scene, Task
 from teacher.prompts import LETTERS, Menu, Prompt, Template
 
 COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
-# Each colour is in one of them, so that no colour is new, only their meeting.
-UNSEEN_PAIRS = frozenset({frozenset({"red", "purple"}), frozenset({"green", "grey"}), frozenset({"blue", "yellow"})})
-
-_COLOUR = re.compile(rf"\b({'|'.join(COLOURS)})\b")
 _HELD_OUT_SHARE = 0.1
 _FEWEST_HELD_OUT = 3
 
@@ -71,12 +65,6 @@ def distinct_scenes(task: Task, rng: np.random.Generator, count: int) -> list[Sc
     return [scene for scene in distinct.values() if len(scene.legal) > 1]
 
 
-def has_pair(text: str, apart: frozenset[frozenset[str]]) -> bool:
-    """Whether two colours that are to be kept apart stand together in a text."""
-    present = set(_COLOUR.findall(text))
-    return any(pair <= present for pair in apart)
-
-
 class PairSource:
     """Draws pairs of one task from a pool of distinct scenes.
 
@@ -85,51 +73,33 @@ class PairSource:
         template: The prompt template.
         pool: The scenes.
         held_out: Texts of scenes that are never trained on.
-        apart: Pairs of colours that never meet in training.
 
     Attributes:
         train: Scenes to train on.
-        held_out: Scenes that are not, with familiar meetings of colours; all where none could be spared.
-        unseen: Scenes in which two colours meet that never meet in training.
+        held_out: Scenes that are not; all where none could be spared.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        template: Template,
-        pool: Sequence[Scene],
-        held_out: frozenset[str],
-        apart: frozenset[frozenset[str]] = frozenset(),
-    ) -> None:
+    def __init__(self, task: Task, template: Template, pool: Sequence[Scene], held_out: frozenset[str]) -> None:
         self.task = task
-        self._apart = apart
         self._template = template
         self._truth = {scene.facts: task.script(scene) for scene in pool}
-        self.unseen = [scene for scene in pool if has_pair(scene.text, apart)]
-        known = [scene for scene in pool if not has_pair(scene.text, apart)]
-        self.held_out = [scene for scene in known if scene.text in held_out] or known
-        self.train = [scene for scene in known if scene.text not in held_out]
+        self.held_out = [scene for scene in pool if scene.text in held_out] or list(pool)
+        self.train = [scene for scene in pool if scene.text not in held_out]
 
     def draw_train(self, rng: np.random.Generator) -> Pair:
         """A pair that shows nothing of what is held out."""
-        while True:
-            scene = self.train[rng.integers(len(self.train))]
-            pair = self._pair(scene, self._menu(scene, rng))
-            if not menu_held_out(pair.prompt.words) and not self._shows_apart(pair):
-                return pair
+        return self._draw(self.train, False, rng)
 
     def draw_held_out(self, rng: np.random.Generator) -> Pair:
-        """A pair whose menu was held out, and its scene where any were, with familiar meetings of colours."""
-        while True:
-            scene = self.held_out[rng.integers(len(self.held_out))]
-            pair = self._pair(scene, self._menu(scene, rng))
-            if menu_held_out(pair.prompt.words) and not self._shows_apart(pair):
-                return pair
+        """A pair whose menu was held out, and its scene where any were."""
+        return self._draw(self.held_out, True, rng)
 
-    def draw_unseen_colours(self, rng: np.random.Generator) -> Pair:
-        """A pair whose scene shows two colours that training never showed together, with all its legal options."""
-        scene = self.unseen[rng.integers(len(self.unseen))]
-        return self._pair(scene, Menu(tuple(rng.permutation(scene.legal).tolist())))
+    def _draw(self, scenes: list[Scene], held_out: bool, rng: np.random.Generator) -> Pair:
+        while True:
+            scene = scenes[rng.integers(len(scenes))]
+            pair = self._pair(scene, self._menu(scene, rng))
+            if menu_held_out(pair.prompt.words) == held_out:
+                return pair
 
     def draw_play(self, rng: np.random.Generator) -> Pair:
         """A scene of `held_out` with all its legal options, as the teacher asks."""
@@ -146,9 +116,6 @@ class PairSource:
             count = int(rng.integers(1, min(len(others), 7) + 1))
             options = [answer, *rng.choice(others, size=count, replace=False).tolist()]
         return Menu(tuple(rng.permutation(options).tolist()))
-
-    def _shows_apart(self, pair: Pair) -> bool:
-        return any(has_pair(content, self._apart) for _, content in pair.prompt.messages)
 
     def _pair(self, scene: Scene, menu: Menu) -> Pair:
         prompt = self._template.render(self.task, scene, menu)

@@ -1,10 +1,9 @@
 """Train the tiny language model from scratch: `python -m teacher.tiny_lm.train --out teacher/tiny_lm/model`.
 
 Pairs are drawn freshly for each batch, the loss is on the answer and on judging each line of the menu, and the model is
-judged, from the files that it was saved to, on scenes, menus and colour pairs that it never saw.
+judged, from the files that it was saved to, on scenes and menus that it never saw.
 """
 
-import argparse
 import json
 import logging
 import math
@@ -16,26 +15,22 @@ from typing import Any
 
 import numpy as np
 import torch
+import tyro
 from torch import Tensor
+from tyro.conf import OmitArgPrefixes
 
 from envs.task import Task
+from teacher.calibration import expected_calibration_error, fit_temperature
 from teacher.local import CARD_FILE, LocalModel
 from teacher.prompts import load_template
-from teacher.tiny_lm.card import write_card
-from teacher.tiny_lm.judge import (
-    accuracy,
-    accuracy_by_task,
-    answers_of,
-    expected_calibration_error,
-    fit_temperature,
-    menu_logits,
-)
-from teacher.tiny_lm.pairs import UNSEEN_PAIRS, Pair, PairMix, PairSource, distinct_scenes, held_out_texts
+from teacher.tiny_lm.judge import accuracy, accuracy_by_task, answers_of, menu_logits
+from teacher.tiny_lm.pairs import Pair, PairMix, PairSource, distinct_scenes, held_out_texts
 from teacher.tiny_lm.tokenizer import train_tokenizer
 
 log = logging.getLogger("tiny_lm")
 
 PROMPT = "compact"
+CARD = Path(__file__).with_name("card.md")  # what the model is, what it was seen to do, and what it is not for
 _BREAK = "\u010a"  # how byte-level BPE writes a line break
 
 
@@ -57,11 +52,13 @@ class Config:
     scenes: int = 20_000  # drawn per task for the pool
     corpus: int = 20_000  # prompts that the tokenizer is trained on
     judged: int = 4000  # pairs in each held-out set
-    hold_out_colours: bool = False  # keep some pairs of colours apart, to measure what that costs (dev/LOG.md)
     seed: int = 0
 
 
-def build_model(config: Config, vocab: int, end: int, pad: int) -> Any:
+DEFAULT = Config()
+
+
+def build_model(config: Config, tokenizer: Any) -> Any:
     """An untrained Llama with tied embeddings."""
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging as transformers_logging
@@ -71,7 +68,7 @@ def build_model(config: Config, vocab: int, end: int, pad: int) -> Any:
     transformers_logging.disable_progress_bar()
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocab,
+            vocab_size=len(tokenizer),
             hidden_size=config.hidden,
             intermediate_size=config.intermediate,
             num_hidden_layers=config.layers,
@@ -84,65 +81,45 @@ def build_model(config: Config, vocab: int, end: int, pad: int) -> Any:
             initializer_range=0.06,
             # FastChat's old loader insists on a factor.
             rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "factor": 1.0},
-            bos_token_id=end,
-            eos_token_id=end,
-            pad_token_id=pad,
+            bos_token_id=tokenizer.eos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
     )
 
 
-@dataclass(frozen=True)
-class Batch:
-    """N prompts as tokens, their right letters, and where each of the L menu lines in them ends."""
-
-    tokens: list[list[int]]
-    letters: list[int]
-    line_rows: list[int]  # [L], which prompt
-    line_ends: list[int]  # [L], position of the line's last token
-    line_right: list[bool]  # [L], whether the line is the right option
-
-
-def make_batch(tokenizer: Any, pairs: Sequence[Pair]) -> Batch:
-    """Tokens of pairs; menu lines are found by the tokens that end in a line break."""
-    tokens = tokenizer([pair.prompt.messages[-1][1] for pair in pairs], add_special_tokens=False)["input_ids"]
-    letters = tokenizer.convert_tokens_to_ids([pair.letter for pair in pairs])
-    rows: list[int] = []
-    ends: list[int] = []
-    right: list[bool] = []
-    for row, (ids, pair) in enumerate(zip(tokens, pairs, strict=True)):
-        breaks = [i for i, text in enumerate(tokenizer.convert_ids_to_tokens(ids)) if text.endswith(_BREAK)]
-        lines = breaks[-len(pair.prompt.words) :]
-        rows += [row] * len(lines)
-        ends += lines
-        right += [line == pair.answer for line in range(len(lines))]
-    return Batch(tokens, letters, rows, ends, right)
-
-
-def losses(model: Any, judge_line: torch.nn.Linear, batch: Batch, end: int) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the letter after each prompt and the end after it, and of judging each line of the menus.
+def losses(tokenizer: Any, model: Any, judge_line: torch.nn.Linear, pairs: Sequence[Pair]) -> Tensor:
+    """Cross-entropy of [the letter after each prompt and the end after it, judging each line of the menus].
 
     The second one asks, at the end of every menu line, whether that option is the right one. Without it the model does
     not learn in an hour to compare the colour of a key with that of the door (dev/LOG.md), since the answer's
     position sees that comparison through three layers; with it, in minutes. `judge_line` is thrown away afterwards.
 
     Args:
+        tokenizer: Its lines end where its tokens end in a line break.
         model: A causal language model.
         judge_line: From hidden states to the logit of "this line is right".
-        batch: N prompts.
-        end: The token that ends a reply.
+        pairs: N prompts and their letters.
     """
-    lengths = torch.tensor([len(ids) for ids in batch.tokens])
+    tokens = tokenizer([pair.prompt.messages[-1][1] for pair in pairs], add_special_tokens=False)["input_ids"]
+    letters = torch.tensor(tokenizer.convert_tokens_to_ids([pair.letter for pair in pairs]))
+    lengths = torch.tensor([len(ids) for ids in tokens])
     padded = torch.zeros(len(lengths), int(lengths.max()) + 1, dtype=torch.long)
-    for row, ids, letter in zip(padded, batch.tokens, batch.letters, strict=True):
-        row[: len(ids) + 1] = torch.tensor([*ids, letter])
+    lines: list[tuple[int, int, bool]] = []  # which prompt, position of the line's last token, whether it is right
+    for row, (ids, pair) in enumerate(zip(tokens, pairs, strict=True)):
+        padded[row, : len(ids) + 1] = torch.tensor([*ids, letters[row]])
+        breaks = [i for i, text in enumerate(tokenizer.convert_ids_to_tokens(ids)) if text.endswith(_BREAK)]
+        ends = breaks[-len(pair.prompt.words) :]
+        lines += [(row, end, line == pair.answer) for line, end in enumerate(ends)]
     hidden = model.base_model(input_ids=padded, use_cache=False).last_hidden_state  # [N, T, H]
     rows = torch.arange(len(lengths))
     replies = torch.cat([hidden[rows, lengths - 1], hidden[rows, lengths]])  # [2N, H]
-    targets = torch.cat([torch.tensor(batch.letters), torch.full((len(lengths),), end)])
+    targets = torch.cat([letters, torch.full((len(lengths),), tokenizer.eos_token_id)])
     answer = torch.nn.functional.cross_entropy(model.get_output_embeddings()(replies).float(), targets)
-    judged = judge_line(hidden[batch.line_rows, batch.line_ends]).squeeze(1).float()
-    right = torch.tensor(batch.line_right, dtype=torch.float32)
-    return answer, torch.nn.functional.binary_cross_entropy_with_logits(judged, right)
+    line_rows, line_ends, right = map(list, zip(*lines, strict=True))
+    judged = judge_line(hidden[line_rows, line_ends]).squeeze(1).float()
+    judging = torch.nn.functional.binary_cross_entropy_with_logits(judged, torch.tensor(right, dtype=torch.float32))
+    return torch.stack([answer, judging])
 
 
 def train(mix: PairMix, config: Config) -> tuple[Any, Any]:
@@ -151,8 +128,7 @@ def train(mix: PairMix, config: Config) -> tuple[Any, Any]:
     torch.manual_seed(config.seed)
     corpus = [pair.prompt.messages[-1][1] for pair in mix.draw_train(rng, config.corpus)]
     tokenizer = train_tokenizer(corpus, config.vocab)
-    end = tokenizer.eos_token_id
-    model = build_model(config, len(tokenizer), end, tokenizer.pad_token_id)
+    model = build_model(config, tokenizer)
     log.info("%d parameters, %d tokens", sum(p.numel() for p in model.parameters()), len(tokenizer))
     judge_line = torch.nn.Linear(config.hidden, 1)
     weights = [*model.parameters(), *judge_line.parameters()]
@@ -161,16 +137,16 @@ def train(mix: PairMix, config: Config) -> tuple[Any, Any]:
     fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     started, recent = time.perf_counter(), []
     for step in range(config.steps):
-        batch = make_batch(tokenizer, mix.draw_train(rng, config.batch))
+        pairs = mix.draw_train(rng, config.batch)
         # Half the time of float32 on CPUs with bfloat16, thirty times as long on others; weights stay float32.
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
-            answer, lines = losses(model, judge_line, batch, end)
+            both = losses(tokenizer, model, judge_line, pairs)
         optimizer.zero_grad(set_to_none=True)
-        (answer + lines).backward()
+        both.sum().backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         schedule.step()
-        recent.append(float(answer.detach()))
+        recent.append(float(both[0].detach()))
         if (step + 1) % 100 == 0:
             log.info("step %d loss %.4f %.0f s", step + 1, float(np.mean(recent[-100:])), time.perf_counter() - started)
     return tokenizer, model.eval()
@@ -204,24 +180,28 @@ def judge(mix: PairMix, out: Path, config: Config) -> dict[str, Any]:
     rng = np.random.default_rng([config.seed, 2])
     held_out = _draw(mix.sources, "draw_held_out", rng, config.judged)
     fitting, reported = held_out[::2], held_out[1::2]
-    temperature = fit_temperature(menu_logits(model, fitting), answers_of(fitting))
-    logits, answers = menu_logits(model, reported), answers_of(reported)
     play = _draw(mix.sources, "draw_play", rng, config.judged)
-    result: dict[str, Any] = {
+    temperature = fit_temperature(menu_logits(model, fitting), np.eye(26, dtype=np.float32)[answers_of(fitting)])
+    logits, answers = menu_logits(model, reported), answers_of(reported)
+    calibrated, raw = (
+        expected_calibration_error((logits / t).softmax(1).numpy(), answers.numpy()) for t in (temperature, 1.0)
+    )
+    return {
         "held_out_accuracy": accuracy(logits, answers),
         "held_out_accuracy_by_task": accuracy_by_task(logits, reported),
         "play_accuracy_by_task": accuracy_by_task(menu_logits(model, play), play),
         "temperature": temperature,
-        "ece": expected_calibration_error(logits / temperature, answers),
-        "ece_uncalibrated": expected_calibration_error(logits, answers),
+        "ece": calibrated,
+        "ece_uncalibrated": raw,
     }
-    coloured = [source for source in mix.sources if source.unseen]
-    if coloured:
-        unseen = _draw(coloured, "draw_unseen_colours", rng, config.judged)
-        logits = menu_logits(model, unseen)
-        result["unseen_colours_accuracy"] = accuracy(logits, answers_of(unseen))
-        result["unseen_colours_ece"] = expected_calibration_error(logits / temperature, answers_of(unseen))
-    return result
+
+
+def write_card(folder: Path, facts: dict[str, Any]) -> None:
+    """Write `README.md` into the model's folder from the figures of its training."""
+    play = facts["play_accuracy_by_task"]
+    by_task = "\n".join(f"| {n} | {a:.2%} | {play[n]:.2%} |" for n, a in facts["held_out_accuracy_by_task"].items())
+    values = facts["config"] | facts | {"tasks": ", ".join(facts["tasks"]), "by_task": by_task}
+    (folder / "README.md").write_text(CARD.read_text().format(**values))
 
 
 def _draw(sources: Sequence[PairSource], how: str, rng: np.random.Generator, count: int) -> list[Pair]:
@@ -238,33 +218,29 @@ def make_mix(tasks: Sequence[Task], config: Config) -> PairMix:
     rng, template = np.random.default_rng([config.seed, 0]), load_template(PROMPT)
     pools = [distinct_scenes(task, rng, config.scenes) for task in tasks]
     held_out = held_out_texts([pool for task, pool in zip(tasks, pools, strict=True) if not task.continuous])
-    apart = UNSEEN_PAIRS if config.hold_out_colours else frozenset()
-    return PairMix([PairSource(task, template, pool, held_out, apart) for task, pool in zip(tasks, pools, strict=True)])
+    return PairMix([PairSource(task, template, pool, held_out) for task, pool in zip(tasks, pools, strict=True)])
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Train, save, judge, and write the card."""
+def main(out: Path, tasks: tuple[str, ...] = (), config: OmitArgPrefixes[Config] = DEFAULT) -> None:
+    """Train, save, judge, and write the card.
+
+    Args:
+        out: Folder for the model.
+        tasks: What it is trained on; all tasks of the catalogue if none is named.
+        config: How.
+    """
     from envs.catalog import TAUGHT, get_task
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tasks", nargs="+", default=None, help="default: all of the catalogue")
-    parser.add_argument("--steps", type=int, default=Config.steps)
-    parser.add_argument("--hold-out-colours", action="store_true", help="never show some pairs of colours together")
-    parser.add_argument("--seed", type=int, default=Config.seed)
-    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    config = Config(steps=options.steps, seed=options.seed, hold_out_colours=options.hold_out_colours)
     started = time.perf_counter()
-    mix = make_mix([get_task(name) for name in options.tasks or TAUGHT], config)
+    mix = make_mix([get_task(name) for name in tasks or TAUGHT], config)
     for source in mix.sources:
-        counts = len(source.train), len(source.held_out), len(source.unseen)
-        log.info("%s: %d scenes to train on, %d held out, %d with unseen colour pairs", source.task.name, *counts)
+        log.info("%s: %d scenes to train on, %d held out", source.task.name, len(source.train), len(source.held_out))
     tokenizer, model = train(mix, config)
-    save(tokenizer, model, options.out)
+    save(tokenizer, model, out)
     minutes = (time.perf_counter() - started) / 60
-    result = judge(mix, options.out, config)
+    result = judge(mix, out, config)
     facts = {
         "prompt": PROMPT,
         "tasks": [source.task.name for source in mix.sources],
@@ -275,11 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "config": asdict(config),
         **result,
     }
-    (options.out / CARD_FILE).write_text(json.dumps(facts, indent=2) + "\n")
-    write_card(options.out, facts)
+    (out / CARD_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+    write_card(out, facts)
     log.info(json.dumps(result, indent=2))
-    return facts
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

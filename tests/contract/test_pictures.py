@@ -21,8 +21,8 @@ from agent.presets import settings_of
 from agent.runs.pictures import Watched, draw_map, watch
 from envs.catalog import get_task
 from envs.task import Task
+from teacher.controls import ScriptedTeacher
 from teacher.labels import LabelStore
-from teacher.scripted import ScriptedTeacher
 
 ROOT = Path(__file__).parents[2]
 LEVEL, HORIZON, REST = 1_000_000, 100, 20

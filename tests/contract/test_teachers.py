@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from envs.catalog import get_task
 from ground.errors import UserError
 from serving.faulty import faulty
 from teacher.base import Label, Teacher, TeacherError
+from teacher.config import TeacherConfig
+from teacher.controls import NoisyTeacher, ScriptedTeacher, ShuffledTeacher
 from teacher.labels import LabelStore
 from teacher.make import TEACHERS, make_teacher
-from teacher.noisy import NoisyTeacher, ShuffledTeacher
-from teacher.scripted import ScriptedTeacher
 from tests.small_task import SmallTask
 
 TASK = SmallTask()
@@ -26,8 +27,8 @@ CHOICES = [scene for scene in DISTINCT.values() if len(scene.legal) > 1]
 Make = Callable[[], Teacher]
 
 
-def made(name: str, store: LabelStore | None = None, **options: object) -> Teacher:
-    teacher = make_teacher(name, TASK, store, **options)  # type: ignore[arg-type]
+def made(name: str, store: LabelStore | None = None, seed: int = 0, **said: Any) -> Teacher:
+    teacher = make_teacher(TeacherConfig(name, **said), TASK, store, seed=seed)
     assert teacher is not None
     return teacher
 
@@ -41,7 +42,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     if request.param == "replay":
         with LabelStore(tmp_path / "recorded.sqlite") as store:
             made("scripted", store).label(SCENES)
-        return lambda: made("replay", replay_from=tmp_path / "recorded.sqlite")
+        return lambda: made("replay", labels=str(tmp_path / "recorded.sqlite"))
     if request.param == "noisy":
         return lambda: made("scripted", label_noise=0.3, seed=5)
     return lambda: made(request.param, seed=5)
@@ -96,7 +97,7 @@ def test_an_unknown_teacher_is_suggested_and_none_is_none() -> None:
     assert make_teacher("none", TASK) is None
     assert set(TEACHERS) >= {"local", "llm", "none"}
     with pytest.raises(UserError, match="probability"):
-        make_teacher("scripted", TASK, label_noise=1.5)
+        made("scripted", label_noise=1.5)
 
 
 def test_the_scripted_teacher_is_the_script() -> None:
@@ -113,7 +114,7 @@ def test_replay_gives_what_was_recorded_and_nothing_else(tmp_path: Path) -> None
     path = tmp_path / "labels.sqlite"
     with LabelStore(path) as store:
         recorded = made("scripted", store).label(CHOICES[:-1])
-    replay = made("replay", replay_from=path)
+    replay = made("replay", labels=str(path))
     assert [label.probs for label in replay.label(CHOICES[:-1])] == [label.probs for label in recorded]
     assert replay.stats.queries == replay.stats.calls == 0
     with pytest.raises(TeacherError, match="no answer") as error:
@@ -129,8 +130,8 @@ def test_replay_of_several_models_wants_one_named(tmp_path: Path) -> None:
         recorded = ScriptedTeacher(TASK, store).label(CHOICES)
         ScriptedTeacher(TASK, store, smoothing=0.5).label(CHOICES)
     with pytest.raises(TeacherError, match="several"):
-        made("replay", replay_from=path)
-    chosen = made("replay", replay_from=path, model="script@smoothing=0")
+        made("replay", labels=str(path))
+    chosen = made("replay", labels=str(path), model="script@smoothing=0")
     assert [label.probs for label in chosen.label(CHOICES)] == [label.probs for label in recorded]
 
 

@@ -11,8 +11,8 @@ import pytest
 import main as cli
 from envs.catalog import get_task
 from ground.errors import UserError
+from teacher.controls import ScriptedTeacher
 from teacher.labels import LabelStore
-from teacher.scripted import ScriptedTeacher
 
 LEVELS = ["--seeds", "1000000:1000006"]
 SMALL = ["--preset=tiny", "--teacher=scripted", "--quiet", "--eval-episodes=4", "--steps=640", "--num-envs=4"]

@@ -14,12 +14,12 @@ import pytest
 from serving.faulty import FAULTS, FaultyServer, Script, Step, faulty
 from teacher.asking import AskingTeacher
 from teacher.base import UNAVAILABLE, TeacherError
-from teacher.faults import Breaker, Handling, fault_of_response
+from teacher.client import Limits
+from teacher.faults import Handling, fault_of_response
 from teacher.labels import OK, LabelStore
 from teacher.llm import ServedModel
 from teacher.make import longest_prompts
 from teacher.prompts import load_template
-from teacher.wire import Limits
 from tests.small_task import SmallTask
 
 RETRY, FALL_BACK, ABORT = Handling.RETRY, Handling.FALL_BACK, Handling.ABORT
@@ -108,7 +108,7 @@ def ask(
     limits = Limits(concurrency=1, request_seconds=30.0, deadline_seconds=deadline, cool_down_seconds=60.0)
     model = ServedModel(server.url, limits=limits, scoring=scoring, samples=2, patient=patient)
     model.prepare(longest_prompts(TASK, template))
-    model._wire.limits = replace(limits, request_seconds=request)
+    model._client.limits = replace(limits, request_seconds=request)
     return AskingTeacher("llm", TASK, model, template, LabelStore())
 
 
@@ -180,7 +180,7 @@ def test_a_fault_that_lasts_is_left_alone_by_a_run_that_can_go_on(
     sent, started = teacher.stats.extra["requests"], monotonic()
     labels = teacher.label(TASK.sample_scenes(np.random.default_rng(0), 100))
     assert {label.method for label in labels} == {UNAVAILABLE, "only_option"}
-    assert teacher.stats.extra["requests"] == sent, "the breaker is open: nobody touches the network"
+    assert teacher.stats.extra["requests"] == sent, "the breaker is open: nothing touches the network"
     assert monotonic() - started < BOUND
     assert teacher.stats.extra["breaker_opened"] == 1
     assert "given up" in capsys.readouterr().err
@@ -204,20 +204,6 @@ def test_after_the_cool_down_one_request_finds_out(server: FaultyServer, capsys:
     assert teacher.stats.extra["breaker_opened"] == 1
     assert "is back" in capsys.readouterr().err
     assert teacher.label([SCENE])[0].method == UNAVAILABLE, "what was decided stands for the rest of the run"
-
-
-def test_a_breaker_opens_cools_down_and_closes() -> None:
-    breaker = Breaker(cool_down=60.0)
-    assert breaker.admits()
-    assert breaker.failed()
-    assert breaker.open
-    assert not breaker.admits()
-    assert not breaker.failed(), "it was open already"
-    breaker._opened -= 61.0  # type: ignore[operator]
-    assert breaker.admits()
-    breaker.succeeded()
-    assert breaker.admits()
-    assert not breaker.open
 
 
 def test_while_one_request_finds_out_the_others_wait_for_what_it_finds(server: FaultyServer) -> None:

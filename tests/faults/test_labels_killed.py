@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from teacher.call import Call
-from teacher.exchange import to_record
+from teacher.label_lines import to_record
 from teacher.labels import LabelStore
 from tests.unit.test_labels import CALL, call
 
@@ -155,7 +155,7 @@ def test_a_killed_import_has_added_all_or_nothing(tmp_path: Path) -> None:
 
 _IMPORTER = """
 import sys
-from teacher.exchange import from_lines
+from teacher.label_lines import from_lines
 from teacher.labels import LabelStore
 with open(sys.argv[1], "rb") as lines:
     calls = from_lines(lines, sys.argv[1])

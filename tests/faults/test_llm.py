@@ -1,6 +1,7 @@
 """A language model behind a server: how it is asked, what is kept, and what it may cost."""
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,13 +16,14 @@ from ground.errors import UserError
 from serving.faulty import FaultyServer, Script, faulty
 from teacher.asking import AskingTeacher
 from teacher.base import BudgetExhausted, TeacherError
+from teacher.client import Limits
+from teacher.config import TeacherConfig
 from teacher.labels import LabelStore
 from teacher.llm import ServedModel
 from teacher.make import longest_prompts, make_teacher
 from teacher.probe import Probe
 from teacher.prompts import load_template
-from teacher.tiers import LetterLists, Letters
-from teacher.wire import Limits
+from teacher.scoring import LetterLists, Letters, Payload
 from tests.small_task import SmallTask
 
 TASK = SmallTask()
@@ -148,25 +150,29 @@ def test_a_model_that_never_answers_is_given_up(server: FaultyServer) -> None:
     assert teacher.stats.calls <= 64
 
 
-def test_a_model_that_answers_nothing_usable_is_found_out_before_any_scene(server: FaultyServer) -> None:
-    server.play(SAMPLES_ONLY)
+@pytest.mark.parametrize(
+    ("script", "said", "advice"),
+    [
+        (SAMPLES_ONLY, "no usable answer", "--prompt compact"),
+        (Script(context=250, dialect="openai"), "context", "--prompt compact, or .* --max-model-len"),
+        (Script(context=250, dialect="fastchat"), "context", "--prompt compact, or .* --max-model-len"),
+        (Script(key="sk-right"), "refused the key", "OPENAI_API_KEY"),
+    ],
+)
+def test_what_is_wrong_is_found_out_before_any_scene(
+    server: FaultyServer, script: Script, said: str, advice: str
+) -> None:
+    server.play(script)
     server.reply = lambda prompt: "Certainly!"
-    with pytest.raises(TeacherError, match="no usable answer") as error:
-        make_teacher("llm", TASK, base_url=server.url)
-    assert "--prompt compact" in str(error.value)
+    with pytest.raises(TeacherError, match=said) as error:
+        make_teacher(TeacherConfig("llm", base_url=server.url, prompt="chat"), TASK)
+    assert re.search(advice, error.value.next_step)
+    if said == "context":
+        server.reply = prefers("explore the room")
+        assert make_teacher(TeacherConfig("llm", base_url=server.url, prompt="compact"), TASK)
 
 
-@pytest.mark.parametrize("dialect", ["openai", "fastchat"])
-def test_a_context_that_is_too_short_is_found_out_before_any_scene(server: FaultyServer, dialect: str) -> None:
-    server.play(Script(context=250, dialect=dialect))
-    with pytest.raises(TeacherError, match="context") as error:
-        make_teacher("llm", TASK, base_url=server.url, prompt="chat")
-    assert "--prompt compact" in str(error.value)
-    assert "--max-model-len" in str(error.value)
-    assert make_teacher("llm", TASK, base_url=server.url, prompt="compact")
-
-
-def test_nobody_listens() -> None:
+def test_no_server() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
@@ -206,14 +212,7 @@ def test_the_key_is_in_no_error(server: FaultyServer) -> None:
     assert "sk-secret" not in str(error.value)
 
 
-def test_a_wrong_key_is_found_out_before_any_scene(server: FaultyServer) -> None:
-    server.play(Script(key="sk-right"))
-    with pytest.raises(TeacherError, match="refused the key") as error:
-        make_teacher("llm", TASK, base_url=server.url)
-    assert "OPENAI_API_KEY" in str(error.value)
-
-
-def test_calls_are_a_budget_that_stops_hard_and_keeps_what_was_paid_for(server: FaultyServer) -> None:
+def test_calls_are_a_budget_that_stops_hard_and_keeps_what_was_answered(server: FaultyServer) -> None:
     probed = int(served(server, "samples").extra["calls_sent"])
     limit = probed + 30  # of the 60 samples: three menus
     teacher = ask(server, scoring="samples", max_calls=limit)
@@ -234,7 +233,7 @@ def test_calls_are_a_budget_that_stops_hard_and_keeps_what_was_paid_for(server: 
 )
 def test_tokens_and_seconds_are_budgets_too(server: FaultyServer, limit: dict[str, Any], flag: str) -> None:
     teacher = ask(server, scoring="samples")
-    teacher.model._wire.limits = Limits(concurrency=1, **limit)  # type: ignore[attr-defined]
+    teacher.model._client.limits = Limits(concurrency=1, **limit)  # type: ignore[attr-defined]
     teacher.model.extra["tokens_spent"] = 0
 
     def in_its_own_time(prompt: str) -> str:
@@ -292,14 +291,15 @@ def test_requests_run_together_up_to_the_cap(server: FaultyServer) -> None:
 
 
 class SureModel:
-    """In a wire's place: a model that says A whatever it reads, behind a chat template of some tokens."""
+    """In the place of a client: a model that says A whatever it reads, behind a chat template of some tokens."""
 
     base_url = "http://nowhere/v1"
 
     def __init__(self, template_tokens: int) -> None:
         self.template_tokens = template_tokens
 
-    async def post(self, path: str, body: dict[str, Any], **_: Any) -> dict[str, Any]:
+    async def post(self, path: str, payload: Payload, patience: float) -> dict[str, Any]:
+        body = payload.body
         said = {"A": -0.01, "B": -4.6}
         if path == "/completions":
             tops = [{"logprobs": {"top_logprobs": [said]}, "text": "A"} for _ in body["prompt"]]
@@ -311,7 +311,7 @@ class SureModel:
 
 @pytest.mark.parametrize(("template_tokens", "expected"), [(0, LetterLists), (9, Letters)])
 def test_prompts_go_in_lists_only_where_the_server_reads_the_same_text(template_tokens: int, expected: type) -> None:
-    wire: Any = SureModel(template_tokens)
-    tier, dropped = asyncio.run(Probe(wire, "sure", longest_prompts(TASK, load_template("chat"))).run(["logprobs"]))
-    assert isinstance(tier, expected)
+    client: Any = SureModel(template_tokens)
+    way, dropped = asyncio.run(Probe(client, "sure", longest_prompts(TASK, load_template("chat"))).run(["logprobs"]))
+    assert isinstance(way, expected)
     assert not dropped

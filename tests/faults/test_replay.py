@@ -65,8 +65,6 @@ def statuses(result: dict[str, Any]) -> set[str]:
 @pytest.mark.parametrize(
     ("policy", "changes"),
     [
-        ("hold", {}),
-        ("controller", {}),
         ("scripted", {"label_noise": 0.2}),
         ("hold", {"method": "ihac", "student": "flat", "steps": 1200}),
         ("controller", {"method": "ihac", "limit": "colours", "task": "ColoredDoorKey", "steps": 1200}),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ground.errors import UserError
 from teacher.call import OK, Call, Identity
-from teacher.exchange import from_lines, to_record
+from teacher.label_lines import from_lines, to_record
 from teacher.labels import LabelStore
 
 text = st.text(max_size=30)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ground.errors import UserError
-from teacher.exchange import MARK, SCHEMA, from_lines, to_record
+from teacher.label_lines import MARK, SCHEMA, from_lines, to_record
 from tests.unit.test_labels import CALL, PROBS, call
 
 GOOD = json.dumps(to_record(CALL)).encode()
@@ -51,7 +51,7 @@ def test_a_line_is_the_row_with_its_key() -> None:
         (b'{"n": ' + b"9" * 5000 + b"}", "no line of JSON"),
         (line(mood="good"), "fields.*mood.*unknown"),
         (line(reply=None), "'reply' is null"),
-        (line(reply="\ud83d"), "'reply' is"),
+        (line(reply="\ud83d"), "no line of JSON"),
         (line(tokens="11"), "'tokens' is"),
         (line(tokens=-1), "'tokens' is -1"),
         (line(tokens=2**63), "'tokens' is"),

@@ -10,9 +10,9 @@ from agent.labelling.review import Review, open_review
 from envs.catalog import get_task
 from ground.errors import UserError
 from teacher.call import OK, Call, Identity
+from teacher.controls import ReplayTeacher
 from teacher.corrections import standing
 from teacher.labels import LabelStore
-from teacher.replay import ReplayTeacher
 
 TASK = get_task("RescueWorld-n3")
 ALL = (0, 1, 2)

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_every_part_of_the_identity_is_in_the_key(change: dict[str, object]) -> 
 
 
 def test_keys_are_those_of_stores_that_were_written_before() -> None:
-    """Another key for the same question would orphan every label that was ever paid for."""
+    """Another key for the same question would orphan every label in a store that exists."""
     assert IDENTITY.key == "d3ac6c3532d5ed4acd3bdcfb76cc3d146a3456ffdddfc610885a0fb27b36fbbd"
     assert IDENTITY.query == "cc799ebb4fc60e431e8b820a35e093567182010bc547a40ad9293fc0fdb3ecd7"
 
@@ -87,15 +88,6 @@ def test_many_keys_at_once() -> None:
     store = LabelStore()
     store.put_many(call(i) for i in range(1200))
     assert len(store.get_many([call(i).identity.key for i in range(1300)])) == 1200
-
-
-def test_the_ledger_and_the_review_queue() -> None:
-    store = LabelStore()
-    unsure = call(1, probs=(0.5, 0.5))
-    store.put_many([call(0), unsure, call(2, status="empty", probs=())])
-    (line,) = store.ledger()
-    assert (line.queries, line.calls, line.answers, line.tokens, line.seconds) == (3, 3, 2, 33, 1.5)
-    assert [c.identity.facts for c in store.review(0.1)] == [("door=1",), ("door=2",)]
 
 
 _WRITER = """
@@ -153,16 +145,6 @@ def test_a_merge_adds_what_is_not_there_and_changes_nothing() -> None:
     assert store.merge([call(0), other, trace, call(2)]) == Merged(added=0, known=3, kept=1)
     assert store.calls(answers_only=False) == [call(0), trace, call(2)]
     assert store.merge([replace(trace, created=2.0)]).added == 1, "the same failure at another time is another row"
-
-
-def test_a_merge_that_fails_adds_nothing(tmp_path: Path) -> None:
-    with LabelStore(tmp_path / "labels.sqlite") as store:
-        store.put_many([call(0)])
-        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-        store._db.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(UserError, match=r"cannot be used.*full"):
-            store.merge([call(number) for number in range(1, 2000)])
-        assert len(store) == 1
 
 
 def test_the_last_calls_of_a_kind_and_of_a_task() -> None:
@@ -224,11 +206,12 @@ def test_a_closed_store_is_one_file_that_reading_leaves_alone(tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["labels.sqlite"]
 
 
-def test_a_store_that_cannot_grow_any_more_is_a_named_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [LabelStore.put_many, LabelStore.merge])
+def test_a_store_that_cannot_grow_any_more_is_a_named_error(tmp_path: Path, write: Any) -> None:
     with LabelStore(tmp_path / "labels.sqlite") as store:
         store.put_many([call(0)])
         pages = store._db.execute("PRAGMA page_count").fetchone()[0]
         store._db.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(UserError, match=r"labels\.sqlite cannot be used.*full"):
-            store.put_many([call(number) for number in range(1, 2000)])
+            write(store, [call(number) for number in range(1, 2000)])
         assert len(store) == 1

@@ -85,35 +85,22 @@ def test_an_unknown_template_is_suggested() -> None:
         load_template("compakt")
 
 
-def test_the_hash_is_that_of_the_text() -> None:
-    text = "[user]\n{goal} {scene} {menu}"
-    first = parse_template("compact", text, PLACEHOLDERS["compact"])
-    second = parse_template("compact", text + " ", PLACEHOLDERS["compact"])
-    assert first.hash != second.hash
-
-
-def test_a_task_in_other_words_is_another_prompt() -> None:
+def test_the_hash_is_that_of_the_text_and_of_the_tasks_words() -> None:
     class Reworded(SmallTask):
         goal = "Open the door."
 
-    template = load_template("compact")
+    template, text = load_template("compact"), "[user]\n{goal} {scene} {menu}"
     assert template.hash_for(TASK) == template.hash_for(SmallTask()) != template.hash_for(Reworded())
+    one, other = (parse_template("compact", said, PLACEHOLDERS["compact"]) for said in (text, f"{text} "))
+    assert one.hash != other.hash
 
 
-def test_with_as_many_permutations_as_options_each_stands_everywhere_once() -> None:
+def test_permuted_menus_show_each_option_everywhere_once_and_are_no_more_than_options() -> None:
     orders = [menu.options for menu in menus(SCENE, 4)]
     assert all(sorted(column) == sorted(SCENE.legal) for column in zip(*orders, strict=True))
     assert menus(SCENE, 4) == menus(SCENE, 4)
-
-
-def test_there_are_no_more_permutations_than_options() -> None:
-    two = TASK.scene("unseen", ("blue",), "nothing")
-    assert len(menus(two, 4)) == 2
-    assert len(menus(SCENE, 1)) == 1
+    assert [len(menus(TASK.scene("unseen", ("blue",), "nothing"), 4)), len(menus(SCENE, 1))] == [2, 1]
+    scenes = [TASK.scene(door, ("red", "green"), "nothing") for door in ("red", "green", "blue")]
+    assert len({menus(scene, 1)[0].options for scene in scenes}) > 1, "first orders differ between scenes"
     with pytest.raises(UserError, match="at least 1"):
         menus(SCENE, 0)
-
-
-def test_first_orders_differ_between_scenes() -> None:
-    scenes = [TASK.scene(door, ("red", "green"), "nothing") for door in ("red", "green", "blue")]
-    assert len({menus(scene, 1)[0].options for scene in scenes}) > 1

@@ -4,14 +4,16 @@ import asyncio
 import json
 import math
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from time import monotonic
 from typing import Any, TypeVar
 
 import httpx
+import openai
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -24,6 +26,7 @@ from tenacity import (
 from teacher.base import BudgetExhausted
 from teacher.faults import GARBLED, Handling, ServerFault, fault_of_response, say
 from teacher.parse import ParseFailure
+from teacher.scoring import Payload
 
 T = TypeVar("T")
 
@@ -62,7 +65,7 @@ class Limits:
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """The event loop of all connections, in a thread of its own: whoever teaches may run in a notebook's loop."""
+    """The event loop of all connections, in a thread of its own: the caller may be inside a notebook's loop."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="language model servers", daemon=True).start()
     return loop
@@ -73,7 +76,37 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
     return asyncio.run_coroutine_threadsafe(coroutine, _loop())
 
 
-class Wire:
+# Bytes that the reply to the request of this task may have.
+_most_bytes: ContextVar[int] = ContextVar("most_bytes")
+
+
+class _Bounded(httpx.AsyncByteStream):
+    """A reply that is cut off, as a fault, where it is too long."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, most: int) -> None:
+        self._stream, self._most = stream, most
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        received = 0
+        async for chunk in self._stream:
+            received += len(chunk)
+            if received > self._most:
+                raise ServerFault(ParseFailure.TOO_LONG, Handling.FALL_BACK, f"more than {self._most} bytes")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _BoundedTransport(httpx.AsyncHTTPTransport):
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _Bounded(response.stream, _most_bytes.get())
+        return response
+
+
+class ServerClient:
     """The connections to one server. Its coroutines run in the loop of `start`.
 
     Args:
@@ -84,6 +117,7 @@ class Wire:
     Attributes:
         counters: `requests` sent, `retries` among them, `failures` of any kind; and what counts for the budget, which
             survives a resume: `calls_sent`, `tokens_spent`, `seconds_spent`.
+        stopping: Set where nothing is sent again, since the run gives up.
     """
 
     def __init__(self, base_url: str, key: str, limits: Limits) -> None:
@@ -91,27 +125,27 @@ class Wire:
         self.counters: dict[str, float] = dict.fromkeys(
             ("requests", "retries", "failures", "calls_sent", "tokens_spent", "seconds_spent"), 0
         )
-        self.stopping = threading.Event()  # no more repetitions: somebody has given up
+        self.stopping = threading.Event()
         self._asking: float | None = None
         self._key = key
-        self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key or 'EMPTY'}"},
+        connections = httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS)
+        self._openai = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=key or "EMPTY",
+            max_retries=0,
             timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS),
+            default_headers={"Accept-Encoding": "identity"},  # bytes are counted as they come
+            http_client=httpx.AsyncClient(transport=_BoundedTransport(limits=connections)),
         )
         self._trouble: float | None = None
         self._said = float("-inf")
 
-    async def post(
-        self, path: str, body: Mapping[str, Any], *, size: int = 1, calls: int = 1, patience: float | None = None
-    ) -> dict[str, Any]:
+    async def post(self, path: str, payload: Payload, patience: float | None = None) -> dict[str, Any]:
         """The body of the reply.
 
         Args:
             path: Below the base URL.
-            body: The request.
-            size: Texts in the reply, for the limit of its bytes.
-            calls: What it counts for the budget.
+            payload: The request.
             patience: Deadline in seconds if not that of the limits; 0 for one attempt.
 
         Raises:
@@ -136,9 +170,9 @@ class Wire:
 
         async def attempt() -> dict[str, Any]:
             remaining = max(deadline - (monotonic() - started), _LEAST_SECONDS) if deadline else math.inf
-            self._charge(calls)
+            self._charge(payload.calls)
             seconds = min(self.limits.request_seconds, remaining)
-            return await self._send("POST", path, body, self.limits.max_bytes * size, seconds)
+            return await self._send(path, payload.body, self.limits.max_bytes * payload.size, seconds)
 
         reply: dict[str, Any] = await retrying(attempt)
         usage = reply.get("usage")
@@ -153,56 +187,41 @@ class Wire:
         self._asking = monotonic()
 
     def end(self) -> None:
-        """Nobody asks for now."""
+        """The clock of the budget stops."""
         self.counters["seconds_spent"] += monotonic() - (self._asking or monotonic())
         self._asking = None
 
     async def get(self, path: str) -> dict[str, Any]:
         """The body of the reply; one attempt. Raises `ServerFault`."""
-        return await self._send("GET", path, None, self.limits.max_bytes, self.limits.request_seconds)
+        return await self._send(path, None, self.limits.max_bytes, self.limits.request_seconds)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._openai.close()
 
     def without_key(self, text: str) -> str:
         """A text that may be shown."""
         return text.replace(self._key, "***") if self._key else text
 
-    async def _send(
-        self, method: str, path: str, body: Mapping[str, Any] | None, most: int, seconds: float
-    ) -> dict[str, Any]:
+    async def _send(self, path: str, body: Mapping[str, Any] | None, most: int, seconds: float) -> dict[str, Any]:
+        """One attempt, as a POST if there is a body. Raises `ServerFault`."""
+        _most_bytes.set(most)
         late = ServerFault("late", Handling.RETRY, f"no reply for {_LATE_SECONDS:g} s")
         warning = asyncio.get_running_loop().call_later(_LATE_SECONDS, self._say_trouble, late, seconds)
         try:
-            return _decoded(*await self._exchange(method, path, body, most, seconds))
-        except ServerFault:
+            # A time-out of httpx is one of each chunk; this one holds for the whole exchange.
+            async with asyncio.timeout(seconds):
+                if body is None:
+                    response = await self._openai.get(path, cast_to=httpx.Response)
+                else:
+                    response = await self._openai.post(path, cast_to=httpx.Response, body=body)
+            return _decoded(response.content)
+        except (TimeoutError, openai.APIError, ServerFault) as error:
             self.counters["failures"] += 1
-            raise
+            fault = _fault_of(error, seconds)
+            raise fault from (None if fault is error else error)
         finally:
             warning.cancel()
-
-    async def _exchange(
-        self, method: str, path: str, body: Mapping[str, Any] | None, most: int, seconds: float
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        received = bytearray()
-        try:
-            # A time-out of httpx is one of each chunk; this one holds for the whole exchange.
-            async with (
-                asyncio.timeout(seconds),
-                self._client.stream(method, f"{self.base_url}{path}", json=body) as response,
-            ):
-                async for chunk in response.aiter_bytes():
-                    received += chunk
-                    if len(received) > most:
-                        raise ServerFault(ParseFailure.TOO_LONG, Handling.FALL_BACK, f"more than {most} bytes")
-                return response.status_code, response.headers, bytes(received)
-        except TimeoutError:
-            raise ServerFault("timed out", Handling.RETRY, f"no reply within {seconds:.3g} s") from None
-        except httpx.ConnectError as error:
-            raise ServerFault("nobody listens", Handling.RETRY, str(error)) from error
-        except httpx.HTTPError as error:
-            raise ServerFault("connection lost", Handling.RETRY, str(error) or type(error).__name__) from error
 
     def _charge(self, calls: int) -> None:
         """Count a request, or refuse it where the budget is spent."""
@@ -240,9 +259,24 @@ def _wait(state: RetryCallState) -> float:
     return max(_BACKOFF(state), error.retry_after if isinstance(error, ServerFault) else 0.0)
 
 
-def _decoded(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
-    if status != 200:
-        raise fault_of_response(status, headers, body.decode("utf-8", "replace"))
+def _fault_of(error: Exception, seconds: float) -> ServerFault:
+    """What a failed attempt is for the run."""
+    cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+    match cause:
+        case ServerFault():
+            return cause
+        case TimeoutError():
+            return ServerFault("timed out", Handling.RETRY, f"no reply within {seconds:.3g} s")
+        case openai.APIStatusError(response=response):
+            return fault_of_response(
+                response.status_code, response.headers, response.content.decode("utf-8", "replace")
+            )
+        case httpx.ConnectError():
+            return ServerFault("no server", Handling.RETRY, str(cause))
+    return ServerFault("connection lost", Handling.RETRY, str(cause) or type(cause).__name__)
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(body.decode("utf-8"))
     except UnicodeDecodeError as error:

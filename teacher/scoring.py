@@ -24,7 +24,7 @@ from teacher.parse import ParseFailure, parse_reply
 from teacher.prompts import Prompt
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
-TIERS = ("logprobs", "choice", "echo", "samples")
+WAYS = ("logprobs", "choice", "echo", "samples")
 
 # Below this share of the probability on the menu's letters, the model meant to say something else.
 MIN_MENU_MASS = 0.05
@@ -65,12 +65,12 @@ class Work:
     read: Callable[[Sequence[Response]], list[Reply]]
 
 
-class Tier(Protocol):
+class Way(Protocol):
     """One way of asking."""
 
     @property
     def name(self) -> str:
-        """One of `TIERS`."""
+        """One of `WAYS`."""
         ...
 
     def works(self, prompts: Sequence[Prompt]) -> Iterator[Work]:
@@ -126,7 +126,7 @@ class LetterLists:
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples replies; constrained to the letters of the menu for the tier `choice`.
+    """Samples replies; constrained to the letters of the menu for the way `choice`.
 
     Attributes:
         common: Fields of every request.

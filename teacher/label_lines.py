@@ -9,17 +9,18 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
 from ground.errors import UserError
-from teacher.call import FALLBACK, IDENTITY, OK, REST, Call, Identity
+from teacher.call import FALLBACK, IDENTITY, OK, REST, Call
 
 MARK = "preceptor-label"
 SCHEMA = 1
-_TUPLES = {"facts": str, "menu": int, "legal": int, "probs": float}
-_NUMBERS = {"sample": int, "tokens": int, "seconds": float, "created": float}
 _FIELDS = frozenset((MARK, "key", *IDENTITY, *REST))
-_LARGEST = 2**63 - 1  # of an integer in SQLite
 _LAST_YEAR = 253_402_300_800  # Unix time at the end of the year 9999
 _TOLERANCE = 1e-4  # of the sum of probabilities
+_CALL = TypeAdapter(Call)
 
 
 def to_record(call: Call) -> dict[str, Any]:
@@ -44,8 +45,8 @@ def from_lines(lines: Iterable[bytes], source: str, sizes: Mapping[str, int] | N
         if not line.strip():
             continue
         try:
-            calls.append(_from_record(json.loads(line.decode()), sizes or {}))
-        except (_Refused, ValueError, RecursionError) as error:
+            calls.append(_from_line(line, sizes or {}))
+        except (_Refused, ValueError) as error:
             what = str(error) if isinstance(error, _Refused) else f"it is no line of JSON: {error}"
             raise UserError(
                 f"{source}, line {number}, cannot be imported: {what}.",
@@ -58,44 +59,26 @@ class _Refused(Exception):
     """What is wrong with a line."""
 
 
-def _from_record(record: Any, sizes: Mapping[str, int]) -> Call:
+def _from_line(line: bytes, sizes: Mapping[str, int]) -> Call:
+    record = from_json(line)
     if not isinstance(record, dict) or MARK not in record:
         raise _Refused(f"it is foreign, without {MARK!r}: it does not come from `labels export`")
     if record[MARK] != SCHEMA:
         raise _Refused(f"it has label schema {record[MARK]!r}, and this version reads {SCHEMA}: update preceptor")
     if record.keys() != _FIELDS:
         raise _Refused(f"it is damaged: fields {sorted(record.keys() ^ _FIELDS)} are missing or unknown")
-    values = {name: _checked(name, value) for name, value in record.items() if name != MARK}
-    identity = Identity(**{name: values[name] for name in IDENTITY})
-    if identity.key != values["key"]:
+    parts = {name: record[name] for name in REST} | {"identity": {name: record[name] for name in IDENTITY}}
+    try:
+        call = _CALL.validate_json(to_json(parts, inf_nan_mode="constants"), strict=True)
+    except ValidationError as error:
+        field = next(str(part) for part in error.errors()[0]["loc"] if part != "identity")
+        raise _Refused(f"it is damaged: {field!r} is {json.dumps(record[field])[:60]}") from error
+    if call.identity.key != record["key"]:
         raise _Refused("it is damaged: its key is not that of what was asked")
-    if not 0 < values["created"] < _LAST_YEAR:
+    if not 0 < call.created < _LAST_YEAR:
         raise _Refused("it is damaged: its date is none")
-    call = Call(identity, **{name: values[name] for name in REST})
-    _check_answer(call, sizes.get(identity.options))
+    _check_answer(call, sizes.get(call.identity.options))
     return call
-
-
-def _checked(name: str, value: Any) -> Any:
-    """A field's value as the store has it. Raises `_Refused` for another type or range."""
-    kind = _TUPLES.get(name) or _NUMBERS.get(name, str)
-    items = value if name in _TUPLES and isinstance(value, list) else [value]
-    if (name in _TUPLES) != isinstance(value, list) or not all(_is(kind, item) for item in items):
-        raise _Refused(f"it is damaged: {name!r} is {json.dumps(value)[:60]}")
-    return tuple(map(kind, items)) if name in _TUPLES else kind(value)
-
-
-def _is(kind: type, item: Any) -> bool:
-    if kind is str:
-        return isinstance(item, str) and _encodable(item)
-    if isinstance(item, bool) or not isinstance(item, int if kind is int else int | float):
-        return False
-    return 0 <= item <= _LARGEST and math.isfinite(item)
-
-
-def _encodable(text: str) -> bool:
-    """Whether a text can be kept as it is: JSON may hold halves of characters."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_answer(call: Call, size: int | None) -> None:

@@ -1,0 +1,263 @@
+"""Teachers that ask no model: the script, a replay, and controls that are wrong on purpose, to show what labels do.
+
+Noise and shuffling act after the store, which holds clean labels, and are functions of the run's seed.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.task import Scene, Task
+from ground.errors import UserError
+from teacher.asking import label_from_rows, only_option, recorded_rows
+from teacher.base import Label, LabellingTeacher, Teacher, TeacherError
+from teacher.call import FALLBACK, OK, Call, Identity
+from teacher.corrections import HUMAN, standing
+from teacher.labels import LabelStore
+from teacher.prompts import scene_digest
+
+# How many scenes `shuffled` draws its wrong answers from.
+_SHUFFLE_POOL = 256
+
+
+class ScriptedTeacher(LabellingTeacher):
+    """Labels with `task.script`, the task's own expert, and keeps the labels in the store as any other teacher's.
+
+    Args:
+        task: The task whose script answers.
+        store: Where labels are kept. They are computed anew in each process; the script may have changed.
+        smoothing: Probability that is spread evenly over the legal options; 0 gives one-hot labels.
+    """
+
+    name = "scripted"
+
+    def __init__(self, task: Task, store: LabelStore, *, smoothing: float = 0.0) -> None:
+        super().__init__()
+        self._task, self._store, self._smoothing = task, store, smoothing
+        self._labels: dict[tuple[str, ...], Label] = {}
+
+    def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
+        calls = [self._call(scene) for scene in scenes if scene.facts not in self._labels]
+        self.stats.hits += len(scenes) - len(calls)
+        self.stats.queries += len(calls)
+        self.stats.calls += len(calls)
+        self._store.put_many(calls)
+        for call in calls:
+            self._labels[call.identity.facts] = Label(call.probs, self.name, call.method, call.identity.query)
+        return [self._labels[scene.facts] for scene in scenes]
+
+    def _call(self, scene: Scene) -> Call:
+        options, chosen = self._task.options, self._task.script(scene)
+        probs = [self._smoothing / len(scene.legal) if k in scene.legal else 0.0 for k in range(len(options))]
+        probs[chosen] += 1.0 - self._smoothing
+        model = f"script@smoothing={self._smoothing:g}"
+        identity = Identity(model, "", self._task.name, options.digest, scene.facts, scene.legal)
+        return Call(identity, scene.text, scene.legal, self.name, "script", OK, tuple(probs), options[chosen].id)
+
+
+class ReplayTeacher(LabellingTeacher):
+    """Labels out of a store and from nowhere else: how a run is reproduced without its teacher.
+
+    They are those of one model and prompt, and of people who corrected them in a review.
+
+    Args:
+        task: The task whose labels are replayed.
+        path: A label store, for example `labels.sqlite` of a run.
+        model: Which model's answers, by its name or a part of it; needed where the store holds those of several.
+        margin: As for the teacher that was recorded.
+
+    Raises:
+        UserError: No path.
+        TeacherError: The store has no labels for this task, or those of several models and `model` picks none of them.
+    """
+
+    name = "replay"
+
+    def __init__(self, task: Task, path: Path | str | None, *, model: str | None = None, margin: float = 0.0) -> None:
+        super().__init__()
+        if path is None:
+            raise UserError("The replay teacher needs a label store.", "--labels log/METHOD/TASK/RUN/labels.sqlite")
+        self.path, self._task, self._margin = Path(path), task, margin
+        self._calls = self._read(model)
+        self._labels: dict[tuple[str, ...], Label] = {}
+
+    def _read(self, model: str | None) -> dict[tuple[str, ...], list[Call]]:
+        with LabelStore(self.path, read_only=True) as store:
+            recorded = recorded_rows(store, self._task)
+        if not recorded:
+            raise TeacherError(
+                f"{self.path} holds no labels for {self._task.name} with these options.",
+                f"python main.py train --task {self._task.name} --teacher local, then replay its labels.sqlite",
+            )
+        corrected = standing([call for rows in recorded.values() for calls in rows.values() for call in calls])
+        people = [who for who in recorded if who[0].startswith(f"{HUMAN}:")]
+        recorded = {who: rows for who, rows in recorded.items() if who not in people or model == who[0]} or recorded
+        named = [who for who in recorded if who[0] == model]
+        chosen = named or [who for who in recorded if model is None or model in who[0]]
+        if len(chosen) != 1:
+            raise TeacherError(
+                f"{self.path} holds labels of several models or prompts, or none that fits: {sorted(recorded)}.",
+                "name one of them with --model",
+            )
+        return recorded[chosen[0]] | {facts: [call] for facts, call in corrected.items()}
+
+    def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
+        """Raises `TeacherError` for a scene that was never labelled."""
+        self.stats.hits += len(scenes)
+        self._labels |= {scene.facts: self._replay(scene) for scene in scenes if scene.facts not in self._labels}
+        return [self._labels[scene.facts] for scene in scenes]
+
+    def _replay(self, scene: Scene) -> Label:
+        count = len(self._task.options)
+        if len(scene.legal) == 1:
+            return only_option(scene, count, self.name)
+        calls = self._calls.get(scene.facts)
+        if calls is None:
+            raise TeacherError(
+                f"{self.path} has no answer for a scene of {self._task.name}: {scene.text!r}.",
+                "ask a teacher that can answer: --teacher local, or --teacher llm",
+            )
+        label = label_from_rows(calls, self._margin, count)
+        if label.method == FALLBACK:
+            self.stats.extra["fallbacks"] = self.stats.extra.get("fallbacks", 0) + 1
+        else:
+            self.stats.abstained += label.abstained
+        return label
+
+
+class ControlTeacher(LabellingTeacher):
+    """A teacher that knows nothing of the scene but its legal options.
+
+    Args:
+        name: `random` (one legal option for each scene, fixed by the seed) or `uniform-legal`.
+        task: The task.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, name: str, task: Task, seed: int) -> None:
+        super().__init__()
+        self.name, self._count, self._seed = name, len(task.options), seed
+        self._seen: set[tuple[str, ...]] = set()
+
+    def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
+        new = {scene.facts for scene in scenes} - self._seen
+        self.stats.queries += len(new)
+        self.stats.hits += len(scenes) - len(new)
+        self._seen |= new
+        return [Label(self._probs(scene), self.name, "control") for scene in scenes]
+
+    def _probs(self, scene: Scene) -> tuple[float, ...]:
+        if self.name == "uniform-legal":
+            return _uniform(scene.legal, self._count)
+        rng = _generator("random", self._seed, scene_digest(scene))
+        return _one_hot(int(rng.choice(scene.legal)), self._count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and the scenes that were asked about, for an exact resume."""
+        return super().state_dict() | {"seen": sorted(map(list, self._seen))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the counters of another process."""
+        super().load_state_dict(state)
+        self._seen = {tuple(facts) for facts in state["seen"]}
+
+
+class NoisyTeacher(LabellingTeacher):
+    """Replaces a label by a one-hot on another legal option with probability p.
+
+    The noise is not frozen: each time that a distinct scene is asked, it is a new query with a new index, and whether
+    and how it is corrupted is a function of the run's seed and that index. Within one call equal facts stay equal.
+
+    Args:
+        inner: The teacher whose labels are corrupted; its counters are those of both. Abstentions are passed on.
+        probability: p.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, inner: Teacher, probability: float, seed: int) -> None:
+        self.inner, self.stats = inner, inner.stats
+        self.name = f"{inner.name}+noise{probability:g}"
+        self._probability, self._seed, self._next_query = probability, seed, 0
+
+    def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
+        clean, first = self.inner.label(scenes), self._next_query
+        self._next_query += len(scenes)
+        return [self._corrupt(*pair, query) for query, pair in enumerate(zip(clean, scenes, strict=True), first)]
+
+    def _corrupt(self, clean: Label, scene: Scene, query: int) -> Label:
+        rng = _generator("noise", self._seed, query)
+        best = int(np.argmax(clean.probs))
+        others = [option for option in scene.legal if option != best]
+        # What stands in for the teacher, or will, is not the teacher's to corrupt.
+        if clean.abstained or clean.method == FALLBACK or not others or rng.random() >= self._probability:
+            return clean
+        return replace(clean, probs=_one_hot(int(rng.choice(others)), len(clean.probs)), method="noise")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The inner teacher's state and the index of the next query."""
+        return {"inner": self.inner.state_dict(), "next_query": self._next_query}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue the stream of noise where it was."""
+        self.inner.load_state_dict(state["inner"])
+        self._next_query = state["next_query"]
+
+
+class ShuffledTeacher(LabellingTeacher):
+    """The inner teacher's answer to another scene of the same task: true labels in the wrong places.
+
+    The other scene is drawn for each scene by the seed. Its answer is restricted to what is legal here and
+    renormalised; where nothing is left of it, the label is uniform over the legal options.
+
+    Args:
+        inner: The teacher that answers. Wrong answers cost as much as right ones: its counters are those of both.
+        task: The task whose scenes are drawn.
+        seed: Seed of the run.
+    """
+
+    name = "shuffled"
+
+    def __init__(self, inner: Teacher, task: Task, seed: int) -> None:
+        self.inner, self.stats, self._seed = inner, inner.stats, seed
+        drawn = task.sample_scenes(_generator("pool", seed), _SHUFFLE_POOL)
+        self._pool = list({scene.facts: scene for scene in drawn}.values())
+
+    def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
+        answers = self.inner.label([self._other(scene) for scene in scenes])
+        return [_restrict(answer, scene) for answer, scene in zip(answers, scenes, strict=True)]
+
+    def _other(self, scene: Scene) -> Scene:
+        others = [other for other in self._pool if other.facts != scene.facts]
+        return others[_generator("shuffled", self._seed, scene_digest(scene)).integers(len(others))]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The inner teacher's state; which scene answers for which is a function of the seed."""
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the inner teacher's state."""
+        self.inner.load_state_dict(state)
+
+
+def _generator(*key: object) -> np.random.Generator:
+    """A stream of its own for each key, the same in every process."""
+    return np.random.default_rng(list(hashlib.sha256(repr(key).encode()).digest()))
+
+
+def _restrict(answer: Label, scene: Scene) -> Label:
+    legal = [answer.probs[option] if option in scene.legal else 0.0 for option in range(len(answer.probs))]
+    total = sum(legal)
+    probs = tuple(p / total for p in legal) if total > 0 else _uniform(scene.legal, len(legal))
+    return Label(probs, "shuffled", "control")
+
+
+def _one_hot(option: int, count: int) -> tuple[float, ...]:
+    return tuple(float(i == option) for i in range(count))
+
+
+def _uniform(legal: Sequence[int], count: int) -> tuple[float, ...]:
+    return tuple(1.0 / len(legal) if i in legal else 0.0 for i in range(count))
