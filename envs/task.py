@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.vector import BatchedEnv, Simulator, SingleEnv
-from ground.errors import UserError, unknown_name
+from ground.errors import UserError
 from ground.level_seeds import split_of
 
 
@@ -35,12 +35,17 @@ class Option:
 
 
 class OptionSpace(Sequence[Option]):
-    """The ordered options of a task. The order is the meaning of an option index everywhere."""
+    """The ordered options of a task. The order is the meaning of an option index everywhere.
+
+    Attributes:
+        ids: Option ids in index order.
+        timeouts: int64 [K], of each option.
+    """
 
     def __init__(self, options: Sequence[Option]) -> None:
         self._options = tuple(options)
-        self._index = {option.id: i for i, option in enumerate(self._options)}
-        if len(self._index) != len(self._options):
+        self.ids = tuple(option.id for option in self._options)
+        if len(set(self.ids)) != len(self._options):
             raise ValueError("option ids must be distinct")
         self.timeouts = np.array([option.timeout for option in self._options], dtype=np.int64)
 
@@ -52,17 +57,6 @@ class OptionSpace(Sequence[Option]):
 
     def __iter__(self) -> Iterator[Option]:
         return iter(self._options)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Option ids in index order."""
-        return tuple(self._index)
-
-    def index_of(self, option_id: str) -> int:
-        """Index of an option id. Raises `UserError` with a suggestion if there is none."""
-        if option_id not in self._index:
-            raise unknown_name("option", option_id, self._index)
-        return self._index[option_id]
 
     @property
     def digest(self) -> str:

@@ -119,7 +119,7 @@ MISTAKES = {
     "no such policies": (["--policies", "tables"], "Unknown policies", "tabular"),
     "a share of everything": (["--stop-error", "2"], "between 0 and 1", "--stop-error 0.02"),
     "uncounted states": (["--task", "PointPush", "--policies", "tabular"], "cannot be counted", "--policies neural"),
-    "nobody's hands": (["--task", "HalfCheetah-v5"], "scripted how to act", "--method"),
+    "nobody's hands": (["--task", "HalfCheetah-v5"], "no scripted", "--method"),
 }
 
 
