@@ -15,8 +15,8 @@ LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, WAIT = range(7)  # MiniGrid's action
 CLOSED_DOOR, LOCKED_DOOR = 14, 15  # a thing may also be a door in one state: 13 + MiniGrid's door state
 EXPLORE, GOTO, PICK, PUT, USE = range(5)  # kinds of option
 
-# What a cell means to a planner. From `_DEADLY` on it lets light pass, from `_THING` on what is there can be walked to or
-# picked up, from `_PASSABLE` on it can be walked on.
+# What a cell means to a planner. From `_DEADLY` on it lets light pass, from `_THING` on it holds something to pick up or
+# can be walked on, and that from `_PASSABLE` on.
 _UNKNOWN, _OPAQUE, _DEADLY, _THING, _PASSABLE, _FREE = range(6)
 _MEANING = np.array(  # of MiniGrid's objects; a door is open here
     [_UNKNOWN, _FREE, _OPAQUE, _PASSABLE, _PASSABLE, _THING, _THING, _THING, _PASSABLE, _DEADLY, _THING], np.int8
@@ -96,8 +96,8 @@ def _sees_wanted(cells, wanted, x, y, d, size):  # type: ignore[no-untyped-def]
             right = side - size // 2
             i, j = x + ahead * _DX[d] - right * _DY[d], y + ahead * _DY[d] + right * _DX[d]
             if _inside(cells, i, j):
-                clear |= np.int64(cells[i, j] >= _DEADLY) << side
-                hoped |= np.int64(wanted[i, j]) << side
+                clear |= int(cells[i, j] >= _DEADLY) << side
+                hoped |= int(wanted[i, j]) << side
         spread = fill_runs(light, clear)
         spread |= (spread << 1 | spread >> 1) & full
         if (light | spread) & hoped:
