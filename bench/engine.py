@@ -4,7 +4,7 @@ Both play DoorKey-8x8 by the same rules with the same 7x7 partial observation, w
 before the clock starts. Occlusion, level generation and autoreset in the same step are included on both sides, and
 every observation is delivered as an array through Gymnasium's vector interface.
 
-- engine: `GridVectorEnv` with its own generator of DoorKey levels, equal to minigrid's in distribution
+- engine: `GridSimulator` with its own generator of DoorKey levels, equal to minigrid's in distribution
   (tests/unit/test_levels.py), and MiniGrid's direction beside the image.
 - stock: `SyncVectorEnv` in its best form: 16 environments without Gymnasium's checking wrappers, `ImgObsWrapper` so
   that no mission text is copied, and `copy=False`.
@@ -25,7 +25,8 @@ from minigrid.envs import DoorKeyEnv
 from minigrid.wrappers import ImgObsWrapper
 
 from envs.gridworld.levels import doorkey_spec
-from envs.gridworld.vector import GridVectorEnv
+from envs.gridworld.simulator import GridSimulator
+from envs.vector import BatchedEnv
 
 ENGINE_WORLDS, ENGINE_STEPS = 1024, 400
 STOCK_WORLDS, STOCK_STEPS = 16, 150
@@ -34,7 +35,7 @@ TURNS = 7
 
 def make_engine() -> gym.vector.VectorEnv:
     """The engine's side."""
-    return GridVectorEnv(doorkey_spec(8), ENGINE_WORLDS, view="partial", copy=False)
+    return BatchedEnv(GridSimulator(doorkey_spec(8), ENGINE_WORLDS, view="partial", copy=False))
 
 
 def make_stock() -> gym.vector.VectorEnv:

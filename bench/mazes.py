@@ -3,7 +3,7 @@
 Both step the same models (this project's XML, so the same physics), with uniformly random actions drawn before the
 clock starts, autoreset in the same step, observations as one float32 array.
 
-- batched: `MazeVectorEnv`, 16 worlds, one thread; its model has MuJoCo's mid-phase off, which changes no number.
+- batched: `MazeSimulator`, 16 worlds, one thread; its model has MuJoCo's mid-phase off, which changes no number.
 - stock: `SyncVectorEnv` over 16 subclasses of Gymnasium's `MujocoEnv` written as its own `Ant-v5` is, without checking
   wrappers and with `copy=False`.
 
@@ -29,7 +29,8 @@ from mujoco import rollout
 
 from envs.mujoco.mazes import MazeSpec, maze_spec
 from envs.mujoco.model import make_model, model_xml
-from envs.mujoco.vector import MazeVectorEnv
+from envs.mujoco.simulator import MazeSimulator
+from envs.vector import BatchedEnv
 
 NAMES = ("AntMaze", "AntPush", "AntFall", "PointUMaze", "PointPush", "PointFall")
 WORLDS, SECONDS, TURNS = 16, 0.25, 5
@@ -107,14 +108,14 @@ def rolled_out(spec: MazeSpec) -> Callable[[np.ndarray], None]:
 
 def measure(spec: MazeSpec, folder: Path) -> tuple[float, float, str]:
     """Steps per second of both sides, and a line about the alternatives."""
-    ours, theirs = MazeVectorEnv(spec, WORLDS), make_stock(spec, folder)
+    ours, theirs = BatchedEnv(MazeSimulator(spec, WORLDS)), make_stock(spec, folder)
     shape = (20, WORLDS, spec.robot.num_actions)
     actions = np.random.default_rng(0).uniform(-1, 1, size=shape).astype(np.float32)
     for env in (ours, theirs):
         env.reset(seed=0)
     turns = [tuple(steps_per_second(env.step, actions) for env in (ours, theirs)) for _ in range(TURNS)]
     fast, stock = (max(side) for side in zip(*turns, strict=True))
-    threaded = MazeVectorEnv(spec, WORLDS, threads=2)
+    threaded = BatchedEnv(MazeSimulator(spec, WORLDS, threads=2))
     threaded.reset(seed=0)
     wall = [steps_per_second(step, actions, time.perf_counter) for step in (ours.step, threaded.step, rolled_out(spec))]
     for env in (ours, threaded, theirs):

@@ -1,82 +1,185 @@
-"""Task names -> tasks, with a suggestion for a misspelt name."""
+"""Task names -> tasks: one table of all families, a listing, and a suggestion for a misspelt name. Cheap to import."""
 
+import importlib
+from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import gymnasium as gym
+from ground.errors import unknown_name
 
-from envs.gridworld.stock_tasks import STOCK, StockTask
-from envs.gridworld.tasks import TEXTS, make_task
-from envs.gym_tasks import GYM_TASKS, GymTask, is_gym_task
-from envs.mujoco.mazes import SPECS
-from envs.rescue.specs import SPECS as RESCUE_SPECS
-from envs.task import Task
-from ground.errors import UserError, unknown_name
+if TYPE_CHECKING:
+    import gymnasium as gym
 
-TASKS: tuple[str, ...] = tuple(TEXTS)
-STOCK_TASKS: tuple[str, ...] = tuple(STOCK)
-MAZE_TASKS: tuple[str, ...] = tuple(SPECS)
-RESCUE_TASKS: tuple[str, ...] = tuple(RESCUE_SPECS)
-FETCH_TASKS: tuple[str, ...] = ("FetchPickAndPlace",)
+    from envs.task import Task
+
+
+class Family(NamedTuple):
+    """Tasks that are made in the same way.
+
+    Attributes:
+        factory: `module:function` of a task's name that makes the task.
+        tasks: Names, and what there is to do.
+        entry_point: What makes a task's single environment, of its name as `task`, for Gymnasium's registry; empty
+            where Gymnasium knows it already.
+    """
+
+    factory: str
+    tasks: dict[str, str]
+    entry_point: str = ""
+
+
+FAMILIES: Final = {
+    "grid": Family(
+        "envs.gridworld.tasks:make_task",
+        {
+            "SimpleDoorKey": "a room, a locked door, its key",
+            "LavaDoorKey": "SimpleDoorKey and one cell of lava",
+            "ColoredDoorKey": "the door's key and a key of another colour",
+            "TwoDoor": "a room of 20x20, two doors of one colour, one key",
+            "KeyInBox": "the key is in a box, which must be opened",
+            "RandomBoxKey": "the key is on the floor or in the box",
+            "DynamicDoorKey": "the door moves soon after the key is taken",
+        },
+        "envs.gridworld.single:GridTaskEnv",
+    ),
+    "minigrid": Family(
+        "envs.gridworld.stock_tasks:StockTask",
+        {
+            "DoorKey-5x5": "a key, a locked door, the goal behind it",
+            "DoorKey-6x6": "a key, a locked door, the goal behind it",
+            "DoorKey-8x8": "a key, a locked door, the goal behind it",
+            "UnlockPickup": "pick up the box behind a locked door",
+            "BlockedUnlockPickup": "the same, and a ball blocks the door",
+            "KeyCorridorS3R1": "pick up the ball behind a locked door; the key is in another room",
+            "KeyCorridorS4R3": "the same with more and larger rooms",
+            "LavaCrossingS9N1": "reach the goal through a gap in the lava",
+        },
+    ),
+    "maze": Family(
+        "envs.mujoco.tasks:make_task",
+        {
+            "AntMaze": "an ant in a U-shaped corridor (HIRO)",
+            "AntPush": "an ant, a block in the way to be pushed aside, which is not observed (HIRO)",
+            "AntFall": "an ant, a block to be pushed into a chasm as a bridge, which is not observed (HIRO)",
+            "AntPushRobust": "AntPush whose block is observed and never jams by friction",
+            "AntFallRobust": "AntFall whose block is observed and falls whenever it is over the chasm",
+            "PointReach": "a point in an open room",
+            "PointUMaze": "AntMaze at half the size for a point",
+            "PointPush": "AntPushRobust at half the size for a point",
+            "PointPushOriginal": "PointPush with the original's block",
+            "PointFall": "AntFallRobust at half the size for a point",
+            "PointFallOriginal": "PointFall with the original's block",
+        },
+        "envs.mujoco.tasks:make_single_env",
+    ),
+    "rescue": Family(
+        "envs.rescue.tasks:make_task",
+        {
+            "RescueWorld-n2": "visit 2 targets in their order (HALO)",
+            "RescueWorld-n3": "visit 3 targets in their order (HALO)",
+            "RescueWorld-n6": "visit 6 targets in their order, among danger and rubble (HALO)",
+            "RescueWorld-n2-random": "the same in an order that each episode draws anew",
+            "RescueWorld-n3-random": "the same in an order that each episode draws anew",
+            "RescueWorld-n6-random": "the same in an order that each episode draws anew",
+        },
+        "envs.catalog:make_single_env",
+    ),
+    "fetch": Family(
+        "envs.fetch.tasks:make_task",
+        {"FetchPickAndPlace": "a robot arm carries a block to its goal"},
+        "envs.catalog:make_single_env",
+    ),
+    "gymnasium": Family(
+        "envs.gym_tasks:GymTask",
+        {
+            "Ant-v5": "walk forward on four legs",
+            "HalfCheetah-v5": "run forward on two legs in the plane",
+            "Hopper-v5": "hop forward on one leg",
+            "Humanoid-v5": "walk forward on two legs",
+            "HumanoidStandup-v5": "stand up",
+            "InvertedPendulum-v5": "balance a pole on a cart",
+            "InvertedDoublePendulum-v5": "balance two poles on a cart",
+            "Pusher-v5": "push a cylinder to its goal",
+            "Reacher-v5": "reach a place with an arm of two links",
+            "Swimmer-v5": "swim forward",
+            "Walker2d-v5": "walk forward on two legs in the plane",
+            "MountainCarContinuous-v0": "drive a weak car up a hill",
+            "Pendulum-v1": "swing a pendulum up and keep it there",
+        },
+    ),
+}
+TASKS, STOCK_TASKS, MAZE_TASKS, RESCUE_TASKS, FETCH_TASKS, GYM_TASKS = (
+    tuple(family.tasks) for family in FAMILIES.values()
+)
 # The built-in language model is trained on these, so a name added here is a model to train. Of mazes one for each map:
-# the others on it, whoever moves in them, read alike.
-TAUGHT: tuple[str, ...] = (*TASKS, "PointReach", "PointUMaze", "PointPush", "PointFall")
+# the others on it, whatever moves in them, read alike.
+TAUGHT: Final = (*TASKS, "PointReach", "PointUMaze", "PointPush", "PointFall")
 
 
-def get_task(name: str, limit: str | None = None) -> Task:
+def listing() -> list[tuple[str, str, str]]:
+    """(family, name, what there is to do) of each task."""
+    return [(family, name, words) for family, row in FAMILIES.items() for name, words in row.tasks.items()]
+
+
+def get_task(name: str, flaw: str | None = None) -> "Task":
     """The task of a name, in any case; the same object for the same arguments.
 
     Args:
-        name: One of `TASKS`, `STOCK_TASKS`, `MAZE_TASKS`, `RESCUE_TASKS` or `FETCH_TASKS`, or in its own case a
-            Gymnasium id: of any MiniGrid environment, or of any whose observations and actions are vectors
-            (`gym_tasks.py`); as `module:id` the module that registers it is imported first (see `stock_tasks.py`).
-        limit: None, or a flaw of its teacher: `lava` for LavaDoorKey, `colours` for ColoredDoorKey.
+        name: One of `listing`, or in its own case a Gymnasium id: of any MiniGrid environment, or of any whose
+            observations and actions are vectors (`gym_tasks.py`); as `module:id` the module that registers it is
+            imported first (see `stock_tasks.py`).
+        flaw: None, or a flaw of its teacher: `lava` for LavaDoorKey, `colours` for ColoredDoorKey.
 
     Raises:
-        UserError: An unknown name or limit, or an environment that does not fit the engine.
+        UserError: An unknown name or flaw, or an environment that does not fit the engine.
     """
-    known = (*TASKS, *STOCK_TASKS, *MAZE_TASKS, *RESCUE_TASKS, *FETCH_TASKS, *GYM_TASKS)
+    known = [task for _, task, _ in listing()]
     exact = {task.lower(): task for task in known}.get(name.lower())
     if exact is None and not _is_environment(name):
         raise unknown_name("task", name, known, "python main.py train --task SimpleDoorKey")
-    return _make(exact or name, limit)
+    return _make(exact or name, flaw)
 
 
 @cache
-def _make(name: str, limit: str | None) -> Task:
-    if name in TASKS:
-        return make_task(name, limit)
-    if limit is not None:
-        raise UserError(f"The teacher of {name} has no limit.", "--task LavaDoorKey --limit lava")
-    if name in MAZE_TASKS:
-        from envs.mujoco.tasks import MazeTask
+def _make(name: str, flaw: str | None) -> "Task":
+    if flaw is not None:
+        from envs.gridworld.flaws import flawed_task
 
-        return MazeTask(SPECS[name])
-    if name in RESCUE_TASKS:
-        from envs.rescue.tasks import RescueTask
+        return flawed_task(name, flaw)
+    for family in FAMILIES.values():
+        if name in family.tasks:
+            return _load(family.factory)(name)
+    from envs.gym_tasks import is_gym_task
 
-        return RescueTask(RESCUE_SPECS[name])
-    if name in FETCH_TASKS:
-        from envs.fetch.tasks import FetchTask
+    return _load(FAMILIES["gymnasium" if is_gym_task(name) else "minigrid"].factory)(name)
 
-        return FetchTask()
-    return GymTask(name) if name not in STOCK_TASKS and is_gym_task(name) else StockTask(name)
+
+def _load(entry_point: str) -> Callable[..., Any]:
+    module, _, function = entry_point.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _is_environment(name: str) -> bool:
     """Whether a name is meant as a Gymnasium id: one that is registered, or that names the module which does so."""
+    import gymnasium as gym
     import minigrid  # noqa: F401  # registers its environments
 
     return ":" in name or name in gym.registry
 
 
-def register_all() -> None:
-    """Register the single-environment versions with Gymnasium; importing them is left until someone asks."""
-    from envs.fetch.single import register as register_fetch
-    from envs.gridworld.single import register
-    from envs.mujoco.single import register as register_mazes
-    from envs.rescue.single import register as register_rescue_worlds
+def make_single_env(task: str, split: str = "train", render_mode: str | None = None) -> "gym.Env[Any, Any]":
+    """A task's single environment."""
+    from envs.vector import SingleEnv
 
-    register()
-    register_mazes()
-    register_rescue_worlds()
-    register_fetch()
+    return SingleEnv(get_task(task).simulator(1, render_mode), split, render_mode)
+
+
+def register_all() -> None:
+    """Register the single environments with Gymnasium as `Preceptor/<Task>-v0`; harmless if done before."""
+    import gymnasium as gym
+
+    for family in FAMILIES.values():
+        for name in family.tasks if family.entry_point else ():
+            if f"Preceptor/{name}-v0" not in gym.registry:
+                gym.register(f"Preceptor/{name}-v0", entry_point=family.entry_point, kwargs={"task": name})

@@ -5,15 +5,18 @@ tuple of facts, a text that is a function of the facts, and the options that are
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from types import MappingProxyType
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from ground.errors import unknown_name
+from envs.vector import BatchedEnv, Simulator, SingleEnv
+from ground.errors import UserError
+from ground.level_seeds import split_of
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,17 @@ class Option:
 
 
 class OptionSpace(Sequence[Option]):
-    """The ordered options of a task. The order is the meaning of an option index everywhere."""
+    """The ordered options of a task. The order is the meaning of an option index everywhere.
+
+    Attributes:
+        ids: Option ids in index order.
+        timeouts: int64 [K], of each option.
+    """
 
     def __init__(self, options: Sequence[Option]) -> None:
         self._options = tuple(options)
-        self._index = {option.id: i for i, option in enumerate(self._options)}
-        if len(self._index) != len(self._options):
+        self.ids = tuple(option.id for option in self._options)
+        if len(set(self.ids)) != len(self._options):
             raise ValueError("option ids must be distinct")
         self.timeouts = np.array([option.timeout for option in self._options], dtype=np.int64)
 
@@ -49,17 +57,6 @@ class OptionSpace(Sequence[Option]):
 
     def __iter__(self) -> Iterator[Option]:
         return iter(self._options)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Option ids in index order."""
-        return tuple(self._index)
-
-    def index_of(self, option_id: str) -> int:
-        """Index of an option id. Raises `UserError` with a suggestion if there is none."""
-        if option_id not in self._index:
-            raise unknown_name("option", option_id, self._index)
-        return self._index[option_id]
 
     @property
     def digest(self) -> str:
@@ -99,84 +96,158 @@ class Scene:
     legal: tuple[int, ...]
 
 
-class Task(Protocol):
-    """A task as teachers, controllers and hierarchies see it. All methods are batched over N observations.
+class Task:
+    """A task as teachers, controllers and hierarchies see it; a subclass says what is its own.
+
+    All methods are batched over N observations. What has no default must be given: the attributes up to `num_actions`,
+    `simulator` or both `make_vec` and `make_single`, `describe`, `fact_codes`, `legal`, `option_done`, `script` and
+    `sample_scenes`; `TableTask` derives most of these from tables.
 
     Attributes:
         name: Catalogue name.
         goal: One sentence for a language model: what the agent is to achieve.
         rules: A paragraph for a language model: what the agent perceives and what each option needs.
         options: The option vocabulary, K options.
-        goal_space: The D named dimensions that `ground` speaks of.
         observation_shape: Shape of one observation: (W, H, 4) of a map, uint8, or (O,) of a state vector, float32.
-        observation_scale: Natural size of each dimension of a state vector, length O; empty for maps.
-        hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
         num_actions: Number of primitive actions, or of their dimensions where they are `continuous`.
         continuous: Actions are vectors in [-1, 1] per dimension, whatever units the environment has inside.
+        goal_space: The D named dimensions that `ground` speaks of.
+        observation_scale: Natural size of each dimension of a state vector, length O; empty for maps.
+        hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
+        action_groups: By name, positions in an action vector that belong together, such as an arm's; none by default.
+        extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
     """
 
     name: str
     goal: str
     rules: str
     options: OptionSpace
-    goal_space: GoalSpace
     observation_shape: tuple[int, ...]
-    observation_scale: tuple[float, ...]
-    hidden_from_low_level: tuple[int, ...]
     num_actions: int
-    continuous: bool
+    continuous: bool = False
+    goal_space: GoalSpace = GoalSpace((), ())
+    hidden_from_low_level: tuple[int, ...] = ()
+    action_groups: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    extra_columns: Mapping[str, tuple[tuple[int, ...], type]] = MappingProxyType({})
+
+    @cached_property
+    def observation_scale(self) -> tuple[float, ...]:
+        """One for each dimension of a state vector."""
+        return (1.0,) * self.observation_shape[0] if len(self.observation_shape) == 1 else ()
+
+    def simulator(self, num_envs: int, render_mode: str | None = None) -> Simulator:
+        """The rules of N environments; `render_mode` is None or `rgb_array`."""
+        raise NotImplementedError(f"{type(self).__name__} must define simulator, or make_vec and make_single")
 
     def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:
         """Batched environments; `split` is `train` (level seeds < 1,000,000) or `eval` (at or above it)."""
-        ...
+        return BatchedEnv(self.simulator(num_envs), split, seed)
 
     def make_single(self, level_seed: int) -> gym.Env:
         """One environment at the start of a level, in lock step with the batched ones, whose `render` draws it."""
-        ...
+        env = SingleEnv(self.simulator(1, "rgb_array"), split_of(level_seed), "rgb_array")
+        env.reset(options={"level_seed": level_seed})
+        return env
 
     def describe(self, obs: NDArray) -> list[Scene]:
-        """Scenes of observations [N, ...]."""
-        ...
+        """Scenes of observations [N, ...]; the same object for equal facts."""
+        raise NotImplementedError
 
     def fact_codes(self, obs: NDArray) -> NDArray[np.int64]:
         """One integer per observation [N]; equal codes have equal facts. Cheap, for deduplication."""
-        ...
+        raise NotImplementedError
 
     def legal(self, obs: NDArray) -> NDArray[np.bool_]:
         """Legality of each option [N, K]; agrees with `describe(obs)[n].legal`."""
-        ...
+        raise NotImplementedError
 
     def option_done(self, obs: NDArray, option: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether the option [N] has reached its done-condition in the observation it led to [N]."""
-        ...
+        """Whether the option [N] has reached its done-condition in the observation it led to [N].
+
+        It is also done once it has become impossible.
+        """
+        raise NotImplementedError
 
     def option_achieved(self, before: NDArray, after: NDArray, option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the step between two observations [N, ...] did what the option [N] is for.
 
-        What a low level is paid for. `option_done` will not do: an option is over, too, once it has become impossible.
+        This is what a low level is rewarded for. By default an option is achieved once it is done, which will not do
+        where it may also become impossible.
         """
-        ...
+        return self.option_done(after, option)
 
     def ground(self, obs: NDArray, option: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Where the option [N] leads: goal mean [N, D] and scale [N, D] in the dimensions of `goal_space`."""
-        ...
+        if self.goal_space.names:
+            raise NotImplementedError
+        return np.zeros((len(obs), 0), np.float32), np.zeros((len(obs), 0), np.float32)
 
     def skill(self, obs: NDArray, option: NDArray[np.int64]) -> NDArray:
-        """Primitive action [N, ...] of the scripted executor of each option: teachers' hands, never the student's."""
-        ...
+        """Primitive action [N, ...] of the scripted executor of each option: teachers' hands, never the student's.
+
+        Raises:
+            UserError: There is none.
+        """
+        raise UserError(f"{self.name} has no scripted skills, so there is nothing to teach.", "--method sac")
 
     def teacher_view(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> NDArray:
-        """The observations [N, ...] as the teacher gets them; others than `obs` only if it is limited on purpose."""
-        ...
+        """The observations [N, ...] as the teacher gets them; others than `obs` only if it is flawed on purpose."""
+        return obs
 
     def teacher_to_true(self, level_seeds: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index [N, K] that takes a teacher's answers back, `true[n, k] = taught[n, index[n, k]]`."""
-        ...
+        return np.tile(np.arange(len(self.options)), (len(level_seeds), 1))
 
     def script(self, scene: Scene) -> int:
-        """The expert's option index for a scene: the ground truth that labels are judged against."""
-        ...
+        """The expert's option index for a scene, from its facts alone: the truth that labels are judged against."""
+        raise NotImplementedError
 
     def sample_scenes(self, rng: np.random.Generator, count: int) -> list[Scene]:
         """Varied scenes, beyond those that play reaches, for training and judging language models."""
-        ...
+        raise NotImplementedError
+
+
+class TableTask(Task):
+    """A task whose facts have few combinations: what depends on them alone is a table, whose rows are `fact_codes`.
+
+    Attributes:
+        legal_of: bool [C, K], the options that are legal in each of C codes; at least one.
+        expert_of: int64 [C], the expert's option.
+    """
+
+    legal_of: NDArray[np.bool_]
+    expert_of: NDArray[np.int64]
+
+    def words(self, code: int) -> tuple[tuple[str, ...], str]:
+        """The facts of a code, which no other code has, and the English for them."""
+        raise NotImplementedError
+
+    def sample_codes(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """Codes of `sample_scenes`; any of them, all alike."""
+        return rng.integers(len(self.expert_of), size=count)
+
+    @cached_property
+    def scenes(self) -> tuple[Scene, ...]:
+        """The scene of each code."""
+        legal = [tuple(np.flatnonzero(row).tolist()) for row in self.legal_of]
+        return tuple(Scene(self.name, *self.words(code), legal[code]) for code in range(len(legal)))
+
+    @cached_property
+    def _code_of(self) -> dict[tuple[str, ...], int]:
+        return {scene.facts: code for code, scene in enumerate(self.scenes)}
+
+    def describe(self, obs: NDArray) -> list[Scene]:
+        """Scenes of observations [N, ...]; the same object for equal facts."""
+        return [self.scenes[code] for code in self.fact_codes(obs).tolist()]
+
+    def legal(self, obs: NDArray) -> NDArray[np.bool_]:
+        """Legality of each option [N, K]."""
+        return self.legal_of[self.fact_codes(obs)]
+
+    def script(self, scene: Scene) -> int:
+        """The expert's option for a scene of this task."""
+        return int(self.expert_of[self._code_of[scene.facts]])
+
+    def sample_scenes(self, rng: np.random.Generator, count: int) -> list[Scene]:
+        """Scenes of `sample_codes`."""
+        return [self.scenes[code] for code in self.sample_codes(rng, count).tolist()]

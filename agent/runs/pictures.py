@@ -141,11 +141,11 @@ def record(task: Task, episodes: Sequence[Watched], path: Path) -> Path:
 
 def _frames(task: Task, episode: Watched, rest: int) -> Iterator[NDArray[np.uint8]]:
     stage = task.make_single(episode.level)
-    in_sight = hasattr(stage.unwrapped, "subgoal")
+    simulator = getattr(stage.unwrapped, "simulator", None)
     try:
         for step, moment in enumerate(episode.moments):
-            if in_sight:
-                stage.unwrapped.subgoal = moment.target  # type: ignore[attr-defined]
+            if hasattr(simulator, "subgoal"):
+                simulator.subgoal = moment.target  # type: ignore[union-attr]
             yield _frame(_picture(stage), moment.words, f"level {episode.level}, step {step}")
             _, _, _, truncated, _ = stage.step(moment.action)
         outcome = "solved" if episode.success else "out of time" if truncated else "failed"

@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.fetch.scenes import APPROACH, GRASP, HOLD, TRANSPORT
 from envs.fetch.state import BLOCK, GOAL, GRIPPER, HOLDING, OFFSET, OPEN, Obs, opening, stages
+
+APPROACH, GRASP, TRANSPORT, HOLD = range(4)  # the options of `FetchTask`
 
 _GAIN: Final = 10.0  # shares per metre: half of what is left, in a step
 PREGRASP: Final = np.array([0.0, 0.0, 0.06])  # metres above the block

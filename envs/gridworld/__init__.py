@@ -10,7 +10,7 @@ from pathlib import Path
 import numba
 
 _FOLDER = Path(__file__).parent
-_CALLEES = ("cells.py", "levels.py", "sight.py", "canvas.py", "engine.py")
+_CALLEES = ("cells.py", "levels.py", "sight.py", "canvas.py", "engine.py", "../../ground/level_seeds.py")
 
 if not numba.config.CACHE_DIR:
     _digest = hashlib.sha256(b"".join((_FOLDER / name).read_bytes() for name in _CALLEES)).hexdigest()[:12]

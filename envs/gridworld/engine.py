@@ -45,24 +45,27 @@ NUM_ACTIONS = 7
 GOES_ON, SUCCEEDED, DIED = range(3)  # what `act` reports
 
 Worlds = NDArray[np.void]  # [N] of WORLD
+Episodes = NDArray[np.int64]  # [N]
 Cells = NDArray[np.uint16]  # [N, W, H], see cells.py
 Maps = NDArray[np.uint8]  # [N, W, H, 4], what each agent has seen: its memory and its observation; [0, ...] if unused
 
 
 class Rules(NamedTuple):
-    """What kernels need of a task: `LevelSpec` in integers, and where level seeds come from.
-
-    Level seeds lie in [low, high); the seed of an episode is drawn from (seed, world, episode number).
-    """
+    """What kernels need of a task: `LevelSpec` in integers."""
 
     generator: int
     win: int
     view_size: int
     max_steps: int
+    see_through: bool
+
+
+class Stream(NamedTuple):
+    """Where level seeds come from: that of an episode lies in [low, high), drawn from (seed, environment, episode)."""
+
     seed: int
     low: int
     high: int
-    see_through: bool
 
 
 class Pool(NamedTuple):
@@ -174,21 +177,35 @@ def begin(rules: Rules, pool: Pool, world: World, cells: NDArray[np.uint16], lev
 
 
 @njit(cache=True)
-def begin_next(rules: Rules, pool: Pool, world: World, cells: NDArray[np.uint16], n: int) -> None:
+def begin_next(
+    rules: Rules, stream: Stream, episodes: Episodes, pool: Pool, world: World, cells: NDArray[np.uint16], n: int
+) -> None:
     """Start world n's next episode, on a level that its own stream draws; cells [W, H]."""
-    level_seed = drawn_seed(rules.seed, n, world.episode, rules.low, rules.high)
-    world.episode += 1
+    level_seed = drawn_seed(stream.seed, n, episodes[n], stream.low, stream.high)
+    episodes[n] += 1
     begin(rules, pool, world, cells, level_seed)
 
 
 @njit(cache=True)
-def reset_worlds(rules: Rules, pool: Pool, worlds: Worlds, cells: Cells, level_seeds: NDArray[np.int64]) -> None:
-    """Start an episode in every world: of `level_seeds` [N], or of drawn levels if that is empty."""
-    for n in range(worlds.shape[0]):
-        if level_seeds.size > 0:
-            begin(rules, pool, worlds[n], cells[n], level_seeds[n])
-        else:
-            begin_next(rules, pool, worlds[n], cells[n], n)
+def begin_worlds(
+    rules: Rules,
+    pool: Pool,
+    worlds: Worlds,
+    cells: Cells,
+    maps: Maps,
+    rows: NDArray[np.int64],
+    level_seeds: NDArray[np.int64],
+) -> None:
+    """Start the episodes of level seeds [M] in worlds `rows` [M], and their maps, where there are maps."""
+    num_envs, width, height = cells.shape
+    flat_cells = cells.reshape(num_envs, width * height)
+    flat_maps = maps.reshape(maps.shape[0], width * height, 4)
+    for m in range(rows.shape[0]):
+        n = rows[m]
+        begin(rules, pool, worlds[n], cells[n], level_seeds[m])
+        if maps.shape[0] > 0:
+            _blank_map(maps, n)
+            look(worlds[n], flat_cells, flat_maps, n, rules.view_size, rules.see_through, height)
 
 
 @njit(cache=True, forceinline=True)
@@ -219,18 +236,10 @@ def _blank_map(maps: Maps, n: int) -> None:
 
 
 @njit(cache=True)
-def begin_maps(rules: Rules, worlds: Worlds, cells: Cells, maps: Maps) -> None:
-    """The maps of N episodes that have just begun."""
-    num_envs, width, height = cells.shape
-    flat_cells, flat_maps = cells.reshape(num_envs, width * height), maps.reshape(num_envs, width * height, 4)
-    for n in range(num_envs):
-        _blank_map(maps, n)
-        look(worlds[n], flat_cells, flat_maps, n, rules.view_size, rules.see_through, height)
-
-
-@njit(cache=True)
 def step_maps(
     rules: Rules,
+    stream: Stream,
+    episodes: Episodes,
     pool: Pool,
     worlds: Worlds,
     cells: Cells,
@@ -243,6 +252,7 @@ def step_maps(
 
     Args:
         rules, pool: The task.
+        stream, episodes: The stream of level seeds, and int64 [N], the episodes that it has drawn, updated.
         worlds, cells, maps: The state, updated.
         outcomes: `OUTCOME` [N], output.
         actions: int64 [N].
@@ -267,7 +277,7 @@ def step_maps(
             finished += 1
             final_maps[n] = maps[n]
             outcome.final_seed, outcome.final_direction = world.level_seed, world.direction
-            begin_next(rules, pool, world, cells[n], n)
+            begin_next(rules, stream, episodes, pool, world, cells[n], n)
             _blank_map(maps, n)
             look(world, flat_cells, flat_maps, n, rules.view_size, rules.see_through, height)
     return finished
@@ -286,6 +296,8 @@ def view_partials(rules: Rules, worlds: Worlds, cells: Cells, canvas: Canvas, sc
 @njit(cache=True)
 def step_partials(
     rules: Rules,
+    stream: Stream,
+    episodes: Episodes,
     pool: Pool,
     worlds: Worlds,
     cells: Cells,
@@ -318,7 +330,7 @@ def step_partials(
             finished += 1
             view(world, words, boards, final.pixels, final.words, n, rules.view_size, rules.see_through, width, height)
             outcome.final_seed, outcome.final_direction = world.level_seed, world.direction
-            begin_next(rules, pool, world, cells[n], n)
+            begin_next(rules, stream, episodes, pool, world, cells[n], n)
             paint_world(painted, boards, n, cells[n])
         view(world, words, boards, pixels, pixel_words, n, rules.view_size, rules.see_through, width, height)
     return finished

@@ -1,7 +1,7 @@
 """The seven tasks' rules, and their levels as a pure function of (task, level seed).
 
 One generator serves the batched engine and the MiniGrid classes of `single.py`, so the two can be compared in lock
-step. Rules: reference/ihac.md section 2.
+step. The tasks are those of IHAC, after LLM4Teach (arXiv 2311.13373).
 
 DynamicDoorKey is our own definition, since IHAC names the task and defines it nowhere: `DOOR_DELAY` steps after the key
 is first picked up, the locked door moves to another wall cell.
@@ -29,7 +29,7 @@ from envs.gridworld.cells import (
     WALL,
 )
 from ground.errors import UserError
-from ground.splitmix import GOLDEN, combine, mix, scale
+from ground.level_seeds import GOLDEN, combine, mix, scale
 
 Cells = NDArray[np.uint16]  # [W, H]
 
@@ -47,7 +47,6 @@ WORLD: Final = np.dtype(
         ("room_height", np.int64),
         ("stream", np.uint64),  # state of the level's random stream
         ("level_seed", np.int64),
-        ("episode", np.int64),  # episodes begun whose level was drawn
     ]
 )
 World = Any  # one record of that type

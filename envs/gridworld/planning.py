@@ -1,21 +1,26 @@
 """What one fogged map allows: compiled kernels for visibility, shortest paths, skills and facts, looped over N maps.
 
-Every function here reads the observation alone (`uint8 [W, H, 4]`, see `envs.gridworld.vector`). All kernels live in
-this one file on purpose: numba's on-disk cache notices a changed file, but not a changed callee in another one.
-
-Poses are (x, y, direction) with unit costs for turning and stepping; breadth-first search is then uniform-cost search.
+Every function here reads the observation alone (`uint8 [W, H, 4]`, see `GridSimulator`). Poses are (x, y, direction)
+with unit costs for turning and stepping; breadth-first search is then uniform-cost search.
 """
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from envs.gridworld.sight import fill_runs
+
 UNSEEN, EMPTY, WALL, FLOOR_TILE, DOOR, KEY, BALL, BOX, GOAL, LAVA = range(10)  # MiniGrid's object indices
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, WAIT = range(7)  # MiniGrid's actions; `done` does nothing, so it waits
 CLOSED_DOOR, LOCKED_DOOR = 14, 15  # a thing may also be a door in one state: 13 + MiniGrid's door state
 EXPLORE, GOTO, PICK, PUT, USE = range(5)  # kinds of option
 
-_UNKNOWN, _FREE, _PASSABLE, _OPAQUE, _DEADLY, _THING = range(6)  # what a cell means to a planner
+# What a cell means to a planner. From `_DEADLY` on it lets light pass, from `_THING` on it holds something to pick up or
+# can be walked on, and that from `_PASSABLE` on.
+_UNKNOWN, _OPAQUE, _DEADLY, _THING, _PASSABLE, _FREE = range(6)
+_MEANING = np.array(  # of MiniGrid's objects; a door is open here
+    [_UNKNOWN, _FREE, _OPAQUE, _PASSABLE, _PASSABLE, _THING, _THING, _THING, _PASSABLE, _DEADLY, _THING], np.int8
+)
 _DX = np.array([1, 0, -1, 0])  # directions 0..3 = east, south, west, north; y grows southwards
 _DY = np.array([0, 1, 0, -1])
 _RING_X = np.array([-1, 0, 1, 1, 1, 0, -1, -1])  # the eight neighbours in order round the centre
@@ -31,21 +36,14 @@ def _read_map(image, lava_is_floor, cells):  # type: ignore[no-untyped-def]
     for x in range(image.shape[0]):
         for y in range(image.shape[1]):
             kind = image[x, y, 0]
+            cells[x, y] = _MEANING[kind]
+            if kind == DOOR and image[x, y, 2] != 0:
+                cells[x, y] = _OPAQUE
+            elif kind == LAVA and lava_is_floor:
+                cells[x, y] = _PASSABLE
             if image[x, y, 3] < 4:
                 ax, ay, ad = x, y, int(image[x, y, 3])
                 cells[x, y] = _FREE  # the object shown here is the one in the agent's hands
-            elif kind == UNSEEN:
-                cells[x, y] = _UNKNOWN
-            elif kind == EMPTY:
-                cells[x, y] = _FREE
-            elif kind in (FLOOR_TILE, GOAL) or (kind == DOOR and image[x, y, 2] == 0):
-                cells[x, y] = _PASSABLE
-            elif kind == LAVA:
-                cells[x, y] = _PASSABLE if lava_is_floor else _DEADLY
-            elif kind in (WALL, DOOR):
-                cells[x, y] = _OPAQUE
-            else:
-                cells[x, y] = _THING
     return ax, ay, ad
 
 
@@ -55,84 +53,58 @@ def _inside(cells, x, y):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _is_seen_through(meaning):  # type: ignore[no-untyped-def]
-    return meaning != _UNKNOWN and meaning != _OPAQUE
+def _means(cells, x, y, least):  # type: ignore[no-untyped-def]
+    """Whether a cell is on the grid and its value is at least `least`."""
+    return _inside(cells, x, y) and cells[x, y] >= least
+
+
+@njit(cache=True)
+def _beside(cells, x, y, least):  # type: ignore[no-untyped-def]
+    """Whether one of the four neighbours of a cell `_means` that."""
+    found = False
+    for d in range(4):
+        found |= _means(cells, x + _DX[d], y + _DY[d], least)
+    return found
 
 
 @njit(cache=True)
 def _mark_wanted(cells, wanted):  # type: ignore[no-untyped-def]
-    """Mark unseen cells beside a seen cell that light passes; returns how many.
+    """Mark unseen cells beside a seen cell that light passes; whether there are any.
 
     Room corners and everything behind a wall are beside opaque cells only, so they are never wanted.
     """
-    count = 0
+    found = False
     for x in range(cells.shape[0]):
         for y in range(cells.shape[1]):
-            wanted[x, y] = False
-            if cells[x, y] != _UNKNOWN:
-                continue
-            for d in range(4):
-                i, j = x + _DX[d], y + _DY[d]
-                if _inside(cells, i, j) and _is_seen_through(cells[i, j]):
-                    wanted[x, y] = True
-                    count += 1
-                    break
-    return count
+            wanted[x, y] = cells[x, y] == _UNKNOWN and _beside(cells, x, y, _DEADLY)
+            found |= wanted[x, y]
+    return found
 
 
 @njit(cache=True)
-def _lets_through(cells, x, y, d, side, row, size):  # type: ignore[no-untyped-def]
-    """Whether the cell at view coordinates (side, row) is known to let light pass."""
-    ahead, right = size - 1 - row, side - size // 2
-    i = x + ahead * _DX[d] - right * _DY[d]
-    j = y + ahead * _DY[d] + right * _DX[d]
-    return _inside(cells, i, j) and _is_seen_through(cells[i, j])
+def _sees_wanted(cells, wanted, x, y, d, size):  # type: ignore[no-untyped-def]
+    """Whether a wanted cell is certain to be seen from a pose; `size` is the width of the view.
 
-
-@njit(cache=True)
-def _view_has_wanted(cells, wanted, x, y, d, lit):  # type: ignore[no-untyped-def]
-    """Whether a wanted cell is certain to be seen from a pose.
-
-    MiniGrid's `process_vis` with unseen cells taken as opaque. Its result only grows as cells let more light pass, so
-    what it promises is seen. Hence no wanted cell is ever promised to the pose that the agent already looks from.
-
-    Args:
-        lit: Scratch, bool [size, size], the view; the agent looks up from the middle of the last row.
+    MiniGrid's visibility, as in `sight.py`, with unseen cells taken as opaque. Its result only grows as cells let more
+    light pass, so what it promises is seen. Hence no wanted cell is ever promised to the pose that the agent already
+    looks from.
     """
-    size = lit.shape[0]
-    half = size // 2
-    found = False
+    full, light = (1 << size) - 1, 1 << (size // 2)
     for ahead in range(size):
-        for right in range(-half, half + 1):
-            i = x + ahead * _DX[d] - right * _DY[d]
-            j = y + ahead * _DY[d] + right * _DX[d]
-            if _inside(cells, i, j) and wanted[i, j]:
-                found = True
-    if not found:
-        return False
-    lit[:, :] = False
-    lit[half, size - 1] = True
-    for row in range(size - 1, -1, -1):
-        for side in range(size - 1):
-            if lit[side, row] and _lets_through(cells, x, y, d, side, row, size):
-                lit[side + 1, row] = True
-                if row > 0:
-                    lit[side + 1, row - 1] = True
-                    lit[side, row - 1] = True
-        for side in range(size - 1, 0, -1):
-            if lit[side, row] and _lets_through(cells, x, y, d, side, row, size):
-                lit[side - 1, row] = True
-                if row > 0:
-                    lit[side - 1, row - 1] = True
-                    lit[side, row - 1] = True
-    for row in range(size):
+        clear, hoped = 0, 0
         for side in range(size):
-            if lit[side, row]:
-                ahead, right = size - 1 - row, side - half
-                i = x + ahead * _DX[d] - right * _DY[d]
-                j = y + ahead * _DY[d] + right * _DX[d]
-                if _inside(cells, i, j) and wanted[i, j]:
-                    return True
+            right = side - size // 2
+            i, j = x + ahead * _DX[d] - right * _DY[d], y + ahead * _DY[d] + right * _DX[d]
+            if _inside(cells, i, j):
+                clear |= int(cells[i, j] >= _DEADLY) << side
+                hoped |= int(wanted[i, j]) << side
+        spread = fill_runs(light, clear)
+        spread |= (spread << 1 | spread >> 1) & full
+        if (light | spread) & hoped:
+            return True
+        light = spread
+        if light == 0:
+            break
     return False
 
 
@@ -158,66 +130,54 @@ def _can_put(image, cells, x, y, care):  # type: ignore[no-untyped-def]
     """
     if image[x, y, 0] != EMPTY or image[x, y, 3] < 4:  # what lies under the agent is not on the map
         return False
-    if care == _ANYWHERE:
-        return True
-    for d in range(4):
+    for d in range(4 if care > _ANYWHERE else 0):
         i, j = x + _DX[d], y + _DY[d]
         if _inside(cells, i, j) and (image[i, j, 0] == DOOR or (care == _CAREFUL and cells[i, j] == _UNKNOWN)):
             return False
-    if care == _OFF_DOORS:
-        return True
-    pieces, before = 0, False
-    for k in range(9):  # once round and back to the start; a piece begins where an open cell follows a closed one
-        i, j = x + _RING_X[k % 8], y + _RING_Y[k % 8]
-        is_open = False
-        if _inside(cells, i, j):
-            is_open = cells[i, j] == _FREE or cells[i, j] == _PASSABLE or cells[i, j] == _THING
-        if k > 0 and is_open and not before:
-            pieces += 1
+    pieces, before = 0, True
+    for k in range(9 if care == _CAREFUL else 0):  # once round and back to the start; a piece begins where an open
+        is_open = _means(cells, x + _RING_X[k % 8], y + _RING_Y[k % 8], _THING)  # cell follows a closed one
+        pieces += is_open and not before
         before = is_open
     return pieces <= 1
 
 
 @njit(cache=True)
-def _search(image, cells, wanted, pose, goal, kind, colour, care, lit, seen_at, stamp, queue, cost, first):  # type: ignore[no-untyped-def]
+def _search(image, cells, wanted, pose, goal, kind, colour, care, size, scratch, stamp):  # type: ignore[no-untyped-def]
     """First action, cost and end of a shortest path to the nearest pose of a kind; (-1, -1, pose) if there is none.
 
     Args:
         goal: EXPLORE (sees a wanted cell), GOTO (faces the target) or PUT (faces a cell to put things on).
         kind, colour: The target of GOTO.
         care: How choosy PUT is.
-        seen_at, stamp, queue, cost, first: Scratch of length W * H * 4; a pose is visited if `seen_at == stamp`.
+        size: Width of the view.
+        scratch: int64 [4, W * H * 4]; a pose is visited if its first number is the `stamp` of this search.
     """
     height = cells.shape[1]
-    queue[0] = pose
-    seen_at[pose] = stamp
-    cost[pose] = 0
-    first[pose] = -1
+    seen_at, queue, cost, first = scratch[0], scratch[1], scratch[2], scratch[3]
+    queue[0], seen_at[pose], cost[pose], first[pose] = pose, stamp, 0, -1
     head, tail = 0, 1
     while head < tail:
         here = queue[head]
         head += 1
         d, y, x = here % 4, (here // 4) % height, here // 4 // height
         i, j = x + _DX[d], y + _DY[d]
-        ahead_inside = _inside(cells, i, j)
         if goal == EXPLORE:
-            found = _view_has_wanted(cells, wanted, x, y, d, lit)
+            found = _sees_wanted(cells, wanted, x, y, d, size)
         elif goal == GOTO:
-            found = ahead_inside and _is_target(image, i, j, kind, colour)
+            found = _inside(cells, i, j) and _is_target(image, i, j, kind, colour)
         else:
-            found = ahead_inside and _can_put(image, cells, i, j, care)
+            found = _inside(cells, i, j) and _can_put(image, cells, i, j, care)
         if found:
             return first[here], cost[here], here
         for action in (FORWARD, LEFT, RIGHT):
+            there = here - d + (d + (3 if action == LEFT else 1)) % 4
             if action == FORWARD:
-                if not ahead_inside or (cells[i, j] != _FREE and cells[i, j] != _PASSABLE):
+                if not _means(cells, i, j, _PASSABLE):
                     continue
                 there = (i * height + j) * 4 + d
-            else:
-                there = here - d + (d + (3 if action == LEFT else 1)) % 4
             if seen_at[there] != stamp:
-                seen_at[there] = stamp
-                cost[there] = cost[here] + 1
+                seen_at[there], cost[there] = stamp, cost[here] + 1
                 first[there] = action if first[here] < 0 else first[here]
                 queue[tail] = there
                 tail += 1
@@ -241,11 +201,7 @@ def plan(obs, option, kinds, things, colours, view_size, lava_is_floor, cramped,
     count, width, height = obs.shape[0], obs.shape[1], obs.shape[2]
     cells = np.zeros((width, height), np.int8)
     wanted = np.zeros((width, height), np.bool_)
-    lit = np.zeros((view_size, view_size), np.bool_)
-    seen_at = np.full(width * height * 4, -1, np.int64)
-    queue = np.empty(width * height * 4, np.int64)
-    cost = np.empty(width * height * 4, np.int64)
-    first = np.empty(width * height * 4, np.int64)
+    scratch = np.full((4, width * height * 4), -1, np.int64)
     for n in range(count):
         image = obs[n]
         ax, ay, ad = _read_map(image, lava_is_floor, cells)
@@ -260,11 +216,11 @@ def plan(obs, option, kinds, things, colours, view_size, lava_is_floor, cramped,
             move, left = PICKUP, 0
         elif kind == USE and (front == BOX or (front == DOOR and image[i, j, 2] != 0)):
             move, left = TOGGLE, 0
-        elif kind == GOTO or (kind == PUT and held) or (kind == EXPLORE and _mark_wanted(cells, wanted) > 0):
+        elif kind == GOTO or (kind == PUT and held) or (kind == EXPLORE and _mark_wanted(cells, wanted)):
             for care in range(_CAREFUL, (_ANYWHERE if cramped else _OFF_DOORS) - 1, -1):
                 stamp = 3 * n + care
                 move, left, end = _search(
-                    image, cells, wanted, pose, kind, thing, colour, care, lit, seen_at, stamp, queue, cost, first
+                    image, cells, wanted, pose, kind, thing, colour, care, view_size, scratch, stamp
                 )
                 if kind != PUT or left >= 0:
                     break
@@ -281,52 +237,16 @@ def _flood(cells, ax, ay, reach, queue):  # type: ignore[no-untyped-def]
     """Mark the cells that can be walked to; turning is free of obstacles, so cells stand for all their poses."""
     height = cells.shape[1]
     reach[:, :] = False
-    reach[ax, ay] = True
-    queue[0] = ax * height + ay
+    reach[ax, ay], queue[0] = True, ax * height + ay
     head, tail = 0, 1
     while head < tail:
         x, y = queue[head] // height, queue[head] % height
         head += 1
         for d in range(4):
             i, j = x + _DX[d], y + _DY[d]
-            if _inside(cells, i, j) and not reach[i, j] and (cells[i, j] == _FREE or cells[i, j] == _PASSABLE):
-                reach[i, j] = True
-                queue[tail] = i * height + j
+            if _means(cells, i, j, _PASSABLE) and not reach[i, j]:
+                reach[i, j], queue[tail] = True, i * height + j
                 tail += 1
-
-
-@njit(cache=True)
-def _beside_reach(reach, x, y):  # type: ignore[no-untyped-def]
-    for d in range(4):
-        i, j = x + _DX[d], y + _DY[d]
-        if _inside(reach, i, j) and reach[i, j]:
-            return True
-    return False
-
-
-@njit(cache=True)
-def _frontier_reachable(cells, wanted, reach, lit):  # type: ignore[no-untyped-def]
-    """Whether a reachable pose is certain to see a wanted cell; facing one from beside it is the common case."""
-    for x in range(cells.shape[0]):
-        for y in range(cells.shape[1]):
-            if wanted[x, y] and _beside_reach(reach, x, y):
-                return True
-    for x in range(cells.shape[0]):
-        for y in range(cells.shape[1]):
-            if reach[x, y]:
-                for d in range(4):
-                    if _view_has_wanted(cells, wanted, x, y, d, lit):
-                        return True
-    return False
-
-
-@njit(cache=True)
-def _put_reachable(image, cells, reach, care):  # type: ignore[no-untyped-def]
-    for x in range(cells.shape[0]):
-        for y in range(cells.shape[1]):
-            if _beside_reach(reach, x, y) and _can_put(image, cells, x, y, care):
-                return True
-    return False
 
 
 @njit(cache=True)
@@ -346,7 +266,7 @@ def _note_things(image, pose, reach, things, colours, row):  # type: ignore[no-u
                     if kind == things[t] and (colours[t] == _ANY or colours[t] == image[x, y, 1]):
                         row[tracked + 1] = t + 1
                 elif _is_target(image, x, y, things[t], colours[t]):
-                    status = 1 if _beside_reach(reach, x, y) else 2
+                    status = 1 if _beside(reach, x, y, True) else 2
                     if row[t] == 0 or status < row[t]:
                         row[t] = status
                         if kind == DOOR and things[t] != CLOSED_DOOR:
@@ -372,33 +292,21 @@ def read_facts(obs, things, colours, view_size, lava_is_floor, cramped, fields):
     cells = np.zeros((width, height), np.int8)
     wanted = np.zeros((width, height), np.bool_)
     reach = np.zeros((width, height), np.bool_)
-    lit = np.zeros((view_size, view_size), np.bool_)
-    queue = np.empty(width * height, np.int64)
+    scratch = np.full((4, width * height * 4), -1, np.int64)
     care = _ANYWHERE if cramped else _OFF_DOORS
     for n in range(count):
         image, row = obs[n], fields[n]
         ax, ay, ad = _read_map(image, lava_is_floor, cells)
-        _flood(cells, ax, ay, reach, queue)
+        _flood(cells, ax, ay, reach, scratch[1])
         row[:] = 0
         _note_things(image, (ax, ay, ad), reach, things, colours, row)
-        if _mark_wanted(cells, wanted) > 0 and _frontier_reachable(cells, wanted, reach, lit):
-            row[tracked + 3] = 1
-        if row[tracked + 1] == 0 or _put_reachable(image, cells, reach, care):
-            row[tracked + 4] = 1
-
-
-def facts_of(
-    obs: NDArray[np.uint8],
-    things: NDArray[np.int64],
-    colours: NDArray[np.int64],
-    view_size: int,
-    lava_is_floor: bool,
-    cramped: bool,
-) -> NDArray[np.int64]:
-    """`read_facts` of observations [N, W, H, 4] into a fresh array [N, T + 6]."""
-    fields = np.empty((len(obs), len(things) + 6), np.int64)
-    read_facts(for_kernels(obs), things, colours, view_size, lava_is_floor, cramped, fields)
-    return fields
+        pose = (ax * height + ay) * 4 + ad
+        task = 0, 0, care, view_size, scratch
+        row[tracked + 4] = 1
+        if _mark_wanted(cells, wanted):
+            row[tracked + 3] = _search(image, cells, wanted, pose, EXPLORE, *task, 2 * n)[1] >= 0
+        if row[tracked + 1] != 0:
+            row[tracked + 4] = _search(image, cells, wanted, pose, PUT, *task, 2 * n + 1)[1] >= 0
 
 
 def for_kernels(obs: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -86,12 +86,10 @@ class Schema:
 
     def codes(self, obs: NDArray[np.uint8], *, lava_is_floor: bool = False) -> NDArray[np.int64]:
         """One integer per observation [N, W, H, 4]; equal integers mean equal facts."""
-        fields = planning.facts_of(obs, self.objects, self.thing_colours, self.view_size, lava_is_floor, self.cramped)
-        return self.pack(fields)
-
-    def pack(self, fields: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Mixed-radix code of fields [N, T + 6]; fields that the task does not mention are dropped."""
-        return fields @ self._weights
+        fields = np.empty((len(obs), len(self.radices)), np.int64)
+        rules = self.view_size, lava_is_floor, self.cramped
+        planning.read_facts(planning.for_kernels(obs), self.objects, self.thing_colours, *rules, fields)
+        return fields @ self._weights  # a mixed-radix number, in which fields that the task does not mention count 0
 
     def decode(self, code: int) -> Facts:
         """The facts behind a code."""
@@ -101,11 +99,6 @@ class Schema:
             fields.append(value)
         lava, place, frontier, front, held, door_colour, *status = fields
         return Facts(tuple(status[::-1]), door_colour, held, front, bool(frontier), bool(place), bool(lava))
-
-    def encode(self, facts: Facts) -> int:
-        """The code of facts; inverse of `decode`."""
-        row = (*facts.status, facts.door_colour, facts.held, facts.front, facts.frontier, facts.place, facts.lava)
-        return int(self.pack(np.array([row], dtype=np.int64))[0])
 
     def to_strings(self, facts: Facts) -> tuple[str, ...]:
         """`name=value` strings in a fixed order."""

@@ -1,8 +1,8 @@
 """Stock MiniGrid levels, and a user's own, as tasks: options, scenes, skills and an expert by one general mechanism.
 
 What a task speaks of is read off its levels: the things that occur in them, whether the colours of keys matter, whether
-there is lava, and what ends an episode. So a new row in `STOCK` is a name and a Gymnasium id, and a user's level needs
-no row. With `my_levels.py` beside `main.py`,
+there is lava, and what ends an episode. So a new stock level is a name in the catalogue, and a user's level needs none.
+With `my_levels.py` beside `main.py`,
 
     class TwoKeysEnv(MiniGridEnv): ...                      # as minigrid's documentation has it: `_gen_grid`
     gymnasium.register("TwoKeys-v0", entry_point=TwoKeysEnv)
@@ -11,12 +11,12 @@ this trains on it, and `get_task("my_levels:TwoKeys-v0")` is the task:
 
     python main.py train --task my_levels:TwoKeys-v0 --teacher scripted
 
-`envs/gridworld/stock.py` says which rules the engine knows. Teachers are `scripted`, or `llm` with a capable model: the
+`pools.py` says which rules the engine knows. Teachers are `scripted`, or `llm` with a capable model: the
 built-in tiny model was trained on the seven tasks alone, and answers here without having learnt what a goal is.
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import gymnasium as gym
 import numpy as np
@@ -38,25 +38,14 @@ from envs.gridworld.cells import (
 )
 from envs.gridworld.engine import Pool
 from envs.gridworld.levels import WIN_DOOR, WIN_TARGET
+from envs.gridworld.pools import LevelPool, full_id, make_pool
 from envs.gridworld.scenes import COLOURS, Schema
+from envs.gridworld.simulator import GridSimulator
 from envs.gridworld.tasks import GridTask, TaskText
-from envs.gridworld.vector import GridVectorEnv
+from envs.vector import BatchedEnv
 from ground.errors import UserError
 from ground.level_seeds import split_range
 
-if TYPE_CHECKING:
-    from envs.gridworld.stock import LevelPool
-
-STOCK: Final[dict[str, str]] = {
-    "DoorKey-5x5": "MiniGrid-DoorKey-5x5-v0",
-    "DoorKey-6x6": "MiniGrid-DoorKey-6x6-v0",
-    "DoorKey-8x8": "MiniGrid-DoorKey-8x8-v0",
-    "UnlockPickup": "MiniGrid-UnlockPickup-v0",
-    "BlockedUnlockPickup": "MiniGrid-BlockedUnlockPickup-v0",
-    "KeyCorridorS3R1": "MiniGrid-KeyCorridorS3R1-v0",
-    "KeyCorridorS4R3": "MiniGrid-KeyCorridorS4R3-v0",
-    "LavaCrossingS9N1": "MiniGrid-LavaCrossingS9N1-v0",
-}
 # Levels per split: seeds 0 to 1,999 for training, 1,000,000 to 1,000,999 held out. About a millisecond each to make.
 POOL_LEVELS: Final = {"train": 2_000, "eval": 1_000}
 _MAX_CODES = 2**24  # of a schema: the table from code to scene holds four bytes for each
@@ -67,7 +56,7 @@ class StockTask(GridTask):
     """A task on pools of levels that MiniGrid's own generator makes when they are first needed, kept in memory.
 
     Args:
-        name: A name in `STOCK`, or the Gymnasium id of a MiniGrid environment.
+        name: A stock level's short name, or the Gymnasium id of a MiniGrid environment.
 
     Raises:
         UserError: There is no such environment, or it has rules that the engine or the options cannot express.
@@ -85,22 +74,20 @@ class StockTask(GridTask):
         split_range(split)  # an unknown split is an error before levels are made
         if split not in self._pools:
             self._pools[split] = _levels(self._source, split).pool
-        return GridVectorEnv(self.level_spec, num_envs, split, seed, pool=self._pools[split])
+        return BatchedEnv(GridSimulator(self.level_spec, num_envs, pool=self._pools[split]), split, seed)
 
     def make_single(self, level_seed: int) -> gym.Env:
         """The stock environment itself, at the start of a level."""
-        env: gym.Env = gym.make(STOCK.get(self._source, self._source), render_mode="rgb_array")
+        env: gym.Env = gym.make(full_id(self._source), render_mode="rgb_array")
         env.reset(seed=level_seed)
         return env
 
 
-def _levels(name: str, split: str) -> "LevelPool":
-    from envs.gridworld.stock import make_pool  # imports minigrid, which takes a while
-
+def _levels(name: str, split: str) -> LevelPool:
     return make_pool(name, POOL_LEVELS[split], split_range(split)[0])
 
 
-def text_of(made: "LevelPool") -> TaskText:
+def text_of(made: LevelPool) -> TaskText:
     """What language models read of a pool's levels, and the things that scenes speak of.
 
     Raises:
@@ -137,7 +124,7 @@ def _colours_to_tell(cells: NDArray[np.uint16]) -> list[str]:
     return [COLOURS[c] for c in np.flatnonzero(has.any(axis=1))] if (has.sum(axis=0) > 1).any() else []
 
 
-def _target_of(made: "LevelPool") -> str:
+def _target_of(made: LevelPool) -> str:
     """The kind of the object that missions name. Raises `UserError` if it differs or has twins."""
     cells = made.pool.cells
     kinds = {int(kind) for kind in np.unique(cells[cells & TARGET > 0] & KIND_MASK)}

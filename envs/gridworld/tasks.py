@@ -1,6 +1,6 @@
 """The seven grid tasks as teachers and hierarchies see them: one mechanism, driven by a table."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
@@ -8,16 +8,13 @@ from numpy.typing import NDArray
 
 from envs.gridworld import planning
 from envs.gridworld.choices import Choices
+from envs.gridworld.engine import NUM_ACTIONS
 from envs.gridworld.levels import SPECS, LevelSpec
-from envs.gridworld.limits import ColourSwap
 from envs.gridworld.quest import Quest
 from envs.gridworld.scenes import COLOURS, Facts, Schema
-from envs.gridworld.vector import GridVectorEnv
-from envs.task import GoalSpace, Option, OptionSpace, Scene
-from ground.errors import UserError, unknown_name
+from envs.gridworld.simulator import GridSimulator
+from envs.task import GoalSpace, Option, OptionSpace, Scene, Task
 from ground.level_seeds import split_of
-
-LIMITS = ("lava", "colours")
 
 _ROOM = (
     "You are in a walled room and know only what you have seen of it. You carry at most one thing. "
@@ -87,56 +84,45 @@ TEXTS = {
 }
 
 
-class GridTask:
-    """A grid task: implements `envs.task.Task`; see there for the methods.
+class GridTask(Task):
+    """A grid task; see `envs.task.Task` for the methods.
 
     Args:
         spec: The rules of its levels.
         text: What language models read, and which things scenes speak of.
-        limit: None, or a deliberate flaw of its teacher: `lava` (texts without lava, and executors that plan as if
-            lava were floor) or `colours` (the keys' colours exchanged for the teacher on 30% of the levels, see
-            `limits.py`).
+        lava_is_floor: Executors and scenes take lava for floor (`flaws.py`).
     """
 
     goal_space = GoalSpace(("x", "y"), (1.0, 1.0))
+    num_actions = NUM_ACTIONS
 
-    def __init__(self, spec: LevelSpec, text: TaskText, limit: str | None = None) -> None:
-        self.name, self.limit, self.level_spec = spec.name, limit, spec
+    def __init__(self, spec: LevelSpec, text: TaskText, lava_is_floor: bool = False) -> None:
+        self.name, self.level_spec = spec.name, spec
         self.goal, self.rules = text.goal, text.rules
-        self._lava_is_floor = limit == "lava"
+        self.observation_shape = (spec.width, spec.height, 4)
+        self._lava_is_floor = lava_is_floor
         size, cramped = spec.view_size, text.target is not None
         self.schema = Schema(text.things, colours=text.colours, lava=text.lava, view_size=size, cramped=cramped)
         self._choices = Choices(self.schema) if text.target is None else Quest(self.schema, text.target)
         self.options = _options(self._choices.ids, spec)
-        self.observation_shape: tuple[int, ...] = (spec.width, spec.height, 4)
-        self.observation_scale: tuple[float, ...] = ()
-        self.hidden_from_low_level: tuple[int, ...] = ()
-        self.num_actions = 7
-        self.continuous = False
-        goto = len(text.things)
-        kinds = [planning.EXPLORE, *[planning.GOTO] * goto, planning.PICK, planning.PUT, planning.USE]
+        kinds = [planning.EXPLORE, *[planning.GOTO] * len(text.things), planning.PICK, planning.PUT, planning.USE]
         self._kinds = np.array(kinds, dtype=np.int64)
         self._objects = np.array([0, *self.schema.objects, 0, 0, 0], dtype=np.int64)
         self._colours = np.array([0, *self.schema.thing_colours, 0, 0, 0], dtype=np.int64)
-        self._swap = ColourSwap(spec) if limit == "colours" else None
         self._row_of_code = np.full(self.schema.size, -1, dtype=np.int32)
         self._scenes: list[Scene] = []
-        self._legal = np.zeros((0, len(self.options)), dtype=np.bool_)
-        self._done = np.zeros((0, len(self.options)), dtype=np.bool_)
-        self._achieved = np.zeros((0, len(self.options)), dtype=np.bool_)
-        self._expert = np.zeros(0, dtype=np.int64)
+        # Of each row: which options are legal, which are done, and which are achieved, bool [3, rows, K].
+        self._tables = np.zeros((3, 0, len(self.options)), dtype=np.bool_)
 
-    def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:
-        """Batched environments; `split` is `train` (level seeds < 1,000,000) or `eval` (at or above it)."""
-        return GridVectorEnv(self.level_spec, num_envs, split=split, seed=seed)
+    def simulator(self, num_envs: int, render_mode: str | None = None) -> GridSimulator:
+        """The rules of N environments."""
+        return GridSimulator(self.level_spec, num_envs)
 
     def make_single(self, level_seed: int) -> gym.Env:
         """MiniGrid's own environment at the start of a level, in lock step with the batched one; it draws pictures."""
-        from envs.gridworld.single import register
+        from envs.gridworld.single import GridTaskEnv  # imports minigrid, which takes a while
 
-        register()
-        split = split_of(level_seed)
-        env: gym.Env = gym.make(f"Preceptor/{self.name}-v0", split=split, render_mode="rgb_array")
+        env = GridTaskEnv(self.name, split_of(level_seed), render_mode="rgb_array")
         env.reset(options={"level_seed": level_seed})
         return env
 
@@ -150,13 +136,11 @@ class GridTask:
 
     def legal(self, obs: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Legality of each option [N, K]."""
-        rows = self._rows(obs)
-        return self._legal[rows]
+        return self._look_up(obs)[0]
 
     def option_done(self, obs: NDArray[np.uint8], option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each option [N] is over: achieved, or no longer possible."""
-        rows = self._rows(obs)
-        return self._done[rows, option]
+        return self._look_up(obs)[1, np.arange(len(obs)), option]
 
     def option_achieved(
         self, before: NDArray[np.uint8], after: NDArray[np.uint8], option: NDArray[np.int64]
@@ -171,14 +155,9 @@ class GridTask:
         stood = (before[..., 3] == after[..., 3]).all((1, 2))
         changed = (before[..., :3] != after[..., :3]).any((1, 2, 3))
         explored = unseen < (before[..., 0] == 0).sum((1, 2))
-        start, end = self._rows(before), self._rows(after)
-        led_there = self._legal[start, option] & self._achieved[end, option]
+        rows = np.arange(len(after))
+        led_there = self._look_up(before)[0, rows, option] & self._look_up(after)[2, rows, option]
         return np.select([kinds == planning.EXPLORE, kinds == planning.USE], [explored, stood & changed], led_there)
-
-    def script_batch(self, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The expert's option [N] for observations [N, W, H, 4]."""
-        rows = self._rows(obs)
-        return self._expert[rows]
 
     def script(self, scene: Scene) -> int:
         """The expert's option for a scene of this task, from its facts alone."""
@@ -213,14 +192,10 @@ class GridTask:
         planning.plan(planning.for_kernels(obs), option, *tables, *rules, out)
         return out
 
-    def teacher_view(self, obs: NDArray[np.uint8], level_seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Observations [N, ...] as the task's teacher gets them: unchanged, unless it is limited by colours."""
-        return self._swap.view(obs, level_seeds) if self._swap else obs
-
-    def teacher_to_true(self, level_seeds: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Index [N, K] that takes a teacher's answers back: `true[n, k] = taught[n, index[n, k]]`."""
-        index = np.tile(np.arange(len(self.options)), (len(level_seeds), 1))
-        return self._swap.exchange(index, level_seeds) if self._swap else index
+    def _look_up(self, obs: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which options are legal, done and achieved in each observation, [3, N, K]."""
+        rows = self._rows(obs)
+        return self._tables[:, rows]
 
     def _rows(self, obs: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Row of each observation's facts in the tables; facts met for the first time are worked out."""
@@ -232,18 +207,14 @@ class GridTask:
         return rows
 
     def _learn(self, codes: NDArray[np.int64]) -> None:
-        every = [self.schema.decode(int(code)) for code in codes]
-        legal, done, achieved = np.zeros((3, len(codes), len(self.options)), dtype=np.bool_)
+        every, choices = [self.schema.decode(int(code)) for code in codes], self._choices
+        learnt = np.zeros((3, len(codes), len(self.options)), dtype=np.bool_)
         for i, facts in enumerate(every):
-            legal[i, list(self._choices.legal(facts))] = True
-            done[i, list(self._choices.done(facts))] = True
-            achieved[i, list(self._choices.achieved(facts))] = True
+            for table, options in zip(learnt, (choices.legal, choices.done, choices.achieved), strict=True):
+                table[i, list(options(facts))] = True
         self._row_of_code[codes] = np.arange(len(codes)) + len(self._scenes)
         self._scenes += [self.scene(facts) for facts in every]
-        self._legal = np.concatenate([self._legal, legal])
-        self._done = np.concatenate([self._done, done])
-        self._achieved = np.concatenate([self._achieved, achieved])
-        self._expert = np.concatenate([self._expert, [self._choices.expert(facts) for facts in every]])
+        self._tables = np.concatenate([self._tables, learnt], axis=1)
 
 
 def _options(ids: tuple[str, ...], spec: LevelSpec) -> OptionSpace:
@@ -257,14 +228,6 @@ def _options(ids: tuple[str, ...], spec: LevelSpec) -> OptionSpace:
     return OptionSpace([Option(i, *words.get(i, (f"go to the {i.removeprefix('goto:')}", goto))) for i in ids])
 
 
-def make_task(name: str, limit: str | None = None) -> GridTask:
-    """A task of the table by its exact name. Raises `UserError` for an unknown name or limit."""
-    if name not in TEXTS:
-        raise unknown_name("task", name, TEXTS)
-    known = [flaw for flaw in LIMITS if getattr(TEXTS[name], flaw)]
-    if limit is not None and limit not in known:
-        if not known:
-            raise UserError(f"The teacher of {name} has no limit.", "--task LavaDoorKey --limit lava")
-        raise unknown_name(f"teacher limit of {name}", limit, known, f"--task {name} --limit {known[0]}")
-    text = replace(TEXTS["SimpleDoorKey"], things=TEXTS[name].things) if limit == "lava" else TEXTS[name]
-    return GridTask(SPECS[name], text, limit)
+def make_task(name: str) -> GridTask:
+    """One of the seven tasks by its exact name."""
+    return GridTask(SPECS[name], TEXTS[name])

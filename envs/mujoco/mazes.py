@@ -4,12 +4,9 @@ A map is a tuple of rows; row r, column c is the cell whose centre is `cell * (c
 is the column and y the row. Where the paper and the original TensorFlow code differ, the code is followed.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from envs.task import GoalSpace
 from ground.errors import unknown_name
@@ -96,7 +93,7 @@ class MazeSpec:
     Attributes:
         name: Catalogue name.
         layout: The map, rows in the direction of y.
-        robot: Who moves.
+        robot: What moves.
         cell: Side of a cell in metres; walls are half as high.
         horizon: Steps until truncation; nothing terminates.
         radius: Success is a last step nearer to the goal than this.
@@ -146,11 +143,6 @@ class MazeSpec:
         home_row, home_column = self._home
         return self.cell * (column - home_column), self.cell * (row - home_row)
 
-    def cell_at(self, xy: NDArray[np.floating]) -> NDArray[np.int64]:
-        """(row, column) [N, 2] of the cells in which points [N, 2] lie; points outside belong to the nearest one."""
-        cell = np.floor(np.asarray(xy)[:, ::-1] / self.cell + 0.5).astype(np.int64) + self._home
-        return np.clip(cell, 0, (len(self.layout) - 1, len(self.layout[0]) - 1))
-
     @property
     def block_cell(self) -> tuple[int, int] | None:
         """(row, column) at which the movable block starts."""
@@ -161,6 +153,12 @@ class MazeSpec:
         """The axes along which the block slides, in the simulator's order: `xy`, `yz`, or none."""
         found = self.block_cell
         return "" if found is None else {SLIDING: "xy", FALLING: "yz"}[self.layout[found[0]][found[1]]]
+
+    @property
+    def block_home(self) -> tuple[float, float, float]:
+        """(x, y, z) of the movable block's centre at the start, in metres."""
+        assert self.block_cell is not None
+        return *self.centre(*self.block_cell), self.height * (self.elevated + 0.5)
 
     @cached_property
     def observation_names(self) -> tuple[str, ...]:
@@ -203,62 +201,33 @@ POINT_GOALS = {"xy": GoalSpace(("x", "y"), (5.0, 5.0))}  # 1.25 cells
 FALLING_POINT_GOALS = POINT_GOALS | {"xyz": GoalSpace(("x", "y", "z"), (5.0, 5.0, 2.0))}
 
 
-def _at(*goal: float) -> Corners:
-    return goal, goal
+def _at(*goal: float) -> dict[str, Corners]:
+    """One goal for training and evaluation."""
+    return {"train_goals": (goal, goal), "eval_goals": (goal, goal)}
 
 
-def _ant(name: str, layout: tuple[str, ...], train: Corners, evaluation: Corners, block: Block | None) -> MazeSpec:
-    """A task of the paper."""
-    return MazeSpec(
-        name,
-        layout,
-        ANT,
-        cell=8.0,
-        horizon=500,
-        radius=5.0,
-        train_goals=train,
-        eval_goals=evaluation,
-        block=block,
-        observe_time=True,
-        goal_spaces=ANT_GOALS,
-    )
-
-
-def _point(name: str, layout: tuple[str, ...], train: Corners, evaluation: Corners, block: Block | None) -> MazeSpec:
-    """A map of half the size for a point mass."""
-    falls = any(CHASM in row for row in layout)
-    return MazeSpec(
-        name,
-        layout,
-        FALLING_POINT if falls else POINT,
-        cell=4.0,
-        horizon=100,
-        radius=2.5,
-        train_goals=train,
-        eval_goals=evaluation,
-        block=block,
-        observe_block=True,
-        goal_spaces=FALLING_POINT_GOALS if falls else POINT_GOALS,
-    )
-
-
-def _seen(spec: MazeSpec) -> MazeSpec:
-    return replace(spec, observe_block=True)
-
-
-_ROOM = ((-5.0, -5.0), (5.0, 5.0))
+# What the tasks of the paper share; and the same maps at half the size for a point mass.
+_ANT: dict[str, Any] = {"robot": ANT, "cell": 8.0, "horizon": 500, "radius": 5.0, "observe_time": True}
+_ANT |= {"goal_spaces": ANT_GOALS}
+_POINT: dict[str, Any] = {"robot": POINT, "cell": 4.0, "horizon": 100, "radius": 2.5, "observe_block": True}
+_POINT |= {"goal_spaces": POINT_GOALS}
+_DROP: dict[str, Any] = _POINT | {"robot": FALLING_POINT, "goal_spaces": FALLING_POINT_GOALS} | _at(0.0, 13.5, 2.25)
+_ANT_DROP: dict[str, Any] = _ANT | _at(0.0, 27.0, 4.5)
+_ANT_PUSH: dict[str, Any] = _ANT | _at(0.0, 19.0)
+_SEEN = {"observe_block": True}
+_ROOM = {"train_goals": ((-5.0, -5.0), (5.0, 5.0)), "eval_goals": ((-5.0, -5.0), (5.0, 5.0))}
 _SPECS = (
-    _ant("AntMaze", MAZE, ((-4.0, -4.0), (20.0, 20.0)), _at(0.0, 16.0), None),
-    _ant("AntPush", PUSH, _at(0.0, 19.0), _at(0.0, 19.0), SLIDING_BLOCK),
-    _ant("AntFall", FALL, _at(0.0, 27.0, 4.5), _at(0.0, 27.0, 4.5), FALLING_BLOCK),
-    _seen(_ant("AntPushRobust", PUSH, _at(0.0, 19.0), _at(0.0, 19.0), ROBUST_SLIDING_BLOCK)),
-    _seen(_ant("AntFallRobust", FALL, _at(0.0, 27.0, 4.5), _at(0.0, 27.0, 4.5), ROBUST_FALLING_BLOCK)),
-    replace(_point("PointReach", ROOM, _ROOM, _ROOM, None), radius=1.0),
-    _point("PointUMaze", MAZE, ((-2.0, -2.0), (10.0, 10.0)), _at(0.0, 8.0), None),
-    _point("PointPush", PUSH, _at(0.0, 9.5), _at(0.0, 9.5), ROBUST_SLIDING_BLOCK),
-    _point("PointPushOriginal", PUSH, _at(0.0, 9.5), _at(0.0, 9.5), SLIDING_BLOCK),
-    _point("PointFall", FALL, _at(0.0, 13.5, 2.25), _at(0.0, 13.5, 2.25), ROBUST_FALLING_BLOCK),
-    _point("PointFallOriginal", FALL, _at(0.0, 13.5, 2.25), _at(0.0, 13.5, 2.25), FALLING_BLOCK),
+    MazeSpec("AntMaze", MAZE, **_ANT | _at(0.0, 16.0) | {"train_goals": ((-4.0, -4.0), (20.0, 20.0))}),
+    MazeSpec("AntPush", PUSH, block=SLIDING_BLOCK, **_ANT_PUSH),
+    MazeSpec("AntFall", FALL, block=FALLING_BLOCK, **_ANT_DROP),
+    MazeSpec("AntPushRobust", PUSH, block=ROBUST_SLIDING_BLOCK, **_ANT_PUSH | _SEEN),
+    MazeSpec("AntFallRobust", FALL, block=ROBUST_FALLING_BLOCK, **_ANT_DROP | _SEEN),
+    MazeSpec("PointReach", ROOM, **_POINT | _ROOM | {"radius": 1.0}),
+    MazeSpec("PointUMaze", MAZE, **_POINT | _at(0.0, 8.0) | {"train_goals": ((-2.0, -2.0), (10.0, 10.0))}),
+    MazeSpec("PointPush", PUSH, block=ROBUST_SLIDING_BLOCK, **_POINT | _at(0.0, 9.5)),
+    MazeSpec("PointPushOriginal", PUSH, block=SLIDING_BLOCK, **_POINT | _at(0.0, 9.5)),
+    MazeSpec("PointFall", FALL, block=ROBUST_FALLING_BLOCK, **_DROP),
+    MazeSpec("PointFallOriginal", FALL, block=FALLING_BLOCK, **_DROP),
 )
 SPECS: dict[str, MazeSpec] = {spec.name: spec for spec in _SPECS}
 

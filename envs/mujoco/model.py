@@ -10,7 +10,7 @@ from pathlib import Path
 import gymnasium
 import mujoco
 
-from envs.mujoco.mazes import SOLID_GROUND, TIMESTEP, WALL, MazeSpec
+from envs.mujoco.mazes import SOLID_GROUND, TIMESTEP, WALL, Block, MazeSpec
 
 CAMERA = "above"
 _ANT = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
@@ -53,27 +53,24 @@ def _ant_tree() -> ET.Element:
 
 def _point_tree(spec: MazeSpec) -> ET.Element:
     """A ball of 1 kg that slides without friction, and falls only where there is a chasm."""
-    robot = spec.robot
-    root = ET.Element("mujoco", model="point")
-    ET.SubElement(root, "option", timestep=str(TIMESTEP))
-    default = ET.SubElement(root, "default")
-    ET.SubElement(default, "geom", condim="1", conaffinity="0", margin="0.01", density="5", friction="1 .5 .5")
-    world = ET.SubElement(root, "worldbody")
-    ET.SubElement(world, "light", directional="true", dir="-.2 .3 -1", pos="0 0 30", diffuse=".7 .7 .7")
-    floor = ET.SubElement(world, "geom", name="floor", type="plane", size="40 40 40", rgba="0.8 0.9 0.8 1")
     # On level ground nothing moves up or down, so the floor matters only by its friction with a block.
-    matters = spec.elevated or (spec.block is not None and not spec.block.frictionless)
-    floor.set("contype", str(int(matters)))
-    floor.set("conaffinity", str(int(matters)))
-    body = ET.SubElement(world, "body", name="torso")
-    for axis in robot.positions:
-        joint = {"damping": "0", "ref": str(spec.start_height)} if axis == "z" else {"damping": "2"}
-        ET.SubElement(body, "joint", joint, name=axis, type="slide", axis=_axis(axis))
-    ET.SubElement(body, "geom", name="torso", size=str(robot.height), mass="1", rgba="0.2 0.4 0.8 1")
-    actuators = ET.SubElement(root, "actuator")
-    for axis in "xy":
-        ET.SubElement(actuators, "motor", joint=axis, gear="6", ctrllimited="true", ctrlrange="-1 1")
-    return root
+    matters = int(spec.elevated or (spec.block is not None and not spec.block.frictionless))
+    free = {"x": 'damping="2"', "y": 'damping="2"', "z": f'damping="0" ref="{spec.start_height}"'}
+    joints = [f'<joint name="{a}" type="slide" axis="{_axis(a)}" {free[a]}/>' for a in spec.robot.positions]
+    motors = [f'<motor joint="{axis}" gear="6" ctrllimited="true" ctrlrange="-1 1"/>' for axis in "xy"]
+    return ET.fromstring(f"""<mujoco model="point">
+        <option timestep="{TIMESTEP}"/>
+        <default><geom condim="1" conaffinity="0" margin="0.01" density="5" friction="1 .5 .5"/></default>
+        <worldbody>
+            <light directional="true" dir="-.2 .3 -1" pos="0 0 30" diffuse=".7 .7 .7"/>
+            <geom name="floor" type="plane" size="40 40 40" rgba="0.8 0.9 0.8 1"
+                contype="{matters}" conaffinity="{matters}"/>
+            <body name="torso">
+                {"".join(joints)}<geom name="torso" size="{spec.robot.height}" mass="1" rgba="0.2 0.4 0.8 1"/>
+            </body>
+        </worldbody>
+        <actuator>{"".join(motors)}</actuator>
+    </mujoco>""")
 
 
 def _build(spec: MazeSpec, world: ET.Element) -> None:
@@ -83,15 +80,13 @@ def _build(spec: MazeSpec, world: ET.Element) -> None:
     size = _numbers(half, half, height / 2)
     if spec.elevated:
         _find(world, "geom[@name='floor']").set("rgba", _DARK)
-    for row, column in spec.cells(SOLID_GROUND) if spec.elevated else ():
-        pos = _numbers(*spec.centre(row, column), height / 2)
-        ET.SubElement(world, "geom", _SOLID, name=f"platform_{row}_{column}", pos=pos, size=size, rgba=_PALE)
-    for row, column in spec.cells(WALL):
-        pos = _numbers(*spec.centre(row, column), ground + height / 2)
-        ET.SubElement(world, "geom", _SOLID, name=f"wall_{row}_{column}", pos=pos, size=size, rgba=_GREY)
-    if spec.block and spec.block_cell:
-        pos = _numbers(*spec.centre(*spec.block_cell), ground + height / 2)
-        _add_block(spec, ET.SubElement(world, "body", name="block", pos=pos))
+    kinds = [("platform", SOLID_GROUND, 0.0, _PALE)] if spec.elevated else []
+    for kind, codes, base, colour in (*kinds, ("wall", WALL, ground, _GREY)):
+        for row, column in spec.cells(codes):
+            pos = _numbers(*spec.centre(row, column), base + height / 2)
+            ET.SubElement(world, "geom", _SOLID, name=f"{kind}_{row}_{column}", pos=pos, size=size, rgba=colour)
+    if spec.block:
+        _add_block(spec, spec.block, ET.SubElement(world, "body", name="block", pos=_numbers(*spec.block_home)))
     rows, columns = len(spec.layout), len(spec.layout[0])
     low, high = spec.centre(0, 0), spec.centre(rows - 1, columns - 1)
     middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
@@ -99,9 +94,8 @@ def _build(spec: MazeSpec, world: ET.Element) -> None:
     ET.SubElement(world, "camera", camera, name=CAMERA, pos=_numbers(*middle, 10 * height))
 
 
-def _add_block(spec: MazeSpec, body: ET.Element) -> None:
-    block, half, height = spec.block, spec.cell / 2, spec.height
-    assert block is not None
+def _add_block(spec: MazeSpec, block: Block, body: ET.Element) -> None:
+    half, height = spec.cell / 2, spec.height
     size = _numbers(half * block.shrink, half * block.shrink, height / 2)
     geom = ET.SubElement(body, "geom", _SOLID, name="block", size=size, mass=str(block.mass), rgba=_RED)
     geom.set("condim", "1" if block.frictionless else "3")

@@ -1,7 +1,5 @@
 """The scripted expert of Rescue World: shortest ways around danger, as tables."""
 
-from functools import cache
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +17,7 @@ class Ways:
             no action is better than another, and all are marked.
 
     Args:
-        spec: The world.
+        spec: The map.
     """
 
     def __init__(self, spec: RescueSpec) -> None:
@@ -66,13 +64,7 @@ def _costs(spec: RescueSpec, target: int) -> NDArray[np.float64]:
     cost[target] = 0.0
     while True:
         better = np.minimum(cost, _through(spec, cost, target).min(axis=1))
-        better[spec.is_obstacle] = np.inf  # nobody is there
+        better[spec.is_obstacle] = np.inf
         if (better == cost).all():
             return cost
         cost = better
-
-
-@cache
-def ways(spec: RescueSpec) -> Ways:
-    """The tables of a world, worked out once."""
-    return Ways(spec)

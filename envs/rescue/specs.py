@@ -1,6 +1,6 @@
 """Rescue World as data: where targets, danger and obstacles are, and in which order the targets are due.
 
-The maps are those of HALO (liubaoryol/halo, configs/env/rescue_world_n*.yaml; shared/reference/halo.md, section 2.1).
+The maps are those of HALO (Orlov Savko & Unhelkar; liubaoryol/halo, configs/env/rescue_world_n*.yaml).
 """
 
 from dataclasses import dataclass, replace
@@ -9,8 +9,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ground.errors import unknown_name
 
 Cell = tuple[int, int]  # (x, y), x to the east and y to the north
 
@@ -21,7 +19,7 @@ NUM_ACTIONS: Final = len(MOVES)
 
 @dataclass(frozen=True)
 class RescueSpec:
-    """One Rescue World. Cells are numbered x * size + y.
+    """A Rescue World. Cells are numbered x * size + y.
 
     Attributes:
         name: Catalogue name.
@@ -121,10 +119,3 @@ _FIXED = (
 _RANDOM = tuple(replace(spec, name=f"{spec.name}-random", random_order=True) for spec in _FIXED)
 
 SPECS: dict[str, RescueSpec] = {spec.name: spec for spec in (*_FIXED, *_RANDOM)}
-
-
-def rescue_spec(name: str) -> RescueSpec:
-    """A Rescue World by its exact name. Raises `UserError` with a suggestion if there is none."""
-    if name not in SPECS:
-        raise unknown_name("Rescue World", name, SPECS)
-    return SPECS[name]

@@ -1,61 +1,71 @@
-"""Rescue World as teachers, controllers and hierarchies see it: `envs.task.Task` with vectors and named actions."""
+"""Rescue World as teachers, controllers and hierarchies see it: scenes, options, and what the expert does.
 
-import gymnasium as gym
+Scenes are a *place*, which is one of the nine regions of the grid or a target that the agent stands on, and the targets
+that are left: (9 + n) * 2**n of them, whichever target is due.
+"""
+
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.rescue.expert import ways
-from envs.rescue.scenes import scenes
-from envs.rescue.single import RescueEnv
-from envs.rescue.specs import NUM_ACTIONS, RescueSpec
-from envs.rescue.vector import RescueVectorEnv
-from envs.task import GoalSpace, Scene
-from ground.level_seeds import split_of
+from envs.rescue.expert import Ways
+from envs.rescue.simulator import RescueSimulator
+from envs.rescue.specs import NUM_ACTIONS, SPECS, RescueSpec
+from envs.task import GoalSpace, Option, OptionSpace, TableTask
 
 Obs = NDArray[np.floating]
 
+_ROWS, _COLUMNS = ("south", "", "north"), ("west", "", "east")
+REGIONS = tuple("-".join(filter(None, (row, column))) or "middle" for row in _ROWS for column in _COLUMNS)
 
-class RescueTask:
+
+class RescueTask(TableTask):
     """A Rescue World; see `envs.task.Task` for the methods. What is its own:
 
     An observation is float32 [2 * size + n], all zeros and ones: the agent's x and its y one-hot, then for each target
     whether it is still to be found. Which target is *due* is not in it, since that is what an annotator is asked; the
     environments tell it in `info["option"]`. Where the targets are is the same in every episode, and so is not in it.
 
-    `halo_view` are the positions that HALO's filtered observation keeps (shared/reference/halo.md, section 2.1): the
-    agent's cell alone, so that without knowing the option nobody can tell where to go. What it leaves out is
-    `hidden_from_low_level`.
+    `halo_view` are the positions that HALO's filtered observation keeps: the agent's cell alone, so that no policy can
+    tell where to go without knowing the option. What it leaves out is `hidden_from_low_level`.
+
+    In random order *no scene tells which target is due*, so the expert is no truth there but a way to search: it goes
+    to the nearest target that is left, by the mean way from the region, and from a target that turns out not to be due
+    to the next one left, in turn.
 
     Args:
         spec: The map and the order of the targets.
     """
 
+    goal_space = GoalSpace(("x", "y"), (1.0, 1.0))
+    num_actions = NUM_ACTIONS
+
     def __init__(self, spec: RescueSpec) -> None:
-        self.name, self.spec = spec.name, spec
-        self._scenes, self._ways = scenes(spec), ways(spec)
-        self.goal = "Find all targets." if spec.random_order else "Find all targets in their order."
-        self.rules = self._scenes.rules
-        self.options = self._scenes.options
-        self.goal_space = GoalSpace(("x", "y"), (1.0, 1.0))
-        width = 2 * spec.size + len(spec.targets)
-        self.observation_shape: tuple[int, ...] = (width,)
-        self.observation_scale: tuple[float, ...] = (1.0,) * width
-        self.halo_view: tuple[int, ...] = tuple(range(2 * spec.size))
-        self.hidden_from_low_level: tuple[int, ...] = tuple(range(2 * spec.size, width))
+        targets, width = len(spec.targets), 2 * spec.size + len(spec.targets)
+        self.name, self.spec, self._ways = spec.name, spec, Ways(spec)
+        far = 4 * spec.size  # steps: the longest way around obstacles, and as much again for detours
+        self.options = OptionSpace([Option(f"goto:{c}", f"go to the {c} target", far) for c in spec.colours])
+        self.observation_shape = (width,)
+        self.halo_view = tuple(range(2 * spec.size))
+        self.hidden_from_low_level = tuple(range(2 * spec.size, width))
         self.num_cells = spec.num_cells
-        self.num_actions = NUM_ACTIONS
-        self.continuous = False
+        self.places = (*REGIONS, *spec.colours)
+        self._region_of = _regions(spec)  # [C]
+        self._place_of = self._region_of.copy()
+        self._place_of[spec.target_cells] = len(REGIONS) + np.arange(targets)
+        self._bits = 1 << np.arange(targets)
+        self.goal = "Find all targets." if spec.random_order else "Find all targets in their order."
+        self.rules = self._put_rules()
+        codes = np.arange(len(self.places) << targets)
+        self.legal_of = (codes[:, None] & self._bits) > 0  # the targets that are left
+        states = list(zip((codes >> targets).tolist(), [np.flatnonzero(row) for row in self.legal_of], strict=True))
+        self.legal_of[~self.legal_of.any(axis=1), 0] = True  # something has to be
+        distance = self._distances()
+        self.expert_of = np.array([self._choose(place, left, distance) for place, left in states])
+        self._consistent = np.flatnonzero([not self._contradicts(place, left) for place, left in states])
 
-    def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:
-        """Batched environments; `split` is `train` (level seeds < 1,000,000) or `eval` (at or above it)."""
-        return RescueVectorEnv(self.spec, num_envs, split=split, seed=seed)
-
-    def make_single(self, level_seed: int) -> gym.Env:
-        """One environment at the start of a level, in lock step with the batched ones, whose `render` draws it."""
-        split = split_of(level_seed)
-        env = RescueEnv(self.spec, split=split, render_mode="rgb_array")
-        env.reset(options={"level_seed": level_seed})
-        return env
+    def simulator(self, num_envs: int, render_mode: str | None = None) -> RescueSimulator:
+        """The rules of N environments."""
+        return RescueSimulator(self.spec, num_envs)
 
     def cells(self, obs: Obs) -> NDArray[np.int64]:
         """The cell [N] that each agent is in, as a number x * size + y: the state of a tabular policy."""
@@ -68,19 +78,10 @@ class RescueTask:
 
     def fact_codes(self, obs: Obs) -> NDArray[np.int64]:
         """One integer per observation [N]; equal integers mean equal facts."""
-        return self._scenes.codes(self.cells(obs), self.left(obs))
-
-    def describe(self, obs: Obs) -> list[Scene]:
-        """Scenes of observations [N, O]; the same object for equal facts."""
-        return [self._scenes.scene(code) for code in self.fact_codes(obs).tolist()]
-
-    def legal(self, obs: Obs) -> NDArray[np.bool_]:
-        """Legality of each option [N, K]: of the targets that are left."""
-        return self._scenes.legal[self.fact_codes(obs)]
+        return (self._place_of[self.cells(obs)] << len(self._bits)) + self.left(obs) @ self._bits
 
     def option_done(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each option [N] is over: its target is found, or the agent stands on it and it was not due."""
-        option = np.asarray(option)
         found = ~self.left(obs)[np.arange(len(obs)), option]
         return found | (self.cells(obs) == self.spec.target_cells[option])
 
@@ -107,27 +108,73 @@ class RescueTask:
         """
         return self._ways.actions(self.cells(obs), np.asarray(target), rng, epsilon)
 
-    def teacher_view(self, obs: Obs, level_seeds: NDArray[np.int64]) -> Obs:
-        """The observations [N, O] themselves: no teacher of a Rescue World is limited."""
-        return obs
+    def sample_codes(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """Codes of any place and any targets left, also out of order; none contradicts itself."""
+        return rng.choice(self._consistent, size=count)
 
-    def teacher_to_true(self, level_seeds: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Index [N, K] that takes a teacher's answers back: each option is itself."""
-        return np.tile(np.arange(len(self.options)), (len(level_seeds), 1))
+    def words(self, code: int) -> tuple[tuple[str, ...], str]:
+        """The facts of a code, and the English for them."""
+        place, left = self.places[code >> len(self._bits)], np.flatnonzero(code & self._bits)
+        remaining = ",".join(self.spec.colours[i] for i in left)
+        where = f"in the {place}" if place in REGIONS else f"at the {place} target"
+        still = f"Still to find: {self._whereabouts(left)}." if remaining else "All targets are found."
+        return (f"agent={place}", f"left={remaining or 'nothing'}"), f"You are {where}. {still}"
 
-    def script_batch(self, obs: Obs) -> NDArray[np.int64]:
-        """The expert's option [N] for observations [N, O]."""
-        return self._scenes.expert[self.fact_codes(obs)]
+    def _whereabouts(self, targets: NDArray[np.int64]) -> str:
+        colours, regions = self.spec.colours, self._region_of[self.spec.target_cells]
+        named = [f"the {colours[i]} target in the {REGIONS[regions[i]]}" for i in targets]
+        return " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
 
-    def script(self, scene: Scene) -> int:
-        """The expert's option for a scene of this task, from its facts alone.
+    def _put_rules(self) -> str:
+        """The map and the rules, for a language model."""
+        spec = self.spec
+        order = f"They are due in this order: {', '.join(spec.colours)}."
+        if spec.random_order:
+            order = "Their order is drawn anew for every episode, and nobody tells you."
+        danger = " Some cells are dangerous, and your steps avoid them where they can." if spec.danger else ""
+        obstacles = " Obstacles stand in the way, and your steps lead around them." if spec.obstacles else ""
+        return (
+            f"You walk on a grid of {spec.size} by {spec.size} cells and know all of it. "
+            f"There are {self._whereabouts(np.arange(len(spec.targets)))}.{danger}{obstacles} "
+            "Only one target is due at a time; reaching it finds it, and going to another one does nothing. "
+            f"{order}"
+        )
 
-        In fixed order that is the target which is due: the first one left. In random order *no scene tells which one
-        is due*, so the script is no truth there but a way to search: go to the nearest target that is left, by the mean
-        way from the region; and from a target that turns out not to be due to the next one left, in turn.
-        """
-        return int(self._scenes.expert[self._scenes.code_of(scene)])
+    def _distances(self) -> NDArray[np.float64]:
+        """Mean cost [places, n] of the way from a place to each target; infinite from a place that is all obstacles."""
+        distance = np.full((len(self.places), len(self.options)), np.inf)
+        for place in range(len(self.places)):
+            cells = (self._place_of == place) & ~self.spec.is_obstacle
+            if cells.any():
+                distance[place] = self._ways.cost[:, cells].mean(axis=1)
+        return distance
 
-    def sample_scenes(self, rng: np.random.Generator, count: int) -> list[Scene]:
-        """Scenes of any place and any targets left, also out of order; none contradicts itself."""
-        return [self._scenes.scene(code) for code in rng.choice(self._scenes.consistent, size=count).tolist()]
+    def _contradicts(self, place: int, left: NDArray[np.int64]) -> bool:
+        """Whether the agent stands on a target that is left although it must have been due."""
+        known = left[:1] if not self.spec.random_order or left.size == 1 else left[:0]
+        return place - len(REGIONS) in known
+
+    def _choose(self, place: int, left: NDArray[np.int64], distance: NDArray[np.float64]) -> int:
+        """The expert's option in a place with targets left."""
+        if not left.size:
+            return 0
+        if not self.spec.random_order:
+            return int(left[0])
+        here = place - len(REGIONS)  # the target that the agent stands on, negative for none
+        if here in left:  # it was not due: try the next one, so that every one has its turn
+            following = left[left > here]
+            return int(following[0] if following.size else left[0])
+        return int(left[distance[place, left].argmin()])
+
+
+def make_task(name: str) -> RescueTask:
+    """The task of a map by its exact name."""
+    return RescueTask(SPECS[name])
+
+
+def _regions(spec: RescueSpec) -> NDArray[np.int64]:
+    """Index of the region that each cell [C] lies in: thirds of both sides, the middle ones the wider."""
+    third = spec.size // 3
+    x, y = np.divmod(np.arange(spec.num_cells), spec.size)
+    column, row = (np.digitize(along, [third, spec.size - third]) for along in (x, y))
+    return len(_COLUMNS) * row + column

@@ -13,6 +13,7 @@ from controller.checkpoint import ControllerMismatch, load_controller, save_cont
 from controller.roles import Controller
 from envs.catalog import get_task
 from ground.atomic import CheckpointError
+from tests.scripted import scripted
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,9 @@ def scenes():
     obs, seen = env.reset()[0], []
     for _ in range(20):
         seen.append(obs)
-        obs = env.step(task.skill(obs, task.script_batch(obs)))[0]
+        obs = env.step(task.skill(obs, scripted(task, obs)))[0]
     obs = np.concatenate(seen)
-    return obs, task.legal(obs), task.script_batch(obs)
+    return obs, task.legal(obs), scripted(task, obs)
 
 
 def test_oracle_planner_and_prior_from_one_file(folder, scenes, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 
 import main as cli
 from agent.runs.run import Run
-from envs.mujoco.worlds import Worlds
+from envs.mujoco.simulator import MazeSimulator
 
 FEW = ["--quiet", "--eval-episodes", "2", "--steps", "1200", "--teacher", "scripted"]
 
@@ -186,18 +186,18 @@ def test_a_failing_simulator_ends_the_run_and_its_checkpoint_goes_on(
 ) -> None:
     words = ["--method", "hiro", "--task", "PointPush", "--savedir"]
     assert train(capsys, logs, *words, "sound")[0] == 0
-    simulate, count = Worlds._simulate, iter(range(10**6))
+    simulate, count = MazeSimulator._simulate, iter(range(10**6))
 
-    def fail(self: Worlds, control: np.ndarray) -> None:
+    def fail(self: MazeSimulator, control: np.ndarray) -> None:
         simulate(self, control)
         if next(count) == 200:
             self.data[2].qpos[0] = np.nan
 
     with monkeypatch.context() as patch:
-        patch.setattr(Worlds, "_simulate", fail)
+        patch.setattr(MazeSimulator, "_simulate", fail)
         code, _, err = train(capsys, logs, *words, "failing")
     assert code == 2
-    assert "failed in world 2 of PointPush" in err
+    assert "failed in environment 2 of PointPush" in err
     assert "--resume" in err.partition("next:")[2]
     run = Run.find(logs, "hiro", "PointPush", "failing")
     assert 0 < (run.last_step or 0) < 1_000

@@ -76,7 +76,7 @@ def store(tmp_path: Path) -> Path:
         (["show"], "no label store under"),
         (["prompt", "--prompt", "chatt"], "Did you mean 'chat'"),
         (["prompt", "--index", "-1"], "at least 0"),
-        (["prompt", "--limit", "lava"], "has no limit"),
+        (["prompt", "--limit", "lava"], "has no flaw"),
         (["import", "nowhere.jsonl", "--into", "x.sqlite"], "cannot be read: No such file"),
         (["export", "nowhere.sqlite"], "no label store"),
         (["judge", "--teacher", "locl"], "Did you mean 'local'"),

@@ -10,8 +10,10 @@ from walker import PICKUP, TOGGLE, way_to
 from envs.catalog import get_task
 from envs.gridworld.levels import SPECS
 from envs.gridworld.objects import to_cell
-from envs.gridworld.single import ENVIRONMENTS, ColoredDoorKeyEnv, GridTaskEnv
-from envs.gridworld.vector import GridVectorEnv
+from envs.gridworld.simulator import GridSimulator
+from envs.gridworld.single import GridTaskEnv
+from envs.vector import BatchedEnv
+from tests.scripted import scripted
 
 LOW_BYTE = 127  # type, colour and state of the carried object, without the mission's mark and contents
 
@@ -19,14 +21,11 @@ LOW_BYTE = 127  # type, colour and state of the carried object, without the miss
 Player = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # observations [N, ...] -> actions [N]
 
 
-def play_in_lock_step(
-    environment: type[GridTaskEnv], episodes: int, choose: Player, worlds: int = 10
-) -> dict[str, int]:
+def play_in_lock_step(name: str, episodes: int, choose: Player, worlds: int = 10) -> dict[str, int]:
     """Play `episodes` on both sides at once; counts of how they ended."""
-    spec = environment.level_spec
     rng = np.random.default_rng(7)
-    vector = GridVectorEnv(spec, worlds, seed=3)
-    singles = [environment() for _ in range(worlds)]
+    vector = BatchedEnv(GridSimulator(SPECS[name], worlds), seed=3)
+    singles = [GridTaskEnv(name) for _ in range(worlds)]
     obs, info = vector.reset(options={"level_seeds": rng.integers(1_000_000, size=worlds)})
     firsts = [
         single.reset(options={"level_seed": int(s)})[0] for single, s in zip(singles, info["level_seed"], strict=True)
@@ -37,7 +36,7 @@ def play_in_lock_step(
     while played < episodes:
         actions = choose(obs, rng)
         obs, reward, terminated, truncated, info = vector.step(actions)
-        carried = vector.carried
+        carried = vector.get_state()["carried"]
         for n, single in enumerate(singles):
             there, its_reward, its_end, its_cut, its_info = single.step(int(actions[n]))
             over = its_end or its_cut
@@ -60,8 +59,8 @@ def play_in_lock_step(
     return counts
 
 
-def at_random(name: str) -> Player:
-    return lambda obs, rng: rng.choice(7, size=len(obs), p=[0.12, 0.12, 0.36, 0.14, 0.08, 0.14, 0.04])
+def at_random(obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return rng.choice(7, size=len(obs), p=[0.12, 0.12, 0.36, 0.14, 0.08, 0.14, 0.04])
 
 
 def skilled(name: str, slips: float) -> Player:
@@ -69,27 +68,24 @@ def skilled(name: str, slips: float) -> Player:
     task = get_task(name)
 
     def choose(obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        options = np.array([task.script(scene) for scene in task.describe(obs)])
-        chance = at_random(name)(obs, rng)
-        return np.where(rng.random(len(obs)) < slips, chance, task.skill(obs, options))
+        chance = at_random(obs, rng)
+        return np.where(rng.random(len(obs)) < slips, chance, task.skill(obs, scripted(task, obs)))
 
     return choose
 
 
-by_task = pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda e: e.level_spec.name)
+by_task = pytest.mark.parametrize("name", SPECS)
 
 
 @by_task
-def test_random_actions(environment: type[GridTaskEnv]) -> None:
-    name = environment.level_spec.name
-    counts = play_in_lock_step(environment, 10 if name == "TwoDoor" else 25, at_random(name))
+def test_random_actions(name: str) -> None:
+    counts = play_in_lock_step(name, 10 if name == "TwoDoor" else 25, at_random)
     assert counts["truncated"] > 0
 
 
 @by_task
-def test_semi_skilled_actions(environment: type[GridTaskEnv]) -> None:
-    name = environment.level_spec.name
-    counts = play_in_lock_step(environment, 40 if name == "TwoDoor" else 25, skilled(name, slips=0.15))
+def test_semi_skilled_actions(name: str) -> None:
+    counts = play_in_lock_step(name, 40 if name == "TwoDoor" else 25, skilled(name, slips=0.15))
     assert counts["success"] > 5
     assert counts["carried"] > 0
 
@@ -97,7 +93,7 @@ def test_semi_skilled_actions(environment: type[GridTaskEnv]) -> None:
 def test_the_wrong_key_opens_nothing() -> None:
     """Chance seldom carries the wrong key to the door, so a planner does, on both sides."""
     for seed in range(8):
-        vector, single = GridVectorEnv(SPECS["ColoredDoorKey"], 1), ColoredDoorKeyEnv()
+        vector, single = BatchedEnv(GridSimulator(SPECS["ColoredDoorKey"], 1)), GridTaskEnv("ColoredDoorKey")
         vector.reset(options={"level_seeds": [seed]})
         single.reset(options={"level_seed": seed})
         color = next(thing.color for thing in single.grid.grid if isinstance(thing, Door))
@@ -115,11 +111,6 @@ def test_the_wrong_key_opens_nothing() -> None:
 @by_task
 @pytest.mark.learn
 @pytest.mark.timeout(1800)
-def test_a_thousand_episodes(environment: type[GridTaskEnv]) -> None:
-    name = environment.level_spec.name
-    for episodes, player in ((250, at_random(name)), (500, skilled(name, 0.15)), (250, skilled(name, 0.0))):
-        play_in_lock_step(environment, episodes, player, worlds=25)
-
-
-def test_every_task_has_a_class() -> None:
-    assert [environment.level_spec for environment in ENVIRONMENTS] == list(SPECS.values())
+def test_a_thousand_episodes(name: str) -> None:
+    for episodes, player in ((250, at_random), (500, skilled(name, 0.15)), (250, skilled(name, 0.0))):
+        play_in_lock_step(name, episodes, player, worlds=25)

@@ -75,7 +75,7 @@ def test_a_replayed_run_is_judged_with_its_own_teacher(logs: Path, capsys: pytes
         (["eval", "--loaddir", "ihac", "--method", "ppo"], "Known: ppo."),
         (["eval", "--task", "KeyInBox"], "no run of KeyInBox"),
         (["eval", "--compare", ","], "names nobody"),
-        (["eval", "--limit", "lava"], "has no limit"),
+        (["eval", "--limit", "lava"], "has no flaw"),
         (["report", "--task", "SimpelDoorKey"], "Did you mean 'SimpleDoorKey'"),
         (["report", "--task", "KeyInBox"], "no runs of KeyInBox"),
         (["report", "nowhere"], "Unknown run 'nowhere'"),

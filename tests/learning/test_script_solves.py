@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from envs.catalog import STOCK_TASKS, TASKS, get_task
 from envs.gridworld.tasks import GridTask
+from tests.scripted import scripted
 
 FIRST = 1_000_000  # held-out level seeds start here
 
@@ -22,7 +23,7 @@ def play(task: GridTask, count: int) -> tuple[NDArray[np.bool_], NDArray[np.int6
     while alive.any():
         taught = task.teacher_view(obs, seeds)
         met |= set(task.fact_codes(taught)[alive].tolist())
-        wish = np.argmax(np.eye(len(task.options))[task.script_batch(taught)][np.arange(count)[:, None], back], axis=1)
+        wish = np.argmax(np.eye(len(task.options))[scripted(task, taught)][np.arange(count)[:, None], back], axis=1)
         option, age = np.where(fresh, wish, option), np.where(fresh, 0, age) + 1
         obs, _, terminated, truncated, info = env.step(task.skill(obs, option))
         over = terminated | truncated

@@ -167,9 +167,7 @@ def test_codes_facts_and_texts_are_the_same_thing(name: str, seed: int) -> None:
     assert len({(c, s.facts, s.text, s.legal) for c, s in zip(codes, scenes, strict=True)}) == len(set(codes))
     assert len({s.facts for s in scenes}) == len({s.text for s in scenes}) == len(set(codes))
     for code, scene in zip(codes, scenes, strict=True):
-        facts = task.schema.from_strings(scene.facts)
-        assert task.schema.encode(facts) == code
-        assert task.schema.decode(code) == facts
+        assert task.schema.decode(code) == task.schema.from_strings(scene.facts)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -181,7 +179,7 @@ def test_sampled_scenes_have_distinct_texts_and_legal_experts(name: str) -> None
     assert {o for s in scenes for o in s.legal} == set(range(len(task.options))), "an option that is never legal"
     for scene in scenes:
         facts = task.schema.from_strings(scene.facts)
-        assert task.schema.to_strings(task.schema.decode(task.schema.encode(facts))) == scene.facts
+        assert task.schema.to_strings(facts) == scene.facts
         assert not facts.front or facts.status[facts.front - 1] == 1
         assert not facts.held or facts.status[facts.held - 1] == 0
         assert facts.place or facts.held
@@ -197,7 +195,7 @@ def test_every_step_of_a_plan_brings_its_end_nearer(name: str) -> None:
     checked = 0
     for t in range(120):
         if t == 60:
-            option[:] = task.options.index_of("goto:door")
+            option[:] = task.options.ids.index("goto:door")
         before, left = obs, task.plan(obs, option)[:, 1]
         obs, _, terminated, truncated, _ = env.step(task.skill(obs, option))
         changed = (before[..., :3] != obs[..., :3]).any(axis=(1, 2, 3)) | terminated | truncated
@@ -224,6 +222,6 @@ def test_exploring_sees_the_whole_room_and_every_thing_in_it() -> None:
 def test_facts_survive_every_code_of_a_small_schema() -> None:
     schema = get_task("SimpleDoorKey").schema
     every = [schema.decode(code) for code in range(schema.size)]
-    assert [schema.encode(facts) for facts in every] == list(range(schema.size))
+    assert len(set(every)) == schema.size
     assert len({schema.to_strings(facts) for facts in every}) == schema.size
     assert Facts((1, 0)) in every

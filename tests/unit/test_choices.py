@@ -6,6 +6,7 @@ import pytest
 from envs.catalog import STOCK_TASKS, TASKS, get_task
 from envs.gridworld.scenes import COLOURS, STATUSES, Facts
 from envs.gridworld.tasks import GridTask
+from tests.scripted import scripted
 
 
 def facts(
@@ -89,7 +90,7 @@ def test_the_expert_recovers_from_random_options(name: str) -> None:
     won, alive = np.zeros(count, np.bool_), np.ones(count, np.bool_)
     for t in range(task.level_spec.max_steps):
         legal = task.legal(obs)
-        wish = task.script_batch(obs) if t >= 40 else np.argmax(legal * rng.random(legal.shape), axis=1)
+        wish = scripted(task, obs) if t >= 40 else np.argmax(legal * rng.random(legal.shape), axis=1)
         option, age = np.where(fresh, wish, option), np.where(fresh, 0, age) + 1
         obs, _, terminated, truncated, info = env.step(task.skill(obs, option))
         won |= alive & info["success"]

@@ -9,6 +9,7 @@ from envs.catalog import FETCH_TASKS, TAUGHT, get_task
 from envs.fetch.skills import PREGRASP
 from envs.fetch.state import BLOCK, FINGERS, GOAL, GRIPPER, OBSERVATION_NAMES, OFFSET
 from ground.errors import UserError
+from tests.scripted import scripted
 
 TASK = get_task("FetchPickAndPlace")
 APPROACH, GRASP, TRANSPORT, HOLD = range(4)
@@ -38,17 +39,17 @@ def test_it_is_named_and_beside_what_the_language_model_is_trained_on() -> None:
     assert not set(FETCH_TASKS) & set(TAUGHT)
     with pytest.raises(UserError, match="Did you mean 'FetchPickAndPlace'"):
         get_task("FetchPickPlace")
-    with pytest.raises(UserError, match="has no limit"):
-        get_task("FetchPickAndPlace", limit="lava")
+    with pytest.raises(UserError, match="has no flaw"):
+        get_task("FetchPickAndPlace", "lava")
 
 
 def test_observations_say_what_their_names_say() -> None:
     env = TASK.make_vec(2, seed=1)
     obs, _ = env.reset()
     for _ in range(20):
-        obs, *_ = env.step(TASK.skill(obs, TASK.script_batch(obs)))
+        obs, *_ = env.step(TASK.skill(obs, scripted(TASK, obs)))
     np.testing.assert_allclose(obs[:, OFFSET], obs[:, BLOCK] - obs[:, GRIPPER], atol=1e-6)
-    model = env.envs[0].unwrapped
+    model = env.simulator.envs[0].unwrapped
     np.testing.assert_allclose(obs[0, BLOCK], model.data.site("object0").xpos, atol=1e-6)
     np.testing.assert_allclose(obs[0, GRIPPER], model.data.site("robot0:grip").xpos, atol=1e-6)
     np.testing.assert_allclose(obs[0, GOAL], model.goal, atol=1e-6)
@@ -74,7 +75,7 @@ def test_scenes_of_hand_made_observations(obs: np.ndarray, facts: tuple[str, ...
     (scene,) = TASK.describe(obs)
     assert scene.facts == facts
     assert ids(TASK.legal(obs)[0]) == legal
-    assert TASK.script(scene) == TASK.script_batch(obs)[0] == choice
+    assert TASK.script(scene) == scripted(TASK, obs)[0] == choice
 
 
 def test_text_is_in_words() -> None:
@@ -147,7 +148,7 @@ def succeeded(count: int, blind: bool = False) -> np.ndarray:
     rng, env = np.random.default_rng(0), TASK.make_vec(count, split="eval")
 
     def choose(obs: np.ndarray) -> np.ndarray:
-        return (TASK.legal(obs) * rng.random((count, 4))).argmax(axis=1) if blind else TASK.script_batch(obs)
+        return (TASK.legal(obs) * rng.random((count, 4))).argmax(axis=1) if blind else scripted(TASK, obs)
 
     obs, _ = env.reset(options={"level_seeds": 1_000_000 + np.arange(count)})
     option, age = choose(obs), np.zeros(count, np.int64)

@@ -22,7 +22,8 @@ from agent.methods.sac import SACConfig
 from agent.methods.td3 import TD3Config
 from controller.encoders import encoder_of
 from envs.catalog import get_task
-from envs.mujoco.vector import MazeVectorEnv
+from envs.mujoco.simulator import MazeSimulator
+from envs.vector import BatchedEnv
 
 WORLDS, PERIOD, TOTAL = 3, 7, 1_000
 SAC = SACConfig((16, 16), 1e-3, gamma=0.9, batch=64)
@@ -32,12 +33,12 @@ TD3 = TD3Config((16, 16), gamma=0.9, batch=64)
 LEARNERS = {"sac": CONFIG, "td3": replace(CONFIG, low=TD3, high=TD3)}
 
 
-class Restless(MazeVectorEnv):
+class Restless(BatchedEnv):
     """Worlds whose episodes end at any time, truncated or terminated."""
 
     def step(self, actions):
-        rng = np.random.default_rng([7, int(self._levels.episode.sum()), int(self.worlds.age.sum())])
-        self.worlds.age[rng.random(self.num_envs) < 0.06] = self.maze.horizon - 1
+        rng = np.random.default_rng([7, int(self._levels.episode.sum()), int(self.simulator.age.sum())])
+        self.simulator.age[rng.random(self.num_envs) < 0.06] = self.simulator.spec.horizon - 1
         obs, reward, ended, _, info = super().step(actions)[0:5]
         ended = info.get("_final_obs", np.zeros(self.num_envs, bool))
         terminated = ended & (rng.random(self.num_envs) < 0.5)
@@ -124,7 +125,7 @@ def play(config=CONFIG, length=120, controller=None, name="PointPush", update=Tr
     """Play `length` vector steps, learning as the training loop does, and write down what happens."""
     task = get_task(name)
     method = Hiro(task, config, WORLDS, np.random.SeedSequence(0), TOTAL, controller)
-    env = worlds(task.spec, WORLDS, seed=5)
+    env = worlds(MazeSimulator(task.spec, WORLDS), seed=5)
     log: list[dict[str, Any]] = []
     spied = Spied(method.player.high, method.player.low, log)
     player = method.player._replace(high=spied, low=spied)
@@ -427,7 +428,7 @@ def test_a_planner_as_the_high_level_sets_all_goals_but_those_that_explore():
 @pytest.mark.parametrize("name", ["PointFall", "AntFallRobust", "AntMaze"])
 def test_goals_of_other_mazes_and_bodies(name):
     """Three coordinates of a goal, fifteen positions: nothing is the first k dimensions."""
-    played = play(name=name, length=60, worlds=MazeVectorEnv)
+    played = play(name=name, length=60, worlds=BatchedEnv)
     method = played.method
     assert method.warm
     names = get_task(name).spec.observation_names

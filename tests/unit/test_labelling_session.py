@@ -289,12 +289,12 @@ def test_kappa_is_cohens() -> None:
 
 
 def test_a_task_that_cannot_be_drawn_is_labelled_by_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from envs.rescue.single import RescueEnv
+    from envs.rescue.simulator import RescueSimulator
 
-    def blind(self: RescueEnv) -> None:
+    def blind(self: RescueSimulator) -> None:
         raise RuntimeError("no device")
 
-    monkeypatch.setattr(RescueEnv, "render", blind)
+    monkeypatch.setattr(RescueSimulator, "render", blind)
     with session(tmp_path) as (opened, truth):
         question = wait(opened, "asking")["question"]
         assert opened.frame(question["trajectory"], question["step"]) is None

@@ -52,8 +52,8 @@ def test_elsewhere_mujoco_draws_by_itself(fresh: pytest.MonkeyPatch) -> None:
 @pytest.mark.draws
 def test_pictures_come_even_if_mujoco_was_imported_first() -> None:
     code = (
-        "import mujoco\nfrom envs.mujoco.single import MazeEnv\n"
-        "env = MazeEnv('PointUMaze', render_mode='rgb_array')\nenv.reset(seed=0)\nprint(env.render().shape)\n"
+        "import mujoco\nfrom envs.mujoco.tasks import make_single_env\n"
+        "env = make_single_env('PointUMaze', render_mode='rgb_array')\nenv.reset(seed=0)\nprint(env.render().shape)\n"
     )
     assert "(480, 480, 3)" in run(code, {"MUJOCO_GL": ""})
 
@@ -66,8 +66,8 @@ def run(code: str, variables: dict[str, str]) -> str:
 
 def test_without_a_renderer_worlds_step_and_pictures_are_an_error() -> None:
     code = (
-        "from envs.mujoco.single import MazeEnv\nfrom ground.errors import UserError\n"
-        "env = MazeEnv('PointUMaze', render_mode='rgb_array')\nenv.reset(seed=0)\nenv.step([1.0, 0.0])\n"
+        "from envs.mujoco.tasks import make_single_env\nfrom ground.errors import UserError\n"
+        "env = make_single_env('PointUMaze', render_mode='rgb_array')\nenv.reset(seed=0)\nenv.step([1.0, 0.0])\n"
         "try:\n    env.render()\nexcept UserError as error:\n    print(error)\n"
     )
     said = run(code, {"MUJOCO_GL": "off"})

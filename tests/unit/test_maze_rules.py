@@ -1,4 +1,4 @@
-"""Observations, rewards, horizons, success, goals and noise of the mazes, against section 2.1 of hiro.md."""
+"""Observations, rewards, horizons, success, goals and noise of the mazes are those of HIRO (Nachum et al., 2018)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,24 +8,28 @@ import numpy as np
 import pytest
 
 from envs.mujoco.mazes import ANT, SPECS, MazeSpec, maze_spec
-from envs.mujoco.vector import MazeVectorEnv
-from envs.mujoco.worlds import SimulationError, Worlds
+from envs.mujoco.simulator import MazeSimulator, SimulationError
+from envs.vector import BatchedEnv, Outcome
 from ground.errors import UserError
 
 TRAIN, EVAL = 7, 1_000_007
 
 
-def run(worlds: Worlds, steps: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reward, truncated and success of the last of some random steps."""
+def run(worlds: MazeSimulator, steps: int, seed: int = 0) -> Outcome:
+    """The last of some random steps."""
     rng = np.random.default_rng(seed)
     for _ in range(steps):
         outcome = worlds.step(rng.uniform(-1, 1, size=(len(worlds.data), worlds.model.nu)))
     return outcome
 
 
-def started(spec: MazeSpec, level_seed: int = EVAL) -> Worlds:
-    worlds = Worlds(spec, 1)
-    worlds.begin(0, level_seed)
+def begin(worlds: MazeSimulator, level_seed: int) -> None:
+    worlds.begin(np.zeros(1, np.int64), np.array([level_seed]))
+
+
+def started(spec: MazeSpec, level_seed: int = EVAL) -> MazeSimulator:
+    worlds = MazeSimulator(spec, 1)
+    begin(worlds, level_seed)
     return worlds
 
 
@@ -43,12 +47,12 @@ def test_the_ant_observes_thirty_numbers_and_its_goal(name: str) -> None:
 
 
 def test_names_are_in_the_simulators_order() -> None:
-    model = Worlds(maze_spec("AntMaze"), 1).model
+    model = MazeSimulator(maze_spec("AntMaze"), 1).model
     joints = [model.joint(j) for j in range(model.njnt)]
     assert joints[0].type == mujoco.mjtJoint.mjJNT_FREE
     assert [joint.name for joint in joints[1:]] == list(ANT.positions[7:])
     assert [f"v{joint.name}" for joint in joints[1:]] == list(ANT.velocities[6:])
-    point = Worlds(maze_spec("PointFall"), 1).model
+    point = MazeSimulator(maze_spec("PointFall"), 1).model
     assert [point.joint(j).name for j in range(5)] == ["x", "y", "z", "block_y", "block_z"]
 
 
@@ -82,7 +86,7 @@ def test_goal_spaces_of_the_original() -> None:
 @pytest.mark.parametrize("name", SPECS)
 def test_reward_is_minus_the_distance(name: str) -> None:
     spec, worlds = maze_spec(name), started(maze_spec(name))
-    reward, truncated, success = run(worlds, 3)
+    reward, _, truncated, success = run(worlds, 3)
     body = worlds.data[0].qpos[: len(spec.eval_goals[0])]
     assert reward[0] == pytest.approx(-np.linalg.norm(body - worlds.goal[0]))
     assert reward[0] < 0
@@ -92,10 +96,10 @@ def test_reward_is_minus_the_distance(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "horizon"), [("AntMaze", 500), ("PointUMaze", 100), ("PointFall", 100)])
 def test_an_episode_lasts_to_the_horizon_and_never_terminates(name: str, horizon: int) -> None:
-    env = MazeVectorEnv(maze_spec(name), 1)
+    env = BatchedEnv(MazeSimulator(maze_spec(name), 1))
     env.reset()
     for t in range(1, 2 * horizon + 1):
-        _, _, terminated, truncated, _ = env.step(np.zeros((1, env.worlds.model.nu)))
+        _, _, terminated, truncated, _ = env.step(np.zeros((1, env.simulator.model.nu)))
         assert truncated[0] == (t % horizon == 0)
         assert not terminated[0]
 
@@ -108,7 +112,7 @@ def test_success_is_a_last_step_near_the_goal(name: str, radius: float) -> None:
             worlds.age[:] = age
             worlds.data[0].qvel[:] = 0
             worlds.goal[0] = worlds.data[0].qpos[:2] + np.array([off, 0.0])
-            reward, truncated, success = worlds.step(np.zeros((1, worlds.model.nu)))
+            reward, _, truncated, success = worlds.step(np.zeros((1, worlds.model.nu)))
             assert truncated[0] == last
             assert success[0] == (wanted and last)
             assert -reward[0] == pytest.approx(off, abs=0.01 * radius)
@@ -118,7 +122,7 @@ def test_the_height_counts_where_one_can_fall() -> None:
     worlds = started(maze_spec("PointFall"))
     worlds.age[:] = worlds.spec.horizon - 1
     worlds.goal[0] = worlds.data[0].qpos[:3] + np.array([0.0, 0.0, 3.0])
-    reward, _, success = worlds.step(np.zeros((1, 2)))
+    reward, *_, success = worlds.step(np.zeros((1, 2)))
     assert reward[0] < -2.9
     assert not success[0]
 
@@ -136,11 +140,11 @@ GOALS = {
 @pytest.mark.parametrize("name", GOALS)
 def test_goals_are_those_of_the_original(name: str) -> None:
     box, fixed = GOALS[name]
-    worlds, drawn = Worlds(maze_spec(name), 1), []
+    worlds, drawn = MazeSimulator(maze_spec(name), 1), []
     for i in range(400):
-        worlds.begin(0, 1_000_000 + i)
+        begin(worlds, 1_000_000 + i)
         np.testing.assert_array_equal(worlds.goal[0], fixed)
-        worlds.begin(0, i)
+        begin(worlds, i)
         drawn.append(worlds.goal[0].copy())
     if box is None:
         np.testing.assert_array_equal(drawn, [fixed] * 400)
@@ -157,11 +161,11 @@ def test_goals_are_those_of_the_original(name: str) -> None:
 @pytest.mark.parametrize("name", ["AntPush", "PointPush", "PointFall"])
 def test_reset_noise(name: str) -> None:
     spec = maze_spec(name)
-    worlds, home = Worlds(spec, 1), Worlds(spec, 1).model.qpos0
+    worlds, home = MazeSimulator(spec, 1), MazeSimulator(spec, 1).model.qpos0
     count, speeds = spec.robot.noisy
     positions, velocities = [], []
     for i in range(500):
-        worlds.begin(0, i)
+        begin(worlds, i)
         data = worlds.data[0]
         np.testing.assert_array_equal(data.qpos[-2:], home[-2:], err_msg="blocks are at rest")
         np.testing.assert_array_equal(data.qvel[-2:], (0, 0))
@@ -190,12 +194,13 @@ def test_a_failed_simulation_names_world_step_and_level_and_leaves_no_log(
     value: float, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    worlds = Worlds(maze_spec("AntMaze"), 3, threads)
-    for n in range(3):
-        worlds.begin(n, 40 + n)
+    worlds = MazeSimulator(maze_spec("AntMaze"), 3, threads)
+    worlds.begin(np.arange(3), 40 + np.arange(3))
     run(worlds, 4)
     worlds.data[1].qvel[3] = value
-    with pytest.raises(SimulationError, match=r"world 1 of AntMaze at step 5 of level 41.*Nan, Inf or huge") as caught:
+    with pytest.raises(
+        SimulationError, match=r"environment 1 of AntMaze at step 5 of level 41.*Nan, Inf or huge"
+    ) as caught:
         run(worlds, 1)
     worlds.close()
     assert isinstance(caught.value, UserError)

@@ -1,25 +1,25 @@
-"""The mazes keep the promises of `envs.task.Task`: facts, menus, the expert, what options lead to and when they end."""
+"""The mazes as tasks: facts, menus, the expert, what options lead to and when they end."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
+from envs.catalog import get_task
 from envs.mujoco.mazes import maze_spec
-from envs.mujoco.tasks import MazeTask, maze_task
-from envs.mujoco.vector import MazeVectorEnv
+from envs.mujoco.tasks import MazeTask
 from envs.task import Scene
 from ground.errors import UserError
+from tests.scripted import scripted
 
 NAMES = ("PointReach", "PointUMaze", "PointPush", "PointFall", "AntMaze")
 
 
 @pytest.fixture(params=NAMES)
 def task(request: pytest.FixtureRequest) -> MazeTask:
-    return maze_task(request.param)
+    return get_task(request.param)
 
 
 def observations(task: MazeTask, steps: int = 60, worlds: int = 16) -> Iterator[np.ndarray]:
@@ -38,42 +38,11 @@ def observations(task: MazeTask, steps: int = 60, worlds: int = 16) -> Iterator[
             obs, *_ = env.step(rng.uniform(-1, 1, size=(worlds, task.num_actions)))
 
 
-def test_the_protocol_is_kept_in_play(task: MazeTask) -> None:
-    count = len(task.options)
-    for obs in observations(task):
-        scenes, legal, codes = task.describe(obs), task.legal(obs), task.fact_codes(obs)
-        assert obs.shape[1:] == task.observation_shape
-        assert legal.shape == (len(obs), count)
-        assert legal.any(axis=1).all()
-        assert [tuple(np.flatnonzero(row)) for row in legal] == [scene.legal for scene in scenes]
-        assert [task.script(scene) for scene in scenes] == task.script_batch(obs).tolist()
-        assert all(task.script(scene) in scene.legal and scene.task == task.name for scene in scenes)
-        assert len({scene.text for scene in scenes}) == len({scene.facts for scene in scenes}) == len(set(codes))
-        option = np.arange(len(obs)) % count
-        mean, scale = task.ground(obs, option)
-        assert mean.shape == scale.shape == (len(obs), len(task.goal_space.names))
-        assert np.isfinite(mean).all()
-        assert task.option_done(obs, option).dtype == np.bool_
-        assert task.teacher_view(obs, np.zeros(len(obs), np.int64)) is obs
-        assert (task.teacher_to_true(np.zeros(len(obs), np.int64)) == np.arange(count)).all()
-
-
 def test_any_numbers_are_some_scene(task: MazeTask) -> None:
-    """Robots and blocks get to places that nobody thought of."""
+    """Robots and blocks get anywhere."""
     obs = np.random.default_rng(0).normal(scale=15, size=(500, *task.observation_shape)).astype(np.float32)
     assert task.legal(obs).any(axis=1).all()
-    assert np.take_along_axis(task.legal(obs), task.script_batch(obs)[:, None], axis=1).all()
-
-
-def test_words_and_environments(task: MazeTask) -> None:
-    assert len({option.words for option in task.options}) == len(task.options)
-    assert (task.options.timeouts > 0).all()
-    assert task.goal.endswith(".")
-    assert task.rules.endswith(".")
-    assert isinstance(task.make_vec(2, split="eval"), gym.vector.VectorEnv)
-    obs, _ = task.make_vec(1, split="eval").reset(options={"level_seeds": np.array([1_000_003])})
-    world = task.make_single(1_000_003).unwrapped
-    np.testing.assert_array_equal(world.worlds.observe(), obs)
+    assert np.take_along_axis(task.legal(obs), scripted(task, obs)[:, None], axis=1).all()
 
 
 def test_sampled_scenes_are_consistent_and_cover_the_finite_lot(task: MazeTask) -> None:
@@ -89,10 +58,10 @@ def test_option_ids_are_stable() -> None:
     """They are part of labels and checkpoints."""
     corners = [f"goto:{end}" for end in ("south-west corner", "south side", "south-east corner", "east side")]
     north = [f"goto:{end}" for end in ("north-east corner", "north side", "north-west corner")]
-    assert list(maze_task("PointUMaze").options.ids) == [*corners, *north, "goto:goal"]
-    assert maze_task("AntMaze").options.digest == maze_task("PointUMaze").options.digest
-    assert maze_task("PointPush").options.ids[-3:] == ("goto:goal", "push:east", "push:north")
-    assert maze_task("PointFall").options.ids[-2:] == ("goto:goal", "push:north")
+    assert list(get_task("PointUMaze").options.ids) == [*corners, *north, "goto:goal"]
+    assert get_task("AntMaze").options.digest == get_task("PointUMaze").options.digest
+    assert get_task("PointPush").options.ids[-3:] == ("goto:goal", "push:east", "push:north")
+    assert get_task("PointFall").options.ids[-2:] == ("goto:goal", "push:north")
 
 
 def scene_of(task: MazeTask, **facts: str) -> Scene:
@@ -109,7 +78,7 @@ def expert(task: MazeTask, **facts: str) -> str:
 
 
 def test_the_expert_of_the_maze_goes_along_the_corridor() -> None:
-    task = maze_task("PointUMaze")
+    task = get_task("PointUMaze")
     corridor = [name.removeprefix("goto:") for name in task.options.ids[:7]]
     for i, here in enumerate(corridor):
         for j, goal in enumerate(corridor):
@@ -121,7 +90,7 @@ def test_the_expert_of_the_maze_goes_along_the_corridor() -> None:
 
 
 def test_the_expert_pushes_the_block_east_and_never_north() -> None:
-    task = maze_task("PointPush")
+    task = get_task("PointPush")
     for robot, choice in (
         ("south side", "goto:south-west corner"),
         ("south-west corner", "goto:west side"),
@@ -139,7 +108,7 @@ def test_the_expert_pushes_the_block_east_and_never_north() -> None:
 
 
 def test_the_expert_bridges_the_chasm() -> None:
-    task = maze_task("PointFall")
+    task = get_task("PointFall")
     steps = {
         ("south-west corner", "ledge"): "goto:south-east corner",
         ("west ledge", "ledge"): "goto:south-west corner",
@@ -159,16 +128,16 @@ def test_the_expert_bridges_the_chasm() -> None:
 @pytest.mark.parametrize("name", ["PointUMaze", "PointPush", "PointFall"])
 def test_the_expert_under_a_clock_solves_the_task(name: str) -> None:
     """Options are held until they are done or time out, as a hierarchy holds them."""
-    task = maze_task(name)
+    task = get_task(name)
     env = task.make_vec(50, split="eval")
     obs, _ = env.reset()
-    option, age = task.script_batch(obs), np.zeros(50, dtype=np.int64)
+    option, age = scripted(task, obs), np.zeros(50, dtype=np.int64)
     chosen = 1
     for _ in range(maze_spec(name).horizon):
         obs, _, _, _, info = env.step(task.skill(obs, option))
         age += 1
         over = task.option_done(obs, option) | (age >= task.options.timeouts[option])
-        option, age = np.where(over, task.script_batch(obs), option), np.where(over, 0, age)
+        option, age = np.where(over, scripted(task, obs), option), np.where(over, 0, age)
         chosen += over[0]
     assert info["success"].sum() >= 49
     assert chosen < 15, "options last"
@@ -176,14 +145,14 @@ def test_the_expert_under_a_clock_solves_the_task(name: str) -> None:
 
 def placed(task: MazeTask, **numbers: float) -> np.ndarray:
     """The first observation of an evaluation level with some of its numbers replaced."""
-    obs, _ = MazeVectorEnv(task.spec, 1, split="eval").reset()
+    obs, _ = task.make_vec(1, split="eval").reset()
     for name, value in numbers.items():
         obs[0, task.spec.observation_names.index(name)] = value
     return obs
 
 
 def test_facts_of_hand_made_observations() -> None:
-    push, fall = maze_task("PointPush"), maze_task("PointFall")
+    push, fall = get_task("PointPush"), get_task("PointFall")
     for task, numbers, facts in (
         (push, {"x": -0.5, "y": 0.5}, ("south side", "middle")),
         (push, {"x": -4.0, "y": 4.0}, ("west side", "middle")),
@@ -205,11 +174,11 @@ def test_facts_of_hand_made_observations() -> None:
 
 
 def done(task: MazeTask, option: str, **numbers: float) -> bool:
-    return bool(task.option_done(placed(task, **numbers), np.array([task.options.index_of(option)]))[0])
+    return bool(task.option_done(placed(task, **numbers), np.array([task.options.ids.index(option)]))[0])
 
 
 def test_options_end_when_achieved_or_impossible() -> None:
-    push = maze_task("PointPush")
+    push = get_task("PointPush")
     assert not done(push, "goto:west side", x=-4.0, y=0.0)
     assert done(push, "goto:west side", x=-4.0, y=2.5)
     assert done(push, "goto:middle", x=-4.0, y=4.0), "shut by the block"
@@ -218,21 +187,21 @@ def test_options_end_when_achieved_or_impossible() -> None:
     assert done(push, "push:east", x=0.0, y=4.0, block_x=2.4)
     assert done(push, "push:north", x=0.0, y=4.0, block_x=2.4)
     assert not done(push, "goto:goal", x=0.0, y=9.5), "the goal is to be held"
-    assert done(maze_task("PointFall"), "goto:bridge", x=4.0, y=8.0, z=0.4), "nothing can be reached from below"
+    assert done(get_task("PointFall"), "goto:bridge", x=4.0, y=8.0, z=0.4), "nothing can be reached from below"
 
 
 def test_options_are_grounded_in_metres() -> None:
-    for task, cell in ((maze_task("PointPush"), 4.0), (maze_task("AntPushRobust"), 8.0)):
+    for task, cell in ((get_task("PointPush"), 4.0), (get_task("AntPushRobust"), 8.0)):
         obs = placed(task, x=-cell, y=cell)
         for option, place in (("goto:west side", (-1, 1)), ("push:east", (0.6, 1)), ("goto:goal", (0, 2.375))):
-            mean, scale = task.ground(obs, np.array([task.options.index_of(option)]))
+            mean, scale = task.ground(obs, np.array([task.options.ids.index(option)]))
             np.testing.assert_allclose(mean, cell * np.array([place]))
             np.testing.assert_array_equal(scale, [[cell / 4] * 2])
 
 
-def test_who_pushes_lines_up_first() -> None:
+def test_a_push_lines_up_first() -> None:
     """Else it would run into the block's corner from the place before."""
-    push, fall = maze_task("PointPush"), maze_task("PointFall")
+    push, fall = get_task("PointPush"), get_task("PointFall")
     for task, option, numbers, place in (
         (push, "push:east", {"x": -4.0, "y": 2.5}, (-4, 4)),
         (push, "push:east", {"x": -3.0, "y": 3.5}, (2.4, 4)),
@@ -241,29 +210,28 @@ def test_who_pushes_lines_up_first() -> None:
         (fall, "push:north", {"x": 2.2, "y": 0.0}, (4, 0)),
         (fall, "push:north", {"x": 3.5, "y": 0.0}, (4, 8)),
     ):
-        mean, _ = task.ground(placed(task, **numbers), np.array([task.options.index_of(option)]))
+        mean, _ = task.ground(placed(task, **numbers), np.array([task.options.ids.index(option)]))
         np.testing.assert_allclose(mean, [place], rtol=1e-6)
 
 
-def test_a_maze_that_nobody_can_plan_in_says_so() -> None:
+def test_a_maze_without_words_or_with_a_hidden_block_says_so() -> None:
     with pytest.raises(UserError, match="does not show its block"):
-        maze_task("AntPush")
+        get_task("AntPush")
     with pytest.raises(UserError, match="has no words"):
         MazeTask(replace(maze_spec("PointUMaze"), layout=("###", "#R#", "###")))
-    task = maze_task("AntMaze")
+    task = get_task("AntMaze")
     obs, _ = task.make_vec(1).reset()
-    with pytest.raises(UserError, match="Nobody has scripted"):
+    with pytest.raises(UserError, match="no scripted skills"):
         task.skill(obs, np.zeros(1, dtype=np.int64))
-    assert maze_task("PointUMaze") is maze_task("PointUMaze")
 
 
 def achieved(task: MazeTask, option: str, before: dict[str, float], after: dict[str, float]) -> bool:
-    index = np.array([task.options.index_of(option)])
+    index = np.array([task.options.ids.index(option)])
     return bool(task.option_achieved(placed(task, **before), placed(task, **after), index)[0])
 
 
-def test_a_low_level_is_paid_for_what_an_option_is_for_and_not_for_its_becoming_impossible() -> None:
-    push, fall = maze_task("PointPush"), maze_task("PointFall")
+def test_an_option_is_achieved_by_what_it_is_for_and_not_by_its_becoming_impossible() -> None:
+    push, fall = get_task("PointPush"), get_task("PointFall")
     home, west = {"x": 0.0, "y": 0.0}, {"x": -4.0, "y": 4.0}
     assert achieved(push, "goto:west side", home, west)
     assert not achieved(push, "goto:south-west corner", home, west)

@@ -17,6 +17,7 @@ from envs.catalog import get_task
 from envs.rescue.tasks import RescueTask
 from ground.atomic import CheckpointError
 from ground.errors import UserError
+from tests.scripted import scripted
 
 SMALL = ("RescueWorld-n3", "SimpleDoorKey", "PointPush")
 
@@ -48,7 +49,7 @@ def test_the_true_option_is_the_target_that_is_found_next(name: str) -> None:
 def test_where_the_environment_tells_nothing_the_script_does(name: str) -> None:
     task, recording = get_task(name), recorded(name)
     first = recording.obs[:, 0]
-    assert (recording.option[:, 0] == task.script_batch(first)).all()  # type: ignore[attr-defined]
+    assert (recording.option[:, 0] == scripted(task, first)).all()  # type: ignore[attr-defined]
     assert (
         task.legal(recording.obs[recording.acted])[
             np.arange(recording.acted.sum()), recording.option[recording.acted]

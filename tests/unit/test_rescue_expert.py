@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from envs.catalog import get_task
-from envs.rescue.expert import ways
-from envs.rescue.specs import SPECS, RescueSpec, rescue_spec
+from envs.rescue.expert import Ways
+from envs.rescue.specs import SPECS, RescueSpec
 
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
@@ -31,8 +31,8 @@ def dijkstra(spec: RescueSpec, target: tuple[int, int]) -> dict[tuple[int, int],
 
 @pytest.mark.parametrize("name", ["RescueWorld-n2", "RescueWorld-n3", "RescueWorld-n6"])
 def test_costs_and_best_actions_are_those_of_dijkstra(name: str) -> None:
-    spec = rescue_spec(name)
-    tables = ways(spec)
+    spec = SPECS[name]
+    tables = Ways(spec)
     for i, target in enumerate(spec.targets):
         cost = dijkstra(spec, target)
         assert set(cost) == {divmod(c, 10) for c in np.flatnonzero(np.isfinite(tables.cost[i])).tolist()}
@@ -51,12 +51,12 @@ def test_costs_and_best_actions_are_those_of_dijkstra(name: str) -> None:
 
 def test_every_start_has_a_way_to_every_target() -> None:
     for spec in SPECS.values():
-        assert np.isfinite(ways(spec).cost[:, spec.starts]).all()
+        assert np.isfinite(Ways(spec).cost[:, spec.starts]).all()
 
 
 def test_ties_are_broken_evenly_and_mistakes_are_uniform() -> None:
     task, rng = get_task("RescueWorld-n2"), np.random.default_rng(0)
-    obs = np.repeat(task.make_single(0).unwrapped.worlds.observe(), 40_000, axis=0)
+    obs = np.repeat(task.make_single(0).unwrapped.simulator.observe(), 40_000, axis=0)
     obs[:, :20] = 0
     obs[:, [4, 14]] = 1  # (4, 4): both ways to the corner are as short
     target = np.ones(40_000, dtype=np.int64)
@@ -99,12 +99,12 @@ def test_the_expert_earns_what_it_earned_for_the_reference(
 
 
 def test_without_mistakes_a_return_is_the_length_of_the_ways() -> None:
-    spec = rescue_spec("RescueWorld-n6")
+    spec = SPECS["RescueWorld-n6"]
     legs = [dijkstra(spec, target) for target in spec.targets]
     between = sum(leg[here] for leg, here in zip(legs[1:], spec.targets, strict=False))
     task = get_task(spec.name)
     env = task.make_vec(400, seed=1)
     env.reset()
-    steps = np.array([legs[0][divmod(int(cell), 10)] + between for cell in env.worlds.cell])
+    steps = np.array([legs[0][divmod(int(cell), 10)] + between for cell in env.simulator.cell])
     assert steps.max() < 100, "no way leads through danger"
     np.testing.assert_array_equal(returns(spec.name, 0.0, 400), 6 * 1001 - steps)

@@ -34,10 +34,10 @@ def draw(*rows: str, held: str = ".") -> NDArray[np.uint8]:
     return image
 
 
-def act(task_name: str, option: str, obs: NDArray[np.uint8], limit: str | None = None) -> tuple[int, int]:
+def act(task_name: str, option: str, obs: NDArray[np.uint8], flaw: str | None = None) -> tuple[int, int]:
     """Next action, and turns and steps to go."""
-    task = get_task(task_name, limit)
-    action, left, *_ = task.plan(obs, np.array([task.options.index_of(option)]))[0]
+    task = get_task(task_name, flaw)
+    action, left, *_ = task.plan(obs, np.array([task.options.ids.index(option)]))[0]
     return int(action), int(left)
 
 
@@ -66,13 +66,13 @@ def test_goto_picks_the_colour_and_the_nearest_of_several() -> None:
     assert act("ColoredDoorKey", "goto:grey key", draw(*rows)) == (WAIT, -1)
 
 
-def test_lava_is_walked_round_unless_the_teacher_is_limited() -> None:
+def test_lava_is_walked_round_unless_the_teacher_has_that_flaw() -> None:
     obs = draw("######", "#>l.k#", "#....#", "######")
     assert act("LavaDoorKey", "goto:key", obs) == (RIGHT, 7)
-    assert act("LavaDoorKey", "goto:key", obs, limit="lava") == (FORWARD, 2)
+    assert act("LavaDoorKey", "goto:key", obs, flaw="lava") == (FORWARD, 2)
     walled = draw("######", "#>l.k#", "######", "######")
     assert act("LavaDoorKey", "goto:key", walled) == (WAIT, -1)
-    assert act("LavaDoorKey", "goto:key", walled, limit="lava") == (FORWARD, 2)
+    assert act("LavaDoorKey", "goto:key", walled, flaw="lava") == (FORWARD, 2)
 
 
 def test_pickup_and_toggle_act_only_on_what_is_in_front() -> None:

@@ -12,6 +12,7 @@ from agent.teaching import SkillLow
 from controller.encoders import GridEncoder
 from envs.catalog import get_task
 from ground.errors import UserError
+from tests.scripted import scripted
 
 SHAPE, OPTIONS = (10, 10, 4), 6
 
@@ -83,7 +84,7 @@ def test_labelled_scenes_name_the_option_that_went_before():
 
     class Expert:
         def choose(self, observed, running):
-            probs = np.eye(OPTIONS, dtype=np.float32)[task.script_batch(observed.obs)]
+            probs = np.eye(OPTIONS, dtype=np.float32)[scripted(task, observed.obs)]
             return task.option_done(observed.obs, running), Categorical(probs)
 
     rng = np.random.default_rng(0)

@@ -1,18 +1,15 @@
-"""Stock MiniGrid levels, and a user's own, in the batched engine.
+"""Stock MiniGrid levels, and a user's own, for the batched engine: pools of ready levels.
 
 minigrid's own generator makes a pool of levels once; the engine then plays them. A user's level is therefore a small
-file, not a fork: a Python file with a `MiniGridEnv` subclass that Gymnasium has registered. `save_pool` keeps a pool as
-an `.npz` file, without pickles. `stock_tasks.py` makes tasks of pools.
+file, not a fork: a Python file with a `MiniGridEnv` subclass that Gymnasium has registered. `stock_tasks.py` makes
+tasks of pools.
 
 Level seed s of a pool is `env.reset(seed=s)` of the environment that it was made from.
 """
 
 import importlib
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Final
-from zipfile import BadZipFile
+from dataclasses import dataclass
+from typing import Final
 
 import gymnasium as gym
 import numpy as np
@@ -24,10 +21,7 @@ from envs.gridworld.cells import KIND_MASK, WALL_KIND
 from envs.gridworld.engine import Pool
 from envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpec
 from envs.gridworld.objects import to_cells
-from envs.gridworld.stock_tasks import STOCK
-from envs.gridworld.vector import GridVectorEnv, View
 from ground.errors import UserError, unknown_name
-from ground.level_seeds import split_range
 
 # Environments whose `step` is MiniGrid's, plus one condition that the engine has too. All others are refused: their
 # rules would be lost silently.
@@ -39,7 +33,7 @@ _WINS: Final = (
 
 @dataclass(frozen=True)
 class LevelPool:
-    """Ready levels and the rules that they are played by; the arguments `spec` and `pool` of `GridVectorEnv`.
+    """Ready levels and the rules that they are played by; the arguments `spec` and `pool` of `GridSimulator`.
 
     Raises:
         UserError: The arrays do not fit the rules, or a level is not enclosed by walls: kernels check no bounds.
@@ -77,7 +71,7 @@ def win_of(env: MiniGridEnv) -> int:
         return WIN_GOAL
     raise UserError(
         f"{type(env).__name__} has rules of its own in step(), which the engine does not know.",
-        "play it with Gymnasium's vector environments, or declare `preceptor_win` (envs/gridworld/stock.py)",
+        "play it with Gymnasium's vector environments, or declare `preceptor_win` (envs/gridworld/pools.py)",
     )
 
 
@@ -85,20 +79,20 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelPool:
     """A pool of levels made by an environment's own generator.
 
     Args:
-        env_id: A name in `STOCK` or any Gymnasium id of a MiniGrid environment; with `module:` before it, as for
-            `gymnasium.make`, the module that registers it is imported first.
+        env_id: Any Gymnasium id of a MiniGrid environment, or what is between `MiniGrid-` and `-v0`; with `module:`
+            before it, as for `gymnasium.make`, the module that registers it is imported first.
         count: Number of levels.
         first_seed: Level seed of the first; from 1,000,000 on they are levels for evaluation.
 
     Raises:
         UserError: There is no such environment, or it has rules or objects that the engine does not know.
     """
-    name, env_id = env_id, STOCK.get(env_id, env_id)
+    name, env_id = env_id, full_id(env_id)
     module, _, env_id = env_id.rpartition(":")
     if module:
         _import(module)
     if env_id not in gym.registry:
-        raise unknown_name("stock level", name, [*STOCK, *(i for i in gym.registry if i.startswith("MiniGrid-"))])
+        raise unknown_name("stock level", name, [known for known in gym.registry if known.startswith("MiniGrid-")])
     env = gym.make(env_id).unwrapped
     if not isinstance(env, MiniGridEnv):
         raise UserError(f"{env_id} is not a MiniGrid environment.")
@@ -114,33 +108,14 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelPool:
     return LevelPool(rules, Pool(first_seed, np.array(cells, np.uint16), np.array(pose, np.int64)))
 
 
+def full_id(name: str) -> str:
+    """Gymnasium's id of a stock level: `DoorKey-5x5` is `MiniGrid-DoorKey-5x5-v0`, and other ids are as they are."""
+    stock = f"MiniGrid-{name}-v0"
+    return stock if stock in gym.registry else name
+
+
 def _import(module: str) -> None:
     try:
         importlib.import_module(module)
     except ImportError as error:
         raise UserError(f"The module {module!r} cannot be imported: {error}.", "run from its folder") from error
-
-
-def make_stock_vec(
-    env_id: str, num_envs: int, *, split: str = "train", seed: int = 0, levels: int = 500, view: View = "partial"
-) -> GridVectorEnv:
-    """Batched worlds of a stock level, on a new pool of `levels` levels of the split. Raises as `make_pool` does."""
-    made = make_pool(env_id, levels, split_range(split)[0])
-    return GridVectorEnv(made.spec, num_envs, split, seed, view, made.pool)
-
-
-def save_pool(pool: LevelPool, path: Path) -> None:
-    """Write a pool to an `.npz` file."""
-    rules = np.array(json.dumps(asdict(pool.spec)))
-    np.savez_compressed(path, rules=rules, first=pool.pool.first, cells=pool.pool.cells, pose=pool.pool.pose)
-
-
-def load_pool(path: Path) -> LevelPool:
-    """Read what `save_pool` wrote. Raises `UserError` if the file is not such a pool."""
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            rules: dict[str, Any] = json.loads(str(file["rules"]))
-            pool = Pool(int(file["first"]), file["cells"].astype(np.uint16), file["pose"].astype(np.int64))
-        return LevelPool(LevelSpec(**rules), pool)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path} is not a pool of levels: {error}", "make one with envs.gridworld.stock") from error

@@ -1,10 +1,10 @@
-"""One world: FetchPickAndPlace-v4 of Gymnasium-Robotics with one vector for its observation, and pictures of it."""
+"""FetchPickAndPlace-v4 of Gymnasium-Robotics with one vector for its observation, and pictures of it."""
 
 import io
 from contextlib import redirect_stderr
 from copy import copy
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 import gymnasium as gym
@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.fetch.state import OBSERVATION_NAMES
-from envs.gym_tasks import World
-from ground.level_seeds import split_range
+from envs.gym_tasks import GymSimulator
 
 with redirect_stderr(io.StringIO()):  # the import prints a notice about other environments, each time
     import gymnasium_robotics
 from gymnasium_robotics.envs.fetch.pick_and_place import MujocoFetchPickAndPlaceEnv
 
 ENV_ID: Final = "FetchPickAndPlace-v4"
+NAME: Final = "FetchPickAndPlace"
 
 
 class _Fetch(MujocoFetchPickAndPlaceEnv):
-    """The original, but all worlds share one compiled model: for each it is 9 MB and some 60 ms otherwise."""
+    """The original, but all environments share one compiled model: for each it is 9 MB and some 60 ms otherwise."""
 
     def _initialize_simulation(self) -> None:
         self.model = _compiled(self.fullpath)
@@ -74,6 +74,6 @@ def make_fetch(render_mode: str | None = None) -> FlatFetch:
     return FlatFetch(gym.make(spec, render_mode=render_mode, disable_env_checker=True))
 
 
-def make_world(split: str, render_mode: str | None = None) -> World:
-    """A world whose episodes the caller begins, by level seeds of a split."""
-    return World(make_fetch(render_mode), 0, 0, split_range(split))
+def fetch_simulator(num_envs: int, render_mode: str | None = None) -> GymSimulator:
+    """The rules of N environments; a step is 2 ms of simulation, beside which a loop costs nothing."""
+    return GymSimulator(NAME, partial(make_fetch, render_mode), num_envs)

@@ -1,0 +1,198 @@
+"""The rules of the mazes, for N environments of one maze on top of MuJoCo."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.mujoco.mazes import RESET_NOISE, TIME_SCALE, MazeSpec
+from envs.mujoco.model import make_model
+from envs.mujoco.rendering import Marker, Painter
+from envs.vector import Outcome, Simulator, State
+from ground.errors import UserError
+from ground.level_seeds import SEEDS_PER_SPLIT
+
+UNSTABLE = float(mujoco.mjMAXVAL)  # beyond which MuJoCo calls a number bad
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on, the solver's warm start included
+_GREEN, _ORANGE, _BLACK = (0.1, 0.7, 0.2, 0.45), (1.0, 0.6, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0)
+
+_log = mujoco.MjLogConfig.get()
+_log.logto_file = False  # else each failure leaves a MUJOCO_LOG.TXT wherever the process was started
+_log.set()
+
+
+class SimulationError(UserError):
+    """The simulator gave numbers that mean nothing, or warned."""
+
+
+class MazeSimulator(Simulator):
+    """N environments of one maze, which share a model.
+
+    Observations are float32 [N, D], actions float32 [N, A] in [-1, 1]; the reward is minus the distance to the goal.
+    Episodes are truncated at the horizon and never terminate; success is an end near the goal. Levels for evaluation
+    have the evaluation goals.
+
+    Attributes:
+        spec: The maze.
+        model: MuJoCo's model of it.
+        data: MuJoCo's state of each environment.
+        age: int64 [N], steps since each episode began.
+        goal: float64 [N, 2 or 3].
+        subgoal: None, or (x, y, ...) in the world's frame, which `render` marks beside the area of success.
+
+    Args:
+        spec: The maze.
+        num_envs: N.
+        threads: Threads that step the environments; more than one pays for ants on cores that are free, and the numbers
+            do not depend on it.
+    """
+
+    def __init__(self, spec: MazeSpec, num_envs: int, threads: int = 1) -> None:
+        self.spec, self.name, self.num_envs, self.model = spec, spec.name, num_envs, make_model(spec)
+        self.observation_space = gym.spaces.Box(-UNSTABLE, UNSTABLE, (len(spec.observation_names),), np.float32)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (spec.robot.num_actions,), np.float32)
+        self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
+        self.level_seed = np.full(num_envs, -1, dtype=np.int64)
+        self.age = np.zeros(num_envs, dtype=np.int64)
+        self.goal = np.zeros((num_envs, len(spec.eval_goals[0])))
+        self.subgoal: NDArray[np.floating] | None = None
+        # MuJoCo owns its arrays; these are views of them, made once because making one costs as much as a small step.
+        self._control = [data.ctrl for data in self.data]
+        self._warnings = [data.warning.number for data in self.data]
+        self._qpos_of, self._qvel_of = [data.qpos for data in self.data], [data.qvel for data in self.data]
+        self._qpos = np.zeros((num_envs, self.model.nq))
+        self._qvel = np.zeros((num_envs, self.model.nv))
+        self._warned = np.zeros((num_envs, len(mujoco.mjtWarning.__members__) - 1), dtype=np.int32)
+        self._block_at = [i for i, name in enumerate(spec.observation_names) if name.startswith("block_")]
+        home = self.model.body("block").pos if spec.block else np.zeros(3)
+        self._block_home = np.array([home["xyz".index(axis)] for axis in spec.block_axes])
+        self._threads = min(threads, num_envs)
+        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+        self._painter: Painter | None = None
+
+    def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
+        """Start episodes: reset noise and goal as the level seeds say, blocks at rest."""
+        positions, velocities = self.spec.robot.noisy
+        for n, level_seed in zip(rows.tolist(), level_seeds.tolist(), strict=True):
+            rng, qpos, qvel = np.random.default_rng(level_seed), self._qpos_of[n], self._qvel_of[n]
+            mujoco.mj_resetData(self.model, self.data[n])
+            qpos[:positions] += rng.uniform(-RESET_NOISE, RESET_NOISE, size=positions)
+            qvel[:velocities] += RESET_NOISE * rng.standard_normal(velocities)
+            if "qw" in self.spec.robot.positions:
+                at = self.spec.robot.positions.index("qw")
+                qpos[at : at + 4] /= np.linalg.norm(qpos[at : at + 4])
+            low, high = self.spec.train_goals if level_seed < SEEDS_PER_SPLIT else self.spec.eval_goals
+            self.goal[n], self.level_seed[n], self.age[n] = rng.uniform(low, high), level_seed, 0
+            self._qpos[n], self._qvel[n] = qpos, qvel
+
+    def step(self, actions: NDArray[np.floating]) -> Outcome:
+        """Act [N, A] in every environment.
+
+        Raises:
+            ValueError: Actions of another shape, or that are not finite.
+            SimulationError: The simulator failed.
+        """
+        control = np.asarray(actions, dtype=np.float64)
+        if control.shape != (self.num_envs, self.model.nu) or not np.isfinite(control).all():
+            raise ValueError(f"actions must be {self.num_envs} x {self.model.nu} finite numbers")
+        self._simulate(self.spec.robot.action_limit * control)
+        self.age += 1
+        self._fetch()
+        distance = self.distance()
+        truncated = self.age >= self.spec.horizon
+        success = truncated & (distance < self.spec.radius)
+        return Outcome(-distance, np.zeros(self.num_envs, dtype=np.bool_), truncated, success)
+
+    def distance(self) -> NDArray[np.float64]:
+        """Distance [N] of each robot to its goal, in metres."""
+        return np.sqrt(np.square(self._qpos[:, : self.goal.shape[1]] - self.goal).sum(axis=1))
+
+    def observe(self) -> NDArray[np.float32]:
+        """Observations [N, D]; `spec.observation_names` says what they hold."""
+        spec, robot = self.spec, self.spec.robot
+        positions, both = len(robot.positions), len(robot.positions) + len(robot.velocities)
+        obs = np.empty((self.num_envs, len(spec.observation_names)), dtype=np.float32)
+        obs[:, :positions] = self._qpos[:, :positions]
+        obs[:, positions:both] = self._qvel[:, : len(robot.velocities)]
+        if spec.observe_time:
+            obs[:, both] = TIME_SCALE * self.age
+        if self._block_at:
+            obs[:, self._block_at] = self._block_home + self._qpos[:, positions:]
+        obs[:, -self.goal.shape[1] :] = self.goal
+        return obs
+
+    def arrays(self) -> State:
+        """What the future depends on beside MuJoCo's own numbers."""
+        return {"level_seed": self.level_seed, "age": self.age, "goal": self.goal}
+
+    def get_state(self) -> State:
+        """Everything that the future depends on, as arrays whose first dimension is N."""
+        physics = np.zeros((self.num_envs, mujoco.mj_stateSize(self.model, _STATE)))
+        for data, row in zip(self.data, physics, strict=True):
+            mujoco.mj_getState(self.model, data, row, _STATE)
+        return {"physics": physics} | super().get_state()
+
+    def set_state(self, state: State) -> None:
+        """Restore what `get_state` returned."""
+        for data, row in zip(self.data, state["physics"], strict=True):
+            mujoco.mj_resetData(self.model, data)
+            mujoco.mj_setState(self.model, data, np.asarray(row, dtype=np.float64), _STATE)
+        super().set_state(state)
+        self._fetch()
+
+    def render(self) -> NDArray[np.uint8]:
+        """The maze from above, uint8 [480, 480, 3]; `UserError` if nothing can draw."""
+        if self._painter is None:
+            self._painter = Painter(self.model)
+        markers = [Marker(self.goal[0], self.spec.radius, _GREEN)]
+        if self.subgoal is not None:
+            rims = ((0.12, _BLACK), (0.1, _ORANGE))  # seen on any ground
+            markers += [Marker(self.subgoal, size * self.spec.cell, colour) for size, colour in rims]
+        return self._painter.draw(self.data[0], markers)
+
+    def close(self) -> None:
+        """End the threads, and free the renderer."""
+        if self._pool:
+            self._pool.shutdown()
+        if self._painter:
+            self._painter.close()
+            self._painter = None
+
+    def _simulate(self, control: NDArray[np.float64]) -> None:
+        rows = range(self.num_envs)
+        if self._pool is None:
+            self._simulate_some(control, rows)
+        else:
+            shares = [rows[i :: self._threads] for i in range(self._threads)]
+            list(self._pool.map(partial(self._simulate_some, control), shares))
+
+    def _simulate_some(self, control: NDArray[np.float64], rows: Iterable[int]) -> None:
+        step, model, data, skip = mujoco.mj_step, self.model, self.data, self.spec.robot.frame_skip
+        for n in rows:
+            self._control[n][:] = control[n]
+            step(model, data[n], skip)
+
+    def _fetch(self) -> None:
+        """Gather the numbers of all environments, and refuse them if they are not finite or came with a warning."""
+        np.concatenate(self._qpos_of, out=self._qpos.reshape(-1))
+        np.concatenate(self._qvel_of, out=self._qvel.reshape(-1))
+        np.concatenate(self._warnings, out=self._warned.reshape(-1))
+        sound = np.isfinite(self._qpos).all() and np.isfinite(self._qvel).all()
+        if not sound or self._warned.any():
+            self._report()
+
+    def _report(self) -> None:
+        """Raise `SimulationError` for the first environment that failed."""
+        bad = ~np.isfinite(self._qpos).all(axis=1) | ~np.isfinite(self._qvel).all(axis=1) | self._warned.any(axis=1)
+        n = int(np.flatnonzero(bad)[0])
+        said = [mujoco.mju_warningText(int(w), 0) for w in np.flatnonzero(self._warned[n])]
+        why = "; ".join(text.split(".")[0] for text in said) or "its state is not finite"
+        raise SimulationError(
+            f"The simulator failed in environment {n} of {self.name} at step {self.age[n]} of level "
+            f"{self.level_seed[n]}: {why}.",
+            "repeat the command with --resume  # continues from the last checkpoint",
+        )

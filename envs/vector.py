@@ -1,0 +1,270 @@
+"""One batched and one single environment for all families, over a simulator that each family brings."""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from ground.errors import UserError
+from ground.level_seeds import check_level_seeds, drawn_seeds, next_level, split_range
+
+State = dict[str, NDArray[Any]]
+
+
+class LevelStream:
+    """Level seeds of the episodes of N environments: that of episode e of environment n depends on (seed, n, e) alone.
+
+    Args:
+        num_envs: N.
+        split: `train` or `eval`.
+        seed: Key of the stream.
+        bounds: First level seed that there is, and the one after the last.
+
+    Attributes:
+        episode: int64 [N], episodes begun whose level was drawn.
+    """
+
+    def __init__(self, num_envs: int, split: str, seed: int, bounds: tuple[int, int]) -> None:
+        self.split, self.seed, self.bounds = split, seed, bounds
+        self.episode = np.zeros(num_envs, np.int64)
+
+    def begin(self, seed: int | None, options: dict[str, Any] | None) -> NDArray[np.int64]:
+        """Level seeds [N] that `reset` plays: `options["level_seeds"]`, else the next ones; a seed restarts the stream.
+
+        Raises:
+            UserError: The wanted seeds are not one per environment, or not of the split.
+        """
+        if seed is not None:
+            self.seed, self.episode[:] = int(seed), 0
+        wanted = (options or {}).get("level_seeds")
+        if wanted is None:
+            return self.next(np.arange(len(self.episode)))
+        seeds = np.ascontiguousarray(wanted, dtype=np.int64)
+        if seeds.shape != self.episode.shape:
+            raise UserError(
+                f"level_seeds must have shape {self.episode.shape}, one per environment, not {seeds.shape}."
+            )
+        check_level_seeds(seeds, self.split, self.bounds)
+        return seeds
+
+    def next(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Level seeds [M] of the next episodes of some environments [M]."""
+        drawn = drawn_seeds(self.seed, rows, self.episode[rows], *self.bounds)
+        self.episode[rows] += 1
+        return drawn
+
+
+class Outcome(NamedTuple):
+    """What a step of N environments led to, each [N].
+
+    Attributes:
+        reward: float64.
+        terminated, truncated: bool.
+        success: bool, whether the step ended an episode in success.
+    """
+
+    reward: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    success: NDArray[np.bool_]
+
+
+class Final(NamedTuple):
+    """The last observations [N, ...] and the level seeds [N] of episodes that ended, valid in their rows."""
+
+    obs: Any
+    level_seed: NDArray[np.int64]
+
+
+class Simulator(ABC):
+    """The rules of a family: N environments of one task, in which the caller begins episodes.
+
+    Attributes:
+        name: Of the task.
+        num_envs: N.
+        observation_space, action_space: Of one environment.
+        level_seed: int64 [N], the level that each environment plays. With the actions it determines the episode.
+        fps: Pictures per second of a video.
+        ragged: Names in `get_state` of arrays whose first dimension differs from state to state.
+    """
+
+    name: str
+    num_envs: int
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    level_seed: NDArray[np.int64]
+    fps: int = 10
+    ragged: tuple[str, ...] = ()
+
+    @abstractmethod
+    def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
+        """Start an episode in the environments `rows` [M], of the level seeds [M]."""
+
+    def step(self, actions: NDArray[Any]) -> Outcome:
+        """Act [N] in every environment. Raises `ValueError` for actions that do not exist.
+
+        A simulator whose `advance` does not need it may be without.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def observe(self) -> Any:
+        """Observations [N, ...], a new array."""
+
+    @abstractmethod
+    def arrays(self) -> State:
+        """The simulator's own arrays, by name: everything that the future depends on."""
+
+    def info(self) -> dict[str, NDArray[Any]]:
+        """What infos hold beside level seed and success, each [N, ...]."""
+        return {}
+
+    def bounds(self, split: str) -> tuple[int, int]:
+        """First level seed of a split, and the one after the last. Raises `UserError` for an unknown split."""
+        return split_range(split)
+
+    def advance(self, actions: NDArray[Any], levels: LevelStream) -> tuple[Any, Outcome, Final | None]:
+        """A step, after which episodes that ended are followed by the next one: observations, outcome, and the ends."""
+        outcome, obs = self.step(actions), self.observe()
+        over = np.flatnonzero(outcome.terminated | outcome.truncated)
+        if not over.size:
+            return obs, outcome, None
+        final = Final(obs, self.level_seed.copy())
+        self.begin(over, levels.next(over))
+        return self.observe(), outcome, final
+
+    def get_state(self) -> State:
+        """Copies of `arrays`."""
+        return {name: array.copy() for name, array in self.arrays().items()}
+
+    def set_state(self, state: State) -> None:
+        """Restore what `get_state` returned, of a simulator of the same shape."""
+        for name, array in self.arrays().items():
+            array[...] = state[name]
+
+    def render(self) -> NDArray[np.uint8]:
+        """A picture [H, W, 3] of the first environment. Raises `UserError` where nothing can draw."""
+        raise UserError(f"{self.name} has no picture.")
+
+    def close(self) -> None:  # noqa: B027  # most hold nothing
+        """Free what the simulator holds."""
+
+
+class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
+    """N environments of one task, stepped together; autoreset in the same step.
+
+    Infos of `reset` and `step`, beside those of the family (`Simulator.info`):
+        level_seed: int64 [N], of the episode that is now running.
+        success: bool [N], whether this step ended an episode in success (`step` only).
+        final_obs, _final_obs: when some episode ended, the last observations, same shape as observations, and bool [N],
+            the rows that are valid.
+        final_info, _final_info: likewise `{"level_seed": int64 [N]}` of the episodes that ended.
+
+    Args:
+        simulator: The rules.
+        split: `train` (level seeds below 1,000,000) or `eval` (the million from there on).
+        seed: Key of the stream that draws level seeds; episode e of environment n depends on (seed, n, e) alone.
+    """
+
+    def __init__(self, simulator: Simulator, split: str = "train", seed: int = 0) -> None:
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+        self.simulator, self.num_envs, self.split = simulator, simulator.num_envs, split
+        self._levels = LevelStream(self.num_envs, split, seed, simulator.bounds(split))
+        self.single_observation_space, self.single_action_space = simulator.observation_space, simulator.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode in every environment.
+
+        Args:
+            seed: Restarts the stream of level seeds under this key; None continues it.
+            options: `{"level_seeds": int64 [N]}` plays those levels first; what follows them is drawn.
+
+        Raises:
+            UserError: A level seed is not of this environment's split.
+        """
+        self.simulator.begin(np.arange(self.num_envs), self._levels.begin(seed, options))
+        return self.simulator.observe(), self._info()
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Step every environment; see the class for the infos, and `Simulator.step` for errors."""
+        obs, (reward, terminated, truncated, success), final = self.simulator.advance(actions, self._levels)
+        infos = self._info() | {"success": success}
+        if final is not None:
+            over = terminated | truncated
+            infos |= {"final_obs": final.obs, "_final_obs": over}
+            infos |= {"final_info": {"level_seed": final.level_seed}, "_final_info": over.copy()}
+        return obs, reward, terminated, truncated, infos
+
+    def get_state(self) -> State:
+        """Everything that the future depends on, as plain arrays; `set_state` continues to the bit."""
+        stream = {"episode": self._levels.episode.copy(), "seed": np.array(self._levels.seed)}
+        return self.simulator.get_state() | stream
+
+    def set_state(self, state: State) -> None:
+        """Restore what `get_state` returned. Raises `UserError` if it is of other environments."""
+        for name, array in self.get_state().items():
+            skip = int(name in self.simulator.ragged)
+            if name not in state or np.shape(state[name])[skip:] != array.shape[skip:]:
+                ours = f"{self.num_envs} environments of {self.simulator.name}"
+                raise UserError(f"The saved state does not fit {ours}: {name} differs.")
+        self.simulator.set_state(state)
+        self._levels.episode[...], self._levels.seed = state["episode"], int(state["seed"])
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Free what the simulator holds."""
+        self.simulator.close()
+
+    def _info(self) -> dict[str, Any]:
+        return {"level_seed": self.simulator.level_seed.copy(), **self.simulator.info()}
+
+
+class SingleEnv(gym.Env[Any, Any]):
+    """One environment, in lock step with a row of `BatchedEnv`: for users of Gymnasium, and to draw pictures.
+
+    Infos hold `level_seed` and what the family adds, and of a step also `success`.
+
+    Args:
+        simulator: The rules, of one environment.
+        split: `train` or `eval`, the range of the level seeds that `reset` draws.
+        render_mode: None or `rgb_array`.
+    """
+
+    def __init__(self, simulator: Simulator, split: str = "train", render_mode: str | None = None) -> None:
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": simulator.fps}
+        self.simulator, self.split, self.render_mode = simulator, split, render_mode
+        self.observation_space, self.action_space = simulator.observation_space, simulator.action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode, of level `options["level_seed"]` or one that `np_random` draws in the split.
+
+        Raises:
+            UserError: The level seed is not of this environment's split.
+        """
+        super().reset(seed=seed)
+        self.simulator.begin(np.zeros(1, np.int64), np.array([next_level(self.np_random, options, self.split)]))
+        return self.simulator.observe()[0], self._info()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Act; see `Simulator.step` for errors."""
+        reward, terminated, truncated, success = (part[0] for part in self.simulator.step(np.asarray(action)[None]))
+        info = self._info() | {"success": bool(success)}
+        return self.simulator.observe()[0], float(reward), bool(terminated), bool(truncated), info
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]  # Gymnasium allows more kinds of pictures
+        """The environment, uint8 [H, W, 3], or None without a render mode; `UserError` if nothing can draw."""
+        return None if self.render_mode is None else self.simulator.render()
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self.simulator.close()
+
+    def _info(self) -> dict[str, Any]:
+        return {"level_seed": int(self.simulator.level_seed[0])} | {k: v[0] for k, v in self.simulator.info().items()}

@@ -1,0 +1,195 @@
+"""All families' environments: good citizens of Gymnasium, batched and single ones equal, seeds split, resume exact."""
+
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from minigrid.minigrid_env import MiniGridEnv
+from numpy.typing import NDArray
+
+from envs.catalog import FAMILIES, get_task, register_all
+from envs.mujoco.rendering import choose_backend
+from envs.task import Task
+from envs.vector import BatchedEnv
+from ground.errors import UserError
+from tests.scripted import scripted
+
+# Of each family some, with steps that are enough for ends of episodes, and how these may be.
+PLAYED = {
+    "SimpleDoorKey": (160, {"success", "truncated"}),
+    "DynamicDoorKey": (160, {"success", "truncated"}),
+    "PointUMaze": (110, {"success", "truncated"}),
+    "PointFall": (110, {"success", "truncated"}),
+    "AntPushRobust": (510, {"truncated"}),
+    "RescueWorld-n2-random": (210, {"success", "truncated"}),
+    "RescueWorld-n6": (610, {"success", "truncated"}),
+    "FetchPickAndPlace": (60, {"success", "truncated"}),
+    "Pendulum-v1": (210, {"truncated"}),
+}
+REGISTERED = [name for family in FAMILIES.values() if family.entry_point for name in family.tasks]
+N = 3
+
+
+class Hands:
+    """The script with slips; in the first environment nothing but slips, so that its episodes are truncated."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.rng = task, np.random.default_rng(0)
+
+    def __call__(self, obs: NDArray) -> NDArray:
+        task, count = self.task, len(obs)
+        size = (count, task.num_actions) if task.continuous else count
+        chance = self.rng.uniform(-1, 1, size) if task.continuous else self.rng.integers(task.num_actions, size=size)
+        slips = (self.rng.random(count) < 0.1) | (np.arange(count) == 0)
+        try:
+            planned = task.skill(obs, scripted(task, obs))
+        except UserError:  # there are no skills
+            return chance.astype(np.float32)
+        return np.where(slips.reshape(-1, *[1] * (planned.ndim - 1)), chance, planned).astype(planned.dtype)
+
+
+def image(obs: Any) -> NDArray:
+    """MiniGrid's classes have a mission beside the map."""
+    return obs["image"] if isinstance(obs, dict) else obs
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_gymnasium_finds_no_fault(name: str) -> None:
+    register_all()
+    register_all()
+    draws = choose_backend().name != "off" or not ("Ant" in name or "Point" in name or "Fetch" in name)
+    env = gym.make(f"Preceptor/{name}-v0", render_mode="rgb_array" if draws else None).unwrapped
+    grid = isinstance(env, MiniGridEnv)
+    assert grid == (name in FAMILIES["grid"].tasks)
+    env.reset(seed=0)
+    assert not draws or env.render().std() > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*infinity.*")  # Fetch's own observations have no bounds either
+        if grid:
+            warnings.simplefilter("ignore")
+        check_env(env, skip_render_check=grid or not draws)  # MiniGrid's check would open a window
+    env.close()
+    assert gym.make(f"Preceptor/{name}-v0", disable_env_checker=True).unwrapped.render_mode is None
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_it_is_a_gymnasium_vector_env(name: str) -> None:
+    env = get_task(name).make_vec(4)
+    assert isinstance(env, gym.vector.VectorEnv)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    obs, info = env.reset(seed=0)
+    assert env.observation_space.contains(obs)
+    assert info["level_seed"].shape == (4,)
+    env.action_space.seed(0)
+    after, reward, terminated, truncated, info = env.step(env.action_space.sample())
+    assert env.observation_space.contains(after)
+    assert after.dtype == obs.dtype
+    assert reward.dtype == np.float64
+    assert terminated.dtype == truncated.dtype == info["success"].dtype == np.bool_
+    assert not np.shares_memory(obs, after)
+    assert "final_obs" not in info
+    env.close()
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_batched_and_single_are_equal_to_the_bit_and_begin_anew_in_the_same_step(name: str) -> None:
+    task, (steps, expected), ends = get_task(name), PLAYED[name], set()
+    batched, hands = task.make_vec(N, split="eval", seed=5), Hands(task)
+    obs, info = batched.reset()
+    singles = [task.make_single(int(seed)) for seed in info["level_seed"]]
+    for _ in range(steps):
+        actions, playing = hands(obs), info["level_seed"]
+        obs, reward, terminated, truncated, info = batched.step(actions)
+        over = terminated | truncated
+        assert ("final_obs" in info) == over.any()
+        assert (info["level_seed"] == playing)[~over].all()
+        if over.any():
+            np.testing.assert_array_equal(info["_final_obs"], over)
+            np.testing.assert_array_equal(info["_final_info"], over)
+            np.testing.assert_array_equal(info["final_info"]["level_seed"][over], playing[over])
+        for n, env in enumerate(singles):
+            seen, *outcome, told = env.step(actions[n])
+            assert outcome == [reward[n], terminated[n], truncated[n]]
+            assert told["success"] == info["success"][n]
+            assert told["level_seed"] == playing[n]
+            np.testing.assert_array_equal(image(seen), info["final_obs"][n] if over[n] else obs[n])
+            if over[n]:
+                ends.add("success" if info["success"][n] else "truncated" if truncated[n] else "failed")
+                assert info["level_seed"][n] != playing[n]
+                begun, told = env.reset(options={"level_seed": int(info["level_seed"][n])})
+                np.testing.assert_array_equal(image(begun), obs[n])
+            if "option" in info:
+                assert told["option"] == info["option"][n]
+    assert expected <= ends
+    for env in singles:
+        env.close()
+    batched.close()
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_levels_depend_on_seed_environment_and_number_alone(name: str) -> None:
+    few, many = (get_task(name).make_vec(count, seed=4) for count in (2, 6))
+    first = few.reset()[1]["level_seed"]
+    np.testing.assert_array_equal(first, many.reset()[1]["level_seed"][:2])
+    second = few.reset()[1]["level_seed"]
+    assert (second != first).any()
+    np.testing.assert_array_equal(second, many.reset()[1]["level_seed"][:2])
+    np.testing.assert_array_equal(few.reset(seed=4)[1]["level_seed"], first)
+    assert (few.reset(seed=5)[1]["level_seed"] != first).any()
+
+
+@pytest.mark.parametrize(("split", "low"), [("train", 0), ("eval", 1_000_000)])
+@pytest.mark.parametrize("name", PLAYED)
+def test_level_seeds_never_cross_the_split(name: str, split: str, low: int) -> None:
+    task = get_task(name)
+    env, one = task.make_vec(2, split=split), task.make_single(low).unwrapped
+    assert one.split == split
+    for _ in range(5):
+        assert ((env.reset()[1]["level_seed"] - low) // 1_000_000 == 0).all()
+        assert (one.reset()[1]["level_seed"] - low) // 1_000_000 == 0
+    wanted = np.array([low + 999_999, low])
+    obs, info = env.reset(options={"level_seeds": wanted})
+    np.testing.assert_array_equal(info["level_seed"], wanted)
+    np.testing.assert_array_equal(image(one.reset(options={"level_seed": low})[0]), obs[1])
+    for wrong in (low - 1, low + 1_000_000):
+        with pytest.raises(UserError, match=f"{wrong} is not of the {split} split"):
+            env.reset(options={"level_seeds": np.full(2, wrong)})
+        with pytest.raises(UserError, match=f"{wrong} is not of the {split} split"):
+            one.reset(options={"level_seed": wrong})
+    with pytest.raises(UserError, match="shape"):
+        env.reset(options={"level_seeds": wanted[:1]})
+    one.close()
+
+
+@pytest.mark.parametrize("name", [*PLAYED, "AntMaze", "Ant-v5", "DoorKey-5x5"])
+def test_a_restored_state_continues_to_the_bit(name: str) -> None:
+    task = get_task(name)
+    env, hands, steps = task.make_vec(N, seed=9), Hands(task), PLAYED.get(name, (60, {}))[0]
+    obs, _ = env.reset()
+    for _ in range(steps // 2):
+        obs, *_ = env.step(hands(obs))
+    saved = env.get_state()
+    other = task.make_vec(N, seed=0)
+    other.step(hands(other.reset()[0]))
+    other.set_state(saved)
+    for _ in range(steps):  # episodes end meanwhile, and others begin
+        actions = hands(obs)
+        (obs, *outcome, info), (its_obs, *its_outcome, its_info) = env.step(actions), other.step(actions)
+        np.testing.assert_array_equal(obs, its_obs)
+        np.testing.assert_array_equal(outcome, its_outcome)
+        assert info.keys() == its_info.keys()
+        np.testing.assert_array_equal(info["level_seed"], its_info["level_seed"])
+    assert all(isinstance(value, np.ndarray) for value in saved.values())
+    with pytest.raises(UserError, match=f"does not fit 4 environments of {name}"):
+        task.make_vec(4).set_state(saved)
+    with pytest.raises(UserError, match="level_seed differs"):
+        env.set_state({key: value for key, value in saved.items() if key != "level_seed"})
+
+
+def test_every_environment_is_the_one_batched_class() -> None:
+    assert all(type(get_task(name).make_vec(1)) is BatchedEnv for name in PLAYED)
