@@ -62,7 +62,7 @@ def answers(url: str, *, seconds: float = 3.0) -> bool:
 
 
 def models(url: str, *, seconds: float = 3.0) -> list[str] | None:
-    """What whoever listens at `url` offers, if it speaks the OpenAI protocol; else None."""
+    """What the server at `url` offers, if it speaks the OpenAI protocol; else None."""
     try:
         with _client(url, seconds) as client:
             return _models(client)

@@ -10,12 +10,12 @@ import pytest
 
 from envs.catalog import get_task
 from ground.errors import UserError
-from serving.faulty import faulty
 from teacher.base import Label, Teacher, TeacherError
 from teacher.labels import LabelStore
 from teacher.make import TEACHERS, make_teacher
 from teacher.noisy import NoisyTeacher, ShuffledTeacher
 from teacher.scripted import ScriptedTeacher
+from tests.faulty_server import faulty
 from tests.small_task import SmallTask
 
 TASK = SmallTask()

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from ground.errors import UserError
-from serving.faulty import FaultyServer, Script, faulty
 from teacher.asking import AskingTeacher
 from teacher.base import BudgetExhausted, TeacherError
 from teacher.labels import LabelStore
@@ -22,6 +21,7 @@ from teacher.probe import Probe
 from teacher.prompts import load_template
 from teacher.tiers import LetterLists, Letters
 from teacher.wire import Limits
+from tests.faulty_server import FaultyServer, Script, faulty
 from tests.small_task import SmallTask
 
 TASK = SmallTask()
