@@ -134,10 +134,8 @@ def _claim(config: ServeConfig, tell: Callable[[str], None]) -> State | None:
         raise UserError(what, "python main.py serve --host 127.0.0.1 --port 8000") from error
     if not free:
         process = holder(config.port or 0) or "a process of another user"
-        offered = ready.models(config.url)
-        speaks = f" It offers {', '.join(offered)} at {config.url}/v1." if offered else ""
         next_step = f"python main.py serve --backend {config.backend} --port {(config.port or 0) % 65535 + 1}"
-        raise UserError(f"Port {config.port} is in use by {process}.{speaks}", next_step)
+        raise UserError(f"Port {config.port} is in use by {process}.", next_step)
     return None
 
 

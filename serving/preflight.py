@@ -1,19 +1,16 @@
 """What can be known to go wrong before anything is started, each with what to do about it."""
 
-import contextlib
 import os
 import re
 from pathlib import Path
 
 from ground.errors import UserError
-from serving.backends import VENV, on_cpu, stored_config
+from serving.backends import VENV, stored_config
 from serving.config import LOOPBACK, TINY_MODEL, ServeConfig
 
 # Any of these makes a tokenizer or the weights; what else lies in the folder is the server's to judge.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
-# What was seen beyond the weights, on a CPU, in bytes: libraries, three processes of vLLM, its cache.
-OVERHEAD = {"vllm": 2.5e9, "fastchat": 0.6e9, "local": 0.5e9}
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -32,7 +29,6 @@ def check(config: ServeConfig) -> list[str]:
         raise UserError(what, "make serve-setup  # or --backend local, which needs nothing more")
     if Path(config.model or "").is_dir():
         check_folder(config)
-        check_memory(config)
     else:
         warnings += check_id(config)
     return warnings
@@ -69,40 +65,10 @@ def check_folder(config: ServeConfig) -> None:
         raise UserError(f"{folder} is no transformers model: it has no config.json, or an empty one.", example)
     if not any((folder / name).exists() for name in TOKENIZERS):
         raise UserError(f"{folder} has no tokenizer: none of {', '.join(TOKENIZERS)}.", example)
-    if not any(weights(folder)):
+    if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
         raise UserError(f"{folder} has no weights: none of {', '.join(WEIGHTS)}.", example)
     longest = stored.get("max_position_embeddings")
     if config.max_model_len and isinstance(longest, int) and config.max_model_len > longest:
         what = f"--max-model-len {config.max_model_len} is more than the {longest} tokens that the model has."
         again = f"python main.py serve --backend {config.backend} --model {folder} --max-model-len {longest}"
         raise UserError(what, again)
-
-
-def check_memory(config: ServeConfig) -> None:
-    """Raises `UserError` if the model does not fit into what is free, where that can be known: on a CPU."""
-    free = available_memory()
-    if free is None or (config.backend != "local" and not on_cpu()):
-        return
-    size = sum(path.stat().st_size for path in weights(Path(str(config.model))))
-    needed = config.workers * (size + OVERHEAD[str(config.backend)])
-    if needed > free:
-        what = f"{config.backend} needs about {needed / 1e9:.1f} GB of memory; {free / 1e9:.1f} are free."
-        next_step = "python main.py serve --backend local  # or end other programs, fewer --workers, a smaller --model"
-        raise UserError(what, next_step)
-
-
-def available_memory() -> float | None:
-    """Bytes that a new program could have, within the limits of a container; None if the system does not say."""
-    found = []
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found.append(float(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024)
-    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # what is used of it counts the disk cache too
-        with contextlib.suppress(OSError, ValueError):
-            found.append(float((Path("/sys/fs/cgroup") / limit).read_text()))
-    return min(found) if found else None
-
-
-def weights(folder: Path) -> list[Path]:
-    """The files that hold a model's weights."""
-    return [path for pattern in WEIGHTS for path in folder.glob(pattern)]

@@ -11,7 +11,7 @@ import httpx
 import openai
 import uvicorn
 
-from serving.local.app import Served, create_app
+from serving.local.app import create_app
 from serving.local.engine import Engine, Job
 from teacher.local import TINY_MODEL
 
@@ -41,7 +41,7 @@ def serving(key: str = "") -> Iterator[Running]:
     engine = Engine(TINY_MODEL)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(engine, Served("tiny", str(TINY_MODEL), "compact", key)),
+            create_app(engine, "tiny", str(TINY_MODEL), prompt="compact", key=key),
             log_level="critical",
             lifespan="off",
             timeout_graceful_shutdown=1,

@@ -49,7 +49,7 @@ def _serve(given: argparse.Namespace) -> None:
         import torch
         import uvicorn
 
-        from serving.local.app import Served, create_app
+        from serving.local.app import create_app
         from serving.local.engine import Engine
         from teacher.local import TINY_MODEL
 
@@ -58,7 +58,7 @@ def _serve(given: argparse.Namespace) -> None:
         name = given.served_model_name or ("tiny" if path.resolve() == TINY_MODEL.resolve() else path.resolve().name)
         key = os.environ.get(KEY_VARIABLE, "")
         with contextlib.closing(Engine(path, max_model_len=given.max_model_len)) as engine:
-            app = create_app(engine, Served(name, str(path), card(str(path)).get("prompt", ""), key))
+            app = create_app(engine, name, str(path), prompt=card(str(path)).get("prompt", ""), key=key)
             engine.warm_up()
             config = uvicorn.Config(
                 app,

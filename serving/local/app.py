@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,23 +23,6 @@ from serving.local.replies import Stream, choices, usage
 
 MOST_BYTES = 64 * 2**20
 _CLOSED = 499  # nginx's status for a client that did not wait; nothing reads it
-
-
-@dataclass(frozen=True)
-class Served:
-    """What the server says of its model.
-
-    Attributes:
-        name: The model id.
-        root: Where it came from.
-        prompt: The prompt template that it was trained on; empty if its folder names none.
-        key: The key that requests must carry; empty for none.
-    """
-
-    name: str
-    root: str
-    prompt: str = ""
-    key: str = ""
 
 
 class _Gate:
@@ -63,32 +45,37 @@ class _Gate:
         await app(scope, receive, send)
 
 
-def create_app(engine: Engine, served: Served) -> FastAPI:
-    """The application. It does not close the engine."""
+def create_app(engine: Engine, name: str, root: str, *, prompt: str = "", key: str = "") -> FastAPI:
+    """The application. It does not close the engine.
+
+    Args:
+        engine: The model.
+        name: The model's id.
+        root: Where the model came from.
+        prompt: The prompt template that the model was trained on; empty if its folder names none.
+        key: The key that requests must carry; empty for none.
+    """
     app = FastAPI(title="Preceptor's local model", docs_url=None, redoc_url=None)
-    app.add_middleware(_Gate, key=served.key)
+    app.add_middleware(_Gate, key=key)
     for kind in (Refused, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, lambda request, error: _response(_refusal(error, request)))
     card = {
-        "id": served.name,
+        "id": name,
         "object": "model",
         "created": int(time.time()),
         "owned_by": "preceptor",
-        "root": served.root,
+        "root": root,
         "parent": None,
         "max_model_len": engine.max_model_len,
-        "prompt": served.prompt,
+        "prompt": prompt,
     }
     # Tokenizers are not made for two threads, and a megabyte would block the event loop for a second.
     encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
 
-    def check_model(name: str) -> None:
-        if name != served.name:
-            what = f"The model {name!r} is not {served.name!r}, which is here."
-            raise Refused(404, what, "model", "model_not_found")
-
     async def answer(body: ChatRequest | CompletionRequest, request: Request) -> Response:
-        check_model(body.model)
+        if body.model != name:
+            what = f"The model {body.model!r} is not {name!r}, which is here."
+            raise Refused(404, what, "model", "model_not_found")
         try:
             jobs = await asyncio.get_running_loop().run_in_executor(encoder, lambda: list(body.jobs(engine)))
         except Refused:
@@ -105,11 +92,6 @@ def create_app(engine: Engine, served: Served) -> FastAPI:
     @app.get("/v1/models")
     async def models() -> Response:
         return JSONResponse({"object": "list", "data": [card]})
-
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> Response:
-        check_model(name)
-        return JSONResponse(card)
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:

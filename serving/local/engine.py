@@ -138,7 +138,6 @@ class Engine:
                 f"The model in {path} was made for {longest} tokens, not {max_model_len}.", f"--max-model-len {longest}"
             )
         self.max_model_len: int = max_model_len or longest or _DEFAULT_CONTEXT
-        self.vocabulary: int = self._network.get_output_embeddings().weight.shape[0]
         self.codec = Codec(tokenizer, _stop_tokens(self._network, tokenizer))
         self._batch_tokens = batch_tokens
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()

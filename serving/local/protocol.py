@@ -1,7 +1,7 @@
 """Requests of the OpenAI protocol, and the refusal of what this server does not do.
 
 A server that ignores a field gives answers that were not asked for; so an unknown field is refused by its name, unless
-it is null or at a default that asks for nothing.
+it is null.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,13 +13,6 @@ from serving.local.engine import Engine, Job, Settings
 
 MOST_CONTINUATIONS = 128
 MOST_ALTERNATIVES = 20  # as vLLM and OpenAI have it
-_NEUTRAL: Mapping[str, Any] = {
-    "presence_penalty": 0,
-    "frequency_penalty": 0,
-    "logit_bias": {},
-    "tools": [],
-    "response_format": {"type": "text"},
-}
 _KINDS = {401: "authentication_error", 404: "not_found_error"}
 
 Text = Annotated[str, Field(min_length=1)]
@@ -67,9 +60,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _given(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict):
-            return fields
-        return {k: v for k, v in fields.items() if v is not None and (k not in _NEUTRAL or v != _NEUTRAL[k])}
+        return {k: v for k, v in fields.items() if v is not None} if isinstance(fields, dict) else fields
 
 
 class Constraint(Strict):
@@ -126,25 +117,12 @@ class Request(Strict):
         return Job(ids, text, settings, n=self.n, echo=echo)
 
 
-class TextPart(Strict):
-    """A part of a message."""
-
-    type: Literal["text"]
-    text: str
-
-
 class Message(Strict):
     """A message of a chat."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    role: Literal["system", "user", "assistant"]
+    content: str
     name: str = ""
-
-    @property
-    def plain(self) -> dict[str, str]:
-        """The message as chat templates want it."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
 class ChatRequest(Request):
@@ -170,7 +148,8 @@ class ChatRequest(Request):
 
     def jobs(self, engine: Engine) -> Iterable[Job]:
         """The work to be done. Raises `Refused`, and what chat templates raise."""
-        ids = engine.codec.render([message.plain for message in self.messages], self.chat_template_kwargs)
+        messages = [{"role": message.role, "content": message.content} for message in self.messages]
+        ids = engine.codec.render(messages, self.chat_template_kwargs)
         asked = self.max_completion_tokens or self.max_tokens  # by default, what the context leaves
         yield self.job(engine, ids, "", asked or max(1, engine.max_model_len - len(ids)))
 
@@ -178,16 +157,13 @@ class ChatRequest(Request):
 class CompletionRequest(Request):
     """A request to `/v1/completions`."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Text | list[Text] = Field(min_length=1)
     max_tokens: int = Field(default=16, ge=0)
     logprobs: int | None = Field(default=None, ge=0, le=MOST_ALTERNATIVES)
     echo: bool = False
-    add_special_tokens: bool = True
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> "CompletionRequest":
-        if not self.prompt:
-            raise ValueError("prompt must not be empty")
         if self.max_tokens == 0 and not self.echo:
             raise ValueError("max_tokens must be at least 1 without echo")
         if self.stream and self.echo:
@@ -201,14 +177,5 @@ class CompletionRequest(Request):
 
     def jobs(self, engine: Engine) -> Iterable[Job]:
         """The work to be done. Raises `Refused`."""
-        one = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
-        prompts: Any = [self.prompt] if one else self.prompt
-        for prompt in prompts:
-            text = prompt
-            if isinstance(prompt, str):
-                prompt = engine.codec.encode(text, special=self.add_special_tokens)
-            elif all(0 <= token < engine.vocabulary for token in prompt):
-                text = engine.codec.text(prompt)
-            else:
-                raise Refused(400, f"Token ids must be from 0 to {engine.vocabulary - 1}.", "prompt")
-            yield self.job(engine, prompt, text, self.max_tokens, echo=self.echo)
+        for text in [self.prompt] if isinstance(self.prompt, str) else self.prompt:
+            yield self.job(engine, engine.codec.encode(text, special=True), text, self.max_tokens, echo=self.echo)

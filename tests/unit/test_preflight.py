@@ -91,22 +91,6 @@ def test_an_id_says_where_it_would_come_from(tmp_path: Path, monkeypatch: pytest
             check(resolved("vllm", name))
 
 
-def test_what_does_not_fit_into_memory_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "available_memory", lambda: 1.0e9)
-    assert check(resolved("local")) == []
-    for config in (resolved("vllm"), resolved("fastchat", workers=2)):
-        with pytest.raises(UserError, match=r"1\.0 are free"):
-            check(config)
-    monkeypatch.setattr(preflight, "available_memory", lambda: None)
-    assert check(resolved("vllm")) == []
-
-
-def test_the_memory_of_this_machine_is_known() -> None:
-    free = preflight.available_memory()
-    assert free is not None
-    assert 1e7 < free < 1e14
-
-
 def test_without_their_environment_vllm_and_fastchat_say_how_to_get_it(installed: Path) -> None:
     (installed / ".ready-requirements-serving.txt").unlink()
     for backend in ("vllm", "fastchat"):
