@@ -119,8 +119,8 @@ def demos(config: DemosConfig) -> dict[str, Any]:
 def label(config: LabelConfig) -> dict[str, Any]:
     """The `label` verb: whoever asks comes from `agent`, the page from `serving`."""
     check_label(config)
-    from serving.doors import bound
     from serving.labelling.server import HOST, serve_page
+    from serving.ports import bound
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -27,7 +27,7 @@ from envs.catalog import TASKS, get_task
 from envs.task import Scene, Task
 from ground.errors import UserError
 from serving.backends import PYTHON
-from serving.processes import free_ports
+from serving.ports import free_ports
 from teacher.config import TeacherConfig
 from teacher.make import make_teacher
 from teacher.prompts import load_template, menus

@@ -13,6 +13,7 @@ from controller.network import ControllerNetwork, mask_logits, to_tensors
 from envs.task import Task
 from ground.device import to_numpy, to_tensor
 from ground.ranges import Count, Positive, Share
+from teacher.calibration import expected_calibration_error, fit_temperature
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,20 @@
-"""The servers that can be launched, each as the list of commands that it consists of. The first is who answers."""
+"""The servers that can be launched, each as the list of commands that it consists of. The first one answers."""
 
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ground.errors import UserError
 from serving.config import KEY_VARIABLE, ROOT, TINY_MODEL, ServeConfig
-from serving.processes import Command, free_ports
+from serving.ports import free_ports
+from serving.processes import Command
 
 VENV = ROOT / ".venv-serving"
 PYTHON = VENV / "bin" / "python"
-# Nobody is told that this runs.
+# The servers report their use to no service.
 QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
@@ -96,30 +97,17 @@ def _fastchat(config: ServeConfig) -> list[Command]:
     return plan
 
 
-def _own(module: str, config: ServeConfig, *words: object) -> list[Command]:
-    """A server of this project, in the environment of the trainer."""
-    start = (sys.executable, "-m", f"serving.{module}", "--host", config.host, "--port", config.port)
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return [Command(module, _texts([*start, *words]), config.port or 0, env={"PYTHONPATH": path})]
-
-
 def _local(config: ServeConfig) -> list[Command]:
-    length = () if config.max_model_len is None else ("--max-model-len", config.max_model_len)
-    named = ("--model", config.model, "--served-model-name", config.served_model_name)
-    return _own("local", config, *named, *length)
+    """The server of this project, in the environment of the trainer."""
+    words = [sys.executable, "-m", "serving.local", "--host", config.host, "--port", config.port]
+    words += ["--model", config.model, "--served-model-name", config.served_model_name]
+    words += [] if config.max_model_len is None else ["--max-model-len", config.max_model_len]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return [Command("local", _texts(words), config.port or 0, env={"PYTHONPATH": path})]
 
 
-def _faulty(config: ServeConfig) -> list[Command]:
-    return _own("faulty", config, *(("--script", config.script) if config.script else ()))
+PLANS: dict[str, Callable[[ServeConfig], list[Command]]] = {"local": _local, "vllm": _vllm, "fastchat": _fastchat}
 
 
-PLANS: dict[str, Callable[[ServeConfig], list[Command]]] = {
-    "local": _local,
-    "vllm": _vllm,
-    "fastchat": _fastchat,
-    "faulty": _faulty,
-}
-
-
-def _texts(words: list[object]) -> tuple[str, ...]:
+def _texts(words: Sequence[object]) -> tuple[str, ...]:
     return tuple(str(word) for word in words)

@@ -2,56 +2,40 @@
 
 import re
 
-from serving.config import ServeConfig
+from serving.config import TINY_MODEL, ServeConfig
 
 _SHORTER = "{again} --max-model-len 2048  # or a smaller --model"
 _LESS = "{again} --gpu-memory-utilization 0.8 --max-model-len 2048  # or end what else uses the GPU: nvidia-smi"
-_NO_TOKENIZER = "the model's tokenizer does not load"
+_NEWER = "choose another --model, or a newer server in requirements-serving.txt"
+_OFFLINE = "download it where there is internet, and name its folder with --model"
+_REFUSED = "check the id, accept its licence on its page, and set HF_TOKEN"
+_SETUP = "rm -rf .venv-serving && make serve-setup"
+_TOKENIZER = "the model's tokenizer does not load"
+_TEMPLATE = f"cp {TINY_MODEL}/chat_template.jinja MODEL/  # or write its own"
 # What the log says, what that means, what to do. vLLM 0.32, FastChat 0.2.36, transformers 5.19.
 CAUSES = (
-    (
-        r"address already in use|error while attempting to bind",
-        "its port was taken in the meantime",
-        "{again} --port 8001",
-    ),
+    (r"address already in use|while attempting to bind", "its port was taken in the meantime", "{again} --port 8001"),
     (r"no available memory for the cache blocks", "no memory is left for its cache", _SHORTER),
     (r"larger than the available KV cache memory", "its cache does not hold a single prompt of full length", _SHORTER),
     (r"free memory on device", "too little of the GPU's memory is free", _LESS),
     (r"cuda out of memory|outofmemoryerror", "the GPU has too little memory", _LESS),
     (r"cannot allocate memory|memoryerror|std::bad_alloc", "the machine has too little memory", _SHORTER),
-    (
-        r"head.?size.{0,40}not supported",
-        "vLLM's kernels refuse the size of its heads",
-        "serve it with --backend fastchat",
-    ),
-    (
-        r"does not recognize this architecture|architectures.{0,80}(not supported|failed to be inspected)",
-        "its version does not know the model's architecture",
-        "choose another --model, or a newer server in requirements-serving.txt",
-    ),
-    (
-        r"couldn't connect to .{0,40}huggingface\.co|localentrynotfounderror|offlinemodeisenabled|max retries exceeded",
-        "the model is not on this machine and cannot be fetched",
-        "download it where there is internet, and name its folder with --model",
-    ),
-    (
-        r"repositorynotfounderror|gatedrepo|401 client error",
-        "Hugging Face does not give that model to you",
-        "check the id, accept its licence on its page, and set HF_TOKEN",
-    ),
+    (r"head.?size.{0,40}not supported", "vLLM's kernels refuse the size of its heads", "use --backend fastchat"),
+    (r"does not recognize this architecture|architectures.{0,80}(not supported|failed to be inspected)",
+     "its version does not know the model's architecture", _NEWER),
+    (r"couldn't connect to .{0,40}huggingface\.co|localentrynotfounderror|offlinemodeisenabled|max retries exceeded",
+     "the model is not on this machine and cannot be fetched", _OFFLINE),
+    (r"repositorynotfounderror|gatedrepo|401 client error", "Hugging Face does not give that model to you", _REFUSED),
     (r"safetensor.{0,60}(error|header)", "the model's weights are damaged", "copy or download the model again"),
-    (
-        r"can't load tokenizer|couldn't instantiate the backend tokenizer",
-        _NO_TOKENIZER,
-        "copy its tokenizer.json again",
-    ),
-    (r"autotokenizer\.from_pretrained\(", _NO_TOKENIZER, "copy its tokenizer.json again, or see the log above"),
+    (r"can't load tokenizer|couldn't instantiate the backend tokenizer", _TOKENIZER, "copy its tokenizer.json again"),
+    (r"autotokenizer\.from_pretrained\(", _TOKENIZER, "copy its tokenizer.json again, or see the log above"),
+    (r"chat.?template", "the model's folder has no chat template", _TEMPLATE),
     (r"maximum context length", "its context is too short for a prompt", "{again} --max-model-len 512  # or more"),
     (r"max_model_len.{0,80}greater than the derived", "the model has a shorter context", "{again} --max-model-len 512"),
     (r"not compiled with cuda|no nvidia driver", "no GPU is there", "make serve-setup  # where the server is to run"),
     (r"libnuma\.so", "the library libnuma is missing on this machine", "sudo apt-get install libnuma1"),
-    (r"no module named", "its environment is incomplete", "rm -rf .venv-serving && make serve-setup"),
-)
+    (r"no module named", "its environment is incomplete", _SETUP),
+)  # fmt: skip
 KILLED = 128 + 9
 _ERROR = re.compile(r"((?:\w+\.)*\w*(?:Error|Exception): .+|error: .+)$", re.MULTILINE)
 

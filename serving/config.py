@@ -1,14 +1,17 @@
 """What `serve` can be told on the command line. The text under each field is its `--help`; nothing heavy is here."""
 
+import contextlib
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ground.errors import UserError, unknown_name
 
 ROOT = Path(__file__).parents[1]
 TINY_MODEL = ROOT / "teacher" / "tiny_lm" / "model"
-BACKENDS = ("local", "vllm", "fastchat", "faulty")
+BACKENDS = ("local", "vllm", "fastchat")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Settings that only some servers know.
 FOR = {
@@ -16,7 +19,6 @@ FOR = {
     "conv_template": ("fastchat",),
     "max_model_len": ("vllm", "local"),
     "gpu_memory_utilization": ("vllm",),
-    "script": ("faulty",),
 }
 RANGES: dict[str, tuple[float, float]] = {
     "port": (1, 65535),
@@ -34,8 +36,7 @@ class ServeConfig:
     """Start a language-model server on this machine, watch it, and say how to be taught by it."""
 
     backend: str | None = None
-    """local (the default: a small model in the trainer's environment), vllm or fastchat (after make serve-setup), or
-    faulty (misbehaves as --script says)."""
+    """local (the default: a small model in the trainer's environment), vllm or fastchat (after make serve-setup)."""
     model: str | None = None
     """Folder of a transformers model, or for vllm and fastchat a Hugging Face id; the tiny model if not given."""
     served_model_name: str | None = None
@@ -52,8 +53,6 @@ class ServeConfig:
     """Share of the GPU's memory that vllm may take; its own default if not given."""
     conv_template: str = "raw"
     """FastChat's conversation template for chat requests; raw sends the text as it is."""
-    script: str | None = None
-    """What --backend faulty does wrong, and when: a TOML file; serving/faulty/example.toml if not given."""
     timeout: float = 600.0
     """Seconds in which the server has to become ready."""
     detach: bool = False
@@ -76,6 +75,9 @@ class ServeConfig:
             UserError: A value that cannot be meant.
         """
         backend = self.backend or "local"
+        if backend == "faulty":
+            what = "The server that misbehaves belongs to the tests; serve does not start it any more."
+            raise UserError(what, "python -m tests.faulty_server --script tests/faulty_server/example.toml")
         if backend not in BACKENDS:
             raise unknown_name("backend", backend, BACKENDS, "python main.py serve --help")
         self._check(backend)
@@ -84,10 +86,7 @@ class ServeConfig:
         name = self.served_model_name or ("tiny" if tiny else model.rstrip("/").rpartition("/")[2])
         if Path(model).is_dir():
             model = str(Path(model).resolve())
-        script = self.script and str(Path(self.script).resolve())
-        return dataclasses.replace(
-            self, backend=backend, model=model, served_model_name=name, port=self.port or 8000, script=script
-        )
+        return dataclasses.replace(self, backend=backend, model=model, served_model_name=name, port=self.port or 8000)
 
     def _check(self, backend: str) -> None:
         """Refuse what cannot be meant."""
@@ -132,3 +131,10 @@ class ServeConfig:
             if value != field.default:
                 said += [f"--{field.name.replace('_', '-')}", *([] if value is True else [str(value)])]
         return said
+
+
+def card(model: str) -> dict[str, Any]:
+    """What a model folder of this project says of itself; empty for any other model."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads((Path(model) / "preceptor.json").read_text()))
+    return {}

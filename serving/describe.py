@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving import ready
-from serving.config import KEY_VARIABLE
-from serving.preflight import card
+from serving.config import KEY_VARIABLE, card
 from serving.state import State
 
 
@@ -28,7 +27,7 @@ def usage(state: State) -> dict[str, Any]:
         "processes": {part.name: part.pid for part in state.parts},
         "logs": state.folder,
         "train": key + shlex.join(train),
-        "stop": f"python main.py serve --stop --port {state.url.rpartition(':')[2]}",
+        "stop": f"python main.py serve --stop --port {state.port}",
     }
 
 

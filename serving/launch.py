@@ -13,10 +13,11 @@ from serving import ready
 from serving.backends import commands
 from serving.config import ROOT, ServeConfig
 from serving.describe import seen, usage
+from serving.ports import holder, port_is_free
 from serving.preflight import check
-from serving.processes import END_SECONDS, holder, port_is_free
+from serving.processes import END_SECONDS, with_log
 from serving.state import State, known, one_at_a_time, read
-from serving.supervisor import PAUSE_SECONDS, Supervisor, with_log
+from serving.supervisor import PAUSE_SECONDS, Supervisor
 
 
 def serve(
@@ -125,18 +126,16 @@ def _claim(config: ServeConfig, tell: Callable[[str], None]) -> State | None:
             raise UserError(what, f"python main.py serve --stop --port {config.port}  # or take another --port")
         if state.status == "stale":
             tell(f"note: the launcher of {state.name}, process {state.pid}, died; clearing away what it left.")
-        state.bury()
+        state.clear()
     try:
         free = port_is_free(config.host, config.port or 0)
     except OSError as error:
-        what = f"Nobody can listen on {config.host} port {config.port} here: {error.strerror or error}."
+        what = f"A server cannot listen on {config.host} port {config.port} here: {error.strerror or error}."
         raise UserError(what, "python main.py serve --host 127.0.0.1 --port 8000") from error
     if not free:
-        who = holder(config.port or 0) or "a process of another user"
-        offered = ready.models(config.url)
-        speaks = f" It offers {', '.join(offered)} at {config.url}/v1." if offered else ""
+        process = holder(config.port or 0) or "a process of another user"
         next_step = f"python main.py serve --backend {config.backend} --port {(config.port or 0) % 65535 + 1}"
-        raise UserError(f"Port {config.port} is in use by {who}.{speaks}", next_step)
+        raise UserError(f"Port {config.port} is in use by {process}.", next_step)
     return None
 
 
@@ -146,8 +145,8 @@ def _stop(config: ServeConfig) -> list[str]:
     running = [state for state in meant if state.alive]
     if len(running) > 1:
         names = ", ".join(state.name for state in running)
-        port = running[0].url.rpartition(":")[2]
-        raise UserError(f"{len(running)} servers run: {names}.", f"python main.py serve --stop --port {port}")
+        again = f"python main.py serve --stop --port {running[0].port}"
+        raise UserError(f"{len(running)} servers run: {names}.", again)
     for state in meant:
         state.stop()
     return [state.name for state in meant]

@@ -1,22 +1,18 @@
 """Processes of a server: started, told apart from later ones with the same number, and ended with all they started."""
 
 import contextlib
-import errno
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
-from serving import keeper
+from serving import watchdog
 
 PROC = Path("/proc")
-LISTENING = "0A"  # as /proc/net/tcp writes it
 GRACE_SECONDS = 10.0  # between asking a process to end and killing it
 END_SECONDS = 2 * GRACE_SECONDS
 
@@ -41,7 +37,7 @@ class Command:
 
 
 class Running:
-    """A command that was started beside its keeper, its output going to a log file.
+    """A command that was started under a watchdog, its output going to a log file.
 
     Attributes:
         command: What was started.
@@ -54,33 +50,33 @@ class Running:
         self.log = folder / f"{command.name}.log"
         with self.log.open("ab") as log:
             self._before = log.tell()
-            self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", keeper.__file__, str(GRACE_SECONDS), *command.words],
+            self._watchdog = subprocess.Popen(
+                [sys.executable, "-I", "-S", watchdog.__file__, str(GRACE_SECONDS), *command.words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=folder,
                 env={**env, **command.env},
-                start_new_session=True,  # Ctrl-C on the terminal is for the launcher, who ends things in order
+                start_new_session=True,  # Ctrl-C on the terminal is for the launcher, which ends things in order
             )
-        self.pid = int(_pipe(self._keeper.stdout).readline() or 0)
-        _pipe(self._keeper.stdout).close()
+        assert self._watchdog.stdout
+        with self._watchdog.stdout as output:
+            self.pid = int(output.readline() or 0)
 
     @property
     def code(self) -> int | None:
         """Exit code, 128 + n if signal n ended it; None while it runs."""
-        code = self._keeper.poll()
-        if code is None:
-            return None
-        if code < 0 and self.pid:  # the keeper itself was killed, so its work is done here
+        code = self._watchdog.poll()
+        if code is not None and code < 0 and self.pid:  # the watchdog itself was killed, so its work is done here
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-        return 128 - code if code < 0 else code
+        return 128 - code if code is not None and code < 0 else code
 
     def release(self) -> None:
-        """Let its keeper end it: TERM, and KILL after a while. Returns at once."""
+        """Let its watchdog end it: TERM, and KILL after a while. Returns at once."""
+        assert self._watchdog.stdin
         with contextlib.suppress(BrokenPipeError):
-            _pipe(self._keeper.stdin).close()
+            self._watchdog.stdin.close()
 
     def said(self, lines: int) -> str:
         """The end of what it wrote, which does not begin before it was started."""
@@ -90,16 +86,11 @@ class Running:
         """Wait until it has ended, with all that it started; END_SECONDS at most, then by force."""
         self.release()
         try:
-            self._keeper.wait(END_SECONDS)
+            self._watchdog.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._keeper.kill()
-            self._keeper.wait()
+            self._watchdog.kill()
+            self._watchdog.wait()
         _ = self.code
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None
-    return pipe
 
 
 def tail(log: Path, lines: int, start: int = 0, most_bytes: int = 32_768) -> str:
@@ -112,13 +103,21 @@ def tail(log: Path, lines: int, start: int = 0, most_bytes: int = 32_768) -> str
         return ""
 
 
+def with_log(what: str, log: Path, lines: int = 15) -> str:
+    """A message, and the end of a log below it."""
+    return "\n".join([what, *(f"  | {line[:200]}" for line in tail(log, lines).splitlines())])
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def birth(pid: int) -> str | None:
     """When a process was started, which no later process with its number shares; None if it is gone or a zombie."""
-    try:
-        state, *rest = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if state in "ZX" else f"{_boot()}/{rest[18]}"
+    stat = _stat(pid)
+    return f"{_boot()}/{stat[19]}" if stat and stat[0] not in "ZX" else None
 
 
 def is_of(group: int, born: str | None) -> bool:
@@ -126,20 +125,21 @@ def is_of(group: int, born: str | None) -> bool:
     return born is not None and born.startswith(_boot()) and birth(group) in (born, None)
 
 
-def _boot() -> str:
-    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
-
-
 def group_members(group: int) -> list[int]:
     """Processes of a process group, zombies left out."""
-    members = []
-    for entry in PROC.iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit():
-                state, _, number, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(number) == group and state not in "ZX":
-                    members.append(int(entry.name))
-    return members
+    stats = {int(entry.name): _stat(entry.name) for entry in PROC.glob("[0-9]*")}
+    return [pid for pid, stat in stats.items() if stat and stat[2] == str(group) and stat[0] not in "ZX"]
+
+
+def _stat(pid: int | str) -> list[str]:
+    """What the kernel says of a process after its name: state, parent, group, ...; empty if it is gone."""
+    with contextlib.suppress(OSError):
+        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    return []
+
+
+def _boot() -> str:
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1) -> bool:
@@ -150,56 +150,3 @@ def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1
             return False
         time.sleep(pause)
     return True
-
-
-def free_ports(number: int) -> list[int]:
-    """So many different ports of the loopback address on which nobody listens, chosen by the kernel."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
-def port_is_free(host: str, port: int) -> bool:
-    """Whether one could listen there now. Raises `OSError` if the address is not this machine's."""
-    with socket.socket(_family(host)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, past connections that linger
-        try:
-            probe.bind((host, port))
-            probe.listen()
-        except PermissionError:
-            raise
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            return False
-    return True
-
-
-def listens(host: str, port: int) -> bool:
-    """Whether somebody accepts connections there."""
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=2.0):
-        return True
-    return False
-
-
-def holder(port: int) -> str:
-    """Who listens on a port, as far as the kernel tells: `process 123 (python -m http.server)`, else empty."""
-    sockets = set()
-    for table in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            for line in (PROC / "net" / table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                    sockets.add(f"socket:[{fields[9]}]")
-    for entry in PROC.iterdir():
-        with contextlib.suppress(OSError):  # another user's process, or one that has just ended
-            if entry.name.isdigit() and any(os.readlink(fd) in sockets for fd in (entry / "fd").iterdir()):
-                said = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                return f"process {entry.name} ({said[:120]})"
-    return ""
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

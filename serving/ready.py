@@ -37,7 +37,9 @@ def ask(url: str, model: str, *, seconds: float = REQUEST_SECONDS) -> Answer:
     """Ask the server at `url` for its models, and `model` for one completion."""
     try:
         with _client(url, seconds) as client:
-            models = _models(client)
+            listed = client.get("/v1/models")
+            listed.raise_for_status()
+            models = [str(each["id"]) for each in listed.json()["data"]]
             if model not in models:
                 return Answer(False, f"it lists {', '.join(models) or 'no model'}, not {model}")
             messages = [{"role": "user", "content": QUESTION}]
@@ -59,21 +61,6 @@ def answers(url: str, *, seconds: float = 3.0) -> bool:
             return client.get("/v1/models").status_code < 500
     except httpx.HTTPError:
         return False
-
-
-def models(url: str, *, seconds: float = 3.0) -> list[str] | None:
-    """What whoever listens at `url` offers, if it speaks the OpenAI protocol; else None."""
-    try:
-        with _client(url, seconds) as client:
-            return _models(client)
-    except (httpx.HTTPError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _models(client: httpx.Client) -> list[str]:
-    reply = client.get("/v1/models")
-    reply.raise_for_status()
-    return [str(model["id"]) for model in reply.json()["data"]]
 
 
 def _client(url: str, seconds: float) -> httpx.Client:

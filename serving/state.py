@@ -5,15 +5,17 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Literal
 
-from ground.errors import UserError
-from serving.processes import END_SECONDS, birth, group_members, is_of, wait_until
+from pydantic import TypeAdapter
 
-FILE, SCHEMA = "server.json", 1
+from ground.errors import UserError
+from serving.processes import END_SECONDS, birth, group_members, is_of, kill, wait_until
+
+FILE = "server.json"
 Status = Literal["starting", "ready", "restarting", "failed", "stale"]
 
 
@@ -40,8 +42,9 @@ class State:
         served: Name by which clients ask for it.
         pid: The launcher.
         born: The launcher's birth; with the pid it names one process for ever.
-        parts: Its processes.
         since: When it was started, ISO 8601.
+        folder: Where its file and its logs are.
+        parts: Its processes.
         what: If it failed, what happened.
         next_step: And what to do.
     """
@@ -54,10 +57,15 @@ class State:
     pid: int
     born: str | None
     since: str
+    folder: str
     parts: tuple[Part, ...] = ()
     what: str = ""
     next_step: str = ""
-    folder: str = field(default="", compare=False)
+
+    @property
+    def port(self) -> str:
+        """Where it listens."""
+        return self.url.rpartition(":")[2]
 
     @property
     def alive(self) -> bool:
@@ -74,7 +82,7 @@ class State:
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f".{FILE}.{os.getpid()}"
-        draft.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
+        draft.write_text(json.dumps(asdict(self), indent=1) + "\n")
         draft.replace(folder / FILE)
 
     def forget(self) -> None:
@@ -82,24 +90,18 @@ class State:
         (Path(self.folder) / FILE).unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """End it with all that belongs to it, and forget it.
-
-        The launcher is asked, then killed; its keepers then end what it started, and what is left is killed too.
-        """
+        """End it with all that belongs to it, and forget it: ask the launcher, then kill it."""
         if self.alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
+            kill(self.pid, signal.SIGTERM)
             if not wait_until(lambda: not self.alive, 2 * END_SECONDS):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.pid, signal.SIGKILL)
-        self.bury()
+                kill(self.pid)
+        self.clear()
 
-    def bury(self) -> None:
+    def clear(self) -> None:
         """End what a launcher that is gone left behind, and forget it. Raises `UserError` if something does not end."""
-        if not wait_until(lambda: not self.left, END_SECONDS):
+        if not wait_until(lambda: not self.left, END_SECONDS):  # its watchdogs end what it started
             for pid in self.left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                kill(pid)
             if not wait_until(lambda: not self.left, END_SECONDS):
                 raise UserError(f"Processes of {self.name} do not end: {self.left}.", f"ps -fp {self.left[0]}")
         self.forget()
@@ -108,12 +110,8 @@ class State:
 def read(folder: Path) -> State | None:
     """The server of a folder, `stale` if its launcher is gone; None if there is none, or it cannot be read."""
     try:
-        stored = json.loads((folder / FILE).read_text())
-        if stored.pop("schema") != SCHEMA:
-            return None
-        parts = tuple(Part(**part) for part in stored.pop("parts"))
-        state = State(**{**stored, "parts": parts, "folder": str(folder)})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        state = replace(TypeAdapter(State).validate_json((folder / FILE).read_bytes()), folder=str(folder))
+    except (OSError, ValueError):
         return None
     return state if state.status == "failed" or state.alive else replace(state, status="stale")
 

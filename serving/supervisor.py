@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -15,12 +14,12 @@ from serving import ready
 from serving.backends import environment
 from serving.causes import explain
 from serving.config import ServeConfig
-from serving.processes import Command, Running, birth, listens, tail
+from serving.ports import listens
+from serving.processes import Command, Running, birth, with_log
 from serving.state import Part, State, Status
 
 RESTARTS, WITHIN_SECONDS = 3, 600.0
 PAUSE_SECONDS = 0.2
-SHOWN_LINES = 15
 REFUSED_SECONDS = 20.0  # FastChat refuses while its workers register
 
 
@@ -33,7 +32,7 @@ class Supervisor:
 
     Args:
         config: Resolved.
-        plan: What to start; the first command is who answers on `config.port`.
+        plan: What to start; the first command answers on `config.port`.
         tell: Where to say what happens, a line at a time.
     """
 
@@ -94,9 +93,9 @@ class Supervisor:
         self._write("ready")
         on_ready(self.state, answer)
         while True:
-            self._bury(self._await_death())
+            self._clear_away(self._await_death())
             while isinstance(again := self._await_ready(), Running):
-                self._bury(again)
+                self._clear_away(again)
             self._write("ready")
             self.tell(f"{self.state.name} answers again.")
 
@@ -141,8 +140,6 @@ class Supervisor:
         closed = [name for name, open_ in reached.items() if not open_ or name not in self.running]
         if closed:
             return ready.Answer(False, f"{', '.join(closed)} did not listen")
-        if self.config.backend == "faulty":
-            return ready.Answer(True, "")  # it is asked nothing: its script counts requests
         return ready.ask(self.config.url, self.state.served, seconds=seconds)
 
     def _await_death(self) -> Running:
@@ -153,7 +150,7 @@ class Supervisor:
     def _dead(self) -> Running | None:
         return next((process for process in self.running.values() if process.code is not None), None)
 
-    def _bury(self, dead: Running) -> None:
+    def _clear_away(self, dead: Running) -> None:
         """Clear a process that died away, to be started again. Raises `UserError` if it died too often of late."""
         name, times = dead.command.name, self._deaths[dead.command.name]
         times.append(time.monotonic())
@@ -179,11 +176,6 @@ class Supervisor:
         )
         self.state = replace(self.state, status=status, parts=parts, what=what, next_step=next_step)
         self.state.write()
-
-
-def with_log(what: str, log: Path) -> str:
-    """A message, and the end of a log below it."""
-    return "\n".join([what, *(f"  | {line[:200]}" for line in tail(log, SHOWN_LINES).splitlines())])
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

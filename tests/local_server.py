@@ -11,11 +11,11 @@ import httpx
 import openai
 import uvicorn
 
-from serving.local.app import Served, create_app
+from serving.local.app import create_app
 from serving.local.engine import Engine, Job
 from teacher.local import TINY_MODEL
 
-PROMPT = "Goal: Open the door.\nScene: No key.\nA) go to the key\nB) explore the room\nAnswer:"
+PROMPT = "Goal: Open the held.\nScene: No key.\nA) go to the key\nB) explore the room\nAnswer:"
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": PROMPT}]}
 # Long and different on every seed: the tiny model ends nearly all replies at once unless it is hot.
 WILD: dict[str, Any] = {"model": "tiny", "prompt": "Scene:", "temperature": 2.0, "max_tokens": 40}
@@ -41,15 +41,15 @@ def serving(key: str = "") -> Iterator[Running]:
     engine = Engine(TINY_MODEL)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(engine, Served("tiny", str(TINY_MODEL), "compact", key)),
+            create_app(engine, "tiny", str(TINY_MODEL), prompt="compact", key=key),
             log_level="critical",
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
     )
-    door = socket.socket()
-    door.bind(("127.0.0.1", 0))
-    running = Running(engine, f"http://127.0.0.1:{door.getsockname()[1]}")
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    running = Running(engine, f"http://127.0.0.1:{held.getsockname()[1]}")
 
     def hook(network: Any, arguments: Any) -> None:
         running.passes += 1
@@ -58,7 +58,7 @@ def serving(key: str = "") -> Iterator[Running]:
     engine._network.register_forward_pre_hook(hook)
     submit = engine.submit
     engine.submit = lambda job: (running.jobs.append(job), submit(job))[1]  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [held]})
     thread.start()
     try:
         wait_for(lambda: server.started)
@@ -69,7 +69,7 @@ def serving(key: str = "") -> Iterator[Running]:
         server.should_exit = True
         thread.join(timeout=60)
         engine.close()
-        door.close()
+        held.close()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -5,7 +5,7 @@ in this process divides, is not applied. If PRECEPTOR_SERVER_KEY is set, request
 """
 
 import argparse
-import json
+import contextlib
 import logging
 import os
 import signal
@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from ground.errors import UserError
-from serving.config import KEY_VARIABLE
-from serving.doors import bound
+from serving.config import KEY_VARIABLE, card
+from serving.ports import bound
 
 _GRACE_SECONDS = 5
 _log = logging.getLogger("preceptor.local")
@@ -31,9 +31,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="torch's threads")
     given = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    # uvicorn stops at these, and then raises them again for whoever handled them before.
+    # uvicorn stops at these, and then raises them again for the handlers that it found.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         _serve(given)
     except UserError as error:
@@ -45,39 +45,30 @@ def main() -> int:
 def _serve(given: argparse.Namespace) -> None:
     if given.max_model_len is not None and given.max_model_len < 1:
         raise UserError("--max-model-len must be 1 or more.", "leave it out")
-    door = bound(given.host, given.port)  # before seconds go into loading
-    with door:
+    with bound(given.host, given.port) as port:  # before seconds go into loading
         import torch
         import uvicorn
 
-        from serving.local.app import Served, create_app
+        from serving.local.app import create_app
         from serving.local.engine import Engine
-        from teacher.local import CARD_FILE, TINY_MODEL
+        from teacher.local import TINY_MODEL
 
         torch.set_num_threads(given.threads)
         path = given.model or TINY_MODEL
         name = given.served_model_name or ("tiny" if path.resolve() == TINY_MODEL.resolve() else path.resolve().name)
-        engine = Engine(path, max_model_len=given.max_model_len)
-        try:
-            card = path / CARD_FILE
-            template = json.loads(card.read_text()).get("prompt", "") if card.is_file() else ""
-            served = Served(name, str(path), template, os.environ.get(KEY_VARIABLE, ""))
+        key = os.environ.get(KEY_VARIABLE, "")
+        with contextlib.closing(Engine(path, max_model_len=given.max_model_len)) as engine:
+            app = create_app(engine, name, str(path), prompt=card(str(path)).get("prompt", ""), key=key)
             engine.warm_up()
             config = uvicorn.Config(
-                create_app(engine, served),
+                app,
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )
-            _log.info("serving %s as %r at http://%s:%d/v1", path, name, given.host, door.getsockname()[1])
-            uvicorn.Server(config).run(sockets=[door])
-        finally:
-            engine.close()
-
-
-def _leave(number: int, frame: object) -> None:
-    raise SystemExit(0)
+            _log.info("serving %s as %r at http://%s:%d/v1", path, name, given.host, port.getsockname()[1])
+            uvicorn.Server(config).run(sockets=[port])
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ class Codec:
     def __init__(self, tokenizer: Any, stops: frozenset[int]) -> None:
         self._tokenizer = tokenizer
         self.stops = stops
-        anchor = self.encode("a", special=False)[-1:]
-        self._anchor, self._anchor_text = anchor, self._decode(anchor)
+        self._anchor = self.encode("a", special=False)[-1:]
         self.piece = lru_cache(maxsize=65536)(self._piece)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
@@ -38,19 +37,15 @@ class Codec:
         """The continuations that spell one of some texts."""
         return trie(self.encode(text, special=False) for text in texts)
 
-    def text(self, prompt: Sequence[int], continuation: Sequence[int]) -> str:
-        """The text of a continuation of a prompt."""
-        context = list(prompt[-_CONTEXT:])
-        return self._decode([*context, *continuation])[len(self._decode(context)) :]
-
-    def whole(self, ids: Sequence[int]) -> str:
-        """The text of tokens that nothing stands before."""
-        return self._decode(ids)
+    def text(self, ids: Sequence[int], after: Sequence[int] = ()) -> str:
+        """The text of tokens that follow others."""
+        context = list(after[-_CONTEXT:])
+        return self._decode([*context, *ids])[len(self._decode(context)) :]
 
     def _piece(self, token: int) -> str:
         """The text of one token in the middle of others, special tokens by their names."""
         both = self._tokenizer.decode([*self._anchor, token], skip_special_tokens=False)
-        return str(both)[len(self._anchor_text) :]
+        return str(both)[len(self._decode(self._anchor)) :]
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -1,8 +1,7 @@
-"""The model at work: one thread, and whatever waits for it goes through one forward pass together.
+"""The model at work: one thread, which continues all prompts that have arrived in batches of similar length.
 
-Prompts that have arrived are padded on the right, where causal attention never looks back from, and read in batches;
-those that want more than one token go on as a group, a token at a time, groups in turn, so that nobody waits for
-another's whole reply. The `n` continuations of a prompt share its reading.
+Prompts are padded on the right, where causal attention never looks back from; the `n` continuations of a prompt share
+its reading. A batch is continued to its end before the next is begun.
 """
 
 import contextlib
@@ -10,7 +9,8 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 
 from ground.errors import UserError
 from serving.local.codec import Codec
-from serving.local.sampling import END, Scored, Settings, Trie, draw, scored
+from serving.local.sampling import END, Scored, Trie, draw, only, scored
 from teacher.local import batches, load_model
 
 _DEFAULT_CONTEXT = 2048  # of a model whose config names none
@@ -28,7 +28,33 @@ _log = logging.getLogger("preceptor.local")
 
 
 class EngineStopped(Exception):
-    """The server is going down and answers no more."""
+    """The server is shutting down and answers no more."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a prompt is continued.
+
+    Attributes:
+        max_tokens: Most tokens.
+        temperature: Divides the logits; 0 takes the most probable token.
+        top_p: Share of the probability, from the top, that is drawn from.
+        stop: Texts that end a continuation and are not part of it.
+        seed: Makes the draws reproducible.
+        top: Alternatives to report for each token beside its own log-probability; None to report nothing.
+        choice: The continuations that are allowed; None for all.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    top: int | None = None
+    choice: Trie | None = None
 
 
 @dataclass
@@ -60,9 +86,9 @@ class Job:
         prompt: Token ids, at least one.
         text: The prompt in words.
         echo: Whether the prompt's own tokens are scored too.
-        notify: Called from the engine's thread when it is done, and with `stream` after each token.
+        on_token: Called from the engine's thread after each token.
+        done: Its end or its failure; cancelled, the job is given up.
         prompt_scores: With `echo`, a score for each token of the prompt after the first.
-        error: What went wrong, if anything.
     """
 
     prompt: Sequence[int]
@@ -70,11 +96,9 @@ class Job:
     settings: Settings
     n: int = 1
     echo: bool = False
-    stream: bool = False
-    notify: Callable[[], None] = lambda: None
+    on_token: Callable[[], None] = lambda: None
+    done: Future[None] = field(default_factory=Future)
     prompt_scores: list[Scored] = field(default_factory=list)
-    error: Exception | None = None
-    cancelled: bool = False
     continuations: list[Continuation] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,10 +108,10 @@ class Job:
             for i in range(self.n)
         ]
 
-    @property
-    def done(self) -> bool:
-        """Whether nothing more will come."""
-        return self.error is not None or all(continuation.finish for continuation in self.continuations)
+    def end(self, error: Exception | None = None) -> None:
+        """Set its outcome, unless it has one or was cancelled."""
+        with contextlib.suppress(InvalidStateError):
+            self.done.set_result(None) if error is None else self.done.set_exception(error)
 
 
 Row = tuple[Job, Continuation]
@@ -114,220 +138,149 @@ class Engine:
                 f"The model in {path} was made for {longest} tokens, not {max_model_len}.", f"--max-model-len {longest}"
             )
         self.max_model_len: int = max_model_len or longest or _DEFAULT_CONTEXT
-        self.vocabulary: int = self._network.get_output_embeddings().weight.shape[0]
         self.codec = Codec(tokenizer, _stop_tokens(self._network, tokenizer))
         self._batch_tokens = batch_tokens
-        self._sliding = _slides(self._network)
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._stopped = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     @property
     def stopped(self) -> bool:
         """Whether it answers no more."""
-        return self._stopped or not self._thread.is_alive()
+        return self._stopping.is_set() or not self._thread.is_alive()
 
     def warm_up(self) -> None:
         """Continue a short prompt: the first passes take longer than the others, and some models cannot.
 
         Raises:
-            UserError: The model is of a kind that does not go on from what it has read.
+            UserError: The model is of a kind that does not continue what it has read.
         """
-        done = threading.Event()
-        job = Job([0], "", Settings(max_tokens=3), n=2, notify=done.set)
+        job = Job([0], "", Settings(max_tokens=3), n=2)
         self.submit(job)
-        done.wait()
-        if job.error is not None:
-            what = f"The model in {self._path} cannot be served: {type(job.error).__name__}: {job.error}."
+        if error := job.done.exception():
+            what = f"The model in {self._path} cannot be served: {type(error).__name__}: {error}."
             raise UserError(what, "serve it with --backend vllm, or give another folder with --model")
 
     def submit(self, job: Job) -> None:
-        """Queue a job. Its outcome stands in it when `notify` is called."""
+        """Queue a job. Raises `EngineStopped`."""
         if self.stopped:
-            raise EngineStopped("The server is going down.")
+            raise EngineStopped
         self._waiting.put(job)
 
     def close(self) -> None:
         """End the thread; jobs that are not done fail."""
-        self._stopped = True
+        self._stopping.set()
         self._waiting.put(None)
         self._thread.join()
 
     @torch.inference_mode()
     def _run(self) -> None:
-        groups: list[_Group] = []
-        while True:
-            fresh = self._arrivals(block=not groups)
-            if self._stopped:
-                break
-            for batch in self._batched(fresh):
-                with self._failing(batch):
-                    groups += self._read(batch)
-                    _notify(batch)
-            for group in groups:
-                with self._failing(group.jobs):
-                    group.step()
-                    _notify(group.jobs)
-                group.forget_finished()
-            groups = [group for group in groups if group.rows]
-        rest = [job for group in groups for job in group.jobs]
+        while not self._stopping.is_set():
+            for batch in self._batched(self._arrivals()):
+                try:
+                    self._continue([job for job in batch if not job.done.cancelled()])
+                except Exception as error:
+                    if not isinstance(error, EngineStopped):
+                        _log.exception("a forward pass failed")
+                    for job in batch:
+                        job.end(error)
         while not self._waiting.empty():
-            waiting = self._waiting.get()
-            rest += [waiting] if waiting is not None else []
-        for job in [*fresh, *rest]:
-            job.error = job.error or EngineStopped("The server is going down.")
-        _notify([*fresh, *rest])
+            if left := self._waiting.get():
+                left.end(EngineStopped())
 
-    def _arrivals(self, *, block: bool) -> list[Job]:
-        """Jobs that have come; if there is nothing else to do, wait for one."""
-        jobs: list[Job | None] = [self._waiting.get()] if block else []
+    def _arrivals(self) -> list[Job]:
+        """Wait for a job; with it come all that wait."""
+        jobs = [self._waiting.get()]
         with contextlib.suppress(queue.Empty):
             while True:
                 jobs.append(self._waiting.get_nowait())
-        return [job for job in jobs if job is not None and not job.cancelled]
+        return [job for job in jobs if job is not None]
 
     def _batched(self, jobs: Sequence[Job]) -> list[list[Job]]:
-        """Jobs of similar length together."""
-        order = sorted(range(len(jobs)), key=lambda i: len(jobs[i].prompt))
+        """Jobs of similar length together; of equal length where padding would push a prompt out of the cache."""
         lengths = [len(job.prompt) for job in jobs]
+        order = sorted(range(len(jobs)), key=lambda i: lengths[i])
         together = [[jobs[i] for i in batch] for batch in batches(order, lengths, self._batch_tokens)]
-        if not self._sliding:
+        if not _slides(self._network):
             return together
         return [list(equal) for batch in together for _, equal in groupby(batch, key=lambda job: len(job.prompt))]
 
-    @contextlib.contextmanager
-    def _failing(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """What goes wrong in a forward pass is the error of its jobs; the engine goes on."""
-        try:
-            yield
-        except Exception as error:
-            _log.exception("a forward pass failed")
+    def _continue(self, jobs: Sequence[Job]) -> None:
+        """Continue a batch to its end."""
+        if not jobs:
+            return
+        rows, logits, cache, mask = self._read(jobs)
+        while True:
+            _advance(rows, logits, self.codec)
             for job in jobs:
-                job.error = error
-            _notify(jobs)
+                job.on_token()
+                if all(grown.finish for grown in job.continuations):
+                    job.end()
+            kept = [i for i, (job, grown) in enumerate(rows) if not (grown.finish or job.done.cancelled())]
+            if not kept:
+                return
+            if self._stopping.is_set():
+                raise EngineStopped
+            if len(kept) < len(rows):
+                rows, mask = [rows[i] for i in kept], mask[kept]
+                cache.reorder_cache(torch.tensor(kept))
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            out = self._network(
+                input_ids=torch.tensor([[grown.ids[-1]] for _, grown in rows]),
+                attention_mask=mask.long(),
+                position_ids=torch.tensor([[len(job.prompt) + len(grown.ids) - 1] for job, grown in rows]),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            logits = out.logits[:, -1]
 
-    def _read(self, jobs: Sequence[Job]) -> list["_Group"]:
-        """Read prompts and draw a first token for each continuation; the group of those that go on."""
+    def _read(self, jobs: Sequence[Job]) -> tuple[list[Row], torch.Tensor, Any, torch.Tensor]:
+        """Read prompts; a row for each continuation, its next logits [N, V], the cache and its mask [N, T]."""
         lengths = torch.tensor([len(job.prompt) for job in jobs])
         padded = torch.zeros(len(jobs), int(lengths.max()), dtype=torch.long)
         for row, job in zip(padded, jobs, strict=True):
             row[: len(job.prompt)] = torch.tensor(job.prompt)
-        go_on = any(job.settings.max_tokens > 1 for job in jobs)
+        echoing = [(i, job) for i, job in enumerate(jobs) if job.echo and job.settings.top is not None]
         ends, place = (lengths - 1).unique(return_inverse=True)
-        echo = any(job.echo and job.settings.top is not None for job in jobs)
-        out = self._network(input_ids=padded, use_cache=go_on, logits_to_keep=0 if echo else ends)  # logits [N, T', V]
-        last = out.logits[torch.arange(len(jobs)), lengths - 1 if echo else place]  # [N, V]
-        for i, job in enumerate(jobs):
-            if job.echo and job.settings.top is not None and len(job.prompt) > 1:
+        out = self._network(input_ids=padded, use_cache=True, logits_to_keep=0 if echoing else ends)  # [N, T', V]
+        last = out.logits[torch.arange(len(jobs)), lengths - 1 if echoing else place]
+        for i, job in echoing:
+            if len(job.prompt) > 1:
                 before = out.logits[i, : len(job.prompt) - 1]
-                job.prompt_scores = scored(before, job.prompt[1:], job.settings.top)
-            if job.settings.max_tokens == 0:
-                for grown in job.continuations:
-                    grown.finish = "length"
-        rows = [(i, row) for i, job in enumerate(jobs) for row in _rows(job)]
-        if not rows:
-            return []
-        sources = torch.tensor([i for i, _ in rows])
-        _advance([row for _, row in rows], last[sources], self.codec)
-        if not go_on:
-            return []
-        mask = torch.arange(padded.shape[1]) < lengths[:, None]  # [N, T]
+                job.prompt_scores = scored(before, job.prompt[1:], job.settings.top or 0)
+        rows = [(job, grown) for job in jobs for grown in job.continuations]
+        sources = torch.tensor([i for i, job in enumerate(jobs) for _ in job.continuations])
+        mask = torch.arange(padded.shape[1]) < lengths[:, None]
         out.past_key_values.reorder_cache(sources)
-        group = _Group(self._network, self.codec, [row for _, row in rows], out.past_key_values, mask[sources])
-        group.forget_finished()
-        return [group] if group.rows else []
-
-
-class _Group:
-    """Continuations that grow together, a token each at a step."""
-
-    def __init__(self, network: Any, codec: Codec, rows: list[Row], cache: Any, mask: torch.Tensor) -> None:
-        self._network = network
-        self._codec = codec
-        self.rows = rows
-        self._cache = cache
-        self._mask = mask  # [N, T] of what the cache holds, false where a shorter prompt was padded
-
-    @property
-    def jobs(self) -> list[Job]:
-        return list(dict.fromkeys(job for job, _ in self.rows))
-
-    def step(self) -> None:
-        """One more token for each."""
-        tokens = torch.tensor([[continuation.ids[-1]] for _, continuation in self.rows])
-        positions = torch.tensor([[len(job.prompt) + len(grown.ids) - 1] for job, grown in self.rows])
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=1)
-        out = self._network(
-            input_ids=tokens,
-            attention_mask=self._mask.long(),
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        _advance(self.rows, out.logits[:, -1], self._codec)
-
-    def forget_finished(self) -> None:
-        """Drop rows that are finished, failed or cancelled."""
-        kept = [
-            i
-            for i, (job, grown) in enumerate(self.rows)
-            if not (grown.finish or job.cancelled or job.error is not None)
-        ]
-        if len(kept) == len(self.rows):
-            return
-        self.rows = [self.rows[i] for i in kept]
-        if kept:
-            self._cache.reorder_cache(torch.tensor(kept))
-            self._mask = self._mask[kept]
-
-
-def _rows(job: Job) -> list[Row]:
-    return [(job, continuation) for continuation in job.continuations if not continuation.finish]
-
-
-def _notify(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        if job.stream or job.done:
-            job.notify()
+        return rows, last[sources], out.past_key_values, mask[sources]
 
 
 def _advance(rows: Sequence[Row], logits: torch.Tensor, codec: Codec) -> None:
     """Draw a token for each row from logits [N, V], and end what has come to its end."""
-    allowed = logits
-    for i, (_, grown) in enumerate(rows):
-        if grown.allowed is not None:
-            allowed = allowed.clone() if allowed is logits else allowed
-            allowed[i] = _only(grown.allowed, logits[i], codec.stops)
-    settings = [job.settings for job, _ in rows]
-    tokens = draw(
-        allowed,
-        [each.temperature for each in settings],
-        [each.top_p for each in settings],
-        [grown.rng.random() for _, grown in rows],
+    allowed = torch.stack(
+        [
+            row if grown.allowed is None else only(grown.allowed, row, codec.stops)
+            for (_, grown), row in zip(rows, logits, strict=True)
+        ]
     )
-    scores: list[Scored] = []
-    if any(each.top is not None for each in settings):
-        scores = scored(logits, tokens, max(each.top or 0 for each in settings))
-    for i, (job, grown) in enumerate(rows):
+    settings = [job.settings for job, _ in rows]
+    uniforms = [grown.rng.random() for _, grown in rows]
+    tokens = draw(allowed, [each.temperature for each in settings], [each.top_p for each in settings], uniforms)
+    scores = scored(logits, tokens, max(each.top or 0 for each in settings))
+    for (job, grown), token, score in zip(rows, tokens, scores, strict=True):
+        if job.settings.max_tokens == 0:
+            grown.finish = "length"
+            continue
         grown.sampled += 1
         if job.settings.top is not None:
-            score = scores[i]
             grown.scores.append(Scored(score.token, score.logprob, score.top[: job.settings.top]))
-        if tokens[i] in codec.stops:
+        if token in codec.stops:
             grown.finish = "stop"
             continue
-        grown.ids.append(tokens[i])
+        grown.ids.append(token)
         grown.finish = _finish(job, grown, codec)
-
-
-def _only(node: Trie, logits: torch.Tensor, stops: frozenset[int]) -> torch.Tensor:
-    """Logits [V] with nothing left but what a node of choices allows."""
-    ids = [token for token in node if token != END] + (sorted(stops) if END in node else [])
-    kept = torch.full_like(logits, -torch.inf)
-    kept[ids] = logits[ids]
-    return kept
 
 
 def _finish(job: Job, grown: Continuation, codec: Codec) -> str:
@@ -337,7 +290,7 @@ def _finish(job: Job, grown: Continuation, codec: Codec) -> str:
         if set(grown.allowed) == {END}:
             return "stop"
     if job.settings.stop:
-        text = codec.text(job.prompt, grown.ids)
+        text = codec.text(grown.ids, job.prompt)
         found = [at for at in (text.find(stop) for stop in job.settings.stop) if at >= 0]
         if found:
             grown.cut = min(found)
@@ -346,7 +299,7 @@ def _finish(job: Job, grown: Continuation, codec: Codec) -> str:
 
 
 def _slides(network: Any) -> bool:
-    """Whether the model forgets what is far back: padding would then push out of its cache what it should remember."""
+    """Whether the model's attention slides: its cache holds the newest tokens alone, padding included."""
     from transformers import DynamicCache
 
     return any(DynamicCache(config=network.config).is_sliding)

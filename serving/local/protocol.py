@@ -1,50 +1,21 @@
 """Requests of the OpenAI protocol, and the refusal of what this server does not do.
 
-A server that ignores a field without a word gives answers that were not asked for; so a field that is unknown here, and
-that would change the answer, is refused by its name.
+A server that ignores a field gives answers that were not asked for; so an unknown field is refused by its name, unless
+it is null.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from serving.local.codec import Codec
-from serving.local.sampling import END, Settings, Trie
+from serving.local.engine import Engine, Job, Settings
 
 MOST_CONTINUATIONS = 128
 MOST_ALTERNATIVES = 20  # as vLLM and OpenAI have it
-_DEFAULT_COMPLETION = 16
+_KINDS = {401: "authentication_error", 404: "not_found_error"}
 
-# Fields that are not supported, with the values that ask for nothing.
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "repetition_penalty": (1,),
-    "length_penalty": (1,),
-    "logit_bias": ({},),
-    "best_of": (1,),
-    "top_k": (-1, 0),
-    "min_p": (0,),
-    "min_tokens": (0,),
-    "response_format": ({"type": "text"},),
-    "tools": ([],),
-    "functions": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
-    "suffix": ("",),
-    "modalities": (["text"],),
-    "service_tier": ("auto", "default"),
-    "skip_special_tokens": (True,),
-    "ignore_eos": (False,),
-    "store": (False,),
-}
-_INSTEAD = {
-    "guided_choice": 'write "structured_outputs": {"choice": [...]}',
-    "guided_regex": 'only "structured_outputs": {"choice": [...]} is supported',
-    "guided_json": 'only "structured_outputs": {"choice": [...]} is supported',
-    "guided_grammar": 'only "structured_outputs": {"choice": [...]} is supported',
-}
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Refused(Exception):
@@ -59,123 +30,99 @@ class Refused(Exception):
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
-        self.status = status
-        self.param = param
-        self.code = code
+        self.status, self.param, self.code = status, param, code
 
     def body(self) -> dict[str, Any]:
-        """It in OpenAI's shape."""
-        kinds = {401: "authentication_error", 404: "not_found_error", 413: "invalid_request_error"}
-        kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        """The error in OpenAI's shape."""
+        kind = _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
-class Constraint(BaseModel):
-    """vLLM's `structured_outputs`; of its kinds, `choice`."""
+def invalid(errors: Sequence[Mapping[str, Any]]) -> Refused:
+    """The refusal for pydantic's list of what is wrong."""
+    error = errors[0]
+    where = ".".join(str(part) for part in error["loc"] if part != "body")
+    if error["type"] == "json_invalid":
+        return Refused(400, f"The body is not JSON: {error['ctx']['error']}.", "body")
+    if error["type"] == "extra_forbidden":
+        message = f"This server does not support {where!r}; it constrains by structured_outputs with a choice alone."
+        return Refused(400, message, where, "unsupported_parameter")
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    message = error["msg"].removeprefix("Value error, ")
+    return Refused(400, f"{where or 'the request'}: {message}{more}.", where or None)
 
-    model_config = ConfigDict(extra="allow", strict=True)
 
-    choice: list[str] = Field(min_length=1, max_length=1000)
-
-
-class StreamOptions(BaseModel):
-    """What a stream ends with."""
+class Strict(BaseModel):
+    """Fields of the right type, no others; null means that a field is not given."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, fields: Any) -> Any:
+        return {k: v for k, v in fields.items() if v is not None} if isinstance(fields, dict) else fields
+
+
+class Constraint(Strict):
+    """vLLM's `structured_outputs`; of its kinds, `choice`."""
+
+    choice: list[Text] = Field(min_length=1, max_length=1000)
+
+
+class StreamOptions(Strict):
+    """What a stream ends with."""
 
     include_usage: bool = False
 
 
-class Request(BaseModel):
+class Request(Strict):
     """What chats and completions have in common."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
-
     model: str
-    n: int | None = Field(default=None, ge=1, le=MOST_CONTINUATIONS)
+    n: int = Field(default=1, ge=1, le=MOST_CONTINUATIONS)
     seed: int | None = None
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    max_tokens: int | None = Field(default=None, ge=0)
-    stop: str | list[str] | None = None
-    stream: bool | None = None
+    temperature: float = Field(default=1.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    stop: Text | list[Text] = Field(default=[], max_length=16)
+    stream: bool = False
     stream_options: StreamOptions | None = None
-    structured_outputs: dict[str, Any] | None = None
-    user: str | None = None
+    structured_outputs: Constraint | None = None
+    user: str = ""
 
-    def check(self) -> None:
-        """Raise `Refused` for a field that asks for what is not supported."""
-        for name, value in (self.model_extra or {}).items():
-            if value is None or any(value == neutral for neutral in _NEUTRAL.get(name, ())):
-                continue
-            instead = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
-            raise Refused(400, f"This server does not support {name!r}{instead}.", name, "unsupported_parameter")
-        if len(self.stops) > 16 or not all(self.stops):
-            raise Refused(400, "stop must be at most 16 texts, none of them empty.", "stop")
-        if self.stream_options is not None and not self.stream:
-            raise Refused(400, "stream_options need stream.", "stream_options")
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """Stop texts."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+    @model_validator(mode="after")
+    def _stream_is_plain(self) -> "Request":
+        if self.stream_options and not self.stream:
+            raise ValueError("stream_options need stream: true")
+        if self.stream and self.top is not None:
+            raise ValueError("logprobs are not given in a stream")
+        return self
 
     @property
     def top(self) -> int | None:
         """Alternatives wanted with each token; None for no log-probabilities."""
         raise NotImplementedError
 
-    def settings(self, max_tokens: int, codec: Codec) -> Settings:
-        """How the prompt is to be continued."""
-        return Settings(
-            max_tokens=max_tokens,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            stop=self.stops,
-            seed=self.seed,
-            top=self.top,
-            choice=self._choices(codec),
-        )
-
-    def _choices(self, codec: Codec) -> Trie | None:
-        given = {name: value for name, value in (self.structured_outputs or {}).items() if value is not None}
-        if self.structured_outputs is None:
-            return None
-        if set(given) != {"choice"}:
-            asked = ", ".join(sorted(given)) or "nothing"
-            raise Refused(400, f"structured_outputs takes choice alone, not {asked}.", "structured_outputs")
-        try:
-            choices = codec.choices(Constraint(**given).choice)
-        except ValidationError as error:
-            raise Refused(400, "choice must be a list of texts.", "structured_outputs") from error
-        if END in choices:
-            raise Refused(400, "A choice must not be empty.", "structured_outputs")
-        return choices
+    def job(self, engine: Engine, ids: Sequence[int], text: str, length: int, *, echo: bool = False) -> Job:
+        """The work for a prompt whose reply has `length` tokens at most. Raises `Refused`."""
+        field, longest = "messages" if isinstance(self, ChatRequest) else "prompt", engine.max_model_len
+        if not ids:
+            raise Refused(400, f"The tokenizer makes no tokens of {field}.", field)
+        if len(ids) + length > longest:
+            what = f"However, you requested {len(ids) + length} tokens ({len(ids)} in the prompt, {length} in the "
+            what = f"This model's maximum context length is {longest} tokens. {what}completion)."
+            raise Refused(400, f"{what} Please reduce the length of either.", field, "context_length_exceeded")
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        choice = engine.codec.choices(self.structured_outputs.choice) if self.structured_outputs else None
+        settings = Settings(length, self.temperature, self.top_p, stop, self.seed, self.top, choice)
+        return Job(ids, text, settings, n=self.n, echo=echo)
 
 
-class TextPart(BaseModel):
-    """A part of a message."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    type: Literal["text"]
-    text: str
-
-
-class Message(BaseModel):
+class Message(Strict):
     """A message of a chat."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
-
-    @property
-    def plain(self) -> dict[str, str]:
-        """It as chat templates want it."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+    role: Literal["system", "user", "assistant"]
+    content: str
+    name: str = ""
 
 
 class ChatRequest(Request):
@@ -184,69 +131,51 @@ class ChatRequest(Request):
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=MOST_ALTERNATIVES)
-    chat_template_kwargs: dict[str, Any] | None = None
+    logprobs: bool = False
+    top_logprobs: int = Field(default=0, ge=0, le=MOST_ALTERNATIVES)
+    chat_template_kwargs: dict[str, Any] = {}
 
-    def check(self) -> None:
-        """Raise `Refused` for what is not supported or contradicts itself."""
-        super().check()
+    @model_validator(mode="after")
+    def _alternatives_stand_beside_logprobs(self) -> "ChatRequest":
         if self.top_logprobs and not self.logprobs:
-            raise Refused(400, "top_logprobs need logprobs: true.", "top_logprobs")
+            raise ValueError("top_logprobs need logprobs: true")
+        return self
 
     @property
     def top(self) -> int | None:
         """Alternatives wanted with each token; None for no log-probabilities."""
-        return (self.top_logprobs or 0) if self.logprobs else None
+        return self.top_logprobs if self.logprobs else None
 
-    def length(self, prompt: int, longest: int) -> int:
-        """Most tokens of the reply: by default what the context leaves."""
-        asked = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        return max(1, longest - prompt) if asked is None else asked
+    def jobs(self, engine: Engine) -> Iterable[Job]:
+        """The work to be done. Raises `Refused`, and what chat templates raise."""
+        messages = [{"role": message.role, "content": message.content} for message in self.messages]
+        ids = engine.codec.render(messages, self.chat_template_kwargs)
+        asked = self.max_completion_tokens or self.max_tokens  # by default, what the context leaves
+        yield self.job(engine, ids, "", asked or max(1, engine.max_model_len - len(ids)))
 
 
 class CompletionRequest(Request):
     """A request to `/v1/completions`."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Text | list[Text] = Field(min_length=1)
+    max_tokens: int = Field(default=16, ge=0)
     logprobs: int | None = Field(default=None, ge=0, le=MOST_ALTERNATIVES)
-    echo: bool | None = None
-    add_special_tokens: bool = True
+    echo: bool = False
 
-    def check(self) -> None:
-        """Raise `Refused` for what is not supported or contradicts itself."""
-        super().check()
-        if not self.prompt:
-            raise Refused(400, "prompt must not be empty.", "prompt")
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "CompletionRequest":
         if self.max_tokens == 0 and not self.echo:
-            raise Refused(400, "max_tokens must be at least 1 without echo.", "max_tokens")
+            raise ValueError("max_tokens must be at least 1 without echo")
         if self.stream and self.echo:
-            raise Refused(400, "echo is not supported in a stream.", "echo")
+            raise ValueError("echo is not supported in a stream")
+        return self
 
     @property
     def top(self) -> int | None:
         """Alternatives wanted with each token; None for no log-probabilities."""
         return self.logprobs
 
-    @property
-    def prompts(self) -> list[str] | list[list[int]]:
-        """The prompts, texts or token ids."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]
-        return self.prompt  # type: ignore[return-value]
-
-    def length(self) -> int:
-        """Most tokens of the reply."""
-        return _DEFAULT_COMPLETION if self.max_tokens is None else self.max_tokens
-
-
-def validation_message(errors: list[dict[str, Any]]) -> tuple[str, str]:
-    """(message, field) for a person, of pydantic's list of what is wrong."""
-    error = errors[0]
-    if error["type"] == "json_invalid":
-        return f"The body is not JSON: {error['ctx']['error']}.", "body"
-    where = ".".join(str(part) for part in error["loc"] if part != "body") or "the body"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{where}: {error['msg']}{more}.", where
+    def jobs(self, engine: Engine) -> Iterable[Job]:
+        """The work to be done. Raises `Refused`."""
+        for text in [self.prompt] if isinstance(self.prompt, str) else self.prompt:
+            yield self.job(engine, engine.codec.encode(text, special=True), text, self.max_tokens, echo=self.echo)

@@ -13,29 +13,6 @@ _LEAST = -9999.0  # JSON has no infinity; vLLM's own bound
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a prompt is continued.
-
-    Attributes:
-        max_tokens: Most tokens.
-        temperature: Divides the logits; 0 takes the most probable token.
-        top_p: Share of the probability, from the top, that is drawn from.
-        stop: Texts that end a continuation and are not part of it.
-        seed: Makes the draws reproducible.
-        top: Alternatives to report for each token beside its own log-probability; None to report nothing.
-        choice: The continuations that are allowed; None for all.
-    """
-
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    top: int | None = None
-    choice: Trie | None = None
-
-
-@dataclass(frozen=True)
 class Scored:
     """A token with its raw log-probability, before temperature and constraint, and the most probable alternatives."""
 
@@ -55,8 +32,16 @@ def trie(choices: Iterable[Sequence[int]]) -> Trie:
     return root
 
 
+def only(node: Trie, logits: torch.Tensor, stops: frozenset[int]) -> torch.Tensor:
+    """Logits [V] with nothing left but what a node of choices allows; where a choice ends, a stop token."""
+    ids = [token for token in node if token != END] + (sorted(stops) if END in node else [])
+    kept = torch.full_like(logits, -torch.inf)
+    kept[ids] = logits[ids]
+    return kept
+
+
 def scored(logits: torch.Tensor, tokens: Sequence[int], top: int) -> list[Scored]:
-    """Log-probabilities [N, V] of N tokens, with `top` alternatives each."""
+    """Scores of N tokens from logits [N, V], with `top` alternatives each."""
     logprobs = logits.float().log_softmax(dim=-1).clamp(min=_LEAST)
     own = logprobs[torch.arange(len(tokens)), torch.tensor(tokens, dtype=torch.long)].tolist()
     best = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)
@@ -71,7 +56,7 @@ def draw(
 ) -> list[int]:
     """One token for each row of logits [N, V] by inverting its distribution at a number in [0, 1) of its own.
 
-    A row's draw does not depend on who is in the batch with it, up to rounding of its logits.
+    A row's draw does not depend on the rest of the batch, up to rounding of its logits.
     """
     temperature = torch.tensor(temperatures, dtype=torch.float64)
     scaled = logits.double() / temperature.where(temperature > 0, 1.0)[:, None]

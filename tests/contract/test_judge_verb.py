@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from envs.catalog import get_task
-from serving.faulty import FaultyServer, faulty
-from serving.faulty.toy import Toy
 from teacher.prompts import load_template
+from tests.faulty_server import FaultyServer, faulty
+from tests.faulty_server.toy import Toy
 
 TASK = get_task("KeyInBox")
 

@@ -26,7 +26,6 @@ def test_models_are_listed_with_what_a_client_wants_to_know(server: Running) -> 
     (model,) = server.client.models.list()
     assert model.id == "tiny"
     assert model.model_extra == {"root": str(TINY_MODEL), "parent": None, "max_model_len": 512, "prompt": "compact"}
-    assert server.client.models.retrieve("tiny") == model
     assert httpx.get(f"{server.url}/health").status_code == 200
 
 
@@ -122,19 +121,10 @@ def test_chat_answers_with_probabilities(server: Running) -> None:
     assert reply.usage.completion_tokens == 2, "the letter, and the token that ends the reply"
 
 
-def test_parts_of_text_and_both_names_of_the_limit_are_understood(server: Running) -> None:
-    parts = [{"type": "text", "text": PROMPT[:9]}, {"type": "text", "text": PROMPT[9:]}]
-    request = {"model": "tiny", "messages": [{"role": "user", "content": parts}], "logprobs": True, "top_logprobs": 2}
-    reply = server.post(
-        "/chat/completions", request | {"max_completion_tokens": 1, "tools": None, "presence_penalty": 0}
-    )
-    plain = server.post("/chat/completions", CHAT | {"logprobs": True, "top_logprobs": 2, "max_tokens": 1})
-    assert reply.json()["usage"] == plain.json()["usage"]
-    one, other = (
-        [top["logprob"] for top in each.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]]
-        for each in (reply, plain)
-    )
-    assert one == pytest.approx(other, abs=1e-4)
+def test_both_names_of_the_limit_and_null_are_understood(server: Running) -> None:
+    for limit in ({"max_completion_tokens": 1}, {"max_tokens": 1}):
+        reply = server.post("/chat/completions", CHAT | limit | {"tools": None})
+        assert reply.json()["usage"]["completion_tokens"] == 1
 
 
 def test_samples_follow_the_probabilities_temperature_and_seed(server: Running) -> None:
@@ -164,15 +154,15 @@ def test_a_seed_is_reproducible_whoever_else_is_served(server: Running) -> None:
 
 
 def test_prompts_of_different_lengths_go_on_together_as_they_do_alone(server: Running) -> None:
-    prompts = ["Scene:", PROMPT, "Goal: Open the door.\nScene: You", [100, 101, 102]]
+    prompts = ["Scene:", PROMPT, "Goal: Open the door.\nScene: You"]
     options: dict[str, Any] = {"model": "tiny", "temperature": 0, "max_tokens": 12, "logprobs": 1}
     server.engine.codec.stops, stops = frozenset(), server.engine.codec.stops
     try:
         alone = [server.post("/completions", {**options, "prompt": prompt}).json()["choices"][0] for prompt in prompts]
-        texts = server.post("/completions", {**options, "prompt": prompts[:3]}).json()["choices"]
+        texts = server.post("/completions", {**options, "prompt": prompts}).json()["choices"]
     finally:
         server.engine.codec.stops = stops
-    for one, other in zip(alone[:3], texts, strict=True):
+    for one, other in zip(alone, texts, strict=True):
         assert one["text"] == other["text"]
         assert one["logprobs"]["token_logprobs"] == pytest.approx(other["logprobs"]["token_logprobs"], abs=1e-4)
         assert len(one["logprobs"]["tokens"]) == 12
@@ -200,8 +190,8 @@ def test_a_stream_says_the_same_as_a_whole_reply(server: Running, stop: list[str
     assert finishes == {choice.index: choice.finish_reason for choice in whole.choices}
 
 
-def test_a_streamed_chat_has_roles_scores_and_usage(server: Running) -> None:
-    options: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True, "top_logprobs": 2, "max_tokens": 3}
+def test_a_streamed_chat_has_roles_and_usage(server: Running) -> None:
+    options: dict[str, Any] = {"n": 2, "seed": 1, "max_tokens": 3}
     whole = server.client.chat.completions.create(**CHAT, **options)
     chunks = list(
         server.client.chat.completions.create(**CHAT, **options, stream=True, stream_options={"include_usage": True})
@@ -212,8 +202,6 @@ def test_a_streamed_chat_has_roles_scores_and_usage(server: Running) -> None:
         assert parts[0].delta.role == "assistant"
         assert "".join(part.delta.content or "" for part in parts) == whole.choices[i].message.content
         assert parts[-1].finish_reason == whole.choices[i].finish_reason
-        scored = [entry.token for part in parts if part.logprobs for entry in part.logprobs.content or []]
-        assert scored == [entry.token for entry in whole.choices[i].logprobs.content]
 
 
 def test_a_stream_comes_as_it_is_made(server: Running) -> None:
@@ -304,11 +292,11 @@ def test_what_is_wrong_or_not_supported_is_refused_by_its_name(server: Running, 
     "body",
     [
         {"prompt": []},
-        {"prompt": [1_000_000]},
-        {"prompt": [-1]},
+        {"prompt": ["x", 5]},
         {"prompt": {"text": "x"}},
         {"prompt": "x", "max_tokens": 0},
         {"prompt": "x", "echo": True, "stream": True},
+        {"prompt": "x", "logprobs": 1, "stream": True},
         {"prompt": "x", "logprobs": 21},
         {"prompt": "x", "suffix": "y"},
         {"prompt": "x", "best_of": 3},
@@ -335,8 +323,6 @@ def test_errors_have_the_types_of_the_official_client(server: Running) -> None:
         server.client.chat.completions.create(**CHAT | {"model": "gpt-9"})
     assert unknown.value.code == "model_not_found"
     with pytest.raises(openai.NotFoundError):
-        server.client.models.retrieve("gpt-9")
-    with pytest.raises(openai.NotFoundError):
         server.client.embeddings.create(model="tiny", input="x")
     assert (
         httpx.get(f"{server.url}/v1/completions").json()["error"]["message"]
@@ -347,12 +333,14 @@ def test_errors_have_the_types_of_the_official_client(server: Running) -> None:
 
 
 def test_a_prompt_that_is_too_long_is_refused_with_the_numbers(server: Running) -> None:
-    with pytest.raises(openai.BadRequestError, match=r"512 tokens.*requested 600") as error:
-        server.client.completions.create(model="tiny", prompt=[5] * 500, max_tokens=100)
-    assert "(500 in the prompt, 100 in the completion)" in str(error.value)
+    reply = server.client.completions.create(model="tiny", prompt=" key" * 100, max_tokens=0, echo=True)
+    assert reply.usage is not None
+    used = reply.usage.prompt_tokens
+    with pytest.raises(openai.BadRequestError, match=r"512 tokens.*requested 513") as error:
+        server.client.completions.create(model="tiny", prompt=" key" * 100, max_tokens=513 - used)
+    assert f"({used} in the prompt, {513 - used} in the completion)" in str(error.value)
     assert error.value.code == "context_length_exceeded"
-    server.client.completions.create(model="tiny", prompt=[5] * 500, max_tokens=12, temperature=0)
-    server.client.completions.create(model="tiny", prompt=[5] * 512, max_tokens=0, echo=True, logprobs=1)
+    server.client.completions.create(model="tiny", prompt=" key" * 100, max_tokens=512 - used, temperature=0)
 
 
 def test_a_megabyte_is_refused_and_blocks_nobody(server: Running) -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from envs.catalog import get_task
 from ground.errors import UserError
-from serving.faulty import faulty
 from teacher.base import Label, Teacher, TeacherError
 from teacher.config import TeacherConfig
 from teacher.controls import NoisyTeacher, ScriptedTeacher, ShuffledTeacher
 from teacher.labels import LabelStore
 from teacher.make import TEACHERS, make_teacher
+from tests.faulty_server import faulty
 from tests.small_task import SmallTask
 
 TASK = SmallTask()

@@ -1,6 +1,6 @@
 """Every fault that a server was seen to have: how it is handled, what is counted, and what is left in the store.
 
-The table is the documentation: one row per fault, in the order of `serving.faulty.FAULTS`.
+The table is the documentation: one row per fault, in the order of `tests.faulty_server.FAULTS`.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.faulty import FAULTS, FaultyServer, Script, Step, faulty
 from teacher.asking import AskingTeacher
 from teacher.base import UNAVAILABLE, TeacherError
 from teacher.client import Limits
@@ -20,6 +19,7 @@ from teacher.labels import OK, LabelStore
 from teacher.llm import ServedModel
 from teacher.make import longest_prompts
 from teacher.prompts import load_template
+from tests.faulty_server import FAULTS, FaultyServer, Script, Step, faulty
 from tests.small_task import SmallTask
 
 RETRY, FALL_BACK, ABORT = Handling.RETRY, Handling.FALL_BACK, Handling.ABORT

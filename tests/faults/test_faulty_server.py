@@ -18,7 +18,7 @@ import openai
 import pytest
 
 from ground.errors import UserError
-from serving.faulty import EXAMPLE, FAULTS, FaultyServer, Script, Step, faulty, parse_script, read_script
+from tests.faulty_server import EXAMPLE, FAULTS, FaultyServer, Script, Step, faulty, parse_script, read_script
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "Scene: You see a key.\nA) explore the room\nB) pick up the key\nC) open the door\nAnswer:"
@@ -420,7 +420,7 @@ def test_a_script_that_is_not_there_names_the_example(tmp_path: Path) -> None:
 
 def test_the_example_names_every_fault_and_plays_from_the_command_line() -> None:
     assert not [fault for fault in FAULTS if fault not in EXAMPLE.read_text()]
-    command = [sys.executable, "-m", "serving.faulty", "--script", str(EXAMPLE), "--port", "0"]
+    command = [sys.executable, "-m", "tests.faulty_server", "--script", str(EXAMPLE), "--port", "0"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
@@ -436,7 +436,7 @@ def test_the_example_names_every_fault_and_plays_from_the_command_line() -> None
 
 
 def test_a_port_in_use_is_an_error_for_the_user(server: FaultyServer) -> None:
-    command = [sys.executable, "-m", "serving.faulty", "--port", str(server.port)]
+    command = [sys.executable, "-m", "tests.faulty_server", "--port", str(server.port)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=dict(os.environ))
     assert done.returncode == 2
     assert f"Port {server.port}" in done.stderr

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,8 +17,9 @@ import pytest
 
 from ground.errors import UserError
 from serving import processes, ready, supervisor
-from serving.config import ServeConfig
-from serving.processes import Command, Running, birth, free_ports, group_members, wait_until
+from serving.config import TINY_MODEL, ServeConfig
+from serving.ports import free_ports
+from serving.processes import Command, Running, birth, group_members, kill, wait_until
 from serving.state import State, known, read
 from serving.supervisor import Stopped, Supervisor
 
@@ -97,11 +99,6 @@ def everyone(state: State) -> list[int]:
     return [pid for part in state.parts for pid in group_members(part.pid)]
 
 
-def kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
 def test_a_server_is_ready_when_it_labels_and_leaves_nothing(config: ServeConfig, plan: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.5)
     seen: list[Any] = []
@@ -171,7 +168,7 @@ def test_what_dies_is_started_again_but_not_for_ever(
     assert not [pid for group in pids for pid in group_members(group)]
 
 
-def test_a_keeper_that_is_killed_takes_its_server_along(config: ServeConfig, plan: Any) -> None:
+def test_a_watchdog_that_is_killed_takes_its_server_along(config: ServeConfig, plan: Any) -> None:
     groups: list[int] = []
 
     def strike(state: State) -> None:
@@ -204,14 +201,13 @@ def test_a_number_that_is_now_another_process_is_not_mistaken_for_a_launcher(con
     try:
         other = {"pid": watched.pid, "born": "another boot/1"}
         stored = {
-            "schema": 1,
             "name": config.name,
             "status": "ready",
             "url": config.url,
             "model": "m",
             "served": "tiny",
         }
-        stored |= {"since": "", **other, "parts": [{"name": "server", "log": "", **other}]}
+        stored |= {"since": "", "folder": "", **other, "parts": [{"name": "server", "log": "", **other}]}
         config.folder.mkdir(parents=True)
         (config.folder / "server.json").write_text(json.dumps(stored))
         (state,) = known(config.logdir)
@@ -223,7 +219,7 @@ def test_a_number_that_is_now_another_process_is_not_mistaken_for_a_launcher(con
         watched.communicate(b"\n", timeout=PATIENCE)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2}', '{"schema": 1, "parts": []}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"parts": []}'])
 def test_a_state_file_that_cannot_be_read_counts_as_none(config: ServeConfig, text: str) -> None:
     config.folder.mkdir(parents=True)
     (config.folder / "server.json").write_text(text)
@@ -251,11 +247,8 @@ def _serve(*words: str) -> list[str]:
     return [sys.executable, str(ROOT / "main.py"), "serve", *words]
 
 
-FAULTY = ("--backend", "faulty")
-
-
 def test_detach_status_second_serve_and_stop(command: Any) -> None:
-    started = json.loads(command(*FAULTY, "--detach", "--json").stdout)
+    started = json.loads(command("--detach", "--json").stdout)
     pids = [started["pid"], *started["processes"].values()]
     assert all(birth(pid) for pid in pids)
     assert f"--base-url {started['base_url']}" in started["train"]
@@ -264,10 +257,10 @@ def test_detach_status_second_serve_and_stop(command: Any) -> None:
     assert (server["status"], server["pid"], server["restarts"]) == ("ready", started["pid"], {})
     assert f"{server['server']}: ready" in command("--status").stdout
 
-    same = command(*FAULTY)
+    same = command()
     assert same.returncode == 0
     assert f"{started['server']} runs already: tiny at {started['base_url']}" in same.stdout
-    other = command("--backend", "local")
+    other = command("--served-model-name", "other")
     assert other.returncode == 2
     assert f"{started['server']} runs on port" in other.stderr
     assert "--stop" in other.stderr
@@ -278,11 +271,11 @@ def test_detach_status_second_serve_and_stop(command: Any) -> None:
 
 
 def test_a_killed_launcher_leaves_no_process_and_the_next_one_says_so(command: Any) -> None:
-    started = json.loads(command(*FAULTY, "--detach", "--json").stdout)
+    started = json.loads(command("--detach", "--json").stdout)
     kill(started["pid"])
     assert wait_until(lambda: not any(map(group_members, started["processes"].values())), PATIENCE)
     assert f"launcher, process {started['pid']}, is gone" in command("--status").stdout
-    again = command(*FAULTY, "--detach", "--json")
+    again = command("--detach", "--json")
     assert f"process {started['pid']}, died; clearing away" in again.stderr
     assert json.loads(again.stdout)["pid"] != started["pid"]
 
@@ -300,7 +293,7 @@ def test_a_signal_ends_the_foreground_in_order(config: ServeConfig, number: int)
 def test_under_nohup_the_end_of_the_terminal_ends_nothing(config: ServeConfig) -> None:
     with _foreground(config, signal.SIG_IGN) as (launcher, started):
         launcher.send_signal(signal.SIGHUP)
-        kill(started["processes"]["faulty"])  # started again, so the launcher got past the signal
+        kill(started["processes"]["local"])  # started again, so the launcher got past the signal
         assert wait_until(lambda: sum(part.restarts for part in known(config.logdir)[0].parts) == 1, PATIENCE)
         launcher.terminate()
         launcher.communicate(timeout=PATIENCE)
@@ -310,7 +303,7 @@ def test_under_nohup_the_end_of_the_terminal_ends_nothing(config: ServeConfig) -
 def _foreground(config: ServeConfig, hangup: Any) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
     """A server in the foreground of a terminal whose end means that, and what it said when it was ready."""
     with subprocess.Popen(
-        _serve(*FAULTY, "--port", str(config.port), "--logdir", config.logdir, "--json"),
+        _serve("--port", str(config.port), "--logdir", config.logdir, "--json"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),
@@ -323,11 +316,12 @@ def _foreground(config: ServeConfig, hangup: Any) -> Iterator[tuple[subprocess.P
 
 
 def test_a_detached_server_that_dies_is_an_error_of_the_command(command: Any, tmp_path: Path) -> None:
-    (tmp_path / "script.toml").write_text("this is no TOML")
-    done = command(*FAULTY, "--script", str(tmp_path / "script.toml"), "--detach")
+    model = Path(shutil.copytree(TINY_MODEL, tmp_path / "damaged"))
+    (model / "model.safetensors").write_bytes(b"no weights")
+    done = command("--model", str(model), "--detach")
     assert done.returncode == 2
     assert "died before it was ready" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr.partition("\n  | ")[0]
     assert "failed: " in command("--status").stdout
     command("--stop")
     assert "No server was started" in command("--status").stdout
@@ -337,7 +331,7 @@ def test_a_port_in_use_is_named_with_its_holder(command: Any, config: ServeConfi
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", config.port))
         taken.listen()
-        done = command(*FAULTY)
+        done = command()
     assert done.returncode == 2
     assert f"Port {config.port} is in use by process {os.getpid()}" in done.stderr
     assert "--port" in done.stderr.partition("next: ")[2]

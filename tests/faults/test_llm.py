@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from ground.errors import UserError
-from serving.faulty import FaultyServer, Script, faulty
 from teacher.asking import AskingTeacher
 from teacher.base import BudgetExhausted, TeacherError
 from teacher.client import Limits
@@ -24,6 +23,7 @@ from teacher.make import longest_prompts, make_teacher
 from teacher.probe import Probe
 from teacher.prompts import load_template
 from teacher.scoring import LetterLists, Letters, Payload
+from tests.faulty_server import FaultyServer, Script, faulty
 from tests.small_task import SmallTask
 
 TASK = SmallTask()

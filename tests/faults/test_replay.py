@@ -12,10 +12,10 @@ from agent.evaluate import evaluate
 from agent.runs.metrics import Metrics
 from agent.runs.run import Run
 from agent.train import train
-from serving.faulty import Script, Step, faulty
 from teacher import make
 from teacher.base import TeacherError
 from teacher.labels import LabelStore
+from tests.faulty_server import Script, Step, faulty
 
 # Two samples for each of two menu orders: many requests, and labels that differ with every reply.
 TINY = TrainConfig(

@@ -14,8 +14,8 @@ from agent.train import train
 from controller.checkpoint import load_controller
 from envs.catalog import get_task
 from ground.errors import UserError
-from serving.faulty import faulty
 from teacher.labels import LabelStore
+from tests.faulty_server import faulty
 
 TINY = TrainConfig(preset="tiny", teacher="scripted", steps=600, quiet=True, eval_episodes=0)
 

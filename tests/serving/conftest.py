@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from serving.processes import END_SECONDS, free_ports
+from serving.ports import free_ports
+from serving.processes import END_SECONDS
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 240.0

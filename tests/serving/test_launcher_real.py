@@ -1,8 +1,5 @@
 """The launcher and the real vLLM and FastChat: ready, killed, started again, stopped, and nothing left behind."""
 
-import contextlib
-import os
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +7,7 @@ import httpx
 import pytest
 
 from serving import ready
-from serving.processes import birth, group_members, wait_until
+from serving.processes import birth, group_members, kill, wait_until
 from serving.state import known
 from tests.serving.conftest import READY_SECONDS, command
 
@@ -44,11 +41,6 @@ def restarted(server: Started, name: str) -> Started:
 
 def answers(server: Started) -> bool:
     return ready.ask(server["base_url"].removesuffix("/v1"), "tiny").labelled
-
-
-def kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 def is_gone(server: Started) -> bool:

@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 
 import main as cli
 from ground.errors import UserError
-from serving.doors import bound
 from serving.labelling.app import PAGE, create_app
+from serving.ports import bound
 
 TOKEN = "secret-of-this-run"
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from ground.errors import UserError
-from serving.local.engine import Engine, EngineStopped, Job
-from serving.local.sampling import Settings
+from serving.local.engine import Engine, EngineStopped, Job, Settings
 from teacher.local import TINY_MODEL
 from tests.local_server import wait_for
 
@@ -64,11 +63,10 @@ def alone(network: Any, prompt: list[int], count: int) -> tuple[list[int], list[
 
 def run(engine: Engine, jobs: list[Job]) -> None:
     """Have jobs done that arrive together."""
-    done = [threading.Event() for _ in jobs]
-    for job, event in zip(jobs, done, strict=True):
-        job.notify = event.set
+    for job in jobs:
         engine.submit(job)
-    assert all(event.wait(60) for event in done)
+    for job in jobs:
+        job.done.result(60)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,9 +117,7 @@ def test_a_closed_engine_takes_no_jobs_and_leaves_none_waiting() -> None:
     held, release = threading.Event(), threading.Event()
     engine._network.register_forward_pre_hook(lambda *_: (held.set(), release.wait(30), None)[2])
     jobs = [Job([5], "", Settings(50)) for _ in range(3)]
-    events = [threading.Event() for _ in jobs]
-    for job, event in zip(jobs, events, strict=True):
-        job.notify = event.set
+    for job in jobs:
         engine.submit(job)
         held.wait(30)
     closing = threading.Thread(target=engine.close)
@@ -129,8 +125,6 @@ def test_a_closed_engine_takes_no_jobs_and_leaves_none_waiting() -> None:
     wait_for(lambda: engine.stopped)
     release.set()
     closing.join(60)
-    assert all(event.wait(30) for event in events)
-    assert all(isinstance(job.error, EngineStopped) for job in jobs if not job.done or job.error is not None)
-    assert any(job.error is not None for job in jobs)
+    assert all(isinstance(job.done.exception(30), EngineStopped) for job in jobs)
     with pytest.raises(EngineStopped):
         engine.submit(Job([5], "", Settings(1)))

@@ -44,7 +44,7 @@ def change(folder: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-@pytest.mark.parametrize("backend", ["local", "vllm", "fastchat", "faulty"])
+@pytest.mark.parametrize("backend", ["local", "vllm", "fastchat"])
 def test_the_tiny_model_passes(backend: str) -> None:
     config = resolved(backend)
     assert check(config) == []
@@ -60,15 +60,6 @@ def test_a_model_folder_is_looked_into(folder: Path) -> None:
 
     assert check(resolved("vllm", folder)) == []
     assert resolved("vllm", folder).served_model_name == "my model"
-    change(folder, head_dim=16)
-    assert "heads of size 16" in refused()
-    change(folder, head_dim=None)
-    assert check(resolved("vllm", folder)) == [], "128 / 4 heads"
-    (folder / "chat_template.jinja").unlink()
-    assert "no chat template" in refused()
-    assert check(resolved("fastchat", folder)) == [], "which does not use it"
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-2-of-2.safetensors"}}')
-    assert "model-2-of-2.safetensors" in refused()
     (folder / "model.safetensors").unlink()
     assert "has no weights" in refused()
     (folder / "tokenizer.json").unlink()
@@ -100,22 +91,6 @@ def test_an_id_says_where_it_would_come_from(tmp_path: Path, monkeypatch: pytest
             check(resolved("vllm", name))
 
 
-def test_what_does_not_fit_into_memory_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "available_memory", lambda: 1.0e9)
-    assert check(resolved("local")) == []
-    for config in (resolved("vllm"), resolved("fastchat", workers=2)):
-        with pytest.raises(UserError, match=r"1\.0 are free"):
-            check(config)
-    monkeypatch.setattr(preflight, "available_memory", lambda: None)
-    assert check(resolved("vllm")) == []
-
-
-def test_the_memory_of_this_machine_is_known() -> None:
-    free = preflight.available_memory()
-    assert free is not None
-    assert 1e7 < free < 1e14
-
-
 def test_without_their_environment_vllm_and_fastchat_say_how_to_get_it(installed: Path) -> None:
     (installed / ".ready-requirements-serving.txt").unlink()
     for backend in ("vllm", "fastchat"):
@@ -125,10 +100,10 @@ def test_without_their_environment_vllm_and_fastchat_say_how_to_get_it(installed
 
 
 def test_others_than_this_machine_are_let_in_with_a_warning_alone() -> None:
-    (note,) = check(resolved("faulty", host="0.0.0.0"))
-    assert "whoever reaches this machine" in note
-    assert resolved("faulty", host="0.0.0.0").url == "http://127.0.0.1:8000"
-    assert resolved("faulty", host="::1").url == "http://[::1]:8000"
+    (note,) = check(resolved("local", host="0.0.0.0"))
+    assert "anyone who reaches this machine" in note
+    assert resolved("local", host="0.0.0.0").url == "http://127.0.0.1:8000"
+    assert resolved("local", host="::1").url == "http://[::1]:8000"
 
 
 @pytest.mark.parametrize(
@@ -143,8 +118,7 @@ def test_others_than_this_machine_are_let_in_with_a_warning_alone() -> None:
         (["--max-model-len", "513"], "more than the 512 tokens"),
         (["--gpu-memory-utilization", "1.5", "--backend", "vllm"], "from 0.01 to 1.0"),
         (["--timeout", "0"], "--timeout 0.0 has to be"),
-        (["--script", "x.toml"], "--script is for faulty"),
-        (["--backend", "faulty", "--script", "/no/such.toml"], "There is no script"),
+        (["--backend", "faulty"], "python -m tests.faulty_server --script tests/faulty_server/example.toml"),
         (["--status", "--stop"], "two commands"),
         (["--model", "/no/such/folder"], "There is no model folder"),
         (["--tensor-parallel", "2"], "Unknown flag"),
@@ -233,6 +207,7 @@ def test_the_user_s_own_settings_of_the_environment_win(monkeypatch: pytest.Monk
         ("ImportError: libnuma.so.1: cannot open shared object file", 1, "libnuma", "apt-get install libnuma1"),
         ("OSError: We couldn't connect to 'https://huggingface.co' to load", 1, "cannot be fetched", "--model"),
         ("huggingface_hub.errors.GatedRepoError: 401 Client Error.", 1, "does not give", "HF_TOKEN"),
+        ("ValueError: Cannot use chat template functions because tokenizer.chat_template", 1, "chat template", "cp "),
         ("safetensors_rust.SafetensorError: Error while deserializing header", 1, "damaged", "again"),
         ("ModuleNotFoundError: No module named 'vllm'", 1, "incomplete", "make serve-setup"),
         ("", 137, "killed", "free"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ground.errors import UserError, unknown_name
-from serving.faulty.faults import FAULTS
+from tests.faulty_server.faults import FAULTS
 
 EXAMPLE = Path(__file__).parent / "example.toml"
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from serving.faulty.faults import Fault, Response, fastchat_error, openai_error
-from serving.faulty.script import Script
-from serving.faulty.toy import Toy, Weights, chat_logprobs, completion_logprobs, tokens
+from tests.faulty_server.faults import Fault, Response, fastchat_error, openai_error
+from tests.faulty_server.script import Script
+from tests.faulty_server.toy import Toy, Weights, chat_logprobs, completion_logprobs, tokens
 
 _MAX_TOKENS = {"chat": 256, "completions": 16}
 

@@ -13,11 +13,11 @@ from http.server import BaseHTTPRequestHandler
 from time import monotonic
 from typing import Any
 
-from serving.doors import bound
-from serving.faulty.faults import FAULTS, Fault, Response, openai_error
-from serving.faulty.replies import Refusal, reply
-from serving.faulty.script import Script, Step
-from serving.faulty.toy import Toy, Weights
+from serving.ports import bound
+from tests.faulty_server.faults import FAULTS, Fault, Response, openai_error
+from tests.faulty_server.replies import Refusal, reply
+from tests.faulty_server.script import Script, Step
+from tests.faulty_server.toy import Toy, Weights
 
 Reply = Callable[[str], Weights | str]
 Intercept = Callable[[int, dict[str, Any]], Response | None]

@@ -5,9 +5,9 @@ with faulty(Script(steps=(Step("rate_limit", times=2, seconds=1), Step("cut"))))
     server.requests
 """
 
-from serving.faulty.faults import FAULTS
-from serving.faulty.script import EXAMPLE, Script, Step, parse_script, read_script
-from serving.faulty.server import FaultyServer, Request, faulty
+from tests.faulty_server.faults import FAULTS
+from tests.faulty_server.script import EXAMPLE, Script, Step, parse_script, read_script
+from tests.faulty_server.server import FaultyServer, Request, faulty
 
 __all__ = [
     "EXAMPLE",

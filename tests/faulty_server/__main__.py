@@ -1,4 +1,4 @@
-"""`python -m serving.faulty --script FILE --host H --port P`: the server that misbehaves, until it is told to stop."""
+"""`python -m tests.faulty_server --script FILE --host H --port P`: the server that misbehaves."""
 
 import argparse
 import logging
@@ -7,14 +7,14 @@ import sys
 import threading
 
 from ground.errors import UserError
-from serving.faulty.script import EXAMPLE, read_script
-from serving.faulty.server import FaultyServer
+from tests.faulty_server.script import EXAMPLE, read_script
+from tests.faulty_server.server import FaultyServer
 
 
 def main() -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m serving.faulty", description=__doc__)
-    parser.add_argument("--script", default=str(EXAMPLE), help="TOML file; see serving/faulty/example.toml")
+    parser = argparse.ArgumentParser(prog="python -m tests.faulty_server", description=__doc__)
+    parser.add_argument("--script", default=str(EXAMPLE), help="TOML file; see tests/faulty_server/example.toml")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 for any free one")
     given = parser.parse_args()
