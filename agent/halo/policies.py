@@ -116,9 +116,8 @@ def _counts(gamma, xi, weight, state, action, acted, lengths, low, high):  # typ
                 for j in range(options):
                     if acted[n, t]:
                         low[r, s, j, action[n, t]] += weight[r, n, t] * gamma[r, n, t, j]
-                    if t > 0:
-                        for i in range(options):
-                            high[r, s, i, j] += xi[r, n, t, i, j]
+                    for i in range(options):
+                        high[r, s, i, j] += xi[r, n, t, i, j]  # zero at t = 0
 
 
 def _log_mean(pseudo: Floats) -> Floats:

@@ -151,7 +151,10 @@ def test_annotators_are_told_apart():
     where = np.concatenate([np.stack([said.trajectory, said.step], 1) for said in (good, bad)])
     label = np.concatenate([good.report, bad.report]).argmax(1)
     both = labels(where, label, 3, np.repeat([0, 1], len(good.step)))
-    confusion = fit(demos, both, tabular(3), EMConfig(), honest_but_fallible(3, 3)).confusion
+    found = fit(demos, both, tabular(3), EMConfig(confusion_weight=10.0), honest_but_fallible(3, 3))
+    confusion = found.confusion
+    prior = (10.0 * honest_but_fallible(3, 3) * np.log(confusion)).sum((1, 2, 3))
+    np.testing.assert_allclose(found.score, found.posterior.log_z.sum(-1) + found.policies.log_prior() + prior)
     assert confusion.shape == (5, 3, 3, 3)
     np.testing.assert_allclose(confusion[:, 2], honest_but_fallible(5, 3), err_msg="never asked: as believed before")
     accuracy = np.diagonal(confusion, axis1=-2, axis2=-1).mean((0, -1))
@@ -215,3 +218,14 @@ def test_the_networks_emissions_are_densities():
     grid = torch.cartesian_prod(*[torch.linspace(-6, 6, 61)] * 2)
     density = gaussian.log_low(seen[:1].expand(len(grid), -1), grid).exp()
     torch.testing.assert_close(density.sum(1) * 0.2**2, torch.ones(2, 2), atol=1e-3, rtol=0)
+
+
+def test_the_networks_prior_pulls_weights_to_zero():
+    demos = walks(2, 3, np.random.default_rng(0))
+    demos, sizes = replace(demos, obs=features(demos)), []
+    for decay in (0.0, 100.0):
+        config = NeuralConfig(decay=decay, epochs=20)
+        policies = NeuralPolicies(2 * SIZE, 2, 4, False, 1, config, 0)
+        policies.improve(demos, infer(policies.chain(demos)), np.ones((1, *demos.acted.shape)))
+        sizes.append(sum(float(weights.detach().square().sum()) for weights in policies.parameters()))
+    assert sizes[1] < 0.8 * sizes[0]

@@ -193,6 +193,15 @@ def test_people_take_back_their_own_answers_and_no_more(ledger: Ledger) -> None:
     assert ledger.open == [Question(0, 3), Question(1, 5), Question(2, 1)]
 
 
+def test_of_two_answers_about_one_step_the_last_is_taken_back(ledger: Ledger) -> None:
+    ledger.ask([Question(0, 3, 1)])
+    ledger.answer(said(0, 3))
+    ledger.answer(said(0, 3, report=GREEN))
+    assert ledger.take_back("ann") == said(0, 3, report=GREEN)
+    assert ledger.answers == [said(0, 3)]
+    assert ledger.open[-1] == Question(0, 3, 1)
+
+
 def test_second_readings_count_for_nothing(ledger: Ledger) -> None:
     reading = said(0, 3, who="bob", report=GREEN)
     ledger.answer(said(0, 3))
