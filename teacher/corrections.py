@@ -5,6 +5,7 @@ further one: `sample` counts them, so that each has a key of its own.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from envs.task import Task
 from teacher.call import OK, Call, Identity
@@ -35,29 +36,23 @@ def standing(calls: Sequence[Call]) -> dict[tuple[str, ...], Call]:
 def correct(store: LabelStore, task: Task, of: Call, who: str, option: int, seconds: float) -> Call:
     """Write that a person says `option` of the scene of a call. Raises `UserError` if the disk refuses."""
     probs = tuple(float(k == option) for k in range(len(task.options)))
-    return _write(store, task, of, who, OK, probs, task.options[option].id, seconds)
+    said = _row(store, task, of, _MODEL + who)
+    return _written(store, replace(said, status=OK, probs=probs, reply=task.options[option].id, seconds=seconds))
 
 
 def withdraw(store: LabelStore, task: Task, correction: Call) -> Call:
     """Write that a person takes a correction back. Raises `UserError` if the disk refuses."""
-    who = correction.identity.model.removeprefix(_MODEL)
-    return _write(store, task, correction, who, WITHDRAWN, (), "", 0.0)
+    return _written(store, _row(store, task, correction, correction.identity.model))
 
 
-def _write(
-    store: LabelStore,
-    task: Task,
-    of: Call,
-    who: str,
-    status: str,
-    probs: tuple[float, ...],
-    reply: str,
-    seconds: float,
-) -> Call:
-    model, facts = _MODEL + who, of.identity.facts
-    rows = store.calls(task.name, task.options.digest, answers_only=False)
+def _row(store: LabelStore, task: Task, of: Call, model: str) -> Call:
+    """The next row of a person about the scene of a call; it withdraws unless it is given an answer."""
+    facts, rows = of.identity.facts, store.calls(task.name, task.options.digest, answers_only=False)
     number = sum(row.identity.model == model and row.identity.facts == facts for row in rows)
     identity = Identity(model, "", task.name, task.options.digest, facts, of.legal, number)
-    call = Call(identity, of.scene, of.legal, HUMAN, "review", status, probs, reply, 0, seconds)
+    return Call(identity, of.scene, of.legal, HUMAN, "review", WITHDRAWN)
+
+
+def _written(store: LabelStore, call: Call) -> Call:
     store.put_many([call])
     return call

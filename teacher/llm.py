@@ -117,7 +117,6 @@ class ServedModel:
         except ServerFault as fault:
             raise self._explain(fault) from fault
         way = self._way
-        size = getattr(way, "size", 1)
         self.method, self._answers_as = way.name, probe.answers_as
         sampled = way.name in ("choice", "samples")
         self.samples = self._samples if sampled else 1
@@ -128,11 +127,11 @@ class ServedModel:
             self.model,
             self._listed,
             way.name,
-            getattr(way, "top", 0),
-            size,
+            way.top,
+            way.size,
             probe.thinking,
             tuple(self._client.without_key(why) for why in dropped),
-            self.limits.concurrency or _concurrency(self.base_url, self.limits, probe.seconds, size),
+            self.limits.concurrency or _concurrency(self.base_url, self.limits, probe.seconds, way.size),
         )
         for why in self.capability.dropped:
             say(f"{self.base_url}: not used: {why}")

@@ -166,7 +166,7 @@ class Probe:
     async def _letters(self) -> Way:
         refused: ServerFault | None = None
         for top in _TOP_LOGPROBS:
-            way = Letters(self._common, top)
+            way = Letters(self._common, "logprobs", top)
             try:
                 work, responses = await self._first(way)
             except ServerFault as fault:
@@ -183,7 +183,8 @@ class Probe:
 
     async def _in_lists(self, way: Letters) -> Way:
         """The same scores faster, where lists of prompts give them."""
-        lists, prompts = LetterLists(_without_thinking(self._common), way.top, _LIST_SIZE), [*self._prompts, CANARY]
+        lists = LetterLists(_without_thinking(self._common), way.name, way.top, _LIST_SIZE)
+        prompts = [*self._prompts, CANARY]
         try:
             ours, theirs = await self._replies(lists, prompts), await self._replies(way, prompts)
         except ServerFault:
@@ -224,7 +225,7 @@ class Probe:
         common, found = _without_thinking(self._common), list[tuple[float, Echo]]()
         for lead in ("", " "):
             for lists in (True, False):
-                way = Echo(common, lead, lists)
+                way = Echo(common, "echo", lead=lead, lists=lists)
                 try:
                     work, responses = await self._first(way)
                 except ServerFault as fault:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 from teacher.asking import Reply
 from teacher.labels import OK
@@ -61,35 +61,33 @@ class Work:
 
     positions: tuple[int, ...]
     path: str
-    payloads: tuple["Payload", ...]
+    payloads: tuple[Payload, ...]
     read: Callable[[Sequence[Response]], list[Reply]]
 
 
-class Way(Protocol):
-    """One way of asking."""
-
-    @property
-    def name(self) -> str:
-        """One of `WAYS`."""
-        ...
-
-    def works(self, prompts: Sequence[Prompt]) -> Iterator[Work]:
-        """The work that answers every prompt once; a prompt that is there several times is sampled several times."""
-        ...
-
-
 @dataclass(frozen=True)
-class Letters:
-    """Scores the letters of a menu as the first token of a chat reply.
+class Way:
+    """One way of asking.
 
     Attributes:
         common: Fields of every request: the model, the temperature, thinking off.
-        top: Alternatives asked for.
+        name: One of `WAYS`.
+        top: Alternatives to the first token that are asked for.
+        size: Prompts per request.
     """
 
     common: dict[str, Any]
-    top: int
-    name: str = "logprobs"
+    name: str
+    top: int = 0
+    size: int = 1
+
+    def works(self, prompts: Sequence[Prompt]) -> Iterator[Work]:
+        """The work that answers every prompt once; a prompt that is there several times is sampled several times."""
+        raise NotImplementedError
+
+
+class Letters(Way):
+    """Scores the letters of a menu as the first token of a chat reply."""
 
     def works(self, prompts: Sequence[Prompt]) -> Iterator[Work]:
         """One request per prompt."""
@@ -98,20 +96,8 @@ class Letters:
             yield Work((i,), CHAT, (Payload(self.common | body),), partial(_of_chat, prompt))
 
 
-@dataclass(frozen=True)
-class LetterLists:
-    """The same scores for a list of prompts in one request, for servers that read the same text over both ways.
-
-    Attributes:
-        common: Fields of every request.
-        top: Alternatives asked for.
-        size: Prompts per request.
-    """
-
-    common: dict[str, Any]
-    top: int
-    size: int
-    name: str = "logprobs"
+class LetterLists(Way):
+    """The same scores for a list of prompts in one request, for servers that read the same text over both ways."""
 
     def works(self, prompts: Sequence[Prompt]) -> Iterator[Work]:
         """One request per `size` prompts."""
@@ -125,18 +111,14 @@ class LetterLists:
 
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(Way):
     """Samples replies; constrained to the letters of the menu for the way `choice`.
 
     Attributes:
-        common: Fields of every request.
-        name: `choice` or `samples`.
         many: The server gives n samples for one request.
     """
 
-    common: dict[str, Any]
-    name: str
-    many: bool
+    many: bool = False
 
     def works(self, prompts: Sequence[Prompt]) -> Iterator[Work]:
         """One request per distinct prompt, or one per sample where the server ignores `n`."""
@@ -151,19 +133,16 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Echo:
+class Echo(Way):
     """Has the server score each letter of the menu written after the prompt.
 
     Attributes:
-        common: Fields of every request.
         lead: What stands between prompt and letter: nothing, or the space that a tokenizer makes part of the letter.
         lists: The server takes a list of prompts in one request.
     """
 
-    common: dict[str, Any]
-    lead: str
-    lists: bool
-    name: str = "echo"
+    lead: str = ""
+    lists: bool = False
 
     def works(self, prompts: Sequence[Prompt]) -> Iterator[Work]:
         """One request per prompt with all its letters, or one per letter."""

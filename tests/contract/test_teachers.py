@@ -183,7 +183,7 @@ def test_noise_is_applied_after_the_store() -> None:
     assert all(int(np.argmax(kept[scene.facts])) == TASK.script(scene) for scene in CHOICES)
 
 
-def test_one_legal_option_is_nobodys_question() -> None:
+def test_one_legal_option_is_no_question() -> None:
     with faulty() as server:
         teacher = made("llm", base_url=server.url)
         (label,) = teacher.label([TASK.scene("unseen", (), "nothing")])
