@@ -1,4 +1,4 @@
-"""MiniGrid's partial view at memory speed: every world keeps its grid painted four times, once per direction.
+"""MiniGrid's partial view at memory speed: every grid is kept painted four times, once per direction.
 
 In the copy of a direction, the pixels of one column of the agent's view lie side by side in memory, so that a column
 is three 64-bit words to copy, after masking what is not lit. Words overlap the next column by a few bytes, which is
@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from envs.gridworld.cells import EMPTY, SEE_THROUGH, TRIPLES, WALL
-from envs.gridworld.levels import World
+from envs.gridworld.levels import Grid
 from envs.gridworld.sight import show
 
 MAX_VIEW: Final = 7  # cells along the side of a view
@@ -96,7 +96,7 @@ def _place(direction: int, x: int, y: int, width: int, height: int) -> tuple[int
 def paint(
     pixels: NDArray[np.uint8], boards: NDArray[np.uint64], n: int, x: int, y: int, cell: int, width: int, height: int
 ) -> None:
-    """Paint one cell of world n on its canvas; width and height of the grid."""
+    """Paint one cell of grid n on its canvas; width and height of the grid."""
     byte = np.int64(cell) & 255
     for direction in range(4):
         column, row = _place(direction, x, y, width, height)
@@ -108,8 +108,8 @@ def paint(
 
 
 @njit(cache=True)
-def paint_world(pixels: NDArray[np.uint8], boards: NDArray[np.uint64], n: int, cells: NDArray[np.uint16]) -> None:
-    """Paint all cells [W, H] of world n."""
+def paint_grid(pixels: NDArray[np.uint8], boards: NDArray[np.uint64], n: int, cells: NDArray[np.uint16]) -> None:
+    """Paint all cells [W, H] of grid n."""
     width, height = cells.shape
     for x in range(width):
         for y in range(height):
@@ -129,7 +129,7 @@ def _transposed(bits: np.uint64) -> np.uint64:
 
 @njit(cache=True, forceinline=True)
 def view(
-    world: World,
+    grid: Grid,
     canvas_words: NDArray[np.uint64],
     boards: NDArray[np.uint64],
     pixels: NDArray[np.uint8],
@@ -142,10 +142,10 @@ def view(
 ) -> None:
     """MiniGrid's own observation of agent n, from its canvas onto a screen; width and height are the grid's.
 
-    Later worlds must be drawn later, since the last column reaches into the next image.
+    Later grids must be drawn later, since the last column reaches into the next image.
     """
-    direction = world.direction
-    column, row = _place(direction, world.x, world.y, width, height)
+    direction = grid.direction
+    column, row = _place(direction, grid.x, grid.y, width, height)
     row += _AHEAD
     half, last = size // 2, canvas_words.shape[2] - 1
     shift, full = np.uint64(column + _MARGIN - half), (1 << size) - 1
@@ -162,4 +162,4 @@ def view(
         at = min(max(column + 1 - half + i, 0), last)
         for w in range(_WORDS):
             words[n, i, w] = canvas_words[n, direction, at, row - size + 1, w] & _MASKS[mask, w]
-    show(pixels, n, half * size + size - 1, world.carried if world.carried else EMPTY)
+    show(pixels, n, half * size + size - 1, grid.carried if grid.carried else EMPTY)

@@ -1,4 +1,4 @@
-"""N grid worlds as arrays, stepped by compiled kernels: MiniGrid's rules, autoreset, no Python per world."""
+"""N grids as arrays, stepped by compiled kernels: MiniGrid's rules, autoreset, no Python per grid."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from envs.gridworld.canvas import Canvas, Screen, paint, paint_world, view
+from envs.gridworld.canvas import Canvas, Screen, paint, paint_grid, view
 from envs.gridworld.cells import (
     BOX,
     CAN_ENTER,
@@ -32,7 +32,7 @@ from envs.gridworld.levels import (
     POOL,
     WIN_DOOR,
     WIN_TARGET,
-    World,
+    Grid,
     generate,
     moved_door,
 )
@@ -44,7 +44,7 @@ NUM_ACTIONS = 7
 
 GOES_ON, SUCCEEDED, DIED = range(3)  # what `act` reports
 
-Worlds = NDArray[np.void]  # [N] of WORLD
+Grids = NDArray[np.void]  # [N] of GRID
 Episodes = NDArray[np.int64]  # [N]
 Cells = NDArray[np.uint16]  # [N, W, H], see cells.py
 Maps = NDArray[np.uint8]  # [N, W, H, 4], what each agent has seen: its memory and its observation; [0, ...] if unused
@@ -76,7 +76,7 @@ class Pool(NamedTuple):
     pose: NDArray[np.int64]  # [P, 3] the agent's x, y, direction
 
 
-# What one step of a world leads to; overwritten by the next.
+# What one step of a grid leads to; overwritten by the next.
 OUTCOME = np.dtype(
     [
         ("reward", np.float64),
@@ -92,7 +92,7 @@ NO_POOL = Pool(0, np.zeros((0, 1, 1), dtype=np.uint16), np.zeros((0, 3), dtype=n
 
 
 @njit(cache=True, forceinline=True)
-def _toggle(world: World, cells: Cells, n: int, x: int, y: int) -> bool:
+def _toggle(grid: Grid, cells: Cells, n: int, x: int, y: int) -> bool:
     """MiniGrid's toggle of the object at (x, y); whether it opened a door."""
     cell = np.int64(cells[n, x, y])
     kind = kind_of(cell)
@@ -104,55 +104,55 @@ def _toggle(world: World, cells: Cells, n: int, x: int, y: int) -> bool:
     elif kind == DOOR_CLOSED:
         cells[n, x, y] = cell ^ DOOR_CLOSED ^ DOOR_OPEN
         return True
-    elif kind == DOOR_LOCKED and kind_of(world.carried) == KEY and color_of(world.carried) == color_of(cell):
+    elif kind == DOOR_LOCKED and kind_of(grid.carried) == KEY and color_of(grid.carried) == color_of(cell):
         cells[n, x, y] = cell ^ DOOR_LOCKED ^ DOOR_OPEN
         return True
     return False
 
 
 @njit(cache=True, forceinline=True)
-def act(world: World, cells: Cells, n: int, action: int, win: int) -> int:
-    """MiniGrid's `step` for world n, short of the clock: `GOES_ON`, `SUCCEEDED` or `DIED`."""
+def act(grid: Grid, cells: Cells, n: int, action: int, win: int) -> int:
+    """MiniGrid's `step` for grid n, short of the clock: `GOES_ON`, `SUCCEEDED` or `DIED`."""
     if action <= RIGHT:
-        world.direction = (world.direction + (1 if action == RIGHT else 3)) & 3
+        grid.direction = (grid.direction + (1 if action == RIGHT else 3)) & 3
         return GOES_ON
-    x, y = world.x + STEP_X[world.direction], world.y + STEP_Y[world.direction]
+    x, y = grid.x + STEP_X[grid.direction], grid.y + STEP_Y[grid.direction]
     inside = 0 <= x < cells.shape[1] and 0 <= y < cells.shape[2]
     front = np.int64(cells[n, x, y]) if inside else WALL
     kind = kind_of(front)
     if action == FORWARD:
         if CAN_ENTER[front & 255]:
-            world.x, world.y = x, y
+            grid.x, grid.y = x, y
         return SUCCEEDED if kind == GOAL_KIND else DIED if kind == LAVA else GOES_ON
-    if action == PICKUP and CAN_PICK_UP[front & 255] and world.carried == 0:
-        world.carried = front
+    if action == PICKUP and CAN_PICK_UP[front & 255] and grid.carried == 0:
+        grid.carried = front
         cells[n, x, y] = EMPTY
-        if kind == KEY and world.picked_at < 0:
-            world.picked_at = world.clock
+        if kind == KEY and grid.picked_at < 0:
+            grid.picked_at = grid.clock
         return SUCCEEDED if win == WIN_TARGET and front & TARGET else GOES_ON
-    if action == DROP and front == EMPTY and world.carried != 0:
-        cells[n, x, y] = world.carried
-        world.carried = 0
-    elif action == TOGGLE and inside and _toggle(world, cells, n, x, y) and win == WIN_DOOR:
+    if action == DROP and front == EMPTY and grid.carried != 0:
+        cells[n, x, y] = grid.carried
+        grid.carried = 0
+    elif action == TOGGLE and inside and _toggle(grid, cells, n, x, y) and win == WIN_DOOR:
         return SUCCEEDED
     return GOES_ON
 
 
 @njit(cache=True, forceinline=True)
-def _door_moves(rules: Rules, world: World, outcome: World) -> bool:
+def _door_moves(rules: Rules, grid: Grid, outcome: Grid) -> bool:
     """Whether it is time for DynamicDoorKey's door to move. Kernels ask here and call `_move_door` themselves: a call
     with a slice inside `_advance` would make every step count references."""
-    due = rules.generator == DYNAMIC and world.picked_at > 0 and world.clock == world.picked_at + DOOR_DELAY
+    due = rules.generator == DYNAMIC and grid.picked_at > 0 and grid.clock == grid.picked_at + DOOR_DELAY
     return due and not outcome.terminated
 
 
 @njit(cache=True)
-def _move_door(world: World, cells: NDArray[np.uint16], maps: Maps, n: int) -> None:
+def _move_door(grid: Grid, cells: NDArray[np.uint16], maps: Maps, n: int) -> None:
     """DynamicDoorKey's locked door moves; the map forgets where it was and does not show where it is. cells [W, H]."""
-    for x in range(world.room_width):
-        for y in range(world.room_height):
+    for x in range(grid.room_width):
+        for y in range(grid.room_height):
             if kind_of(cells[x, y]) == DOOR_LOCKED:
-                new_x, new_y = moved_door(world, cells, x, y)
+                new_x, new_y = moved_door(grid, cells, x, y)
                 cells[new_x, new_y] = cells[x, y]
                 cells[x, y] = WALL
                 if maps.shape[0] > 0:
@@ -162,61 +162,61 @@ def _move_door(world: World, cells: NDArray[np.uint16], maps: Maps, n: int) -> N
 
 
 @njit(cache=True)
-def begin(rules: Rules, pool: Pool, world: World, cells: NDArray[np.uint16], level_seed: int) -> None:
-    """Start an episode of the given level in one world; cells [W, H]."""
-    world.level_seed = level_seed
-    world.carried = 0
-    world.clock = 0
-    world.picked_at = -1
+def begin(rules: Rules, pool: Pool, grid: Grid, cells: NDArray[np.uint16], level_seed: int) -> None:
+    """Start an episode of the given level in one grid; cells [W, H]."""
+    grid.level_seed = level_seed
+    grid.carried = 0
+    grid.clock = 0
+    grid.picked_at = -1
     if rules.generator == POOL:
         p = level_seed - pool.first
         cells[:, :] = pool.cells[p]
-        world.x, world.y, world.direction = pool.pose[p, 0], pool.pose[p, 1], pool.pose[p, 2]
+        grid.x, grid.y, grid.direction = pool.pose[p, 0], pool.pose[p, 1], pool.pose[p, 2]
     else:
-        generate(rules.generator, level_seed, world, cells)
+        generate(rules.generator, level_seed, grid, cells)
 
 
 @njit(cache=True)
 def begin_next(
-    rules: Rules, stream: Stream, episodes: Episodes, pool: Pool, world: World, cells: NDArray[np.uint16], n: int
+    rules: Rules, stream: Stream, episodes: Episodes, pool: Pool, grid: Grid, cells: NDArray[np.uint16], n: int
 ) -> None:
-    """Start world n's next episode, on a level that its own stream draws; cells [W, H]."""
+    """Start grid n's next episode, on a level that its own stream draws; cells [W, H]."""
     level_seed = drawn_seed(stream.seed, n, episodes[n], stream.low, stream.high)
     episodes[n] += 1
-    begin(rules, pool, world, cells, level_seed)
+    begin(rules, pool, grid, cells, level_seed)
 
 
 @njit(cache=True)
-def begin_worlds(
+def begin_grids(
     rules: Rules,
     pool: Pool,
-    worlds: Worlds,
+    grids: Grids,
     cells: Cells,
     maps: Maps,
     rows: NDArray[np.int64],
     level_seeds: NDArray[np.int64],
 ) -> None:
-    """Start the episodes of level seeds [M] in worlds `rows` [M], and their maps, where there are maps."""
+    """Start the episodes of level seeds [M] in grids `rows` [M], and their maps, where there are maps."""
     num_envs, width, height = cells.shape
     flat_cells = cells.reshape(num_envs, width * height)
     flat_maps = maps.reshape(maps.shape[0], width * height, 4)
     for m in range(rows.shape[0]):
         n = rows[m]
-        begin(rules, pool, worlds[n], cells[n], level_seeds[m])
+        begin(rules, pool, grids[n], cells[n], level_seeds[m])
         if maps.shape[0] > 0:
             _blank_map(maps, n)
-            look(worlds[n], flat_cells, flat_maps, n, rules.view_size, rules.see_through, height)
+            look(grids[n], flat_cells, flat_maps, n, rules.view_size, rules.see_through, height)
 
 
 @njit(cache=True, forceinline=True)
-def _advance(rules: Rules, world: World, cells: Cells, outcome: World, n: int, action: int) -> bool:
-    """One step of world n short of seeing; whether the episode is over. Reward as MiniGrid's `_reward`."""
-    world.clock += 1
-    result = act(world, cells, n, action, rules.win)
+def _advance(rules: Rules, grid: Grid, cells: Cells, outcome: Grid, n: int, action: int) -> bool:
+    """One step of grid n short of seeing; whether the episode is over. Reward as MiniGrid's `_reward`."""
+    grid.clock += 1
+    result = act(grid, cells, n, action, rules.win)
     outcome.success = result == SUCCEEDED
     outcome.terminated = result != GOES_ON
-    outcome.truncated = world.clock >= rules.max_steps
-    outcome.reward = 1 - 0.9 * (world.clock / rules.max_steps) if result == SUCCEEDED else 0.0
+    outcome.truncated = grid.clock >= rules.max_steps
+    outcome.reward = 1 - 0.9 * (grid.clock / rules.max_steps) if result == SUCCEEDED else 0.0
     return outcome.terminated or outcome.truncated
 
 
@@ -241,56 +241,56 @@ def step_maps(
     stream: Stream,
     episodes: Episodes,
     pool: Pool,
-    worlds: Worlds,
+    grids: Grids,
     cells: Cells,
     maps: Maps,
     outcomes: NDArray[np.void],
     actions: NDArray[np.int64],
     final_maps: NDArray[np.uint8],
 ) -> int:
-    """Step N worlds that observe the map; those that finish begin their next episode.
+    """Step N grids that observe the map; those that finish begin their next episode.
 
     Args:
         rules, pool: The task.
         stream, episodes: The stream of level seeds, and int64 [N], the episodes that it has drawn, updated.
-        worlds, cells, maps: The state, updated.
+        grids, cells, maps: The state, updated.
         outcomes: `OUTCOME` [N], output.
         actions: int64 [N].
-        final_maps: uint8 [N, W, H, 4], output: the last observation of the worlds that finished.
+        final_maps: uint8 [N, W, H, 4], output: the last observation of the grids that finished.
 
     Returns:
-        How many worlds finished.
+        How many grids finished.
     """
     num_envs, width, height = cells.shape
     flat_cells, flat_maps = cells.reshape(num_envs, width * height), maps.reshape(num_envs, width * height, 4)
     finished = 0
     for n in range(num_envs):
-        world, outcome = worlds[n], outcomes[n]
-        at = world.x * height + world.y
+        grid, outcome = grids[n], outcomes[n]
+        at = grid.x * height + grid.y
         show(flat_maps, n, at, flat_cells[n, at])
         flat_maps[n, at, 3] = NO_AGENT
-        over = _advance(rules, world, cells, outcome, n, actions[n])
-        if _door_moves(rules, world, outcome):
-            _move_door(world, cells[n], maps, n)
-        look(world, flat_cells, flat_maps, n, rules.view_size, rules.see_through, height)
+        over = _advance(rules, grid, cells, outcome, n, actions[n])
+        if _door_moves(rules, grid, outcome):
+            _move_door(grid, cells[n], maps, n)
+        look(grid, flat_cells, flat_maps, n, rules.view_size, rules.see_through, height)
         if over:
             finished += 1
             final_maps[n] = maps[n]
-            outcome.final_seed, outcome.final_direction = world.level_seed, world.direction
-            begin_next(rules, stream, episodes, pool, world, cells[n], n)
+            outcome.final_seed, outcome.final_direction = grid.level_seed, grid.direction
+            begin_next(rules, stream, episodes, pool, grid, cells[n], n)
             _blank_map(maps, n)
-            look(world, flat_cells, flat_maps, n, rules.view_size, rules.see_through, height)
+            look(grid, flat_cells, flat_maps, n, rules.view_size, rules.see_through, height)
     return finished
 
 
 @njit(cache=True)
-def view_partials(rules: Rules, worlds: Worlds, cells: Cells, canvas: Canvas, screen: Screen) -> None:
-    """Paint N worlds and draw what their agents see."""
+def view_partials(rules: Rules, grids: Grids, cells: Cells, canvas: Canvas, screen: Screen) -> None:
+    """Paint N grids and draw what their agents see."""
     num_envs, width, height = cells.shape
     sides = (rules.view_size, rules.see_through, width, height)
     for n in range(num_envs):
-        paint_world(canvas.pixels, canvas.boards, n, cells[n])
-        view(worlds[n], canvas.words, canvas.boards, screen.pixels, screen.words, n, *sides)
+        paint_grid(canvas.pixels, canvas.boards, n, cells[n])
+        view(grids[n], canvas.words, canvas.boards, screen.pixels, screen.words, n, *sides)
 
 
 @njit(cache=True)
@@ -299,7 +299,7 @@ def step_partials(
     stream: Stream,
     episodes: Episodes,
     pool: Pool,
-    worlds: Worlds,
+    grids: Grids,
     cells: Cells,
     maps: Maps,
     outcomes: NDArray[np.void],
@@ -308,29 +308,29 @@ def step_partials(
     screen: Screen,
     final: Screen,
 ) -> int:
-    """`step_maps` for worlds that observe as MiniGrid does; `maps` is empty.
+    """`step_maps` for grids that observe as MiniGrid does; `maps` is empty.
 
-    `canvas` is state, `screen` and `final` are outputs, the latter where a world finished.
+    `canvas` is state, `screen` and `final` are outputs, the latter where a grid finished.
     """
     num_envs, width, height = cells.shape
     painted, words, boards = canvas
     pixels, pixel_words = screen
     finished = 0
     for n in range(num_envs):
-        world, outcome, action = worlds[n], outcomes[n], actions[n]
-        x, y = world.x + STEP_X[world.direction], world.y + STEP_Y[world.direction]
+        grid, outcome, action = grids[n], outcomes[n], actions[n]
+        x, y = grid.x + STEP_X[grid.direction], grid.y + STEP_Y[grid.direction]
         before = cells[n, x, y]
-        over = _advance(rules, world, cells, outcome, n, action)
+        over = _advance(rules, grid, cells, outcome, n, action)
         if cells[n, x, y] != before:
             paint(painted, boards, n, x, y, cells[n, x, y], width, height)
-        if _door_moves(rules, world, outcome):
-            _move_door(world, cells[n], maps, n)
-            paint_world(painted, boards, n, cells[n])
+        if _door_moves(rules, grid, outcome):
+            _move_door(grid, cells[n], maps, n)
+            paint_grid(painted, boards, n, cells[n])
         if over:
             finished += 1
-            view(world, words, boards, final.pixels, final.words, n, rules.view_size, rules.see_through, width, height)
-            outcome.final_seed, outcome.final_direction = world.level_seed, world.direction
-            begin_next(rules, stream, episodes, pool, world, cells[n], n)
-            paint_world(painted, boards, n, cells[n])
-        view(world, words, boards, pixels, pixel_words, n, rules.view_size, rules.see_through, width, height)
+            view(grid, words, boards, final.pixels, final.words, n, rules.view_size, rules.see_through, width, height)
+            outcome.final_seed, outcome.final_direction = grid.level_seed, grid.direction
+            begin_next(rules, stream, episodes, pool, grid, cells[n], n)
+            paint_grid(painted, boards, n, cells[n])
+        view(grid, words, boards, pixels, pixel_words, n, rules.view_size, rules.see_through, width, height)
     return finished

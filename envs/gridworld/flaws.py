@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.gridworld.cells import color_of, kind_of
-from envs.gridworld.levels import SPECS, WORLD, generate
+from envs.gridworld.levels import GRID, SPECS, generate
 from envs.gridworld.planning import KEY
 from envs.gridworld.tasks import TEXTS, GridTask
 from ground.errors import UserError, unknown_name
@@ -71,6 +71,6 @@ def _pair_of(level_seed: int) -> tuple[int, int]:
     if combine(_SALT, level_seed) % 10 >= _TENTHS:
         return 0, 0
     cells = np.zeros((spec.width, spec.height), dtype=np.uint16)
-    generate(spec.generator, level_seed, np.zeros(1, dtype=WORLD)[0], cells)
+    generate(spec.generator, level_seed, np.zeros(1, dtype=GRID)[0], cells)
     low, high = sorted({int(color_of(cell)) for cell in cells.ravel() if kind_of(cell) == KEY})
     return low, high

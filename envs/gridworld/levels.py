@@ -33,9 +33,9 @@ from ground.level_seeds import GOLDEN, combine, mix, scale
 
 Cells = NDArray[np.uint16]  # [W, H]
 
-# All of one world but its cells. Records rather than an array per field: one cache line per world, and kernels reach
+# All of one grid but its cells. Records rather than an array per field: one cache line per grid, and kernels reach
 # the fields without touching reference counts, which cost more than the step itself.
-WORLD: Final = np.dtype(
+GRID: Final = np.dtype(
     [
         ("x", np.int64),  # the agent's place and direction
         ("y", np.int64),
@@ -49,7 +49,7 @@ WORLD: Final = np.dtype(
         ("level_seed", np.int64),
     ]
 )
-World = Any  # one record of that type
+Grid = Any  # one record of that type
 
 MIN_ROOM, MAX_ROOM = 5, 10  # walls included
 DOOR_DELAY: Final = 3  # steps between the first pick-up of the key and the move of the door
@@ -117,10 +117,10 @@ def doorkey_spec(size: int = 8) -> LevelSpec:
 
 
 @njit(cache=True)
-def below(world: World, n: int) -> np.int64:
+def below(grid: Grid, n: int) -> np.int64:
     """The next integer of the level's stream, uniform in [0, n)."""
-    world.stream += GOLDEN
-    return scale(mix(world.stream), n)
+    grid.stream += GOLDEN
+    return scale(mix(grid.stream), n)
 
 
 @njit(cache=True)
@@ -145,112 +145,112 @@ def _wall_cell(side: int, along: int, width: int, height: int) -> tuple[int, int
 
 @njit(cache=True)
 def _free_cell(
-    world: World, cells: Cells, area: tuple[int, int, int, int], avoid: tuple[int, int], avoid_too: tuple[int, int]
+    grid: Grid, cells: Cells, area: tuple[int, int, int, int], avoid: tuple[int, int], avoid_too: tuple[int, int]
 ) -> tuple[int, int]:
     """Uniform empty cell of area (x, y, width, height) other than two given ones."""
     left, top, width, height = area
     while True:
-        x, y = left + below(world, width), top + below(world, height)
+        x, y = left + below(grid, width), top + below(grid, height)
         if cells[x, y] == EMPTY and (x, y) != avoid and (x, y) != avoid_too:
             return x, y
 
 
 @njit(cache=True)
-def _one_room(generator: int, world: World, cells: Cells) -> None:
+def _one_room(generator: int, grid: Grid, cells: Cells) -> None:
     """One room with a locked door at the top left of the grid, and what the task puts into it."""
     nowhere = (-1, -1)
-    width = MIN_ROOM + below(world, MAX_ROOM - MIN_ROOM + 1)
-    height = MIN_ROOM + below(world, MAX_ROOM - MIN_ROOM + 1)
-    world.room_width, world.room_height = width, height
+    width = MIN_ROOM + below(grid, MAX_ROOM - MIN_ROOM + 1)
+    height = MIN_ROOM + below(grid, MAX_ROOM - MIN_ROOM + 1)
+    grid.room_width, grid.room_height = width, height
     inside = (1, 1, width - 2, height - 2)
     _walls(cells, width, height)
 
-    side = below(world, 4)
-    door = _wall_cell(side, 1 + below(world, (height if side % 2 == 0 else width) - 2), width, height)
+    side = below(grid, 4)
+    door = _wall_cell(side, 1 + below(grid, (height if side % 2 == 0 else width) - 2), width, height)
     before_door = (door[0] - STEP_X[side], door[1] - STEP_Y[side])
-    color = below(world, NUM_COLORS)
+    color = below(grid, NUM_COLORS)
     key = KEY | color << COLOR_SHIFT
     cells[door] = DOOR_LOCKED | color << COLOR_SHIFT
 
-    agent = _free_cell(world, cells, inside, nowhere, nowhere)
-    world.x, world.y, world.direction = agent[0], agent[1], below(world, 4)
+    agent = _free_cell(grid, cells, inside, nowhere, nowhere)
+    grid.x, grid.y, grid.direction = agent[0], agent[1], below(grid, 4)
 
     if generator == LAVA_DOOR:
-        cells[_free_cell(world, cells, inside, agent, before_door)] = LAVA
+        cells[_free_cell(grid, cells, inside, agent, before_door)] = LAVA
     if generator == COLORED:
-        other = (color + 1 + below(world, NUM_COLORS - 1)) % NUM_COLORS
-        cells[_free_cell(world, cells, inside, agent, before_door)] = key
-        cells[_free_cell(world, cells, inside, agent, before_door)] = KEY | other << COLOR_SHIFT
+        other = (color + 1 + below(grid, NUM_COLORS - 1)) % NUM_COLORS
+        cells[_free_cell(grid, cells, inside, agent, before_door)] = key
+        cells[_free_cell(grid, cells, inside, agent, before_door)] = KEY | other << COLOR_SHIFT
     elif generator in (KEY_IN_BOX, RANDOM_BOX):
-        hidden = generator == KEY_IN_BOX or below(world, 2) == 1
+        hidden = generator == KEY_IN_BOX or below(grid, 2) == 1
         keep_clear = before_door if generator == RANDOM_BOX else nowhere
         contents = key << CONTENTS_SHIFT if hidden else 0
-        cells[_free_cell(world, cells, inside, agent, keep_clear)] = BOX | color << COLOR_SHIFT | contents
+        cells[_free_cell(grid, cells, inside, agent, keep_clear)] = BOX | color << COLOR_SHIFT | contents
         if not hidden:
-            cells[_free_cell(world, cells, inside, agent, nowhere)] = key
+            cells[_free_cell(grid, cells, inside, agent, nowhere)] = key
     else:
-        cells[_free_cell(world, cells, inside, agent, nowhere)] = key
+        cells[_free_cell(grid, cells, inside, agent, nowhere)] = key
 
 
 @njit(cache=True)
-def _two_door(world: World, cells: Cells) -> None:
+def _two_door(grid: Grid, cells: Cells) -> None:
     """A room as large as the grid, locked doors of one colour on opposite walls, the key in the central 2x2."""
     width, height = cells.shape
-    world.room_width, world.room_height = width, height
+    grid.room_width, grid.room_height = width, height
     _walls(cells, width, height)
-    color = below(world, NUM_COLORS)
-    side = below(world, 2)
+    color = below(grid, NUM_COLORS)
+    side = below(grid, 2)
     for wall in (side, side + 2):
-        along = 1 + below(world, (height if side == 0 else width) - 2)
+        along = 1 + below(grid, (height if side == 0 else width) - 2)
         cells[_wall_cell(wall, along, width, height)] = DOOR_LOCKED | color << COLOR_SHIFT
-    agent = _free_cell(world, cells, (1, 1, width - 2, height - 2), (-1, -1), (-1, -1))
-    world.x, world.y, world.direction = agent[0], agent[1], below(world, 4)
-    cells[_free_cell(world, cells, (width // 2 - 1, height // 2 - 1, 2, 2), agent, agent)] = KEY | color << COLOR_SHIFT
+    agent = _free_cell(grid, cells, (1, 1, width - 2, height - 2), (-1, -1), (-1, -1))
+    grid.x, grid.y, grid.direction = agent[0], agent[1], below(grid, 4)
+    cells[_free_cell(grid, cells, (width // 2 - 1, height // 2 - 1, 2, 2), agent, agent)] = KEY | color << COLOR_SHIFT
 
 
 @njit(cache=True)
-def _stock_door_key(world: World, cells: Cells) -> None:
+def _stock_door_key(grid: Grid, cells: Cells) -> None:
     """MiniGrid's DoorKey: the left part has the agent and the key, the right part the goal, a locked door between."""
     yellow = 4 << COLOR_SHIFT
     width, height = cells.shape
-    world.room_width, world.room_height = width, height
+    grid.room_width, grid.room_height = width, height
     _walls(cells, width, height)
     cells[width - 2, height - 2] = GOAL
-    split = 2 + below(world, width - 4)
+    split = 2 + below(grid, width - 4)
     cells[split, :] = WALL
     left = (1, 1, split - 1, height - 2)
-    agent = _free_cell(world, cells, left, (-1, -1), (-1, -1))
-    world.x, world.y, world.direction = agent[0], agent[1], below(world, 4)
-    cells[split, 1 + below(world, height - 3)] = DOOR_LOCKED | yellow
-    cells[_free_cell(world, cells, left, agent, agent)] = KEY | yellow
+    agent = _free_cell(grid, cells, left, (-1, -1), (-1, -1))
+    grid.x, grid.y, grid.direction = agent[0], agent[1], below(grid, 4)
+    cells[split, 1 + below(grid, height - 3)] = DOOR_LOCKED | yellow
+    cells[_free_cell(grid, cells, left, agent, agent)] = KEY | yellow
 
 
 @njit(cache=True)
-def generate(generator: int, level_seed: int, world: World, cells: Cells) -> None:
-    """Fill one world with a level, a pure function of (generator, level seed).
+def generate(generator: int, level_seed: int, grid: Grid, cells: Cells) -> None:
+    """Fill one grid with a level, a pure function of (generator, level seed).
 
     Args:
         generator: One of this module's generators, not `POOL`.
         level_seed: Any integer.
-        world: `WORLD` record, output: the agent, the room, and the stream for what happens later in the level.
+        grid: `GRID` record, output: the agent, the room, and the stream for what happens later in the level.
         cells: uint16 [W, H], output: see `cells.py`.
     """
-    world.stream = combine(generator, level_seed)
+    grid.stream = combine(generator, level_seed)
     cells[:, :] = EMPTY
     if generator == TWO_DOOR:
-        _two_door(world, cells)
+        _two_door(grid, cells)
     elif generator == STOCK_DOOR_KEY:
-        _stock_door_key(world, cells)
+        _stock_door_key(grid, cells)
     else:
-        _one_room(generator, world, cells)
+        _one_room(generator, grid, cells)
 
 
 @njit(cache=True)
-def moved_door(world: World, cells: Cells, door_x: int, door_y: int) -> tuple[int, int]:
+def moved_door(grid: Grid, cells: Cells, door_x: int, door_y: int) -> tuple[int, int]:
     """Where DynamicDoorKey's door goes: a uniform other non-corner wall cell whose inner neighbour is bare."""
-    width, height = world.room_width, world.room_height
+    width, height = grid.room_width, grid.room_height
     while True:
-        side, along = below(world, 4), 1 + below(world, MAX_ROOM - 2)
+        side, along = below(grid, 4), 1 + below(grid, MAX_ROOM - 2)
         if along > (height if side % 2 == 0 else width) - 2:
             continue
         x, y = _wall_cell(side, along, width, height)

@@ -29,7 +29,7 @@ def to_cell(found: WorldObj | None, target: WorldObj | None = None) -> int:
     """The stored cell of a MiniGrid object; `target` is the object that the mission names, compared by identity.
 
     Raises:
-        UserError: An object that the engine does not know, for example one of a class of somebody's own.
+        UserError: An object that the engine does not know, for example one of a user's own class.
     """
     if found is None:
         return EMPTY

@@ -15,7 +15,7 @@ LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, WAIT = range(7)  # MiniGrid's action
 CLOSED_DOOR, LOCKED_DOOR = 14, 15  # a thing may also be a door in one state: 13 + MiniGrid's door state
 EXPLORE, GOTO, PICK, PUT, USE = range(5)  # kinds of option
 
-# What a cell means to a planner. From `_DEADLY` on it lets light pass, from `_THING` on it holds something to pick up or
+# What a cell means to a planner. From `_DEADLY` on it lets light pass, from `_THING` on it holds a thing to pick up or
 # can be walked on, and that from `_PASSABLE` on.
 _UNKNOWN, _OPAQUE, _DEADLY, _THING, _PASSABLE, _FREE = range(6)
 _MEANING = np.array(  # of MiniGrid's objects; a door is open here

@@ -147,7 +147,7 @@ class Schema:
 
     def _sights(self, facts: Facts) -> list[str]:
         """A sentence per thing known, and one per kind of which none is known."""
-        # The door's colour comes first, and after its noun: whoever reads on can compare each key with it at once.
+        # The door's colour comes first, and after its noun: each key that follows can be compared with it at once.
         sentences = [f"The door is {COLOURS[facts.door_colour - 1]}."] if facts.door_colour else []
         for t, (name, kind, status) in enumerate(zip(self.things, self.kinds, facts.status, strict=True)):
             if status:

@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from envs.gridworld.cells import EMPTY, SEE_THROUGH, STEP_X, STEP_Y, TRIPLES
-from envs.gridworld.levels import World
+from envs.gridworld.levels import Grid
 
 NO_AGENT: Final = 4  # in the map's fourth channel
 _CLEAR: Final = SEE_THROUGH.astype(np.int64)
@@ -32,14 +32,14 @@ def fill_runs(light: int, clear: int) -> int:
 
 
 @njit(cache=True, forceinline=True)
-def _window(world: World, size: int, width: int, height: int) -> tuple[int, int, int, int, int, int]:
+def _window(grid: Grid, size: int, width: int, height: int) -> tuple[int, int, int, int, int, int]:
     """The agent's view over the grid.
 
     Returns:
         Flat index of the view's cell on the agent's far left, steps to the right and ahead, the columns [low, high) of
         the view that lie on the grid, and how many rows do.
     """
-    x, y, direction, half = world.x, world.y, world.direction, size // 2
+    x, y, direction, half = grid.x, grid.y, grid.direction, size // 2
     eastwest = direction & 1 == 0
     side, length = (y, height) if eastwest else (x, width)
     if direction in (0, 3):
@@ -54,7 +54,7 @@ def _window(world: World, size: int, width: int, height: int) -> tuple[int, int,
 
 @njit(cache=True, forceinline=True)
 def look(
-    world: World,
+    grid: Grid,
     cells: NDArray[np.uint16],
     seen_map: NDArray[np.uint8],
     n: int,
@@ -63,7 +63,7 @@ def look(
     height: int,
 ) -> None:
     """Add what agent n sees to its map, and the agent itself; cells [N, W*H], map [N, W*H, 4]."""
-    base, right, ahead, low, high, depth = _window(world, size, cells.shape[1] // height, height)
+    base, right, ahead, low, high, depth = _window(grid, size, cells.shape[1] // height, height)
     full, light = (1 << size) - 1, 1 << (size // 2)
     always_clear = full if see_through else 0
     for _ in range(min(size, depth)):
@@ -81,9 +81,9 @@ def look(
         light = spread
         if light == 0:
             break
-    at = world.x * height + world.y
-    show(seen_map, n, at, world.carried if world.carried else EMPTY)
-    seen_map[n, at, 3] = world.direction
+    at = grid.x * height + grid.y
+    show(seen_map, n, at, grid.carried if grid.carried else EMPTY)
+    seen_map[n, at, 3] = grid.direction
 
 
 @njit(cache=True, forceinline=True)

@@ -15,12 +15,12 @@ from envs.gridworld.engine import (
     Rules,
     Stream,
     actions_exist,
-    begin_worlds,
+    begin_grids,
     step_maps,
     step_partials,
     view_partials,
 )
-from envs.gridworld.levels import POOL, WORLD, LevelSpec
+from envs.gridworld.levels import GRID, POOL, LevelSpec
 from envs.vector import Final, LevelStream, Outcome, Simulator, State
 from ground.errors import UserError
 from ground.level_seeds import split_range
@@ -47,8 +47,8 @@ class GridSimulator(Simulator):
         self.level_spec, self.name, self.num_envs, self._copy, self._view = spec, spec.name, num_envs, copy, view
         self._rules = Rules(spec.generator, spec.win, spec.view_size, spec.max_steps, spec.see_through)
         self._pool = pool
-        self._worlds = np.zeros(num_envs, dtype=WORLD)
-        self.level_seed = self._worlds["level_seed"]
+        self._grids = np.zeros(num_envs, dtype=GRID)
+        self.level_seed = self._grids["level_seed"]
         self._cells = np.zeros((num_envs, spec.width, spec.height), dtype=np.uint16)
         self._maps = np.zeros((num_envs if view == "map" else 0, spec.width, spec.height, 4), dtype=np.uint8)
         self._outcomes = np.zeros(num_envs, dtype=OUTCOME)
@@ -72,7 +72,7 @@ class GridSimulator(Simulator):
 
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
         """Start episodes of the level seeds."""
-        begin_worlds(self._rules, self._pool, self._worlds, self._cells, self._maps, rows, level_seeds)
+        begin_grids(self._rules, self._pool, self._grids, self._cells, self._maps, rows, level_seeds)
         self._refresh_partial()
 
     def advance(self, actions: NDArray[np.int64], levels: LevelStream) -> tuple[Observation, Outcome, Final | None]:
@@ -81,7 +81,7 @@ class GridSimulator(Simulator):
         if actions.shape != (self.num_envs,) or not actions_exist(actions):
             raise ValueError(f"actions must be {self.num_envs} integers in [0, {NUM_ACTIONS})")
         task = self._rules, Stream(levels.seed, *levels.bounds), levels.episode, self._pool
-        state = self._worlds, self._cells, self._maps, self._outcomes
+        state = self._grids, self._cells, self._maps, self._outcomes
         if self._view == "map":
             finished = step_maps(*task, *state, actions, self._final_image)
         else:
@@ -96,11 +96,11 @@ class GridSimulator(Simulator):
 
     def observe(self) -> Observation:
         """See the class."""
-        return self._observation(self._image, self._worlds["direction"])
+        return self._observation(self._image, self._grids["direction"])
 
     def arrays(self) -> State:
         """Everything that the future depends on."""
-        arrays: State = {str(name): self._worlds[name] for name in WORLD.names or ()}
+        arrays: State = {str(name): self._grids[name] for name in GRID.names or ()}
         return arrays | {"cells": self._cells, "map": self._maps}
 
     def set_state(self, state: State) -> None:
@@ -121,7 +121,7 @@ class GridSimulator(Simulator):
 
     def _refresh_partial(self) -> None:
         if self._view == "partial":
-            view_partials(self._rules, self._worlds, self._cells, self._canvas, self._screen)
+            view_partials(self._rules, self._grids, self._cells, self._canvas, self._screen)
 
     def _observation(self, image: NDArray[np.uint8], direction: NDArray[np.int64]) -> Observation:
         image = image.copy() if self._copy else image

@@ -15,7 +15,7 @@ from minigrid.core.world_object import Door, Key, Wall
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
-from envs.gridworld.levels import DOOR_DELAY, DYNAMIC, SPECS, WORLD, generate, moved_door
+from envs.gridworld.levels import DOOR_DELAY, DYNAMIC, GRID, SPECS, generate, moved_door
 from envs.gridworld.objects import to_cells, to_object
 from ground.level_seeds import next_level, split_range
 
@@ -45,7 +45,7 @@ class GridTaskEnv(MiniGridEnv):
         self._options: dict[str, Any] | None = None
         self._picked_at: int | None = None  # step in which DynamicDoorKey's key was first picked up
         self._seen = np.zeros((rules.width, rules.height), dtype=bool)
-        self._world = np.zeros(1, dtype=WORLD)[0]  # what the generator says of the level beside its cells
+        self._level = np.zeros(1, dtype=GRID)[0]  # what the generator says of the level beside its cells
         mission = MissionSpace(mission_func=_open_the_door)
         super().__init__(
             mission_space=mission,
@@ -75,14 +75,14 @@ class GridTaskEnv(MiniGridEnv):
     def _gen_grid(self, width: int, height: int) -> None:
         self.level_seed = next_level(self.np_random, self._options, self.split)
         cells = np.zeros((width, height), dtype=np.uint16)
-        generate(self.level_spec.generator, self.level_seed, self._world, cells)
+        generate(self.level_spec.generator, self.level_seed, self._level, cells)
         self.grid = Grid(width, height)
         for x, y in np.ndindex(width, height):
             made = to_object(int(cells[x, y]))
             if made is not None:
                 self.put_obj(made, x, y)
-        self.agent_pos = (int(self._world["x"]), int(self._world["y"]))
-        self.agent_dir = int(self._world["direction"])
+        self.agent_pos = (int(self._level["x"]), int(self._level["y"]))
+        self.agent_dir = int(self._level["direction"])
         self.mission = self.level_spec.mission
 
     def step(  # type: ignore[override]
@@ -131,7 +131,7 @@ class GridTaskEnv(MiniGridEnv):
         door, (x, y) = next(
             (cell, divmod(i, self.width)[::-1]) for i, cell in enumerate(self.grid.grid) if isinstance(cell, Door)
         )
-        new_x, new_y = moved_door(self._world, to_cells(self.grid), x, y)
+        new_x, new_y = moved_door(self._level, to_cells(self.grid), x, y)
         self.put_obj(Wall(), x, y)
         self.put_obj(door, new_x, new_y)
         self._seen[x, y] = self._seen[new_x, new_y] = False

@@ -178,7 +178,7 @@ class MazeSpec:
 
     @cached_property
     def hidden_from_low_level(self) -> tuple[int, ...]:
-        """Indices of what the low level sees as zero: the task's goal and places in the world's frame, but height."""
+        """Indices of what the low level sees as zero: the goal and places in the frame of the maze, but height."""
         places = {"x", "y", "block_x", "block_y", "goal_x", "goal_y", "goal_z"}
         return tuple(i for i, name in enumerate(self.observation_names) if name in places)
 

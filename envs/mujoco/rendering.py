@@ -140,7 +140,7 @@ class Painter:
 
         from envs.mujoco.model import CAMERA
 
-        shown = mujoco.MjData(self._model)  # forward kinematics on the world itself would move its warm start
+        shown = mujoco.MjData(self._model)  # forward kinematics on the state itself would move its warm start
         shown.qpos[:] = data.qpos
         mujoco.mj_kinematics(self._model, shown)
         mujoco.mj_camlight(self._model, shown)

@@ -42,7 +42,7 @@ class MazeSimulator(Simulator):
         data: MuJoCo's state of each environment.
         age: int64 [N], steps since each episode began.
         goal: float64 [N, 2 or 3].
-        subgoal: None, or (x, y, ...) in the world's frame, which `render` marks beside the area of success.
+        subgoal: None, or (x, y, ...) in the frame of the maze, which `render` marks beside the area of success.
 
     Args:
         spec: The maze.

@@ -43,7 +43,7 @@ class MazeTask(TableTask):
     def __init__(self, spec: MazeSpec) -> None:
         if spec.block_axes and not spec.observe_block:
             raise UserError(
-                f"{spec.name} does not show its block, so nobody can plan there.", f"--task {spec.name}Robust"
+                f"{spec.name} does not show its block, so there is no planning there.", f"--task {spec.name}Robust"
             )
         if spec.layout not in CHARTS:
             raise UserError(f"The map of {spec.name} has no words.", "add it to CHARTS in envs/mujoco/charts.py")

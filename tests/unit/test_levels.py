@@ -22,8 +22,8 @@ from envs.gridworld.cells import (
 )
 from envs.gridworld.levels import (
     DYNAMIC,
+    GRID,
     SPECS,
-    WORLD,
     LevelSpec,
     below,
     doorkey_spec,
@@ -38,7 +38,7 @@ Level = tuple[np.void, np.ndarray]
 
 
 def make(spec: LevelSpec, seed: int) -> Level:
-    world, cells = np.zeros(1, WORLD)[0], np.full((spec.width, spec.height), 77, np.uint16)
+    world, cells = np.zeros(1, GRID)[0], np.full((spec.width, spec.height), 77, np.uint16)
     generate(spec.generator, seed, world, cells)
     return world, cells
 
@@ -212,7 +212,7 @@ def test_drawn_seeds_stay_in_their_split_and_differ() -> None:
 
 
 def test_draws_are_uniform() -> None:
-    world = np.zeros(1, WORLD)[0]
+    world = np.zeros(1, GRID)[0]
     counts = np.bincount([below(world, 7) for _ in range(7000)], minlength=7)
     assert counts.min() > 850
     assert counts.sum() == 7000
