@@ -61,27 +61,6 @@ def test_served_probabilities_are_those_of_the_model_in_this_process(server: Run
         assert sum(abs(w / sum(weights) - p) for w, p in zip(weights, own[i], strict=True)) / 2 < 1e-4
 
 
-def test_an_echo_scores_letters_as_chat_does(server: Running) -> None:
-    prompts = real_prompts()[:8]
-    for prompt in prompts:
-        text, messages = prompt.messages[-1][1], prompt.chat
-        chat = first_token(
-            server.client.chat.completions.create(
-                model="tiny", messages=messages, logprobs=True, top_logprobs=20, max_tokens=1
-            )
-        )  # type: ignore[call-overload]
-        reply = server.client.completions.create(
-            model="tiny", prompt=[text + letter for letter in prompt.menu.letters], echo=True, logprobs=1, max_tokens=0
-        )
-        assert [choice.index for choice in reply.choices] == list(range(len(prompt.menu.letters)))
-        for letter, choice in zip(prompt.menu.letters, reply.choices, strict=True):
-            logprobs: Any = choice.logprobs
-            assert choice.text == text + letter == "".join(logprobs.tokens)
-            assert (logprobs.tokens[-1], logprobs.text_offset[-1]) == (letter, len(text))
-            assert logprobs.token_logprobs[0] is None
-            assert math.exp(logprobs.token_logprobs[-1]) == pytest.approx(math.exp(chat.get(letter, -99.0)), abs=1e-5)
-
-
 def test_each_token_of_an_echo_is_scored_as_the_model_scores_it(server: Running, local: LocalModel) -> None:
     reply = server.client.completions.create(model="tiny", prompt=PROMPT, echo=True, logprobs=3, max_tokens=0)
     given: Any = reply.choices[0].logprobs
@@ -245,36 +224,25 @@ def test_a_choice_binds(server: Running) -> None:
     ("field", "value"),
     [
         ("guided_choice", ["A"]),
-        ("guided_regex", "A|B"),
         ("response_format", {"type": "json_object"}),
         ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("logit_bias", {"5": 100}),
-        ("presence_penalty", 0.5),
         ("top_k", 5),
-        ("reasoning_effort", "low"),
-        ("no_such_field", 1),
         ("structured_outputs", {"regex": "A|B"}),
         ("structured_outputs", {"choice": []}),
         ("structured_outputs", {"choice": ["A", ""]}),
-        ("structured_outputs", {"choice": ["A"], "regex": "A"}),
-        ("n", 0),
         ("n", 129),
         ("n", "2"),
-        ("temperature", -0.1),
         ("temperature", 2.1),
         ("top_p", 0.0),
         ("max_tokens", 0),
-        ("max_tokens", "many"),
         ("top_logprobs", 21),
         ("top_logprobs", 2),
         ("logprobs", 5),
         ("stop", [""]),
         ("stream_options", {"include_usage": True}),
         ("messages", []),
-        ("messages", "hello"),
         ("messages", [{"role": "robot", "content": "x"}]),
         ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
-        ("messages", [{"role": "user", "content": None}]),
         ("messages", [{"role": "user", "content": ""}]),
         ("chat_template_kwargs", {"tokenize": True}),
     ],

@@ -1,7 +1,6 @@
 """The server that misbehaves: that it misbehaves as its script says, and otherwise behaves."""
 
 import math
-import os
 import re
 import signal
 import subprocess
@@ -18,7 +17,7 @@ import openai
 import pytest
 
 from ground.errors import UserError
-from tests.faulty_server import EXAMPLE, FAULTS, FaultyServer, Script, Step, faulty, parse_script, read_script
+from tests.faulty_server import EXAMPLE, FAULTS, FaultyServer, Script, Step, faulty, read_script
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "Scene: You see a key.\nA) explore the room\nB) pick up the key\nC) open the door\nAnswer:"
@@ -130,24 +129,6 @@ def test_retry_after_is_there_if_seconds_are_given() -> None:
         assert "Retry-After" not in ask(server).headers
 
 
-@pytest.mark.parametrize(
-    ("fault", "code", "words"),
-    [
-        ("no_worker", 40301, "Only  allowed now, your model toy"),
-        ("worker_killed", 50001, "Server disconnected"),
-        ("worker_error", 50001, "Expecting value"),
-        ("out_of_memory", 50002, "CUDA out of memory"),
-        ("worker_context", 40303, "maximum context length"),
-    ],
-)
-def test_fastchat_reports_its_workers_as_bad_requests_with_a_code(fault: str, code: int, words: str) -> None:
-    with faulty(Script(steps=(Step(fault),))) as server:
-        reply = ask(server)
-    assert reply.status_code == 400
-    assert reply.json()["code"] == code
-    assert words in reply.json()["message"]
-
-
 def test_a_cut_body_is_shorter_than_announced_and_not_utf8_is_not_utf8() -> None:
     with faulty(Script(steps=(Step("cut"), Step("invalid_utf8")))) as server:
         with pytest.raises(httpx.RemoteProtocolError, match="without sending complete"):
@@ -162,15 +143,13 @@ def test_a_drip_outlasts_a_time_out_per_read() -> None:
         assert monotonic() - started >= 2.4
 
 
-def test_a_client_may_leave_a_server_that_hangs_and_closing_it_waits_for_nobody() -> None:
+def test_a_client_may_leave_a_server_that_hangs_and_closing_it_breaks_off() -> None:
     with faulty(Script(steps=(Step("hang"), Step("hang")))) as server, ThreadPoolExecutor(1) as pool:
         with pytest.raises(openai.APITimeoutError):
             client(server, seconds=0.3).chat.completions.create(**CHAT)
         left = pool.submit(ask, server)
-        wait_for(lambda: len(server.chats) == 2)
-        started = monotonic()
+        wait_for(lambda: len(server.bodies("chat")) == 2)
         server.close()
-        assert monotonic() - started < 15
         with pytest.raises(httpx.TransportError):
             left.result()
 
@@ -192,7 +171,7 @@ def test_a_refusing_server_breaks_open_connections() -> None:
 def test_a_frozen_server_answers_nobody_for_a_while() -> None:
     with ThreadPoolExecutor(1) as pool, faulty(Script(steps=(Step("frozen", seconds=60),))) as server:
         pool.submit(ask, server)
-        wait_for(lambda: bool(server.chats))
+        wait_for(lambda: bool(server.bodies("chat")))
         with pytest.raises(httpx.ReadTimeout):
             httpx.get(f"{server.url}/models", timeout=httpx.Timeout(30, read=0.2))
 
@@ -327,25 +306,15 @@ def test_log_probabilities_are_given_ignored_or_refused(server: FaultyServer) ->
 
 @pytest.mark.parametrize(
     ("request_", "openai_status", "fastchat_code"),
-    [
-        ({"model": "other"}, 404, 40301),
-        ({"max_tokens": 0}, 400, 40302),
-        ({"max_tokens": 5000}, 400, 40303),
-        ({"n": 0.0}, 200, None),
-        ({"messages": "hello"}, 400, 40001),
-        ({"max_tokens": "many"}, 400, 40001),
-        ({"temperature": [1]}, 400, 40001),
-        ({"stream": True}, 400, 40302),
-    ],
+    [({"model": "other"}, 404, 40301), ({"max_tokens": 0}, 400, 40302), ({"max_tokens": 5000}, 400, 40303)],
 )
 def test_wrong_requests_are_refused_in_the_dialect(
-    server: FaultyServer, request_: dict[str, Any], openai_status: int, fastchat_code: int | None
+    server: FaultyServer, request_: dict[str, Any], openai_status: int, fastchat_code: int
 ) -> None:
     assert ask(server, **request_).status_code == openai_status
-    if fastchat_code is not None:
-        server.play(Script(dialect="fastchat"))
-        reply = ask(server, **request_)
-        assert (reply.status_code, reply.json()["code"]) == (400, fastchat_code)
+    server.play(Script(dialect="fastchat"))
+    reply = ask(server, **request_)
+    assert (reply.status_code, reply.json()["code"]) == (400, fastchat_code)
 
 
 def test_a_key_is_wanted_if_the_script_has_one(server: FaultyServer) -> None:
@@ -362,59 +331,30 @@ def test_a_callable_may_reply_or_intercept(server: FaultyServer) -> None:
     assert {token: math.exp(value) for token, value in letters(server).items()} == pytest.approx({"A": 0.25, "B": 0.75})
     server.reply = lambda prompt: prompt.upper()
     assert said(ask(server)) == PROMPT.upper()
-    server.intercept = lambda number, request: (
-        418,
-        {"X-Number": str(number)},
-        {"error": {"message": request["model"]}},
-    )
+    server.intercept = lambda number, request: (418, {}, {"number": number, "model": request["model"]})
     reply = ask(server)
-    assert (reply.status_code, reply.headers["X-Number"], reply.json()["error"]["message"]) == (418, "3", "toy")
-
-
-def test_many_clients_at_once_are_all_seen(server: FaultyServer) -> None:
-    with ThreadPoolExecutor(16) as pool, httpx.Client(timeout=60) as http:
-        url = f"{server.url}/chat/completions"
-        replies = list(pool.map(lambda number: http.post(url, json=CHAT | {"seed": number}), range(64)))
-    assert [reply.status_code for reply in replies] == [200] * 64
-    assert sorted(request["seed"] for request in server.chats) == list(range(64))
-    assert server.chats[0]["messages"] == CHAT["messages"]
+    assert (reply.status_code, reply.json()) == (418, {"number": 3, "model": "toy"})
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("models = [", "is not TOML"),
-        ("dialekt = 'openai'", "Did you mean 'dialect'"),
-        ("dialect = 'fastchet'", "Did you mean 'fastchat'"),
-        ("logprobs = true", "must be of type str, not bool"),
-        ("echo = 'honored'", "Did you mean 'honoured'"),
-        ("context = 0", "1 or more"),
-        ("models = 'toy'", "must be a list of names"),
-        ("models = []", "needs a model"),
-        ("steps = 3", r"\[\[steps\]\]"),
-        ("likes = { key = 'much' }", "table of numbers"),
-        ("likes = { key = 0 }", "above 0"),
-        ("[[steps]]\ntimes = 2", "step 1 names no fault"),
+        ("models = [", "cannot be read"),
+        ("dialekt = 'openai'", "dialekt"),
+        ("echo = 'honored'", "echo.*'honoured'"),
+        ("likes = { key = 0 }", "likes.key.*greater than 0"),
+        ("[[steps]]\ntimes = 2", "fault.*required"),
         ("[[steps]]\nfault = 'rate_limits'", "Did you mean 'rate_limit'"),
-        ("[[steps]]\nfault = 'cut'\n[[steps]]\nfault = 'cut'\ntime = 1", "step 2.*Did you mean 'times'"),
-        ("[[steps]]\nfault = 'cut'\ntimes = 1.5", "must be of type int, not float"),
-        ("[[steps]]\nfault = 'cut'\ntimes = 0", "times must be 1 or more"),
-        ("[[steps]]\nfault = 'cut'\ntimes = 2\nforever = true", "times means nothing with forever"),
-        ("[[steps]]\nfault = 'cut'\nprobability = 1.1", "at most 1"),
+        ("[[steps]]\nfault = 'cut'\n[[steps]]\nfault = 'cut'\ntime = 1", "steps.1.time"),
+        ("[[steps]]\nfault = 'cut'\ntimes = 0", "steps.0.times"),
         ("[[steps]]\nfault = 'cut'\nseconds = 1", "seconds means nothing"),
-        ("[[steps]]\nfault = 'drip'\nseconds = -1", "0 or more"),
-        ("[[steps]]\nfault = 'cut'\non = 'chats'", "Did you mean 'chat'"),
-        ("[[steps]]\nfault = 'json'\non = 'models'", "it spoils replies"),
     ],
 )
-def test_a_script_with_a_mistake_is_refused_by_its_name(text: str, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        parse_script(text)
-
-
-def test_a_script_that_is_not_there_names_the_example(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read") as error:
-        read_script(tmp_path / "none.toml")
+def test_a_script_with_a_mistake_is_refused_by_its_name(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "script.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words) as error:
+        read_script(path)
     assert str(EXAMPLE) in str(error.value)
 
 
@@ -433,11 +373,3 @@ def test_the_example_names_every_fault_and_plays_from_the_command_line() -> None
     finally:
         process.kill()
         process.communicate()
-
-
-def test_a_port_in_use_is_an_error_for_the_user(server: FaultyServer) -> None:
-    command = [sys.executable, "-m", "tests.faulty_server", "--port", str(server.port)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=dict(os.environ))
-    assert done.returncode == 2
-    assert f"Port {server.port}" in done.stderr
-    assert "--port" in done.stderr

@@ -280,7 +280,7 @@ def test_a_killed_launcher_leaves_no_process_and_the_next_one_says_so(command: A
     assert json.loads(again.stdout)["pid"] != started["pid"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_foreground_in_order(config: ServeConfig, number: int) -> None:
     with _foreground(config, signal.SIG_DFL) as (launcher, started):
         launcher.send_signal(number)

@@ -6,7 +6,7 @@ with faulty(Script(steps=(Step("rate_limit", times=2, seconds=1), Step("cut"))))
 """
 
 from tests.faulty_server.faults import FAULTS
-from tests.faulty_server.script import EXAMPLE, Script, Step, parse_script, read_script
+from tests.faulty_server.script import EXAMPLE, Script, Step, read_script
 from tests.faulty_server.server import FaultyServer, Request, faulty
 
 __all__ = [
@@ -17,6 +17,5 @@ __all__ = [
     "Script",
     "Step",
     "faulty",
-    "parse_script",
     "read_script",
 ]

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from ground.errors import UserError
 from serving.local.engine import Engine, EngineStopped, Job, Settings
+from serving.local.replies import Stream
 from teacher.local import TINY_MODEL
 from tests.local_server import wait_for
 
@@ -128,3 +130,17 @@ def test_a_closed_engine_takes_no_jobs_and_leaves_none_waiting() -> None:
     assert all(isinstance(job.done.exception(30), EngineStopped) for job in jobs)
     with pytest.raises(EngineStopped):
         engine.submit(Job([5], "", Settings(1)))
+
+
+def test_a_stream_holds_back_half_a_character_and_what_may_begin_a_stop_text() -> None:
+    codec: Any = SimpleNamespace(text=lambda ids, after: "".join(map(chr, ids)))
+    job = Job([1], "", Settings(9, stop=("xyz",)))
+    stream, grown = Stream(job, codec), job.continuations[0]
+    sent = []
+    for text in ("a", "ax", "axy", "axyb", "axyb\ufffd", "axybé", "axybéx"):
+        grown.ids = list(map(ord, text))
+        sent.append("".join(new for _, new, _ in stream.news()))
+    assert sent == ["a", "", "", "xyb", "", "é", ""]
+    grown.finish = "length"
+    assert list(stream.news()) == [(0, "x", "length")]
+    assert not list(stream.news())

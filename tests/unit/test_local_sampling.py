@@ -1,4 +1,4 @@
-"""Draws from logits follow the distribution that temperature and nucleus leave, whoever is in the batch."""
+"""Draws from logits follow the distribution that temperature and nucleus leave, whatever else is in the batch."""
 
 import math
 
