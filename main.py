@@ -171,12 +171,19 @@ def verb_of(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     return f"{first} {rest[0]}", rest[1:]
 
 
+def _names(kind: Any) -> set[str]:
+    """Names of all flags of a dataclass; a group of settings within it has its own."""
+    groups = {field.name: field.default_factory for field in dataclasses.fields(kind)}
+    found = {name for name, group in groups.items() if not dataclasses.is_dataclass(group)}
+    return found.union(*(_names(group) for group in groups.values() if dataclasses.is_dataclass(group)))
+
+
 def read(verb: str, words: Sequence[str]) -> Any:
     """The config of a verb from its command-line words. Raises `UserError`; exits for `--help` and for bad values."""
     import tyro
 
     kind = VERBS[verb][0]
-    flags = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind)}
+    flags = {f"--{name.replace('_', '-')}" for name in _names(kind)}
     said: list[str] = []
     for word in words:
         flag, equals, value = word.partition("=")
