@@ -112,7 +112,7 @@ def demos(config: DemosConfig) -> dict[str, Any]:
 
 
 def label(config: LabelConfig) -> dict[str, Any]:
-    """The `label` verb: whoever asks comes from `agent`, the page from `serving`."""
+    """The `label` verb: the session comes from `agent`, the page from `serving`."""
     check_label(config)
     from serving.doors import bound
     from serving.labelling.server import HOST, serve_page
@@ -173,9 +173,11 @@ def verb_of(words: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 def _names(kind: Any) -> set[str]:
     """Names of all flags of a dataclass; a group of settings within it has its own."""
-    groups = {field.name: field.default_factory for field in dataclasses.fields(kind)}
-    found = {name for name, group in groups.items() if not dataclasses.is_dataclass(group)}
-    return found.union(*(_names(group) for group in groups.values() if dataclasses.is_dataclass(group)))
+    found = set[str]()
+    for field in dataclasses.fields(kind):
+        group = field.default_factory if dataclasses.is_dataclass(field.default_factory) else field.default
+        found |= _names(group) if dataclasses.is_dataclass(group) else {field.name}
+    return found
 
 
 def read(verb: str, words: Sequence[str]) -> Any:

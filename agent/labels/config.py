@@ -1,6 +1,6 @@
 """The settings of the `main.py labels` verbs. The text under each field is its `--help`; nothing heavy is imported."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import tyro
@@ -14,6 +14,7 @@ PROMPTS = ("compact", "chat")
 JUDGED = ("local", "llm", "replay", "random", "uniform-legal")  # the teachers that may be wrong
 
 _Store = tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="[RUN_OR_STORE]")]]
+_LOCAL = TeacherConfig()
 _Count = Annotated[int, Ge(1)]
 
 
@@ -90,7 +91,7 @@ class JudgeConfig(_Printing):
 
     task: tuple[str, ...] = ("SimpleDoorKey",)
     """Tasks to judge on."""
-    teacher: Annotated[TeacherConfig, tyro.conf.arg(name="")] = field(default_factory=TeacherConfig)
+    teacher: Annotated[TeacherConfig, tyro.conf.arg(name="")] = _LOCAL
     """The teacher, and how it is asked; --teacher replay judges the store of --labels."""
     scenes: Annotated[int, Ge(1), Le(100_000)] = 200
     """Distinct scenes with a choice per task; fewer where a task has fewer."""
