@@ -117,7 +117,7 @@ def demos(config: DemosConfig) -> dict[str, Any]:
 
 
 def label(config: LabelConfig) -> dict[str, Any]:
-    """The `label` verb: whoever asks comes from `agent`, the page from `serving`."""
+    """The `label` verb: the session comes from `agent`, the page from `serving`."""
     check_label(config)
     from serving.labelling.server import HOST, serve_page
     from serving.ports import bound

@@ -1,10 +1,15 @@
-"""What can be said after `main.py label`. The text under each field is its `--help`; nothing heavy is imported here."""
+"""The settings of `main.py label`. The text under each field is its `--help`; nothing heavy is imported here."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from ground.errors import UserError
+from teacher.config import TeacherConfig
 
 PORT = 8321
+_NO_TEACHER = TeacherConfig("none")
 
 
 @dataclass(frozen=True)
@@ -19,9 +24,9 @@ class LabelConfig:
     logdir: str = "log"
     """Where runs live."""
     annotator: str = "me"
-    """Your name: it stands beside your answers, and you take back your own alone."""
+    """Your name: it stands beside your answers, and you can take back only your own."""
     answers: str | None = None
-    """A ledger.jsonl that was taken along from another run of the same demonstrations: what people said there is taken
+    """A ledger.jsonl that was taken along from another run of the same demonstrations: people's answers there are taken
     over wherever the same is asked here."""
     again: bool = False
     """Answer what others have answered, to see how far people agree; nothing is learnt from it."""
@@ -44,18 +49,12 @@ class LabelConfig:
     """As in train; the run's own if not given."""
     controller: str | None = None
     """Run, or folder, of a distilled controller whose opinion is shown; the newest of the task, if there is one."""
-    teacher: str = "none"
-    """Teacher whose opinion is shown, too, as in train: local, llm or scripted; its answers are kept."""
-    base_url: str | None = None
-    """Server of --teacher llm, OpenAI protocol; OPENAI_BASE_URL if not given. The key is read from OPENAI_API_KEY."""
-    model: str | None = None
-    """Its model, as in train."""
-    labels: str | None = None
-    """Label store (SQLite) to read that teacher's answers from and add answers to; the run's own if not given."""
+    teacher: Annotated[TeacherConfig, tyro.conf.arg(name="")] = _NO_TEACHER
+    """A teacher whose opinion is shown, too (none: no opinion); its answers are kept."""
     eval_episodes: int = 100
     """Held-out levels on which the student is judged when all is answered; 0 for none."""
     port: int = PORT
-    """Port on this machine, which nobody else reaches; 0 for any free one."""
+    """Port on this machine, which other machines cannot reach; 0 for any free one."""
     browser: bool = True
     """Open the page in the browser."""
     threads: int = 1
@@ -69,8 +68,12 @@ class LabelConfig:
 
 
 def check_label(config: LabelConfig) -> None:
-    """Refuse what cannot be meant. Raises `UserError` with the nearest right choice."""
+    """Refuse impossible settings. Raises `UserError` with the nearest right choice."""
     if not config.annotator.strip() or len(config.annotator) > 60 or not config.annotator.isprintable():
         raise UserError(f"--annotator {config.annotator!r} is not a name.", "--annotator ann")
     if not 0 <= config.port <= 65535:
         raise UserError(f"--port {config.port} is no port.", f"--port {PORT}")
+    if config.teacher.on_teacher_failure != "abort":
+        raise UserError(
+            "An opinion that cannot be had is not shown: nothing stands in for it.", "--on-teacher-failure abort"
+        )

@@ -24,11 +24,13 @@ from agent.labelling.frames import Frames
 from agent.labelling.opinions import Opinions
 from agent.labelling.session import Session
 from agent.runs.run import Run
-from agent.teaching import ControllerLabels, Labeller
-from agent.train import make_annotator, open_labels
+from agent.teaching import Annotator, ControllerLabels, Labeller
 from envs.catalog import get_task
 from envs.task import Task
+from ground.device import device
 from ground.errors import UserError
+from teacher.labels import LabelStore
+from teacher.make import make_teacher
 
 AHEAD = 1  # rounds, so that learning goes on while the person does
 TOKEN = ".token"
@@ -37,10 +39,10 @@ _SETTLED = ("budget", "demos", "rule", "policies", "preset", "seed", "stop_error
 
 @contextlib.contextmanager
 def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
-    """The session of a run, and the token by which the page is let in; both are over with the context.
+    """The session of a run, and the token that the page's address must hold; the context closes both.
 
     Raises:
-        UserError: The run's settings are others, somebody else has it open, or its demonstrations cannot be had.
+        UserError: The run's settings are others, another page has it open, or its demonstrations cannot be had.
     """
     torch.set_num_threads(config.threads)
     task = get_task(config.task)
@@ -50,20 +52,20 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
         token = stack.enter_context(_alone(_path(config, task)))
         run = Run.create(config.logdir, training.method, task.name, training.savedir, asdict(training), resume=True)
         with run.beginning():
-            speakers = _speakers(config, task, run, stack)
+            labellers = _labellers(config, task, run, stack)
             demonstrations, held_out = demonstrations_of(training, task, run)
             log = stack.enter_context(run.metrics(quiet=True))
-            questioning = AskLoop(training, task, demonstrations, held_out, Person(), run, log)
-            taken_along = _taken_along(config.answers, questioning)
-        _warm_up(questioning)
-        frames, opinions = Frames(task, demonstrations), Opinions(demonstrations, speakers)
-        session = Session(questioning, frames, config.annotator, opinions, config.again, taken_along)
+            loop = AskLoop(training, task, demonstrations, held_out, Person(), run, log)
+            taken_along = _taken_along(config.answers, loop)
+        _warm_up(loop)
+        frames, opinions = Frames(task, demonstrations), Opinions(demonstrations, labellers)
+        session = Session(loop, frames, config.annotator, opinions, config.again, taken_along)
         stack.callback(session.close)
         yield session, token
 
 
 def training_config(config: LabelConfig, task: Task) -> TrainConfig:
-    """The settings of the run: its own where there is one, so that nobody has to repeat them."""
+    """The settings of the run: its own where there is one, so that they need not be repeated."""
     path = _path(config, task)
     known = {field.name for field in fields(TrainConfig)}
     settings: dict[str, Any] = {"oracle": "person", "ahead": AHEAD}
@@ -82,7 +84,7 @@ def training_config(config: LabelConfig, task: Task) -> TrainConfig:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[str]:
-    """The run's token, which nobody else may read, and the run for one process: two would answer past each other."""
+    """The run's token, which only this user may read, and a lock on the run: two pages would overwrite each other."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / TOKEN
     path.touch(mode=0o600)
@@ -101,23 +103,23 @@ def _alone(folder: Path) -> Iterator[str]:
         yield token
 
 
-def _warm_up(questioning: AskLoop) -> None:
+def _warm_up(loop: AskLoop) -> None:
     """Compile what learning needs, on one demonstration: the first time it takes half a minute, in which a page that
     is there already would hang."""
-    halo, rounds = questioning.halo, 0
-    demos = halo.demonstrations(questioning.training[:1])
-    nothing = questioning.ledger.evidence(questioning.oracle.annotators, rounds)
+    halo, rounds = loop.halo, 0
+    demos = halo.demonstrations(loop.training[:1])
+    nothing = loop.ledger.evidence(loop.oracle.annotators, rounds)
     policies = fresh_policies(halo.task, halo.states, halo.config, halo.config.restarts, [halo.seed])
     fit(demos, nothing, policies, EMConfig(steps=1), halo.confusion)
 
 
-def _taken_along(path: str | None, questioning: AskLoop) -> list[Answer]:
+def _taken_along(path: str | None, loop: AskLoop) -> list[Answer]:
     """What people said in another ledger. Raises `UserError` if it is not one of the same demonstrations."""
     if path is None:
         return []
     if not Path(path).is_file():
         raise UserError(f"There is no ledger {path}.", "--answers log/halo/TASK/NAME/ledger.jsonl")
-    other = Ledger(Path(path), questioning.task, questioning.training)
+    other = Ledger(Path(path), loop.task, loop.training)
     return [answer for answer in other.answers if answer.annotator == PERSON]
 
 
@@ -125,29 +127,22 @@ def _path(config: LabelConfig, task: Task) -> Path:
     return Path(config.logdir) / "halo" / task.name / config.savedir
 
 
-def _speakers(config: LabelConfig, task: Task, run: Run, stack: contextlib.ExitStack) -> dict[str, Labeller]:
+def _labellers(config: LabelConfig, task: Task, run: Run, stack: contextlib.ExitStack) -> dict[str, Labeller]:
     """Whose opinions are shown: the controller that is named, or the newest of the task, and a teacher on request.
 
-    What the teacher says is kept in the run's label store, so that it is not paid for twice.
+    The teacher's answers are kept in the run's label store, so that none is asked for twice.
     """
     controller = (
         named_controller(config.controller, config.logdir, task)
         if config.controller is not None
         else newest_controller(Run.all(config.logdir, "dagger", task.name), task)
     )
-    speakers: dict[str, Labeller] = {"controller": ControllerLabels(controller)} if controller else {}
-    if config.teacher != "none":
-        asked = TrainConfig(
-            method="halo",
-            task=task.name,
-            oracle="teacher",
-            teacher=config.teacher,
-            base_url=config.base_url,
-            model=config.model,
-            labels=config.labels,
-        )
-        check(asked)
-        teacher = make_annotator(asked, task, stack.enter_context(open_labels(asked, run)))
+    labellers: dict[str, Labeller] = {"controller": ControllerLabels(controller)} if controller else {}
+    asked = config.teacher
+    if asked.teacher != "none":
+        given = None if "replay" in asked.teacher.split(":") else asked.labels  # a store that is replayed is only read
+        store = stack.enter_context(LabelStore(given) if given else LabelStore(run.labels, own=True))
+        teacher = make_teacher(asked, task, store, device=str(device()))
         assert teacher is not None
-        speakers["teacher"] = teacher
-    return speakers
+        labellers["teacher"] = Annotator(task, teacher, asked.on_teacher_failure)
+    return labellers

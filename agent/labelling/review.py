@@ -3,14 +3,13 @@
 import json
 import threading
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
-from agent.labelling.agreement import kappa
+from agent.labelling.agreement import compared
 from agent.labelling.config import LabelConfig
-from agent.labelling.view import KEYS
+from agent.labelling.view import LONGEST, about, pace
 from agent.labels.show import line_of
 from agent.labels.stores import find_store
 from envs.catalog import get_task
@@ -21,9 +20,6 @@ from teacher.corrections import correct, is_correction, standing, withdraw
 from teacher.label_lines import to_record
 from teacher.labels import LabelStore
 
-_RECENT = 20  # corrections that tell how fast a person is
-_LONGEST = 600.0  # seconds that one may count for
-
 
 class Review:
     """The queries of a label store as questions; see `Session` for the methods, which are the same.
@@ -31,7 +27,7 @@ class Review:
     Args:
         path: The store.
         task: Whose labels are reviewed.
-        annotator: Who reviews where a request names nobody.
+        annotator: Who reviews where a request gives no name.
     """
 
     def __init__(self, path: Path, task: Task, annotator: str) -> None:
@@ -55,8 +51,7 @@ class Review:
 
     def about(self) -> dict[str, Any]:
         """The task and its options."""
-        options = [{"id": o.id, "words": o.words, "key": k} for o, k in zip(self._task.options, KEYS, strict=False)]
-        return {"task": f"{self._task.name}: review", "goal": self._task.goal, "options": options}
+        return about(self._task, f"{self._task.name}: review")
 
     def state(self, who: str | None = None) -> dict[str, Any]:
         """Everything that the page shows, as JSON takes it."""
@@ -64,8 +59,7 @@ class Review:
         with self._lock:
             queue, said = self._queue(), list(standing(self._said).values())
         mine = [call for call in said if call.identity.model.endswith(f":{who}")]
-        paces = [call.seconds for call in mine[-_RECENT:] if call.seconds > 0]
-        each, done = (median(paces) if paces else None), len(self._queries) - len(queue)
+        done = len(self._queries) - len(queue)
         margins = [1 - max(mean_probs(self._queries[i]), default=0.0) for i in queue]
         return {
             "who": who,
@@ -82,8 +76,7 @@ class Review:
                 "skipped": 0,
                 "cost": done,
                 "seconds": round(sum(call.seconds for call in said), 1),
-                "per_minute": round(60 / each, 1) if each else None,
-                "seconds_left": round(len(queue) * each) if each else None,
+                **pace([call.seconds for call in mine], len(queue)),
                 "expected_error": round(float(np.mean(margins)), 4) if margins else 0.0,
                 "steps": len(queue),
             },
@@ -116,7 +109,7 @@ class Review:
             if option not in about.legal:
                 raise ValueError(f"option {option} is not legal in this scene")
             with LabelStore(self._path) as store:
-                spent = min(max(seconds, 0.0), _LONGEST)
+                spent = min(max(seconds, 0.0), LONGEST)
                 self._said.append(correct(store, self._task, about, who or self.annotator, option, spent))
         return True
 
@@ -138,15 +131,12 @@ class Review:
 
     def agreement(self) -> list[dict[str, Any]]:
         """How far people agree with the teacher; see `agent.labelling.agreement`."""
-        options = len(self._task.options)
-        table, said = np.zeros((options, options), np.int64), standing(self._said)
-        for asked in self._queries:
-            probs, human = mean_probs(asked), said.get(asked[-1].identity.facts)
-            if probs and human:
-                table[int(np.argmax(human.probs)), int(np.argmax(probs))] += 1
-        steps = int(table.sum())
-        pair = {"pair": ["you", "the teacher"], "steps": steps, "kappa": kappa(table), "confusion": table.tolist()}
-        return [pair | {"agree": float(np.trace(table) / steps)}] if steps else []
+        said = {facts: int(np.argmax(call.probs)) for facts, call in standing(self._said).items()}
+        teacher = {
+            asked[-1].identity.facts: int(np.argmax(probs)) for asked in self._queries if (probs := mean_probs(asked))
+        }
+        found = compared({"you": said, "the teacher": teacher}, ("you", "the teacher"), len(self._task.options))
+        return [found] if found else []
 
     def lines(self) -> bytes:
         """The corrections, those that were taken back too, as `labels export` writes them."""
@@ -158,12 +148,8 @@ class Review:
         done = len(self._queries) - len(self._queue())
         pairs = self.agreement()
         agreed = {"agreement": round(pairs[0]["agree"], 4)} if pairs else {}
-        return {
-            "task": self._task.name,
-            "run": str(self._path),
-            "reviewed": done,
-            "scenes": len(self._queries),
-        } | agreed
+        head = {"task": self._task.name, "run": str(self._path)}
+        return head | {"reviewed": done, "scenes": len(self._queries)} | agreed
 
     def _queue(self) -> list[int]:
         said = standing(self._said)

@@ -1,41 +1,41 @@
 """A person as HALO's oracle: what the page shows, and what becomes of what is typed there.
 
-Learning and asking go on in a thread beside the person. So that nobody waits, a round of questions is chosen while the
-one before it is being answered (`ahead` of `TrainConfig` is 1): round r rests on the answers of the rounds before
-r - 1. Whoever is faster than learning sees that it thinks. So what is asked depends on the seed and on the answers that
-stand, never on how long anybody took, and `train --ahead 1` with an oracle that says the same asks and learns the same.
+Learning and asking go on in a thread beside the person. So that the person need not wait, a round of questions is
+chosen while the one before it is being answered (`ahead` of `TrainConfig` is 1): round r rests on the answers of the
+rounds before r - 1. A person who is faster than learning sees that it thinks. So what is asked depends on the seed and
+on the answers that stand, never on how long they took, and `train --ahead 1` with an oracle that gives the same answers
+asks the same questions and learns the same.
 """
 
 import sys
-import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from agent.halo.ledger import PERSON, Answer, Question
 from agent.halo.loop import AskLoop
 from agent.labelling.agreement import agreement
+from agent.labelling.background import Background
 from agent.labelling.frames import Frames
 from agent.labelling.opinions import Opinions
-from agent.labelling.view import View
+from agent.labelling.view import LONGEST, View, about
 from ground.errors import UserError
 
 _AHEAD = 6  # questions whose pictures are drawn, and others' opinions fetched, before they are asked
-_LONGEST = 600.0  # seconds that one answer may count for: beyond, nobody was looking
 
 
 class _OutdatedError(Exception):
-    """What is being learnt rests on an answer that was taken back, or nobody waits for it any more."""
+    """What is being learnt rests on an answer that was taken back, or the page is being closed."""
 
 
-class Session:
-    """One run and whoever answers its questions. Methods may be called from any thread.
+class Session(Background[Callable[[], None]]):
+    """One run and the people who answer its questions. Methods may be called from any thread.
 
     Args:
-        questioning: The run.
+        loop: The run.
         frames: Pictures of its demonstrations.
-        annotator: Who answers where a request names nobody.
+        annotator: Who answers where a request gives no name.
         opinions: What others say, which is shown; the session closes it.
         again: Offer questions that others have answered instead of open ones.
         taken_along: Answers from elsewhere, each for the first time that the same is asked here.
@@ -43,7 +43,7 @@ class Session:
 
     def __init__(
         self,
-        questioning: AskLoop,
+        loop: AskLoop,
         frames: Frames,
         annotator: str,
         opinions: Opinions,
@@ -51,28 +51,23 @@ class Session:
         taken_along: Sequence[Answer] = (),
     ) -> None:
         self.annotator, self.again = annotator, again
-        self._questioning, self._frames, self._opinions = questioning, frames, opinions
-        self._ledger = questioning.ledger
-        self._view = View(questioning, opinions)
-        self._lock = threading.Condition(threading.RLock())
+        self._loop, self._frames, self._opinions, self._ledger = loop, frames, opinions, loop.ledger
+        self._view = View(loop, opinions)
         self._taken_along = {(answer.trajectory, answer.step): answer for answer in taken_along}
         self._undone = 0  # answers that were taken back: what is being learnt may rest on one
-        self._closed: tuple[int, int] | None = None  # rounds and `_undone` when there was nothing left to ask
+        self._exhausted: tuple[int, int] | None = None  # rounds and `_undone` when there was nothing left to ask
         self._looked = -1  # rounds that the view has learnt from
-        self._trouble: UserError | None = None
-        self._ending = False
         self.result: dict[str, Any] | None = None
-        self._thread = threading.Thread(target=self._work, name="learning", daemon=True)
-        self._thread.start()
+        super().__init__("learning")
 
     # --- what the page asks for ---------------------------------------------------------------------------------
 
     def state(self, who: str | None = None) -> dict[str, Any]:
         """Everything that the page shows, as JSON takes it."""
         who = who or self.annotator
-        with self._lock:
+        with self._change:
             queue, ledger = self._queue(who), self._ledger.as_it_stands()
-            phase, trouble = self._phase(queue), self._trouble
+            phase = self._phase(queue)
         coming = [(question.trajectory, question.step) for question in queue[:_AHEAD]]
         self._frames.want(coming)
         self._opinions.want(coming)
@@ -80,7 +75,7 @@ class Session:
             "who": who,
             "again": self.again,
             "phase": phase,
-            "trouble": str(trouble) if trouble else self._opinions.trouble,
+            "trouble": self.trouble or self._opinions.trouble,
             "pictures": self._frames.trouble,
             "question": self._view.question(queue[0], ledger) if queue else None,
             "next": [[question.trajectory, question.step] for question in queue[1:_AHEAD]],
@@ -90,7 +85,7 @@ class Session:
 
     def about(self) -> dict[str, Any]:
         """The task and its options, which never change."""
-        return self._view.about()
+        return about(self._loop.task, self._loop.task.name)
 
     def frame(self, trajectory: int, step: int) -> bytes | None:
         """The picture of a step as PNG; None while it is being drawn, and if there is no such step."""
@@ -98,13 +93,13 @@ class Session:
 
     def agreement(self) -> list[dict[str, Any]]:
         """How far those who spoke agree: see `agent.labelling.agreement`."""
-        with self._lock:
+        with self._change:
             ledger = self._ledger.as_it_stands()
-        return agreement(ledger, len(self._questioning.task.options), self._opinions)
+        return agreement(ledger, len(self._loop.task.options), self._opinions)
 
     def lines(self) -> bytes:
         """The ledger, lines of JSON, as it is on the disk."""
-        with self._lock:
+        with self._change:
             return self._ledger.path.read_bytes()
 
     def answer(
@@ -131,16 +126,16 @@ class Session:
             UserError: The disk refuses; nothing was kept.
         """
         who, asked = who or self.annotator, Question(*question)
-        with self._lock:
+        with self._change:
             if asked not in self._queue(who):
                 return False
             report = self._report(asked, option)
             start = asked.step if start is None else start
             stop = asked.step + 1 if stop is None else stop
-            if not 0 <= start <= asked.step < stop <= self._questioning.training.lengths[asked.trajectory]:
+            if not 0 <= start <= asked.step < stop <= self._loop.training.lengths[asked.trajectory]:
                 raise ValueError(f"steps {start} to {stop - 1} are not an interval around step {asked.step}")
             self._refuse_contradiction(asked.trajectory, start, stop, report)
-            spent = min(max(float(seconds), 0.0), _LONGEST)
+            spent = min(max(float(seconds), 0.0), LONGEST)
             answer = Answer(asked.trajectory, asked.step, PERSON, report, start, stop, 1.0, round(spent, 2), who)
             if self.again:
                 self._ledger.read_again(answer)
@@ -152,31 +147,28 @@ class Session:
     def undo(self, who: str | None = None) -> bool:
         """Take back a person's last answer; false if none stands. Raises `UserError` if the disk refuses."""
         who = who or self.annotator
-        with self._lock:
+        with self._change:
             if self.again:
                 return self._ledger.take_back_reading(who) is not None
-            taken = self._ledger.take_back(who, self._questioning.config.ahead)
+            taken = self._ledger.take_back(who, self._loop.config.ahead)
             if taken is not None:
                 self._undone += 1
                 self._looked = min(self._looked, self._ledger.complete_rounds)
                 self.result = None
-                (self._questioning.run.path / "result.json").unlink(missing_ok=True)  # it rested on that answer
+                (self._loop.run.path / "result.json").unlink(missing_ok=True)  # it rested on that answer
                 self._stir()
             return taken is not None
 
     def outcome(self) -> dict[str, Any]:
         """What the work came to when the page is closed: the result line of a run whose questions are all answered."""
-        with self._lock:
-            run, ledger, budget = self._questioning.run, self._ledger, self._questioning.budget
-            counted = {"run": str(run.path), "answered": ledger.asked, "budget": budget, "open": len(ledger.open)}
-            return {"task": self._questioning.task.name, "method": "halo", **(self.result or {}), **counted}
+        with self._change:
+            counted = {"answered": self._ledger.asked, "budget": self._loop.budget, "open": len(self._ledger.open)}
+            head = {"task": self._loop.task.name, "method": "halo"}
+            return head | (self.result or {}) | {"run": str(self._loop.run.path)} | counted
 
-    def close(self) -> None:
+    def close(self, patience: float | None = None) -> None:
         """End the threads at once; what is being learnt is thrown away, and learnt again next time."""
-        with self._lock:
-            self._ending = True
-            self._stir()
-        self._thread.join()
+        super().close(patience)
         self._frames.close()
         self._opinions.close()
 
@@ -195,14 +187,14 @@ class Session:
     def _report(self, asked: Question, option: int | None) -> tuple[float, ...]:
         if option is None:
             return ()
-        options = len(self._questioning.task.options)
+        options = len(self._loop.task.options)
         if option not in range(options) or not self._view.legal(asked.trajectory)[asked.step][option]:
             raise ValueError(f"option {option} is not legal at step {asked.step}")
         return tuple(float(k == option) for k in range(options))
 
     def _refuse_contradiction(self, trajectory: int, start: int, stop: int, report: tuple[float, ...]) -> None:
         """Where answers are law, two about one step that differ leave nothing to learn: an interval said too much."""
-        if self.again or self._questioning.halo.confusion is not None or not report:
+        if self.again or self._loop.halo.confusion is not None or not report:
             return
         for other in self._ledger.answers:
             shared = range(max(start, other.start), min(stop, other.stop))
@@ -217,39 +209,27 @@ class Session:
             return "asking"
         if self.again or self.result is not None:
             return "finished"
-        return "finishing" if self._closed == (len(self._ledger.rounds), self._undone) else "thinking"
+        return "finishing" if self._exhausted == (len(self._ledger.rounds), self._undone) else "thinking"
 
     def _stir(self) -> None:
         """Something has changed: trouble may be over."""
-        self._trouble = None
-        self._lock.notify_all()
+        self.trouble = None
+        self._change.notify_all()
 
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                try:
-                    self._take_over()
-                except UserError as error:
-                    self._trouble = error
-                while not self._ending and (self._trouble or not (job := self._job())):
-                    self._lock.wait()
-                if self._ending:
-                    return
-                still, undone = self._questioning.as_it_stands(), self._undone
-            still.on_step = partial(self._go_on, undone)
-            try:
-                job(still, undone)
-            except _OutdatedError:
-                continue
-            except UserError as error:
-                self._trouble = error
-            except Exception as error:  # the person goes on answering, and reads what happened
-                traceback.print_exc(file=sys.stderr)
-                self._trouble = UserError(f"Learning failed: {error!r}.", "go on; answers are kept")
+    def _do(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except _OutdatedError:
+            return
+        except UserError:
+            raise
+        except Exception as error:  # the person goes on answering, and reads what happened
+            traceback.print_exc(file=sys.stderr)
+            raise UserError(f"Learning failed: {error!r}.", "go on; answers are kept") from error
 
     def _go_on(self, undone: int) -> None:
-        """Whether what is being learnt is wanted still."""
-        if self._ending or undone != self._undone:
+        """Whether what is being learnt is still wanted."""
+        if self._closing or undone != self._undone:
             raise _OutdatedError
 
     def _take_over(self) -> None:
@@ -260,34 +240,45 @@ class Session:
                 self._ledger.answer(self._taken_along[place])
                 del self._taken_along[place]
 
-    def _job(self) -> Any:
-        """What is to be done next, if anything."""
-        ledger, rounds = self._ledger, len(self._ledger.rounds)
-        if self.again:
-            return self._look if self._looked < ledger.complete_rounds else None
-        spent = self._closed == (rounds, self._undone)
-        if not spent and ledger.complete_rounds >= self._questioning.basis:
-            return self._choose
-        if spent and not ledger.open and self.result is None:
-            return self._finish
-        return self._look if self._looked < ledger.complete_rounds else None
+    def _job(self) -> Callable[[], None] | None:
+        """What is to be done next, if anything; it works on the ledger as it is now."""
+        try:
+            self._take_over()
+        except UserError as error:
+            self.trouble = str(error)
+        job = None if self.trouble else self._due()
+        if job is None:
+            return None
+        still, undone = self._loop.as_it_stands(), self._undone
+        still.on_step = partial(self._go_on, undone)
+        return partial(job, still, undone)
+
+    def _due(self) -> Callable[[AskLoop, int], None] | None:
+        rounds, complete = len(self._ledger.rounds), self._ledger.complete_rounds
+        if not self.again:
+            exhausted = self._exhausted == (rounds, self._undone)
+            if not exhausted and complete >= self._loop.basis:
+                return self._choose
+            if exhausted and not self._ledger.open and self.result is None:
+                return self._finish
+        return self._look if self._looked < complete else None
 
     def _choose(self, still: AskLoop, undone: int) -> None:
         """Learn, and ask the next round; thrown away if an answer was taken back meanwhile."""
         found = still.learn(still.basis)
-        with self._lock:
+        with self._change:
             if undone != self._undone:
                 return
             self._shown(found, still.basis)
         still.keep(found, still.basis)
         chosen = still.choose(found)
-        with self._lock:
+        with self._change:
             if undone != self._undone:
                 return
             if chosen:
                 self._ledger.ask(chosen)
             else:
-                self._closed = (len(self._ledger.rounds), undone)
+                self._exhausted = (len(self._ledger.rounds), undone)
 
     def _look(self, still: AskLoop, undone: int) -> None:
         """Learn what the page shows, where no choice rests on it."""
@@ -299,7 +290,7 @@ class Session:
         found = still.learn(len(still.ledger.rounds))
         self._shown(found, len(still.ledger.rounds))
         result = still.finish(found)
-        with self._lock:
+        with self._change:
             if undone == self._undone:
                 self.result = result
 

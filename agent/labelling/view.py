@@ -1,5 +1,6 @@
 """What the page shows of a run: a question with all that is known about it, and how far the work is."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import median
 from typing import Any
@@ -12,23 +13,38 @@ from agent.halo.ledger import Answer, Ledger, Question
 from agent.halo.loop import AskLoop
 from agent.halo.posterior import Answers, Floats, infer
 from agent.labelling.opinions import Opinions
+from envs.task import Task
 
 KEYS = "1234567890bcdefghijklmnopqrtvwxyz"  # of options, in their order; a, s and u mean something else
+LONGEST = 600.0  # seconds that one answer may count for: beyond, the person was away
 _RECENT = 20  # answers that tell how fast a person is
+
+
+def about(task: Task, title: str) -> dict[str, Any]:
+    """The task and its options, which never change."""
+    options = [{"id": o.id, "words": o.words, "key": k} for o, k in zip(task.options, KEYS, strict=False)]
+    return {"task": title, "goal": task.goal, "options": options}
+
+
+def pace(seconds: Sequence[float], left: int) -> dict[str, float | None]:
+    """How fast a person answers, who took so many seconds for each answer, and how long what is left will take."""
+    counted = [spent for spent in seconds[-_RECENT:] if spent > 0]
+    each = median(counted) if counted else None
+    return {"per_minute": round(60 / each, 1) if each else None, "seconds_left": round(left * each) if each else None}
 
 
 class View:
     """Reads, and changes nothing.
 
     Args:
-        questioning: The run.
+        loop: The run.
         opinions: What others say.
     """
 
-    def __init__(self, questioning: AskLoop, opinions: Opinions) -> None:
-        self._task, self._recording = questioning.task, questioning.training
-        self._halo, self._budget = questioning.halo, questioning.budget
-        self._annotators = questioning.oracle.annotators
+    def __init__(self, loop: AskLoop, opinions: Opinions) -> None:
+        self._task, self._recording = loop.task, loop.training
+        self._halo, self._budget = loop.halo, loop.budget
+        self._annotators = loop.oracle.annotators
         self._opinions = opinions
         self._found: Fit | None = None
         self._expected: float | None = None
@@ -39,11 +55,6 @@ class View:
         """What was learnt last."""
         unsure = 1 - found.posterior.gamma.mean(0).max(-1)  # [N, T]
         self._found, self._expected = found, float(unsure[self._recording.acted].mean())
-
-    def about(self) -> dict[str, Any]:
-        """The task and its options."""
-        options = [{"id": o.id, "words": o.words, "key": k} for o, k in zip(self._task.options, KEYS, strict=False)]
-        return {"task": self._task.name, "goal": self._task.goal, "options": options}
 
     def question(self, asked: Question, ledger: Ledger) -> dict[str, Any]:
         """A question with the posterior over its demonstration, the suggestion, and what others say."""
@@ -71,8 +82,6 @@ class View:
     def progress(self, ledger: Ledger, who: str, left: int, again: bool) -> dict[str, Any]:
         """How far the work is, how fast it goes, and what is expected to be wrong still."""
         mine = [answer for answer in (ledger.readings if again else ledger.answers) if answer.who == who]
-        paces = [answer.seconds for answer in mine[-_RECENT:] if answer.seconds > 0]
-        each = median(paces) if paces else None
         done = len(mine) if again else ledger.asked
         budget = done + left if again else self._budget
         return {
@@ -82,8 +91,7 @@ class View:
             "skipped": sum(not answer.report for answer in mine),
             "cost": round(ledger.cost, 2),
             "seconds": round(sum(answer.seconds for answer in ledger.answers), 1),
-            "per_minute": round(60 / each, 1) if each else None,
-            "seconds_left": round((budget - done) * each) if each else None,
+            **pace([answer.seconds for answer in mine], budget - done),
             "expected_error": None if self._expected is None else round(self._expected, 4),
             "steps": int(self._recording.acted.sum()),
         }

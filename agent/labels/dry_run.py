@@ -1,4 +1,4 @@
-"""`labels prompt`: what a language model would be sent for a scene. Nobody is asked."""
+"""`labels prompt`: what a language model would be sent for a scene. Nothing is sent."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ def dry_run(config: PromptConfig) -> dict[str, Any]:
     task = get_task(config.task, config.limit)
     scene = task.sample_scenes(np.random.default_rng(config.seed), config.index + 1)[config.index]
     template = load_template(config.prompt)
-    # Nobody is asked about a scene in which only one option is legal.
+    # No model is asked about a scene in which only one option is legal.
     orders = menus(scene, config.permutations) if len(scene.legal) > 1 else ()
     prompts = [template.render(task, scene, menu) for menu in orders]
     tokens, counted = _tokens(prompts, built_in=template.name == "compact")

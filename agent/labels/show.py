@@ -19,7 +19,7 @@ from teacher.prompts import LETTERS, PLACEHOLDERS, Menu, Template, load_template
 
 _TOO_LITTLE = "the letters of the menu had almost none of the probability"
 _IN_WORDS = {GARBLED: "the reply is not text", WRONG_MODEL: "another model answered than the one that was asked"}
-_IN_WORDS |= {WITHDRAWN: "whoever said it has taken it back"}
+_IN_WORDS |= {WITHDRAWN: "the person has taken it back"}
 
 
 def show(config: ShowConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a person reads of a `labels` verb's result. What a model wrote is shown with its control characters escaped."""
+"""The text of a `labels` verb's result. What a model wrote is shown with its control characters escaped."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,13 +27,13 @@ def _short(text: str) -> str:
 
 def _show(result: Mapping[str, Any]) -> str:
     """Calls, oldest first; what the prompts of one template have in common is printed once."""
-    lines, said = [f"{result['store']}: {len(result['lines'])} calls"], dict[str, int]()
+    lines, said = [f"{result['store']}: {len(result['lines'])} calls"], dict[str, str]()
     for call in result["lines"]:
         lines += ["", *_call(call, said)]
     return printable("\n".join(lines))
 
 
-def _call(call: Mapping[str, Any], said: dict[str, int]) -> list[str]:
+def _call(call: Mapping[str, Any], said: dict[str, str]) -> list[str]:
     date = datetime.fromtimestamp(call["created"], UTC).strftime("%Y-%m-%d %H:%M:%S")
     verdict = "answer" if call["status"] == OK else call["status"]
     lines = [
@@ -44,7 +44,7 @@ def _call(call: Mapping[str, Any], said: dict[str, int]) -> list[str]:
     ]
     if call["messages"]:
         for message in call["messages"]:
-            lines += _message(message, call["row"], said)
+            lines += _message(message, f"#{call['row']}", said)
     else:
         lines += _block(f"scene ({call['note']})", call["scene"])
     lines += _block("reply", _short(call["reply"]) or "(empty)")
@@ -56,13 +56,14 @@ def _call(call: Mapping[str, Any], said: dict[str, int]) -> list[str]:
     return lines
 
 
-def _message(message: Mapping[str, str], row: int, said: dict[str, int]) -> list[str]:
-    """A message of a prompt, in full the first time that it is said."""
-    if message["content"] in said:
-        return [f"  [{message['role']}] as in #{said[message['content']]}"]
-    if message["role"] == "system":
-        said[message["content"]] = row
-    return _block(f"[{message['role']}]", message["content"])
+def _message(message: Mapping[str, str], where: str, said: dict[str, str]) -> list[str]:
+    """A message of a prompt; a system message in full only the first time."""
+    role, content = message["role"], message["content"]
+    if content in said:
+        return [f"  [{role}] as in {said[content]}"]
+    if role == "system":
+        said[content] = where
+    return _block(f"[{role}]", content)
 
 
 def _block(title: str, text: str) -> list[str]:
@@ -70,23 +71,21 @@ def _block(title: str, text: str) -> list[str]:
 
 
 def _prompt(result: Mapping[str, Any]) -> str:
-    legal = ", ".join(result["legal"])
+    """The scene, and the messages of every call; a system message that they share is printed once."""
+    prompts, said = result["prompts"], dict[str, str]()
     lines = [
         f"{result['task']}, scene {result['index']} of seed {result['seed']}; template {result['template']}, "
         f"hash {result['prompt']}",
         f"facts: {', '.join(result['facts'])}",
-        f"legal: {legal}",
+        f"legal: {', '.join(result['legal'])}",
     ]
-    for number, prompt in enumerate(result["prompts"], start=1):
-        lines += ["", f"call {number} of {len(result['prompts'])}, about {prompt['tokens']:,} tokens: {prompt['menu']}"]
+    for number, prompt in enumerate(prompts, start=1):
+        lines += ["", f"call {number} of {len(prompts)}, about {prompt['tokens']:,} tokens: {prompt['menu']}"]
         for message in prompt["messages"]:
-            if number > 1 and message["role"] == "system":
-                lines.append("  [system] as in call 1")
-            else:
-                lines += _block(f"[{message['role']}]", message["content"])
-    asked = f"{len(result['prompts'])} calls, about {result['tokens']:,} tokens ({result['counted']})"
-    nobody = "only one option is legal: nobody would be asked"
-    return "\n".join([*lines, "", asked if result["prompts"] else nobody, "a dry run: nobody was asked"])
+            lines += _message(message, f"call {number}", said)
+    asked = f"{len(prompts)} calls, about {result['tokens']:,} tokens ({result['counted']})"
+    last = asked if prompts else "only one option is legal: no model would be asked"
+    return "\n".join([*lines, "", last, "a dry run: nothing was sent"])
 
 
 def _export(result: Mapping[str, Any]) -> str:

@@ -68,14 +68,14 @@ def store(tmp_path: Path) -> Path:
         (["sho"], "Did you mean 'show'"),
         (["shwo", "--last", "3"], "Unknown labels verb 'shwo'"),
         (["show", "--lst", "3"], "Did you mean '--last'"),
-        (["show", "--last", "0"], "at least 1"),
+        (["show", "--last", "0"], "greater than or equal to 1"),
         (["show", "--only", "reject"], "Did you mean 'rejected'"),
         (["show", "--task", "KeyInBix"], "Did you mean 'KeyInBox'"),
         (["show", "nowhere"], "no run 'nowhere'"),
         (["show", "nowhere.sqlite"], "no label store at nowhere.sqlite"),
         (["show"], "no label store under"),
         (["prompt", "--prompt", "chatt"], "Did you mean 'chat'"),
-        (["prompt", "--index", "-1"], "at least 0"),
+        (["prompt", "--index", "-1"], "greater than or equal to 0"),
         (["prompt", "--limit", "lava"], "has no flaw"),
         (["import", "nowhere.jsonl", "--into", "x.sqlite"], "cannot be read: No such file"),
         (["export", "nowhere.sqlite"], "no label store"),
@@ -83,8 +83,8 @@ def store(tmp_path: Path) -> Path:
         (["judge", "--teacher", "replay"], "nothing to replay"),
         (["judge", "--teacher", "replay", "--labels", "nowhere.sqlite"], "no label store"),
         (["judge", "--tasks", "KeyInBox", "KeyInBox"], "names a task twice"),
-        (["judge", "--scenes", "0"], "at least 1"),
-        (["judge", "--usd-per-million-tokens", "-1"], "at least 0"),
+        (["judge", "--scenes", "0"], "greater than or equal to 1"),
+        (["judge", "--usd-per-million-tokens", "-1"], "greater than or equal to 0"),
     ],
 )
 def test_a_mistake_names_the_next_command(
@@ -227,7 +227,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
     text = verb(*words)
     assert scene.text in text
     assert f"call 4 of {len(listener.sent)}" in text
-    assert "nobody was asked" in text
+    assert "nothing was sent" in text
 
 
 def refuse(*_: object) -> None:
@@ -246,7 +246,7 @@ def test_where_there_is_no_choice_nobody_would_be_asked(verb: Callable[..., str]
     scenes = TASK.sample_scenes(np.random.default_rng(0), 500)
     index = next(i for i, scene in enumerate(scenes) if len(scene.legal) == 1)
     text = verb("prompt", "--task", "KeyInBox", "--index", str(index))
-    assert "only one option is legal: nobody would be asked" in text
+    assert "only one option is legal: no model would be asked" in text
 
 
 def test_a_store_goes_out_and_comes_back(store: Path, verb: Callable[..., str], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from agent.runs.run import Run
 from agent.train import train
 from envs.catalog import get_task
 from ground.errors import UserError
+from teacher.config import TeacherConfig
 from teacher.labels import LabelStore
 
 CONFIG = LabelConfig(savedir="x", demos="24", budget="40", eval_episodes=0, annotator="ann")
@@ -33,7 +34,7 @@ Truth = Callable[[dict[str, Any]], int]
 def session(tmp_path: Path, **changes: Any) -> Iterator[tuple[Session, Truth]]:
     """A session, and who knows the right answer to a question."""
     with open_session(replace(CONFIG, logdir=str(tmp_path), **changes)) as (opened, _):
-        option = opened._questioning.training.option
+        option = opened._loop.training.option
         yield opened, lambda question: int(option[question["trajectory"], question["step"]])
 
 
@@ -221,7 +222,7 @@ def test_second_readings_measure_how_far_people_agree(tmp_path: Path) -> None:
 def test_two_laws_about_one_step_are_refused_before_they_are_kept(tmp_path: Path) -> None:
     with session(tmp_path) as (opened, _):
         wait(opened, "asking")
-        with opened._lock:  # all of them chosen before anybody knew of the interval
+        with opened._change:  # all of them chosen before anybody knew of the interval
             taken = {question.trajectory for question in opened._ledger.open}
             choices = {n: np.flatnonzero(opened._view.legal(n)[:4].all(0)) for n in set(range(24)) - taken}
             n, (one, other, *_) = next((n, legal.tolist()) for n, legal in choices.items() if len(legal) > 1)
@@ -261,23 +262,23 @@ def test_a_teachers_opinion_stands_beside_the_question(tmp_path: Path) -> None:
             time.sleep(0.01)
         return said["teacher"]
 
-    with session(tmp_path, teacher="scripted") as (opened, truth):
+    with session(tmp_path, teacher=TeacherConfig("scripted")) as (opened, truth):
         for _ in range(3):
             opinion, question = heard(opened), wait(opened, "asking")["question"]
             assert np.argmax(opinion) == truth(question)
             opened.answer(None, key(question), truth(question))
         (pair,) = opened.agreement()
         assert (pair["pair"], pair["steps"], pair["agree"]) == (["ann", "teacher"], 3, 1.0)
-        assert opened._questioning.config.teacher == "local", "whose opinion is shown is no setting of the run"
+        assert opened._loop.config.teacher == "local", "whose opinion is shown is no setting of the run"
     with LabelStore(folder(tmp_path) / "labels.sqlite") as store:
         assert len(store) > 0, "what it said is kept"
-    with pytest.raises(UserError, match="oracl"), session(tmp_path, teacher="oracl"):
+    with pytest.raises(UserError, match="oracl"), session(tmp_path, teacher=TeacherConfig("oracl")):
         pass
 
 
 def test_what_is_being_learnt_is_given_up_when_the_page_is_closed(tmp_path: Path) -> None:
     with session(tmp_path, policies="neural", demos="100", budget="4%") as (opened, _):
-        learning = opened._questioning.run.path / "checkpoints"
+        learning = opened._loop.run.path / "checkpoints"
     assert not list(learning.glob("*")), "a fit takes seconds; nobody waited for it"
 
 
@@ -316,7 +317,7 @@ def test_pictures_are_those_of_the_recorded_steps(tmp_path: Path) -> None:
     task = get_task("RescueWorld-n3")
     assert isinstance(task, RescueTask)
     with session(tmp_path) as (opened, _):
-        recording = opened._questioning.training
+        recording = opened._loop.training
         for n, t in ((0, 0), (3, 7), (3, 9), (3, 2), (5, int(recording.lengths[5]) - 1)):
             picture = None
             while picture is None:
@@ -326,7 +327,14 @@ def test_pictures_are_those_of_the_recorded_steps(tmp_path: Path) -> None:
             assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture))), drawn)
 
 
-@pytest.mark.parametrize(("change", "said"), [({"annotator": " "}, "not a name"), ({"port": 70_000}, "no port")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"annotator": " "}, "not a name"),
+        ({"port": 70_000}, "no port"),
+        ({"teacher": TeacherConfig("llm", on_teacher_failure="hold")}, "nothing stands in"),
+    ],
+)
 def test_settings_that_cannot_be_are_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         check_label(replace(CONFIG, **change))
