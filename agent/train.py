@@ -15,6 +15,7 @@ from agent.flags import TRAINING_LEVELS
 from agent.hierarchy import Hierarchy
 from agent.methods import entry_of
 from agent.methods.protocol import Method, Parts
+from agent.phases import Advance
 from agent.players import STYLES, play, summary
 from agent.runs.accounting import Accounting
 from agent.runs.metrics import Metrics
@@ -163,7 +164,14 @@ class Runner:
             if phase.saves_each_round or before // save_every != self.steps // save_every:
                 self.run.save(self.steps, self._state())
         self.run.save(self.steps, self._state())
-        return self._finish()
+        return self.finish()
+
+    def keep(self, advance: Advance) -> None:
+        """Log and save what a phase has come to that is not played by `to_the_end`."""
+        self.steps = advance.steps
+        if advance.info:
+            self.log.scalars(self.steps, advance.info)
+        self.run.save(self.steps, self._state())
 
     def _end(self, before: int) -> dict[str, float]:
         """A phase is over: keep the controller as it is now, and judge the student where the phase asks for it."""
@@ -220,7 +228,8 @@ class Runner:
             write_json(self.run.path / "episodes" / f"{stage}-{style}.json", episodes)
         return scores
 
-    def _finish(self) -> dict[str, Any]:
+    def finish(self) -> dict[str, Any]:
+        """Judge the student, and leave the result line."""
         result = {
             "task": self.task.name,
             "method": self.config.method,

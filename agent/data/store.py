@@ -40,7 +40,7 @@ def columns(task: Task, command_size: int = 0) -> Schema:
         "level_seed": ((), np.int64),
         "episode": ((), np.int64),
     }
-    return schema | getattr(task, "extra_columns", {})
+    return schema | task.extra_columns
 
 
 class TrajectoryStore:
@@ -78,7 +78,7 @@ class TrajectoryStore:
             capacity,
             num_envs,
             ring,
-            tuple(getattr(task, "extra_columns", ())),
+            tuple(task.extra_columns),
         )
         schema = columns(task, command_size) | {"final_slot": ((), np.int64)}
         self.nbytes = sum(

@@ -74,7 +74,6 @@ class Ask:
         self.result: dict[str, Any] = {}
         self.on_step: Callable[[], None] = lambda: None
         self._learned: tuple[int, Fit] | None = None
-        self._told = -1 if run.last_step is None else run.last_step  # answers of the last round that was logged
         self._done = bool(run.results()) and run.last_step == self.ledger.asked >= self.budget
 
     @property
@@ -108,9 +107,8 @@ class Ask:
     def news(self, found: Fit, rounds: int) -> Advance | None:
         """What the answers of the first rounds have taught, if it was not told before."""
         self.found, answered = found, self.ledger.asked_in(rounds)
-        if answered <= self._told:
+        if answered <= (-1 if self.run.last_step is None else self.run.last_step):
             return None
-        self._told = answered
         numbers = self._errors(found, rounds) | {
             "queries": answered,
             "cost": self.oracle.cost_before + self.ledger.cost_of(rounds),
@@ -237,6 +235,13 @@ class Asking:
                 seed=config.seed,
             )
             self.ask = Ask(config, parts.task, training, held_out, oracle, run)
+
+    @staticmethod
+    def of(ask: Ask) -> "Asking":
+        """The method whose phase is there already."""
+        method = Asking(Parts(ask.task, ask.config, np.random.SeedSequence(0)))
+        method.ask = ask
+        return method
 
     @property
     def phases(self) -> tuple[Phase, ...]:

@@ -4,19 +4,19 @@ import contextlib
 import fcntl
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from agent.checks import check
-from agent.config import TrainConfig
+from agent.checks import check_train
+from agent.config import TrainConfig, changed, configure, from_plain, to_plain
 from agent.controllers import named_controller, newest_controller
+from agent.data.demonstrations import demonstrations_of
+from agent.halo.ask import Ask, Asking
 from agent.halo.config import EMConfig
 from agent.halo.em import fit
 from agent.halo.ledger import PERSON, Answer, Ledger
-from agent.halo.loop import AskLoop, demonstrations_of
 from agent.halo.method import fresh_policies
 from agent.halo.oracles import Person
 from agent.labelling.config import LabelConfig
@@ -25,6 +25,7 @@ from agent.labelling.opinions import Opinions
 from agent.labelling.session import Session
 from agent.runs.run import Run
 from agent.teaching import Annotator, ControllerLabels, Labeller
+from agent.train import Runner
 from envs.catalog import get_task
 from envs.task import Task
 from ground.device import device
@@ -47,19 +48,23 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
     torch.set_num_threads(config.threads)
     task = get_task(config.task)
     training = training_config(config, task)
-    check(training)
+    check_train(training)
     with contextlib.ExitStack() as stack:
         token = stack.enter_context(_alone(_path(config, task)))
-        run = Run.create(config.logdir, training.method, task.name, training.savedir, asdict(training), resume=True)
+        run = Run.create(config.logdir, training.method, task.name, training.savedir, to_plain(training), resume=True)
         with run.beginning():
             labellers = _labellers(config, task, run, stack)
-            demonstrations, held_out = demonstrations_of(training, task, run)
+            demonstrations, held_out = demonstrations_of(training.settings.demos, task, training.seed, run)
             log = stack.enter_context(run.metrics(quiet=True))
-            loop = AskLoop(training, task, demonstrations, held_out, Person(), run, log)
-            taken_along = _taken_along(config.answers, loop)
-        _warm_up(loop)
+            ask = Ask(training, task, demonstrations, held_out, Person(), run)
+            taken_along = _taken_along(config.answers, ask)
+        _warm_up(ask)
         frames, opinions = Frames(task, demonstrations), Opinions(demonstrations, labellers)
-        session = Session(loop, frames, config.annotator, opinions, config.again, taken_along)
+
+        def runner(still: Ask) -> Runner:
+            return Runner(training, task, run, log, Asking.of(still), None, None, None, {"seconds": still.seconds})
+
+        session = Session(ask, runner, frames, config.annotator, opinions, config.again, taken_along)
         stack.callback(session.close)
         yield session, token
 
@@ -67,19 +72,16 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
 def training_config(config: LabelConfig, task: Task) -> TrainConfig:
     """The settings of the run: its own where there is one, so that they need not be repeated."""
     path = _path(config, task)
-    known = {field.name for field in fields(TrainConfig)}
-    settings: dict[str, Any] = {"oracle": "person", "ahead": AHEAD}
-    if (path / "config.json").exists():
-        own = Run.open(path).config
-        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items() if k in known}
-        if settings["oracle"] != "person":
-            raise UserError(
-                f"{path} is a run whose questions {settings['oracle']} answers.", "another --savedir for yours"
-            )
-    given = {name: getattr(config, name) for name in _SETTLED if getattr(config, name) is not None}
-    fixed: dict[str, Any] = {"method": "halo", "task": task.name, "savedir": config.savedir, "logdir": config.logdir}
-    fixed |= {"threads": config.threads, "eval_episodes": config.eval_episodes, "quiet": True, "seeds": ()}
-    return TrainConfig(**(settings | given | fixed))
+    said: dict[str, Any] = {name: getattr(config, name) for name in _SETTLED if getattr(config, name) is not None}
+    said |= {name: getattr(config, name) for name in ("savedir", "logdir", "threads", "eval_episodes")}
+    said |= {"quiet": True, "seeds": ()}
+    if not (path / "config.json").exists():
+        return configure({"method": "halo", "task": task.name, "oracle": "person", "ahead": AHEAD} | said)
+    own = from_plain(Run.open(path).config)
+    if own.settings.oracle != "person":
+        what = f"{path} is a run whose questions {own.settings.oracle} answers."
+        raise UserError(what, "another --savedir for yours")
+    return changed(own, said)
 
 
 @contextlib.contextmanager
@@ -103,23 +105,23 @@ def _alone(folder: Path) -> Iterator[str]:
         yield token
 
 
-def _warm_up(loop: AskLoop) -> None:
+def _warm_up(ask: Ask) -> None:
     """Compile what learning needs, on one demonstration: the first time it takes half a minute, in which a page that
     is there already would hang."""
-    halo, rounds = loop.halo, 0
-    demos = halo.demonstrations(loop.training[:1])
-    nothing = loop.ledger.evidence(loop.oracle.annotators, rounds)
+    halo, rounds = ask.halo, 0
+    demos = halo.demonstrations(ask.training[:1])
+    nothing = ask.ledger.evidence(ask.oracle.annotators, rounds)
     policies = fresh_policies(halo.task, halo.states, halo.config, halo.config.restarts, [halo.seed])
     fit(demos, nothing, policies, EMConfig(steps=1), halo.confusion)
 
 
-def _taken_along(path: str | None, loop: AskLoop) -> list[Answer]:
+def _taken_along(path: str | None, ask: Ask) -> list[Answer]:
     """What people said in another ledger. Raises `UserError` if it is not one of the same demonstrations."""
     if path is None:
         return []
     if not Path(path).is_file():
         raise UserError(f"There is no ledger {path}.", "--answers log/halo/TASK/NAME/ledger.jsonl")
-    other = Ledger(Path(path), loop.task, loop.training)
+    other = Ledger(Path(path), ask.task, ask.training)
     return [answer for answer in other.answers if answer.annotator == PERSON]
 
 

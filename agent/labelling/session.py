@@ -1,7 +1,7 @@
 """A person as HALO's oracle: what the page shows, and what becomes of what is typed there.
 
 Learning and asking go on in a thread beside the person. So that the person need not wait, a round of questions is
-chosen while the one before it is being answered (`ahead` of `TrainConfig` is 1): round r rests on the answers of the
+chosen while the one before it is being answered (`ahead` is 1): round r rests on the answers of the
 rounds before r - 1. A person who is faster than learning sees that it thinks. So what is asked depends on the seed and
 on the answers that stand, never on how long they took, and `train --ahead 1` with an oracle that gives the same answers
 asks the same questions and learns the same.
@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from agent.halo.ask import Ask
 from agent.halo.ledger import PERSON, Answer, Question
-from agent.halo.loop import AskLoop
 from agent.labelling.agreement import agreement
 from agent.labelling.background import Background
 from agent.labelling.frames import Frames
 from agent.labelling.opinions import Opinions
 from agent.labelling.view import LONGEST, View, about
+from agent.phases import Advance
+from agent.train import Runner
 from ground.errors import UserError
 
 _AHEAD = 6  # questions whose pictures are drawn, and others' opinions fetched, before they are asked
@@ -33,7 +35,8 @@ class Session(Background[Callable[[], None]]):
     """One run and the people who answer its questions. Methods may be called from any thread.
 
     Args:
-        loop: The run.
+        ask: The phase that asks.
+        runner: Keeps what a phase has learned, and judges it.
         frames: Pictures of its demonstrations.
         annotator: Who answers where a request gives no name.
         opinions: What others say, which is shown; the session closes it.
@@ -43,7 +46,8 @@ class Session(Background[Callable[[], None]]):
 
     def __init__(
         self,
-        loop: AskLoop,
+        ask: Ask,
+        runner: Callable[[Ask], Runner],
         frames: Frames,
         annotator: str,
         opinions: Opinions,
@@ -51,8 +55,9 @@ class Session(Background[Callable[[], None]]):
         taken_along: Sequence[Answer] = (),
     ) -> None:
         self.annotator, self.again = annotator, again
-        self._loop, self._frames, self._opinions, self._ledger = loop, frames, opinions, loop.ledger
-        self._view = View(loop, opinions)
+        self._ask, self._runner, self._frames, self._opinions = ask, runner, frames, opinions
+        self._ledger = ask.ledger
+        self._view = View(ask, opinions)
         self._taken_along = {(answer.trajectory, answer.step): answer for answer in taken_along}
         self._undone = 0  # answers that were taken back: what is being learnt may rest on one
         self._exhausted: tuple[int, int] | None = None  # rounds and `_undone` when there was nothing left to ask
@@ -85,7 +90,7 @@ class Session(Background[Callable[[], None]]):
 
     def about(self) -> dict[str, Any]:
         """The task and its options, which never change."""
-        return about(self._loop.task, self._loop.task.name)
+        return about(self._ask.task, self._ask.task.name)
 
     def frame(self, trajectory: int, step: int) -> bytes | None:
         """The picture of a step as PNG; None while it is being drawn, and if there is no such step."""
@@ -95,7 +100,7 @@ class Session(Background[Callable[[], None]]):
         """How far those who spoke agree: see `agent.labelling.agreement`."""
         with self._change:
             ledger = self._ledger.as_it_stands()
-        return agreement(ledger, len(self._loop.task.options), self._opinions)
+        return agreement(ledger, len(self._ask.task.options), self._opinions)
 
     def lines(self) -> bytes:
         """The ledger, lines of JSON, as it is on the disk."""
@@ -132,7 +137,7 @@ class Session(Background[Callable[[], None]]):
             report = self._report(asked, option)
             start = asked.step if start is None else start
             stop = asked.step + 1 if stop is None else stop
-            if not 0 <= start <= asked.step < stop <= self._loop.training.lengths[asked.trajectory]:
+            if not 0 <= start <= asked.step < stop <= self._ask.training.lengths[asked.trajectory]:
                 raise ValueError(f"steps {start} to {stop - 1} are not an interval around step {asked.step}")
             self._refuse_contradiction(asked.trajectory, start, stop, report)
             spent = min(max(float(seconds), 0.0), LONGEST)
@@ -150,21 +155,21 @@ class Session(Background[Callable[[], None]]):
         with self._change:
             if self.again:
                 return self._ledger.take_back_reading(who) is not None
-            taken = self._ledger.take_back(who, self._loop.config.ahead)
+            taken = self._ledger.take_back(who, self._ask.settings.ahead)
             if taken is not None:
                 self._undone += 1
                 self._looked = min(self._looked, self._ledger.complete_rounds)
                 self.result = None
-                (self._loop.run.path / "result.json").unlink(missing_ok=True)  # it rested on that answer
+                (self._ask.run.path / "result.json").unlink(missing_ok=True)  # it rested on that answer
                 self._stir()
             return taken is not None
 
     def outcome(self) -> dict[str, Any]:
         """What the work came to when the page is closed: the result line of a run whose questions are all answered."""
         with self._change:
-            counted = {"answered": self._ledger.asked, "budget": self._loop.budget, "open": len(self._ledger.open)}
-            head = {"task": self._loop.task.name, "method": "halo"}
-            return head | (self.result or {}) | {"run": str(self._loop.run.path)} | counted
+            counted = {"answered": self._ledger.asked, "budget": self._ask.budget, "open": len(self._ledger.open)}
+            head = {"task": self._ask.task.name, "method": "halo"}
+            return head | (self.result or {}) | {"run": str(self._ask.run.path)} | counted
 
     def close(self, patience: float | None = None) -> None:
         """End the threads at once; what is being learnt is thrown away, and learnt again next time."""
@@ -187,14 +192,14 @@ class Session(Background[Callable[[], None]]):
     def _report(self, asked: Question, option: int | None) -> tuple[float, ...]:
         if option is None:
             return ()
-        options = len(self._loop.task.options)
+        options = len(self._ask.task.options)
         if option not in range(options) or not self._view.legal(asked.trajectory)[asked.step][option]:
             raise ValueError(f"option {option} is not legal at step {asked.step}")
         return tuple(float(k == option) for k in range(options))
 
     def _refuse_contradiction(self, trajectory: int, start: int, stop: int, report: tuple[float, ...]) -> None:
         """Where answers are law, two about one step that differ leave nothing to learn: an interval said too much."""
-        if self.again or self._loop.halo.confusion is not None or not report:
+        if self.again or self._ask.halo.confusion is not None or not report:
             return
         for other in self._ledger.answers:
             shared = range(max(start, other.start), min(stop, other.stop))
@@ -249,28 +254,29 @@ class Session(Background[Callable[[], None]]):
         job = None if self.trouble else self._due()
         if job is None:
             return None
-        still, undone = self._loop.as_it_stands(), self._undone
+        still, undone = self._ask.as_it_stands(), self._undone
         still.on_step = partial(self._go_on, undone)
         return partial(job, still, undone)
 
-    def _due(self) -> Callable[[AskLoop, int], None] | None:
+    def _due(self) -> Callable[[Ask, int], None] | None:
         rounds, complete = len(self._ledger.rounds), self._ledger.complete_rounds
         if not self.again:
             exhausted = self._exhausted == (rounds, self._undone)
-            if not exhausted and complete >= self._loop.basis:
+            if not exhausted and complete >= self._ask.basis:
                 return self._choose
             if exhausted and not self._ledger.open and self.result is None:
                 return self._finish
         return self._look if self._looked < complete else None
 
-    def _choose(self, still: AskLoop, undone: int) -> None:
+    def _choose(self, still: Ask, undone: int) -> None:
         """Learn, and ask the next round; thrown away if an answer was taken back meanwhile."""
         found = still.learn(still.basis)
         with self._change:
             if undone != self._undone:
                 return
             self._shown(found, still.basis)
-        still.keep(found, still.basis)
+        if (news := still.news(found, still.basis)) is not None:
+            self._runner(still).keep(news)
         chosen = still.choose(found)
         with self._change:
             if undone != self._undone:
@@ -280,16 +286,19 @@ class Session(Background[Callable[[], None]]):
             else:
                 self._exhausted = (len(self._ledger.rounds), undone)
 
-    def _look(self, still: AskLoop, undone: int) -> None:
+    def _look(self, still: Ask, undone: int) -> None:
         """Learn what the page shows, where no choice rests on it."""
         rounds = still.ledger.complete_rounds
         self._shown(still.learn(rounds), rounds)
 
-    def _finish(self, still: AskLoop, undone: int) -> None:
+    def _finish(self, still: Ask, undone: int) -> None:
         """Judge what was learnt from all answers."""
-        found = still.learn(len(still.ledger.rounds))
-        self._shown(found, len(still.ledger.rounds))
-        result = still.finish(found)
+        rounds, runner = len(still.ledger.rounds), self._runner(still)
+        found = still.learn(rounds)
+        self._shown(found, rounds)
+        runner.keep(still.news(found, rounds) or Advance(still.ledger.asked, {}))  # an answer may have been replaced
+        still.end()
+        result = runner.finish()
         with self._change:
             if undone == self._undone:
                 self.result = result

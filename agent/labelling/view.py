@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.halo.ask import Ask
 from agent.halo.em import Fit
 from agent.halo.ledger import Answer, Ledger, Question
-from agent.halo.loop import AskLoop
 from agent.halo.posterior import Answers, Floats, infer
 from agent.labelling.opinions import Opinions
 from envs.task import Task
@@ -37,14 +37,14 @@ class View:
     """Reads, and changes nothing.
 
     Args:
-        loop: The run.
+        ask: The run.
         opinions: What others say.
     """
 
-    def __init__(self, loop: AskLoop, opinions: Opinions) -> None:
-        self._task, self._recording = loop.task, loop.training
-        self._halo, self._budget = loop.halo, loop.budget
-        self._annotators = loop.oracle.annotators
+    def __init__(self, ask: Ask, opinions: Opinions) -> None:
+        self._task, self._recording = ask.task, ask.training
+        self._halo, self._budget = ask.halo, ask.budget
+        self._annotators = ask.oracle.annotators
         self._opinions = opinions
         self._found: Fit | None = None
         self._expected: float | None = None

@@ -56,7 +56,7 @@ class PromptConfig(_Printing):
     """compact (the built-in model's) or chat (any other model's)."""
     permutations: _Count = 4
     """Menu orders per scene."""
-    limit: str | None = None
+    teacher_flaw: str | None = None
     """Cripple the task's text as in train: lava or colours."""
 
 

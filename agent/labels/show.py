@@ -3,10 +3,10 @@
 from functools import cache
 from typing import Any
 
-from agent.config import CHOICES
 from agent.labels.config import ShowConfig
 from agent.labels.stores import find_store
 from envs.catalog import get_task
+from envs.gridworld.flaws import FLAWS
 from envs.task import Scene, Task
 from ground.errors import UserError
 from teacher.call import ERROR, FALLBACK, OK, Call
@@ -79,9 +79,9 @@ def wording(task_name: str, options: str, prompt: str) -> tuple[Task | None, Tem
         return None, None, f"the options of {task_name} have changed since, so that what was sent cannot be shown"
     if not prompt:
         return tasks[0], None, "this teacher reads no prompt"
-    for limit in CHOICES["limit"]:
+    for flaw in FLAWS:
         try:
-            tasks.append(get_task(task_name, limit))
+            tasks.append(get_task(task_name, flaw))
         except UserError:
             continue
     for task in tasks:

@@ -415,7 +415,8 @@ def goals_preset(given: Given) -> Preset:
     name = given.task.name
     small = replace(HiroSettings(), low_updates=point_updates(name))
     settings = _PAPER if given.size == "paper" else _ANT if is_ant(name) else small
-    low_kind, high_kind = (given.word(f"{level}_learner", settings.low.kind) for level in ("low", "high"))
+    low_kind: Any = given.word("low_learner", settings.low.kind)
+    high_kind: Any = given.word("high_learner", settings.high.kind)
     settings = replace(settings, high=_of_kind(settings.high, high_kind, noise=0.2), high_learner=high_kind)
     envs = envs_of(given)
     if low_kind == "ppo":
