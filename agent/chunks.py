@@ -58,7 +58,7 @@ class ChunkPolicy(nn.Module):
         nn.init.orthogonal_(self.head.weight, 0.01)
         nn.init.zeros_(self.head.bias)
         self.log_std = nn.Parameter(torch.full((steps, task.num_actions), -1.0)) if task.continuous else None
-        groups = getattr(task, "action_groups", None) or {"all": tuple(range(task.num_actions))}
+        groups = task.action_groups or {"all": tuple(range(task.num_actions))}
         self.groups = tuple(groups.values()) if task.continuous else (tuple(range(task.num_actions)),)
 
     def forward(self, *parts: Tensor) -> Tensor:

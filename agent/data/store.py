@@ -40,7 +40,7 @@ def columns(task: Task, command_size: int = 0) -> Schema:
         "level_seed": ((), np.int64),
         "episode": ((), np.int64),
     }
-    return schema | task.extra_columns
+    return schema | dict(task.extra_columns)
 
 
 class TrajectoryStore:
