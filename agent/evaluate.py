@@ -36,7 +36,7 @@ from teacher.base import Teacher
 from teacher.config import TeacherConfig
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
-from teacher.scripted import ScriptedTeacher
+from teacher.controls import ScriptedTeacher
 
 
 def evaluate(config: EvalConfig) -> dict[str, Any]:
