@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from agent.config import TrainConfig
+from agent.config import configure
 from agent.halo.config import HaloConfig
 from agent.halo.method import Halo
 from agent.halo.oracles import Truth
@@ -32,7 +32,7 @@ Work = Callable[[], object]
 
 def training(method: str, task: str, steps: int) -> Work:
     """A run of so many environment steps."""
-    config = TrainConfig(method=method, task=task)
+    config = configure(method=method, task=task)
     return lambda: trained(config, replace(settings_of(config), steps=steps))
 
 

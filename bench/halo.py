@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.config import TrainConfig
+from agent.config import configure
 from agent.data.recording import Recording, segments
 from agent.demonstrating import record
 from agent.halo.acquisition import RULES
@@ -145,7 +145,7 @@ def demonstrated(task: Task, seed: int) -> Recording:
 
 def controller_of(task: Task, teacher: str, folder: Path) -> Any:
     """What `train --method dagger` distils from a teacher, trained once."""
-    config = TrainConfig(
+    config = configure(
         method="dagger",
         task=task.name,
         teacher=teacher,

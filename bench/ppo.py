@@ -23,9 +23,9 @@ import torch
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
-from agent.config import TrainConfig
+from agent.config import configure
 from agent.hierarchy import Hierarchy
-from agent.methods.ihac import Ihac, IhacConfig
+from agent.methods.ihac import Ihac, IhacSettings
 from agent.methods.ppo import PPOConfig
 from agent.presets import settings_of
 from controller.encoders import NUM_TOKENS, GridEncoder
@@ -68,7 +68,7 @@ def ours(num_envs: int, rollout: int, minibatch: int, epochs: int, steps: int) -
     """Environment steps per CPU second of our flat PPO, after one warm-up rollout."""
     task = get_task(TASK)
     ppo = PPOConfig(minibatch=minibatch, epochs=epochs)
-    config = IhacConfig(flat=True, rollout=rollout, low=ppo)
+    config = IhacSettings(flat=True, rollout=rollout, low=ppo)
     student = Ihac(task, None, config, 10 * steps, num_envs, np.random.SeedSequence(0))
     rng = np.random.default_rng(0)
     env = task.make_vec(num_envs)
@@ -116,7 +116,7 @@ def theirs(num_envs: int, rollout: int, minibatch: int, epochs: int, steps: int)
 def main(steps: int = 40_000) -> dict[str, Any]:
     """Measure everything once and return the figures."""
     torch.set_num_threads(1)
-    preset = settings_of(TrainConfig(method="ppo", task=TASK))
+    preset = settings_of(configure(method="ppo", task=TASK))
     low = preset.student.low
     own = (preset.num_envs, preset.student.rollout, low.minibatch, low.epochs)
     same = (16, 128, 256, 4)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.data.replay import Segments, draw_segments
+from agent.data.views import Segments, sample_segments
 from agent.goals import candidates, explained, relabelled
 from agent.hierarchy import Hierarchy
-from agent.methods.hiro import Hiro, HiroConfig
+from agent.methods.hiro import Hiro, HiroSettings
 from envs.catalog import get_task
 
 TASK, WORLDS, STEPS, TURNS = "PointPush", 4, 200, 7
@@ -25,13 +25,13 @@ TASK, WORLDS, STEPS, TURNS = "PointPush", 4, 200, 7
 
 def played() -> tuple[Hiro, Segments]:
     """A method, and a batch of what it played."""
-    task, config = get_task(TASK), HiroConfig()
+    task, config = get_task(TASK), HiroSettings()
     method = Hiro(task, config, WORLDS, np.random.SeedSequence(0), STEPS * WORLDS)
     method.warm = True
     env = task.make_vec(WORLDS)
     hierarchy = Hierarchy(task, env, method.player, rng=np.random.default_rng(0))
     hierarchy.collect(method.store, STEPS)
-    return method, draw_segments(method.store, method.rng, config.high.batch, config.period)
+    return method, sample_segments(method.store, method.rng, config.high.batch, config.period)
 
 
 @torch.no_grad()

@@ -28,11 +28,11 @@ import numpy as np
 import stable_baselines3 as sb3
 import torch
 
-from agent.config import TrainConfig
-from agent.core import Player
-from agent.hierarchy import Hierarchy
+from agent.config import TrainConfig, configure
+from agent.hierarchy import Hierarchy, Player
 from agent.methods import make_method
-from agent.methods.flat import Flat, FlatConfig
+from agent.methods.flat import FlatConfig
+from agent.methods.off_policy import OffPolicy
 from agent.methods.sac import SACConfig
 from agent.methods.settings import Settings
 from agent.players import play
@@ -47,10 +47,10 @@ _HELD_OUT = range(1_000_000, 1_000_010)
 
 
 def ours(name: str, precision: str) -> Callable[[int], None]:
-    """Takes gradient steps as `Flat` does."""
+    """Takes gradient steps as `OffPolicy` does."""
     task = get_task(name)
     config = FlatConfig(replace(_SAME, precision=precision), warmup=_MEMORY)
-    flat = Flat(task, config, 1, np.random.SeedSequence(0), _MEMORY)
+    flat = OffPolicy(task, config, 1, np.random.SeedSequence(0), _MEMORY)
     hierarchy = Hierarchy(task, task.make_vec(1), flat.player, rng=np.random.default_rng(0))
     hierarchy.collect(flat.store, _MEMORY)
 
@@ -119,7 +119,7 @@ def trained(config: TrainConfig, settings: Settings) -> Player:
 
 def our_return(name: str, steps: int, seed: int) -> float:
     """Mean greedy return on held-out levels after training, by the preset."""
-    config = TrainConfig(method="sac", task=name, seed=seed)
+    config = configure(method="sac", task=name, seed=seed)
     player = trained(config, replace(settings_of(config), steps=steps))
     return float(play(get_task(name), player, _HELD_OUT, greedy=True).returns.mean())
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.config import TrainConfig
+from agent.config import TrainConfig, configure
 from agent.players import STYLES, play, random_player, summary, teacher_player
 from agent.runs.statistics import paired_difference, wilson
 from agent.train import FIRST_EVAL_LEVEL, train
@@ -26,7 +26,7 @@ from teacher.make import make_teacher
 PARTS = ("simple", "tasks", "limits", "controls", "mazes", "options", "halo")
 SEEDS = (0, 1, 2)
 LEVELS = 500
-BASE = TrainConfig(quiet=True, eval_episodes=LEVELS)
+BASE = configure(quiet=True, eval_episodes=LEVELS)
 CONTROL_TASKS = ("KeyInBox", "ColoredDoorKey", "RandomBoxKey")
 CONTROLS = ("local", "uniform-legal")
 CONTROL_STEPS = 60_000

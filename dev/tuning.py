@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from agent.config import TrainConfig
+from agent.config import configure
 from agent.methods.settings import Settings
 from agent.players import STYLES, play
 from agent.presets import settings_of
@@ -33,10 +33,10 @@ TRIAL_SEED = 100
 TRIAL_LEVELS, LEVELS = range(1_500_000, 1_500_050), range(1_000_000, 1_000_050)
 FILE = Path("log/tuning.jsonl")
 AGENTS = {
-    "HIRO": TrainConfig(method="hiro", task=TASK, savedir="table"),
-    "flat SAC": TrainConfig(method="sac", task=TASK, savedir="table"),
-    "flat TD3": TrainConfig(method="td3", task=TASK, savedir="table"),
-    "flat SAC, extended": TrainConfig(method="sac", task=TASK, exploration="extended", savedir="table-extended"),
+    "HIRO": configure(method="hiro", task=TASK, savedir="table"),
+    "flat SAC": configure(method="sac", task=TASK, savedir="table"),
+    "flat TD3": configure(method="td3", task=TASK, savedir="table"),
+    "flat SAC, extended": configure(method="sac", task=TASK, exploration="extended", savedir="table-extended"),
 }
 
 

@@ -24,7 +24,6 @@ from ground.ranges import Count, NotNegative, Positive, Share
 class PPOConfig:
     """One PPO learner (Schulman et al., 2017)."""
 
-    kind: tyro.conf.Suppress[Literal["ppo"]] = "ppo"
     lr: Positive = 5e-4
     """Learning rate of Adam, which falls linearly to zero over the run."""
     gamma: Share = 0.99
@@ -43,6 +42,7 @@ class PPOConfig:
     """Weight of the squared value error (eq. 9, c1)."""
     max_grad_norm: Positive = 0.5
     """Norm to which gradients are clipped."""
+    kind: tyro.conf.Suppress[Literal["ppo"]] = "ppo"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from ground.ranges import Count, Positive, Share, Widths
 class SACConfig:
     """One SAC learner (Haarnoja et al., 2018)."""
 
-    kind: tyro.conf.Suppress[Literal["sac"]] = "sac"
     hidden: Widths = (256, 256)
     """Widths of actor and critics."""
     lr: Positive = 3e-4
@@ -37,6 +36,7 @@ class SACConfig:
     """Nats that a learned temperature holds; minus the number of actions if None."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Of products of matrices; None takes the faster for these widths."""
+    kind: tyro.conf.Suppress[Literal["sac"]] = "sac"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from ground.ranges import Count, NotNegative, Positive, Share, Widths
 class TD3Config:
     """One TD3 learner (Fujimoto et al., 2018). Noise is in the unit of the actions here, [-1, 1]."""
 
-    kind: tyro.conf.Suppress[Literal["td3"]] = "td3"
     hidden: Widths = (256, 256)
     """Widths of actor and critics."""
     lr: Positive = 3e-4
@@ -47,6 +46,7 @@ class TD3Config:
     """Where the critics' error turns linear; None: squared everywhere."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Of products of matrices; None takes the faster for these widths."""
+    kind: tyro.conf.Suppress[Literal["td3"]] = "td3"
 
 
 class TD3:

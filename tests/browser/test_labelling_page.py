@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent.data.recording import Recording
+from agent.halo.ask import DEMONSTRATIONS
 from agent.halo.ledger import FILE
-from agent.halo.loop import DEMONSTRATIONS
 from tests.page_server import PageServer
 
 playwright = pytest.importorskip("playwright.sync_api")

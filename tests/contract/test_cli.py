@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import main as cli
-from agent.config import EvalConfig, TrainConfig
+from agent.config import TrainConfig
+from agent.flags import EvalConfig
 from ground.errors import UserError
 
 

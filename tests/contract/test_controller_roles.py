@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.config import TrainConfig
+from agent.config import configure
 from agent.train import train
 from controller.checkpoint import ControllerMismatch, load_controller, save_controller
 from controller.roles import Controller
@@ -20,7 +20,7 @@ from tests.scripted import scripted
 def folder(tmp_path_factory):
     """A controller distilled in a few seconds by `--method dagger`."""
     logs = tmp_path_factory.mktemp("log")
-    config = TrainConfig(method="dagger", preset="tiny", teacher="scripted", quiet=True, eval_episodes=0)
+    config = configure(method="dagger", preset="tiny", teacher="scripted", quiet=True, eval_episodes=0)
     result = train(replace(config, logdir=str(logs), savedir="c"))
     assert result["queries"] <= 40
     return logs / "dagger" / "SimpleDoorKey" / "c" / "controller"

@@ -14,7 +14,7 @@ from teacher.llm import ServedModel
 from teacher.local import LocalModel
 from teacher.make import longest_prompts
 from teacher.prompts import Menu, Prompt, load_template
-from teacher.tiers import TIERS
+from teacher.scoring import TIERS
 from tests.local_server import Running
 
 TASK, TEMPLATE = get_task("ColoredDoorKey"), load_template("compact")

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent.config import EvalConfig, TrainConfig
+from agent.config import TrainConfig, configure
 from agent.evaluate import evaluate
+from agent.flags import EvalConfig
 from agent.runs.metrics import Metrics
 from agent.runs.run import Run
 from agent.train import train
@@ -18,7 +19,7 @@ from teacher.labels import LabelStore
 from tests.faulty_server import Script, Step, faulty
 
 # Two samples for each of two menu orders: many requests, and labels that differ with every reply.
-TINY = TrainConfig(
+TINY = configure(
     task="KeyInBox", method="dagger", preset="tiny", steps=960, teacher="llm", prompt="compact", scoring="samples",
     samples=2, permutations=2, quiet=True, eval_episodes=4, seed=2, concurrency=3,
 )  # fmt: skip

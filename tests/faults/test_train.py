@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import main as cli
-from agent.checks import check
-from agent.config import TrainConfig
+from agent.checks import check_train
+from agent.config import configure
 from agent.train import train
 from controller.checkpoint import load_controller
 from envs.catalog import get_task
@@ -17,7 +17,7 @@ from ground.errors import UserError
 from teacher.labels import LabelStore
 from tests.faulty_server import faulty
 
-TINY = TrainConfig(preset="tiny", teacher="scripted", steps=600, quiet=True, eval_episodes=0)
+TINY = configure(preset="tiny", teacher="scripted", steps=600, quiet=True, eval_episodes=0)
 
 
 def run(logs: Path, **changes: Any) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def test_a_controller_is_taken_from_a_run_or_a_folder_with_its_provenance(tmp_pa
 )
 def test_choices_that_exclude_each_other_are_refused(words: list[str]) -> None:
     with pytest.raises(UserError):
-        check(cli.read("train", words))
+        check_train(cli.read("train", words))
 
 
 def test_a_run_without_a_teacher_says_so_and_names_its_task_in_full(tmp_path: Path) -> None:

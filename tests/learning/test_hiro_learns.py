@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.config import TrainConfig
+from agent.config import configure
 from agent.evaluate import load_student
 from agent.hierarchy import Hierarchy
 from agent.runs.run import Run
@@ -29,7 +29,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(logs: Path, method: str, task: str, *, seed: int = 0, name: str = "run", **changes: Any) -> dict[str, Any]:
     """The result line of one run."""
-    config = TrainConfig(method=method, task=task, seed=seed, teacher="scripted", logdir=str(logs), quiet=True)
+    config = configure(method=method, task=task, seed=seed, teacher="scripted", logdir=str(logs), quiet=True)
     return train(replace(config, savedir=f"{name}-{seed}", **changes))
 
 

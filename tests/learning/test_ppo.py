@@ -6,7 +6,7 @@ import torch
 
 from agent.data.views import on_policy
 from agent.hierarchy import Hierarchy
-from agent.methods.ihac import Ihac, IhacConfig
+from agent.methods.ihac import Ihac, IhacSettings
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
 from agent.networks import LowNetwork
 from controller.encoders import GridEncoder
@@ -18,7 +18,7 @@ from envs.catalog import get_task
 def test_the_ratio_is_one_before_the_first_update(flat):
     torch.manual_seed(0)
     task = get_task("SimpleDoorKey")
-    config = IhacConfig(flat=flat, rollout=40)
+    config = IhacSettings(flat=flat, rollout=40)
     student = Ihac(task, None, config, 10_000, 8, np.random.SeedSequence(0))
     rng = np.random.default_rng(0)
     env = task.make_vec(8)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from agent.config import TrainConfig
+from agent.config import configure
 from agent.train import train
 
-BASE = TrainConfig(preset="tiny", quiet=True, eval_episodes=100)
+BASE = configure(preset="tiny", quiet=True, eval_episodes=100)
 
 
 @pytest.mark.parametrize(("teacher", "student"), [("local", "hierarchical"), ("scripted", "flat")])

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.heads import CategoricalHead
 from agent.losses import LossWeights, option_advantages, surrogate_loss
+from agent.networks import CategoricalHead
 
 
 def by_definition(rewards, chosen, values, bootstrap, terminated, truncated, gamma, lam):

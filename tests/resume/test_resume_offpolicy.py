@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 import main as cli
-from agent.config import EvalConfig, TrainConfig
+from agent.config import configure
 from agent.evaluate import evaluate
+from agent.flags import EvalConfig
 from agent.runs.run import Run
 from agent.train import train
 from tests.interrupting import left_behind, train_until
 
-SMALL = TrainConfig(
+SMALL = configure(
     task="PointPush", teacher="scripted", steps=1_600, resume=True, quiet=True, eval_episodes=3, seed=3
 )  # fmt: skip
 VARIANTS: dict[str, dict[str, Any]] = {

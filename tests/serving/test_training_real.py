@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.config import TrainConfig
+from agent.config import TrainConfig, configure
 from agent.runs.run import Run
 from agent.train import train
 from ground.errors import UserError
@@ -24,7 +24,7 @@ from tests.serving.conftest import command
 
 pytestmark = [pytest.mark.serving, pytest.mark.timeout(900)]
 
-TINY = TrainConfig(
+TINY = configure(
     method="dagger", preset="tiny", steps=1600, teacher="llm", prompt="compact", quiet=True, eval_episodes=10
 )
 NOT_THE_RUN = {"seconds", "run", "teacher", "queries", "calls", "hits", "invalid", "asking"}

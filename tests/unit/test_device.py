@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import main as cli
-from agent.config import EvalConfig, TrainConfig
+from agent.config import configure
 from agent.evaluate import evaluate
+from agent.flags import EvalConfig
 from agent.methods.sac import SAC, SACConfig
 from agent.train import train
 from ground.device import device, normal, to_device, to_numpy, to_tensor, use_device
@@ -38,9 +39,7 @@ def where(request):
 @pytest.mark.parametrize("name", TRAINING if len(DEVICES) > 1 else ["sac"])
 def test_every_method_learns_there_and_goes_on_and_is_judged_elsewhere(name, where, tmp_path):
     method = name.split()[0]
-    config = TrainConfig(
-        method=method, device=where, teacher="local", logdir=str(tmp_path), quiet=True, eval_episodes=2
-    )
+    config = configure(method=method, device=where, teacher="local", logdir=str(tmp_path), quiet=True, eval_episodes=2)
     config = replace(config, **TRAINING[name])
     first = train(config)
     assert device().type == where

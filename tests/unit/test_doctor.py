@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import main as cli
-from agent.config import DoctorConfig
+from agent.flags import DoctorConfig
 from agent.runs import doctor
 from agent.runs.run import Run
 from envs.mujoco.rendering import choose_backend

@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from agent.config import TrainConfig
+from agent.config import configure
 from agent.methods.flat import FlatConfig
 from agent.methods.sac import SACConfig
 from agent.methods.td3 import TD3Config
@@ -133,12 +133,12 @@ def test_every_suggested_id_is_one():
 
 
 def test_presets_are_those_of_the_papers():
-    sac = settings_of(TrainConfig(method="sac", task="HalfCheetah-v5"))
+    sac = settings_of(configure(method="sac", task="HalfCheetah-v5"))
     assert (sac.steps, sac.num_envs) == (100_000, 1)
     assert isinstance(sac.student, FlatConfig)
     assert sac.student.updates == 1.0
     assert isinstance(sac.student.learner, SACConfig)
     assert (sac.student.learner.hidden, sac.student.learner.batch) == ((256, 256), 256)
     assert sac.student.learner.learning_rate == 3e-4
-    assert isinstance(settings_of(TrainConfig(method="td3", task="Ant-v5")).student.learner, TD3Config)
-    assert settings_of(TrainConfig(method="sac", task="Pendulum-v1")).steps <= 10_000
+    assert isinstance(settings_of(configure(method="td3", task="Ant-v5")).student.learner, TD3Config)
+    assert settings_of(configure(method="sac", task="Pendulum-v1")).steps <= 10_000

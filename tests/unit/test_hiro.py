@@ -1,6 +1,6 @@
 """HIRO's bookkeeping over a hierarchy that really plays, against a plain list of what happened.
 
-Each mistake that other implementations made (shared/reference/hiro.md, 1.4 and 1.5) fails a test here, in test_goals.py
+Each mistake that other implementations made fails a test here, in test_goals.py
 or in test_replay_views.py.
 """
 
@@ -13,22 +13,23 @@ import numpy as np
 import pytest
 import torch
 
-from agent.core import Clock, Observations
-from agent.data.replay import draw_segments
-from agent.goal_choices import ExploringGoals
-from agent.hierarchy import Hierarchy
-from agent.methods.hiro import GoalHigh, GoalLow, Hiro, HiroConfig
+from agent.clock import Clock
+from agent.data.views import sample_segments
+from agent.goals import ExploringGoals
+from agent.hierarchy import Hierarchy, Observations
+from agent.methods.hiro import GoalHigh, GoalLow, Hiro, HiroSettings
 from agent.methods.sac import SACConfig
 from agent.methods.td3 import TD3Config
 from controller.encoders import encoder_of
 from envs.catalog import get_task
 from envs.mujoco.simulator import MazeSimulator
 from envs.vector import BatchedEnv
+from tests.parts import parts as parts_of
 
 WORLDS, PERIOD, TOTAL = 3, 7, 1_000
 SAC = SACConfig((16, 16), 1e-3, gamma=0.9, batch=64)
 _HIGH = replace(SAC, gamma=0.8)
-CONFIG = HiroConfig(PERIOD, low=SAC, high=_HIGH, warmup=150, rollout=10, low_reward=2.0, prior_until=0.6)
+CONFIG = HiroSettings(period=PERIOD, low=SAC, high=_HIGH, warmup=150, rollout=10, low_reward=2.0, prior_until=0.6)
 TD3 = TD3Config((16, 16), gamma=0.9, batch=64)
 LEARNERS = {"sac": CONFIG, "td3": replace(CONFIG, low=TD3, high=TD3)}
 
@@ -117,14 +118,14 @@ class Spied:
 
     def act(self, observed, clock):
         assert (observed.obs == self.log[-1]["obs"]).all()
-        self.log[-1] |= {"goal": clock.goal.copy(), "age": clock.age.copy()}
+        self.log[-1] |= {"goal": clock.command.copy(), "age": clock.age.copy()}
         return self.low.act(observed, clock)
 
 
 def play(config=CONFIG, length=120, controller=None, name="PointPush", update=True, worlds=Restless):
     """Play `length` vector steps, learning as the training loop does, and write down what happens."""
     task = get_task(name)
-    method = Hiro(task, config, WORLDS, np.random.SeedSequence(0), TOTAL, controller)
+    method = Hiro(parts_of(task, config, TOTAL, WORLDS, 0, controller))
     env = worlds(MazeSimulator(task.spec, WORLDS), seed=5)
     log: list[dict[str, Any]] = []
     spied = Spied(method.player.high, method.player.low, log)
@@ -239,32 +240,31 @@ def test_the_high_levels_batch_equals_a_loop(learner):
     played = once(learner)
     method, segments = played.method, by_first(once(learner))
     encode = encoder_of(method.task)
-    plain = replace(method.config, relabel=False)
-    relabelled, method.config = method.config, plain
+    plain = replace(method.settings, relabel=False)
+    relabelled, method.settings = method.settings, plain
     try:
         batch = method.high_batch()
     finally:
-        method.config = relabelled
+        method.settings = relabelled
     ends = Counter()
     for i in range(len(batch.reward)):
         part = segments[tuple(batch.obs[i].numpy())]
         last = part[-1]
         ends[len(part), bool(last["terminated"])] += 1
         np.testing.assert_allclose(batch.action[i], part[0]["drawn"], rtol=1e-5, atol=1e-6)
-        paid = method.config.high_reward * sum(float(step["reward"]) for step in part)
+        paid = method.settings.high_reward * sum(float(step["reward"]) for step in part)
         assert float(batch.reward[i]) == pytest.approx(paid, rel=1e-4)
         # s_{t+c}: after the last step, not the last that was acted on; of the episode's own where it ended.
         np.testing.assert_array_equal(batch.next_obs[i], encode(last["after"][None]).parts[0][0])
-        gamma = method.config.high.gamma
+        gamma = method.settings.high.gamma
         assert float(batch.discount[i]) == pytest.approx(0.0 if last["terminated"] else gamma)
     assert len({length for length, _ in ends}) > 3
     assert {terminated for _, terminated in ends} == {True, False}
 
 
-@pytest.mark.parametrize("by_distance", [True, False])
-def test_drawn_goals_explain_best_what_the_low_level_does_now(by_distance):
+def test_drawn_goals_explain_best_what_the_low_level_does_now():
     """Equations of the paper over the stored states: h rolls the candidate, and the sum of scores decides."""
-    played = play(replace(CONFIG, by_distance=by_distance, high=replace(CONFIG.high, batch=16)))
+    played = play(replace(CONFIG, high=replace(CONFIG.high, batch=16)))
     method, segments = played.method, by_first(played)
     x, y = method.frame.indices
     stored = method.store.column("goal").copy()
@@ -273,7 +273,7 @@ def test_drawn_goals_explain_best_what_the_low_level_does_now(by_distance):
         total = 0.0
         for step, following in zip(part, [*part[1:], None], strict=True):
             inputs = method.low_inputs(torch.tensor(step["obs"])[None], torch.tensor(goal)[None])
-            total += float(method.low_learner.score(inputs, torch.tensor(step["action"])[None], by_distance))
+            total += float(-0.5 * (torch.tensor(step["action"])[None] - method.low_learner.mode(inputs)).square().sum())
             if following is not None:
                 goal = step["obs"][[x, y]] + goal - following["obs"][[x, y]]
         return total
@@ -323,7 +323,7 @@ def test_the_low_level_does_not_know_where_it_is():
     moving = obs.copy()
     moving[:, task.spec.observation_names.index("vx")] += 3
     assert not np.allclose(act(obs), act(moving))
-    clock.goal = -clock.goal
+    clock.command = -clock.command
     assert not np.allclose(act(obs), act(obs * 0 + 1))
 
 
@@ -337,8 +337,8 @@ def choose(method, levels):
 
 def test_nobody_explores_on_held_out_levels():
     planner = Planner(get_task("PointPush"))
-    config = replace(CONFIG, random_goals=1.0, random_episodes=1.0, prior_weight=1.0)
-    method = Hiro(planner.task, config, WORLDS, np.random.SeedSequence(0), TOTAL, planner)
+    config = replace(CONFIG, random_goals=1.0, random_episodes=1.0, prior="controller", prior_weight=1.0)
+    method = Hiro(parts_of(planner.task, config, TOTAL, WORLDS, 0, planner))
     method._steps = 1
     for warm in (False, True):
         method.warm = warm
@@ -352,7 +352,7 @@ def test_nobody_explores_on_held_out_levels():
 
 
 def test_episodes_explore_as_a_whole_or_not():
-    method = Hiro(get_task("PointPush"), CONFIG, WORLDS, np.random.SeedSequence(0), TOTAL)
+    method = Hiro(parts_of(get_task("PointPush"), CONFIG, TOTAL, WORLDS))
     method.warm = True
     _, choice = choose(method, np.random.default_rng(0).integers(1_000_000, size=5_000))
     assert isinstance(choice, ExploringGoals)
@@ -365,31 +365,31 @@ def test_episodes_explore_as_a_whole_or_not():
 
 def test_the_prior_is_asked_where_the_goal_was_chosen_and_never_sees_another_goal():
     planner = Planner(get_task("PointPush"))
-    played = play(replace(CONFIG, prior_weight=2.0), controller=planner)
+    played = play(replace(CONFIG, prior="controller"), controller=planner)
     method, segments = played.method, by_first(played)
-    assert method.prior == pytest.approx(1 - played.method._steps / (0.6 * TOTAL))
-    assert 0 < method.prior < 1
+    assert method.share == pytest.approx(1 - played.method._steps / (0.6 * TOTAL))
+    assert 0 < method.share < 1
     firsts = {tuple(part[0]["obs"]) for part in played.segments()}
     for relabel in (True, False):
-        method.config = replace(method.config, relabel=relabel)
+        method.settings = replace(method.settings, relabel=relabel)
         planner.asked.clear()
         batch = method.high_batch()
-        assert batch.prior_weight == pytest.approx(2.0 * method.prior)
+        assert batch.prior.weight == pytest.approx(2.0 * method.share)
         assert {tuple(row) for obs in planner.asked for row in obs} <= firsts
         for i in range(len(batch.reward)):
             part = segments[tuple(batch.obs[i].numpy())]
-            np.testing.assert_allclose(batch.prior[i], planned(method, part[0]["obs"][None])[0], atol=1e-5)
-        assert not torch.allclose(batch.prior, batch.action)
+            np.testing.assert_allclose(batch.prior.action[i], planned(method, part[0]["obs"][None])[0], atol=1e-5)
+        assert not torch.allclose(batch.prior.action, batch.action)
 
 
 def test_the_planners_share_of_the_goals_falls_with_the_prior():
     planner = Planner(get_task("PointPush"))
-    config = replace(CONFIG, prior_weight=1.0, random_goals=0.0, random_episodes=0.0)
-    method = Hiro(planner.task, config, WORLDS, np.random.SeedSequence(0), TOTAL, planner)
+    config = replace(CONFIG, prior="controller", prior_weight=1.0, random_goals=0.0, random_episodes=0.0)
+    method = Hiro(parts_of(planner.task, config, TOTAL, WORLDS, 0, planner))
     method.warm = True
     for steps, share in ((0, 1.0), (300, 0.5), (540, 0.1), (600, 0.0), (1_000, 0.0)):
         method._steps = steps
-        assert method.prior == pytest.approx(share)
+        assert method.share == pytest.approx(share)
         observed, choice = choose(method, np.arange(4_000))
         goals = choice.sample(np.random.default_rng(0))[0]
         of_the_planner = np.isclose(goals, planned(method, observed.obs), atol=1e-5).all(1)
@@ -398,7 +398,7 @@ def test_the_planners_share_of_the_goals_falls_with_the_prior():
 
 def test_a_prior_that_has_faded_is_asked_no_more():
     planner = Planner(get_task("PointPush"))
-    played = play(replace(CONFIG, prior_weight=2.0), controller=planner)
+    played = play(replace(CONFIG, prior="controller"), controller=planner)
     method = played.method
     assert planner.asked
     planner.refuses = True
@@ -406,9 +406,8 @@ def test_a_prior_that_has_faded_is_asked_no_more():
         method.update(played.hierarchy.observed, steps)
         batch = method.high_batch()
         assert batch.prior is None
-        assert batch.prior_weight == 0
         choose(method, np.arange(5))
-    without = Hiro(planner.task, method.config, WORLDS, np.random.SeedSequence(9), TOTAL)
+    without = Hiro(parts_of(planner.task, method.settings, TOTAL, WORLDS, 9))
     without.load_policy(method.state_dict())
     ours, theirs = (choose(m, [1_000_000])[1].sample(None)[0] for m in (method, without))
     np.testing.assert_array_equal(ours, theirs)
@@ -416,7 +415,7 @@ def test_a_prior_that_has_faded_is_asked_no_more():
 
 def test_a_planner_as_the_high_level_sets_all_goals_but_those_that_explore():
     planner = Planner(get_task("PointPush"))
-    played = play(replace(CONFIG, planned=True), controller=planner)
+    played = play(replace(CONFIG, high_level="controller"), controller=planner)
     method = played.method
     before = [parameter.clone() for parameter in method.high_learner.actor.parameters()]
     method.update(played.hierarchy.observed, 400)
@@ -440,7 +439,7 @@ def test_goals_of_other_mazes_and_bodies(name):
 
 def test_a_segment_is_drawn_as_often_as_any_other():
     played = once("sac")
-    parts = draw_segments(played.method.store, np.random.default_rng(0), 40_000, PERIOD)
+    parts = sample_segments(played.method.store, np.random.default_rng(0), 40_000, PERIOD)
     _, counts = np.unique(parts.obs[:, 0], axis=0, return_counts=True)
     assert counts.min() > 0.6 * counts.mean()
     assert counts.max() < 1.5 * counts.mean()

@@ -1,4 +1,4 @@
-"""HIRO with PPO as its low level, and with a planner's goal among the candidates."""
+"""HIRO with PPO as its low level, with other goal spaces, and with a filtered prior."""
 
 from collections import Counter
 from dataclasses import replace
@@ -8,17 +8,17 @@ import pytest
 import torch
 from test_hiro import CONFIG, PERIOD, WORLDS, Planner, play
 
-from agent.config import TrainConfig
+from agent.config import configure
 from agent.hierarchy import Hierarchy
 from agent.methods.hiro import Hiro
 from agent.methods.ppo import PPOConfig
-from agent.presets import settings_of
 from envs.catalog import get_task
 from ground.errors import UserError
+from tests.parts import parts
 
 
 def test_the_rollout_of_a_low_level_that_learns_by_ppo_equals_a_loop():
-    """Paid by what is left of the way; what a goal would still be worth counts where another one begins."""
+    """Rewarded by what is left of the way; what a goal would still be worth counts where another one begins."""
     low = PPOConfig(gamma=0.9, lam=0.8, minibatch=32, epochs=1)
     length = 3 * PERIOD
     config = replace(CONFIG, low=low, rollout=length)
@@ -52,43 +52,32 @@ def test_the_rollout_of_a_low_level_that_learns_by_ppo_equals_a_loop():
     assert set(kinds) == {(False, False), (True, False), (True, True)}
 
 
-def test_a_planned_candidate_is_offered_and_counted():
-    planner = Planner(get_task("PointPush"))
-    played = play(replace(CONFIG, prior_weight=2.0, planned_candidate=True), controller=planner)
-    winners = Counter()
-    for _ in range(20):
-        played.method.high_batch(winners)
-    assert set(winners) == {"original", "difference", "drawn", "planned"}
-    assert "high/relabelled_planned" in played.method.update(played.hierarchy.observed, 400)
-
-
 @pytest.mark.parametrize(("task", "space", "size"), [("AntMaze", "hiro_orig", 15), ("PointFall", "xyz", 3)])
 def test_goals_may_be_set_in_another_space(task, space, size):
-    config = TrainConfig(method="hiro", task=task, goal_space=space, steps=1_000)
-    settings = settings_of(config)
-    method = Hiro(get_task(task), settings.student, 2, np.random.SeedSequence(0), 1_000)
+    config = configure(method="hiro", task=task, goal_space=space, steps=1_000)
+    method = Hiro(parts(get_task(task), config.settings, 1_000, 2))
     names = get_task(task).spec.observation_names
     assert [names[i] for i in method.frame.indices][:2] == ["x", "y"]
     assert len(method.frame.indices) == len(method.frame.reach) == size
     env = get_task(task).make_vec(2)
     hierarchy = Hierarchy(get_task(task), env, method.player, rng=np.random.default_rng(0))
     hierarchy.collect(method.store, 3)
-    before = hierarchy.clock.goal + method.frame.of(hierarchy.observed.obs)
+    before = hierarchy.clock.command + method.frame.of(hierarchy.observed.obs)
     hierarchy.collect(method.store, 3)
-    after = hierarchy.clock.goal + method.frame.of(hierarchy.observed.obs)
+    after = hierarchy.clock.command + method.frame.of(hierarchy.observed.obs)
     np.testing.assert_allclose(before, after, atol=1e-4, err_msg="the target stays where it is")
 
 
 @pytest.mark.parametrize("words", [{"goal_space": "xyzw"}, {"goal_space": "xyz", "prior": "controller"}])
 def test_a_space_that_is_not_there_or_not_the_controller_s_is_refused(words):
     with pytest.raises(UserError, match=r"goal space of PointFall|goals are places"):
-        settings_of(TrainConfig(method="hiro", task="PointFall", **words))
+        Hiro(parts(get_task("PointFall"), configure(method="hiro", task="PointFall", **words).settings, 100, 2))
 
 
 def test_a_value_filter_follows_the_planner_only_where_the_critics_would():
     """Not where its goal is worth less than the actor's: a share of the behaviour would fill the memory with it."""
     planner = Planner(get_task("PointPush"))
-    played = play(replace(CONFIG, prior_weight=2.0, value_filter=True), controller=planner)
+    played = play(replace(CONFIG, prior="controller", value_filter=True), controller=planner)
     method, observed = played.method, played.hierarchy.observed
     learner, running = method.high_learner, np.zeros(len(observed), np.int64)
     method._steps = 0  # all of the prior is left

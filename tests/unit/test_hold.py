@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from agent.core import Categorical, Observations
+from agent.distributions import Categorical
+from agent.hierarchy import Observations
 from agent.teaching import Annotator, TeacherHigh
 from controller.encoders import GridEncoder
 from envs.catalog import get_task

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.config import TrainConfig
+from agent.config import configure
 from agent.data.recording import Recording
 from agent.halo.ledger import FILE, Ledger, Question
 from agent.labelling.agreement import kappa
@@ -69,7 +69,7 @@ def direct(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of an oracle that tells the truth, asked ahead as a person is."""
     logs = tmp_path_factory.mktemp("direct")
     small: dict[str, Any] = {"demos": "24", "budget": "40", "eval_episodes": 0, "quiet": True}
-    train(TrainConfig(method="halo", task="RescueWorld-n3", savedir="x", logdir=str(logs), ahead=1, **small))
+    train(configure(method="halo", task="RescueWorld-n3", savedir="x", logdir=str(logs), ahead=1, **small))
     return folder(logs)
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from agent.continuous import GaussianActor, TwinCritic, polyak
-from agent.data.views import Transitions, prior_penalty
-from agent.methods.sac import SAC, SACConfig
+from agent.losses import PriorActions, prior_penalty
+from agent.methods.sac import SAC, SACConfig, Transitions
 from agent.methods.td3 import TD3, TD3Config
+from agent.networks import GaussianActor, TwinCritic
+from agent.optim import polyak
 
 OBS, ACTIONS = 3, 2
 
@@ -189,11 +190,9 @@ def test_a_drawn_action_has_the_log_probability_that_the_actor_gives_it():
     obs = batch(200).obs
     action, log_prob = learner.act(obs).sample(np.random.default_rng(0))
     inside = np.abs(action).max(1) < 0.999
-    given = learner.score(obs, torch.from_numpy(action), by_distance=False).numpy()
+    given = learner.actor.log_prob(obs, torch.from_numpy(action)).detach().numpy()
     np.testing.assert_allclose(log_prob[inside], given[inside], atol=2e-3, rtol=1e-3)
-    assert (
-        np.abs(TD3(OBS, ACTIONS, TD3Config(exploration=5.0), 0).act(obs).sample(np.random.default_rng(0))[0]) <= 1
-    ).all()
+    assert (np.abs(TD3(OBS, ACTIONS, TD3Config(noise=5.0), 0).act(obs).sample(np.random.default_rng(0))[0]) <= 1).all()
 
 
 @pytest.mark.parametrize("name", ["sac", "td3"])
@@ -211,11 +210,12 @@ def test_a_value_filter_lets_a_prior_pull_only_where_the_critics_value_it_more(n
         learner.critic.biases[0][:, 0, 0] = 2.0
     prior = torch.zeros_like(data.action)
     prior[:, 0] = 0.99
-    plain = Transitions(data.obs, data.action, data.reward, data.next_obs, data.discount, prior, 2.0)
+    plain = PriorActions(prior, 2.0)
     action = learner.actor.mode(data.obs)
     value = learner.critic(data.obs, action)[0]
     free, held = (
-        prior_penalty(which, action, value, learner.critic) for which in (plain, replace(plain, value_filter=True))
+        prior_penalty(torch.zeros(()), data.obs, action, value, learner.critic, which)
+        for which in (plain, replace(plain, value_filter=True))
     )
     wanted = 2.0 * value.abs().mean() * (action - prior).square().sum(-1).mean()
     torch.testing.assert_close(free, wanted)

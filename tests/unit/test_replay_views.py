@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from agent.data.replay import draw_segments, draw_steps, newest_steps
 from agent.data.store import TrajectoryStore
+from agent.data.views import newest_steps, sample_segments, sample_steps
 
 WORLDS, STEPS = 3, 4
 
@@ -48,7 +48,7 @@ def where(history):
 def test_steps_lead_where_they_led(length, capacity):
     store, history = played(length, capacity)
     places = where(history)
-    steps = draw_steps(store, np.random.default_rng(1), 2_000)
+    steps = sample_steps(store, np.random.default_rng(1), 2_000)
     seen = set()
     for i in range(2_000):
         n, t = places[float(steps.obs[i, 0])]
@@ -68,7 +68,7 @@ def test_steps_lead_where_they_led(length, capacity):
 def test_segments_are_cut_where_the_goal_was_chosen_and_cross_no_end(length, capacity):
     store, history = played(length, capacity)
     places = where(history)
-    parts = draw_segments(store, np.random.default_rng(2), 1_000, STEPS)
+    parts = sample_segments(store, np.random.default_rng(2), 1_000, STEPS)
     seen = set()
     for i in range(1_000):
         n, t = places[float(parts.obs[i, 0, 0])]
@@ -94,13 +94,13 @@ def test_segments_are_cut_where_the_goal_was_chosen_and_cross_no_end(length, cap
 def test_only_what_is_new_can_be_drawn(length, capacity):
     store, history = played(length, capacity)
     places = where(history)
-    steps = draw_steps(store, np.random.default_rng(1), 500, newest=9)
+    steps = sample_steps(store, np.random.default_rng(1), 500, newest=9)
     assert {places[float(obs[0])][1] for obs in steps.obs} == set(range(length - 10, length - 1))
-    parts = draw_segments(store, np.random.default_rng(1), 500, STEPS, newest=9)
+    parts = sample_segments(store, np.random.default_rng(1), 500, STEPS, newest=9)
     starts = range(length - STEPS - 9, length - STEPS)
     wanted = {(n, t) for n in range(WORLDS) for t in starts if history[n][t]["option_age"] == 0}
     assert {places[float(obs[0, 0])] for obs in parts.obs} == wanted
-    everything = draw_steps(store, np.random.default_rng(1), 3_000, newest=10**6)
+    everything = sample_steps(store, np.random.default_rng(1), 3_000, newest=10**6)
     assert len(np.unique(everything.obs)) == WORLDS * (min(length, capacity) - 1)
 
 
@@ -109,7 +109,7 @@ def test_a_full_ring_restores_to_the_bit():
     kinds = {"observation_dtype": np.float32, "action_size": 2, "goal_size": 2}
     copy = TrajectoryStore(60, WORLDS, (1,), 0, ring=True, **kinds)
     copy.load_state_dict(store.state_dict())
-    for draw in (lambda s, rng: draw_steps(s, rng, 500), lambda s, rng: draw_segments(s, rng, 200, STEPS)):
+    for draw in (lambda s, rng: sample_steps(s, rng, 500), lambda s, rng: sample_segments(s, rng, 200, STEPS)):
         ours, theirs = (draw(s, np.random.default_rng(3)) for s in (store, copy))
         for name in vars(ours):
             np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
@@ -124,7 +124,7 @@ def test_a_ring_does_not_grow():
 def test_without_an_ended_segment_there_is_none_to_draw():
     store, _ = played(STEPS, 100)
     with pytest.raises(IndexError, match="no segment"):
-        draw_segments(store, np.random.default_rng(0), 1, STEPS)
+        sample_segments(store, np.random.default_rng(0), 1, STEPS)
 
 
 @pytest.mark.parametrize(("length", "capacity"), [(40, 100), (150, 60)])

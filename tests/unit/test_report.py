@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.config import ReportConfig
+from agent.flags import ReportConfig
 from agent.runs.report import report
 from agent.runs.run import Run
 from agent.runs.text import render

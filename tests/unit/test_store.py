@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from agent.core import Categorical, Player
 from agent.data.store import TrajectoryStore, columns
 from agent.data.views import labelled_scenes, on_policy
-from agent.hierarchy import Hierarchy
+from agent.distributions import Categorical
+from agent.hierarchy import Hierarchy, Player
 from agent.players import random_player
 from agent.teaching import SkillLow
 from controller.encoders import GridEncoder
