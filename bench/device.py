@@ -18,7 +18,6 @@ from agent.config import configure
 from agent.halo.config import HaloConfig
 from agent.halo.method import Halo
 from agent.halo.oracles import Truth
-from agent.presets import settings_of
 from bench.halo import asking, by_rule, demonstrated
 from bench.labels import ours as label
 from bench.sac import ours as gradient_steps
@@ -33,7 +32,7 @@ Work = Callable[[], object]
 def training(method: str, task: str, steps: int) -> Work:
     """A run of so many environment steps."""
     config = configure(method=method, task=task)
-    return lambda: trained(config, replace(settings_of(config), steps=steps))
+    return lambda: trained(replace(config, steps=steps))
 
 
 def sac(steps: int) -> Work:

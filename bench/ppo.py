@@ -23,11 +23,11 @@ import torch
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
-from agent.config import configure
+from agent.config import TrainConfig, configure
 from agent.hierarchy import Hierarchy
-from agent.methods.ihac import Ihac, IhacSettings
+from agent.methods.ihac import Ihac, PPOSettings
 from agent.methods.ppo import PPOConfig
-from agent.presets import settings_of
+from agent.methods.protocol import Parts
 from controller.encoders import NUM_TOKENS, GridEncoder
 from controller.network import TokenTrunk, TrunkConfig
 from envs.catalog import get_task, register_all
@@ -68,8 +68,9 @@ def ours(num_envs: int, rollout: int, minibatch: int, epochs: int, steps: int) -
     """Environment steps per CPU second of our flat PPO, after one warm-up rollout."""
     task = get_task(TASK)
     ppo = PPOConfig(minibatch=minibatch, epochs=epochs)
-    config = IhacSettings(flat=True, rollout=rollout, low=ppo)
-    student = Ihac(task, None, config, 10 * steps, num_envs, np.random.SeedSequence(0))
+    settings = PPOSettings(ppo, rollout)
+    run = TrainConfig(method="ppo", task=task.name, steps=10 * steps, num_envs=num_envs, settings=settings)
+    student = Ihac(Parts(task, run, np.random.SeedSequence(0)))
     rng = np.random.default_rng(0)
     env = task.make_vec(num_envs)
     hierarchy = Hierarchy(task, env, student.player, rng=rng)
@@ -116,9 +117,9 @@ def theirs(num_envs: int, rollout: int, minibatch: int, epochs: int, steps: int)
 def main(steps: int = 40_000) -> dict[str, Any]:
     """Measure everything once and return the figures."""
     torch.set_num_threads(1)
-    preset = settings_of(configure(method="ppo", task=TASK))
-    low = preset.student.low
-    own = (preset.num_envs, preset.student.rollout, low.minibatch, low.epochs)
+    preset = configure(method="ppo", task=TASK)
+    ppo = preset.settings.ppo
+    own = (preset.num_envs, preset.settings.rollout, ppo.minibatch, ppo.epochs)
     same = (16, 128, 256, 4)
     figures = {
         "ours, 16 worlds, batch 256, 4 epochs": ours(*same, steps),

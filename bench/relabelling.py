@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agent.config import TrainConfig
 from agent.data.views import Segments, sample_segments
 from agent.goals import candidates, explained, relabelled
 from agent.hierarchy import Hierarchy
 from agent.methods.hiro import Hiro, HiroSettings
+from agent.methods.protocol import Parts
 from envs.catalog import get_task
 
 TASK, WORLDS, STEPS, TURNS = "PointPush", 4, 200, 7
@@ -26,7 +28,8 @@ TASK, WORLDS, STEPS, TURNS = "PointPush", 4, 200, 7
 def played() -> tuple[Hiro, Segments]:
     """A method, and a batch of what it played."""
     task, config = get_task(TASK), HiroSettings()
-    method = Hiro(task, config, WORLDS, np.random.SeedSequence(0), STEPS * WORLDS)
+    run = TrainConfig(method="hiro", task=TASK, steps=STEPS * WORLDS, num_envs=WORLDS, settings=config)
+    method = Hiro(Parts(task, run, np.random.SeedSequence(0)))
     method.warm = True
     env = task.make_vec(WORLDS)
     hierarchy = Hierarchy(task, env, method.player, rng=np.random.default_rng(0))
@@ -39,7 +42,7 @@ def batched(method: Hiro, parts: Segments, goals: Tensor) -> Tensor:
     """As `agent.goals` does it: [B], the index of the best candidate."""
 
     def score(seen: Tensor, wanted: Tensor, action: Tensor) -> Tensor:
-        return method.low_learner.score(method.low_inputs(seen, wanted), action, True)
+        return -0.5 * (action - method.low_learner.mode(method.low_inputs(seen, wanted))).square().sum(-1)
 
     obs, action, inside = (torch.from_numpy(column) for column in (parts.obs, parts.action, parts.inside))
     return relabelled(goals, explained(method.frame, score, goals, obs, action, inside))[1]
@@ -54,7 +57,7 @@ def looped(method: Hiro, parts: Segments, goals: Tensor) -> Tensor:
         at = method.frame.of(obs[b, :length])
         for c in range(goals.shape[1]):
             inputs = method.low_inputs(obs[b, :length], goals[b, c] + at[0] - at)
-            scores[b, c] = method.low_learner.score(inputs, action[b, :length], True).sum()
+            scores[b, c] = -0.5 * (action[b, :length] - method.low_learner.mode(inputs)).square().sum()
     return scores.argmax(1)
 
 
@@ -84,7 +87,7 @@ def main() -> dict[str, Any]:
     """Measure, print and return the figures; `ratio` is the loop's time over ours."""
     torch.set_num_threads(1)
     method, parts = played()
-    first, final, goal = (torch.from_numpy(column) for column in (parts.obs[:, 0], parts.final, parts.goal))
+    first, final, goal = (torch.from_numpy(column) for column in (parts.obs[:, 0], parts.final, parts.command))
     goals = candidates(method.frame, goal, first, final, method.config.draws, torch.Generator().manual_seed(0))
     sides = {"batched": (batched, 50), "per candidate": (by_candidate, 50), "per segment and candidate": (looped, 2)}
     best = batched(method, parts, goals)

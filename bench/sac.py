@@ -30,13 +30,11 @@ import torch
 
 from agent.config import TrainConfig, configure
 from agent.hierarchy import Hierarchy, Player
-from agent.methods import make_method
-from agent.methods.flat import FlatConfig
-from agent.methods.off_policy import OffPolicy
+from agent.methods import entry_of
+from agent.methods.off_policy import OffPolicy, SACSettings
+from agent.methods.protocol import Parts
 from agent.methods.sac import SACConfig
-from agent.methods.settings import Settings
 from agent.players import play
-from agent.presets import settings_of
 from envs.catalog import get_task
 
 TASKS = ("HalfCheetah-v5", "Ant-v5")
@@ -49,8 +47,9 @@ _HELD_OUT = range(1_000_000, 1_000_010)
 def ours(name: str, precision: str) -> Callable[[int], None]:
     """Takes gradient steps as `OffPolicy` does."""
     task = get_task(name)
-    config = FlatConfig(replace(_SAME, precision=precision), warmup=_MEMORY)
-    flat = OffPolicy(task, config, 1, np.random.SeedSequence(0), _MEMORY)
+    config = SACSettings(warmup=_MEMORY, learner=replace(_SAME, precision=precision))
+    run = TrainConfig(method="sac", task=task.name, steps=_MEMORY, num_envs=1, settings=config)
+    flat = OffPolicy(Parts(task, run, np.random.SeedSequence(0)))
     hierarchy = Hierarchy(task, task.make_vec(1), flat.player, rng=np.random.default_rng(0))
     hierarchy.collect(flat.store, _MEMORY)
 
@@ -66,7 +65,7 @@ def theirs(name: str) -> Callable[[int], None]:
     model = sb3.SAC(
         "MlpPolicy",
         name,
-        learning_rate=_SAME.learning_rate,
+        learning_rate=_SAME.lr,
         buffer_size=_MEMORY,
         learning_starts=_MEMORY,
         policy_kwargs={"net_arch": list(_SAME.hidden)},
@@ -101,32 +100,30 @@ def compare(name: str, steps: int) -> dict[str, Any]:
     return figures
 
 
-def trained(config: TrainConfig, settings: Settings) -> Player:
-    """The student after the steps of its settings, without a run directory."""
+def trained(config: TrainConfig) -> Player:
+    """The student of a method whose only phase is `Online`, after its steps, without a run directory."""
     task = get_task(config.task)
     learning, levels, acting = np.random.SeedSequence(config.seed).spawn(3)
-    method = make_method(config, task, None, settings, learning)
-    env = task.make_vec(settings.num_envs, seed=int(levels.generate_state(1)[0]))
+    method = entry_of(config.method).make(Parts(task, config, learning))
+    env = task.make_vec(config.num_envs, seed=int(levels.generate_state(1)[0]))
     hierarchy, done = Hierarchy(task, env, method.player, rng=np.random.default_rng(acting)), 0
-    while done < settings.steps:
-        store, length, _ = method.plan(done)
-        hierarchy.collect(store, length)
+    (phase,) = method.phases
+    while not phase.over(done, config.steps):
+        done, _ = phase.advance(hierarchy, done, config.steps)
         hierarchy.drain_finished()
-        done += length * settings.num_envs
-        method.update(hierarchy.observed, done)
     return method.player
 
 
 def our_return(name: str, steps: int, seed: int) -> float:
     """Mean greedy return on held-out levels after training, by the preset."""
-    config = configure(method="sac", task=name, seed=seed)
-    player = trained(config, replace(settings_of(config), steps=steps))
+    config = configure(method="sac", task=name, seed=seed, steps=steps)
+    player = trained(config)
     return float(play(get_task(name), player, _HELD_OUT, greedy=True).returns.mean())
 
 
 def their_return(name: str, steps: int, seed: int) -> float:
     """The same of Stable-Baselines3's SAC: its defaults, but for as many random steps at first as ours."""
-    model = sb3.SAC("MlpPolicy", name, learning_starts=FlatConfig().warmup, device="cpu", seed=seed)
+    model = sb3.SAC("MlpPolicy", name, learning_starts=SACSettings().warmup, device="cpu", seed=seed)
     model.learn(steps)
     env, total = gym.make(name), 0.0
     for level in _HELD_OUT:

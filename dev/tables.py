@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from agent.config import TrainConfig, configure
+from agent.flags import TRAINING_LEVELS
 from agent.players import STYLES, play, random_player, summary, teacher_player
 from agent.runs.statistics import paired_difference, wilson
-from agent.train import FIRST_EVAL_LEVEL, train
+from agent.train import train
 from envs.catalog import TASKS, get_task
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
@@ -26,7 +27,8 @@ from teacher.make import make_teacher
 PARTS = ("simple", "tasks", "limits", "controls", "mazes", "options", "halo")
 SEEDS = (0, 1, 2)
 LEVELS = 500
-BASE = configure(quiet=True, eval_episodes=LEVELS)
+Said = dict[str, Any]  # settings by name, for `configure`
+BASE: Said = {"quiet": True, "eval_episodes": LEVELS, "method": "ihac"}
 CONTROL_TASKS = ("KeyInBox", "ColoredDoorKey", "RandomBoxKey")
 CONTROLS = ("local", "uniform-legal")
 CONTROL_STEPS = 60_000
@@ -35,22 +37,26 @@ MAZE_LEVELS = 50
 _EXTENDED = {"exploration": "extended", "savedir": "table-extended"}
 
 
+def but(said: Said, **more: Any) -> Said:
+    """Settings with some changed."""
+    return said | more
+
+
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a configuration over all training seeds."""
+    """One line of a table: settings over all training seeds."""
 
     name: str
-    config: TrainConfig
+    said: Said
 
     def runs(self) -> list[TrainConfig]:
-        """One configuration per training seed."""
-        named = self.config.controller  # with {seed} in it
+        """The settings of each training seed."""
+        named = self.said.get("controller")  # with {seed} in it
         return [
-            replace(
-                self.config,
-                seed=seed,
-                savedir=f"{self.config.savedir}/seed-{seed}",
-                controller=named and named.format(seed=seed),
+            configure(
+                self.said
+                | {"seed": seed, "savedir": f"{self.said['savedir']}/seed-{seed}"}
+                | ({"controller": named.format(seed=seed)} if named else {})
             )
             for seed in SEEDS
         ]
@@ -60,25 +66,25 @@ def rows_of(part: str) -> list[Row]:
     """The lines of a part's table."""
     match part:
         case "simple":
-            ihac = replace(BASE, task="SimpleDoorKey", savedir="table")
+            ihac = but(BASE, task="SimpleDoorKey", savedir="table")
             return [
                 Row("IHAC, hierarchical", ihac),
-                Row("IHAC, flat", replace(ihac, student="flat", savedir="table-flat")),
-                Row("PPO, no teacher, same steps", replace(ihac, method="ppo", steps=30_000)),
-                Row("PPO, no teacher, a million steps", replace(ihac, method="ppo", savedir="table-million")),
+                Row("IHAC, flat", but(ihac, student="flat", savedir="table-flat")),
+                Row("PPO, no teacher, same steps", but(ihac, method="ppo", steps=30_000)),
+                Row("PPO, no teacher, a million steps", but(ihac, method="ppo", savedir="table-million")),
             ]
         case "tasks":
-            return [Row(task, replace(BASE, task=task, savedir="table")) for task in TASKS]
+            return [Row(task, but(BASE, task=task, savedir="table")) for task in TASKS]
         case "limits":
             return [
-                Row(f"{task}, {limit}", replace(BASE, task=task, limit=limit, savedir=f"table-{limit}"))
+                Row(f"{task}, {limit}", but(BASE, task=task, teacher_flaw=limit, savedir=f"table-{limit}"))
                 for task, limit in LIMITED.items()
             ]
         case "controls":
             return [
                 Row(
                     f"{task} / {teacher}{'' if mask else ' / no mask'}",
-                    replace(
+                    but(
                         BASE,
                         task=task,
                         teacher=teacher,
@@ -92,70 +98,70 @@ def rows_of(part: str) -> list[Row]:
                 for teacher in CONTROLS
             ]
         case "mazes":
-            maze = replace(BASE, eval_episodes=MAZE_LEVELS, savedir="table")
-            umaze, push = replace(maze, task="PointUMaze"), replace(maze, task="PointPush")
-            planner = replace(maze, method="dagger", preset="tiny")
-            noisy = replace(planner, task="PointPush", label_noise=0.3, savedir="table-noisy")
-            hiro = replace(push, method="hiro")
-            taught = replace(hiro, controller="log/dagger/PointPush/table/seed-{seed}")
-            misled = replace(taught, controller="log/dagger/PointPush/table-noisy/seed-{seed}")
-            long = replace(umaze, method="hiro", steps=120_000, savedir="table-long")
-            against = replace(long, controller="log/dagger/PointUMaze/table/seed-{seed}", prior="reversed")
+            maze = but(BASE, eval_episodes=MAZE_LEVELS, savedir="table")
+            umaze, push = but(maze, task="PointUMaze"), but(maze, task="PointPush")
+            planner = but(maze, method="dagger", preset="tiny")
+            noisy = but(planner, task="PointPush", label_noise=0.3, savedir="table-noisy")
+            hiro = but(push, method="hiro")
+            taught = but(hiro, controller="log/dagger/PointPush/table/seed-{seed}")
+            misled = but(taught, controller="log/dagger/PointPush/table-noisy/seed-{seed}")
+            long = but(umaze, method="hiro", steps=120_000, savedir="table-long")
+            against = but(long, controller="log/dagger/PointUMaze/table/seed-{seed}", prior="reversed")
             return [
-                Row("PointUMaze / HIRO", replace(umaze, method="hiro")),
-                Row("PointUMaze / flat SAC", replace(umaze, method="sac")),
-                Row("PointUMaze / flat SAC, extended", replace(umaze, method="sac", **_EXTENDED)),
-                Row("PointUMaze / flat TD3", replace(umaze, method="td3")),
-                Row("PointUMaze / planner, scripted hands", replace(planner, task="PointUMaze")),
+                Row("PointUMaze / HIRO", but(umaze, method="hiro")),
+                Row("PointUMaze / flat SAC", but(umaze, method="sac")),
+                Row("PointUMaze / flat SAC, extended", but(umaze, method="sac", **_EXTENDED)),
+                Row("PointUMaze / flat TD3", but(umaze, method="td3")),
+                Row("PointUMaze / planner, scripted hands", but(planner, task="PointUMaze")),
                 Row("PointUMaze / HIRO, 120k", long),
-                Row("PointUMaze / HIRO, 120k, reversed prior", replace(against, savedir="table-long-reversed")),
-                Row("PointPush / planner, scripted hands", replace(planner, task="PointPush")),
+                Row("PointUMaze / HIRO, 120k, reversed prior", but(against, savedir="table-long-reversed")),
+                Row("PointPush / planner, scripted hands", but(planner, task="PointPush")),
                 Row(
                     "PointPush / HIRO, frozen planner",
-                    replace(taught, high_level="controller", savedir="table-planner"),
+                    but(taught, high_level="controller", savedir="table-planner"),
                 ),
-                Row("PointPush / HIRO, planner as a prior", replace(taught, prior="controller", savedir="table-prior")),
-                Row("PointPush / HIRO, reversed prior", replace(taught, prior="reversed", savedir="table-reversed")),
+                Row("PointPush / HIRO, planner as a prior", but(taught, prior="controller", savedir="table-prior")),
+                Row("PointPush / HIRO, reversed prior", but(taught, prior="reversed", savedir="table-reversed")),
                 Row(
                     "PointPush / HIRO, reversed prior, value filter",
-                    replace(taught, prior="reversed", value_filter=True, savedir="table-reversed-filter"),
+                    but(taught, prior="reversed", value_filter=True, savedir="table-reversed-filter"),
                 ),
                 Row("PointPush / planner of 30% wrong labels, scripted hands", noisy),
                 Row(
                     "PointPush / HIRO, prior of 30% wrong labels",
-                    replace(misled, prior="controller", savedir="table-misled"),
+                    but(misled, prior="controller", savedir="table-misled"),
                 ),
                 Row("PointPush / HIRO, no prior", hiro),
-                Row("PointPush / flat SAC", replace(push, method="sac")),
+                Row("PointPush / flat SAC", but(push, method="sac")),
             ]
         case "options":
-            base = replace(BASE, task="SimpleDoorKey", savedir="table")
-            options = replace(base, method="hiro", controller="log/dagger/SimpleDoorKey/table/seed-{seed}")
+            base = but(BASE, task="SimpleDoorKey", savedir="table")
+            options = but(base, method="hiro", controller="log/dagger/SimpleDoorKey/table/seed-{seed}")
             return [
-                Row("planner, scripted hands", replace(base, method="dagger")),
-                Row("HIRO, frozen planner", replace(options, high_level="controller", savedir="table-planner")),
-                Row("HIRO, planner as a prior", replace(options, prior="controller", savedir="table-prior")),
-                Row("HIRO, no prior", replace(options, controller=None)),
+                Row("planner, scripted hands", but(base, method="dagger")),
+                Row("HIRO, frozen planner", but(options, high_level="controller", savedir="table-planner")),
+                Row("HIRO, planner as a prior", but(options, prior="controller", savedir="table-prior")),
+                Row("HIRO, no prior", but(options, controller=None)),
             ]
         case "halo":
-            n3 = replace(BASE, method="halo", task="RescueWorld-n3")
-            taught = replace(BASE, method="dagger", task="RescueWorld-n3", eval_episodes=0)
-            asked = replace(n3, oracle="controller", controller="log/dagger/RescueWorld-n3/table-scripted/seed-{seed}")
-            untaught = replace(asked, controller="log/dagger/RescueWorld-n3/table-local/seed-{seed}")
+            n3 = but(BASE, method="halo", task="RescueWorld-n3")
+            taught = but(BASE, method="dagger", task="RescueWorld-n3", eval_episodes=0)
+            asked = but(n3, oracle="controller", controller="log/dagger/RescueWorld-n3/table-scripted/seed-{seed}")
+            untaught = but(asked, controller="log/dagger/RescueWorld-n3/table-local/seed-{seed}")
             return [
                 *(
-                    Row(f"controller of {teacher}", replace(taught, teacher=teacher, savedir=f"table-{teacher}"))
+                    Row(f"controller of {teacher}", but(taught, teacher=teacher, savedir=f"table-{teacher}"))
                     for teacher in ("scripted", "local")
                 ),
-                Row("3 targets / truth", replace(n3, savedir="table-truth")),
-                Row("3 targets / truth, 20% of it wrong", replace(n3, label_noise=0.2, savedir="table-noisy")),
-                Row("3 targets / controller of the script", replace(asked, savedir="table-controller")),
-                Row("3 targets / controller of the built-in model", replace(untaught, savedir="table-untaught")),
+                Row("3 targets / truth", but(n3, savedir="table-truth")),
+                Row("3 targets / truth, 20% of it wrong", but(n3, label_noise=0.2, savedir="table-noisy")),
+                Row("3 targets / controller of the script", but(asked, savedir="table-controller")),
+                Row("3 targets / controller of the built-in model", but(untaught, savedir="table-untaught")),
                 Row(
                     "3 targets / that controller, and truth where it pays",
-                    replace(untaught, oracle="controller,truth", savedir="table-cascade"),
+                    but(untaught, oracle="controller,truth", savedir="table-cascade"),
                 ),
-                Row("6 targets / truth", replace(n3, task="RescueWorld-n6", savedir="table-truth")),
+                Row("6 targets / truth", but(n3, task="RescueWorld-n6", savedir="table-truth")),
             ]
     raise ValueError(part)
 
@@ -213,7 +219,7 @@ def baseline(task_name: str, who: str, limit: str | None = None) -> dict[str, fl
         teacher = make_teacher(who, task, LabelStore())
         assert teacher is not None
         player = teacher_player(task, teacher)
-    return summary(play(task, player, range(FIRST_EVAL_LEVEL, FIRST_EVAL_LEVEL + LEVELS), greedy=False))
+    return summary(play(task, player, range(TRAINING_LEVELS, TRAINING_LEVELS + LEVELS), greedy=False))
 
 
 def print_table(part: str, rows: Sequence[Row]) -> None:
@@ -245,7 +251,9 @@ def print_table(part: str, rows: Sequence[Row]) -> None:
     if part in ("tasks", "limits"):
         head.insert(1, "teacher" if part == "limits" else "scripted teacher")
         for row, line in zip(rows, lines, strict=True):
-            score = baseline(row.config.task, "local" if part == "limits" else "scripted", row.config.limit)
+            score = baseline(
+                row.said["task"], "local" if part == "limits" else "scripted", row.said.get("teacher_flaw")
+            )
             line.insert(1, f"{score['success']:.3f} · {score['length']:.1f}")
     print(markdown(head, lines))
     if part == "controls":

@@ -20,9 +20,7 @@ import numpy as np
 import torch
 
 from agent.config import configure
-from agent.methods.settings import Settings
 from agent.players import STYLES, play
-from agent.presets import settings_of
 from agent.runs.statistics import wilson
 from bench.sac import trained
 from dev.tables import SEEDS, folder, markdown
@@ -44,7 +42,7 @@ def _nested(student: Any, part: str, **changes: Any) -> Any:
     return replace(student, **{part: replace(getattr(student, part), **changes)})
 
 
-# Two knobs of each, two values of each knob. Everybody had 0.25 gradient steps before; the preset is what came of this.
+# Two knobs of each, two values of each knob. All had 0.25 gradient steps before; the preset is what came of this.
 GRID: dict[str, dict[str, Callable[[Any], Any]]] = {
     "HIRO": {
         "low updates 0.25": lambda s: replace(s, low_updates=0.25),
@@ -55,14 +53,14 @@ GRID: dict[str, dict[str, Callable[[Any], Any]]] = {
     "flat SAC": {
         "updates 0.25": lambda s: replace(s, updates=0.25),
         "preset": lambda s: s,
-        "updates 0.25, rate 3e-4": lambda s: replace(_nested(s, "learner", learning_rate=3e-4), updates=0.25),
-        "rate 3e-4": lambda s: _nested(s, "learner", learning_rate=3e-4),
+        "updates 0.25, rate 3e-4": lambda s: replace(_nested(s, "learner", lr=3e-4), updates=0.25),
+        "rate 3e-4": lambda s: _nested(s, "learner", lr=3e-4),
     },
     "flat TD3": {
         "updates 0.25": lambda s: replace(s, updates=0.25),
         "preset": lambda s: s,
-        "updates 0.25, noise 0.3": lambda s: replace(_nested(s, "learner", exploration=0.3), updates=0.25),
-        "noise 0.3": lambda s: _nested(s, "learner", exploration=0.3),
+        "updates 0.25, noise 0.3": lambda s: replace(_nested(s, "learner", noise=0.3), updates=0.25),
+        "noise 0.3": lambda s: _nested(s, "learner", noise=0.3),
     },
     "flat SAC, extended": {
         "updates 0.25": lambda s: replace(s, updates=0.25),
@@ -83,18 +81,17 @@ def run(agent: str, setting: str, seed: int, levels: range) -> None:
     if any((line["agent"], line["setting"], line["seed"]) == (agent, setting, seed) for line in lines()):
         return
     config = replace(AGENTS[agent], seed=seed)
-    settings: Settings = settings_of(config)
     row = folder(replace(config, savedir=f"{config.savedir}/seed-{seed}")) / "result.json"
     if setting == "preset" and levels == LEVELS and row.exists():
         student = json.loads(row.read_text())["student"]
         success = {style: student[style]["success"] for style in STYLES}
     else:
-        player = trained(config, replace(settings, student=GRID[agent][setting](settings.student)))
+        player = trained(replace(config, settings=GRID[agent][setting](config.settings)))
         success = {
             style: float(play(get_task(TASK), player, levels, greedy=style == "greedy", seed=seed).success.mean())
             for style in STYLES
         }
-    line = {"agent": agent, "setting": setting, "seed": seed, "steps": settings.steps, **success}
+    line = {"agent": agent, "setting": setting, "seed": seed, "steps": config.steps, **success}
     print(json.dumps(line), flush=True)
     FILE.parent.mkdir(exist_ok=True)
     with FILE.open("a") as file:
