@@ -269,7 +269,7 @@ def print_halo(rows: Sequence[Row]) -> None:
 
     lines = []
     for row in rows:
-        if row.config.method != "halo":
+        if row.said["method"] != "halo":
             continue
         found = results(row)
         returns = ([line["student"][style]["return"] / line["expert_return"] for line in found] for style in STYLES)
@@ -292,7 +292,7 @@ def print_differences(rows: Sequence[Row]) -> None:
     lines = []
     by_name = {row.name: row for row in rows}
     for name, row in by_name.items():
-        true = by_name[name.replace(f"/ {row.config.teacher}", "/ local")]
+        true = by_name[name.replace(f"/ {row.said['teacher']}", "/ local")]
         if true is row:
             continue
         line = [name]
