@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import main as cli
-from agent.config import TrainConfig
-from agent.core import Player
-from agent.methods import make_method
+from agent.config import configure
+from agent.hierarchy import Player
+from agent.methods import entry_of
+from agent.methods.protocol import Parts
 from agent.players import random_player, teacher_player
-from agent.presets import settings_of
 from agent.runs.pictures import Watched, draw_map, watch
 from envs.catalog import get_task
 from envs.task import Task
@@ -42,8 +42,8 @@ def planner(task: Task) -> Player:
 
 def hiro(task: Task) -> Player:
     """An untrained one, which acts by its networks."""
-    config = TrainConfig(method="hiro", task=task.name, steps=100)
-    method = make_method(config, task, None, settings_of(config), np.random.SeedSequence(0))
+    config = configure(method="hiro", task=task.name, steps=100)
+    method = entry_of("hiro").make(Parts(task, config, np.random.SeedSequence(0)))
     method.load_policy(method.state_dict())
     return method.player
 

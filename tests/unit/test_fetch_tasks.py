@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.config import TrainConfig
-from agent.presets import settings_of
+from agent.config import configure
 from envs.catalog import FETCH_TASKS, TAUGHT, get_task
 from envs.fetch.skills import PREGRASP
 from envs.fetch.state import BLOCK, FINGERS, GOAL, GRIPPER, OBSERVATION_NAMES, OFFSET
@@ -171,4 +170,4 @@ def test_options_have_to_be_chosen_well() -> None:
 
 def test_a_few_thousand_steps_are_enough_to_distil() -> None:
     for preset in ("tiny", "small", "paper"):
-        assert settings_of(TrainConfig(method="dagger", task="FetchPickAndPlace", preset=preset)).steps <= 8_000
+        assert configure(method="dagger", task="FetchPickAndPlace", preset=preset).steps <= 8_000

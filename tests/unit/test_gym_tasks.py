@@ -4,11 +4,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from agent.config import TrainConfig
-from agent.methods.flat import FlatConfig
-from agent.methods.sac import SACConfig
-from agent.methods.td3 import TD3Config
-from agent.presets import settings_of
+from agent.config import configure
+from agent.methods.off_policy import SACSettings, TD3Settings
 from envs.catalog import GYM_TASKS, get_task
 from envs.gym_tasks import GymTask
 from ground.errors import UserError
@@ -133,12 +130,10 @@ def test_every_suggested_id_is_one():
 
 
 def test_presets_are_those_of_the_papers():
-    sac = settings_of(TrainConfig(method="sac", task="HalfCheetah-v5"))
+    sac = configure(method="sac", task="HalfCheetah-v5")
     assert (sac.steps, sac.num_envs) == (100_000, 1)
-    assert isinstance(sac.student, FlatConfig)
-    assert sac.student.updates == 1.0
-    assert isinstance(sac.student.learner, SACConfig)
-    assert (sac.student.learner.hidden, sac.student.learner.batch) == ((256, 256), 256)
-    assert sac.student.learner.learning_rate == 3e-4
-    assert isinstance(settings_of(TrainConfig(method="td3", task="Ant-v5")).student.learner, TD3Config)
-    assert settings_of(TrainConfig(method="sac", task="Pendulum-v1")).steps <= 10_000
+    assert isinstance(sac.settings, SACSettings)
+    learner = sac.settings.learner
+    assert (sac.settings.updates, learner.hidden, learner.batch, learner.lr) == (1.0, (256, 256), 256, 3e-4)
+    assert isinstance(configure(method="td3", task="Ant-v5").settings, TD3Settings)
+    assert configure(method="sac", task="Pendulum-v1").steps <= 10_000

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from agent.data.store import store_for
+from agent.data.store import TrajectoryStore
 from envs.catalog import RESCUE_TASKS, TASKS, get_task
 from envs.rescue.rendering import draw
 from envs.rescue.tasks import RescueTask
@@ -189,10 +189,10 @@ def test_the_script_under_a_clock_finds_everything(task: RescueTask) -> None:
 
 
 def test_stores_keep_vectors_as_numbers_whatever_the_actions_are(task: RescueTask) -> None:
-    store = store_for(task, 4, 2)
+    store = TrajectoryStore(task, 4, 2)
     assert store.column("obs").dtype == np.float32
     assert store.column("action").shape[1:] == (2,)
-    assert store_for(get_task("SimpleDoorKey"), 4, 2).column("obs").dtype == np.uint8
+    assert TrajectoryStore(get_task("SimpleDoorKey"), 4, 2).column("obs").dtype == np.uint8
 
 
 def test_a_picture_shows_what_an_annotator_may_see() -> None:
