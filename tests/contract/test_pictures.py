@@ -70,7 +70,7 @@ def test_the_current_subgoal_is_in_the_picture() -> None:
     episode = watch(task, hiro(task), LEVEL)
     stage = task.make_single(LEVEL)
     plain = np.asarray(stage.render(), dtype=int)
-    stage.unwrapped.subgoal = episode.moments[0].target  # type: ignore[attr-defined]
+    stage.unwrapped.simulator.subgoal = episode.moments[0].target  # type: ignore[attr-defined]
     column, row = np.argwhere(np.abs(np.asarray(stage.render()) - plain).sum(2) > 60).mean(0)[::-1]
     stage.close()
     metres = 20 / len(plain)  # the map is 5 cells of 4 m wide, and its middle is at (4, 4)

@@ -189,12 +189,12 @@ def test_actions_must_be_numbers(action: float) -> None:
         worlds.step(np.zeros((1, 3)))
 
 
-@pytest.mark.parametrize(("value", "threads"), [(np.nan, 1), (1e11, 1), (np.nan, 2)])
+@pytest.mark.parametrize("value", [np.nan, 1e11])
 def test_a_failed_simulation_names_world_step_and_level_and_leaves_no_log(
-    value: float, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    worlds = MazeSimulator(maze_spec("AntMaze"), 3, threads)
+    worlds = MazeSimulator(maze_spec("AntMaze"), 3)
     worlds.begin(np.arange(3), 40 + np.arange(3))
     run(worlds, 4)
     worlds.data[1].qvel[3] = value
