@@ -74,31 +74,11 @@ def begun(spec: RescueSpec, count: int, first: int = 0) -> RescueSimulator:
     return worlds
 
 
-def placed(name: str, at: tuple[int, int], order: list[int] | None = None) -> RescueSimulator:
-    """One world with the agent at a cell."""
-    worlds = begun(SPECS[name], 1)
-    worlds.cell[0] = at[0] * 10 + at[1]
-    if order is not None:
-        worlds.order[0] = order
-    return worlds
-
-
 def full_state(worlds: RescueSimulator) -> NDArray[np.int64]:
     """HALO's unfiltered observation [N, 3n + 3]: agent's and targets' (x, y), which are left, which is due."""
     agent = np.stack(np.divmod(worlds.cell, 10), axis=1)
     targets = np.tile(np.array(worlds.spec.targets).reshape(-1), (len(agent), 1))
     return np.concatenate([agent, targets, worlds.left, worlds.due[:, None]], axis=1, dtype=np.int64)
-
-
-def act(worlds: RescueSimulator, *actions: int) -> tuple[float, bool, bool]:
-    """Reward, terminated and truncated of the last of some actions in the first environment."""
-    for action in actions:
-        reward, terminated, truncated, _ = worlds.step(np.array([action]))
-    return float(reward[0]), bool(terminated[0]), bool(truncated[0])
-
-
-def at(worlds: RescueSimulator) -> tuple[int, int]:
-    return divmod(int(worlds.cell[0]), 10)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -125,78 +105,12 @@ def test_a_plain_reference_sees_the_same(name: str) -> None:
     assert set(seen) == expected | ({"blocked", "danger", "found in danger"} if "n6" in name else set())
 
 
-def test_a_step_costs_one_and_the_edge_holds() -> None:
-    for start, action in (((9, 3), EAST), ((3, 9), NORTH), ((0, 3), WEST), ((3, 0), SOUTH)):
-        worlds = placed("RescueWorld-n2", start)
-        assert act(worlds, action) == (-1.0, False, False)
-        assert at(worlds) == start
-    worlds = placed("RescueWorld-n2", (3, 3))
-    for action, cell in ((EAST, (4, 3)), (NORTH, (4, 4)), (WEST, (3, 4)), (SOUTH, (3, 3))):
-        assert act(worlds, action)[0] == -1
-        assert at(worlds) == cell
-
-
-def test_danger_costs_a_hundred_whenever_it_is_entered_and_ends_nothing() -> None:
-    worlds = placed("RescueWorld-n6", (2, 1))
-    assert act(worlds, SOUTH) == (-100.0, False, False)
-    assert at(worlds) == (2, 0)
-    assert act(worlds, SOUTH)[0] == -100, "pushed back into it by the edge"
-    assert act(worlds, WEST)[0] == -1
-
-
-def test_an_obstacle_blocks_and_costs_a_step() -> None:
-    worlds = placed("RescueWorld-n6", (8, 2))  # itself dangerous
-    assert act(worlds, WEST) == (-1.0, False, False)
-    assert at(worlds) == (8, 2)
-
-
-def test_danger_rewards_once_if_the_target_that_is_due_lies_there() -> None:
-    worlds = placed("RescueWorld-n6", (0, 1))
-    assert act(worlds, EAST) == (1000.0, False, False)
-    assert act(worlds, WEST)[0] == -1
-    assert act(worlds, EAST)[0] == -100, "found already"
-    worlds = placed("RescueWorld-n6-random", (0, 1), order=[1, 0, 2, 3, 4, 5])
-    assert act(worlds, EAST)[0] == -100, "not yet due"
-    assert worlds.left.all()
-
-
-def test_only_the_target_that_is_due_counts() -> None:
-    worlds = placed("RescueWorld-n3", (4, 4))
-    assert worlds.due[0] == 0
-    assert act(worlds, NORTH) == (-1.0, False, False)
-    assert worlds.left.all()
-    worlds = placed("RescueWorld-n3-random", (4, 4), order=[2, 1, 0])
-    assert act(worlds, NORTH)[0] == 1000
-    assert worlds.left.tolist() == [[True, True, False]]
-    assert worlds.due[0] == 1
-
-
-def test_all_found_is_the_end_and_nothing_changes_after_it() -> None:
-    worlds = placed("RescueWorld-n2", (0, 1))
-    act(worlds, SOUTH)
-    worlds.cell[0] = 98
-    assert act(worlds, NORTH) == (1000.0, True, False)
-    assert worlds.due[0] == -1
-    state = full_state(worlds)
-    for action in range(4):
-        assert act(worlds, action) == (0.0, True, False)
-    np.testing.assert_array_equal(full_state(worlds), state)
-
-
-@pytest.mark.parametrize(
-    ("name", "horizon"), [("RescueWorld-n2", 200), ("RescueWorld-n3", 300), ("RescueWorld-n6", 600)]
-)
-def test_the_horizon_truncates_and_never_terminates(name: str, horizon: int) -> None:
-    worlds = placed(name, (9, 0))
-    assert act(worlds, *[EAST] * (horizon - 1)) == (-1.0, False, False)
-    assert act(worlds, EAST) == (-1.0, False, True)
-
-
 def test_the_last_target_in_the_last_step_is_success() -> None:
-    worlds = placed("RescueWorld-n2", (9, 8))
-    worlds.left[0, 0] = False
-    act(worlds, *[EAST] * 199)
-    assert act(worlds, NORTH) == (1000.0, True, False)
+    worlds = begun(SPECS["RescueWorld-n2"], 1)
+    worlds.cell[0], worlds.left[0, 0] = 98, False
+    for _ in range(199):
+        worlds.step(np.array([EAST]))
+    assert [float(part[0]) for part in worlds.step(np.array([NORTH]))] == [1000.0, True, False, True]
 
 
 @pytest.mark.parametrize("name", SPECS)
