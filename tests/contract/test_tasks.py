@@ -112,7 +112,7 @@ def test_sampled_scenes_are_consistent_and_cover_what_play_meets(task: Task) -> 
         assert len(facts) > 5
 
 
-@pytest.mark.parametrize("name", ["PointUMaze", "PointPush", "PointFall", *RESCUE_TASKS, *FETCH_TASKS])
+@pytest.mark.parametrize("name", [*MAZES[:4], "PointPushOriginal", *RESCUE_TASKS, *FETCH_TASKS])
 def test_the_script_under_a_clock_solves_the_task(name: str) -> None:
     """Options are held until they are done or time out, as a hierarchy holds them; tests/unit/test_choices.py does the
     same for grids."""

@@ -123,3 +123,19 @@ def test_options_are_grounded_in_where_gripper_and_block_will_be() -> None:
     for k, places in enumerate([(block + PREGRASP, block), (block, block), (goal, goal), (gripper, block)]):
         np.testing.assert_allclose(mean[k], np.concatenate(places), atol=1e-6)
     assert (scale == np.float32(0.02)).all()
+
+
+@pytest.mark.draws
+def test_a_picture_shows_the_goal_where_it_is_and_twice_the_same() -> None:
+    env = TASK.make_single(1_000_000)
+    first, unwatched = env.render(), TASK.make_single(1_000_000)
+    assert first.shape == (480, 480, 3)
+    np.testing.assert_array_equal(env.render(), first)
+    red = first.astype(int) @ np.array([1, -1, -1])
+    middle = np.argwhere(red > 60).mean(axis=0)
+    assert (np.abs(middle - [278, 268]) < 15).all(), "on the table, behind the block"  # looked at once
+    for _ in range(20):
+        actions = TASK.skill(env.unwrapped.simulator.observe(), np.array([APPROACH]))[0]
+        np.testing.assert_array_equal(env.step(actions)[0], unwatched.step(actions)[0])
+        env.render()
+    env.close()

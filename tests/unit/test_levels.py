@@ -123,52 +123,6 @@ def test_two_doors_face_each_other_and_the_key_is_in_the_middle() -> None:
     assert 60 < horizontal < 140
 
 
-@pytest.mark.parametrize("name", ONE_ROOM)
-def test_small_rooms_can_be_solved(name: str) -> None:
-    """Breadth-first search over everything that can change, without stepping into lava."""
-    solved = 0
-    for seed in range(4000):
-        world, cells = make(SPECS[name], seed)
-        if world["room_width"] * world["room_height"] > 25:
-            continue
-        assert solvable(world, cells), f"level seed {seed}"
-        solved += 1
-    assert solved > 50
-
-
-def solvable(world: np.void, cells: np.ndarray) -> bool:
-    floor = tuple((x, y) for x in range(1, 4) for y in range(1, 4))
-    door = places(cells, DOOR_LOCKED)[0]
-    want = KEY | int(color_of(cells[door])) << 4
-    start = (int(world["x"]), int(world["y"]), 0, tuple(int(cells[p]) for p in floor))
-    frontier, seen = [start], {start}
-    while frontier:
-        x, y, held, things = frontier.pop()
-        for dx, dy in zip(STEP_X, STEP_Y, strict=True):
-            ahead = (x + dx, y + dy)
-            if ahead == door and held == want:
-                return True
-            if ahead not in floor:
-                continue
-            at = floor.index(ahead)
-            there, bare = things[at], (*things[:at], EMPTY, *things[at + 1 :])
-            following = []
-            if there == EMPTY:
-                following.append((*ahead, held, things))
-                if held:
-                    following.append((x, y, 0, (*things[:at], held, *things[at + 1 :])))
-            elif there & 15 in (KEY, BOX) and not held:
-                following.append((x, y, there, bare))
-            if there & 15 == BOX:
-                opened = there >> CONTENTS_SHIFT or EMPTY
-                following.append((x, y, held, (*things[:at], opened, *things[at + 1 :])))
-            for state in following:
-                if state not in seen:
-                    seen.add(state)
-                    frontier.append(state)
-    return False
-
-
 def test_the_moved_door_is_another_wall_cell_with_bare_floor_before_it() -> None:
     for seed in range(300):
         world, cells = make(SPECS["DynamicDoorKey"], seed)

@@ -118,26 +118,12 @@ def reference_ant() -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string(text)
 
 
-def test_the_ant_is_that_of_the_paper() -> None:
-    ours, theirs = make_model(maze_spec("AntMaze")), reference_ant()
-    assert ours.opt.timestep == 0.02
-    assert ours.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
-    np.testing.assert_array_equal(ours.actuator_gear[:, 0], np.ones(8))
-    np.testing.assert_array_equal(ours.actuator_ctrlrange, [[-30, 30]] * 8)
-    count = theirs.ngeom
-    np.testing.assert_allclose(theirs.geom_solimp[:, :3], [[0.8, 0.8, 0.01]] * count)
-    np.testing.assert_allclose(theirs.geom_solref, [[0.02, 1]] * count)
-    for field in ("body_mass", "body_inertia", "body_pos", "body_ipos", "jnt_range", "jnt_axis", "jnt_stiffness",
-                  "jnt_solimp", "dof_damping", "dof_armature", "actuator_trnid", "qpos0"):  # fmt: skip
-        np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field), err_msg=field)
-    world = [i for i in range(ours.ngeom) if not ours.geom(i).name.startswith("wall")]
-    for field in ("geom_size", "geom_pos", "geom_solimp", "geom_solref", "geom_friction", "geom_margin", "geom_condim",
-                  "geom_contype", "geom_conaffinity", "geom_type"):  # fmt: skip
-        np.testing.assert_array_equal(getattr(ours, field)[world], getattr(theirs, field), err_msg=field)
-
-
 def test_far_from_walls_the_ant_moves_as_that_of_the_paper_to_the_bit() -> None:
     models = make_model(maze_spec("AntMaze")), reference_ant()
+    assert models[0].opt.timestep == 0.02
+    assert models[0].opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
+    np.testing.assert_array_equal(models[0].actuator_gear[:, 0], np.ones(8))
+    np.testing.assert_array_equal(models[0].actuator_ctrlrange, [[-30, 30]] * 8)
     worlds = [mujoco.MjData(model) for model in models]
     rng = np.random.default_rng(0)
     for _ in range(300):
