@@ -52,6 +52,7 @@ def test_observations_say_what_their_names_say() -> None:
         (AWAY, ("gripper=away", "block=elsewhere"), "approach hold", APPROACH),
         (seen((0.01, 0.0, -0.06), SHUT), ("gripper=away", "block=elsewhere"), "approach hold", APPROACH),
         (seen((0.0, 0.0, 0.06), OPEN), ("gripper=away", "block=elsewhere"), "approach hold", APPROACH),
+        (seen((0.0, 0.0, -0.15), OPEN), ("gripper=away", "block=elsewhere"), "approach hold", APPROACH),
         (ABOVE, ("gripper=above", "block=elsewhere"), "grasp hold", GRASP),
         (AROUND, ("gripper=around", "block=elsewhere"), "approach grasp hold", GRASP),
         (HOLDING, ("gripper=holding", "block=elsewhere"), "approach transport hold", TRANSPORT),
