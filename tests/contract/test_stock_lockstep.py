@@ -9,9 +9,9 @@ from walker import PICKUP, TOGGLE, next_action, way_to
 
 from envs.catalog import STOCK_TASKS
 from envs.gridworld.levels import SPECS
-from envs.gridworld.pools import LevelPool, full_id, make_pool
 from envs.gridworld.simulator import GridSimulator
 from envs.gridworld.single import GridTaskEnv
+from envs.gridworld.stock_tasks import LevelPool, full_id, make_pool
 from envs.vector import BatchedEnv
 from ground.errors import UserError
 
