@@ -13,22 +13,11 @@ from envs.mujoco.mazes import POINT_GOALS, SPECS, MazeSpec, maze_spec
 from envs.mujoco.model import make_model
 from ground.errors import UserError
 
-# In cells, as (x, y): what can be stood on, and where the block and the chasm are.
-FREE = {
-    "Maze": {(0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2)},
-    "Push": {(-1, 0), (0, 0), (-1, 1), (1, 1), (0, 2)},
-    "Fall": {(0, 0), (1, 0), (0, 1), (0, 3), (1, 3)},
-}
-BLOCK = {"Maze": set(), "Push": {(0, 1)}, "Fall": {(1, 1)}}
-CHASM = {"Maze": set(), "Push": set(), "Fall": {(0, 2), (1, 2)}}
-WALLS = {"Maze": 18, "Push": 19, "Fall": 16}
-MAP_OF = {
-    "AntMaze": "Maze",
-    "AntPush": "Push",
-    "AntFall": "Fall",
-    "PointUMaze": "Maze",
-    "PointPush": "Push",
-    "PointFall": "Fall",
+# In cells, as (x, y): what is no wall, block and chasm included; and how many walls there are around it.
+MAPS = {
+    "Maze": ({(0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2)}, 18),
+    "Push": ({(-1, 0), (0, 0), (-1, 1), (0, 1), (1, 1), (0, 2)}, 19),
+    "Fall": ({(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)}, 16),
 }
 
 
@@ -42,13 +31,13 @@ def solid(found: dict[str, tuple[np.ndarray, np.ndarray]], at: tuple[float, floa
     return any((np.abs(np.array(at) - centre) < half).all() for centre, half in found.values())
 
 
-@pytest.mark.parametrize("name", MAP_OF)
+@pytest.mark.parametrize("name", ["AntMaze", "AntPush", "AntFall", "PointUMaze", "PointPush", "PointFall"])
 def test_every_place_is_wall_or_free_as_the_original_has_it(name: str) -> None:
     """By brute force over a fine grid of points."""
-    spec, model, where = maze_spec(name), make_model(maze_spec(name)), MAP_OF[name]
-    walls, ground = boxes(model, "wall"), spec.height * (where == "Fall")
-    assert len(walls) == WALLS[where]
-    inside = FREE[where] | BLOCK[where] | CHASM[where]
+    spec = maze_spec(name)
+    inside, count = MAPS[name.removeprefix("Ant").removeprefix("Point").removeprefix("U")]
+    walls, ground = boxes(make_model(spec), "wall"), spec.height * ("Fall" in name)
+    assert len(walls) == count
     columns, rows = ([cell[i] for cell in inside] for i in (0, 1))
     steps = np.arange(-0.9, 1.0, 0.45)
     for x, y in itertools.product(range(min(columns) - 1, max(columns) + 2), range(min(rows) - 1, max(rows) + 2)):
@@ -59,12 +48,10 @@ def test_every_place_is_wall_or_free_as_the_original_has_it(name: str) -> None:
 
 def test_sizes_of_the_paper() -> None:
     maze, fall = (make_model(maze_spec(name)) for name in ("AntMaze", "AntFall"))
-    for centre, half in boxes(maze, "wall").values():
-        np.testing.assert_array_equal(half, (4, 4, 2))
-        assert centre[2] == 2
-    for centre, half in boxes(fall, "wall").values():
-        np.testing.assert_array_equal(half, (4, 4, 2))
-        assert centre[2] == 6
+    for model, height in ((maze, 2), (fall, 6)):
+        for centre, half in boxes(model, "wall").values():
+            np.testing.assert_array_equal(half, (4, 4, 2))
+            assert centre[2] == height
     platforms = boxes(fall, "platform")
     assert len(platforms) == 22, "under everything but the chasm"
     for centre, half in platforms.values():
