@@ -20,17 +20,17 @@ WALKED = [full_id(name) for name in STOCK_TASKS if "Blocked" not in name]
 SEE_THROUGH_AND_CONTENTS = ("MiniGrid-DistShift1-v0", "MiniGrid-ObstructedMaze-1Dlh-v0", "MiniGrid-Unlock-v0")
 
 
-def play_in_lock_step(env_id: str, made: LevelPool, skill: float, steps: int, worlds: int = 4) -> dict[str, int]:
-    """Play both sides for some steps per world, `skill` of them by plan; counts of how episodes ended."""
+def play_in_lock_step(env_id: str, made: LevelPool, skill: float, steps: int, num_envs: int = 4) -> dict[str, int]:
+    """Play both sides for some steps per environment, `skill` of them by plan; counts of how episodes ended."""
     rng = np.random.default_rng(1)
-    vector = BatchedEnv(GridSimulator(made.spec, worlds, view="partial", pool=made.pool))
-    stock = [gym.make(env_id).unwrapped for _ in range(worlds)]
+    vector = BatchedEnv(GridSimulator(made.spec, num_envs, view="partial", pool=made.pool))
+    stock = [gym.make(env_id).unwrapped for _ in range(num_envs)]
     obs, info = vector.reset()
     for n, env in enumerate(stock):
         assert_same(obs, n, env.reset(seed=int(info["level_seed"][n]))[0])
     counts = {"success": 0, "died": 0, "truncated": 0}
     for _ in range(steps):
-        planned = rng.random(worlds) < skill
+        planned = rng.random(num_envs) < skill
         actions = np.array([next_action(env, rng) if planned[n] else rng.integers(7) for n, env in enumerate(stock)])
         obs, reward, terminated, truncated, info = vector.step(actions)
         for n, env in enumerate(stock):

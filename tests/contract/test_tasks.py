@@ -37,20 +37,20 @@ UNSKILLED = ("AntMaze", "AntPushRobust", "Pendulum-v1")  # nothing scripted move
 KEEPING = {"hold"}  # options that are for keeping what is so already
 
 
-def worlds_of(task: Task) -> int:
+def envs_of(task: Task) -> int:
     """How many are played side by side: simulated arms and ants take their time."""
     return 8 if task.continuous else 32
 
 
 def observations(task: Task, steps: int = 40) -> Iterator[tuple[NDArray, NDArray]]:
     """What random legal options, carried out by the executors, lead through: (obs, level seeds)."""
-    rng, worlds = np.random.default_rng(0), worlds_of(task)
-    env = task.make_vec(worlds, split="train", seed=0)
+    rng, num_envs = np.random.default_rng(0), envs_of(task)
+    env = task.make_vec(num_envs, split="train", seed=0)
     obs, info = env.reset()
     for _ in range(steps):
         yield obs, info["level_seed"]
-        option = np.argmax(task.legal(obs) * rng.random((worlds, len(task.options))), axis=1)
-        chance = rng.uniform(-1, 1, (worlds, task.num_actions)).astype(np.float32)
+        option = np.argmax(task.legal(obs) * rng.random((num_envs, len(task.options))), axis=1)
+        chance = rng.uniform(-1, 1, (num_envs, task.num_actions)).astype(np.float32)
         obs, _, _, _, info = env.step(chance if task.name in UNSKILLED else task.skill(obs, option))
 
 
@@ -252,7 +252,7 @@ def test_a_fooled_teacher_sees_the_same_world_with_the_keys_exchanged() -> None:
 @pytest.mark.parametrize("task", [v for v in VARIANTS if v[0] not in (*UNSKILLED, *MAZES)], indirect=True, ids=str)
 def test_what_the_expert_does_achieves_its_options(task: Task) -> None:
     """Every kind of option that the expert uses is achieved by its executor, and by doing nothing none but keeping."""
-    env = task.make_vec(worlds_of(task), split="train", seed=2)
+    env = task.make_vec(envs_of(task), split="train", seed=2)
     obs, _ = env.reset()
     used, achieved = np.zeros((2, len(task.options)), np.int64)
     keeps = np.isin(task.options.ids, list(KEEPING))

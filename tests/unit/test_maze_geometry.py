@@ -111,15 +111,15 @@ def test_far_from_walls_the_ant_moves_as_that_of_the_paper_to_the_bit() -> None:
     assert models[0].opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
     np.testing.assert_array_equal(models[0].actuator_gear[:, 0], np.ones(8))
     np.testing.assert_array_equal(models[0].actuator_ctrlrange, [[-30, 30]] * 8)
-    worlds = [mujoco.MjData(model) for model in models]
+    both = [mujoco.MjData(model) for model in models]
     rng = np.random.default_rng(0)
     for _ in range(300):
         action = rng.uniform(-30, 30, size=8)
-        for model, data in zip(models, worlds, strict=True):
+        for model, data in zip(models, both, strict=True):
             data.ctrl[:] = action
             mujoco.mj_step(model, data, 5)
-        np.testing.assert_array_equal(worlds[0].qpos, worlds[1].qpos)
-    assert np.abs(worlds[0].qpos[:2]).max() > 0.3
+        np.testing.assert_array_equal(both[0].qpos, both[1].qpos)
+    assert np.abs(both[0].qpos[:2]).max() > 0.3
 
 
 def test_the_point_is_as_measured() -> None:

@@ -25,10 +25,10 @@ def seen(task: RescueTask, at: tuple[int, int], left: str) -> np.ndarray:
     return env.simulator.observe()
 
 
-def played(task: RescueTask, steps: int = 120, worlds: int = 32) -> Iterator[tuple[np.ndarray, dict]]:
+def played(task: RescueTask, steps: int = 120, num_envs: int = 32) -> Iterator[tuple[np.ndarray, dict]]:
     """What the demonstrating expert leads through: observations and infos."""
     rng = np.random.default_rng(0)
-    env = task.make_vec(worlds, seed=0)
+    env = task.make_vec(num_envs, seed=0)
     obs, info = env.reset()
     for _ in range(steps):
         yield obs, info

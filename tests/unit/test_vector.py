@@ -16,8 +16,8 @@ def grids(spec, count, seed=0, **how):
     return BatchedEnv(GridSimulator(spec, count, **how), seed=seed)
 
 
-def actions_of(seed: int, steps: int, worlds: int) -> np.ndarray:
-    return np.random.default_rng(seed).choice(7, p=[0.15, 0.15, 0.4, 0.1, 0.05, 0.1, 0.05], size=(steps, worlds))
+def actions_of(seed: int, steps: int, num_envs: int) -> np.ndarray:
+    return np.random.default_rng(seed).choice(7, p=[0.15, 0.15, 0.4, 0.1, 0.05, 0.1, 0.05], size=(steps, num_envs))
 
 
 def test_a_restored_state_of_partial_views_continues_to_the_bit() -> None:
@@ -37,7 +37,7 @@ def test_a_restored_state_of_partial_views_continues_to_the_bit() -> None:
 
 @pytest.mark.parametrize("name", ["DynamicDoorKey", "KeyInBox", "TwoDoor"])
 def test_the_painted_view_follows_every_change(name: str) -> None:
-    """Against a second environment whose worlds are painted anew before each step."""
+    """Against a second environment that is painted anew before each step."""
     env, anew = (grids(SPECS[name], 16, s, view="partial") for s in (3, 4))
     env.reset()
     for a in actions_of(8, 400, 16):
