@@ -1,8 +1,9 @@
 # ruff: noqa: T201  # the one file that prints
-"""The command line: `python main.py VERB`, as `USAGE` lists them. Each verb imports what it needs, and no more."""
+"""The command line: `python main.py VERB`. Each verb imports what it needs, and no more."""
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import secrets
@@ -10,88 +11,109 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 try:
-    from agent.flags import DemosConfig, DoctorConfig, EvalConfig, ListConfig, ReportConfig
-    from agent.labelling.config import LabelConfig, check_label
-    from agent.labels import config as labels
+    from agent.commandline import read as read_words
     from ground.errors import UserError, unknown_name
-    from serving.config import ServeConfig
 except ModuleNotFoundError as missing:  # the first thing that goes wrong with another Python than the project's
     again = shlex.join([".venv/bin/python", "main.py", *sys.argv[1:]])
     print(f"error: {missing}.\n  next: {again}  # make demo creates .venv", file=sys.stderr)
     sys.exit(2)
 
-USAGE = """usage: python main.py VERB [--FLAG VALUE ...]
 
-  train    teach an agent a task                   python main.py train --task KeyInBox --savedir first
-  eval     compare players on held-out levels      python main.py eval --task KeyInBox --compare teacher,student
-  report   print what runs came to, draw curves    python main.py report --task KeyInBox
-  serve    a language-model server here            python main.py serve --backend vllm --detach
-  demos    record an expert at work as a dataset   python main.py demos --task RescueWorld-n3 --to n3/expert-v0
-  label    answer HALO's questions in a browser    python main.py label --task RescueWorld-n3 --savedir mine
-  labels   what teachers said, and how well        python main.py labels show --last 20
-  doctor   check the installation, or a run        python main.py doctor
-  tasks    list the tasks                          python main.py tasks
-  methods  list the methods                        python main.py methods
+class Verb(NamedTuple):
+    """What a verb takes and does; places are `module:name`."""
 
-python main.py VERB --help lists the flags. Hyphens and underscores in flags are the same."""
-
-LABELS_USAGE = """usage: python main.py labels VERB [--FLAG VALUE ...]
-
-  show     the last calls: prompt, reply, verdict  python main.py labels show --last 20 --only rejected
-  prompt   what would be sent; asks nobody         python main.py labels prompt --task KeyInBox --seed 3
-  export   a label store as lines of JSON          python main.py labels export first --to labels.jsonl
-  import   lines of JSON into a label store        python main.py labels import labels.jsonl --into labels.sqlite
-  judge    score a teacher against the script      python main.py labels judge --task KeyInBox TwoDoor --scenes 200
-
-python main.py labels VERB --help lists the flags."""
-
-# Verbs of two words: what the first one alone, or with --help, prints.
-USAGES = {"labels": LABELS_USAGE}
+    settings: str
+    run: str
+    words: str
+    example: str
+    render: str = "agent.runs.text:render"
 
 
-def train(config: Any) -> dict[str, Any]:
-    """The `train` verb."""
-    from agent.checks import check_train
-    from agent.train import train as run
-
-    check_train(config)
-    return run(config)
+_LABELS = "agent.labels.config", "agent.labels.verbs:run", "agent.labels.text:render"
 
 
-def evaluate(config: EvalConfig) -> dict[str, Any]:
-    """The `eval` verb."""
-    _ = config.levels, config.players
-    from agent.evaluate import evaluate as run
-
-    return run(config)
+def _of_labels(settings: str, words: str, example: str) -> Verb:
+    module, run, render = _LABELS
+    return Verb(f"{module}:{settings}", run, words, example, render)
 
 
-def tasks(config: ListConfig) -> dict[str, Any]:
+VERBS = {
+    "train": Verb("agent.config:TrainConfig", "agent.train:train", "teach an agent a task", "--task KeyInBox"),
+    "eval": Verb(
+        "agent.flags:EvalConfig", "agent.evaluate:evaluate", "compare players on held-out levels", "--task KeyInBox"
+    ),
+    "report": Verb(
+        "agent.flags:ReportConfig",
+        "agent.runs.report:report",
+        "print what runs came to, draw curves",
+        "--task KeyInBox",
+    ),
+    "serve": Verb(
+        "serving.config:ServeConfig",
+        "main:serve",
+        "a language-model server here",
+        "--backend vllm --detach",
+        "serving.describe:render",
+    ),
+    "demos": Verb(
+        "agent.flags:DemosConfig",
+        "agent.demonstrating:demos",
+        "record an expert at work as a dataset",
+        "--task RescueWorld-n3 --to n3/expert-v0",
+    ),
+    "label": Verb(
+        "agent.labelling.config:LabelConfig",
+        "main:label",
+        "answer HALO's questions in a browser",
+        "--task RescueWorld-n3 --savedir mine",
+    ),
+    "doctor": Verb(
+        "agent.flags:DoctorConfig", "agent.runs.doctor:examine", "check the installation, or a run", "--run first"
+    ),
+    "tasks": Verb("agent.flags:ListConfig", "main:tasks", "list the tasks", ""),
+    "methods": Verb("agent.flags:ListConfig", "main:methods", "list the methods", ""),
+    "labels show": _of_labels("ShowConfig", "the last calls: prompt, reply, verdict", "--last 20 --only rejected"),
+    "labels prompt": _of_labels("PromptConfig", "what would be sent; sends nothing", "--task KeyInBox --seed 3"),
+    "labels export": _of_labels("ExportConfig", "a label store as lines of JSON", "first --to labels.jsonl"),
+    "labels import": _of_labels("ImportConfig", "lines of JSON into a label store", "labels.jsonl --into x.sqlite"),
+    "labels judge": _of_labels("JudgeConfig", "score a teacher against the script", "--task TwoDoor --scenes 200"),
+}
+_GROUPS = {"labels": "what teachers said, and how well"}  # verbs of two words, by the first
+
+
+def usage(group: str = "") -> str:
+    """What `--help` prints, of all verbs or of a group of them."""
+    of_group = {verb.removeprefix(group).strip(): verb for verb in VERBS if verb.startswith(group)}
+    lines = [f"usage: python main.py {f'{group} ' if group else ''}VERB [--FLAG VALUE ...]", ""]
+    for word, verb in of_group.items():
+        if " " not in word:
+            example = f"python main.py {verb} {VERBS[verb].example}".strip()
+            lines.append(f"  {word:<8} {VERBS[verb].words:<39} {example}")
+    lines += [f"  {word:<8} {words:<39} python main.py {word} --help" for word, words in _GROUPS.items() if not group]
+    return "\n".join(
+        [*lines, "", "--help after a verb lists its flags. Hyphens and underscores in flags are the same."]
+    )
+
+
+def tasks(config: Any) -> dict[str, Any]:
     """The `tasks` verb."""
     from envs.catalog import listing
 
-    return {"head": ["family", "task", ""], "rows": [list(row) for row in listing()]}
+    return {"table": [{"family": family, "task": name, "": words} for family, name, words in listing()]}
 
 
-def methods(config: ListConfig) -> dict[str, Any]:
+def methods(config: Any) -> dict[str, Any]:
     """The `methods` verb."""
     from agent.methods import METHODS
 
-    return {"head": ["method", ""], "rows": [[name, words] for name, (_, words) in METHODS.items()]}
+    return {"table": [{"method": name, "": words} for name, (_, words) in METHODS.items()]}
 
 
-def report(config: ReportConfig) -> dict[str, Any]:
-    """The `report` verb."""
-    from agent.runs.report import report as run
-
-    return run(config)
-
-
-def serve(config: ServeConfig) -> dict[str, Any]:
-    """The `serve` verb."""
+def serve(config: Any) -> dict[str, Any]:
+    """The `serve` verb: prints when the server is ready, and returns when it ends."""
     from serving.launch import serve as run
 
     def ready(result: dict[str, Any]) -> None:
@@ -99,70 +121,37 @@ def serve(config: ServeConfig) -> dict[str, Any]:
             show("serve", result, config.json)
             sys.stdout.flush()
 
-    return run(config, tell=lambda line: print(line, file=sys.stderr, flush=True), on_ready=ready)
+    return run(config, tell=_tell, on_ready=ready)
 
 
-def doctor(config: DoctorConfig) -> dict[str, Any]:
-    """The `doctor` verb."""
-    from agent.runs.doctor import examine as run
-
-    return run(config)
-
-
-def demos(config: DemosConfig) -> dict[str, Any]:
-    """The `demos` verb."""
-    from agent.demonstrating import demos as run
-
-    return run(config)
-
-
-def label(config: LabelConfig) -> dict[str, Any]:
+def label(config: Any) -> dict[str, Any]:
     """The `label` verb: the session comes from `agent`, the page from `serving`."""
-    check_label(config)
+    from agent.labelling.config import check_label
+    from agent.labelling.opening import open_session
+    from agent.labelling.review import open_review
     from serving.labelling.server import HOST, serve_page
     from serving.ports import bound
 
-    def tell(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    if config.review is not None:
-        from agent.labelling.review import open_review
-
-        with bound(HOST, config.port) as door:
-            review = open_review(config)
-            serve_page(door, review, secrets.token_urlsafe(16), tell, config.browser)
-            return review.outcome()
-    from agent.labelling.opening import open_session
-
-    with bound(HOST, config.port) as door, open_session(config) as (session, token):
-        serve_page(door, session, token, tell, config.browser)
+    check_label(config)
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(bound(HOST, config.port))
+        if config.review is not None:
+            session: Any = open_review(config)
+            token = secrets.token_urlsafe(16)
+        else:
+            session, token = stack.enter_context(open_session(config))
+        serve_page(port, session, token, _tell, config.browser)
         return session.outcome()
 
 
-def on_labels(config: labels.Config) -> dict[str, Any]:
-    """The `labels` verbs; which one, its config says."""
-    labels.check(config)
-    from agent.labels.verbs import run
-
-    return run(config)
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
-VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
-    "train": (object, train),
-    "eval": (EvalConfig, evaluate),
-    "report": (ReportConfig, report),
-    "serve": (ServeConfig, serve),
-    "demos": (DemosConfig, demos),
-    "doctor": (DoctorConfig, doctor),
-    "tasks": (ListConfig, tasks),
-    "methods": (ListConfig, methods),
-    "label": (LabelConfig, label),
-    "labels show": (labels.ShowConfig, on_labels),
-    "labels prompt": (labels.PromptConfig, on_labels),
-    "labels export": (labels.ExportConfig, on_labels),
-    "labels import": (labels.ImportConfig, on_labels),
-    "labels judge": (labels.JudgeConfig, on_labels),
-}
+def _function(place: str) -> Callable[..., Any]:
+    """What is at `module:name`."""
+    module, _, name = place.partition(":")
+    return getattr(sys.modules[__name__] if module == "main" else importlib.import_module(module), name)
 
 
 def verb_of(words: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -170,7 +159,7 @@ def verb_of(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     first, *rest = words
     if first in VERBS:
         return first, rest
-    if first not in USAGES:
+    if first not in _GROUPS:
         raise unknown_name("verb", first, {verb.partition(" ")[0] for verb in VERBS}, "python main.py --help")
     known = [verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{first} ")]
     if rest[0] not in known:
@@ -180,13 +169,7 @@ def verb_of(words: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 def read(verb: str, words: Sequence[str]) -> Any:
     """The settings of a verb from its words. Raises `UserError`; exits for `--help`."""
-    from agent.commandline import read as read_words
-
-    if verb == "train":
-        from agent.config import TrainConfig
-
-        return read_words(verb, TrainConfig(), words)
-    return read_words(verb, VERBS[verb][0](), words)
+    return read_words(verb, _function(VERBS[verb].settings)(), words)
 
 
 def show(verb: str, result: dict[str, Any], as_json: bool) -> None:
@@ -195,14 +178,7 @@ def show(verb: str, result: dict[str, Any], as_json: bool) -> None:
         for line in result.get("lines", [result]):
             print(json.dumps(line))
         return
-    if verb.startswith("labels "):
-        from agent.labels.text import render
-    elif verb == "serve":
-        from serving.describe import render
-    else:
-        from agent.runs.text import render
-
-    print(render(verb, result))
+    print(_function(VERBS[verb].render)(verb, result))
 
 
 def main(words: Sequence[str]) -> int:
@@ -210,15 +186,15 @@ def main(words: Sequence[str]) -> int:
     debug = "--debug" in words
     try:
         if not words or words[0] in ("-h", "--help", "help"):
-            print(USAGE)
+            print(usage())
             return 0 if words else 2
-        if words[0] in USAGES and (len(words) == 1 or words[1] in ("-h", "--help", "help")):
-            print(USAGES[words[0]])
+        if words[0] in _GROUPS and (len(words) == 1 or words[1] in ("-h", "--help", "help")):
+            print(usage(words[0]))
             return 0 if len(words) > 1 else 2
         verb, rest = verb_of(words)
         config = read(verb, rest)
         with contextlib.redirect_stdout(sys.stderr) if config.json else contextlib.nullcontext():
-            result = VERBS[verb][1](config)
+            result = _function(VERBS[verb].run)(config)
         show(verb, result, config.json)
         sys.stdout.flush()
         return 1 if result.get("failed") else 0
@@ -227,7 +203,7 @@ def main(words: Sequence[str]) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `main.py eval ... | head`: whoever reads has read enough
+    except BrokenPipeError:  # `main.py eval ... | head`: enough was read
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:

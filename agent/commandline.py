@@ -26,6 +26,14 @@ SPELLINGS: dict[str, list[str]] = {
     "--memory": ["--buffer-size"],
     "--trust": ["--annotator-model"],
 }
+# Flags that are gone, and what to type instead.
+GONE = {
+    "script": (
+        "The misbehaving server is one for tests now.",
+        "python -m tests.faulty_server --script tests/faulty_server/example.toml",
+    ),
+    "planned-candidate": ("The controller's goal is no candidate for relabelling any more.", "leave the flag out"),
+}
 Pairs = list[tuple[str, str | None]]  # (flag without hyphens in front, its value), in the order in which they were said
 
 
@@ -123,6 +131,8 @@ def _without(words: Sequence[str], *flags: str) -> list[str]:
 def _check(verb: str, pairs: Pairs, known: Any) -> None:
     flags = {f"--{name.replace('_', '-')}" for name in known}
     for name, _ in pairs:
+        if name in GONE:
+            raise UserError(*GONE[name])
         if f"--{name}" not in flags and f"--{name.removeprefix('no-')}" not in flags:
             raise unknown_name("flag", f"--{name}", flags, f"python main.py {verb} --help")
 

@@ -41,6 +41,7 @@ from teacher.make import make_teacher
 
 def evaluate(config: EvalConfig) -> dict[str, Any]:
     """Play every player on `config.levels`; the result line, which is also written beside the run."""
+    _ = config.levels, config.players  # refused before anything slow
     torch.set_num_threads(config.threads)
     use_device(config.device)
     runs = _runs(config)

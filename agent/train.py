@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from agent.checks import check_train
 from agent.config import TrainConfig, configure, to_plain
 from agent.controllers import named_controller, newest_controller
 from agent.flags import TRAINING_LEVELS
@@ -35,7 +36,8 @@ _SAVES = 10  # checkpoints per run, besides those at the end of each phase
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Train as configured, one run per seed; the result line of the run, or of every seed."""
+    """Train as configured, one run per seed; the result line of the run, or of every seed. Raises `UserError`."""
+    check_train(config)
     if not config.seeds:
         return _train_one(config)
     seeds = [replace(config, seed=s, seeds=(), savedir=f"{config.savedir}/seed-{s}") for s in config.seeds]

@@ -116,7 +116,7 @@ class Session(Background[Callable[[], None]]):
         stop: int | None = None,
         seconds: float = 0.0,
     ) -> bool:
-        """Keep an answer on the disk; false if somebody has answered this question already.
+        """Keep an answer on the disk; false if this question is answered already.
 
         Args:
             who: The person; `annotator` if None.

@@ -112,19 +112,18 @@ def check(config: Config) -> None:
     """Refuse impossible settings. Raises `UserError` with the nearest right choice."""
     from pydantic import TypeAdapter, ValidationError  # too heavy for --help
 
-    if isinstance(config, JudgeConfig):
-        named: tuple[str, str | None, tuple[str, ...]] = ("teacher", config.teacher.teacher, JUDGED)
-        if not config.task or len(set(config.task)) != len(config.task):
-            what = "a task twice" if config.task else "no task"
-            raise UserError(f"--task {' '.join(config.task)} names {what}.", "--task KeyInBox TwoDoor")
-        if config.teacher.teacher == "replay" and config.teacher.labels is None:
+    match config:
+        case ShowConfig(only=str(only)) if only not in ONLY:
+            raise unknown_name("only", only, ONLY, "python main.py labels show --help")
+        case PromptConfig(prompt=prompt) if prompt not in PROMPTS:
+            raise unknown_name("prompt", prompt, PROMPTS, "python main.py labels prompt --help")
+        case JudgeConfig(teacher=asked) if asked.teacher not in JUDGED:
+            raise unknown_name("teacher", asked.teacher, JUDGED, "python main.py labels judge --help")
+        case JudgeConfig(teacher=TeacherConfig(teacher="replay", labels=None)):
             raise UserError("There is nothing to replay.", "--labels log/METHOD/TASK/RUN/labels.sqlite")
-    else:
-        named = ("prompt", config.prompt, PROMPTS) if isinstance(config, PromptConfig) else ("only", None, ONLY)
-        named = ("only", config.only, ONLY) if isinstance(config, ShowConfig) else named
-    kind, name, known = named
-    if name is not None and name not in known:
-        raise unknown_name(kind, name, known, "python main.py labels --help")
+        case JudgeConfig(task=tasks) if not tasks or len(set(tasks)) != len(tasks):
+            what = "a task twice" if tasks else "no task"
+            raise UserError(f"--task {' '.join(tasks)} names {what}.", "--task KeyInBox TwoDoor")
     try:
         TypeAdapter(type(config)).validate_python(asdict(config))
     except ValidationError as error:

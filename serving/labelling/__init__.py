@@ -1,1 +1,1 @@
-"""A page in the browser on which a person answers questions, for whoever hands over a session."""
+"""A page in the browser on which a person answers the questions of a session."""

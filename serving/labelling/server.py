@@ -17,8 +17,8 @@ def serve_page(door: socket.socket, session: Session, token: str, tell: Callable
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        door: Holds the port, on `HOST`.
-        session: Who asks.
+        door: The socket that holds the port, on `HOST`.
+        session: What is asked.
         token: What the address must hold.
         tell: Says where the page is.
         browser: Open it there.
@@ -31,7 +31,7 @@ def serve_page(door: socket.socket, session: Session, token: str, tell: Callable
         lifespan="off",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    door.listen()  # whoever follows the address at once finds somebody
+    door.listen()  # so that a browser that follows the address at once is answered
     tell(f"label at {address}  (Ctrl-C ends it; everything said is kept)")
     if browser:
         with contextlib.suppress(webbrowser.Error):

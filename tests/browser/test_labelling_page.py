@@ -7,15 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from agent.config import TrainConfig
 from agent.data.recording import Recording
 from agent.halo.ledger import FILE
 from agent.halo.loop import DEMONSTRATIONS
-from agent.runs.run import Run
-from agent.train import train
 from tests.page_server import PageServer
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -100,7 +96,7 @@ def key_of(server: PageServer) -> Callable[[tuple[int, int, int]], str]:
 
 
 def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page, serve: Serve) -> None:
-    server = serve(40)
+    server = serve(30)
     page.goto(server.address)
     shown(page)
     right, expected = key_of(server), []  # expected: what stands, in order
@@ -133,14 +129,17 @@ def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page,
             server.kill()
             page.keyboard.press(right(question))
             page.wait_for_function("() => document.getElementById('notice').textContent.includes('does not answer')")
-            server = serve(40, server.port)
+            server = serve(30, server.port)
             page.wait_for_function("was => document.body.dataset.question !== was", arg="/".join(map(str, question)))
         else:
             press(page, right(question))
         last = answers(server)[-1]
         assert (last["kind"], last["trajectory"], last["step"], last["who"]) == ("answer", n, t, "ann")
+        assert last["report"] == [] if count == 12 else str(last["report"].index(1.0) + 1) == right(question)
         expected.append((n, t, last["start"], last["stop"], last["report"]))
+    page.wait_for_selector("body[data-phase=finished]")
     assert server.end() == 0, "Ctrl-C is the way to end it"
+    assert "answered: 30" in server.said() or '"answered"' in server.said()
     written = lines(server)
     assert sum(line["kind"] == "undo" for line in written) == undone == 2
     assert sum(line["kind"] == "answer" for line in written) == 30 + undone
@@ -154,42 +153,6 @@ def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page,
     assert len({row[:2] for row in standing}) == 30, "nothing is counted twice"
     marked = standing[10]
     assert marked[3] - marked[2] == 3, "the interval went on for two steps more"
-    assert standing[12][4] == [], "a skip is an abstention"
-    assert all(row[4] != [] for i, row in enumerate(standing) if i != 12)
-
-
-def test_the_page_leads_where_an_oracle_that_says_the_same_does(page: Page, tmp_path: Path, serve: Serve) -> None:
-    small: dict[str, Any] = {"demos": "24", "budget": "34", "eval_episodes": 0, "quiet": True}
-    train(TrainConfig(method="halo", task="RescueWorld-n3", savedir="direct", logdir=str(tmp_path), ahead=1, **small))
-    server = serve(34)
-    page.goto(server.address)
-    shown(page)
-    right = key_of(server)
-    for _ in range(34):
-        was = "/".join(map(str, question := shown(page)))
-        page.keyboard.press(right(question))
-        page.wait_for_function("was => document.body.dataset.question !== was", arg=was)
-    page.wait_for_selector("body[data-phase=finished]")
-    server.end()
-    assert '"answered"' in server.said() or "answered: 34" in server.said()
-    mine, theirs = Run.open(run_of(server)), Run.open(run_of(server).parent / "direct")
-    of_page, of_oracle = (
-        [
-            {name: value for name, value in json.loads(line).items() if name not in ("annotator", "who", "seconds")}
-            for line in (run.path / FILE).read_text().splitlines()
-        ]
-        for run in (mine, theirs)
-    )
-    assert [line for line in of_page if line.get("kind") == "answer"] == [
-        line for line in of_oracle if line.get("kind") == "answer"
-    ]
-    assert [line for line in of_page if line.get("kind") == "questions"] == [
-        line for line in of_oracle if line.get("kind") == "questions"
-    ]
-    ours, others = (run.load()[1]["method"]["policies"] for run in (mine, theirs))
-    assert all(np.array_equal(table, others[name]) for name, table in ours.items())
-    weights = [(run.controller / "controller.safetensors").read_bytes() for run in (mine, theirs)]
-    assert weights[0] == weights[1]
 
 
 def test_a_second_tab_and_keys_that_are_not_legal(browser: Any, page: Page, serve: Serve) -> None:
@@ -261,7 +224,7 @@ def test_nothing_moves_when_a_question_follows_another_and_keys_suffice(page: Pa
     assert page.evaluate("document.activeElement !== document.body"), "it can be walked through by Tab"
     timeline = page.locator("#timeline").bounding_box()
     page.mouse.move(timeline["x"] + 5, timeline["y"] + 40)
-    page.mouse.minimize()
+    page.mouse.down()
     page.mouse.move(timeline["x"] + timeline["width"] - 5, timeline["y"] + 40, steps=4)
     page.mouse.up()
     assert page.inner_text("#marked").startswith("0–")
