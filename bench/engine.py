@@ -28,19 +28,19 @@ from envs.gridworld.levels import doorkey_spec
 from envs.gridworld.simulator import GridSimulator
 from envs.vector import BatchedEnv
 
-ENGINE_WORLDS, ENGINE_STEPS = 1024, 400
-STOCK_WORLDS, STOCK_STEPS = 16, 150
+ENGINE_ENVS, ENGINE_STEPS = 1024, 400
+STOCK_ENVS, STOCK_STEPS = 16, 150
 TURNS = 7
 
 
 def make_engine() -> gym.vector.VectorEnv:
     """The engine's side."""
-    return BatchedEnv(GridSimulator(doorkey_spec(8), ENGINE_WORLDS, view="partial", copy=False))
+    return BatchedEnv(GridSimulator(doorkey_spec(8), ENGINE_ENVS, view="partial", copy=False))
 
 
 def make_stock() -> gym.vector.VectorEnv:
     """The stock side."""
-    makers: list[Callable[[], gym.Env]] = [lambda: ImgObsWrapper(DoorKeyEnv(size=8))] * STOCK_WORLDS
+    makers: list[Callable[[], gym.Env]] = [lambda: ImgObsWrapper(DoorKeyEnv(size=8))] * STOCK_ENVS
     return SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
@@ -56,8 +56,8 @@ def main() -> dict[str, float | str]:
     """Measure both sides, print and return the figures; `ratio` is the engine's speed over stock's."""
     rng = np.random.default_rng(0)
     engine, stock = make_engine(), make_stock()
-    engine_actions = rng.integers(7, size=(ENGINE_STEPS, ENGINE_WORLDS))
-    stock_actions = rng.integers(7, size=(STOCK_STEPS, STOCK_WORLDS))
+    engine_actions = rng.integers(7, size=(ENGINE_STEPS, ENGINE_ENVS))
+    stock_actions = rng.integers(7, size=(STOCK_STEPS, STOCK_ENVS))
     for env, actions in ((engine, engine_actions), (stock, stock_actions)):
         env.reset(seed=0)
         # Compilation, and a start in the middle of episodes.
@@ -67,8 +67,8 @@ def main() -> dict[str, float | str]:
     packages = ", ".join(f"{name} {version(name)}" for name in ("minigrid", "gymnasium", "numba", "numpy"))
     versions = f"{packages}, Python {platform.python_version()}"
     print("DoorKey-8x8, 7x7 partial observation, occlusion, level generation and autoreset included, one core")
-    print(f"  engine, {ENGINE_WORLDS} worlds:          {ours:>14,.0f} steps/s")
-    print(f"  SyncVectorEnv, {STOCK_WORLDS} environments: {theirs:>14,.0f} steps/s")
+    print(f"  engine, {ENGINE_ENVS} environments:    {ours:>14,.0f} steps/s")
+    print(f"  SyncVectorEnv, {STOCK_ENVS} environments: {theirs:>14,.0f} steps/s")
     print(f"  ratio: {ours / theirs:,.0f}   (goal 1,000)   [{versions}]")
     return {"engine": ours, "stock": theirs, "ratio": ours / theirs, "versions": versions}
 

@@ -3,12 +3,12 @@
 Both step the same models (this project's XML, so the same physics), with uniformly random actions drawn before the
 clock starts, autoreset in the same step, observations as one float32 array.
 
-- batched: `MazeSimulator`, 16 worlds, one thread; its model has MuJoCo's mid-phase off, which changes no number.
+- batched: `MazeSimulator`, 16 environments; its model has MuJoCo's mid-phase off, which changes no number.
 - stock: `SyncVectorEnv` over 16 subclasses of Gymnasium's `MujocoEnv` written as its own `Ant-v5` is, without checking
   wrappers and with `copy=False`.
 
 Seconds are the process's own CPU time. The two take turns and each is credited with its fastest, so that a busy machine
-harms neither. A last line gives what two threads and `mujoco.rollout` do on this machine, in wall time.
+harms neither.
 """
 
 import platform
@@ -20,20 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
-from mujoco import rollout
 
 from envs.mujoco.mazes import MazeSpec, maze_spec
-from envs.mujoco.model import make_model, model_xml
+from envs.mujoco.model import model_xml
 from envs.mujoco.simulator import MazeSimulator
 from envs.vector import BatchedEnv
 
 NAMES = ("AntMaze", "AntPush", "AntFall", "PointUMaze", "PointPush", "PointFall")
-WORLDS, SECONDS, TURNS = 16, 0.25, 5
+ENVS, SECONDS, TURNS = 16, 0.25, 5
 
 
 class StockMaze(MujocoEnv):
@@ -75,65 +73,44 @@ def make_stock(spec: MazeSpec, folder: Path) -> gym.vector.VectorEnv:
     """The stock side."""
     xml = folder / f"{spec.name}.xml"
     xml.write_text(model_xml(spec))
-    makers: list[Callable[[], gym.Env]] = [lambda: TimeLimit(StockMaze(spec, xml), spec.horizon)] * WORLDS
+    makers: list[Callable[[], gym.Env]] = [lambda: TimeLimit(StockMaze(spec, xml), spec.horizon)] * ENVS
     return SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
-def steps_per_second(
-    step: Callable[[np.ndarray], Any], actions: np.ndarray, clock: Callable[[], float] = time.process_time
-) -> float:
-    """World steps per second; actions [T, N, A] are repeated until the turn's time is up."""
-    start, count = clock(), 0
-    while (passed := clock() - start) < SECONDS:
+def steps_per_second(step: Callable[[np.ndarray], Any], actions: np.ndarray) -> float:
+    """Environment steps per second; actions [T, N, A] are repeated until the turn's time is up."""
+    start, count = time.process_time(), 0
+    while (passed := time.process_time() - start) < SECONDS:
         for row in actions:
             step(row)
         count += actions.shape[0] * actions.shape[1]
     return count / passed
 
 
-def rolled_out(spec: MazeSpec) -> Callable[[np.ndarray], None]:
-    """A step of `mujoco.rollout` from states that are handed over, without observations or rules."""
-    model, skip = make_model(spec), spec.robot.frame_skip
-    data, pool = mujoco.MjData(model), rollout.Rollout(nthread=1)
-    state = np.zeros((WORLDS, mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)))
-    mujoco.mj_getState(model, data, state[0], mujoco.mjtState.mjSTATE_FULLPHYSICS)
-    state[:] = state[0]
-
-    def step(actions: np.ndarray) -> None:
-        control = np.repeat(spec.robot.action_limit * actions[:, None].astype(np.float64), skip, axis=1)
-        state[:] = pool.rollout(model, [data], state, control)[0][:, -1]
-
-    return step
-
-
-def measure(spec: MazeSpec, folder: Path) -> tuple[float, float, str]:
-    """Steps per second of both sides, and a line about the alternatives."""
-    ours, theirs = BatchedEnv(MazeSimulator(spec, WORLDS)), make_stock(spec, folder)
-    shape = (20, WORLDS, spec.robot.num_actions)
+def measure(spec: MazeSpec, folder: Path) -> tuple[float, float]:
+    """Steps per second of both sides."""
+    ours, theirs = BatchedEnv(MazeSimulator(spec, ENVS)), make_stock(spec, folder)
+    shape = (20, ENVS, spec.robot.num_actions)
     actions = np.random.default_rng(0).uniform(-1, 1, size=shape).astype(np.float32)
     for env in (ours, theirs):
         env.reset(seed=0)
     turns = [tuple(steps_per_second(env.step, actions) for env in (ours, theirs)) for _ in range(TURNS)]
     fast, stock = (max(side) for side in zip(*turns, strict=True))
-    threaded = BatchedEnv(MazeSimulator(spec, WORLDS, threads=2))
-    threaded.reset(seed=0)
-    wall = [steps_per_second(step, actions, time.perf_counter) for step in (ours.step, threaded.step, rolled_out(spec))]
-    for env in (ours, threaded, theirs):
+    for env in (ours, theirs):
         env.close()
-    return fast, stock, "one thread {:,.0f}, two threads {:,.0f}, mujoco.rollout {:,.0f} steps/s".format(*wall)
+    return fast, stock
 
 
 def main() -> dict[str, Any]:
     """Measure every maze, print and return the figures; `ratio` is the smallest of batched over stock."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("mujoco", "gymnasium", "numpy"))
-    print(f"{WORLDS} worlds, random actions, one core   [{packages}, Python {platform.python_version()}]")
+    print(f"{ENVS} environments, random actions, one core   [{packages}, Python {platform.python_version()}]")
     ratios = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in NAMES:
-            ours, stock, others = measure(maze_spec(name), Path(folder))
+            ours, stock = measure(maze_spec(name), Path(folder))
             ratios[name] = ours / stock
             print(f"  {name:<11} batched {ours:>9,.0f}  stock {stock:>9,.0f} steps/s  ratio {ours / stock:5.2f}")
-            print(f"  {'':<11} in wall time: {others}")
     print(f"  smallest ratio: {min(ratios.values()):.2f}   (goal 1.00)")
     return {"ratios": ratios, "ratio": min(ratios.values())}
 

@@ -1,15 +1,13 @@
 """A task of words alone for tests of teachers: find the door, hold the key of its colour, open the door."""
 
-from typing import Any
-
 import numpy as np
 
-from envs.task import Option, OptionSpace, Scene
+from envs.task import Option, OptionSpace, Scene, Task
 
 COLOURS = ("red", "green", "blue")
 
 
-class SmallTask:
+class SmallTask(Task):
     """Scenes of a door and three keys; nothing to act in, so only what teachers need of `Task`."""
 
     name = "SmallTask"
@@ -22,11 +20,8 @@ class SmallTask:
             Option("open", "open the door", 10),
         ]
     )
-    observation_shape: tuple[int, ...] = (1, 1, 4)
-    observation_scale: tuple[float, ...] = ()
-    hidden_from_low_level: tuple[int, ...] = ()
+    observation_shape = (1, 1, 4)
     num_actions = 7
-    continuous: bool = False
 
     def scene(self, door: str, keys: tuple[str, ...], held: str) -> Scene:
         """The scene of a door colour (or `unseen`), the keys in sight and the key in the hand (or `nothing`)."""
@@ -54,6 +49,3 @@ class SmallTask:
             keys = tuple(key for key in COLOURS if key != held and rng.random() < 0.5)
             scenes.append(self.scene(str(rng.choice(["unseen", *COLOURS])), keys, held))
         return scenes
-
-    def __getattr__(self, name: str) -> Any:
-        raise NotImplementedError(f"teachers have no use for {name}")

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 from minigrid.core.grid import Grid
 from minigrid.core.mission import MissionSpace
 from minigrid.core.world_object import Door, Key, Wall
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
+from envs.gridworld.cells import TRIPLES
 from envs.gridworld.levels import DOOR_DELAY, DYNAMIC, GRID, SPECS, generate, moved_door
-from envs.gridworld.objects import to_cells, to_object
+from envs.gridworld.objects import to_cell, to_cells, to_object
 from ground.level_seeds import next_level, split_range
 
 Observation = dict[str, Any]
@@ -118,14 +118,8 @@ class GridTaskEnv(MiniGridEnv):
         image: NDArray[np.uint8] = np.full((self.width, self.height, 4), _NO_AGENT, dtype=np.uint8)
         image[..., :3] = self.grid.encode(self._seen)
         here = tuple(int(i) for i in self.agent_pos)
-        image[here] = (*self._held(), self.agent_dir)
+        image[here] = (*TRIPLES[to_cell(self.carrying) & 255], self.agent_dir)  # what is in its hands is drawn there
         return {"image": image, "mission": self.mission}
-
-    def _held(self) -> tuple[int, int, int]:
-        """What is drawn at the agent's cell: the object that it carries, or an empty cell."""
-        if self.carrying is None:
-            return OBJECT_TO_IDX["empty"], 0, 0
-        return OBJECT_TO_IDX[self.carrying.type], COLOR_TO_IDX[self.carrying.color], 0
 
     def _move_door(self) -> None:
         door, (x, y) = next(

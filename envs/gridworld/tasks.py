@@ -10,7 +10,6 @@ from envs.gridworld import planning
 from envs.gridworld.choices import Choices
 from envs.gridworld.engine import NUM_ACTIONS
 from envs.gridworld.levels import SPECS, LevelSpec
-from envs.gridworld.quest import Quest
 from envs.gridworld.scenes import COLOURS, Facts, Schema
 from envs.gridworld.simulator import GridSimulator
 from envs.task import GoalSpace, Option, OptionSpace, Scene, Task
@@ -35,7 +34,7 @@ class TaskText:
         colours: Whether colours matter.
         lava: Whether there is lava.
         target: None in the seven tasks. Elsewhere what to go to or to pick up, one of the things, or empty where a door
-            has to be opened; the expert is then `Quest`.
+            has to be opened (`Choices`).
     """
 
     goal: str
@@ -103,7 +102,7 @@ class GridTask(Task):
         self._lava_is_floor = lava_is_floor
         size, cramped = spec.view_size, text.target is not None
         self.schema = Schema(text.things, colours=text.colours, lava=text.lava, view_size=size, cramped=cramped)
-        self._choices = Choices(self.schema) if text.target is None else Quest(self.schema, text.target)
+        self._choices = Choices(self.schema, text.target)
         self.options = _options(self._choices.ids, spec)
         kinds = [planning.EXPLORE, *[planning.GOTO] * len(text.things), planning.PICK, planning.PUT, planning.USE]
         self._kinds = np.array(kinds, dtype=np.int64)

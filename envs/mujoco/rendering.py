@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from ground.errors import UserError
 
@@ -146,24 +147,15 @@ class Painter:
         mujoco.mj_camlight(self._model, shown)
         self._renderer.update_scene(shown, camera=CAMERA)
         self._renderer.scene.nlight = 1  # the camera's own: a plan needs no shadows
-        picture = self._renderer.render()
-        for marker in markers:
-            self._mark(picture, marker)
-        return picture
-
-    def _mark(self, picture: NDArray[np.uint8], marker: Marker) -> None:
-        """Lay a disc over the picture: the camera looks straight down, and without perspective."""
-        size = len(picture)
-        x, y = (np.asarray(marker.at[:2]) - self._middle) * self._scale
-        column, row, radius = size / 2 + x, size / 2 - y, marker.radius * self._scale
-        left, right, top, bottom = np.clip(
-            [column - radius - 1, column + radius + 2, row - radius - 1, row + radius + 2], 0, size
-        ).astype(int)
-        rows, columns = np.ogrid[top:bottom, left:right]
-        away = np.hypot(columns + 0.5 - column, rows + 0.5 - row)
-        share = marker.colour[3] * np.clip(radius - away + 0.5, 0.0, 1.0)[..., None]
-        below = picture[top:bottom, left:right]
-        below[...] = np.rint(below + share * (255 * np.array(marker.colour[:3]) - below))
+        picture = Image.fromarray(self._renderer.render()).convert("RGBA")
+        for marker in markers:  # as discs: the camera looks straight down, and without perspective
+            x, y = (np.asarray(marker.at[:2]) - self._middle) * self._scale
+            column, row, radius = picture.width / 2 + x, picture.height / 2 - y, marker.radius * self._scale
+            disc = Image.new("RGBA", picture.size)
+            fill = tuple(round(255 * share) for share in marker.colour)
+            ImageDraw.Draw(disc).ellipse((column - radius, row - radius, column + radius - 1, row + radius - 1), fill)
+            picture.alpha_composite(disc)
+        return np.array(picture.convert("RGB"))
 
     def close(self) -> None:
         """Free the drawing context."""

@@ -1,9 +1,5 @@
 """The rules of the mazes, for N environments of one maze on top of MuJoCo."""
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-
 import gymnasium as gym
 import mujoco
 import numpy as np
@@ -47,11 +43,9 @@ class MazeSimulator(Simulator):
     Args:
         spec: The maze.
         num_envs: N.
-        threads: Threads that step the environments; more than one pays for ants on cores that are free, and the numbers
-            do not depend on it.
     """
 
-    def __init__(self, spec: MazeSpec, num_envs: int, threads: int = 1) -> None:
+    def __init__(self, spec: MazeSpec, num_envs: int) -> None:
         self.spec, self.name, self.num_envs, self.model = spec, spec.name, num_envs, make_model(spec)
         self.observation_space = gym.spaces.Box(-UNSTABLE, UNSTABLE, (len(spec.observation_names),), np.float32)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (spec.robot.num_actions,), np.float32)
@@ -70,8 +64,6 @@ class MazeSimulator(Simulator):
         self._block_at = [i for i, name in enumerate(spec.observation_names) if name.startswith("block_")]
         home = self.model.body("block").pos if spec.block else np.zeros(3)
         self._block_home = np.array([home["xyz".index(axis)] for axis in spec.block_axes])
-        self._threads = min(threads, num_envs)
-        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
         self._painter: Painter | None = None
 
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
@@ -99,7 +91,9 @@ class MazeSimulator(Simulator):
         control = np.asarray(actions, dtype=np.float64)
         if control.shape != (self.num_envs, self.model.nu) or not np.isfinite(control).all():
             raise ValueError(f"actions must be {self.num_envs} x {self.model.nu} finite numbers")
-        self._simulate(self.spec.robot.action_limit * control)
+        for n, motors in enumerate(self.spec.robot.action_limit * control):
+            self._control[n][:] = motors
+            mujoco.mj_step(self.model, self.data[n], self.spec.robot.frame_skip)
         self.age += 1
         self._fetch()
         distance = self.distance()
@@ -155,26 +149,10 @@ class MazeSimulator(Simulator):
         return self._painter.draw(self.data[0], markers)
 
     def close(self) -> None:
-        """End the threads, and free the renderer."""
-        if self._pool:
-            self._pool.shutdown()
+        """Free the renderer."""
         if self._painter:
             self._painter.close()
             self._painter = None
-
-    def _simulate(self, control: NDArray[np.float64]) -> None:
-        rows = range(self.num_envs)
-        if self._pool is None:
-            self._simulate_some(control, rows)
-        else:
-            shares = [rows[i :: self._threads] for i in range(self._threads)]
-            list(self._pool.map(partial(self._simulate_some, control), shares))
-
-    def _simulate_some(self, control: NDArray[np.float64], rows: Iterable[int]) -> None:
-        step, model, data, skip = mujoco.mj_step, self.model, self.data, self.spec.robot.frame_skip
-        for n in rows:
-            self._control[n][:] = control[n]
-            step(model, data[n], skip)
 
     def _fetch(self) -> None:
         """Gather the numbers of all environments, and refuse them if they are not finite or came with a warning."""

@@ -1,4 +1,4 @@
-"""A maze is stepped as plain MuJoCo steps it, by any number of threads, and a picture shows it."""
+"""A maze is stepped as plain MuJoCo steps it, and a picture shows it."""
 
 import mujoco
 import numpy as np
@@ -15,7 +15,7 @@ from envs.vector import BatchedEnv
 def test_a_loop_over_mujoco_gives_the_same_numbers(name: str) -> None:
     """On a model without our switches, by one thread: the reference of what an action is."""
     spec = maze_spec(name)
-    simulator = MazeSimulator(spec, 2, threads=2)
+    simulator = MazeSimulator(spec, 2)
     env, rng = BatchedEnv(simulator, seed=1), np.random.default_rng(0)
     obs, _ = env.reset()
     plain = mujoco.MjModel.from_xml_string(model_xml(spec))

@@ -15,9 +15,9 @@ from PIL import Image
 import main as cli
 from agent.config import configure
 from agent.hierarchy import Player
-from agent.methods import make_method
+from agent.methods import entry_of
+from agent.methods.protocol import Parts
 from agent.players import random_player, teacher_player
-from agent.presets import settings_of
 from agent.runs.pictures import Watched, draw_map, watch
 from envs.catalog import get_task
 from envs.task import Task
@@ -43,7 +43,7 @@ def planner(task: Task) -> Player:
 def hiro(task: Task) -> Player:
     """An untrained one, which acts by its networks."""
     config = configure(method="hiro", task=task.name, steps=100)
-    method = make_method(config, task, None, settings_of(config), np.random.SeedSequence(0))
+    method = entry_of("hiro").make(Parts(task, config, np.random.SeedSequence(0)))
     method.load_policy(method.state_dict())
     return method.player
 
@@ -70,7 +70,7 @@ def test_the_current_subgoal_is_in_the_picture() -> None:
     episode = watch(task, hiro(task), LEVEL)
     stage = task.make_single(LEVEL)
     plain = np.asarray(stage.render(), dtype=int)
-    stage.unwrapped.subgoal = episode.moments[0].target  # type: ignore[attr-defined]
+    stage.unwrapped.simulator.subgoal = episode.moments[0].target  # type: ignore[attr-defined]
     column, row = np.argwhere(np.abs(np.asarray(stage.render()) - plain).sum(2) > 60).mean(0)[::-1]
     stage.close()
     metres = 20 / len(plain)  # the map is 5 cells of 4 m wide, and its middle is at (4, 4)

@@ -3,13 +3,15 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from minigrid.core.world_object import Ball, Key
+from minigrid.core.world_object import Ball, Door, Key
 from minigrid.envs import DoorKeyEnv, EmptyEnv
-from walker import next_action
+from walker import PICKUP, TOGGLE, next_action, way_to
 
 from envs.catalog import STOCK_TASKS
-from envs.gridworld.pools import LevelPool, full_id, make_pool
+from envs.gridworld.levels import SPECS
 from envs.gridworld.simulator import GridSimulator
+from envs.gridworld.single import GridTaskEnv
+from envs.gridworld.stock_tasks import LevelPool, full_id, make_pool
 from envs.vector import BatchedEnv
 from ground.errors import UserError
 
@@ -18,17 +20,17 @@ WALKED = [full_id(name) for name in STOCK_TASKS if "Blocked" not in name]
 SEE_THROUGH_AND_CONTENTS = ("MiniGrid-DistShift1-v0", "MiniGrid-ObstructedMaze-1Dlh-v0", "MiniGrid-Unlock-v0")
 
 
-def play_in_lock_step(env_id: str, made: LevelPool, skill: float, steps: int, worlds: int = 4) -> dict[str, int]:
-    """Play both sides for some steps per world, `skill` of them by plan; counts of how episodes ended."""
+def play_in_lock_step(env_id: str, made: LevelPool, skill: float, steps: int, num_envs: int = 4) -> dict[str, int]:
+    """Play both sides for some steps per environment, `skill` of them by plan; counts of how episodes ended."""
     rng = np.random.default_rng(1)
-    vector = BatchedEnv(GridSimulator(made.spec, worlds, view="partial", pool=made.pool))
-    stock = [gym.make(env_id).unwrapped for _ in range(worlds)]
+    vector = BatchedEnv(GridSimulator(made.spec, num_envs, view="partial", pool=made.pool))
+    stock = [gym.make(env_id).unwrapped for _ in range(num_envs)]
     obs, info = vector.reset()
     for n, env in enumerate(stock):
         assert_same(obs, n, env.reset(seed=int(info["level_seed"][n]))[0])
     counts = {"success": 0, "died": 0, "truncated": 0}
     for _ in range(steps):
-        planned = rng.random(worlds) < skill
+        planned = rng.random(num_envs) < skill
         actions = np.array([next_action(env, rng) if planned[n] else rng.integers(7) for n, env in enumerate(stock)])
         obs, reward, terminated, truncated, info = vector.step(actions)
         for n, env in enumerate(stock):
@@ -130,3 +132,21 @@ def test_pools_keep_to_their_split() -> None:
     train = make_pool("DoorKey-5x5", 2)
     with pytest.raises(UserError, match="no levels of the eval split"):
         BatchedEnv(GridSimulator(train.spec, 2, pool=train.pool), "eval")
+
+
+def test_the_wrong_key_opens_nothing() -> None:
+    """Chance seldom carries the wrong key to the door, so a planner does, on both sides."""
+    for seed in range(8):
+        vector, single = BatchedEnv(GridSimulator(SPECS["ColoredDoorKey"], 1)), GridTaskEnv("ColoredDoorKey")
+        vector.reset(options={"level_seeds": [seed]})
+        single.reset(options={"level_seed": seed})
+        color = next(thing.color for thing in single.grid.grid if isinstance(thing, Door))
+        wrong = lambda thing, color=color: isinstance(thing, Key) and thing.color != color  # noqa: E731
+        for wanted, last in ((wrong, PICKUP), (lambda thing: isinstance(thing, Door), TOGGLE)):
+            path = way_to(single, wanted)
+            assert path is not None or last == TOGGLE  # the right key may stand in the way to the door
+            for action in [*path, last] if path is not None else []:
+                obs, _, terminated, _, info = vector.step(np.array([action]))
+                there, _, its_end, _, _ = single.step(action)
+                np.testing.assert_array_equal(obs[0], there["image"])
+                assert not any((terminated[0], its_end, info["success"][0]))

@@ -35,6 +35,7 @@ CHOICES = [
     ("SimpleDoorKey", {"held": "key", "door": R}, "goto:door"),
     ("SimpleDoorKey", {"held": "key", "front": "door"}, "toggle"),
     ("SimpleDoorKey", {"held": "key", "door": B}, "explore"),
+    ("SimpleDoorKey", {"key": R, "door": B}, "goto:key"),
     ("KeyInBox", {"box": R, "door": R}, "goto:box"),
     ("KeyInBox", {"front": "box"}, "toggle"),
     ("KeyInBox", {"held": "box"}, "drop"),
@@ -48,7 +49,7 @@ CHOICES = [
     ("ColoredDoorKey", {"held": "red key", "blue_key": R, "door": R, "door_colour": "blue"}, "drop"),
     ("ColoredDoorKey", {"held": "red key", "front": "door", "door_colour": "blue"}, "explore"),
     ("ColoredDoorKey", {"held": "blue key", "front": "door", "door_colour": "blue"}, "toggle"),
-    ("ColoredDoorKey", {"front": "red key", "blue_key": R, "frontier": False}, "pickup"),
+    ("ColoredDoorKey", {"front": "blue key", "red_key": R, "frontier": False}, "pickup"),
     (
         "ColoredDoorKey",
         {"front": "red key", "blue_key": B, "door": R, "door_colour": "blue", "frontier": False},

@@ -1,7 +1,6 @@
 """Maps, walls, platforms and blocks against the constants of HIRO (Nachum et al., 2018) and its code."""
 
 import itertools
-import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,22 +13,11 @@ from envs.mujoco.mazes import POINT_GOALS, SPECS, MazeSpec, maze_spec
 from envs.mujoco.model import make_model
 from ground.errors import UserError
 
-# In cells, as (x, y): what can be stood on, and where the block and the chasm are.
-FREE = {
-    "Maze": {(0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2)},
-    "Push": {(-1, 0), (0, 0), (-1, 1), (1, 1), (0, 2)},
-    "Fall": {(0, 0), (1, 0), (0, 1), (0, 3), (1, 3)},
-}
-BLOCK = {"Maze": set(), "Push": {(0, 1)}, "Fall": {(1, 1)}}
-CHASM = {"Maze": set(), "Push": set(), "Fall": {(0, 2), (1, 2)}}
-WALLS = {"Maze": 18, "Push": 19, "Fall": 16}
-MAP_OF = {
-    "AntMaze": "Maze",
-    "AntPush": "Push",
-    "AntFall": "Fall",
-    "PointUMaze": "Maze",
-    "PointPush": "Push",
-    "PointFall": "Fall",
+# In cells, as (x, y): what is no wall, block and chasm included; and how many walls there are around it.
+MAPS = {
+    "Maze": ({(0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2)}, 18),
+    "Push": ({(-1, 0), (0, 0), (-1, 1), (0, 1), (1, 1), (0, 2)}, 19),
+    "Fall": ({(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)}, 16),
 }
 
 
@@ -43,13 +31,13 @@ def solid(found: dict[str, tuple[np.ndarray, np.ndarray]], at: tuple[float, floa
     return any((np.abs(np.array(at) - centre) < half).all() for centre, half in found.values())
 
 
-@pytest.mark.parametrize("name", MAP_OF)
+@pytest.mark.parametrize("name", ["AntMaze", "AntPush", "AntFall", "PointUMaze", "PointPush", "PointFall"])
 def test_every_place_is_wall_or_free_as_the_original_has_it(name: str) -> None:
     """By brute force over a fine grid of points."""
-    spec, model, where = maze_spec(name), make_model(maze_spec(name)), MAP_OF[name]
-    walls, ground = boxes(model, "wall"), spec.height * (where == "Fall")
-    assert len(walls) == WALLS[where]
-    inside = FREE[where] | BLOCK[where] | CHASM[where]
+    spec = maze_spec(name)
+    inside, count = MAPS[name.removeprefix("Ant").removeprefix("Point").removeprefix("U")]
+    walls, ground = boxes(make_model(spec), "wall"), spec.height * ("Fall" in name)
+    assert len(walls) == count
     columns, rows = ([cell[i] for cell in inside] for i in (0, 1))
     steps = np.arange(-0.9, 1.0, 0.45)
     for x, y in itertools.product(range(min(columns) - 1, max(columns) + 2), range(min(rows) - 1, max(rows) + 2)):
@@ -58,23 +46,12 @@ def test_every_place_is_wall_or_free_as_the_original_has_it(name: str) -> None:
             assert solid(walls, at) == ((x, y) not in inside), at
 
 
-@pytest.mark.parametrize("name", MAP_OF)
-def test_cells_know_where_they_are(name: str) -> None:
-    spec, where = maze_spec(name), MAP_OF[name]
-    free = {tuple(np.array(spec.centre(*cell)) / spec.cell) for cell in spec.cells(".R")}
-    assert free == FREE[where]
-    assert {tuple(np.array(spec.centre(*cell)) / spec.cell) for cell in spec.cells("BF")} == BLOCK[where]
-    assert {tuple(np.array(spec.centre(*cell)) / spec.cell) for cell in spec.cells("~")} == CHASM[where]
-
-
 def test_sizes_of_the_paper() -> None:
     maze, fall = (make_model(maze_spec(name)) for name in ("AntMaze", "AntFall"))
-    for centre, half in boxes(maze, "wall").values():
-        np.testing.assert_array_equal(half, (4, 4, 2))
-        assert centre[2] == 2
-    for centre, half in boxes(fall, "wall").values():
-        np.testing.assert_array_equal(half, (4, 4, 2))
-        assert centre[2] == 6
+    for model, height in ((maze, 2), (fall, 6)):
+        for centre, half in boxes(model, "wall").values():
+            np.testing.assert_array_equal(half, (4, 4, 2))
+            assert centre[2] == height
     platforms = boxes(fall, "platform")
     assert len(platforms) == 22, "under everything but the chasm"
     for centre, half in platforms.values():
@@ -128,35 +105,21 @@ def reference_ant() -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string(text)
 
 
-def test_the_ant_is_that_of_the_paper() -> None:
-    ours, theirs = make_model(maze_spec("AntMaze")), reference_ant()
-    assert ours.opt.timestep == 0.02
-    assert ours.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
-    np.testing.assert_array_equal(ours.actuator_gear[:, 0], np.ones(8))
-    np.testing.assert_array_equal(ours.actuator_ctrlrange, [[-30, 30]] * 8)
-    count = theirs.ngeom
-    np.testing.assert_allclose(theirs.geom_solimp[:, :3], [[0.8, 0.8, 0.01]] * count)
-    np.testing.assert_allclose(theirs.geom_solref, [[0.02, 1]] * count)
-    for field in ("body_mass", "body_inertia", "body_pos", "body_ipos", "jnt_range", "jnt_axis", "jnt_stiffness",
-                  "jnt_solimp", "dof_damping", "dof_armature", "actuator_trnid", "qpos0"):  # fmt: skip
-        np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field), err_msg=field)
-    world = [i for i in range(ours.ngeom) if not ours.geom(i).name.startswith("wall")]
-    for field in ("geom_size", "geom_pos", "geom_solimp", "geom_solref", "geom_friction", "geom_margin", "geom_condim",
-                  "geom_contype", "geom_conaffinity", "geom_type"):  # fmt: skip
-        np.testing.assert_array_equal(getattr(ours, field)[world], getattr(theirs, field), err_msg=field)
-
-
 def test_far_from_walls_the_ant_moves_as_that_of_the_paper_to_the_bit() -> None:
     models = make_model(maze_spec("AntMaze")), reference_ant()
-    worlds = [mujoco.MjData(model) for model in models]
+    assert models[0].opt.timestep == 0.02
+    assert models[0].opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
+    np.testing.assert_array_equal(models[0].actuator_gear[:, 0], np.ones(8))
+    np.testing.assert_array_equal(models[0].actuator_ctrlrange, [[-30, 30]] * 8)
+    both = [mujoco.MjData(model) for model in models]
     rng = np.random.default_rng(0)
     for _ in range(300):
         action = rng.uniform(-30, 30, size=8)
-        for model, data in zip(models, worlds, strict=True):
+        for model, data in zip(models, both, strict=True):
             data.ctrl[:] = action
             mujoco.mj_step(model, data, 5)
-        np.testing.assert_array_equal(worlds[0].qpos, worlds[1].qpos)
-    assert np.abs(worlds[0].qpos[:2]).max() > 0.3
+        np.testing.assert_array_equal(both[0].qpos, both[1].qpos)
+    assert np.abs(both[0].qpos[:2]).max() > 0.3
 
 
 def test_the_point_is_as_measured() -> None:
@@ -189,9 +152,3 @@ def test_names_that_are_not_there() -> None:
     wrong = replace(POINT_GOALS["xy"], names=("x", "yy"))
     with pytest.raises(UserError, match="Did you mean 'y'"):
         maze_spec("PointUMaze").indices(wrong)
-
-
-def test_our_xml_ships_no_ant() -> None:
-    folder = Path(__file__).parents[2] / "envs" / "mujoco"
-    assert not list(folder.rglob("*.xml"))
-    assert ET.parse(Path(gymnasium.__file__).parent / "envs/mujoco/assets/ant.xml").getroot().get("model") == "ant"

@@ -14,22 +14,6 @@ def waypoint(task: MazeTask, obs: np.ndarray) -> np.ndarray:
     return task.ground(obs, scripted(task, obs))[0]
 
 
-def play(name: str, episodes: int, *, greedy: bool = False, split: str = "eval") -> tuple[int, np.ndarray]:
-    """Successes, and final distances [N]."""
-    task = get_task(name)
-    env = task.make_vec(episodes, split=split, seed=3)
-    obs, _ = env.reset()
-    straight = np.full(episodes, task.options.ids.index("goto:goal"))
-    for _ in range(task.spec.horizon):
-        obs, reward, _, _, info = env.step(task.skill(obs, straight if greedy else scripted(task, obs)))
-    return int(info["success"].sum()), -reward
-
-
-@pytest.mark.parametrize("name", ["PointReach", "PointUMaze", "PointPush", "PointPushOriginal", "PointFall"])
-def test_scripts_solve_the_point_mazes(name: str) -> None:
-    assert play(name, 50)[0] >= 49
-
-
 @pytest.mark.parametrize("name", ["PointUMaze", "PointPush", "PointFall"])
 def test_waypoints_that_are_held_for_ten_steps_do_as_well(name: str) -> None:
     """As HIRO holds them: chosen every c = 10 steps, within the goal box around the robot."""
@@ -45,29 +29,18 @@ def test_waypoints_that_are_held_for_ten_steps_do_as_well(name: str) -> None:
     assert info["success"].sum() >= 49
 
 
-def test_every_training_goal_of_the_maze_can_be_reached() -> None:
-    """Those inside walls too: some free place is near enough."""
-    assert play("PointUMaze", 50, split="train")[0] >= 49
-
-
 @pytest.mark.parametrize(
     ("name", "nearest", "farthest"), [("PointUMaze", 6.37, 6.43), ("PointPush", 3.87, 3.93), ("PointFall", 4, 100)]
 )
 def test_straight_for_the_goal_ends_at_the_wall_or_in_the_chasm(name: str, nearest: float, farthest: float) -> None:
-    successes, distances = play(name, 20, greedy=True)
-    assert successes == 0
-    assert distances.min() > nearest
-    assert distances.max() < farthest
-
-
-def test_ways_through_the_maze_go_along_its_cells() -> None:
-    task = get_task("PointUMaze")
-    names = task.spec.observation_names
-    obs = np.zeros((7, len(names)), dtype=np.float32)
-    places = [(0, 0), (4, 0), (8, 0), (8, 4), (8, 8), (4, 8), (0.5, 8.5)]
-    obs[:, :2] = places
-    obs[:, [names.index("goal_x"), names.index("goal_y")]] = (0.0, 8.0)
-    np.testing.assert_array_equal(waypoint(task, obs), [*places[1:6], (0, 8), (0, 8)])
+    task = get_task(name)
+    env = task.make_vec(20, split="eval", seed=3)
+    obs, _ = env.reset()
+    for _ in range(task.spec.horizon):
+        obs, reward, _, _, info = env.step(task.skill(obs, np.full(20, task.options.ids.index("goto:goal"))))
+    assert not info["success"].any()
+    assert nearest < -reward.max()
+    assert -reward.min() < farthest
 
 
 @pytest.mark.parametrize("name", ["AntMaze", "AntPushRobust", "AntFallRobust"])

@@ -29,6 +29,8 @@ def test_the_plan_shows_every_cell_that_is_not_free(spec: MazeSpec) -> None:
     circles = [patch for patch in axes.patches if isinstance(patch, Circle)]
     assert [circle.radius for circle in circles] == [spec.radius] * (spec.eval_goals[0] == spec.eval_goals[1])
     assert axes.get_xlim()[1] - axes.get_xlim()[0] == spec.cell * len(spec.layout[0])
+    draw_ways(axes, spec, [Way(np.zeros((2, len(spec.observation_names))), np.zeros(0, np.int64), np.zeros((0, 2)))])
+    assert {"start", "goal"} <= set(axes.get_legend_handles_labels()[1]), "even of ways without subgoals"
 
 
 def test_ways_and_subgoals_are_drawn_in_metres_and_coloured_by_time(tmp_path: Path) -> None:
@@ -52,14 +54,6 @@ def test_ways_and_subgoals_are_drawn_in_metres_and_coloured_by_time(tmp_path: Pa
     assert block.get_xy() == (0.0, 2.0)
     save_map(tmp_path / "new" / "map.png", spec, [way], "title")
     assert (tmp_path / "new" / "map.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("spec", SPECS.values(), ids=str)
-def test_every_maze_has_a_map_even_of_ways_without_subgoals(spec: MazeSpec) -> None:
-    axes = Figure().subplots()
-    draw_plan(axes, spec)
-    draw_ways(axes, spec, [Way(np.zeros((2, len(spec.observation_names))), np.zeros(0, np.int64), np.zeros((0, 2)))])
-    assert {"start", "goal"} <= set(axes.get_legend_handles_labels()[1])
 
 
 def test_a_map_that_cannot_be_written_is_a_named_error() -> None:

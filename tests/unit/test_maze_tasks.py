@@ -1,6 +1,5 @@
 """The mazes as tasks: facts, menus, the expert, what options lead to and when they end."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
@@ -22,46 +21,11 @@ def task(request: pytest.FixtureRequest) -> MazeTask:
     return get_task(request.param)
 
 
-def observations(task: MazeTask, steps: int = 60, worlds: int = 16) -> Iterator[np.ndarray]:
-    """What random legal options lead through; ants tremble."""
-    rng = np.random.default_rng(0)
-    env = task.make_vec(worlds, split="train", seed=0)
-    obs, _ = env.reset()
-    option = np.zeros(worlds, dtype=np.int64)
-    for _ in range(steps):
-        yield obs
-        drawn = np.argmax(task.legal(obs) * rng.random((worlds, len(task.options))), axis=1)
-        option = np.where(task.option_done(obs, option) | (rng.random(worlds) < 0.05), drawn, option)
-        if task.num_actions == 2:
-            obs, *_ = env.step(task.skill(obs, option))
-        else:
-            obs, *_ = env.step(rng.uniform(-1, 1, size=(worlds, task.num_actions)))
-
-
 def test_any_numbers_are_some_scene(task: MazeTask) -> None:
     """Robots and blocks get anywhere."""
     obs = np.random.default_rng(0).normal(scale=15, size=(500, *task.observation_shape)).astype(np.float32)
     assert task.legal(obs).any(axis=1).all()
     assert np.take_along_axis(task.legal(obs), scripted(task, obs)[:, None], axis=1).all()
-
-
-def test_sampled_scenes_are_consistent_and_cover_the_finite_lot(task: MazeTask) -> None:
-    scenes = task.sample_scenes(np.random.default_rng(0), 2000)
-    assert all(scene.legal and task.script(scene) in scene.legal for scene in scenes)
-    facts = {scene.facts for scene in scenes}
-    expected = {"PointReach": 81, "PointUMaze": 49, "AntMaze": 49, "PointPush": 19, "PointFall": 21}
-    assert len(facts) == expected[task.name]
-    assert {scene.facts for obs in observations(task) for scene in task.describe(obs)} <= facts
-
-
-def test_option_ids_are_stable() -> None:
-    """They are part of labels and checkpoints."""
-    corners = [f"goto:{end}" for end in ("south-west corner", "south side", "south-east corner", "east side")]
-    north = [f"goto:{end}" for end in ("north-east corner", "north side", "north-west corner")]
-    assert list(get_task("PointUMaze").options.ids) == [*corners, *north, "goto:goal"]
-    assert get_task("AntMaze").options.digest == get_task("PointUMaze").options.digest
-    assert get_task("PointPush").options.ids[-3:] == ("goto:goal", "push:east", "push:north")
-    assert get_task("PointFall").options.ids[-2:] == ("goto:goal", "push:north")
 
 
 def scene_of(task: MazeTask, **facts: str) -> Scene:
@@ -123,24 +87,6 @@ def test_the_expert_bridges_the_chasm() -> None:
     }
     for (robot, block), choice in steps.items():
         assert expert(task, robot=robot, goal="north-west corner", block=block) == choice
-
-
-@pytest.mark.parametrize("name", ["PointUMaze", "PointPush", "PointFall"])
-def test_the_expert_under_a_clock_solves_the_task(name: str) -> None:
-    """Options are held until they are done or time out, as a hierarchy holds them."""
-    task = get_task(name)
-    env = task.make_vec(50, split="eval")
-    obs, _ = env.reset()
-    option, age = scripted(task, obs), np.zeros(50, dtype=np.int64)
-    chosen = 1
-    for _ in range(maze_spec(name).horizon):
-        obs, _, _, _, info = env.step(task.skill(obs, option))
-        age += 1
-        over = task.option_done(obs, option) | (age >= task.options.timeouts[option])
-        option, age = np.where(over, scripted(task, obs), option), np.where(over, 0, age)
-        chosen += over[0]
-    assert info["success"].sum() >= 49
-    assert chosen < 15, "options last"
 
 
 def placed(task: MazeTask, **numbers: float) -> np.ndarray:

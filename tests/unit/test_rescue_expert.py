@@ -68,7 +68,7 @@ def test_ties_are_broken_evenly_and_mistakes_are_uniform() -> None:
 
 
 def returns(name: str, epsilon: float, episodes: int) -> np.ndarray:
-    """Returns of the first episode of so many worlds, whose options the worlds tell."""
+    """Returns of the first episode of so many environments, which tell the options."""
     task, rng = get_task(name), np.random.default_rng(1)
     env = task.make_vec(episodes, seed=1)
     obs, info = env.reset()

@@ -1,7 +1,6 @@
 """Executors on maps drawn by hand."""
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from envs.catalog import get_task
@@ -39,31 +38,6 @@ def act(task_name: str, option: str, obs: NDArray[np.uint8], flaw: str | None = 
     task = get_task(task_name, flaw)
     action, left, *_ = task.plan(obs, np.array([task.options.ids.index(option)]))[0]
     return int(action), int(left)
-
-
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
-        (("#####", "#>.k#", "#...#", "#####"), (FORWARD, 1)),
-        (("#####", "#.>k#", "#...#", "#####"), (WAIT, 0)),
-        (("#####", "#^..#", "#..k#", "#####"), (RIGHT, 4)),
-        (("#####", "#v..#", "#..k#", "#####"), (FORWARD, 3)),
-        (("#####", "#>#k#", "#.#.#", "#####"), (WAIT, -1)),
-        (("#####", "#> k#", "#...#", "#####"), (RIGHT, 6)),
-        (("#####", "#>Ok#", "#...#", "#####"), (FORWARD, 1)),
-        (("#####", "#>Dk#", "#...#", "#####"), (RIGHT, 6)),
-    ],
-    ids=["ahead", "there already", "turn first", "step first", "walled off", "unseen is no way", "open", "shut"],
-)
-def test_goto_takes_a_shortest_path(rows: tuple[str, ...], expected: tuple[int, int]) -> None:
-    assert act("SimpleDoorKey", "goto:key", draw(*rows)) == expected
-
-
-def test_goto_picks_the_colour_and_the_nearest_of_several() -> None:
-    rows = ("########", "#r.>..k#", "#..k...#", "########")
-    assert act("ColoredDoorKey", "goto:red key", draw(*rows))[1] == 3
-    assert act("ColoredDoorKey", "goto:blue key", draw(*rows)) == (RIGHT, 1)
-    assert act("ColoredDoorKey", "goto:grey key", draw(*rows)) == (WAIT, -1)
 
 
 def test_lava_is_walked_round_unless_the_teacher_has_that_flaw() -> None:

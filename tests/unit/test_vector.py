@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from envs.gridworld.cells import DOOR_LOCKED, encode_cell, kind_of
-from envs.gridworld.levels import SPECS, doorkey_spec
+from envs.gridworld.cells import DOOR_LOCKED
+from envs.gridworld.levels import SPECS
 from envs.gridworld.sight import fill_runs
 from envs.gridworld.simulator import GridSimulator
 from envs.vector import BatchedEnv
@@ -16,8 +16,8 @@ def grids(spec, count, seed=0, **how):
     return BatchedEnv(GridSimulator(spec, count, **how), seed=seed)
 
 
-def actions_of(seed: int, steps: int, worlds: int) -> np.ndarray:
-    return np.random.default_rng(seed).choice(7, p=[0.15, 0.15, 0.4, 0.1, 0.05, 0.1, 0.05], size=(steps, worlds))
+def actions_of(seed: int, steps: int, num_envs: int) -> np.ndarray:
+    return np.random.default_rng(seed).choice(7, p=[0.15, 0.15, 0.4, 0.1, 0.05, 0.1, 0.05], size=(steps, num_envs))
 
 
 def test_a_restored_state_of_partial_views_continues_to_the_bit() -> None:
@@ -37,7 +37,7 @@ def test_a_restored_state_of_partial_views_continues_to_the_bit() -> None:
 
 @pytest.mark.parametrize("name", ["DynamicDoorKey", "KeyInBox", "TwoDoor"])
 def test_the_painted_view_follows_every_change(name: str) -> None:
-    """Against a second environment whose worlds are painted anew before each step."""
+    """Against a second environment that is painted anew before each step."""
     env, anew = (grids(SPECS[name], 16, s, view="partial") for s in (3, 4))
     env.reset()
     for a in actions_of(8, 400, 16):
@@ -93,18 +93,6 @@ def door_places(env: BatchedEnv) -> list[tuple[int, int]]:
     return [tuple(int(i) for i in np.argwhere((c & 15) == DOOR_LOCKED)[0]) for c in cells]
 
 
-def test_our_doorkey_is_played_by_minigrids_rules() -> None:
-    env = grids(doorkey_spec(5), 64, view="partial")
-    env.reset()
-    successes = 0
-    for actions in actions_of(6, 600, 64):
-        _, reward, terminated, _, info = env.step(actions)
-        successes += info["success"].sum()
-        assert ((reward > 0) == info["success"]).all()
-        assert (terminated >= info["success"]).all()
-    assert successes > 0
-
-
 def test_light_fills_the_runs_that_it_touches() -> None:
     rng = np.random.default_rng(0)
     for light, clear in rng.integers(1 << 15, size=(300, 2)):
@@ -112,7 +100,3 @@ def test_light_fills_the_runs_that_it_touches() -> None:
         for _ in range(15):
             want |= (want << 1 | want >> 1) & int(clear)
         assert fill_runs(int(light), int(clear)) == want
-
-
-def test_doors_are_stored_with_their_state() -> None:
-    assert kind_of(encode_cell(4, 3, 2)) == DOOR_LOCKED
