@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.core import Observations
 from agent.demonstrating import record
 from agent.halo.config import HaloConfig
 from agent.halo.ledger import Ledger
 from agent.halo.method import Halo, States, restored_player
-from agent.hierarchy import Hierarchy
+from agent.hierarchy import Hierarchy, Observations
 from controller.encoders import encoder_of
 from envs.catalog import get_task
 from ground.errors import UserError

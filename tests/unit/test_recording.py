@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.data.minari import load_minari, save_minari
 from agent.data.recording import Recording, first_episodes, segments
-from agent.data.store import store_for
+from agent.data.store import TrajectoryStore
 from agent.demonstrating import record
 from envs.catalog import get_task
 from envs.rescue.tasks import RescueTask
@@ -79,7 +79,7 @@ def test_the_same_seed_records_the_same_and_another_something_else() -> None:
 
 def test_an_episode_that_has_not_ended_is_no_demonstration() -> None:
     task = get_task("RescueWorld-n3")
-    store = store_for(task, 4, 2)
+    store = TrajectoryStore(task, 4, 2)
     row = {"obs": np.zeros((2, *task.observation_shape), np.float32)}
     store.append(ended=np.zeros(2, bool), final_obs=None, **row)
     with pytest.raises(ValueError, match="not ended"):

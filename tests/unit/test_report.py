@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.config import ReportConfig
+from agent.flags import ReportConfig
 from agent.runs.report import report
 from agent.runs.run import Run
 from agent.runs.text import render
@@ -16,7 +16,9 @@ from ground.errors import UserError
 def leave_run(
     logdir: Path, method: str, name: str, success: list[float], task: str = "KeyInBox", judged: bool = True
 ) -> Run:
-    run = Run.create(logdir, method, task, name, {"task": task, "method": method, "teacher": "local"}, resume=False)
+    run = Run.create(
+        logdir, method, task, name, {"task": task, "method": method, "teacher": {"teacher": "local"}}, resume=False
+    )
     with run.metrics(quiet=True) as log:
         for step, value in enumerate(success, start=1):
             log.scalars(step * 1000, {"rollout/success": value, "teacher/queries": 10 * step, "teacher/calls": 40})
@@ -65,7 +67,14 @@ def test_what_the_teachers_have_cost_is_a_table_of_its_own(tmp_path: Path) -> No
         run.conclude({"task": "KeyInBox", "asking": asking | {"calls": calls, "fallbacks": 4.0 * seed}})
     still_running = leave_run(tmp_path, "ihac", "running", [0.5, 0.6], judged=False)
     assert not still_running.results().get("asking")
-    silent = Run.create(tmp_path, "ppo", "KeyInBox", "silent", {"task": "KeyInBox", "method": "ppo"}, resume=False)
+    silent = Run.create(
+        tmp_path,
+        "ppo",
+        "KeyInBox",
+        "silent",
+        {"task": "KeyInBox", "method": "ppo", "teacher": {"teacher": "none"}},
+        resume=False,
+    )
     with silent.metrics(quiet=True) as log:
         log.scalars(1000, {"rollout/success": 0.5})
     result = report(ReportConfig(logdir=str(tmp_path)))
