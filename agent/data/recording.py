@@ -69,7 +69,7 @@ class Recording:
         tree, meta = load_tree(folder)
         if meta.get("kind") != "demonstrations":
             raise CheckpointError(f"{folder} does not hold demonstrations.", f"ls {folder.parent}")
-        return Recording(**({"level_seed": np.full(len(tree["lengths"]), -1)} | tree))  # older ones have no levels
+        return Recording(**tree)
 
     def fits(self, task: Task) -> None:
         """Raises `UserError` unless these could be episodes of a task."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# What may change on resuming, since it does not change what is learnt (`steps` may grow, and is checked by itself).
+# What may change on resuming, since it does not change what is learned (`steps` may grow, and is checked by itself).
 _OF_THE_COMMAND = ("resume", "quiet", "json", "debug", "logdir", "savedir", "eval_episodes", "threads", "device")
 _OF_THE_TEACHER = ("base_url", "concurrency", "max_llm_calls", "max_llm_tokens", "max_llm_seconds")
 _OF_THE_METHOD = ("budget", "stop_error", "annotator_model")

@@ -104,6 +104,7 @@ def test_disk_and_minari_give_back_what_they_took(name: str, tmp_path: Path, mon
 def test_what_is_no_demonstration_of_a_task_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     task, recording = get_task("RescueWorld-n3"), recorded("RescueWorld-n3")
+    maze = recorded("PointPush", 2)
     idle = replace(recording, lengths=np.where(np.arange(6) == 2, 1, recording.lengths))
     with pytest.raises(UserError, match="Demonstration 2 has no action"):
         idle.fits(task)
@@ -111,6 +112,11 @@ def test_what_is_no_demonstration_of_a_task_is_refused(tmp_path: Path, monkeypat
         replace(recording, option=np.where(recording.acted, 7, -1)).fits(task)
     with pytest.raises(UserError, match="not those of RescueWorld-n2"):
         recording.fits(get_task("RescueWorld-n2"))
+    for name, column in (("observation", "obs"), ("action", "action")):
+        spoilt = getattr(maze, column).copy()
+        spoilt[1, 0, 0] = np.nan
+        with pytest.raises(UserError, match=f"1 numbers of the demonstrations' {name}s are NaN"):
+            replace(maze, **{column: spoilt}).fits(get_task("PointPush"))
     with pytest.raises(UserError, match="no Minari dataset"):
         load_minari("preceptor/nothing-v0", task)
     with pytest.raises(UserError, match="did not take"):

@@ -20,7 +20,7 @@ def ring(capacity):
 
 
 def played(length, capacity, seed=0):
-    """A store, and for each environment the list of its steps as dictionaries; every observation is a number of its own."""
+    """A store, and each environment's steps as dictionaries; every observation is a number of its own."""
     rng = np.random.default_rng(seed)
     store = ring(capacity)
     fresh = iter(range(1, 10**6))
