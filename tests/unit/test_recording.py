@@ -91,7 +91,6 @@ def test_disk_and_minari_give_back_what_they_took(name: str, tmp_path: Path, mon
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     task = get_task(name)
     recording = recorded(name, 4)
-    recording = replace(recording, cost=np.where(recording.acted, 0.5, 0).astype(np.float32))
     recording.save(tmp_path / "demos")
     save_minari(recording, task, "preceptor/some/expert-v0")
     for back in (Recording.load(tmp_path / "demos"), load_minari("preceptor/some/expert-v0", task)):

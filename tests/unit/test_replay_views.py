@@ -159,8 +159,7 @@ def test_windows_and_chunks_are_what_each_episode_holds(lengths, steps, seed):
     obs = np.arange(1, 1 + shape[0] * shape[1], dtype=np.float32).reshape(*shape, 1)
     reward, action = rng.random(shape).astype(np.float32), rng.random((*shape, 2)).astype(np.float32)
     unknown, terminated = np.full(shape, -1), rng.random(len(lengths)) < 0.5
-    none = np.zeros(shape, np.float32)
-    recording = Recording(obs, action, unknown, reward, none, terminated, np.array(lengths), unknown[:, 0])
+    recording = Recording(obs, action, unknown, reward, terminated, np.array(lengths), unknown[:, 0])
     view = windows(recording, steps)
     # An episode of T observations has T - 1 actions.
     starts = [(n, t) for n, length in enumerate(lengths) for t in range(length - steps)]
