@@ -66,8 +66,8 @@ def _row(runs: Sequence[Run]) -> dict[str, Any]:
     """One line of the table: settings of the first seed, results averaged over the seeds."""
     first, results = runs[0], [run.results() for run in runs]
     row: dict[str, Any] = {key: first.config.get(key) for key in ("task", "method")}
-    row |= {"teacher": _teacher(first, results[0]), "run": first.group.name, "seeds": len(runs)}
     found = [_so_far(run) | result for run, result in zip(runs, results, strict=True)]
+    row |= {"teacher": _teacher(first, found[0]), "run": first.group.name, "seeds": len(runs)}
     row |= {key: _mean([seed.get(key) for seed in found]) for key in ("steps", "queries", "calls")}
     asking = [seed["asking"] for seed in found]
     row["asking"] = {name: _mean([seed.get(name) for seed in asking]) for name in dict.fromkeys(chain(*asking))}
@@ -80,12 +80,14 @@ def _row(runs: Sequence[Run]) -> dict[str, Any]:
     return row
 
 
-def _teacher(run: Run, result: Mapping[str, Any]) -> str | None:
-    """The teacher of a run; of HIRO the one that taught the controller which the run was given."""
-    if run.config.get("method") in ("ppo", "sac", "td3"):
-        return "none"
-    taught = result.get("teacher")  # the scores of the teacher, if `eval` has judged it
-    return taught if run.config.get("method") == "hiro" and isinstance(taught, str) else run.teacher
+def _teacher(run: Run, found: Mapping[str, Any]) -> str:
+    """Who taught a run, or the controller that it was given; or why its settings cannot be read."""
+    if "damaged" in run.config:
+        return str(run.config["damaged"])
+    taught = found.get("teacher")  # the scores of the teacher, if `eval` has judged it
+    if isinstance(taught, str):
+        return taught
+    return run.teacher if found["asking"] else "none"
 
 
 def _so_far(run: Run) -> dict[str, Any]:

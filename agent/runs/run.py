@@ -138,7 +138,7 @@ class Run:
             except CheckpointError as error:
                 of_method, of_task, *_ = path.relative_to(logdir).parts
                 why = "(settings damaged)" if isinstance(error, DamagedError) else "(not of this version)"
-                runs.append(cls(path, {"method": of_method, "task": of_task, "teacher": {"teacher": why}}))
+                runs.append(cls(path, {"method": of_method, "task": of_task, "damaged": why}))
         return runs
 
     @classmethod

@@ -48,7 +48,13 @@ def test_a_report_has_a_row_per_run_and_averages_seeds(tmp_path: Path) -> None:
 
 
 def test_the_teacher_of_a_run_is_the_one_of_its_controller(tmp_path: Path) -> None:
-    for method, taught in (("hiro", "scripted"), ("hiro", "none"), ("sac", "none"), ("ihac", "local")):
+    for method, taught in (
+        ("hiro", "scripted"),
+        ("hiro", "none"),
+        ("sac", "none"),
+        ("halo", "truth"),
+        ("ihac", "local"),
+    ):
         run = leave_run(tmp_path, method, taught, [0.5])
         if method != "ihac":
             run.conclude({"teacher": taught})

@@ -145,7 +145,7 @@ def test_a_run_of_an_older_version_names_the_commit_that_reads_it(tmp_path: Path
     with pytest.raises(CheckpointError, match=r"older version.*schema 1; this one reads 2") as caught:
         start(tmp_path, resume=True)
     assert caught.value.next_step.startswith("git checkout ec3ec8d ")
-    assert Run.all(tmp_path)[0].teacher == "(not of this version)"
+    assert Run.all(tmp_path)[0].config["damaged"] == "(not of this version)"
 
 
 @pytest.mark.parametrize(
