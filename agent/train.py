@@ -27,7 +27,7 @@ from controller.network import ControllerNetwork
 from controller.roles import Controller
 from envs.catalog import get_task
 from envs.task import Task
-from ground.atomic import write_json
+from ground.atomic import alone, write_json
 from ground.device import device, use_device
 from teacher.labels import LabelStore
 from teacher.make import capability_of, make_teacher
@@ -52,8 +52,10 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
     learning, levels, acting = np.random.SeedSequence(config.seed).spawn(3)
     task, entry = get_task(config.task, config.teacher_flaw), entry_of(config.method)
     given = _given_controller(config, task)
-    run = Run.create(config.logdir, config.method, task.name, config.savedir, to_plain(config), resume=config.resume)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(alone(Run.place(config.logdir, config.method, task.name, config.savedir)))
+        settings = to_plain(config)
+        run = Run.create(config.logdir, config.method, task.name, config.savedir, settings, resume=config.resume)
         with run.beginning():
             labels = stack.enter_context(_open_labels(config, run))
             replaced = given is not None and entry.controller_teaches

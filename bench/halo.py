@@ -39,7 +39,7 @@ from ground.device import device, use_device
 
 TASKS = ("RescueWorld-n2-random", "RescueWorld-n3", "RescueWorld-n6")
 SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
-TIMELINE = "timeline"  # no rule: whole demonstrations, of which somebody marks where each option begins
+TIMELINE = "timeline"  # no rule: whole demonstrations, of which an annotator marks where each option begins
 DEMONSTRATIONS, NOISE, FIRST = 100, 0.2, 2
 GROWTH = {"tabular": 1.33, "neural": 2.0}  # networks take far longer to fit
 TEACHERS = ("scripted", "local")  # of the controllers that answer
@@ -54,8 +54,8 @@ class Pass:
         rule: Where it is asked.
         seed: Of demonstrations, learning and asking.
         policies: tabular or neural.
-        answers: Who answers: truth; noisy (20% of the labels are wrong, and a confusion matrix is learnt); law (the
-            same, but labels are law); or the teacher whose controller answers.
+        answers: Who answers: truth; noisy (20% of the labels are wrong, and a confusion matrix is learned); exact
+            (the same, but labels count as exact); or the teacher whose controller answers.
         upto: The largest share of steps that is asked about.
     """
 
@@ -75,7 +75,7 @@ class Memory(Ledger):
 
 
 class Timeline(Truth):
-    """Somebody who sees the whole demonstration and marks the stretch of each option with one interaction."""
+    """An annotator who sees the whole demonstration and marks the stretch of each option with one interaction."""
 
     def ask(self, questions: Sequence[Question], belief: object) -> list[Answer]:
         """The true option of the whole stretch that begins at the step."""
@@ -172,11 +172,11 @@ def measure(one: Pass, controllers: Path) -> dict[str, Any]:
         oracle = Timeline(recording, options, 0.0, one.seed)
     else:
         oracle = Truth(recording, options, 0.0 if one.answers == "truth" else NOISE, one.seed)
-    learnt = oracle.fallible and one.answers != "law"
-    confusion = at_first(oracle, options) if learnt else None
+    learned = oracle.fallible and one.answers != "exact"
+    confusion = at_first(oracle, options) if learned else None
     rule = "random" if one.rule == TIMELINE else one.rule
     config = HaloConfig(policies=one.policies, rule=rule)
-    halo = Halo(task, recording, config, one.seed, confusion, again=learnt and oracle.varies)
+    halo = Halo(task, recording, config, one.seed, confusion, again=learned and oracle.varies)
     choose = by_timeline(halo, one.seed) if one.rule == TIMELINE else by_rule(halo)
     shares = [share for share in SHARES if share <= one.upto]
     curve = asking(halo, oracle, shares, GROWTH[one.policies], choose)
@@ -198,7 +198,7 @@ def passes(args: argparse.Namespace) -> Iterator[Pass]:
         for task in args.tasks:
             yield from (Pass(task, rule, seed) for rule in args.rules)
             if not task.endswith("-random"):
-                yield from (Pass(task, "auto", seed, answers=who, upto=0.04) for who in ("noisy", "law"))
+                yield from (Pass(task, "auto", seed, answers=who, upto=0.04) for who in ("noisy", "exact"))
     fixed = "RescueWorld-n3"
     for seed in range(min(args.seeds, 5)):
         yield from (Pass(fixed, "auto", seed, answers=teacher, upto=0.04) for teacher in args.teachers)

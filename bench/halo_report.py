@@ -102,7 +102,7 @@ def report(path: Path, plot: Path | None) -> None:
             _needed(tasks, some)
         if policies == "tabular" and tasks and plot is not None:
             draw(tasks, some, plot)
-    _noise([row for row in rows if row["answers"] in ("noisy", "law")])
+    _noise([row for row in rows if row["answers"] in ("noisy", "exact")])
     _controllers(rows)
 
 
@@ -148,22 +148,22 @@ def _needed(tasks: Sequence[str], some: dict[tuple[Any, ...], dict[int, dict[str
 
 
 def _noise(rows: Rows) -> None:
-    """A learnt confusion matrix beside labels that are law."""
+    """A learned confusion matrix beside labels that count as exact."""
     groups = by_group(rows, "task", "rule", "answers")
     body = []
     for task, rule in dict.fromkeys((task, rule) for task, rule, _ in groups):
-        noisy, law = (groups.get((task, rule, answers), {}) for answers in ("noisy", "law"))
-        shared = sorted(noisy.keys() & law.keys())
+        noisy, exact = (groups.get((task, rule, answers), {}) for answers in ("noisy", "exact"))
+        shared = sorted(noisy.keys() & exact.keys())
         if not shared:
             continue
-        learnt, clamped = ([error_at(side[seed], 0.04) for seed in shared] for side in (noisy, law))
-        value, low, high = paired_difference(learnt, clamped)
-        cells = [f"{np.mean(learnt):.4f}", f"{np.mean(clamped):.4f}", f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"]
-        lower = 1 - np.mean(learnt) / max(float(np.mean(clamped)), 1e-12)
+        learned, clamped = ([error_at(side[seed], 0.04) for seed in shared] for side in (noisy, exact))
+        value, low, high = paired_difference(learned, clamped)
+        cells = [f"{np.mean(learned):.4f}", f"{np.mean(clamped):.4f}", f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"]
+        lower = 1 - np.mean(learned) / max(float(np.mean(clamped)), 1e-12)
         body.append([task, rule, str(len(shared)), *cells, f"{100 * lower:.0f}%"])
     if body:
-        print("20% of the labels are wrong, 4% labels: error with a learnt confusion matrix, and with labels as law:\n")
-        table(["task", "rule", "seeds", "learnt", "law", "difference", "lower by"], body)
+        print("20% of the labels are wrong, 4% labels: error with a learned confusion matrix, and with exact labels:\n")
+        table(["task", "rule", "seeds", "learned", "exact", "difference", "lower by"], body)
 
 
 def _controllers(rows: Rows) -> None:
@@ -173,7 +173,7 @@ def _controllers(rows: Rows) -> None:
     for (task, rule, answers), seeds in groups.items():
         truth = groups.get((task, rule, "truth"), {})
         shared = sorted(seeds.keys() & truth.keys())
-        if answers in ("truth", "noisy", "law") or not shared:
+        if answers in ("truth", "noisy", "exact") or not shared:
             continue
         mine, true = ([error_at(side[seed], 0.04) for seed in shared] for side in (seeds, truth))
         value, low, high = paired_difference(mine, true)

@@ -7,6 +7,7 @@ lies under its hidden name. One process writes a given folder at a time.
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -96,6 +97,27 @@ def append_line(path: Path, line: bytes) -> None:
             with contextlib.suppress(OSError):
                 os.truncate(path, size)
             raise
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is created if need be: two processes that write into it would mix their files.
+
+    The system releases it when the process ends, however that happens.
+
+    Raises:
+        UserError: Another holds it, or the folder cannot be created.
+    """
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            what = f"{folder} is in use: another `train` or `label` is writing into it."
+            raise UserError(what, "wait for it or end it, or name another --savedir") from error
+        yield
 
 
 def read_json(path: Path, *, kind: str, schema: int) -> dict[str, Any]:

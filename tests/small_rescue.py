@@ -42,7 +42,7 @@ def walks(targets: int, count: int, rng: np.random.Generator, shuffled: bool = F
 def recording(state, action, option, lengths):
     """Demonstrations with states for observations [N, T, ..], actions [N, T, ..] and options [N, T]."""
     nothing = np.zeros(option.shape, np.float32)
-    return Recording(state, action, option, nothing, nothing, lengths > 0, lengths, np.full(len(lengths), -1))
+    return Recording(state, action, option, nothing, lengths > 0, lengths, np.full(len(lengths), -1))
 
 
 def labels(where, label, options, annotator=0):

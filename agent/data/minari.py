@@ -1,9 +1,8 @@
 """Demonstrations as Minari datasets, there and back: the field's format for offline data (Farama, 2024).
 
 A dataset holds what any reader of Minari expects, observations, actions, rewards and the two ends; `infos` carry what
-is HALO's: `true_option` of each observation (-1 unknown), `label_cost`, and the `level_seed` of the episode. Datasets
-live where Minari keeps them (`MINARI_DATASETS_PATH`, else ~/.minari), under ids such as
-`preceptor/rescueworld-n3/expert-v0`.
+is HALO's: `true_option` of each observation (-1 unknown), and the `level_seed` of the episode. Datasets live where
+Minari keeps them (`MINARI_DATASETS_PATH`, else ~/.minari), under ids such as `preceptor/rescueworld-n3/expert-v0`.
 """
 
 import warnings
@@ -86,7 +85,6 @@ def load_minari(dataset_id: str, task: Task) -> Recording:
         action=padded([e.actions for e in episodes], np.float32 if task.continuous else np.int64),
         option=padded(info("true_option", -1), np.int64, -1),
         reward=padded([e.rewards for e in episodes], np.float32),
-        cost=padded(info("label_cost", 0), np.float32),
         terminated=np.array([bool(e.terminations[-1]) for e in episodes]),
         lengths=lengths,
         level_seed=np.array([int(column[0]) for column in info("level_seed", -1)]),
@@ -112,7 +110,6 @@ def _buffer(recording: Recording, n: int) -> EpisodeBuffer:
         truncations=(nothing if over else ends).tolist(),
         infos={
             "true_option": recording.option[n, seen],
-            "label_cost": recording.cost[n, seen],
             "level_seed": np.full(seen.stop, recording.level_seed[n]),
         },
     )

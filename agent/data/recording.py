@@ -22,7 +22,6 @@ class Recording:
         action: int64 [N, T], or float32 [N, T, A]; zero at the last observation.
         option: int64 [N, T], the option that drove the action; -1 where it is not known.
         reward: float32 [N, T].
-        cost: float32 [N, T], what the label of a step has cost; zero where none was asked for.
         terminated: bool [N], whether the episode ended by itself rather than by its time limit.
         lengths: int64 [N], observations of each episode, at least 2.
         level_seed: int64 [N], the level of each, by which it can be replayed and drawn; -1 where it is not known.
@@ -32,7 +31,6 @@ class Recording:
     action: NDArray
     option: NDArray[np.int64]
     reward: NDArray[np.float32]
-    cost: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     lengths: NDArray[np.int64]
     level_seed: NDArray[np.int64]
@@ -69,7 +67,7 @@ class Recording:
         tree, meta = load_tree(folder)
         if meta.get("kind") != "demonstrations":
             raise CheckpointError(f"{folder} does not hold demonstrations.", f"ls {folder.parent}")
-        return Recording(**({"level_seed": np.full(len(tree["lengths"]), -1)} | tree))  # older ones have no levels
+        return Recording(**tree)
 
     def fits(self, task: Task) -> None:
         """Raises `UserError` unless these could be episodes of a task."""
@@ -129,7 +127,6 @@ def first_episodes(store: TrajectoryStore) -> Recording:
         by_env("action"),
         option,
         by_env("reward"),
-        np.zeros((store.num_envs, steps + 1), np.float32),
         store.column("terminated")[last, envs],
         last + 2,
         store.column("level_seed")[0].astype(np.int64),

@@ -21,7 +21,7 @@ class OnPolicy:
         encoded: Network inputs of the T * N observations, time-major.
         last: Network inputs of the N observations after the last step.
         final: Network inputs of the M observations that ended an episode.
-        final_rows: (time, world) [M, 2] of those.
+        final_rows: (time, environment) [M, 2] of those.
     """
 
     store: TrajectoryStore

@@ -5,9 +5,13 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, Lt
 
+from ground.errors import unknown_name
+
 RuleName = Literal["auto", "random", "entropy", "bisection"]
 PolicyKind = Literal["auto", "tabular", "neural"]
 AnnotatorModel = Literal["auto", "exact", "learned"]
+# Of one question. A controller answers for nothing once it is distilled, but a cascade needs something to divide by.
+PRICES = {"controller": 0.01, "teacher": 1.0, "truth": 10.0, "person": 10.0}
 
 Share = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
@@ -108,8 +112,12 @@ class HaloConfig:
 
     @property
     def oracles(self) -> tuple[str, ...]:
-        """Who answers, by name."""
-        return tuple(name.strip() for name in self.oracle.split(",") if name.strip())
+        """Who answers, by name. Raises `UserError` for a name that is none of `PRICES`."""
+        names = tuple(name.strip() for name in self.oracle.split(","))
+        for name in names:
+            if name not in PRICES:
+                raise unknown_name("oracle", name, PRICES, "--oracle truth")
+        return names
 
 
 # A first look, the default, and more restarts and rounds than the default was seen to need.

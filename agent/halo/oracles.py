@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from agent.data.recording import Recording
 from agent.halo.acquisition import information
+from agent.halo.config import PRICES
 from agent.halo.em import honest_but_fallible
 from agent.halo.ledger import PERSON, Answer, Question
 from agent.halo.posterior import Floats, Ints
@@ -20,8 +21,6 @@ from agent.teaching import Annotator, ControllerLabels, Labeller
 from controller.roles import Controller
 from ground.errors import UserError
 
-# Of one question. A controller answers for nothing once it is distilled, but a cascade needs something to divide by.
-PRICES = {"controller": 0.01, "teacher": 1.0, "truth": 10.0, PERSON: 10.0}
 AUDIT = 0.1  # share of a cascade's questions that go to its most expensive member: no cheap one judges itself
 
 

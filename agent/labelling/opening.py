@@ -1,7 +1,6 @@
 """`main.py label`: the run that a person answers for, new or taken up, ready for the page."""
 
 import contextlib
-import fcntl
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from agent.teaching import Annotator, ControllerLabels, Labeller
 from agent.train import Runner
 from envs.catalog import get_task
 from envs.task import Task
+from ground.atomic import alone
 from ground.device import device
 from ground.errors import UserError
 from teacher.labels import LabelStore
@@ -86,22 +86,13 @@ def training_config(config: LabelConfig, task: Task) -> TrainConfig:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[str]:
-    """The run's token, which only this user may read, and a lock on the run: two pages would overwrite each other."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / TOKEN
-    path.touch(mode=0o600)
-    with path.open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"{folder} is open on another page.", "use that page, or end its `main.py label` first"
-            ) from error
-        token = file.read().strip()
-        if not token:
+    """The run's token, which only this user may read, and the lock of the run."""
+    with alone(folder):
+        path = folder / TOKEN
+        path.touch(mode=0o600)
+        if not (token := path.read_text().strip()):
             token = secrets.token_urlsafe(16)
-            file.write(token)
-            file.flush()
+            path.write_text(token)
         yield token
 
 

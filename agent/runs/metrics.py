@@ -1,7 +1,7 @@
 """One call writes a run's numbers to TensorBoard, to `metrics.jsonl` and to the terminal; x is environment steps.
 
 Losing metrics must not kill a run, so a full disk costs one warning here (checkpoints, which must not be lost, raise).
-A number that is not finite does stop the run: nothing that is learnt after it is of use.
+A number that is not finite does stop the run: nothing that is learned after it is of use.
 """
 
 import json

@@ -64,16 +64,12 @@ def _chosen(config: ReportConfig) -> list[Run]:
 
 def _row(runs: Sequence[Run]) -> dict[str, Any]:
     """One line of the table: settings of the first seed, results averaged over the seeds."""
-    first, found = runs[0], [_figures(run) for run in runs]
-    results = [run.results() for run in runs]
+    first, results = runs[0], [run.results() for run in runs]
     row: dict[str, Any] = {key: first.config.get(key) for key in ("task", "method")}
-    row |= {"teacher": _teacher(first, results[0]), "run": first.group.name, "seeds": len(runs)}
-    for key, tag in (("steps", "step"), ("queries", "teacher/queries"), ("calls", "teacher/calls")):
-        row[key] = _mean([result.get(key, last.get(tag)) for result, last in zip(results, found, strict=True)])
-    asking = [
-        result.get("asking") or {tag[len("teacher/") :]: last[tag] for tag in last if tag.startswith("teacher/")}
-        for result, last in zip(results, found, strict=True)
-    ]
+    found = [_so_far(run) | result for run, result in zip(runs, results, strict=True)]
+    row |= {"teacher": _teacher(first, found[0]), "run": first.group.name, "seeds": len(runs)}
+    row |= {key: _mean([seed.get(key) for seed in found]) for key in ("steps", "queries", "calls")}
+    asking = [seed["asking"] for seed in found]
     row["asking"] = {name: _mean([seed.get(name) for seed in asking]) for name in dict.fromkeys(chain(*asking))}
     together = first.group / "eval.json"  # `eval` judges all seeds of a run at once
     if len(runs) > 1 and together.exists():
@@ -84,20 +80,21 @@ def _row(runs: Sequence[Run]) -> dict[str, Any]:
     return row
 
 
-def _teacher(run: Run, result: Mapping[str, Any]) -> str | None:
-    """The teacher of a run; of HIRO the one that taught the controller which the run was given."""
-    if run.config.get("method") in ("ppo", "sac", "td3"):
-        return "none"
-    taught = result.get("teacher")  # the scores of the teacher, if `eval` has judged it
-    return taught if run.config.get("method") == "hiro" and isinstance(taught, str) else run.teacher
+def _teacher(run: Run, found: Mapping[str, Any]) -> str:
+    """Who taught a run, or the controller that it was given; or why its settings cannot be read."""
+    if "damaged" in run.config:
+        return str(run.config["damaged"])
+    taught = found.get("teacher")  # the scores of the teacher, if `eval` has judged it
+    if isinstance(taught, str):
+        return taught
+    return run.teacher if found["asking"] else "none"
 
 
-def _figures(run: Run) -> dict[str, float]:
-    """The last value of each of a run's metrics."""
-    last: dict[str, float] = {}
-    for row in read_metrics(run.path / METRICS):
-        last |= row
-    return last
+def _so_far(run: Run) -> dict[str, Any]:
+    """What the metrics of a run say of its result, which a run that goes on does not have yet."""
+    last = {tag: value for row in read_metrics(run.path / METRICS) for tag, value in row.items()}
+    asking = {tag.removeprefix("teacher/"): last[tag] for tag in last if tag.startswith("teacher/")}
+    return {"steps": last.get("step"), "queries": asking.get("queries"), "calls": asking.get("calls"), "asking": asking}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -46,6 +46,14 @@ class Run:
     path: Path
     config: dict[str, Any]
 
+    @staticmethod
+    def place(logdir: str | Path, method: str, task: str, name: str) -> Path:
+        """Where a run of that name lies. Raises `UserError` if a file is in the way."""
+        path = Path(logdir) / method / task / name
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file, and a run needs a directory there.", "another --savedir")
+        return path
+
     @classmethod
     def create(
         cls, logdir: str | Path, method: str, task: str, name: str, config: Mapping[str, Any], *, resume: bool
@@ -58,7 +66,7 @@ class Run:
         Raises:
             UserError: The directory is in use and `resume` is false, or its settings are others.
         """
-        path = Path(logdir) / method / task / name
+        path = cls.place(logdir, method, task, name)
         settings = json.loads(json.dumps(without_passwords(dict(config))))
         if _occupied(path):
             if not resume:
@@ -66,7 +74,7 @@ class Run:
                     f"{path} already holds a run.", "--resume to continue it, or another --savedir to start a new one"
                 )
             run = cls.open(path)
-            if other := refusals(run.config, settings):
+            if other := list(refusals(run.config, settings)):
                 raise UserError(
                     f"{path} was started with other settings: {'; '.join(other)}.",
                     "repeat its own settings, or start a new run under another --savedir",
@@ -130,7 +138,7 @@ class Run:
             except CheckpointError as error:
                 of_method, of_task, *_ = path.relative_to(logdir).parts
                 why = "(settings damaged)" if isinstance(error, DamagedError) else "(not of this version)"
-                runs.append(cls(path, {"method": of_method, "task": of_task, "teacher": why}))
+                runs.append(cls(path, {"method": of_method, "task": of_task, "damaged": why}))
         return runs
 
     @classmethod
@@ -145,10 +153,9 @@ class Run:
         return f"{self.group.name}/{self.path.name}" if self.group != self.path else self.path.name
 
     @property
-    def teacher(self) -> str | None:
+    def teacher(self) -> str:
         """Name of the teacher that the run was started with."""
-        teacher = self.config.get("teacher")
-        return teacher.get("name") if isinstance(teacher, dict) else teacher
+        return str(self.config["teacher"]["teacher"])
 
     @property
     def group(self) -> Path:
@@ -288,8 +295,6 @@ class Run:
 
 
 def _occupied(path: Path) -> bool:
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file, and a run needs a directory there.", "another --savedir")
     return path.is_dir() and any(not inside.name.startswith(".") for inside in path.iterdir())
 
 

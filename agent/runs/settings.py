@@ -4,18 +4,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# What may change on resuming, since it does not change what is learnt (`steps` may grow, and is checked by itself).
+# What may change on resuming, since it does not change what is learned (`steps` may grow, and is checked by itself).
 _OF_THE_COMMAND = ("resume", "quiet", "json", "debug", "logdir", "savedir", "eval_episodes", "threads", "device")
-_OF_THE_TEACHER = (
-    "base_url",
-    "concurrency",
-    "max_llm_calls",
-    "max_llm_tokens",
-    "max_llm_seconds",
-    "on_teacher_failure",
-)
-_OF_THE_METHOD = ("steps", "budget", "stop_error", "trust")
-FREE_SETTINGS = {*_OF_THE_COMMAND, *_OF_THE_TEACHER, *_OF_THE_METHOD}
+_OF_THE_TEACHER = ("base_url", "concurrency", "max_llm_calls", "max_llm_tokens", "max_llm_seconds")
+_OF_THE_METHOD = ("budget", "stop_error", "annotator_model")
+FREE_SETTINGS = {"steps", *_OF_THE_COMMAND, "teacher.on_teacher_failure"}
 FREE_SETTINGS |= {f"teacher.{name}" for name in _OF_THE_TEACHER} | {f"settings.{name}" for name in _OF_THE_METHOD}
 
 
@@ -23,31 +16,24 @@ def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in one level: `{"low": {"lr": 0.1}}` as `{"low.lr": 0.1}`."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= (
-            {f"{key}.{name}": v for name, v in dotted(value).items()} if isinstance(value, Mapping) else {key: value}
-        )
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{name}": inner for name, inner in dotted(value).items()}
+        else:
+            flat[key] = value
     return flat
 
 
-def refusals(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def refusals(before: Mapping[str, Any], now: Mapping[str, Any], group: str = "") -> Iterator[str]:
     """Why a run with settings `before` cannot go on with those of `now`, by dotted name; a setting that only one of
     them has is one that the other version of the program did not know."""
-    found = list(_changes(before, now, ""))
-    was, would_be = dotted(before), dotted(now)
-    for name in ("steps", "settings.steps"):
-        old, new = was.get(name), would_be.get(name)
-        if isinstance(old, int) and isinstance(new, int) and new < old:
-            found.append(f"{name} was {old}, and may grow but not shrink to {new}")
-    return found
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any], group: str) -> Iterator[str]:
     for key in sorted(before.keys() & now.keys()):
         name, old, new = group + key, before[key], now[key]
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _changes(old, new, f"{name}.")
+            yield from refusals(old, new, f"{name}.")
         elif old != new and name not in FREE_SETTINGS:
             yield f"{name} was {old!r}, now {new!r}"
+        elif name == "steps" and new < old:
+            yield f"steps was {old}, and may grow but not shrink to {new}"
 
 
 def without_passwords(value: Any) -> Any:

@@ -53,7 +53,7 @@ def check_controller(run: Run) -> str:
     if not run.controller.exists():
         return "none, as with --method ppo, or before distillation has ended"
     config = Run.open(run.path).config
-    load_controller(run.controller, get_task(config["task"], config.get("limit")))
+    load_controller(run.controller, get_task(config["task"], config["teacher_flaw"]))
     return "loads for its task"
 
 

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 RESAMPLES = 10_000
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Score interval of a success rate (Wilson, 1927); right at 0 of n and n of n, where the normal one is not.
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95% score interval of a success rate (Wilson, 1927); right at 0 of n and n of n, where the normal one is not.
 
     Returns `(0.0, 1.0)` if `n` is 0. Raises `ValueError` unless `0 <= successes <= n`.
     """
@@ -19,7 +19,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
         raise ValueError(f"{successes} successes of {n}")
     if n == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = NormalDist().inv_cdf(0.975)
     rate, z2 = successes / n, z * z
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
@@ -41,37 +41,30 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
     return min(1.0, 2 * tail / 2**discordant)
 
 
-def paired_difference(
-    first: ArrayLike, second: ArrayLike, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float, float]:
+def paired_difference(first: ArrayLike, second: ArrayLike) -> tuple[float, float, float]:
     """Mean of `first - second` over the same levels, [N] each, with a bootstrap interval: `(mean, low, high)`."""
-    return mean_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float), confidence, seed)
+    return mean_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float))
 
 
-def mean_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
+def mean_interval(values: ArrayLike) -> tuple[float, float, float]:
     """Mean of independent values [N], with its bootstrap interval: `(mean, low, high)`."""
-    return bootstrap([values], lambda strata: strata[0].mean(axis=1), confidence, seed)
+    return bootstrap([values], lambda strata: strata[0].mean(axis=1))
 
 
 def bootstrap(
-    strata: Sequence[ArrayLike],
-    statistic: Callable[[Sequence[NDArray[np.float64]]], NDArray[np.float64]],
-    confidence: float = 0.95,
-    seed: int = 0,
+    strata: Sequence[ArrayLike], statistic: Callable[[Sequence[NDArray[np.float64]]], NDArray[np.float64]]
 ) -> tuple[float, float, float]:
-    """A statistic with its stratified percentile interval, `(value, low, high)`; each stratum is resampled by itself.
+    """A statistic with its stratified 95% percentile interval, `(value, low, high)`; each stratum is resampled by
+    itself, with a seed of its own, so that a table prints the same twice.
 
     Args:
         strata: One sample per stratum (a task, say), [N_i] each.
         statistic: From strata of shape [R, N_i] to [R] values.
-        confidence: Of the interval.
-        seed: Of the resampling, so that a table prints the same twice.
     """
     samples = [np.asarray(stratum, dtype=float) for stratum in strata]
     if not samples or any(sample.size == 0 for sample in samples):
         raise ValueError("a stratum is empty")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     resampled = [sample[rng.integers(sample.size, size=(RESAMPLES, sample.size))] for sample in samples]
-    edge = (1 - confidence) / 2
-    low, high = np.quantile(statistic(resampled), [edge, 1 - edge])
+    low, high = np.quantile(statistic(resampled), [0.025, 0.975])
     return float(statistic([sample[None] for sample in samples])[0]), float(low), float(high)

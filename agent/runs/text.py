@@ -84,15 +84,12 @@ def _result(result: Mapping[str, Any]) -> str:
             rows.append(row | {"ms/step": _number(speed, ".3f"), "episodes": _number(score.get("episodes"), ",.0f")})
     lines = [table(rows)] if rows else []
     lines += [_difference(row) for row in result.get("differences", ())]
-    lines += [f"{name.replace('_', ' ')}: {_said(fact)}" for name, fact in result.items() if _is_fact(fact)]
+    facts = {name: fact for name, fact in result.items() if isinstance(fact, str | int | float) and fact != ""}
+    lines += [f"{name.replace('_', ' ')}: {_said(fact)}" for name, fact in facts.items()]
     if result.get("asking", {}).get("queries"):
         costs = [f"{title} {cost}" for title, cost in _asking(result["asking"]).items() if cost]
         lines.append(f"asking: {', '.join(costs)}")
     return "\n".join(lines)
-
-
-def _is_fact(value: object) -> bool:
-    return isinstance(value, str | int | float) and value != ""
 
 
 def _said(fact: str | float) -> str:

@@ -16,13 +16,14 @@ from envs.mujoco.rendering import choose_backend
 from ground.errors import Doubt, UserError
 
 ROOT = Path(__file__).parents[2]
+SETTINGS = {"task": "SimpleDoorKey", "teacher_flaw": None, "teacher": {"teacher": "local"}}
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A sound run, and a doctor that looks at runs alone, since the rest is slow."""
     monkeypatch.setattr(doctor, "CHECKS", {})
-    run = Run.create(tmp_path, "ihac", "SimpleDoorKey", "demo", {"task": "SimpleDoorKey", "seed": 3}, resume=False)
+    run = Run.create(tmp_path, "ihac", "SimpleDoorKey", "demo", {**SETTINGS, "seed": 3}, resume=False)
     with run.metrics(quiet=True) as log:
         log.scalars(10, {"rollout/return": 1.0})
     run.save(10, {"x": 1})

@@ -139,7 +139,7 @@ def test_it_is_taken_up_where_it_was_left_with_its_own_settings(tmp_path: Path) 
 
 
 def test_two_pages_on_one_run_are_refused(tmp_path: Path) -> None:
-    with session(tmp_path), pytest.raises(UserError, match="open on another page"), session(tmp_path):
+    with session(tmp_path), pytest.raises(UserError, match="is in use: another"), session(tmp_path):
         pass
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.data.minari import load_minari, save_minari
 from agent.data.recording import Recording, first_episodes, segments
-from agent.data.store import store_for
+from agent.data.store import TrajectoryStore
 from agent.demonstrating import record
 from envs.catalog import get_task
 from envs.rescue.tasks import RescueTask
@@ -79,7 +79,7 @@ def test_the_same_seed_records_the_same_and_another_something_else() -> None:
 
 def test_an_episode_that_has_not_ended_is_no_demonstration() -> None:
     task = get_task("RescueWorld-n3")
-    store = store_for(task, 4, 2)
+    store = TrajectoryStore(task, 4, 2)
     row = {"obs": np.zeros((2, *task.observation_shape), np.float32)}
     store.append(ended=np.zeros(2, bool), final_obs=None, **row)
     with pytest.raises(ValueError, match="not ended"):
@@ -91,7 +91,6 @@ def test_disk_and_minari_give_back_what_they_took(name: str, tmp_path: Path, mon
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     task = get_task(name)
     recording = recorded(name, 4)
-    recording = replace(recording, cost=np.where(recording.acted, 0.5, 0).astype(np.float32))
     recording.save(tmp_path / "demos")
     save_minari(recording, task, "preceptor/some/expert-v0")
     for back in (Recording.load(tmp_path / "demos"), load_minari("preceptor/some/expert-v0", task)):
@@ -104,6 +103,7 @@ def test_disk_and_minari_give_back_what_they_took(name: str, tmp_path: Path, mon
 def test_what_is_no_demonstration_of_a_task_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     task, recording = get_task("RescueWorld-n3"), recorded("RescueWorld-n3")
+    maze = recorded("PointPush", 2)
     idle = replace(recording, lengths=np.where(np.arange(6) == 2, 1, recording.lengths))
     with pytest.raises(UserError, match="Demonstration 2 has no action"):
         idle.fits(task)
@@ -111,6 +111,11 @@ def test_what_is_no_demonstration_of_a_task_is_refused(tmp_path: Path, monkeypat
         replace(recording, option=np.where(recording.acted, 7, -1)).fits(task)
     with pytest.raises(UserError, match="not those of RescueWorld-n2"):
         recording.fits(get_task("RescueWorld-n2"))
+    for name, column in (("observation", "obs"), ("action", "action")):
+        spoilt = getattr(maze, column).copy()
+        spoilt[1, 0, 0] = np.nan
+        with pytest.raises(UserError, match=f"1 numbers of the demonstrations' {name}s are NaN"):
+            replace(maze, **{column: spoilt}).fits(get_task("PointPush"))
     with pytest.raises(UserError, match="no Minari dataset"):
         load_minari("preceptor/nothing-v0", task)
     with pytest.raises(UserError, match="did not take"):

@@ -16,11 +16,12 @@ from ground.errors import UserError
 def leave_run(
     logdir: Path, method: str, name: str, success: list[float], task: str = "KeyInBox", judged: bool = True
 ) -> Run:
-    run = Run.create(logdir, method, task, name, {"task": task, "method": method, "teacher": "local"}, resume=False)
+    settings = {"task": task, "method": method, "teacher": {"teacher": "local"}}
+    run = Run.create(logdir, method, task, name, settings, resume=False)
     with run.metrics(quiet=True) as log:
         for step, value in enumerate(success, start=1):
             log.scalars(step * 1000, {"rollout/success": value, "teacher/queries": 10 * step, "teacher/calls": 40})
-    if judged:
+    if judged and success:
         score = {"success": success[-1], "low": 0.1, "high": 0.9, "episodes": 500, "return": 0.5, "length": 20.0}
         (run.path / "eval.json").write_text(json.dumps({"task": task, "student": {"sampled": score, "greedy": score}}))
     return run
@@ -47,7 +48,13 @@ def test_a_report_has_a_row_per_run_and_averages_seeds(tmp_path: Path) -> None:
 
 
 def test_the_teacher_of_a_run_is_the_one_of_its_controller(tmp_path: Path) -> None:
-    for method, taught in (("hiro", "scripted"), ("hiro", "none"), ("sac", "none"), ("ihac", "local")):
+    for method, taught in (
+        ("hiro", "scripted"),
+        ("hiro", "none"),
+        ("sac", "none"),
+        ("halo", "truth"),
+        ("ihac", "local"),
+    ):
         run = leave_run(tmp_path, method, taught, [0.5])
         if method != "ihac":
             run.conclude({"teacher": taught})
@@ -65,7 +72,7 @@ def test_what_the_teachers_have_cost_is_a_table_of_its_own(tmp_path: Path) -> No
         run.conclude({"task": "KeyInBox", "asking": asking | {"calls": calls, "fallbacks": 4.0 * seed}})
     still_running = leave_run(tmp_path, "ihac", "running", [0.5, 0.6], judged=False)
     assert not still_running.results().get("asking")
-    silent = Run.create(tmp_path, "ppo", "KeyInBox", "silent", {"task": "KeyInBox", "method": "ppo"}, resume=False)
+    silent = leave_run(tmp_path, "ppo", "silent", [])
     with silent.metrics(quiet=True) as log:
         log.scalars(1000, {"rollout/success": 0.5})
     result = report(ReportConfig(logdir=str(tmp_path)))

@@ -14,15 +14,14 @@ from envs.catalog import get_task
 from ground.errors import UserError
 from tests.scripted import scripted
 
-SHAPE, OPTIONS = (10, 10, 4), 6
+TASK = get_task("SimpleDoorKey")
 
 
-def played(steps, folder=None, worlds=4):
+def played(steps, num_envs=4):
     """A store filled by random play long enough for time limits to strike."""
-    task = get_task("SimpleDoorKey")
-    store = TrajectoryStore(steps, worlds, SHAPE, OPTIONS, folder=folder)
+    store = TrajectoryStore(TASK, steps, num_envs)
     rng = np.random.default_rng(0)
-    hierarchy = Hierarchy(task, task.make_vec(worlds), random_player(), rng=rng)
+    hierarchy = Hierarchy(TASK, TASK.make_vec(num_envs), random_player(), rng=rng)
     hierarchy.collect(store, steps)
     return store, hierarchy
 
@@ -33,43 +32,33 @@ def test_truncated_episodes_keep_the_observation_they_ended_in():
     assert len(truncated) >= 4
     rows, final = store.final_observations()
     assert {tuple(row) for row in truncated} <= {tuple(row) for row in rows}
-    episode, t, obs = (store.column(name) for name in ("episode", "t", "obs"))
-    for (time, world), last in zip(rows, final, strict=True):
+    episode, age, obs = (store.column(name) for name in ("episode", "option_age", "obs"))
+    for (time, env), last in zip(rows, final, strict=True):
         if time + 1 < len(store):
-            assert episode[time + 1, world] == episode[time, world] + 1
-            assert t[time + 1, world] == 0
-            assert not np.array_equal(obs[time + 1, world], last)
+            assert episode[time + 1, env] == episode[time, env] + 1
+            assert age[time + 1, env] == 0
+            assert not np.array_equal(obs[time + 1, env], last)
         # what was known before the last step is still known after it
-        before = obs[time, world][..., 0] != 0
+        before = obs[time, env][..., 0] != 0
         assert (last[..., 0] != 0)[before].all()
-    view = on_policy(store, GridEncoder(SHAPE), hierarchy.observed.obs)
+    view = on_policy(store, GridEncoder(TASK.observation_shape), hierarchy.observed.obs)
     assert len(view.encoded) == 160 * 4
     assert len(view.final) == len(rows)
 
 
-def test_state_restores_to_the_bit(tmp_path):
+def test_state_restores_to_the_bit():
     store, _ = played(160)
-    for copy in (
-        TrajectoryStore(160, 4, SHAPE, OPTIONS),
-        TrajectoryStore(160, 4, SHAPE, OPTIONS, folder=tmp_path / "mapped"),
-    ):
-        copy.load_state_dict(store.state_dict())
-        for name in columns(SHAPE, OPTIONS):
-            np.testing.assert_array_equal(copy.column(name), store.column(name))
-        for ours, theirs in zip(copy.final_observations(), store.final_observations(), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-
-
-def test_memory_mapped_columns_hold_the_same(tmp_path):
-    in_memory, _ = played(20)
-    mapped, _ = played(20, folder=tmp_path)
-    for name in columns(SHAPE, OPTIONS):
-        np.testing.assert_array_equal(mapped.column(name), in_memory.column(name))
+    copy = TrajectoryStore(TASK, 160, 4)
+    copy.load_state_dict(store.state_dict())
+    for name in columns(TASK):
+        np.testing.assert_array_equal(copy.column(name), store.column(name))
+    for ours, theirs in zip(copy.final_observations(), store.final_observations(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_too_large_a_store_is_refused_before_it_is_allocated():
     with pytest.raises(UserError, match="num-envs"):
-        TrajectoryStore(10**9, 64, SHAPE, OPTIONS)
+        TrajectoryStore(TASK, 10**9, 64)
 
 
 def test_a_full_store_says_so():
@@ -79,16 +68,15 @@ def test_a_full_store_says_so():
 
 
 def test_labelled_scenes_name_the_option_that_went_before():
-    task = get_task("SimpleDoorKey")
-    store = TrajectoryStore(30, 4, SHAPE, OPTIONS)
+    store = TrajectoryStore(TASK, 30, 4)
 
     class Expert:
         def choose(self, observed, running):
-            probs = np.eye(OPTIONS, dtype=np.float32)[scripted(task, observed.obs)]
-            return task.option_done(observed.obs, running), Categorical(probs)
+            probs = np.eye(len(TASK.options), dtype=np.float32)[scripted(TASK, observed.obs)]
+            return TASK.option_done(observed.obs, running), Categorical(probs)
 
     rng = np.random.default_rng(0)
-    hierarchy = Hierarchy(task, task.make_vec(4), Player(Expert(), SkillLow(), task.options.timeouts), rng=rng)
+    hierarchy = Hierarchy(TASK, TASK.make_vec(4), Player(Expert(), SkillLow(), TASK.options.timeouts), rng=rng)
     hierarchy.collect(store, 30)
     rows = labelled_scenes(store, 0)
     previous = rows.previous.reshape(30, 4)

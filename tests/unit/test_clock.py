@@ -1,0 +1,82 @@
+"""The clock: when a command is over, and the four ways in which its vector changes from step to step."""
+
+import numpy as np
+import pytest
+
+from agent.clock import Chunk, Clock, Latent, Moving, Named
+from agent.goals import GoalFrame
+
+NONE = np.zeros(2, np.bool_)
+BOTH = np.ones(2, np.bool_)
+OBS = np.zeros((2, 1), np.float32)
+
+
+def test_a_named_option_ends_when_it_is_over_out_of_time_or_with_its_episode():
+    clock = Clock(2, np.array([9, 2]), Named())
+    assert clock.due(NONE).all(), "nothing runs before the first choice"
+    clock.start(BOTH, np.array([0, 1]))
+    for age in range(2):
+        assert clock.age.tolist() == [age, age]
+        assert not clock.due(NONE).any()
+        clock.advance(NONE, OBS, OBS)
+    assert clock.due(NONE).tolist() == [False, True], "option 1 runs for two steps at most"
+    assert clock.due(np.array([True, False])).all(), "option 0 is over"
+    clock.start(np.array([False, True]), np.array([1, 0]))
+    assert clock.option.tolist() == [0, 0]
+    assert clock.previous.tolist() == [-1, 1]
+    assert clock.age.tolist() == [2, 0]
+    clock.advance(np.array([True, False]), OBS, OBS)
+    assert (clock.option.tolist(), clock.previous.tolist(), clock.age.tolist()) == ([-1, 0], [-1, 1], [0, 1])
+    assert clock.command.shape == (2, 0)
+
+
+def test_a_latent_stays_until_its_time_is_over():
+    clock, chosen = Clock(2, np.array([3]), Latent(2)), np.array([[1, 2], [3, 4]], np.float32)
+    clock.start(BOTH, chosen)
+    for _ in range(3):
+        assert not clock.due(NONE).any()
+        np.testing.assert_array_equal(clock.command, chosen)
+        clock.advance(NONE, OBS, OBS + 1)
+    assert clock.due(NONE).all()
+    clock.start(np.array([True, False]), chosen * 10)
+    np.testing.assert_array_equal(clock.command, [[10, 20], [3, 4]])
+
+
+def test_a_chunk_is_played_slice_by_slice():
+    clock = Clock(2, np.array([3]), Chunk(steps=3, actions=2))
+    clock.start(BOTH, np.arange(12, dtype=np.float32).reshape(2, 6))
+    played = []
+    for _ in range(3):
+        assert not clock.due(NONE).any()
+        played.append(clock.command[:, :2].copy())
+        clock.advance(NONE, OBS, OBS)
+    np.testing.assert_array_equal(np.concatenate(played, axis=1), np.arange(12).reshape(2, 6))
+    assert clock.due(NONE).all()
+
+
+def test_a_goal_moves_so_that_its_target_stays():
+    """h(s, g, s') = s + g - s' (Nachum et al., 2018, arXiv 1805.08296, eq. 3)."""
+    frame = GoalFrame((3, 0), (2.0, 0.5))
+    clock = Clock(2, np.array([5]), Moving(frame))
+    rng = np.random.default_rng(0)
+    obs = rng.normal(size=(2, 4)).astype(np.float32)
+    chosen = rng.uniform(-1, 1, (2, len(frame.indices))).astype(np.float32)
+    clock.start(BOTH, chosen)
+    np.testing.assert_allclose(clock.command, frame.to_units(chosen))
+    target = frame.of(obs) + clock.command
+    for _ in range(3):
+        following = obs + rng.normal(size=obs.shape).astype(np.float32)
+        clock.advance(NONE, obs, following)
+        np.testing.assert_allclose(frame.of(following) + clock.command, target, atol=1e-5)
+        obs = following
+
+
+@pytest.mark.parametrize("transition", [Named(), Latent(2), Chunk(2, 1)])
+def test_a_clock_resumes_where_it_stood(transition):
+    clock, other = (Clock(2, np.array([4]), transition) for _ in range(2))
+    clock.start(BOTH, np.ones((2, 2), np.float32) if transition.size else np.zeros(2, np.int64))
+    clock.advance(np.array([True, False]), OBS, OBS)
+    other.load_state_dict(clock.state_dict())
+    for name, value in clock.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[name], value)
+    assert other.due(NONE).tolist() == [True, False]
