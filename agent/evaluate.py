@@ -86,7 +86,8 @@ def _of_demonstrations(runs: list[Run]) -> dict[str, float]:
 def load_student(run: Run, task: Task) -> Player:
     """The student of a run as it was last saved. Raises `CheckpointError` if it cannot be read."""
     config = from_plain(run.config)
-    planner = load_controller(run.controller, task) if getattr(config.settings, "plans", False) else None
+    planned = getattr(config.settings, "high_level", "") == "controller"
+    planner = load_controller(run.controller, task) if planned else None
     method = entry_of(config.method).make(Parts(task, config, np.random.SeedSequence(0), controller=planner))
     run.restore(lambda tree: method.load_policy(tree["method"]))
     return method.player

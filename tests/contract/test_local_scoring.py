@@ -14,7 +14,7 @@ from teacher.llm import ServedModel
 from teacher.local import LocalModel
 from teacher.make import longest_prompts
 from teacher.prompts import Menu, Prompt, load_template
-from teacher.scoring import TIERS
+from teacher.scoring import WAYS
 from tests.local_server import Running
 
 TASK, TEMPLATE = get_task("ColoredDoorKey"), load_template("compact")
@@ -54,7 +54,7 @@ def asked(server: Running, scoring: str, prompts: Sequence[Prompt]) -> list[Repl
     return [replies[i] for i in range(len(prompts))]
 
 
-@pytest.mark.parametrize("scoring", TIERS)
+@pytest.mark.parametrize("scoring", WAYS)
 def test_each_way_of_asking_gives_the_models_distribution(server: Running, scoring: str) -> None:
     drawn = scoring in ("choice", "samples")
     count = SAMPLES if drawn else 1
