@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 try:
+    from agent.commandline import default_of
     from agent.commandline import read as read_words
     from ground.errors import UserError, unknown_name
 except ModuleNotFoundError as missing:  # the first thing that goes wrong with another Python than the project's
@@ -169,7 +170,7 @@ def verb_of(words: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 def read(verb: str, words: Sequence[str]) -> Any:
     """The settings of a verb from its words. Raises `UserError`; exits for `--help`."""
-    return read_words(verb, _function(VERBS[verb].settings)(), words)
+    return read_words(verb, default_of(_function(VERBS[verb].settings)), words)
 
 
 def show(verb: str, result: dict[str, Any], as_json: bool) -> None:

@@ -37,14 +37,21 @@ GONE = {
 Pairs = list[tuple[str, str | None]]  # (flag without hyphens in front, its value), in the order in which they were said
 
 
+def default_of(kind: type) -> Any:
+    """Settings as they are before anything is said; what must be said is missing."""
+    required = [f.name for f in fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
+    return kind(**dict.fromkeys(required, tyro.MISSING))
+
+
 def read(verb: str, default: Any, words: Sequence[str]) -> Any:
-    """The settings of a verb from its words. Exits for `--help`.
+    """The settings of a verb, changed from its defaults by words. Exits for `--help`.
 
     Raises:
         UserError: An unknown flag (the nearest is suggested), or a value of the wrong type or out of range.
     """
     said, pairs = _spelled(words)
     given = {name.replace("-", "_"): value for name, value in pairs}
+    _check_choices(verb, default, given)
     if isinstance(default, TrainConfig):
         changes = from_file(given["config"] or "") if "config" in given else {}
         changes |= _assignments(pairs)
@@ -52,8 +59,10 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
         said = _without(said, "--set", "--config")
         where: Mapping[str, Any] = paths(default.settings.__class__)
     else:
-        where = dict.fromkeys(_names(default), ())
+        where = dict.fromkeys(flag_names(default), ())
     _check(verb, pairs, {*where, "set", "config"} if isinstance(default, TrainConfig) else where)
+    if isinstance(default, TrainConfig):
+        _check_choices(verb, default.settings, given)
     found = _parse(default, said, f"main.py {verb}")
     if isinstance(found, TrainConfig):
         return from_plain(to_plain(found))
@@ -83,8 +92,8 @@ def _own(given: Mapping[str, Any]) -> TrainConfig | None:
 
 
 def _chosen(given: Mapping[str, str | None]) -> dict[str, Any]:
-    """What was said, as what decides a preset; a flag without a value is a switch."""
-    return {name: True if value is None else value for name, value in given.items() if name not in ("set", "config")}
+    """What was said, as what decides a preset; switches decide nothing."""
+    return {name: value for name, value in given.items() if value is not None and name not in ("set", "config")}
 
 
 def _spelled(words: Sequence[str]) -> tuple[list[str], Pairs]:
@@ -137,12 +146,28 @@ def _check(verb: str, pairs: Pairs, known: Any) -> None:
             raise unknown_name("flag", f"--{name}", flags, f"python main.py {verb} --help")
 
 
-def _names(config: Any) -> set[str]:
+def _check_choices(verb: str, config: Any, given: Mapping[str, str | None]) -> None:
+    """Suggest the nearest choice where a flag has a few; all else about values is for their types to say."""
+    hints = typing.get_type_hints(config.__class__)
+    for f in fields(config):
+        value, said = getattr(config, f.name), given.get(f.name)
+        if is_dataclass(value):
+            _check_choices(verb, value, given)
+        known = [choice for option in (hints[f.name], *typing.get_args(hints[f.name])) for choice in _literals(option)]
+        if known and said is not None and said not in map(str, known):
+            raise unknown_name(f.name.replace("_", " "), said, map(str, known), f"python main.py {verb} --help")
+
+
+def _literals(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+
+
+def flag_names(config: Any) -> set[str]:
     """Names of all flags of settings, nested ones included."""
     found: set[str] = set()
     for f in fields(config):
         value = getattr(config, f.name)
-        found |= _names(value) if is_dataclass(value) else {f.name}
+        found |= flag_names(value) if is_dataclass(value) else {f.name}
     return found
 
 
