@@ -1,15 +1,14 @@
 """What a user can get wrong about a run, and the smallest runs that there are."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import main as cli
-from agent.checks import check
-from agent.config import TrainConfig
+from agent.checks import check_train
+from agent.config import configure
 from agent.train import train
 from controller.checkpoint import load_controller
 from envs.catalog import get_task
@@ -17,11 +16,11 @@ from ground.errors import UserError
 from teacher.labels import LabelStore
 from tests.faulty_server import faulty
 
-TINY = TrainConfig(preset="tiny", teacher="scripted", steps=600, quiet=True, eval_episodes=0)
+TINY = {"preset": "tiny", "teacher": "scripted", "steps": 600, "quiet": True, "eval_episodes": 0}
 
 
 def run(logs: Path, **changes: Any) -> dict[str, Any]:
-    return train(replace(TINY, logdir=str(logs), **changes))
+    return train(configure(TINY, logdir=str(logs), **changes))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_a_run_that_has_begun_keeps_its_labels_when_it_cannot_go_on(tmp_path: Pa
 
 @pytest.mark.parametrize("method", ["ihac", "dagger", "ppo"])
 @pytest.mark.parametrize(("steps", "num_envs"), [(1, 1), (400, 1), (400, 3), (20, 20)])
-def test_few_worlds_and_few_steps_suffice(tmp_path: Path, method: str, steps: int, num_envs: int) -> None:
+def test_few_environments_and_few_steps_suffice(tmp_path: Path, method: str, steps: int, num_envs: int) -> None:
     result = run(tmp_path, method=method, steps=steps, num_envs=num_envs)
     assert result["steps"] == steps // num_envs * num_envs
 
@@ -95,7 +94,7 @@ def test_a_controller_is_taken_from_a_run_or_a_folder_with_its_provenance(tmp_pa
 )
 def test_choices_that_exclude_each_other_are_refused(words: list[str]) -> None:
     with pytest.raises(UserError):
-        check(cli.read("train", words))
+        check_train(cli.read("train", words))
 
 
 def test_a_run_without_a_teacher_says_so_and_names_its_task_in_full(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from agent.config import EvalConfig, TrainConfig
+from agent.config import configure
 from agent.evaluate import evaluate
+from agent.flags import EvalConfig
 from agent.train import train
 
 # Mean return of 20 episodes: a good policy has -150, chance -1,200. SAC lapses now and then to -350, once to -900, and
@@ -13,7 +14,7 @@ ENOUGH = -800.0
 
 def test_the_pendulum_is_swung_up_and_held(tmp_path):
     folder = str(tmp_path)
-    config = TrainConfig(method="sac", task="Pendulum-v1", logdir=folder, savedir="up", eval_episodes=20, quiet=True)
+    config = configure(method="sac", task="Pendulum-v1", logdir=folder, savedir="up", eval_episodes=20, quiet=True)
     result = train(config)
     assert result["steps"] == 6_000
     assert result["student"]["greedy"]["return"] >= ENOUGH

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.heads import CategoricalHead
-from agent.losses import LossWeights, option_advantages, surrogate_loss
+from agent.losses import option_advantages, surrogate_loss
+from agent.networks import CategoricalHead
 
 
 def by_definition(rewards, chosen, values, bootstrap, terminated, truncated, gamma, lam):
@@ -73,9 +73,9 @@ def test_the_surrogate_has_the_policy_gradient_at_ratio_one():
     action = torch.randint(5, (32,), generator=generator)
     advantage = torch.randn(32, generator=generator)
     logprob = torch.log_softmax(logits, 1).gather(1, action[:, None]).squeeze(1)
-    weights = LossWeights(value=0.0)
+    weights = {"clip": 0.2, "value_weight": 0.0, "entropy_weight": 0.0}
     zeros = torch.zeros(32)
-    loss, info = surrogate_loss(CategoricalHead(), logits, zeros, action, logprob.detach(), advantage, zeros, weights)
+    loss, info = surrogate_loss(CategoricalHead(), logits, zeros, action, logprob.detach(), advantage, zeros, **weights)
     (gradient,) = torch.autograd.grad(loss, logits)
     (expected,) = torch.autograd.grad(-(logprob * advantage).mean(), logits)
     torch.testing.assert_close(gradient, expected)
@@ -87,8 +87,8 @@ def test_the_prior_term_is_the_divergence_and_masks_do_not_poison_it():
     prior = torch.tensor([[2.0, 0.0, -1e9]])
     zero, action = torch.zeros(1), torch.zeros(1, dtype=torch.int64)
     behaviour = torch.log_softmax(logits.detach(), 1)[:, 0]
-    head, weights = CategoricalHead(), LossWeights(value=0, prior=1.0)
-    loss, info = surrogate_loss(head, logits, zero, action, behaviour, zero, zero, weights, prior=prior)
+    head, weights = CategoricalHead(), {"clip": 0.2, "value_weight": 0.0, "entropy_weight": 0.0, "prior_weight": 1.0}
+    loss, info = surrogate_loss(head, logits, zero, action, behaviour, zero, zero, **weights, prior=prior)
     p, q = torch.softmax(logits[0, :2], 0), torch.softmax(prior[0, :2], 0)
     torch.testing.assert_close(info["prior_kl"], (p * (p / q).log()).sum().detach())
     loss.backward()

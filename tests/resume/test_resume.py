@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import TrainConfig
+from agent.config import configure
 from agent.runs.run import Run
 from tests.interrupting import left_behind, train_until
 
@@ -19,7 +19,7 @@ def run_once(
     task: str = "SimpleDoorKey",
 ) -> Run:
     """Train a little; `stop_after` interrupts at the first metrics after that step, between two checkpoints."""
-    config = TrainConfig(
+    config = configure(
         method=method, task=task, teacher=teacher, preset="tiny", steps=2500, savedir=name, logdir=str(logdir),
         resume=True, quiet=True, eval_episodes=0, seed=3, label_noise=0.1,
     )  # fmt: skip

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 import main as cli
-from agent.config import EvalConfig, TrainConfig
+from agent.config import configure
 from agent.evaluate import evaluate
+from agent.flags import EvalConfig
 from agent.runs.run import Run
 from agent.train import train
 from tests.interrupting import left_behind, train_until
 
-SMALL = TrainConfig(
-    task="PointPush", teacher="scripted", steps=1_600, resume=True, quiet=True, eval_episodes=3, seed=3
-)  # fmt: skip
+SMALL = {
+    "task": "PointPush", "teacher": "scripted", "steps": 1_600, "resume": True, "quiet": True, "eval_episodes": 3,
+    "seed": 3,
+}  # fmt: skip
 VARIANTS: dict[str, dict[str, Any]] = {
     "sac": {"method": "sac"},
     "sac, extended": {"method": "sac", "exploration": "extended"},
@@ -27,7 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hiro, paper": {"method": "hiro", "preset": "paper", "steps": 2_560, "num_envs": 4},
     "hiro, prior": {"method": "hiro", "prior": "controller"},
     "hiro, planned": {"method": "hiro", "high_level": "controller"},
-    "hiro, filtered": {"method": "hiro", "prior": "controller", "value_filter": True, "planned_candidate": True},
+    "hiro, filtered": {"method": "hiro", "prior": "controller", "value_filter": True},
     "hiro, mixed": {"method": "hiro", "low_learner": "ppo", "high_learner": "td3", "steps": 8_192},
     "hiro, options": {"method": "hiro", "high_level": "options", "prior": "controller", "steps": 8_192},
     "ppo": {"method": "ppo", "steps": 8_192, "num_envs": 4},
@@ -38,13 +40,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log directory with a distilled controller, which need not be good."""
     folder = tmp_path_factory.mktemp("log")
-    train(replace(SMALL, method="dagger", steps=1_024, savedir="controller", logdir=str(folder), eval_episodes=0))
+    train(configure(SMALL, method="dagger", steps=1_024, savedir="controller", logdir=str(folder), eval_episodes=0))
     return folder
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_interrupted_and_resumed_equals_uninterrupted(logs: Path, name: str) -> None:
-    config = replace(SMALL, logdir=str(logs), **VARIANTS[name])
+    config = configure(SMALL, logdir=str(logs), **VARIANTS[name])
     assert config.steps
     place = name.replace(", ", "-")
     whole = train_until(replace(config, savedir=f"{place}-whole"), None)
@@ -52,7 +54,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(logs: Path, name: str) -> 
     for share in (0.2, 0.55, 0.75):  # while actions are uniform; while the prior fades; after it
         run = train_until(parts, int(share * config.steps))
         assert (run.last_step or 0) < config.steps - 40
-        if share == 0.55 and config.plans:  # whatever is distilled meanwhile is not this run's
+        if share == 0.55 and config.needs_controller:  # whatever is distilled meanwhile is not this run's
             later = logs / "dagger" / "PointPush" / "later"
             shutil.copytree(logs / "dagger" / "PointPush" / "controller", later)
             facts = json.loads((later / "controller" / "controller.json").read_text())
@@ -74,16 +76,16 @@ def test_interrupted_and_resumed_equals_uninterrupted(logs: Path, name: str) -> 
 
 @pytest.mark.parametrize("method", ["sac", "td3", "hiro"])
 def test_half_the_steps_and_then_the_rest_equal_all_at_once(logs: Path, method: str) -> None:
-    config = replace(SMALL, logdir=str(logs), method=method, eval_episodes=0)
-    whole = train_until(replace(config, savedir=f"{method}-all"), None)
+    config = {**SMALL, "logdir": str(logs), "method": method, "eval_episodes": 0}
+    whole = train_until(configure(config, savedir=f"{method}-all"), None)
     for steps in (800, 1_600):
-        halves = train_until(replace(config, savedir=f"{method}-halves", steps=steps), None)
+        halves = train_until(configure(config, savedir=f"{method}-halves", steps=steps), None)
         assert halves.last_step == steps
     assert left_behind(halves) == left_behind(whole)
 
 
 def test_a_run_whose_prior_has_faded_plays_without_any_controller(logs: Path) -> None:
-    config = replace(SMALL, logdir=str(logs), method="hiro", prior="controller", savedir="alone")
+    config = configure(SMALL, logdir=str(logs), method="hiro", prior="controller", savedir="alone")
     result = train(config)
     assert result["teacher"] == "scripted"
     assert result["controller_steps"] == 1_024

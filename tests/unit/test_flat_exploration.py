@@ -5,14 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.core import Clock, Observations
-from agent.hierarchy import Hierarchy
-from agent.methods.flat import Flat, FlatConfig, Held
+from agent.clock import Clock, Named
+from agent.hierarchy import Hierarchy, Observations
+from agent.methods.off_policy import Held, OffPolicy, SACSettings
 from agent.methods.sac import SACConfig
 from controller.encoders import encoder_of
 from envs.catalog import get_task
+from tests.parts import parts
 
-CONFIG = FlatConfig(SACConfig((8,), batch=16), holding=0.3)
+CONFIG = SACSettings(learner=SACConfig(hidden=(8,), batch=16), exploration="extended", holding=0.3)
 
 
 def test_held_actions_last_as_long_as_the_zeta_law_says():
@@ -30,21 +31,21 @@ def test_held_actions_last_as_long_as_the_zeta_law_says():
     assert holds[1:][free].mean() == pytest.approx(0.1, abs=0.01), "who holds nothing starts to with this probability"
 
 
-def test_nobody_holds_on_beyond_the_end_of_an_episode_nor_on_held_out_levels_nor_greedily():
+def test_no_action_is_held_beyond_the_end_of_an_episode_nor_on_held_out_levels_nor_greedily():
     task = get_task("PointReach")
-    method = Flat(task, CONFIG, 3, np.random.SeedSequence(0), 1_000)
+    method = OffPolicy(parts(task, CONFIG, 3, 1_000))
     method.low.warm = True
     held = method.held
     assert held is not None
     obs = np.ones((3, *task.observation_shape), np.float32)
-    clock = Clock(3, np.ones(1, np.int64))
+    clock = Clock(3, np.ones(1, np.int64), Named())
 
     def act(levels, rng):
         return method.low.act(Observations(task, encoder_of(task), obs, np.asarray(levels)), clock).sample(rng)[0]
 
     greedy = act([1, 2, 3], None)
     held.action[:], held.left[:] = 0.25, 9
-    clock.previous[:] = [0, -1, 0]  # the second world is at the first step of an episode
+    clock.previous[:] = [0, -1, 0]  # the second environment is at the first step of an episode
     held.probability = 0.0
     played = act([1, 2, 3], np.random.default_rng(0))
     assert (played == 0.25).all(1).tolist() == [True, False, True]
@@ -59,7 +60,7 @@ def test_steps_without_holding_are_as_before_and_what_is_held_is_restored():
     task = get_task("PointReach")
 
     def play(config, length, state=None):
-        method = Flat(task, config, 3, np.random.SeedSequence(0), 1_000)
+        method = OffPolicy(parts(task, config, 3, 1_000))
         env = task.make_vec(3)
         hierarchy = Hierarchy(task, env, method.player, rng=np.random.default_rng(0))
         if state:
@@ -69,7 +70,7 @@ def test_steps_without_holding_are_as_before_and_what_is_held_is_restored():
         env.close()
         return method.store.column("action")[-10:].copy(), (method.state_dict(), hierarchy.state_dict())
 
-    assert play(replace(CONFIG, holding=0.0), 1)[1][0]["held"] is None
+    assert play(replace(CONFIG, exploration="steps"), 1)[1][0]["held"] is None
     whole, _ = play(CONFIG, 30)
     _, state = play(CONFIG, 20)
     np.testing.assert_array_equal(play(CONFIG, 10, state)[0], whole)

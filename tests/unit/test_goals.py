@@ -2,7 +2,7 @@
 
 import torch
 
-from agent.data.replay import Segments
+from agent.data.views import Segments
 from agent.goals import GoalFrame, candidates, explained, relabelled
 from agent.methods.sac import SAC, SACConfig
 from agent.methods.td3 import TD3, TD3Config
@@ -68,7 +68,7 @@ def test_relabelling_equals_brute_force_for_both_ways_to_score():
     length = torch.tensor([4, 1, 3, 4, 2])
     inside = torch.arange(STEPS) < length[:, None]
     goals = candidates(FRAME, goal, obs[:, 0], final, 8, torch.Generator().manual_seed(2))
-    sac, td3 = SAC(OBS + 2, ACTIONS, SACConfig((16,)), 0), TD3(OBS + 2, ACTIONS, TD3Config((16,)), 0)
+    sac, td3 = SAC(OBS + 2, ACTIONS, SACConfig(hidden=(16,)), 0), TD3(OBS + 2, ACTIONS, TD3Config(hidden=(16,)), 0)
     for learner, by_distance in ((sac, True), (sac, False), (td3, True)):
 
         def score(o, g, a, learner=learner, by_distance=by_distance):
@@ -115,14 +115,3 @@ def test_the_steps_inside_a_segment():
         empty, empty[:, 0], np.zeros(2, int), empty[:, 0], empty, empty[..., 0], np.array([3, 1]), np.zeros(2, bool)
     )
     assert parts.inside.tolist() == [[True, True, True], [True, False, False]]
-
-
-def test_a_planners_goal_is_one_more_candidate_and_wins_where_it_explains_best():
-    obs, final, goal, _ = segments()
-    planned = torch.full((B, 2), 0.5)
-    without = candidates(FRAME, goal, obs[:, 0], final, 8, torch.Generator().manual_seed(1))
-    goals = candidates(FRAME, goal, obs[:, 0], final, 8, torch.Generator().manual_seed(1), planned)
-    torch.testing.assert_close(goals[:, :-1], without)
-    best, which = relabelled(goals, -(goals - planned[:, None]).square().sum(-1))
-    torch.testing.assert_close(best, planned)
-    assert (which == goals.shape[1] - 1).all()

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from agent.continuous import GaussianActor, TwinCritic, polyak
-from agent.data.views import Transitions, prior_penalty
-from agent.methods.sac import SAC, SACConfig
+from agent.losses import PriorActions, prior_penalty
+from agent.methods.sac import SAC, SACConfig, Transitions
 from agent.methods.td3 import TD3, TD3Config
+from agent.networks import GaussianActor, TwinCritic
+from agent.optim import polyak
 
 OBS, ACTIONS = 3, 2
 
@@ -34,10 +35,10 @@ def batch(count=64, seed=0, discount=0.99):
 
 def learners():
     return {
-        "sac": lambda: SAC(OBS, ACTIONS, SACConfig((32, 32)), 0),
-        "sac, fixed temperature": lambda: SAC(OBS, ACTIONS, SACConfig((32, 32), temperature=0.1), 0),
-        "td3": lambda: TD3(OBS, ACTIONS, TD3Config((32, 32)), 0),
-        "td3, huber": lambda: TD3(OBS, ACTIONS, TD3Config((32, 32), huber=1.0), 0),
+        "sac": lambda: SAC(OBS, ACTIONS, SACConfig(hidden=(32, 32)), 0),
+        "sac, fixed temperature": lambda: SAC(OBS, ACTIONS, SACConfig(hidden=(32, 32), temperature=0.1), 0),
+        "td3": lambda: TD3(OBS, ACTIONS, TD3Config(hidden=(32, 32)), 0),
+        "td3, huber": lambda: TD3(OBS, ACTIONS, TD3Config(hidden=(32, 32), huber=1.0), 0),
     }
 
 
@@ -125,7 +126,7 @@ def test_polyak_moves_by_its_share():
 
 
 def test_the_temperature_rises_when_the_policy_is_too_certain():
-    learner = SAC(OBS, ACTIONS, SACConfig((8,)), 0)
+    learner = SAC(OBS, ACTIONS, SACConfig(hidden=(8,)), 0)
     for entropy, sign in ((-5.0, -1), (5.0, 1)):
         learner.log_temperature.grad = None
         learner.temperature_loss(torch.tensor(entropy)).backward()
@@ -133,14 +134,14 @@ def test_the_temperature_rises_when_the_policy_is_too_certain():
 
 
 def test_td3_moves_its_actor_every_other_time_and_smooths_within_the_clip():
-    learner = TD3(OBS, ACTIONS, TD3Config((16,)), 0)
+    learner = TD3(OBS, ACTIONS, TD3Config(hidden=(16,)), 0)
     snapshots = [copy.deepcopy(learner.actor.state_dict())]
     for seed in range(4):
         learner.update(batch(seed=seed))
         snapshots.append(copy.deepcopy(learner.actor.state_dict()))
     same = [all(torch.equal(a, b) for a, b in zip(x.values(), y.values(), strict=True)) for x, y in pairwise(snapshots)]
     assert same == [True, False, True, False]
-    wild = TD3(OBS, ACTIONS, TD3Config((16,), target_noise=100.0, target_clip=0.1), 0)
+    wild = TD3(OBS, ACTIONS, TD3Config(hidden=(16,), target_noise=100.0, target_clip=0.1), 0)
     seen = []
     wild.target_critic.forward = lambda obs, action: seen.append(action) or torch.zeros(2, len(obs))
     data = batch()
@@ -170,7 +171,9 @@ def test_it_learns_to_act_by_what_it_sees(name):
     """Reward -(a - s)^2 after one step: the greedy action is the observation."""
     torch.manual_seed(0)
     learner = (
-        SAC(1, 1, SACConfig((32, 32), 3e-3), 0) if name == "sac" else TD3(1, 1, TD3Config((32, 32), 3e-3, 3e-3), 0)
+        SAC(1, 1, SACConfig(hidden=(32, 32), lr=3e-3), 0)
+        if name == "sac"
+        else TD3(1, 1, TD3Config(hidden=(32, 32), lr=3e-3, actor_lr=3e-3), 0)
     )
     obs = torch.rand(4_000, 1) * 1.6 - 0.8
     action = torch.rand(4_000, 1) * 2 - 1
@@ -185,15 +188,13 @@ def test_it_learns_to_act_by_what_it_sees(name):
 
 
 def test_a_drawn_action_has_the_log_probability_that_the_actor_gives_it():
-    learner = SAC(OBS, ACTIONS, SACConfig((8,)), 0)
+    learner = SAC(OBS, ACTIONS, SACConfig(hidden=(8,)), 0)
     obs = batch(200).obs
     action, log_prob = learner.act(obs).sample(np.random.default_rng(0))
     inside = np.abs(action).max(1) < 0.999
-    given = learner.score(obs, torch.from_numpy(action), by_distance=False).numpy()
+    given = learner.actor.log_prob(obs, torch.from_numpy(action)).detach().numpy()
     np.testing.assert_allclose(log_prob[inside], given[inside], atol=2e-3, rtol=1e-3)
-    assert (
-        np.abs(TD3(OBS, ACTIONS, TD3Config(exploration=5.0), 0).act(obs).sample(np.random.default_rng(0))[0]) <= 1
-    ).all()
+    assert (np.abs(TD3(OBS, ACTIONS, TD3Config(noise=5.0), 0).act(obs).sample(np.random.default_rng(0))[0]) <= 1).all()
 
 
 @pytest.mark.parametrize("name", ["sac", "td3"])
@@ -211,11 +212,12 @@ def test_a_value_filter_lets_a_prior_pull_only_where_the_critics_value_it_more(n
         learner.critic.biases[0][:, 0, 0] = 2.0
     prior = torch.zeros_like(data.action)
     prior[:, 0] = 0.99
-    plain = Transitions(data.obs, data.action, data.reward, data.next_obs, data.discount, prior, 2.0)
+    plain = PriorActions(prior, 2.0)
     action = learner.actor.mode(data.obs)
     value = learner.critic(data.obs, action)[0]
     free, held = (
-        prior_penalty(which, action, value, learner.critic) for which in (plain, replace(plain, value_filter=True))
+        prior_penalty(torch.zeros(()), data.obs, action, value, learner.critic, which)
+        for which in (plain, replace(plain, value_filter=True))
     )
     wanted = 2.0 * value.abs().mean() * (action - prior).square().sum(-1).mean()
     torch.testing.assert_close(free, wanted)

@@ -1,0 +1,15 @@
+"""Methods without a run: what one is made of, from its settings alone."""
+
+from typing import Any
+
+import numpy as np
+
+from agent.config import TrainConfig
+from agent.methods.protocol import Parts
+from envs.task import Task
+
+
+def parts(task: Task, settings: Any, num_envs: int, steps: int, controller: Any = None) -> Parts:
+    """Parts of a method on a task, with its own settings."""
+    config = TrainConfig(task=task.name, steps=steps, num_envs=num_envs, settings=settings)
+    return Parts(task, config, np.random.SeedSequence(0), controller=controller)
