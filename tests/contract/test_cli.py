@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import main as cli
-from agent.config import EvalConfig, TrainConfig
+from agent.config import TrainConfig
+from agent.flags import EvalConfig
 from ground.errors import UserError
 
 
@@ -43,10 +44,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
         (["train", "--method", "ihaz"], "Did you mean 'ihac'"),
         (["train", "--preset", "smal"], "Did you mean 'small'"),
         (["train", "--teacher", "scriptd"], "Did you mean 'scripted'"),
-        (["train", "--student", "flatt"], "Did you mean 'flat'"),
-        (["train", "--limit", "larva"], "Did you mean 'lava'"),
-        (["train", "--steps", "0"], "at least 1"),
-        (["train", "--label-noise", "1.5"], "from 0 to 1"),
+        (["train", "--task", "LavaDoorKey", "--teacher-flaw", "larva"], "Did you mean 'lava'"),
+        (["train", "--steps", "0"], "less than one step"),
+        (["train", "--steps", "many"], "a valid integer"),
+        (["train", "--label-noise", "1.5"], "less than or equal to 1"),
         (["train", "--seeds", "1", "1"], "distinct"),
         (["train", "--savedir", ""], "not a name"),
         (["train", "--savedir", "../mine"], "not a name"),
@@ -72,7 +73,10 @@ def test_a_mistake_is_explained_and_exits_with_2(
     assert out == ""
 
 
-@pytest.mark.parametrize("words", [["train", "--steps", "many"], ["train", "KeyInBox"], ["train", "--task"]])
+@pytest.mark.parametrize(
+    "words",
+    [["train", "KeyInBox"], ["train", "--student", "flatt"], ["train", "--threads"], ["eval", "--batch", "many"]],
+)
 def test_a_value_that_does_not_parse_exits_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(words)
@@ -90,8 +94,8 @@ def test_the_spellings_of_ihac_work() -> None:
     words = ["--task", "TwoDoor", "--savedir", "x", "--logdir", "y", "--offline_planner", "--soft_planner"]
     config = cli.read("train", words)
     assert (config.task, config.savedir, config.logdir) == ("TwoDoor", "x", "y")
-    assert (config.teacher, config.soft) == ("scripted", True)
-    assert cli.read("train", ["--hard"]).soft is False
+    assert (config.teacher.teacher, config.teacher.soft) == ("scripted", True)
+    assert cli.read("train", ["--hard"]).teacher.soft is False
     words = ["--task", "TwoDoor", "--loaddir", "x", "--logdir", "y", "--savedir", "z", "--eval_teacher"]
     config = cli.read("eval", words)
     assert (config.loaddir, config.savedir, config.players) == ("x", "z", ("teacher",))
@@ -100,8 +104,8 @@ def test_the_spellings_of_ihac_work() -> None:
 
 def test_hyphens_underscores_and_equals_signs_are_the_same() -> None:
     for words in (["--max-llm-calls", "7"], ["--max_llm_calls", "7"], ["--max_llm-calls=7"]):
-        assert cli.read("train", words).max_llm_calls == 7
-    assert cli.read("train", ["--no_mask"]).mask is False
+        assert cli.read("train", words).teacher.max_llm_calls == 7
+    assert cli.read("train", ["--no_mask"]).settings.mask is False
     assert cli.read("train", ["--seeds", "0", "1"]).seeds == (0, 1)
     assert cli.read("train", ["--savedir=a_b=c"]).savedir == "a_b=c"
 
@@ -158,7 +162,7 @@ def test_another_python_than_the_projects_is_told_which_one_to_use() -> None:
 
 def test_a_reader_who_has_read_enough_is_no_error() -> None:
     code = (
-        "import sys, main; main.VERBS['report'] = (main.ReportConfig, lambda config: {});"
+        "import sys, main; main.read = lambda *_: main._function('agent.flags:ReportConfig')(); main.VERBS['report'] = main.VERBS['report']._replace(run='main:methods');"
         "main.show = lambda *_: print('line\\n' * 100_000); sys.exit(main.main(['report']))"
     )
     done = subprocess.run(

@@ -26,7 +26,7 @@ def test_the_ratio_is_one_before_the_first_update(flat):
     rng = np.random.default_rng(0)
     env = task.make_vec(8)
     hierarchy = Hierarchy(task, env, student.player, rng=rng)
-    hierarchy.collect(student.rollouts, 40)
+    hierarchy.collect(student.rollouts, student.settings.rollout)
     rollout = on_policy(student.rollouts, GridEncoder(task.observation_shape), hierarchy.observed.obs)
     inputs = to_tensors(rollout.encoded)
     logits, _ = student.low_network(*inputs, torch.from_numpy(rollout.flat("option")))

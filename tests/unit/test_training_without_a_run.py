@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from agent.config import TRAINING_LEVELS, TrainConfig
+from agent.flags import TRAINING_LEVELS
 from agent.players import play
 from agent.presets import settings_of
 from agent.train import train
