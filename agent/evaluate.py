@@ -34,9 +34,9 @@ from ground.device import device, use_device
 from ground.errors import UserError
 from teacher.base import Teacher
 from teacher.config import TeacherConfig
+from teacher.controls import ScriptedTeacher
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
-from teacher.controls import ScriptedTeacher
 
 
 def evaluate(config: EvalConfig) -> dict[str, Any]:

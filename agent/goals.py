@@ -15,7 +15,9 @@ from torch import Tensor
 
 from agent.distributions import Distribution, UniformBox
 from controller.roles import Controller
+from envs.task import GoalSpace, Task
 from ground.device import normal
+from ground.errors import UserError, unknown_name
 
 CANDIDATES = ("original", "difference", "drawn")  # kinds of candidates, in their order in `candidates`
 
@@ -55,6 +57,30 @@ class GoalFrame:
     def reward(self, goal: Tensor, obs: Tensor, next_obs: Tensor) -> Tensor:
         """-||s + g - s'|| [...]: minus what is left of the way after the step."""
         return -torch.linalg.vector_norm(self.moved(goal, obs, next_obs), dim=-1)
+
+
+def goal_space(task: Task, name: str | None, planned: bool) -> GoalSpace:
+    """The space in which goals are set, where a controller's are too if they are `planned`; the task's own by default.
+
+    Raises:
+        UserError: There is none, or none of that name.
+    """
+    spaces: dict[str, GoalSpace] = getattr(task, "goal_spaces", {})
+    space = task.goal_space
+    if name is not None:
+        if name not in spaces:
+            known = "the same without --goal-space"
+            raise unknown_name(f"goal space of {task.name}", name, spaces, known)
+        space = spaces[name]
+        if planned and space.names != task.goal_space.names:
+            places = ", ".join(task.goal_space.names)
+            raise UserError(
+                f"A controller's goals are places ({places}), and those of {name} are more than that.",
+                "--prior none --high-level learned, or leave --goal-space out",
+            )
+    if not space.indices:
+        raise UserError(f"{task.name} has no space in which a goal could be set.", "--method sac")
+    return space
 
 
 def candidates(

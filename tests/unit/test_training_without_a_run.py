@@ -5,15 +5,14 @@ from pathlib import Path
 
 from agent.flags import TRAINING_LEVELS
 from agent.players import play
-from agent.presets import settings_of
 from agent.train import train
 from bench.sac import trained
 from envs.catalog import get_task
 
 
 def test_the_same_student(tmp_path: Path) -> None:
-    config = TrainConfig(method="sac", task="PointReach", steps=1_600, eval_episodes=6, quiet=True, seed=5)
+    config = configure(method="sac", task="PointReach", steps=1_600, eval_episodes=6, quiet=True, seed=5)
     result = train(replace(config, logdir=str(tmp_path)))["student"]["sampled"]
     levels = range(TRAINING_LEVELS, TRAINING_LEVELS + config.eval_episodes)
-    played = play(get_task(config.task), trained(config, settings_of(config)), levels, greedy=False, seed=config.seed)
+    played = play(get_task(config.task), trained(config), levels, greedy=False, seed=config.seed)
     assert (result["return"], result["success"]) == (played.returns.mean(), played.success.mean())
