@@ -16,18 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from agent.clock import Clock, Moving
-from agent.data.views import Segments, Steps, newest_steps, sample_segments, sample_steps
+from agent.data.views import Steps, newest_steps, sample_segments, sample_steps
 from agent.distributions import ClippedNormal, Distribution, UniformBox
-from agent.goals import (
-    CANDIDATES,
-    ExploringGoals,
-    GoalFrame,
-    PlannedGoals,
-    candidates,
-    explained,
-    goal_space,
-    relabelled,
-)
+from agent.goals import CANDIDATES, ExploringGoals, GoalFrame, PlannedGoals, goal_space, relabel
 from agent.hierarchy import Observations, Player
 from agent.losses import PriorActions, PriorWeight
 from agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
@@ -293,7 +284,12 @@ class Hiro:
         config = self.settings.high
         parts = sample_segments(self.store, self.rng, config.batch, self.settings.period)
         first = parts.obs[:, 0]
-        goal = self._relabelled(parts, winners) if self.settings.relabel else to_tensor(parts.command)
+        goal = to_tensor(parts.command)
+        if self.settings.relabel:
+            mode, frame, draws = self.low_learner.mode, self.frame, self.settings.draws
+            goal, kinds = relabel(frame, lambda *seen: mode(self.low_inputs(*seen)), parts, draws, self.generator)
+            if winners is not None:
+                winners.update(kinds)
         weight, prior = self.prior_weight(self._steps), None
         if self.planner and weight > 0:
             prior = PriorActions(to_tensor(self.planner(first)), weight, self.settings.value_filter)
@@ -351,21 +347,6 @@ class Hiro:
             "low/goal_distance": float(left.mean()),
             "low/goal_reached": float((left < 0.25 * self._reach.norm()).float().mean()),
         }
-
-    @torch.no_grad()
-    def _relabelled(self, parts: Segments, winners: Counter[str] | None) -> Tensor:
-        obs, final, goal = to_tensor(parts.obs), to_tensor(parts.final), to_tensor(parts.command)
-        goals = candidates(self.frame, goal, obs[:, 0], final, self.settings.draws, self.generator)
-
-        def score(seen: Tensor, wanted: Tensor, action: Tensor) -> Tensor:
-            return -0.5 * (action - self.low_learner.mode(self.low_inputs(seen, wanted))).square().sum(-1)
-
-        inside = to_tensor(parts.inside)
-        best, which = relabelled(goals, explained(self.frame, score, goals, obs, to_tensor(parts.action), inside))
-        if winners is not None:
-            kinds = (*CANDIDATES[:2], *CANDIDATES[2:] * self.settings.draws)
-            winners.update(kinds[index] for index in which.tolist())
-        return best
 
 
 # An ant: wider layers, slower learning, a longer view.

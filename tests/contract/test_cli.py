@@ -162,7 +162,8 @@ def test_another_python_than_the_projects_is_told_which_one_to_use() -> None:
 
 def test_a_reader_who_has_read_enough_is_no_error() -> None:
     code = (
-        "import sys, main; main.read = lambda *_: main._function('agent.flags:ReportConfig')(); main.VERBS['report'] = main.VERBS['report']._replace(run='main:methods');"
+        "import sys, main; main.read = lambda *_: main._function('agent.flags:ReportConfig')();"
+        "main.methods = lambda config: {}; main.VERBS['report'] = main.VERBS['report']._replace(run='main:methods');"
         "main.show = lambda *_: print('line\\n' * 100_000); sys.exit(main.main(['report']))"
     )
     done = subprocess.run(

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from agent.config import configure
 from agent.flags import TRAINING_LEVELS
 from agent.players import play
 from agent.train import train
