@@ -13,9 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agent.data.views import Segments
 from agent.distributions import Distribution, UniformBox
 from controller.roles import Controller
-from ground.device import normal
+from envs.task import GoalSpace, Task
+from ground.device import normal, to_tensor
+from ground.errors import UserError, unknown_name
 
 CANDIDATES = ("original", "difference", "drawn")  # kinds of candidates, in their order in `candidates`
 
@@ -55,6 +58,30 @@ class GoalFrame:
     def reward(self, goal: Tensor, obs: Tensor, next_obs: Tensor) -> Tensor:
         """-||s + g - s'|| [...]: minus what is left of the way after the step."""
         return -torch.linalg.vector_norm(self.moved(goal, obs, next_obs), dim=-1)
+
+
+def goal_space(task: Task, name: str | None, planned: bool) -> GoalSpace:
+    """The space in which goals are set, where a controller's are too if they are `planned`; the task's own by default.
+
+    Raises:
+        UserError: There is none, or none of that name.
+    """
+    spaces: dict[str, GoalSpace] = getattr(task, "goal_spaces", {})
+    space = task.goal_space
+    if name is not None:
+        if name not in spaces:
+            known = "the same without --goal-space"
+            raise unknown_name(f"goal space of {task.name}", name, spaces, known)
+        space = spaces[name]
+        if planned and space.names != task.goal_space.names:
+            places = ", ".join(task.goal_space.names)
+            raise UserError(
+                f"A controller's goals are places ({places}), and those of {name} are more than that.",
+                "--prior none --high-level learned, or leave --goal-space out",
+            )
+    if not space.indices:
+        raise UserError(f"{task.name} has no space in which a goal could be set.", "--method sac")
+    return space
 
 
 def candidates(
@@ -119,6 +146,35 @@ def relabelled(goals: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """The best candidate of each segment [B, D], and which one it is [B]; the original wins ties."""
     best = scores.argmax(1)
     return goals.gather(1, best[:, None, None].expand(-1, 1, goals.shape[2])).squeeze(1), best
+
+
+@torch.no_grad()
+def relabel(
+    frame: GoalFrame,
+    mode: Callable[[Tensor, Tensor], Tensor],
+    parts: Segments,
+    draws: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, list[str]]:
+    """The goals [B, D] that explain segments best, by the distance of the actions from those that the low level takes
+    now, and what kind of candidate each is.
+
+    Args:
+        frame: The goal's dimensions.
+        mode: (observations [M, O], goals [M, D]) -> the low level's most probable actions [M, A].
+        parts: The segments.
+        draws: Number of Gaussian samples.
+        generator: Samples them.
+    """
+    obs, action, goal = to_tensor(parts.obs), to_tensor(parts.action), to_tensor(parts.command)
+    goals = candidates(frame, goal, obs[:, 0], to_tensor(parts.final), draws, generator)
+
+    def score(seen: Tensor, wanted: Tensor, action: Tensor) -> Tensor:
+        return -0.5 * (action - mode(seen, wanted)).square().sum(-1)
+
+    best, which = relabelled(goals, explained(frame, score, goals, obs, action, to_tensor(parts.inside)))
+    kinds = (*CANDIDATES[:2], *CANDIDATES[2:] * draws)
+    return best, [kinds[index] for index in which.tolist()]
 
 
 class PlannedGoals:

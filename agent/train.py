@@ -65,6 +65,7 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
             log = stack.enter_context(run.metrics(total_steps=config.steps, quiet=config.quiet))
             parts = Parts(task, config, learning, run, log, labeller, given)
             method = entry.make(parts)
+            _ = method.phases  # distillation without a teacher is refused here, while the run can give its name back
             facts: dict[str, Any] = {"seconds": 0.0, **method.facts}
             if given and method.controller is None:  # what the run is judged with, whatever becomes of the other
                 save_controller(run.controller, given)

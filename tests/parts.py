@@ -1,4 +1,4 @@
-"""What a method is made of, for tests that make one without a run."""
+"""Methods without a run: what one is made of, from its settings alone."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from agent.methods.protocol import Parts
 from envs.task import Task
 
 
-def parts(task: Task, settings: Any, steps: int, num_envs: int, seed: int = 0, controller: Any = None) -> Parts:
-    """A method's parts, without a run, a log or a teacher."""
+def parts(task: Task, settings: Any, num_envs: int, steps: int, controller: Any = None) -> Parts:
+    """Parts of a method on a task, with its own settings."""
     config = TrainConfig(task=task.name, steps=steps, num_envs=num_envs, settings=settings)
-    return Parts(task, config, np.random.SeedSequence(seed), controller=controller)
+    return Parts(task, config, np.random.SeedSequence(0), controller=controller)

@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from agent.clock import Clock, Moving
-from agent.data.views import Segments, Steps, newest_steps, sample_segments, sample_steps
+from agent.data.views import Steps, newest_steps, sample_segments, sample_steps
 from agent.distributions import ClippedNormal, Distribution, UniformBox
-from agent.goals import CANDIDATES, ExploringGoals, GoalFrame, PlannedGoals, candidates, explained, relabelled
+from agent.goals import CANDIDATES, ExploringGoals, GoalFrame, PlannedGoals, goal_space, relabel
 from agent.hierarchy import Observations, Player
 from agent.losses import PriorActions, PriorWeight
 from agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
@@ -29,6 +29,7 @@ from agent.methods.off_policy import (
     envs_of,
     is_ant,
     make_learner,
+    of_kind,
     point_updates,
     ring_for,
     steps_of,
@@ -41,9 +42,8 @@ from agent.phases import Online, Phase
 from agent.runs.run import Run
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
-from envs.task import GoalSpace, Task
 from ground.device import device, to_numpy, to_tensor
-from ground.errors import UserError, unknown_name
+from ground.errors import UserError
 from ground.level_seeds import SEEDS_PER_SPLIT
 from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
@@ -179,7 +179,7 @@ class Hiro:
         task, settings = parts.task, parts.settings
         self.task, self.settings, self.total_steps = task, settings, parts.steps
         self.encoder = encoder_of(task)
-        space = goal_space(task, settings)
+        space = goal_space(task, settings.goal_space, settings.plans)
         self.frame = GoalFrame(space.indices, space.scale)
         reverse = settings.prior == "reversed"
         self.planner = PlannedGoals(parts.controller, self.frame, reverse) if parts.controller else None
@@ -189,7 +189,9 @@ class Hiro:
         self._scale = torch.tensor(task.observation_scale, device=device())
         self._reach = torch.tensor(self.frame.reach, device=device())
         first_weights = [int(seed.generate_state(1)[0]) for seed in (low_seed, high_seed)]
-        self.low_learner = _low_learner(len(self._seen) + dims, task.num_actions, settings.low, first_weights[0])
+        inputs, low = len(self._seen) + dims, settings.low
+        make: Any = BoxPPO if isinstance(low, PPOConfig) else make_learner
+        self.low_learner: OffPolicyLearner | BoxPPO = make(inputs, task.num_actions, low, first_weights[0])
         self.high_learner = make_learner(width, dims, settings.high, first_weights[1])
         self.rng = np.random.default_rng(draws)
         self.generator = torch.Generator().manual_seed(int(noise.generate_state(1)[0]))
@@ -282,7 +284,12 @@ class Hiro:
         config = self.settings.high
         parts = sample_segments(self.store, self.rng, config.batch, self.settings.period)
         first = parts.obs[:, 0]
-        goal = self._relabelled(parts, winners) if self.settings.relabel else to_tensor(parts.command)
+        goal = to_tensor(parts.command)
+        if self.settings.relabel:
+            mode, frame, draws = self.low_learner.mode, self.frame, self.settings.draws
+            goal, kinds = relabel(frame, lambda *seen: mode(self.low_inputs(*seen)), parts, draws, self.generator)
+            if winners is not None:
+                winners.update(kinds)
         weight, prior = self.prior_weight(self._steps), None
         if self.planner and weight > 0:
             prior = PriorActions(to_tensor(self.planner(first)), weight, self.settings.value_filter)
@@ -341,49 +348,6 @@ class Hiro:
             "low/goal_reached": float((left < 0.25 * self._reach.norm()).float().mean()),
         }
 
-    @torch.no_grad()
-    def _relabelled(self, parts: Segments, winners: Counter[str] | None) -> Tensor:
-        obs, final, goal = to_tensor(parts.obs), to_tensor(parts.final), to_tensor(parts.command)
-        goals = candidates(self.frame, goal, obs[:, 0], final, self.settings.draws, self.generator)
-
-        def score(seen: Tensor, wanted: Tensor, action: Tensor) -> Tensor:
-            return -0.5 * (action - self.low_learner.mode(self.low_inputs(seen, wanted))).square().sum(-1)
-
-        inside = to_tensor(parts.inside)
-        best, which = relabelled(goals, explained(self.frame, score, goals, obs, to_tensor(parts.action), inside))
-        if winners is not None:
-            kinds = (*CANDIDATES[:2], *CANDIDATES[2:] * self.settings.draws)
-            winners.update(kinds[index] for index in which.tolist())
-        return best
-
-
-def _low_learner(
-    inputs: int, actions: int, config: SACConfig | TD3Config | PPOConfig, seed: int
-) -> OffPolicyLearner | BoxPPO:
-    if isinstance(config, PPOConfig):
-        return BoxPPO(inputs, actions, config, seed)
-    return make_learner(inputs, actions, config, seed)
-
-
-def goal_space(task: Task, settings: HiroSettings) -> GoalSpace:
-    """The space in which goals are set. Raises `UserError` if there is none, or none of that name."""
-    spaces: dict[str, GoalSpace] = getattr(task, "goal_spaces", {})
-    space = task.goal_space
-    if settings.goal_space is not None:
-        if settings.goal_space not in spaces:
-            known = "the same without --goal-space"
-            raise unknown_name(f"goal space of {task.name}", settings.goal_space, spaces, known)
-        space = spaces[settings.goal_space]
-        if settings.plans and space.names != task.goal_space.names:
-            places = ", ".join(task.goal_space.names)
-            raise UserError(
-                f"A controller's goals are places ({places}), and those of {settings.goal_space} are more than that.",
-                "--prior none --high-level learned, or leave --goal-space out",
-            )
-    if not space.indices:
-        raise UserError(f"{task.name} has no space in which a goal could be set.", "--method sac")
-    return space
-
 
 # An ant: wider layers, slower learning, a longer view.
 _ANT = HiroSettings(
@@ -417,22 +381,12 @@ def goals_preset(given: Given) -> Preset:
     settings = _PAPER if given.size == "paper" else _ANT if is_ant(name) else small
     low_kind: Any = given.word("low_learner", settings.low.kind)
     high_kind: Any = given.word("high_learner", settings.high.kind)
-    settings = replace(settings, high=_of_kind(settings.high, high_kind, noise=0.2), high_learner=high_kind)
+    settings = replace(settings, high=of_kind(settings.high, high_kind, noise=0.2), high_learner=high_kind)
     envs = envs_of(given)
     if low_kind == "ppo":
         low = replace(PPO_OF_VECTORS, gamma=settings.low.gamma)
         settings = replace(settings, low=low, low_reward=_PPO_REWARD, rollout=_PPO_ROLLOUT)
         envs = PPO_ENVS
     else:
-        settings = replace(settings, low=_of_kind(settings.low, low_kind, noise=0.1))
+        settings = replace(settings, low=of_kind(settings.low, low_kind, noise=0.1))
     return Preset(steps_of(given), envs, replace(settings, low_learner=low_kind))
-
-
-def _of_kind(config: Any, kind: str, noise: float) -> SACConfig | TD3Config:
-    """The learner, or one of another kind with its networks, rate, discount and batch."""
-    shared = {name: getattr(config, name) for name in ("hidden", "lr", "gamma", "batch")}
-    if kind == "td3" and isinstance(config, SACConfig):
-        return TD3Config(**shared, actor_lr=config.lr, noise=noise)
-    if kind == "sac" and isinstance(config, TD3Config):
-        return SACConfig(**shared)
-    return config

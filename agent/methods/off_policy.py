@@ -75,6 +75,16 @@ def make_learner(inputs: int, actions: int, config: SACConfig | TD3Config, seed:
     return TD3(inputs, actions, config, seed)
 
 
+def of_kind(config: Any, kind: str, noise: float) -> SACConfig | TD3Config:
+    """The learner, or one of another kind with its networks, rate, discount and batch."""
+    shared = {name: getattr(config, name) for name in ("hidden", "lr", "gamma", "batch")}
+    if kind == "td3" and isinstance(config, SACConfig):
+        return TD3Config(**shared, actor_lr=config.lr, noise=noise)
+    if kind == "sac" and isinstance(config, TD3Config):
+        return SACConfig(**shared)
+    return config
+
+
 def ring_for(parts: Parts, steps: int, least: int, command_size: int = 0) -> TrajectoryStore:
     """A ring that remembers so many steps, no more than the run has, and at least `least` of each environment.
 

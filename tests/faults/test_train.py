@@ -1,7 +1,6 @@
 """What a user can get wrong about a run, and the smallest runs that there are."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ from ground.errors import UserError
 from teacher.labels import LabelStore
 from tests.faulty_server import faulty
 
-TINY = configure(preset="tiny", teacher="scripted", steps=600, quiet=True, eval_episodes=0)
+TINY = {"preset": "tiny", "teacher": "scripted", "steps": 600, "quiet": True, "eval_episodes": 0}
 
 
 def run(logs: Path, **changes: Any) -> dict[str, Any]:
-    return train(replace(TINY, logdir=str(logs), **changes))
+    return train(configure(TINY, logdir=str(logs), **changes))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_a_run_that_has_begun_keeps_its_labels_when_it_cannot_go_on(tmp_path: Pa
 
 @pytest.mark.parametrize("method", ["ihac", "dagger", "ppo"])
 @pytest.mark.parametrize(("steps", "num_envs"), [(1, 1), (400, 1), (400, 3), (20, 20)])
-def test_few_worlds_and_few_steps_suffice(tmp_path: Path, method: str, steps: int, num_envs: int) -> None:
+def test_few_environments_and_few_steps_suffice(tmp_path: Path, method: str, steps: int, num_envs: int) -> None:
     result = run(tmp_path, method=method, steps=steps, num_envs=num_envs)
     assert result["steps"] == steps // num_envs * num_envs
 

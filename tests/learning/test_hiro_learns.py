@@ -4,7 +4,6 @@ The first three run always, on small budgets that suffice for each of several se
 `learn`, with the budgets of issue 4.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,8 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(logs: Path, method: str, task: str, *, seed: int = 0, name: str = "run", **changes: Any) -> dict[str, Any]:
     """The result line of one run."""
-    config = configure(method=method, task=task, seed=seed, teacher="scripted", logdir=str(logs), quiet=True)
-    return train(replace(config, savedir=f"{name}-{seed}", **changes))
+    shared = {"method": method, "task": task, "seed": seed, "teacher": "scripted", "logdir": str(logs), "quiet": True}
+    return train(configure(shared, savedir=f"{name}-{seed}", **changes))
 
 
 def greedy(result: dict[str, Any]) -> float:
@@ -58,7 +57,7 @@ def test_ppo_learns_to_reach(logs: Path) -> None:
 
 
 def test_a_controller_leads_a_low_level_that_learns_options_of_named_actions(logs: Path) -> None:
-    """MiniGrid, with PPO below: paid for achieving options alone, it opens doors."""
+    """MiniGrid, with PPO below: rewarded for achieving options alone, it opens doors."""
     trained(logs, "dagger", "SimpleDoorKey", steps=12_000, eval_episodes=0, name="grid")
     led = {"high_level": "controller", "controller": "grid-0", "steps": 160_000, "eval_episodes": 100}
     result = trained(logs, "hiro", "SimpleDoorKey", **led)
@@ -84,7 +83,7 @@ def test_hiro_finds_its_way_around_the_u(logs: Path) -> None:
 
 @pytest.mark.learn
 @pytest.mark.timeout(3_600)
-def test_a_prior_that_fades_leaves_a_high_level_that_needs_nobody(logs: Path) -> None:
+def test_a_prior_that_fades_leaves_a_high_level_that_stands_alone(logs: Path) -> None:
     prior = {"prior": "controller", "steps": 50_000, "eval_episodes": 50, "name": "prior"}
     results = [trained(logs, "hiro", "PointPush", seed=seed, **prior) for seed in range(3)]
     assert np.mean([greedy(result) for result in results]) >= 0.8

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from agent.config import configure
 from agent.data.views import on_policy
 from agent.hierarchy import Hierarchy
-from agent.methods.ihac import Ihac, IhacSettings
+from agent.methods.ihac import Ihac
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
+from agent.methods.protocol import Parts
 from agent.networks import LowNetwork
 from controller.encoders import GridEncoder
 from controller.network import TrunkConfig, to_tensors
@@ -18,12 +20,13 @@ from envs.catalog import get_task
 def test_the_ratio_is_one_before_the_first_update(flat):
     torch.manual_seed(0)
     task = get_task("SimpleDoorKey")
-    config = IhacSettings(flat=flat, rollout=40)
-    student = Ihac(task, None, config, 10_000, 8, np.random.SeedSequence(0))
+    words = {"teacher": "none", "method": "ppo"} if flat else {"teacher": "none"}
+    config = configure(words, task=task.name, steps=10_000, num_envs=8)
+    student = Ihac(Parts(task, config, np.random.SeedSequence(0)))
     rng = np.random.default_rng(0)
     env = task.make_vec(8)
     hierarchy = Hierarchy(task, env, student.player, rng=rng)
-    hierarchy.collect(student.rollouts, 40)
+    hierarchy.collect(student.rollouts, student.settings.rollout)
     rollout = on_policy(student.rollouts, GridEncoder(task.observation_shape), hierarchy.observed.obs)
     inputs = to_tensors(rollout.encoded)
     logits, _ = student.low_network(*inputs, torch.from_numpy(rollout.flat("option")))
@@ -41,12 +44,12 @@ def test_the_ratio_is_one_before_the_first_update(flat):
     torch.testing.assert_close(now[chosen], then[chosen], atol=1e-4, rtol=0)
 
 
-def test_ppo_learns_which_action_pays():
-    """A bandit whose paying action is written in the observation: a broken sign, mask or gradient fails here."""
+def test_ppo_learns_which_action_is_rewarded():
+    """A bandit whose rewarded action is written in the observation: a broken sign, mask or gradient fails here."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     network = LowNetwork(GridEncoder((10, 10, 4)), 1, 4, TrunkConfig(embedding=2, hidden=32))
-    learner = PPO(network, PPOConfig(learning_rate=3e-3, minibatch=64), rng)
+    learner = PPO(network, PPOConfig(lr=3e-3, minibatch=64), rng)
     present = torch.zeros(256, 41)
     option = torch.zeros(256, dtype=torch.int64)
     for _ in range(30):

@@ -1,25 +1,23 @@
 """The whole chain in seconds: labels are distilled, the student plays alone, and wrong labels show."""
 
-from dataclasses import replace
-
 import pytest
 
 from agent.config import configure
 from agent.train import train
 
-BASE = configure(preset="tiny", quiet=True, eval_episodes=100)
+BASE = {"preset": "tiny", "quiet": True, "eval_episodes": 100}
 
 
 @pytest.mark.parametrize(("teacher", "student"), [("local", "hierarchical"), ("scripted", "flat")])
 def test_the_student_solves_held_out_levels_alone(teacher, student, tmp_path):
-    result = train(replace(BASE, teacher=teacher, student=student, logdir=str(tmp_path)))
+    result = train(configure(BASE, teacher=teacher, student=student, logdir=str(tmp_path)))
     assert result["steps"] <= 8_000
     assert 0 < result["queries"] <= 100
     assert result["student"]["sampled"]["success"] >= 0.85
 
 
 def test_wrong_labels_make_a_worse_student(tmp_path):
-    good = train(replace(BASE, task="KeyInBox", teacher="scripted", savedir="good", logdir=str(tmp_path)))
-    bad = train(replace(BASE, task="KeyInBox", teacher="uniform-legal", savedir="bad", logdir=str(tmp_path)))
+    good = train(configure(BASE, task="KeyInBox", teacher="scripted", savedir="good", logdir=str(tmp_path)))
+    bad = train(configure(BASE, task="KeyInBox", teacher="uniform-legal", savedir="bad", logdir=str(tmp_path)))
     assert good["distilled"]["sampled"]["success"] > bad["distilled"]["sampled"]["success"]
     assert good["distilled"]["sampled"]["length"] < bad["distilled"]["sampled"]["length"]

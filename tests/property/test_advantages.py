@@ -87,9 +87,8 @@ def test_the_prior_term_is_the_divergence_and_masks_do_not_poison_it():
     prior = torch.tensor([[2.0, 0.0, -1e9]])
     zero, action = torch.zeros(1), torch.zeros(1, dtype=torch.int64)
     behaviour = torch.log_softmax(logits.detach(), 1)[:, 0]
-    weights = {"clip": 0.2, "value_weight": 0.0, "entropy_weight": 0.0, "prior_weight": 1.0}
-    head = CategoricalHead()
-    loss, info = surrogate_loss(head, logits, zero, action, behaviour, zero, zero, prior=prior, **weights)
+    head, weights = CategoricalHead(), {"clip": 0.2, "value_weight": 0.0, "entropy_weight": 0.0, "prior_weight": 1.0}
+    loss, info = surrogate_loss(head, logits, zero, action, behaviour, zero, zero, **weights, prior=prior)
     p, q = torch.softmax(logits[0, :2], 0), torch.softmax(prior[0, :2], 0)
     torch.testing.assert_close(info["prior_kl"], (p * (p / q).log()).sum().detach())
     loss.backward()

@@ -1,13 +1,11 @@
 """Networks on every device that is here: each method learns there, and what it saves goes on elsewhere."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 import main as cli
-from agent.config import configure
+from agent.config import changed, configure
 from agent.evaluate import evaluate
 from agent.flags import EvalConfig
 from agent.methods.sac import SAC, SACConfig
@@ -15,7 +13,7 @@ from agent.train import train
 from ground.device import device, normal, to_device, to_numpy, to_tensor, use_device
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-PLANNED = {"prior": "controller", "value_filter": True, "planned_candidate": True}
+PLANNED = {"prior": "controller", "value_filter": True}
 TRAINING = {
     "ihac": {"task": "SimpleDoorKey", "steps": 2_048, "preset": "tiny"},
     "ppo": {"task": "SimpleDoorKey", "steps": 2_048},
@@ -39,13 +37,13 @@ def where(request):
 @pytest.mark.parametrize("name", TRAINING if len(DEVICES) > 1 else ["sac"])
 def test_every_method_learns_there_and_goes_on_and_is_judged_elsewhere(name, where, tmp_path):
     method = name.split()[0]
-    config = configure(method=method, device=where, teacher="local", logdir=str(tmp_path), quiet=True, eval_episodes=2)
-    config = replace(config, **TRAINING[name])
-    first = train(config)
+    words = {"method": method, "device": where, "teacher": "local", "logdir": str(tmp_path), "quiet": True}
+    words |= {"eval_episodes": 2, **TRAINING[name]}
+    first = train(config := configure(words))
     assert device().type == where
     elsewhere = DEVICES[DEVICES.index(where) - 1]
-    longer = {"budget": "4"} if method == "halo" else {"steps": config.steps + 512}
-    second = train(replace(config, device=elsewhere, resume=True, **longer))
+    longer = {"budget": 4} if method == "halo" else {"steps": config.steps + 512}
+    second = train(changed(config, {"device": elsewhere, "resume": True, **longer}))
     counted = "queries" if method == "halo" else "steps"
     assert second[counted] > first[counted]
     judged = EvalConfig(config.task, method=method, logdir=str(tmp_path), seeds="1000000:1000004", device=where)
@@ -54,10 +52,10 @@ def test_every_method_learns_there_and_goes_on_and_is_judged_elsewhere(name, whe
 
 def test_weights_and_noise_are_the_same_everywhere(where):
     use_device(where)
-    learner = SAC(3, 2, SACConfig((8,)), seed=4)
+    learner = SAC(3, 2, SACConfig(hidden=(8,)), seed=4)
     noise = normal((5,), torch.Generator().manual_seed(1))
     use_device("cpu")
-    here = SAC(3, 2, SACConfig((8,)), seed=4)
+    here = SAC(3, 2, SACConfig(hidden=(8,)), seed=4)
     assert noise.device.type == where
     np.testing.assert_array_equal(to_numpy(noise), torch.empty(5).normal_(generator=torch.Generator().manual_seed(1)))
     for there, mine in zip(learner.actor.parameters(), here.actor.parameters(), strict=True):

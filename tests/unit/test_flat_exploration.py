@@ -13,7 +13,7 @@ from controller.encoders import encoder_of
 from envs.catalog import get_task
 from tests.parts import parts
 
-CONFIG = SACSettings(exploration="extended", holding=0.3, learner=SACConfig((8,), batch=16))
+CONFIG = SACSettings(learner=SACConfig(hidden=(8,), batch=16), exploration="extended", holding=0.3)
 
 
 def test_held_actions_last_as_long_as_the_zeta_law_says():
@@ -31,9 +31,9 @@ def test_held_actions_last_as_long_as_the_zeta_law_says():
     assert holds[1:][free].mean() == pytest.approx(0.1, abs=0.01), "who holds nothing starts to with this probability"
 
 
-def test_nobody_holds_on_beyond_the_end_of_an_episode_nor_on_held_out_levels_nor_greedily():
+def test_no_action_is_held_beyond_the_end_of_an_episode_nor_on_held_out_levels_nor_greedily():
     task = get_task("PointReach")
-    method = OffPolicy(parts(task, CONFIG, 1_000, 3))
+    method = OffPolicy(parts(task, CONFIG, 3, 1_000))
     method.low.warm = True
     held = method.held
     assert held is not None
@@ -45,7 +45,7 @@ def test_nobody_holds_on_beyond_the_end_of_an_episode_nor_on_held_out_levels_nor
 
     greedy = act([1, 2, 3], None)
     held.action[:], held.left[:] = 0.25, 9
-    clock.previous[:] = [0, -1, 0]  # the second world is at the first step of an episode
+    clock.previous[:] = [0, -1, 0]  # the second environment is at the first step of an episode
     held.probability = 0.0
     played = act([1, 2, 3], np.random.default_rng(0))
     assert (played == 0.25).all(1).tolist() == [True, False, True]
@@ -60,7 +60,7 @@ def test_steps_without_holding_are_as_before_and_what_is_held_is_restored():
     task = get_task("PointReach")
 
     def play(config, length, state=None):
-        method = OffPolicy(parts(task, config, 1_000, 3))
+        method = OffPolicy(parts(task, config, 3, 1_000))
         env = task.make_vec(3)
         hierarchy = Hierarchy(task, env, method.player, rng=np.random.default_rng(0))
         if state:

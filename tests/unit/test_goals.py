@@ -68,7 +68,7 @@ def test_relabelling_equals_brute_force():
     length = torch.tensor([4, 1, 3, 4, 2])
     inside = torch.arange(STEPS) < length[:, None]
     goals = candidates(FRAME, goal, obs[:, 0], final, 8, torch.Generator().manual_seed(2))
-    sac, td3 = SAC(OBS + 2, ACTIONS, SACConfig((16,)), 0), TD3(OBS + 2, ACTIONS, TD3Config((16,)), 0)
+    sac, td3 = SAC(OBS + 2, ACTIONS, SACConfig(hidden=(16,)), 0), TD3(OBS + 2, ACTIONS, TD3Config(hidden=(16,)), 0)
     for learner in (sac, td3):
 
         def score(o, g, a, learner=learner):

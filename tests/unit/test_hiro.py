@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.clock import Clock
+from agent.clock import Clock, Moving
 from agent.data.views import sample_segments
 from agent.goals import ExploringGoals
 from agent.hierarchy import Hierarchy, Observations
@@ -24,18 +24,18 @@ from controller.encoders import encoder_of
 from envs.catalog import get_task
 from envs.mujoco.simulator import MazeSimulator
 from envs.vector import BatchedEnv
-from tests.parts import parts as parts_of
+from tests.parts import parts
 
-WORLDS, PERIOD, TOTAL = 3, 7, 1_000
-SAC = SACConfig((16, 16), 1e-3, gamma=0.9, batch=64)
+ENVS, PERIOD, TOTAL = 3, 7, 1_000
+SAC = SACConfig(hidden=(16, 16), lr=1e-3, gamma=0.9, batch=64)
 _HIGH = replace(SAC, gamma=0.8)
 CONFIG = HiroSettings(period=PERIOD, low=SAC, high=_HIGH, warmup=150, rollout=10, low_reward=2.0, prior_until=0.6)
-TD3 = TD3Config((16, 16), gamma=0.9, batch=64)
+TD3 = TD3Config(hidden=(16, 16), gamma=0.9, batch=64)
 LEARNERS = {"sac": CONFIG, "td3": replace(CONFIG, low=TD3, high=TD3)}
 
 
 class Restless(BatchedEnv):
-    """Worlds whose episodes end at any time, truncated or terminated."""
+    """Environments whose episodes end at any time, truncated or terminated."""
 
     def step(self, actions):
         rng = np.random.default_rng([7, int(self._levels.episode.sum()), int(self.simulator.age.sum())])
@@ -53,7 +53,7 @@ class Planner:
         self.task, self.asked, self.refuses = task, [], False
 
     def label(self, obs, legal):
-        assert not self.refuses, "nobody was to ask the controller"
+        assert not self.refuses, "the controller was not to be asked"
         self.asked.append(obs.copy())
         return np.zeros(len(obs), np.int64), np.ones(len(obs), np.float32)
 
@@ -73,24 +73,24 @@ def planned(method, obs):
 
 @dataclass
 class Played:
-    """What happened: the method, and for each world the list of its steps."""
+    """What happened: the method, and for each environment the list of its steps."""
 
     method: Hiro
     hierarchy: Hierarchy
-    worlds: list[list[dict[str, Any]]] = field(default_factory=lambda: [[] for _ in range(WORLDS)])
+    envs: list[list[dict[str, Any]]] = field(default_factory=lambda: [[] for _ in range(ENVS)])
 
     def steps(self):
-        return [step for world in self.worlds for step in world]
+        return [step for env in self.envs for step in env]
 
     def complete(self):
-        """Steps whose outcome is in the store: all but the newest of each world."""
-        return [step for world in self.worlds for step in world[:-1]]
+        """Steps whose outcome is in the store: all but the newest of each environment."""
+        return [step for env in self.envs for step in env[:-1]]
 
     def segments(self):
         """Runs of steps under one goal."""
         found = []
-        for world in self.worlds:
-            for step in world:
+        for env in self.envs:
+            for step in env:
                 if step["chosen"]:
                     found.append([])
                 found[-1].append(step)
@@ -122,11 +122,11 @@ class Spied:
         return self.low.act(observed, clock)
 
 
-def play(config=CONFIG, length=120, controller=None, name="PointPush", update=True, worlds=Restless):
+def play(config=CONFIG, length=120, controller=None, name="PointPush", update=True, environments=Restless):
     """Play `length` vector steps, learning as the training loop does, and write down what happens."""
     task = get_task(name)
-    method = Hiro(parts_of(task, config, TOTAL, WORLDS, 0, controller))
-    env = worlds(MazeSimulator(task.spec, WORLDS), seed=5)
+    method = Hiro(parts(task, config, ENVS, TOTAL, controller))
+    env = environments(MazeSimulator(task.spec, ENVS), seed=5)
     log: list[dict[str, Any]] = []
     spied = Spied(method.player.high, method.player.low, log)
     player = method.player._replace(high=spied, low=spied)
@@ -148,13 +148,13 @@ def play(config=CONFIG, length=120, controller=None, name="PointPush", update=Tr
     for done in range(0, length, config.rollout):
         hierarchy.collect(method.store, config.rollout)
         if update:
-            method.update(hierarchy.observed, (done + config.rollout) * WORLDS)
-    for n in range(WORLDS):
+            method.update(hierarchy.observed, (done + config.rollout) * ENVS)
+    for n in range(ENVS):
         over, age = True, 0
         for row in log:
             chosen = over or age == config.period
             age = 1 if chosen else age + 1
-            played.worlds[n].append({key: value[n] for key, value in row.items()} | {"chosen": chosen})
+            played.envs[n].append({key: value[n] for key, value in row.items()} | {"chosen": chosen})
             over = row["ended"][n]
     env.close()
     return played
@@ -171,11 +171,11 @@ def test_goals_are_chosen_every_c_steps_and_at_the_start_of_each_episode_and_mov
     played = once(learner)
     x, y = played.method.frame.indices
     starts, lengths = 0, Counter()
-    for world in played.worlds:
+    for env in played.envs:
         goal, age = None, 0
-        for t, step in enumerate(world):
-            if t == 0 or world[t - 1]["ended"] or age == PERIOD:
-                starts += t > 0 and bool(world[t - 1]["ended"])
+        for t, step in enumerate(env):
+            if t == 0 or env[t - 1]["ended"] or age == PERIOD:
+                starts += t > 0 and bool(env[t - 1]["ended"])
                 lengths[age] += 1
                 goal, age = step["drawn"] * np.float32(5.0), 0  # the reach of the goals of point masses
             # The low level acts on the new goal in the very step in which it was chosen.
@@ -188,16 +188,17 @@ def test_goals_are_chosen_every_c_steps_and_at_the_start_of_each_episode_and_mov
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
-def test_the_store_holds_what_was_played_and_which_goals_were_in_force(learner):
+def test_the_store_holds_what_was_played_and_which_goals_ran(learner):
     played = once(learner)
     store = played.method.store
-    for n, world in enumerate(played.worlds):
+    for n, env in enumerate(played.envs):
         for name in ("obs", "action", "goal", "reward", "terminated"):
-            np.testing.assert_array_equal(store.column(name)[:, n], [step[name] for step in world])
-        np.testing.assert_array_equal(store.column("option_age")[:, n], [step["age"] for step in world])
-        np.testing.assert_array_equal(store.column("option_age")[:, n] == 0, [step["chosen"] for step in world])
-    assert np.abs(store.column("goal")).max() > 1
-    assert {store.column(name).dtype for name in ("obs", "action", "goal", "reward")} == {np.dtype(np.float32)}
+            column = store.column("command" if name == "goal" else name)
+            np.testing.assert_array_equal(column[:, n], [step[name] for step in env])
+        np.testing.assert_array_equal(store.column("option_age")[:, n], [step["age"] for step in env])
+        np.testing.assert_array_equal(store.column("option_age")[:, n] == 0, [step["chosen"] for step in env])
+    assert np.abs(store.column("command")).max() > 1
+    assert {store.column(name).dtype for name in ("obs", "action", "command", "reward")} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
@@ -262,18 +263,18 @@ def test_the_high_levels_batch_equals_a_loop(learner):
     assert {terminated for _, terminated in ends} == {True, False}
 
 
-def test_drawn_goals_explain_best_what_the_low_level_does_now():
+def test_sampled_goals_explain_best_what_the_low_level_does_now():
     """Equations of the paper over the stored states: h rolls the candidate, and the sum of scores decides."""
     played = play(replace(CONFIG, high=replace(CONFIG.high, batch=16)))
     method, segments = played.method, by_first(played)
     x, y = method.frame.indices
-    stored = method.store.column("goal").copy()
+    stored = method.store.column("command").copy()
 
     def naive(part, goal):
         total = 0.0
         for step, following in zip(part, [*part[1:], None], strict=True):
             inputs = method.low_inputs(torch.tensor(step["obs"])[None], torch.tensor(goal)[None])
-            total += float(-0.5 * (torch.tensor(step["action"])[None] - method.low_learner.mode(inputs)).square().sum())
+            total -= 0.5 * float((torch.tensor(step["action"])[None] - method.low_learner.mode(inputs)).square().sum())
             if following is not None:
                 goal = step["obs"][[x, y]] + goal - following["obs"][[x, y]]
         return total
@@ -300,7 +301,7 @@ def test_drawn_goals_explain_best_what_the_low_level_does_now():
     for parameter in method.low_learner.actor.parameters():
         parameter.data.neg_()
     compare(Counter())
-    np.testing.assert_array_equal(method.store.column("goal"), stored)
+    np.testing.assert_array_equal(method.store.column("command"), stored)
 
 
 def test_the_low_level_does_not_know_where_it_is():
@@ -309,7 +310,7 @@ def test_the_low_level_does_not_know_where_it_is():
     obs = np.random.default_rng(0).normal(size=(4, *task.observation_shape)).astype(np.float32)
     elsewhere = obs.copy()
     elsewhere[:, hidden] += 3
-    clock = Clock(4, np.full(1, PERIOD), method.frame)
+    clock = Clock(4, np.full(1, PERIOD), Moving(method.frame))
     clock.start(np.ones(4, bool), np.full((4, 2), 0.3, np.float32))
 
     def act(seen):
@@ -335,10 +336,10 @@ def choose(method, levels):
     return observed, GoalHigh(method).choose(observed, np.full(len(levels), -1))[1]
 
 
-def test_nobody_explores_on_held_out_levels():
+def test_there_is_no_exploration_on_held_out_levels():
     planner = Planner(get_task("PointPush"))
     config = replace(CONFIG, random_goals=1.0, random_episodes=1.0, prior="controller", prior_weight=1.0)
-    method = Hiro(parts_of(planner.task, config, TOTAL, WORLDS, 0, planner))
+    method = Hiro(parts(planner.task, config, ENVS, TOTAL, planner))
     method._steps = 1
     for warm in (False, True):
         method.warm = warm
@@ -352,7 +353,7 @@ def test_nobody_explores_on_held_out_levels():
 
 
 def test_episodes_explore_as_a_whole_or_not():
-    method = Hiro(parts_of(get_task("PointPush"), CONFIG, TOTAL, WORLDS))
+    method = Hiro(parts(get_task("PointPush"), CONFIG, ENVS, TOTAL))
     method.warm = True
     _, choice = choose(method, np.random.default_rng(0).integers(1_000_000, size=5_000))
     assert isinstance(choice, ExploringGoals)
@@ -365,7 +366,7 @@ def test_episodes_explore_as_a_whole_or_not():
 
 def test_the_prior_is_asked_where_the_goal_was_chosen_and_never_sees_another_goal():
     planner = Planner(get_task("PointPush"))
-    played = play(replace(CONFIG, prior="controller"), controller=planner)
+    played = play(replace(CONFIG, prior="controller", prior_weight=2.0), controller=planner)
     method, segments = played.method, by_first(played)
     assert method.share == pytest.approx(1 - played.method._steps / (0.6 * TOTAL))
     assert 0 < method.share < 1
@@ -385,7 +386,7 @@ def test_the_prior_is_asked_where_the_goal_was_chosen_and_never_sees_another_goa
 def test_the_planners_share_of_the_goals_falls_with_the_prior():
     planner = Planner(get_task("PointPush"))
     config = replace(CONFIG, prior="controller", prior_weight=1.0, random_goals=0.0, random_episodes=0.0)
-    method = Hiro(parts_of(planner.task, config, TOTAL, WORLDS, 0, planner))
+    method = Hiro(parts(planner.task, config, ENVS, TOTAL, planner))
     method.warm = True
     for steps, share in ((0, 1.0), (300, 0.5), (540, 0.1), (600, 0.0), (1_000, 0.0)):
         method._steps = steps
@@ -398,7 +399,7 @@ def test_the_planners_share_of_the_goals_falls_with_the_prior():
 
 def test_a_prior_that_has_faded_is_asked_no_more():
     planner = Planner(get_task("PointPush"))
-    played = play(replace(CONFIG, prior="controller"), controller=planner)
+    played = play(replace(CONFIG, prior="controller", prior_weight=2.0), controller=planner)
     method = played.method
     assert planner.asked
     planner.refuses = True
@@ -407,7 +408,7 @@ def test_a_prior_that_has_faded_is_asked_no_more():
         batch = method.high_batch()
         assert batch.prior is None
         choose(method, np.arange(5))
-    without = Hiro(parts_of(planner.task, method.settings, TOTAL, WORLDS, 9))
+    without = Hiro(parts(planner.task, method.settings, ENVS, TOTAL))
     without.load_policy(method.state_dict())
     ours, theirs = (choose(m, [1_000_000])[1].sample(None)[0] for m in (method, without))
     np.testing.assert_array_equal(ours, theirs)
@@ -427,7 +428,7 @@ def test_a_planner_as_the_high_level_sets_all_goals_but_those_that_explore():
 @pytest.mark.parametrize("name", ["PointFall", "AntFallRobust", "AntMaze"])
 def test_goals_of_other_mazes_and_bodies(name):
     """Three coordinates of a goal, fifteen positions: nothing is the first k dimensions."""
-    played = play(name=name, length=60, worlds=BatchedEnv)
+    played = play(name=name, length=60, environments=BatchedEnv)
     method = played.method
     assert method.warm
     names = get_task(name).spec.observation_names

@@ -16,11 +16,10 @@ from controller.network import to_tensors
 from envs.catalog import get_task
 from tests.parts import parts as parts_of
 
-WORLDS, TOTAL, PERIOD = 4, 2_000, 5
+ENVS, TOTAL, PERIOD = 4, 2_000, 5
 LOW, HIGH = PPOConfig(minibatch=64, epochs=1, gamma=0.9), DiscreteSACConfig(batch=32, gamma=0.8)
-CONFIG = OptionHiroSettings(
-    period=PERIOD, low=LOW, high=HIGH, prior="controller", high_updates=0.1, warmup=100, rollout=16
-)
+CONFIG = OptionHiroSettings(period=PERIOD, low=LOW, high=HIGH, high_updates=0.1, warmup=100, rollout=16)
+PRIOR = replace(CONFIG, prior="controller")
 TASKS = ("SimpleDoorKey", "PointPush")
 
 
@@ -31,7 +30,7 @@ class Planner:
         self.task, self.asked, self.refuses = task, [], False
 
     def probs(self, obs, previous=None, legal=None):
-        assert not self.refuses, "nobody was to ask the controller"
+        assert not self.refuses, "the controller was not to be asked"
         self.asked.append(obs.copy())
         return np.eye(len(self.task.options), dtype=np.float32)[legal.argmax(1)]
 
@@ -39,11 +38,11 @@ class Planner:
 def played(name, config=CONFIG, rollouts=12, planner=None):
     """A method after some roll-outs that it learned from, and its hierarchy."""
     task = get_task(name)
-    method = OptionHiro(parts_of(task, config, TOTAL, WORLDS, 0, planner))
-    hierarchy = Hierarchy(task, task.make_vec(WORLDS, seed=3), method.player, rng=np.random.default_rng(0))
+    method = OptionHiro(parts_of(task, config, ENVS, TOTAL, planner))
+    hierarchy = Hierarchy(task, task.make_vec(ENVS, seed=3), method.player, rng=np.random.default_rng(0))
     for done in range(1, rollouts + 1):
         hierarchy.collect(method.store, config.rollout)
-        method.update(hierarchy.observed, done * config.rollout * WORLDS)
+        method.update(hierarchy.observed, done * config.rollout * ENVS)
     return method, hierarchy
 
 
@@ -83,14 +82,14 @@ def test_the_low_level_is_paid_for_what_its_option_is_for(name):
     task, store = method.task, method.store
     batch = method.low_batch(hierarchy.observed, length)
     obs, option = store.column("obs"), store.column("option")
-    assert len(batch) == length * WORLDS
-    discounted = np.zeros((length, WORLDS), np.float32)
+    assert len(batch) == length * ENVS
+    discounted = np.zeros((length, ENVS), np.float32)
     with torch.no_grad():
-        values = method.low_network(*batch.inputs)[1].view(length, WORLDS).numpy()
+        values = method.low_network(*batch.inputs)[1].view(length, ENVS).numpy()
     rows, finals = store.final_observations()
     at_end = {tuple(row): final for row, final in zip(rows.tolist(), finals, strict=True)}
     paid = spoilt = 0
-    for n in range(WORLDS):
+    for n in range(ENVS):
         advantage = 0.0
         for t in reversed(range(length)):
             ended = (t, n) in at_end
@@ -109,7 +108,7 @@ def test_the_low_level_is_paid_for_what_its_option_is_for(name):
                 advantage = 0.0
             advantage = achieved + 0.9 * following - values[t, n] + 0.9 * LOW.lam * advantage
             discounted[t, n] = advantage + values[t, n]
-    np.testing.assert_allclose(batch.returns.view(length, WORLDS), discounted, atol=1e-4)
+    np.testing.assert_allclose(batch.returns.view(length, ENVS), discounted, atol=1e-4)
     assert paid > 0
     assert spoilt > 0 or task.continuous, "an option became impossible; in a maze that takes longer"
 
@@ -151,10 +150,10 @@ def choose(method, levels):
     return OptionHiroHigh(method).choose(observed, np.full(len(levels), -1))[1].probs
 
 
-def test_the_prior_fades_and_is_asked_no_more_and_nobody_explores_on_held_out_levels():
+def test_the_prior_fades_and_is_asked_no_more_and_there_is_no_exploration_on_held_out_levels():
     task = get_task("SimpleDoorKey")
     planner = Planner(task)
-    method = OptionHiro(parts_of(task, CONFIG, TOTAL, WORLDS, 0, planner))
+    method = OptionHiro(parts_of(task, PRIOR, ENVS, TOTAL, planner))
     uniform = CONFIG.uniform
     for steps, share in ((0, 1.0), (600, 0.5), (1_200, 0.0), (2_000, 0.0)):
         method._steps = steps
@@ -176,7 +175,7 @@ def inputs_of(method):
 
 def test_the_prior_is_asked_at_first_states_and_its_weight_is_what_is_left():
     planner = Planner(get_task("SimpleDoorKey"))
-    method, _ = played("SimpleDoorKey", planner=planner)
+    method, _ = played("SimpleDoorKey", PRIOR, planner=planner)
     planner.asked.clear()
     batch = method.high_batch()
     assert batch.prior_weight == pytest.approx(CONFIG.prior_weight * method.share)
@@ -189,8 +188,8 @@ def test_the_prior_is_asked_at_first_states_and_its_weight_is_what_is_left():
 
 def test_a_controller_as_the_high_level_leaves_the_other_one_alone():
     planner = Planner(get_task("SimpleDoorKey"))
-    method, _ = played("SimpleDoorKey", replace(CONFIG, high_level="controller", prior="none"), planner=planner)
-    fresh = OptionHiro(parts_of(method.task, CONFIG, TOTAL, WORLDS))
+    method, _ = played("SimpleDoorKey", replace(CONFIG, high_level="controller"), planner=planner)
+    fresh = OptionHiro(parts_of(method.task, CONFIG, ENVS, TOTAL))
     for mine, first in zip(method.high_learner.actor.parameters(), fresh.high_learner.actor.parameters(), strict=True):
         assert torch.equal(mine, first)
     probs = choose(method, [1_000_000])[0]

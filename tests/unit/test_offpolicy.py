@@ -35,10 +35,10 @@ def batch(count=64, seed=0, discount=0.99):
 
 def learners():
     return {
-        "sac": lambda: SAC(OBS, ACTIONS, SACConfig((32, 32)), 0),
-        "sac, fixed temperature": lambda: SAC(OBS, ACTIONS, SACConfig((32, 32), temperature=0.1), 0),
-        "td3": lambda: TD3(OBS, ACTIONS, TD3Config((32, 32)), 0),
-        "td3, huber": lambda: TD3(OBS, ACTIONS, TD3Config((32, 32), huber=1.0), 0),
+        "sac": lambda: SAC(OBS, ACTIONS, SACConfig(hidden=(32, 32)), 0),
+        "sac, fixed temperature": lambda: SAC(OBS, ACTIONS, SACConfig(hidden=(32, 32), temperature=0.1), 0),
+        "td3": lambda: TD3(OBS, ACTIONS, TD3Config(hidden=(32, 32)), 0),
+        "td3, huber": lambda: TD3(OBS, ACTIONS, TD3Config(hidden=(32, 32), huber=1.0), 0),
     }
 
 
@@ -126,7 +126,7 @@ def test_polyak_moves_by_its_share():
 
 
 def test_the_temperature_rises_when_the_policy_is_too_certain():
-    learner = SAC(OBS, ACTIONS, SACConfig((8,)), 0)
+    learner = SAC(OBS, ACTIONS, SACConfig(hidden=(8,)), 0)
     for entropy, sign in ((-5.0, -1), (5.0, 1)):
         learner.log_temperature.grad = None
         learner.temperature_loss(torch.tensor(entropy)).backward()
@@ -134,14 +134,14 @@ def test_the_temperature_rises_when_the_policy_is_too_certain():
 
 
 def test_td3_moves_its_actor_every_other_time_and_smooths_within_the_clip():
-    learner = TD3(OBS, ACTIONS, TD3Config((16,)), 0)
+    learner = TD3(OBS, ACTIONS, TD3Config(hidden=(16,)), 0)
     snapshots = [copy.deepcopy(learner.actor.state_dict())]
     for seed in range(4):
         learner.update(batch(seed=seed))
         snapshots.append(copy.deepcopy(learner.actor.state_dict()))
     same = [all(torch.equal(a, b) for a, b in zip(x.values(), y.values(), strict=True)) for x, y in pairwise(snapshots)]
     assert same == [True, False, True, False]
-    wild = TD3(OBS, ACTIONS, TD3Config((16,), target_noise=100.0, target_clip=0.1), 0)
+    wild = TD3(OBS, ACTIONS, TD3Config(hidden=(16,), target_noise=100.0, target_clip=0.1), 0)
     seen = []
     wild.target_critic.forward = lambda obs, action: seen.append(action) or torch.zeros(2, len(obs))
     data = batch()
@@ -171,7 +171,9 @@ def test_it_learns_to_act_by_what_it_sees(name):
     """Reward -(a - s)^2 after one step: the greedy action is the observation."""
     torch.manual_seed(0)
     learner = (
-        SAC(1, 1, SACConfig((32, 32), 3e-3), 0) if name == "sac" else TD3(1, 1, TD3Config((32, 32), 3e-3, 3e-3), 0)
+        SAC(1, 1, SACConfig(hidden=(32, 32), lr=3e-3), 0)
+        if name == "sac"
+        else TD3(1, 1, TD3Config(hidden=(32, 32), lr=3e-3, actor_lr=3e-3), 0)
     )
     obs = torch.rand(4_000, 1) * 1.6 - 0.8
     action = torch.rand(4_000, 1) * 2 - 1
@@ -186,7 +188,7 @@ def test_it_learns_to_act_by_what_it_sees(name):
 
 
 def test_a_drawn_action_has_the_log_probability_that_the_actor_gives_it():
-    learner = SAC(OBS, ACTIONS, SACConfig((8,)), 0)
+    learner = SAC(OBS, ACTIONS, SACConfig(hidden=(8,)), 0)
     obs = batch(200).obs
     action, log_prob = learner.act(obs).sample(np.random.default_rng(0))
     inside = np.abs(action).max(1) < 0.999

@@ -11,7 +11,7 @@ from agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTra
 from controller.encoders import VectorEncoder
 from controller.network import TrunkConfig
 
-OPTIONS, CONFIG = 4, DiscreteSACConfig(1e-2, tau=0.2, temperature=0.1, trunk=TrunkConfig(hidden=16))
+OPTIONS, CONFIG = 4, DiscreteSACConfig(lr=1e-2, tau=0.2, temperature=0.1, trunk=TrunkConfig(hidden=16))
 WORTH = torch.tensor([0.0, 0.5, 1.0, 0.2])
 
 
