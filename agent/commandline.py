@@ -37,7 +37,7 @@ GONE = {
 Pairs = list[tuple[str, str | None]]  # (flag without hyphens in front, its value), in the order in which they were said
 
 
-def default_of(kind: type) -> Any:
+def default_of(kind: Any) -> Any:
     """Settings as they are before anything is said; what must be said is missing."""
     required = [f.name for f in fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
     return kind(**dict.fromkeys(required, tyro.MISSING))
