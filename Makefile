@@ -27,7 +27,7 @@ demo: setup
 	@echo "curves: $(PY) -m tensorboard.main --logdir log     video: log/ihac/$(TASK)/demo/videos"
 
 test: lint
-	$(PY) -m pytest -m "not learn and not serving and not browser"
+	$(PY) -m pytest -n 2 -m "not learn and not serving and not browser"
 
 lint: setup-dev
 	$(PY) -m ruff check .

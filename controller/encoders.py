@@ -3,7 +3,7 @@
 The grid encoder turns a fog-of-war map into an *egocentric, foveated* token grid: the agent stands in the centre and
 faces up; cells near either axis keep their exact offset, far cells share bins. Turning or shifting the world therefore
 leaves the input unchanged, which is worth a factor of four in labels and costs no network at all. Raw integers are
-never fed as floats: one-hot or embedded input moved a distilled student from 0.48 to 1.00 (shared/reference/ihac.md).
+never fed as floats: one-hot or embedded input moved a distilled student from 0.48 to 1.00.
 """
 
 from collections.abc import Sequence

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_hiro import CONFIG, ENVS, PERIOD, Planner, play
 
 from agent.config import configure
 from agent.hierarchy import Hierarchy
@@ -14,6 +13,7 @@ from agent.methods.hiro import Hiro
 from agent.methods.ppo import PPOConfig
 from envs.catalog import get_task
 from ground.errors import UserError
+from tests.hiro_played import CONFIG, ENVS, PERIOD, Planner, play
 from tests.parts import parts
 
 
