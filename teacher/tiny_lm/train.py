@@ -21,8 +21,8 @@ from tyro.conf import OmitArgPrefixes
 
 from envs.task import Task
 from teacher.calibration import expected_calibration_error, fit_temperature
-from teacher.local import CARD_FILE, LocalModel
-from teacher.prompts import load_template
+from teacher.local import LocalModel, silence_transformers
+from teacher.prompts import CARD_FILE, load_template
 from teacher.tiny_lm.judge import accuracy, accuracy_by_task, answers_of, menu_logits
 from teacher.tiny_lm.pairs import Pair, PairMix, PairSource, distinct_scenes, held_out_texts
 from teacher.tiny_lm.tokenizer import train_tokenizer
@@ -61,11 +61,8 @@ DEFAULT = Config()
 def build_model(config: Config, tokenizer: Any) -> Any:
     """An untrained Llama with tied embeddings."""
     from transformers import LlamaConfig, LlamaForCausalLM
-    from transformers.utils import logging as transformers_logging
 
-    # It warns of the factor that FastChat needs.
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    silence_transformers()
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),

@@ -15,8 +15,7 @@ import pytest
 from ground.errors import UserError
 from teacher.asking import AskingTeacher
 from teacher.base import BudgetExhausted, TeacherError
-from teacher.client import Limits
-from teacher.config import TeacherConfig
+from teacher.config import Limits, TeacherConfig
 from teacher.labels import LabelStore
 from teacher.llm import ServedModel
 from teacher.make import longest_prompts, make_teacher
@@ -38,10 +37,14 @@ def server() -> Iterator[FaultyServer]:
         yield running
 
 
-def served(server: FaultyServer, scoring: str = "auto", **limits: Any) -> ServedModel:
+def of(server: FaultyServer, **said: Any) -> TeacherConfig:
+    return TeacherConfig("llm", base_url=server.url, **said)
+
+
+def served(server: FaultyServer, **said: Any) -> ServedModel:
     """The model on the server, impatient and one request at a time, with its probe behind it."""
-    patience = {"concurrency": 1, "request_seconds": 5.0, "deadline_seconds": 10.0} | limits
-    model = ServedModel(server.url, limits=Limits(**patience), scoring=scoring)
+    config = of(server, **{"concurrency": 1} | said)
+    model = ServedModel(config, limits=Limits(request_seconds=5.0, deadline_seconds=10.0))
     model.prepare(longest_prompts(TASK, load_template("chat")))
     return model
 
@@ -177,20 +180,20 @@ def test_no_server() -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
         with pytest.raises(TeacherError, match="No server answers") as error:
-            ServedModel(url)
+            ServedModel(TeacherConfig("llm", base_url=url))
     assert f"curl {url}/models" in str(error.value)
     assert "--teacher local" in str(error.value)
     with pytest.raises(UserError, match="no URL"):
-        ServedModel("localhost:8000")
+        ServedModel(TeacherConfig("llm", base_url="localhost:8000"))
 
 
 def test_a_wrong_model_lists_those_that_there_are(server: FaultyServer) -> None:
     server.play(Script(models=("qwen-small", "qwen-large")))
     with pytest.raises(UserError, match="Did you mean 'qwen-small'") as error:
-        ServedModel(server.url, "qwen-smal")
+        ServedModel(of(server, model="qwen-smal"))
     assert "qwen-large" in str(error.value)
     with pytest.raises(UserError, match="offers 2 models: qwen-large, qwen-small"):
-        ServedModel(server.url)
+        ServedModel(of(server))
 
 
 def test_the_only_model_and_the_environment_are_used(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +208,7 @@ def test_the_only_model_and_the_environment_are_used(server: FaultyServer, monke
 
 def test_the_key_is_in_no_error(server: FaultyServer) -> None:
     refusal: Any = {"error": {"message": "Incorrect API key provided: sk-secret"}}
-    model = ServedModel(server.url, api_key="sk-secret")
+    model = ServedModel(of(server), api_key="sk-secret")
     server.intercept = lambda number, request: (401, {}, refusal)
     with pytest.raises(TeacherError, match="refused the key") as error:
         model.prepare()
@@ -213,9 +216,9 @@ def test_the_key_is_in_no_error(server: FaultyServer) -> None:
 
 
 def test_calls_are_a_budget_that_stops_hard_and_keeps_what_was_answered(server: FaultyServer) -> None:
-    probed = int(served(server, "samples").extra["calls_sent"])
+    probed = int(served(server, scoring="samples").extra["calls_sent"])
     limit = probed + 30  # of the 60 samples: three menus
-    teacher = ask(server, scoring="samples", max_calls=limit)
+    teacher = ask(server, scoring="samples", max_llm_calls=limit)
     with pytest.raises(BudgetExhausted, match=f"{limit} calls") as error:
         teacher.label([TWO, THREE])
     assert "--max-llm-calls" in str(error.value)
@@ -229,11 +232,11 @@ def test_calls_are_a_budget_that_stops_hard_and_keeps_what_was_answered(server: 
 
 
 @pytest.mark.parametrize(
-    ("limit", "flag"), [({"max_tokens": 1500}, "--max-llm-tokens"), ({"max_seconds": 0.5}, "--max-llm-seconds")]
+    ("limit", "flag"), [({"max_llm_tokens": 1500}, "--max-llm-tokens"), ({"max_llm_seconds": 0.5}, "--max-llm-seconds")]
 )
 def test_tokens_and_seconds_are_budgets_too(server: FaultyServer, limit: dict[str, Any], flag: str) -> None:
     teacher = ask(server, scoring="samples")
-    teacher.model._client.limits = Limits(concurrency=1, **limit)  # type: ignore[attr-defined]
+    teacher.model._client.config = of(server, **limit)  # type: ignore[attr-defined]
     teacher.model.extra["tokens_spent"] = 0
 
     def in_its_own_time(prompt: str) -> str:
@@ -253,11 +256,11 @@ def test_the_budget_survives_a_resume_and_a_kill(server: FaultyServer, tmp_path:
         saved = spent.state_dict()
         spent.label([TWO])  # after the checkpoint: a kill loses the counters, and not the rows
         used = spent.model.extra["calls_sent"]
-        resumed = ask(server, store, max_calls=int(used) + 15)
+        resumed = ask(server, store, max_llm_calls=int(used) + 15)
         resumed.load_state_dict(saved)
         probe = saved["stats"]["extra"]["calls_sent"]
         assert resumed.model.extra["calls_sent"] == used + probe, "both probes, and what was asked"
-        tight = ask(server, store, max_calls=int(used))
+        tight = ask(server, store, max_llm_calls=int(used))
         tight.load_state_dict(saved)
         with pytest.raises(BudgetExhausted):
             tight.label([THREE])

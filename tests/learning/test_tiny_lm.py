@@ -10,8 +10,8 @@ import torch
 
 from envs.catalog import TASKS, TAUGHT, get_task
 from teacher.calibration import expected_calibration_error
-from teacher.local import CARD_FILE, TINY_MODEL, LocalModel
-from teacher.prompts import LETTERS, Menu, load_template, menus
+from teacher.local import TINY_MODEL, LocalModel
+from teacher.prompts import CARD_FILE, LETTERS, Menu, load_template, menus
 from teacher.tiny_lm.judge import accuracy, answers_of, menu_logits
 from teacher.tiny_lm.pairs import COLOURS, Pair, PairMix, menu_held_out
 from teacher.tiny_lm.train import Config, make_mix, save, train
