@@ -71,7 +71,7 @@ def generated(server: FaultyServer) -> int:
     return len(server.bodies("chat")) + len(server.bodies("completions"))
 
 
-def test_letters_are_scored_over_permuted_menus(server: FaultyServer) -> None:
+def test_letters_are_scored_over_permuted_menus_which_cancel_a_liking_for_a_position(server: FaultyServer) -> None:
     teacher = ask(server)
     server.reply = prefers("take the green key")
     (label,) = teacher.label([THREE])
@@ -79,12 +79,8 @@ def test_letters_are_scored_over_permuted_menus(server: FaultyServer) -> None:
     assert (label.method, label.source) == ("logprobs", "llm:toy")
     assert (teacher.stats.queries, teacher.stats.calls) == (1, 4)
     assert teacher.stats.tokens == sum(call.tokens for call in teacher.store.calls()) > 400
-
-
-def test_a_liking_for_a_position_cancels_out(server: FaultyServer) -> None:
-    teacher = ask(server)
     server.reply = lambda prompt: {"A": 0.97, "B": 0.01, "C": 0.01, "D": 0.01}
-    (label,) = teacher.label([THREE])
+    (label,) = ask(server).label([THREE])
     assert [p for p in label.probs if p] == pytest.approx([0.25] * 4)
 
 
@@ -175,7 +171,7 @@ def test_what_is_wrong_is_found_out_before_any_scene(
         assert make_teacher(TeacherConfig("llm", base_url=server.url, prompt="compact"), TASK)
 
 
-def test_no_server() -> None:
+def test_no_server_no_such_model_and_a_key_that_is_in_no_error(server: FaultyServer) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
@@ -185,15 +181,19 @@ def test_no_server() -> None:
     assert "--teacher local" in str(error.value)
     with pytest.raises(UserError, match="no URL"):
         ServedModel(TeacherConfig("llm", base_url="localhost:8000"))
-
-
-def test_a_wrong_model_lists_those_that_there_are(server: FaultyServer) -> None:
     server.play(Script(models=("qwen-small", "qwen-large")))
-    with pytest.raises(UserError, match="Did you mean 'qwen-small'") as error:
+    with pytest.raises(UserError, match="Did you mean 'qwen-small'") as unknown:
         ServedModel(of(server, model="qwen-smal"))
-    assert "qwen-large" in str(error.value)
+    assert "qwen-large" in str(unknown.value)
     with pytest.raises(UserError, match="offers 2 models: qwen-large, qwen-small"):
         ServedModel(of(server))
+    server.play(Script())
+    refusal: Any = {"error": {"message": "Incorrect API key provided: sk-secret"}}
+    model = ServedModel(of(server), api_key="sk-secret")
+    server.intercept = lambda number, request: (401, {}, refusal)
+    with pytest.raises(TeacherError, match="refused the key") as error:
+        model.prepare()
+    assert "sk-secret" not in str(error.value)
 
 
 def test_the_only_model_and_the_environment_are_used(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,15 +204,6 @@ def test_the_only_model_and_the_environment_are_used(server: FaultyServer, monke
     assert isinstance(teacher, AskingTeacher)
     assert teacher.model.name == "toy"
     assert not teacher.label([TWO])[0].abstained
-
-
-def test_the_key_is_in_no_error(server: FaultyServer) -> None:
-    refusal: Any = {"error": {"message": "Incorrect API key provided: sk-secret"}}
-    model = ServedModel(of(server), api_key="sk-secret")
-    server.intercept = lambda number, request: (401, {}, refusal)
-    with pytest.raises(TeacherError, match="refused the key") as error:
-        model.prepare()
-    assert "sk-secret" not in str(error.value)
 
 
 def test_calls_are_a_budget_that_stops_hard_and_keeps_what_was_answered(server: FaultyServer) -> None:
