@@ -89,8 +89,10 @@ folder, start, first = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 for i in range(30):
     time.sleep(max(0.0, start + 0.05 * i - time.time()))
     with LabelStore(f"{folder}/{i}.sqlite") as store:
-        for number in range(first, first + 10):
-            store.put_many([call(number)])
+        store.put_many([call(1)])
+with LabelStore(f"{folder}/shared.sqlite") as store:
+    for number in range(first, first + 100):
+        store.put_many([call(number)])
 """
 
 
@@ -98,12 +100,11 @@ def test_processes_may_create_and_write_the_same_store_at_the_same_moment(tmp_pa
     words, start = [sys.executable, "-c", _WRITER, str(tmp_path)], str(time.time() + 3)
     writers = [
         subprocess.Popen([*words, start, str(first)], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
-        for first in (0, 5, 10)
+        for first in (0, 50, 100)
     ]
     assert [writer.communicate()[1] for writer in writers] == [""] * 3
-    for path in tmp_path.glob("*.sqlite"):
-        with LabelStore(path, read_only=True) as store:
-            assert len(store.calls()) == 20
+    with LabelStore(tmp_path / "shared.sqlite", read_only=True) as store:
+        assert len(store.calls()) == 200
 
 
 def test_a_merge_adds_what_is_not_there_and_changes_nothing() -> None:
