@@ -10,8 +10,6 @@ from ground.errors import UserError
 def check_train(config: TrainConfig) -> None:
     """Refuse what no run could honour. Raises `UserError` with the nearest right choice."""
     settings = config.settings
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
-        raise UserError(f"--device {config.device} is not known.", "--device cpu, cuda, cuda:1 and so on, or auto")
     if not re.fullmatch(r"[^/\\]+(/seed-\d+)?", config.savedir) or config.savedir in (".", ".."):
         raise UserError(
             f"--savedir {config.savedir!r} is not a name for a run.",

@@ -4,6 +4,7 @@ Environments, stores and random numbers stay in main memory, on whatever device 
 noise everywhere, and its checkpoint goes on elsewhere.
 """
 
+import re
 from typing import Any, TypeVar
 
 import torch
@@ -24,6 +25,8 @@ def use_device(name: str) -> None:
         UserError: There is no such device, or it has no memory left.
     """
     global _device
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"--device {name} is not known.", "--device cpu, cuda, cuda:1 and so on, or auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

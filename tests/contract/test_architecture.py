@@ -75,7 +75,7 @@ def test_names_say_what_is_inside(path: Path) -> None:
     assert not {"utils", "util", "common", "helpers", "misc"} & set(name_of(path).removesuffix(".py").split("/"))
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["eval", "--help"], ["serve", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["eval", "--help"], ["serve", "--help"], ["label", "--help"]])
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys, main\ntry:\n    main.main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"

@@ -56,7 +56,7 @@ MISTAKES = {
     ),
     "vectors": (["--method", "ihac", "--task", "PointPush"], "are vectors", "--method hiro"),
     "unseen block": (["--method", "hiro", "--task", "AntPush"], "does not show its block", "--task AntPushRobust"),
-    "an ant's hands": (["--method", "dagger", "--task", "AntMaze"], "how to walk", "--method hiro --prior none"),
+    "an ant's hands": (["--method", "dagger", "--task", "AntMaze"], "no scripted skills", "--method hiro --prior none"),
     "another task's controller": (
         ["--method", "hiro", "--task", "PointUMaze", "--prior", "controller", "--controller", "PUSH"],
         "'PointPush'",
@@ -85,21 +85,29 @@ MISTAKES = {
     ),
     "extended goals": (
         ["--method", "hiro", "--task", "PointPush", "--exploration", "extended"],
-        "in its own way",
-        "--method sac",
+        "Unknown flag '--exploration'",
+        "train --help",
     ),
     "legs of another": (
         ["--method", "hiro", "--task", "AntMaze", "--low-level", "legs"],
         "sees or does something else than AntMaze",
         "--low-level",
     ),
-    "legs for nobody": (["--method", "sac", "--task", "PointPush", "--low-level", "legs"], "nothing to learn", "hiro"),
-    "too much to remember": (
-        ["--method", "sac", "--task", "PointPush", "--steps", "900000000", "--memory", "900000000"],
-        "more than the",
-        "--memory ",
+    "legs for nobody": (
+        ["--method", "sac", "--task", "PointPush", "--low-level", "legs"],
+        "Unknown flag",
+        "train --help",
     ),
-    "nothing to remember": (["--method", "sac", "--task", "PointPush", "--memory", "0"], "at least 1", "another"),
+    "too much to remember": (
+        ["--method", "sac", "--task", "PointPush", "--steps", "900000000", "--buffer-size", "900000000"],
+        "more than the",
+        "--buffer-size ",
+    ),
+    "nothing to remember": (
+        ["--method", "sac", "--task", "PointPush", "--buffer-size", "0"],
+        "greater than or equal to 1",
+        "another",
+    ),
 }
 
 
@@ -120,8 +128,8 @@ def test_a_mistake_is_named_with_what_to_do_and_leaves_no_run(
 
 def test_as_much_as_fits_is_what_the_message_says(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--method", "hiro", "--task", "PointPush", "--savedir", "big", "--steps", "999999999"]
-    _, _, err = train(capsys, logs, *words, "--memory", "999999999")
-    fits = int(err.split("--memory ")[1].split()[0])
+    _, _, err = train(capsys, logs, *words, "--buffer-size", "999999999")
+    fits = int(err.split("--buffer-size ")[1].split()[0])
     assert 1_000_000 < fits < 999_999_999
 
 
@@ -177,7 +185,7 @@ def test_a_learning_curve_is_of_held_out_levels_and_changes_nothing(
 
 @pytest.mark.parametrize("method", ["sac", "hiro"])
 def test_little_memory_suffices(logs: Path, capsys: pytest.CaptureFixture[str], method: str) -> None:
-    where = ["--method", method, "--task", "PointReach", "--savedir", "forgetful", "--memory", "1"]
+    where = ["--method", method, "--task", "PointReach", "--savedir", "forgetful", "--buffer-size", "1"]
     assert train(capsys, logs, *where)[0] == 0
 
 
@@ -186,15 +194,15 @@ def test_a_failing_simulator_ends_the_run_and_its_checkpoint_goes_on(
 ) -> None:
     words = ["--method", "hiro", "--task", "PointPush", "--savedir"]
     assert train(capsys, logs, *words, "sound")[0] == 0
-    simulate, count = MazeSimulator._simulate, iter(range(10**6))
+    fetch, count = MazeSimulator._fetch, iter(range(10**6))
 
-    def fail(self: MazeSimulator, control: np.ndarray) -> None:
-        simulate(self, control)
+    def fail(self: MazeSimulator) -> None:
         if next(count) == 200:
             self.data[2].qpos[0] = np.nan
+        fetch(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(MazeSimulator, "_simulate", fail)
+        patch.setattr(MazeSimulator, "_fetch", fail)
         code, _, err = train(capsys, logs, *words, "failing")
     assert code == 2
     assert "failed in environment 2 of PointPush" in err

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.config import configure
+from agent.config import TrainConfig, changed, configure
 from agent.evaluate import evaluate
 from agent.flags import EvalConfig
 from agent.runs.metrics import Metrics
@@ -54,10 +54,11 @@ def outcome(result: dict[str, Any]) -> tuple[dict[str, Any], bytes, list[Any]]:
     return numbers, (run / "checkpoints" / str(last) / "state.safetensors").read_bytes(), episodes
 
 
-def replay(result: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+def replay(result: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
     """The same run from nothing but its store; the policy goes along, and has nothing to do."""
     store = str(Path(result["run"]) / "labels.sqlite")
-    return train(configure(said, teacher="replay", labels=store, savedir="replay", resume=False))
+    words = {"teacher": "replay", "labels": store, "savedir": "replay", "base_url": None, "resume": False}
+    return train(changed(config, words))
 
 
 def statuses(result: dict[str, Any]) -> set[str]:
@@ -77,36 +78,36 @@ def test_a_run_that_went_on_without_its_server_equals_its_replay(
     tmp_path: Path, policy: str, changes: dict[str, Any]
 ) -> None:
     with faulty(Script(steps=TROUBLE, off_menu=0.2)) as server:
-        said = TINY | changes | {"logdir": str(tmp_path), "on_teacher_failure": policy, "base_url": server.url}
-        result = train(configure(said))
+        config = configure(TINY, logdir=str(tmp_path), on_teacher_failure=policy, base_url=server.url, **changes)
+        result = train(config)
     assert statuses(result) >= {"ok", "off_menu", "empty", "error", "fallback"}
-    assert outcome(replay(result, said)) == outcome(result)
+    assert outcome(replay(result, config)) == outcome(result)
 
 
 def test_judging_the_teacher_of_a_run_changes_nothing_that_the_run_was_taught(tmp_path: Path) -> None:
     with faulty(Script(steps=(*TROUBLE, Step("internal_error", forever=True, after=10)), off_menu=0.2)) as server:
-        said = TINY | {"logdir": str(tmp_path), "on_teacher_failure": "scripted", "base_url": server.url}
-        result = train(configure(said))
+        config = configure(TINY, logdir=str(tmp_path), on_teacher_failure="scripted", base_url=server.url)
+        result = train(config)
         assert result["asking"]["fallbacks"] > 0
         server.play(Script())  # by now it would answer everything, and otherwise
-        judged = EvalConfig(task="KeyInBox", loaddir="run", logdir=str(tmp_path), compare="teacher", quiet=True)
+        judged = EvalConfig(task=TINY["task"], loaddir="run", logdir=str(tmp_path), compare="teacher", quiet=True)
         evaluate(replace(judged, seeds="1000000:1000040"))
-    assert outcome(replay(result, said)) == outcome(result)
+    assert outcome(replay(result, config)) == outcome(result)
 
 
 def test_a_run_that_stopped_for_its_server_goes_on_and_equals_its_replay(tmp_path: Path) -> None:
     with faulty(Script(steps=TROUBLE, off_menu=0.2)) as server:
-        said = TINY | {"logdir": str(tmp_path), "resume": True, "base_url": server.url}
+        config = configure(TINY, logdir=str(tmp_path), resume=True, base_url=server.url)
         advice: set[str] = set()
         for _ in range(40):
             try:
-                result = train(configure(said))
+                result = train(config)
                 break
             except TeacherError as error:
                 advice.add(error.next_step.partition(" ")[0])
     assert advice == {"curl"}
     assert statuses(result) >= {"ok", "off_menu", "empty", "error"}
-    assert outcome(replay(result, said)) == outcome(result)
+    assert outcome(replay(result, config)) == outcome(result)
 
 
 @pytest.mark.parametrize("policy", ["hold", "controller"])
@@ -123,12 +124,12 @@ def test_a_run_that_was_killed_in_the_middle_of_trouble_equals_its_replay(
 
     monkeypatch.setattr(Metrics, "scalars", interrupt)
     with faulty(Script(steps=TROUBLE, off_menu=0.2)) as server:
-        said = TINY | {"logdir": str(tmp_path), "resume": True, "on_teacher_failure": policy, "base_url": server.url}
+        config = configure(TINY, logdir=str(tmp_path), resume=True, on_teacher_failure=policy, base_url=server.url)
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt):
-                train(configure(said))
+                train(config)
         server.play(Script(steps=(Step("internal_error", forever=True, after=4),), off_menu=0.2))
-        result = train(configure(said))
+        result = train(config)
     assert not stop_after
     assert result["asking"]["fallbacks"] > 0
-    assert outcome(replay(result, said)) == outcome(result)
+    assert outcome(replay(result, config)) == outcome(result)

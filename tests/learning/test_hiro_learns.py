@@ -45,7 +45,7 @@ def final_distance(result: dict[str, Any], levels: int = 20) -> float:
     hierarchy = Hierarchy(task, env, player, rng=None, levels=np.arange(1_000_000, 1_000_000 + levels))
     for _ in range(task.spec.horizon - 1):
         hierarchy.step()
-    return float(env.worlds.distance().mean())
+    return float(env.simulator.distance().mean())
 
 
 def test_sac_learns_to_reach(logs: Path) -> None:

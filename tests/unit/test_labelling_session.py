@@ -34,7 +34,7 @@ Truth = Callable[[dict[str, Any]], int]
 def session(tmp_path: Path, **changes: Any) -> Iterator[tuple[Session, Truth]]:
     """A session, and who knows the right answer to a question."""
     with open_session(replace(CONFIG, logdir=str(tmp_path), **changes)) as (opened, _):
-        option = opened._loop.training.option
+        option = opened._ask.training.option
         yield opened, lambda question: int(option[question["trajectory"], question["step"]])
 
 
@@ -80,7 +80,7 @@ def test_the_same_answers_lead_to_the_same_end_however_fast(pace: float, tmp_pat
             assert opened.answer(None, key(state["question"]), truth(state["question"]))
             time.sleep(pace)
         result = wait(opened, "finished")["result"]
-    training = opened._loop.training
+    training = opened._ask.training
     assert what_was_learnt(folder(tmp_path), training) == what_was_learnt(direct, training)
     assert result["option_error"] == Run.open(direct).results()["option_error"]
 
@@ -105,7 +105,7 @@ def test_mistakes_that_are_taken_back_leave_no_trace_in_what_is_learnt(tmp_path:
                 assert opened.undo()
                 opened.answer(None, key(question), truth(question))
         wait(opened, "finished")
-    training = opened._loop.training
+    training = opened._ask.training
     assert what_was_learnt(folder(tmp_path), training) == what_was_learnt(direct, training)
 
 
@@ -251,7 +251,7 @@ def test_a_teachers_opinion_stands_beside_the_question(tmp_path: Path) -> None:
             opened.answer(None, key(question), truth(question))
         (pair,) = opened.agreement()
         assert (pair["pair"], pair["steps"], pair["agree"]) == (["ann", "teacher"], 3, 1.0)
-        assert opened._loop.config.teacher == "local", "whose opinion is shown is no setting of the run"
+        assert opened._ask.config.teacher.teacher == "local", "whose opinion is shown is no setting of the run"
     with LabelStore(folder(tmp_path) / "labels.sqlite") as store:
         assert len(store) > 0, "what it said is kept"
     with pytest.raises(UserError, match="oracl"), session(tmp_path, teacher=TeacherConfig("oracl")):
@@ -260,7 +260,7 @@ def test_a_teachers_opinion_stands_beside_the_question(tmp_path: Path) -> None:
 
 def test_what_is_being_learnt_is_given_up_when_the_page_is_closed(tmp_path: Path) -> None:
     with session(tmp_path, policies="neural", demos="100", budget="4%") as (opened, _):
-        learning = opened._loop.run.path / "checkpoints"
+        learning = opened._ask.run.path / "checkpoints"
     assert not list(learning.glob("*")), "a fit takes seconds; nobody waited for it"
 
 
@@ -299,7 +299,7 @@ def test_pictures_are_those_of_the_recorded_steps(tmp_path: Path) -> None:
     task = get_task("RescueWorld-n3")
     assert isinstance(task, RescueTask)
     with session(tmp_path) as (opened, _):
-        recording = opened._loop.training
+        recording = opened._ask.training
         for n, t in ((0, 0), (3, 7), (3, 9), (3, 2), (5, int(recording.lengths[5]) - 1)):
             picture = None
             while picture is None:
