@@ -75,7 +75,7 @@ def main(scenes_per_task: int = 64, sequential_per_task: int = 4) -> dict[str, A
         task = get_task(name)
         drawn = {scene.facts: scene for scene in task.sample_scenes(rng, 2000) if len(scene.legal) > 1}
         work.append((task, list(drawn.values())[:scenes_per_task]))
-    for task, scenes in work[:1]:  # neither way pays for a cold start
+    for task, scenes in work[:1]:  # so that neither way starts cold
         ours(model, task, scenes[:4])
         sequential(model, task, scenes[:1])
     rates: dict[str, list[float]] = {"ours": [], "sequential": []}

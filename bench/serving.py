@@ -57,7 +57,7 @@ def distinct_scenes(count: int) -> Work:
 
 
 def ours(base_url: str, work: Work) -> tuple[float, dict[str, Any]]:
-    """Seconds to label everything from an empty store, and what it took. The probe is not measured: it is paid once."""
+    """Seconds to label everything from an empty store, and what it took. The probe, needed once, is not measured."""
     seconds, calls, requests, extra = 0.0, 0, 0.0, {}
     for task, scenes in work:
         teacher = make_teacher(TeacherConfig("llm", base_url=base_url, prompt=_PROMPT), task)
@@ -111,7 +111,7 @@ def measure(base_url: str, scenes: int = SCENES, rounds: int = 3) -> dict[str, A
     facts: dict[str, Any] = {}
     with httpx.Client(timeout=60.0) as client:
         model = client.get(f"{base_url}/models").json()["data"][0]["id"]
-        sequential(client, base_url, model, work[:1])  # neither way pays for a cold start
+        sequential(client, base_url, model, work[:1])  # so that neither way starts cold
         ours(base_url, [(work[0][0], work[0][1][:32])])
         for _ in range(rounds):
             seconds, facts = ours(base_url, work)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from envs.task import Scene, Task
-from teacher.base import UNAVAILABLE, Label, LabellingTeacher, TeacherError, TeacherStats
+from teacher.base import UNAVAILABLE, Label, Teacher, TeacherError, TeacherStats
 from teacher.call import ERROR, FALLBACK, OK, Call, Identity, mean_probs, top_margin
 from teacher.labels import LabelStore
 from teacher.prompts import Prompt, Template, menus
@@ -63,7 +63,7 @@ class _Ask:
     prompt: Prompt
 
 
-class AskingTeacher(LabellingTeacher):
+class AskingTeacher(Teacher):
     """Labels scenes with a language model.
 
     Args:
@@ -90,8 +90,7 @@ class AskingTeacher(LabellingTeacher):
         margin: float = 0.0,
         as_recorded: bool = False,
     ) -> None:
-        self.name = name
-        self.stats = TeacherStats(extra=model.extra)
+        super().__init__(name, TeacherStats(extra=model.extra))
         self.model = model
         self.template = template
         self.store = store

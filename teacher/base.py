@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from envs.task import Scene
 from ground.errors import UserError
@@ -53,37 +53,23 @@ class TeacherStats:
     extra: dict[str, float] = field(default_factory=dict)
 
 
-class Teacher(Protocol):
-    """It labels scenes. `label` may be called with repeated scenes; equal facts cost one query."""
+class Teacher:
+    """It labels scenes, those with equal facts once, and counts over the whole run.
 
-    name: str
+    Args:
+        name: As on the command line.
+        stats: Counters of this run.
+    """
 
-    @property
-    def stats(self) -> TeacherStats:
-        """Counters of this run."""
-        ...
-
-    def label(self, scenes: Sequence[Scene]) -> list[Label]:
-        """One label per scene, in order. Raises `TeacherError` if no answer can be had at all."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What an exact resume needs beyond the store: counters, and the position in a stream of noise. JSON types."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        ...
-
-
-class LabellingTeacher:
-    """What teachers share: scenes with equal facts are labelled once, and counters survive a resume."""
-
-    def __init__(self) -> None:
-        self.stats = TeacherStats()
+    def __init__(self, name: str, stats: TeacherStats | None = None) -> None:
+        self.name, self.stats = name, stats or TeacherStats()
 
     def label(self, scenes: Sequence[Scene]) -> list[Label]:
-        """One label per scene, in order; equal facts have equal labels."""
+        """One label per scene, in order; equal facts have equal labels.
+
+        Raises:
+            TeacherError: No answer can be had at all.
+        """
         distinct = {scene.facts: scene for scene in scenes}
         labels = dict(zip(distinct, self._label_distinct(list(distinct.values())), strict=True))
         return [labels[scene.facts] for scene in scenes]
@@ -92,11 +78,11 @@ class LabellingTeacher:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters as JSON types, for an exact resume."""
+        """What an exact resume needs beyond the store, as JSON types: counters, the position in a stream of noise."""
         return {"stats": asdict(self.stats)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the counters of another process."""
+        """Continue where `state_dict` was taken."""
         for name, value in state["stats"].items():
             if name == "extra":
                 # In place: a teacher's model may count into the same dictionary.

@@ -101,5 +101,11 @@ def _sha(value: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def flat(call: Call) -> dict[str, Any]:
+    """The fields of a call and of its identity, and its key, by name."""
+    identity = {name: getattr(call.identity, name) for name in IDENTITY}
+    return {"key": call.identity.key, **identity, **{name: getattr(call, name) for name in REST}}
+
+
 IDENTITY = tuple(field.name for field in fields(Identity))
 REST = tuple(field.name for field in fields(Call) if field.name != "identity")

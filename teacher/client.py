@@ -7,7 +7,6 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from concurrent.futures import Future
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import cache
 from time import monotonic
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from tenacity import (
 )
 
 from teacher.base import BudgetExhausted
+from teacher.config import Limits, TeacherConfig
 from teacher.faults import GARBLED, Handling, ServerFault, fault_of_response, say
 from teacher.parse import ParseFailure
 from teacher.scoring import Payload
@@ -36,31 +36,6 @@ _KEEP_ALIVE_SECONDS = 3.0
 _BACKOFF = wait_random_exponential(multiplier=0.25, max=10.0)
 _LATE_SECONDS, _SECONDS_BETWEEN_LINES = 10.0, 30.0
 _LEAST_SECONDS = 0.05  # for a request that begins just before its deadline
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long to wait and how much to spend.
-
-    Attributes:
-        concurrency: Requests in flight at once; None to go by how fast the server answered the probe.
-        request_seconds: Limit of one request, however slowly it drips.
-        deadline_seconds: Limit of one request with all its repetitions.
-        cool_down_seconds: How long a server that spent a deadline in vain is left alone, where the run may go on.
-        max_calls: Prompts that may be sent in all, repetitions and probes included; None for no limit.
-        max_tokens: Tokens, of prompts and replies, that may be spent in all.
-        max_seconds: Wall seconds that may be spent asking in all.
-        max_bytes: Size of the reply to one prompt; more is cut off.
-    """
-
-    concurrency: int | None = None
-    request_seconds: float = 60.0
-    deadline_seconds: float = 120.0
-    cool_down_seconds: float = 30.0
-    max_calls: int | None = None
-    max_tokens: int | None = None
-    max_seconds: float | None = None
-    max_bytes: int = 256 * 1024
 
 
 @cache
@@ -112,7 +87,8 @@ class ServerClient:
     Args:
         base_url: The server, `http://host:port/v1`.
         key: Its key, or an empty string.
-        limits: Time and money.
+        config: The budget: `max_llm_calls`, `max_llm_tokens`, `max_llm_seconds`.
+        limits: Time and bytes.
 
     Attributes:
         counters: `requests` sent, `retries` among them, `failures` of any kind; and what counts for the budget, which
@@ -120,8 +96,8 @@ class ServerClient:
         stopping: Set where nothing is sent again, since the run gives up.
     """
 
-    def __init__(self, base_url: str, key: str, limits: Limits) -> None:
-        self.base_url, self.limits = base_url, limits
+    def __init__(self, base_url: str, key: str, config: TeacherConfig, limits: Limits) -> None:
+        self.base_url, self.config, self.limits = base_url, config, limits
         self.counters: dict[str, float] = dict.fromkeys(
             ("requests", "retries", "failures", "calls_sent", "tokens_spent", "seconds_spent"), 0
         )
@@ -225,12 +201,12 @@ class ServerClient:
 
     def _charge(self, calls: int) -> None:
         """Count a request, or refuse it where the budget is spent."""
-        spent, limits = self.counters, self.limits
+        spent, config = self.counters, self.config
         seconds = spent["seconds_spent"] + (monotonic() - self._asking if self._asking else 0.0)
         for limit, used, what, flag in (
-            (limits.max_calls, spent["calls_sent"] + calls, "calls to the language model", "--max-llm-calls"),
-            (limits.max_tokens, spent["tokens_spent"] + 1, "tokens of the language model", "--max-llm-tokens"),
-            (limits.max_seconds, seconds, "seconds of asking", "--max-llm-seconds"),
+            (config.max_llm_calls, spent["calls_sent"] + calls, "calls to the language model", "--max-llm-calls"),
+            (config.max_llm_tokens, spent["tokens_spent"] + 1, "tokens of the language model", "--max-llm-tokens"),
+            (config.max_llm_seconds, seconds, "seconds of asking", "--max-llm-seconds"),
         ):
             if limit is not None and used > limit:
                 raise BudgetExhausted(

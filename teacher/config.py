@@ -50,3 +50,20 @@ class TeacherConfig:
     """Learn from the teacher's probabilities (--soft_planner); --no-soft or --hard: from its best option alone."""
     label_noise: Annotated[float, Ge(0), Le(1)] = 0.0
     """Probability with which a query's label is replaced by a random legal option."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait, and how much to read.
+
+    Attributes:
+        request_seconds: Limit of one request, however slowly it drips.
+        deadline_seconds: Limit of one request with all its repetitions.
+        cool_down_seconds: How long a server that spent a deadline in vain is left alone, where the run may go on.
+        max_bytes: Size of the reply to one prompt; more is cut off.
+    """
+
+    request_seconds: float = 60.0
+    deadline_seconds: float = 120.0
+    cool_down_seconds: float = 30.0
+    max_bytes: int = 256 * 1024

@@ -14,7 +14,7 @@ import numpy as np
 from envs.task import Scene, Task
 from ground.errors import UserError
 from teacher.asking import label_from_rows, only_option, recorded_rows
-from teacher.base import Label, LabellingTeacher, Teacher, TeacherError
+from teacher.base import Label, Teacher, TeacherError
 from teacher.call import FALLBACK, OK, Call, Identity
 from teacher.corrections import HUMAN, standing
 from teacher.labels import LabelStore
@@ -24,7 +24,7 @@ from teacher.prompts import scene_digest
 _SHUFFLE_POOL = 256
 
 
-class ScriptedTeacher(LabellingTeacher):
+class ScriptedTeacher(Teacher):
     """Labels with `task.script`, the task's own expert, and keeps the labels in the store as any other teacher's.
 
     Args:
@@ -33,10 +33,8 @@ class ScriptedTeacher(LabellingTeacher):
         smoothing: Probability that is spread evenly over the legal options; 0 gives one-hot labels.
     """
 
-    name = "scripted"
-
     def __init__(self, task: Task, store: LabelStore, *, smoothing: float = 0.0) -> None:
-        super().__init__()
+        super().__init__("scripted")
         self._task, self._store, self._smoothing = task, store, smoothing
         self._labels: dict[tuple[str, ...], Label] = {}
 
@@ -59,7 +57,7 @@ class ScriptedTeacher(LabellingTeacher):
         return Call(identity, scene.text, scene.legal, self.name, "script", OK, tuple(probs), options[chosen].id)
 
 
-class ReplayTeacher(LabellingTeacher):
+class ReplayTeacher(Teacher):
     """Labels out of a store and from nowhere else: how a run is reproduced without its teacher.
 
     They are those of one model and prompt, and of people who corrected them in a review.
@@ -75,10 +73,8 @@ class ReplayTeacher(LabellingTeacher):
         TeacherError: The store has no labels for this task, or those of several models and `model` picks none of them.
     """
 
-    name = "replay"
-
     def __init__(self, task: Task, path: Path | str | None, *, model: str | None = None, margin: float = 0.0) -> None:
-        super().__init__()
+        super().__init__("replay")
         if path is None:
             raise UserError("The replay teacher needs a label store.", "--labels log/METHOD/TASK/RUN/labels.sqlite")
         self.path, self._task, self._margin = Path(path), task, margin
@@ -129,7 +125,7 @@ class ReplayTeacher(LabellingTeacher):
         return label
 
 
-class ControlTeacher(LabellingTeacher):
+class ControlTeacher(Teacher):
     """A teacher that knows nothing of the scene but its legal options.
 
     Args:
@@ -139,8 +135,8 @@ class ControlTeacher(LabellingTeacher):
     """
 
     def __init__(self, name: str, task: Task, seed: int) -> None:
-        super().__init__()
-        self.name, self._count, self._seed = name, len(task.options), seed
+        super().__init__(name)
+        self._count, self._seed = len(task.options), seed
         self._seen: set[tuple[str, ...]] = set()
 
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
@@ -166,21 +162,36 @@ class ControlTeacher(LabellingTeacher):
         self._seen = {tuple(facts) for facts in state["seen"]}
 
 
-class NoisyTeacher(LabellingTeacher):
+class AlteredTeacher(Teacher):
+    """What is altered about the labels of another teacher, the inner one; the counters are those of both."""
+
+    def __init__(self, name: str, inner: Teacher) -> None:
+        super().__init__(name, inner.stats)
+        self.inner = inner
+
+    def state_dict(self) -> dict[str, Any]:
+        """The inner teacher's state."""
+        return {"inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the inner teacher's state."""
+        self.inner.load_state_dict(state["inner"])
+
+
+class NoisyTeacher(AlteredTeacher):
     """Replaces a label by a one-hot on another legal option with probability p.
 
     The noise is not frozen: each time that a distinct scene is asked, it is a new query with a new index, and whether
     and how it is corrupted is a function of the run's seed and that index. Within one call equal facts stay equal.
 
     Args:
-        inner: The teacher whose labels are corrupted; its counters are those of both. Abstentions are passed on.
+        inner: The teacher whose labels are corrupted. Abstentions are passed on.
         probability: p.
         seed: Seed of the run.
     """
 
     def __init__(self, inner: Teacher, probability: float, seed: int) -> None:
-        self.inner, self.stats = inner, inner.stats
-        self.name = f"{inner.name}+noise{probability:g}"
+        super().__init__(f"{inner.name}+noise{probability:g}", inner)
         self._probability, self._seed, self._next_query = probability, seed, 0
 
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
@@ -199,30 +210,29 @@ class NoisyTeacher(LabellingTeacher):
 
     def state_dict(self) -> dict[str, Any]:
         """The inner teacher's state and the index of the next query."""
-        return {"inner": self.inner.state_dict(), "next_query": self._next_query}
+        return super().state_dict() | {"next_query": self._next_query}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue the stream of noise where it was."""
-        self.inner.load_state_dict(state["inner"])
+        super().load_state_dict(state)
         self._next_query = state["next_query"]
 
 
-class ShuffledTeacher(LabellingTeacher):
+class ShuffledTeacher(AlteredTeacher):
     """The inner teacher's answer to another scene of the same task: true labels in the wrong places.
 
     The other scene is drawn for each scene by the seed. Its answer is restricted to what is legal here and
     renormalised; where nothing is left of it, the label is uniform over the legal options.
 
     Args:
-        inner: The teacher that answers. Wrong answers cost as much as right ones: its counters are those of both.
+        inner: The teacher that answers. Wrong answers cost as much as right ones.
         task: The task whose scenes are drawn.
         seed: Seed of the run.
     """
 
-    name = "shuffled"
-
     def __init__(self, inner: Teacher, task: Task, seed: int) -> None:
-        self.inner, self.stats, self._seed = inner, inner.stats, seed
+        super().__init__("shuffled", inner)
+        self._seed = seed
         drawn = task.sample_scenes(_generator("pool", seed), _SHUFFLE_POOL)
         self._pool = list({scene.facts: scene for scene in drawn}.values())
 
@@ -233,14 +243,6 @@ class ShuffledTeacher(LabellingTeacher):
     def _other(self, scene: Scene) -> Scene:
         others = [other for other in self._pool if other.facts != scene.facts]
         return others[_generator("shuffled", self._seed, scene_digest(scene)).integers(len(others))]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The inner teacher's state; which scene answers for which is a function of the seed."""
-        return self.inner.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the inner teacher's state."""
-        self.inner.load_state_dict(state)
 
 
 def _generator(*key: object) -> np.random.Generator:

@@ -1,18 +1,17 @@
 """What people said in the review of a label store: rows of source `human`, of which the last that stands counts.
 
-A row is never changed. Who takes a correction back leaves a row of status `withdrawn`, and says something else in a
-further one: `sample` counts them, so that each has a key of its own.
+A row is never changed. Whatever a person does adds one: a correction, its withdrawal (status `withdrawn`), a further
+correction. `sample` counts them, so that each has a key of its own.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
 
 from envs.task import Task
 from teacher.call import OK, Call, Identity
 from teacher.labels import LabelStore
 
 HUMAN, WITHDRAWN = "human", "withdrawn"
-_MODEL = f"{HUMAN}:"  # and the name
 
 
 def is_correction(call: Call) -> bool:
@@ -36,23 +35,20 @@ def standing(calls: Sequence[Call]) -> dict[tuple[str, ...], Call]:
 def correct(store: LabelStore, task: Task, of: Call, who: str, option: int, seconds: float) -> Call:
     """Write that a person says `option` of the scene of a call. Raises `UserError` if the disk refuses."""
     probs = tuple(float(k == option) for k in range(len(task.options)))
-    said = _row(store, task, of, _MODEL + who)
-    return _written(store, replace(said, status=OK, probs=probs, reply=task.options[option].id, seconds=seconds))
+    said = {"status": OK, "probs": probs, "reply": task.options[option].id, "seconds": seconds}
+    return _write(store, task, of, f"{HUMAN}:{who}", said)
 
 
 def withdraw(store: LabelStore, task: Task, correction: Call) -> Call:
     """Write that a person takes a correction back. Raises `UserError` if the disk refuses."""
-    return _written(store, _row(store, task, correction, correction.identity.model))
+    return _write(store, task, correction, correction.identity.model, {"status": WITHDRAWN})
 
 
-def _row(store: LabelStore, task: Task, of: Call, model: str) -> Call:
-    """The next row of a person about the scene of a call; it withdraws unless it is given an answer."""
+def _write(store: LabelStore, task: Task, of: Call, model: str, said: dict[str, Any]) -> Call:
+    """The next row of a person about the scene of a call."""
     facts, rows = of.identity.facts, store.calls(task.name, task.options.digest, answers_only=False)
     number = sum(row.identity.model == model and row.identity.facts == facts for row in rows)
     identity = Identity(model, "", task.name, task.options.digest, facts, of.legal, number)
-    return Call(identity, of.scene, of.legal, HUMAN, "review", WITHDRAWN)
-
-
-def _written(store: LabelStore, call: Call) -> Call:
+    call = Call(identity, of.scene, of.legal, HUMAN, "review", **said)
     store.put_many([call])
     return call

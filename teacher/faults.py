@@ -126,11 +126,13 @@ class Breaker:
     until `cool_down` has passed; then one does, once, and the outcome closes the breaker or opens it again.
 
     Args:
+        url: The server, for messages.
         cool_down: Seconds.
+        counters: Where `breaker_opened` is counted.
     """
 
-    def __init__(self, cool_down: float) -> None:
-        self._cool_down = cool_down
+    def __init__(self, url: str, cool_down: float, counters: dict[str, float]) -> None:
+        self._url, self._cool_down, self._counters = url, cool_down, counters
         self._opened: float | None = None
 
     @property
@@ -142,12 +144,15 @@ class Breaker:
         """Whether a request may go out; of an open breaker, as a trial."""
         return self._opened is None or monotonic() - self._opened >= self._cool_down
 
-    def failed(self) -> bool:
-        """Open; true if it was closed."""
-        was_closed = self._opened is None
+    def failed(self) -> None:
+        """Open."""
+        if not self.open:
+            self._counters["breaker_opened"] += 1
+            say(f"warning: {self._url} is given up; it is tried again every {self._cool_down:g} s")
         self._opened = monotonic()
-        return was_closed
 
     def succeeded(self) -> None:
         """Close."""
+        if self.open:
+            say(f"{self._url} is back")
         self._opened = None

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from ground.errors import UserError
-from teacher.call import FALLBACK, IDENTITY, OK, REST, Call
+from teacher.call import FALLBACK, IDENTITY, OK, REST, Call, flat
 
 MARK = "preceptor-label"
 SCHEMA = 1
@@ -25,8 +25,7 @@ _CALL = TypeAdapter(Call)
 
 def to_record(call: Call) -> dict[str, Any]:
     """A call as JSON types, with its key and the mark of the format."""
-    identity = {name: getattr(call.identity, name) for name in IDENTITY}
-    return {MARK: SCHEMA, "key": call.identity.key, **identity, **{name: getattr(call, name) for name in REST}}
+    return {MARK: SCHEMA, **flat(call)}
 
 
 def from_lines(lines: Iterable[bytes], source: str, sizes: Mapping[str, int] | None = None) -> list[Call]:

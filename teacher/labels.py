@@ -21,7 +21,7 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random
 
 from ground.errors import UserError
-from teacher.call import ERROR, FALLBACK, IDENTITY, OK, REST, Call, Identity
+from teacher.call import ERROR, FALLBACK, IDENTITY, OK, REST, Call, Identity, flat
 
 SCHEMA_VERSION = 1
 # "PRCP" as SQLite's application id: another program's database is refused before anything is written into it.
@@ -248,8 +248,7 @@ _JSON = {"facts", "menu", "legal", "probs"}
 
 
 def _to_row(call: Call) -> tuple[Any, ...]:
-    values = {name: getattr(call.identity, name) for name in IDENTITY} | {name: getattr(call, name) for name in REST}
-    values |= {"key": call.identity.key, "query": call.identity.query, "created": call.created or time.time()}
+    values = flat(call) | {"query": call.identity.query, "created": call.created or time.time()}
     return tuple(json.dumps(values[name]) if name in _JSON else _storable(values[name]) for name in _COLUMNS)
 
 

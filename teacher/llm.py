@@ -22,18 +22,18 @@ from ground.errors import UserError, unknown_name
 from teacher.asking import Reply
 from teacher.base import UNAVAILABLE, BudgetExhausted, TeacherError
 from teacher.call import ERROR
-from teacher.client import Limits, ServerClient, start
+from teacher.client import ServerClient, start
+from teacher.config import Limits, TeacherConfig
 from teacher.faults import WRONG_MODEL, Breaker, Handling, ServerFault, say
 from teacher.probe import Capability, Probe
-from teacher.prompts import Prompt
+from teacher.prompts import CARD_FILE, Prompt
 from teacher.scoring import WAYS, Way, Work
 
 # vLLM's and FastChat's own default.
 DEFAULT_BASE_URL = "http://localhost:8000/v1"
 OPENAI_URL = "https://api.openai.com/v1"
-CARD_FILE = "preceptor.json"
 
-SCORINGS = ("auto", *WAYS)
+_DEFAULT_LIMITS = Limits()
 # Replies with the positions of their prompts, and why the run stops if it does.
 _Replied = tuple[list[tuple[int, Reply]], TeacherError | None]
 _LOCAL_INSTEAD = "or use --teacher local"
@@ -46,14 +46,12 @@ class ServedModel:
     """A model behind an OpenAI-compatible URL.
 
     Args:
-        base_url: The server; else `OPENAI_BASE_URL`, else OpenAI if there is a key, else localhost:8000.
-        model: Model id; without one, the only id that the server offers.
+        config: Server (else `OPENAI_BASE_URL`, else OpenAI if there is a key, else localhost:8000), model (else the
+            only one that the server offers), scoring, samples and budget. Unless `on_teacher_failure` is `abort`, a
+            server that spends a deadline in vain is not an error: its scenes are `UNAVAILABLE`, and it is left alone
+            for a while (`Breaker`).
         api_key: Else `OPENAI_API_KEY`. Never logged, never in an error.
-        limits: Time and budget.
-        scoring: One of `WAYS`, or `auto` for the best that works.
-        samples: Samples per menu where the server cannot score.
-        patient: A server that spends a deadline in vain is not an error: its scenes are `UNAVAILABLE`, and it is left
-            alone for a while (`Breaker`).
+        limits: Time and bytes.
 
     Attributes:
         template: Name of the prompt template that the model wants, as far as the server tells.
@@ -61,43 +59,30 @@ class ServedModel:
 
     Raises:
         TeacherError: No server there, or key refused.
-        UserError: No such model, or several and none named; no such scoring.
+        UserError: No such model, or several and none named.
     """
 
-    def __init__(
-        self,
-        base_url: str | None = None,
-        model: str | None = None,
-        *,
-        api_key: str | None = None,
-        limits: Limits | None = None,
-        scoring: str = "auto",
-        samples: int = 10,
-        patient: bool = False,
-    ) -> None:
+    def __init__(self, config: TeacherConfig, *, api_key: str | None = None, limits: Limits = _DEFAULT_LIMITS) -> None:
         key = api_key or os.environ.get("OPENAI_API_KEY", "")
         default = OPENAI_URL if key else DEFAULT_BASE_URL
-        self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or default).rstrip("/")
+        self.base_url = (config.base_url or os.environ.get("OPENAI_BASE_URL") or default).rstrip("/")
         if not self.base_url.startswith(("http://", "https://")):
             raise UserError(f"{self.base_url!r} is no URL of a server.", "--base-url http://localhost:8000/v1")
-        if scoring not in SCORINGS:
-            raise unknown_name("scoring", scoring, SCORINGS, "--scoring auto")
-        self.limits = limits or Limits()
-        self._wanted = WAYS if scoring == "auto" else (scoring,)
-        self._samples = samples
-        self._breaker = Breaker(self.limits.cool_down_seconds) if patient else None
-        self._client = ServerClient(self.base_url, key, self.limits)
+        self._config, self._limits = config, limits
+        self._client = ServerClient(self.base_url, key, config, limits)
         self._close = weakref.finalize(self, lambda client: start(client.close()), self._client)
         self.extra = self._client.counters
         self.extra["breaker_opened"] = 0
+        breaker = Breaker(self.base_url, limits.cool_down_seconds, self.extra)
+        self._breaker = None if config.on_teacher_failure == "abort" else breaker
         self._trial = asyncio.Lock()
         self._way: Way | None = None
         self._answers_as = ""
         self.capability: Capability | None = None
-        self.model = model or "any model"
+        self.model = config.model or "any model"
         try:
             listed = start(self._models()).result()
-            self.model = _chosen(model, list(listed), self.base_url)
+            self.model = _chosen(config.model, list(listed), self.base_url)
         except ServerFault as fault:
             raise self._explain(fault) from fault
         self._listed = tuple(sorted(listed))
@@ -111,15 +96,15 @@ class ServedModel:
         Raises:
             TeacherError: The prompts do not fit, or no way of asking gives an answer.
         """
-        probe = Probe(self._client, self.model, prompts)
+        probe, wanted = Probe(self._client, self.model, prompts), self._config.scoring
         try:
-            self._way, dropped = start(probe.run(self._wanted)).result()
+            self._way, dropped = start(probe.run(WAYS if wanted == "auto" else (wanted,))).result()
         except ServerFault as fault:
             raise self._explain(fault) from fault
         way = self._way
         self.method, self._answers_as = way.name, probe.answers_as
         sampled = way.name in ("choice", "samples")
-        self.samples = self._samples if sampled else 1
+        self.samples = self._config.samples if sampled else 1
         # Scores are scores, but a frequency is another label.
         self.name = f"{self.model}#{way.name}" if sampled else self.model
         self.capability = Capability(
@@ -131,7 +116,7 @@ class ServedModel:
             way.size,
             probe.thinking,
             tuple(self._client.without_key(why) for why in dropped),
-            self.limits.concurrency or _concurrency(self.base_url, self.limits, probe.seconds, way.size),
+            self._config.concurrency or _concurrency(self.base_url, self._limits, probe.seconds, way.size),
         )
         for why in self.capability.dropped:
             say(f"{self.base_url}: not used: {why}")
@@ -195,24 +180,12 @@ class ServedModel:
             if fault.handling == Handling.ABORT or (fault.handling == Handling.RETRY and self._breaker is None):
                 self._client.stopping.set()
                 failure = self._explain(fault)
-            elif fault.handling == Handling.RETRY:
-                self._open()
+            elif fault.handling == Handling.RETRY and self._breaker:
+                self._breaker.failed()
         if self._breaker and not any(reply.status == ERROR for reply in replies):
-            self._close_breaker()
+            self._breaker.succeeded()
         share = (monotonic() - started) / len(replies)
         return [(i, replace(r, seconds=share)) for i, r in zip(work.positions, replies, strict=True)], failure
-
-    def _open(self) -> None:
-        assert self._breaker is not None
-        if self._breaker.failed():
-            self.extra["breaker_opened"] += 1
-            say(f"warning: {self.base_url} is given up; it is tried again every {self.limits.cool_down_seconds:g} s")
-
-    def _close_breaker(self) -> None:
-        assert self._breaker is not None
-        if self._breaker.open:
-            say(f"{self.base_url} is back")
-        self._breaker.succeeded()
 
     def _explain(self, fault: ServerFault) -> TeacherError:
         """The fault in words for a user, without the key."""

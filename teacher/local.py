@@ -16,11 +16,9 @@ import torch
 from ground.errors import UserError
 from teacher.asking import Reply
 from teacher.labels import OK
-from teacher.prompts import LETTERS, Prompt
+from teacher.prompts import CARD_FILE, LETTERS, Prompt
 
 TINY_MODEL = Path(__file__).parent / "tiny_lm" / "model"
-# What training found out about a model and a teacher has to know: the template of its prompts and its temperature.
-CARD_FILE = "preceptor.json"
 
 
 class LocalModel:
@@ -114,11 +112,8 @@ def load_model(path: Path) -> tuple[Any, Any]:
         folder = "give a folder with config.json, weights and tokenizer"
         raise UserError(f"There is no model in {path}.", train if path == TINY_MODEL else folder)
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
-    # A bar for a load of milliseconds, and a warning of the rope factor that FastChat needs, tell a user nothing.
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    silence_transformers()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         network = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=torch.float32)
@@ -127,6 +122,14 @@ def load_model(path: Path) -> tuple[Any, Any]:
             f"The model in {path} cannot be loaded: {error}.", "give another folder with --model"
         ) from error
     return tokenizer, network.eval()
+
+
+def silence_transformers() -> None:
+    """No bar for a load of milliseconds, and no warning of the rope factor that FastChat needs."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def _weights_hash(path: Path) -> str:

@@ -9,19 +9,24 @@ from envs.task import Task
 from ground.errors import UserError, unknown_name
 from teacher.asking import AskingTeacher, Model
 from teacher.base import Teacher
-from teacher.config import Policy, TeacherConfig, TeacherName
-from teacher.controls import ControlTeacher, NoisyTeacher, ReplayTeacher, ScriptedTeacher, ShuffledTeacher
+from teacher.config import Limits, TeacherConfig, TeacherName
+from teacher.controls import (
+    AlteredTeacher,
+    ControlTeacher,
+    NoisyTeacher,
+    ReplayTeacher,
+    ScriptedTeacher,
+    ShuffledTeacher,
+)
 from teacher.faults import say
 from teacher.labels import LabelStore
 from teacher.prompts import Prompt, Template, load_template, menus
 
 _PROBED_SCENES = 200
-# Seconds for which a server may stay away: a run that may go on without it waits less long, and then leaves it alone.
-DEADLINES = {"abort": 120.0, "otherwise": 30.0}
-COOL_DOWN = 30.0
+# How long a server may stay away: a run that may go on without it waits less long, and then leaves it alone.
+LIMITS = {"abort": Limits(), "otherwise": Limits(deadline_seconds=30.0)}
 
 TEACHERS: tuple[str, ...] = get_args(TeacherName)
-POLICIES: tuple[str, ...] = get_args(Policy)
 
 
 def make_teacher(
@@ -49,8 +54,6 @@ def make_teacher(
     """
     config = TeacherConfig(config) if isinstance(config, str) else config
     store = store if store is not None else LabelStore()
-    if not 0.0 <= config.label_noise <= 1.0:
-        raise UserError(f"--label-noise is a probability, not {config.label_noise}.", "--label-noise 0.3")
     kind, _, inner = config.teacher.partition(":")
     if kind not in TEACHERS or (inner and kind != "shuffled"):
         raise unknown_name("teacher", config.teacher, TEACHERS, "--teacher local")
@@ -88,28 +91,10 @@ def _asking(config: TeacherConfig, task: Task, store: LabelStore, device: str, a
         model: Model = local
         template = load_template(config.prompt or model.template)
     else:
-        from teacher.client import Limits
         from teacher.llm import ServedModel
 
-        policy = config.on_teacher_failure
-        if policy not in POLICIES:
-            raise unknown_name("policy", policy, POLICIES, "--on-teacher-failure abort")
-        limits = Limits(
-            concurrency=config.concurrency,
-            deadline_seconds=DEADLINES["abort" if policy == "abort" else "otherwise"],
-            cool_down_seconds=COOL_DOWN,
-            max_calls=config.max_llm_calls,
-            max_tokens=config.max_llm_tokens,
-            max_seconds=config.max_llm_seconds,
-        )
-        model = served = ServedModel(
-            config.base_url,
-            config.model,
-            limits=limits,
-            scoring=config.scoring,
-            samples=config.samples,
-            patient=policy != "abort",
-        )
+        limits = LIMITS["abort" if config.on_teacher_failure == "abort" else "otherwise"]
+        model = served = ServedModel(config, limits=limits)
         template = load_template(config.prompt or model.template)
         served.prepare(longest_prompts(task, template))
     return AskingTeacher(
@@ -134,7 +119,7 @@ def longest_prompts(task: Task, template: Template, count: int = 3) -> list[Prom
 
 def asking_of(teacher: Teacher) -> AskingTeacher | None:
     """The teacher inside noise and the like that asks a language model, if one does."""
-    while hasattr(teacher, "inner"):
+    while isinstance(teacher, AlteredTeacher):
         teacher = teacher.inner
     return teacher if isinstance(teacher, AskingTeacher) else None
 

@@ -17,6 +17,8 @@ from envs.task import Scene, Task
 from ground.errors import UserError, unknown_name
 
 LETTERS = string.ascii_uppercase
+# In a model's folder: what a teacher has to know of the model, such as the template of its prompts.
+CARD_FILE = "preceptor.json"
 TEMPLATE_DIR = Path(__file__).parent / "prompts"
 
 # What each template has to mention: `compact` is for a small model that was trained on the task, `chat` for any other.
@@ -140,8 +142,6 @@ def menus(scene: Scene, permutations: int) -> tuple[Menu, ...]:
     The order is shuffled by the scene's digest and then rotated, so that with as many permutations as options each
     option stands at each position once; with fewer options there are fewer permutations.
     """
-    if permutations < 1:
-        raise UserError(f"--permutations must be at least 1, not {permutations}.", "--permutations 4")
     digest = scene_digest(scene)
     order: Sequence[int] = sorted(scene.legal, key=lambda i: hashlib.sha256(f"{digest}:{i}".encode()).digest())
     count = min(permutations, len(order))

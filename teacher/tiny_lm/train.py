@@ -21,9 +21,8 @@ from tyro.conf import OmitArgPrefixes
 
 from envs.task import Task
 from teacher.calibration import expected_calibration_error, fit_temperature
-from teacher.local import CARD_FILE, LocalModel
-from teacher.prompts import load_template
-from teacher.tiny_lm.judge import accuracy, accuracy_by_task, answers_of, menu_logits
+from teacher.local import LocalModel, silence_transformers
+from teacher.prompts import CARD_FILE, load_template
 from teacher.tiny_lm.pairs import Pair, PairMix, PairSource, distinct_scenes, held_out_texts
 from teacher.tiny_lm.tokenizer import train_tokenizer
 
@@ -61,11 +60,8 @@ DEFAULT = Config()
 def build_model(config: Config, tokenizer: Any) -> Any:
     """An untrained Llama with tied embeddings."""
     from transformers import LlamaConfig, LlamaForCausalLM
-    from transformers.utils import logging as transformers_logging
 
-    # It warns of the factor that FastChat needs.
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    silence_transformers()
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -174,6 +170,30 @@ def save(tokenizer: Any, model: Any, out: Path) -> None:
     path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
+def menu_logits(model: LocalModel, pairs: Sequence[Pair], batch: int = 256) -> Tensor:
+    """Logits [N, 26] of the letters, minus infinity for those that are not on the menu."""
+    tokens = model.encode([pair.prompt for pair in pairs])
+    logits = torch.cat([model.letter_logits(tokens[i : i + batch]) for i in range(0, len(tokens), batch)])
+    for row, pair in zip(logits, pairs, strict=True):
+        row[len(pair.prompt.menu.options) :] = -torch.inf
+    return logits
+
+
+def answers_of(pairs: Sequence[Pair]) -> Tensor:
+    """Right positions [N]."""
+    return torch.tensor([pair.answer for pair in pairs])
+
+
+def accuracy(logits: Tensor, answers: Tensor) -> float:
+    """Share of prompts whose best letter is the right one."""
+    return float((logits.argmax(dim=-1) == answers).double().mean())
+
+
+def _accuracy_by_task(logits: Tensor, pairs: Sequence[Pair]) -> dict[str, float]:
+    names, answers = np.array([pair.task for pair in pairs]), answers_of(pairs)
+    return {str(name): accuracy(logits[names == name], answers[names == name]) for name in np.unique(names)}
+
+
 def judge(mix: PairMix, out: Path, config: Config) -> dict[str, Any]:
     """What the saved model gets right of what was held out, with the temperature fitted on one half of it."""
     model = LocalModel(out)
@@ -188,8 +208,8 @@ def judge(mix: PairMix, out: Path, config: Config) -> dict[str, Any]:
     )
     return {
         "held_out_accuracy": accuracy(logits, answers),
-        "held_out_accuracy_by_task": accuracy_by_task(logits, reported),
-        "play_accuracy_by_task": accuracy_by_task(menu_logits(model, play), play),
+        "held_out_accuracy_by_task": _accuracy_by_task(logits, reported),
+        "play_accuracy_by_task": _accuracy_by_task(menu_logits(model, play), play),
         "temperature": temperature,
         "ece": calibrated,
         "ece_uncalibrated": raw,

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
 from envs.catalog import get_task
 from teacher.asking import Reply
+from teacher.config import TeacherConfig
 from teacher.labels import OK
 from teacher.llm import ServedModel
 from teacher.local import LocalModel
@@ -45,8 +47,8 @@ def questions() -> list[Prompt]:
     return [many[i] for i in np.argsort(tops)[:4]]
 
 
-def asked(server: Running, scoring: str, prompts: Sequence[Prompt]) -> list[Reply]:
-    model = ServedModel(f"{server.url}/v1", scoring=scoring)
+def asked(server: Running, scoring: Any, prompts: Sequence[Prompt]) -> list[Reply]:
+    model = ServedModel(TeacherConfig("llm", base_url=f"{server.url}/v1", scoring=scoring))
     model.prepare(longest_prompts(TASK, TEMPLATE))
     assert model.method == scoring, "the probe finds that the server honours it"
     assert model.template == "compact"
@@ -70,7 +72,7 @@ def test_each_way_of_asking_gives_the_models_distribution(server: Running, scori
 
 
 def test_the_best_way_is_found_and_prompts_go_in_lists(server: Running) -> None:
-    model = ServedModel(f"{server.url}/v1")
+    model = ServedModel(TeacherConfig("llm", base_url=f"{server.url}/v1"))
     model.prepare(longest_prompts(TASK, TEMPLATE))
     assert model.capability is not None
     assert (model.capability.scoring, model.capability.dropped) == ("logprobs", ())

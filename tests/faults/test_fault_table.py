@@ -13,7 +13,7 @@ import pytest
 
 from teacher.asking import AskingTeacher
 from teacher.base import UNAVAILABLE, TeacherError
-from teacher.client import Limits
+from teacher.config import Limits, TeacherConfig
 from teacher.faults import Handling, fault_of_response
 from teacher.labels import OK, LabelStore
 from teacher.llm import ServedModel
@@ -105,8 +105,11 @@ def ask(
     patient: bool = False,
 ) -> AskingTeacher:
     template = load_template("compact")
-    limits = Limits(concurrency=1, request_seconds=30.0, deadline_seconds=deadline, cool_down_seconds=60.0)
-    model = ServedModel(server.url, limits=limits, scoring=scoring, samples=2, patient=patient)
+    limits = Limits(request_seconds=30.0, deadline_seconds=deadline, cool_down_seconds=60.0)
+    policy: Any = "scripted" if patient else "abort"
+    how: Any = scoring
+    said = TeacherConfig("llm", base_url=server.url, scoring=how, samples=2, concurrency=1, on_teacher_failure=policy)
+    model = ServedModel(said, limits=limits)
     model.prepare(longest_prompts(TASK, template))
     model._client.limits = replace(limits, request_seconds=request)
     return AskingTeacher("llm", TASK, model, template, LabelStore())

@@ -15,8 +15,7 @@ import pytest
 from ground.errors import UserError
 from teacher.asking import AskingTeacher
 from teacher.base import BudgetExhausted, TeacherError
-from teacher.client import Limits
-from teacher.config import TeacherConfig
+from teacher.config import Limits, TeacherConfig
 from teacher.labels import LabelStore
 from teacher.llm import ServedModel
 from teacher.make import longest_prompts, make_teacher
@@ -38,10 +37,14 @@ def server() -> Iterator[FaultyServer]:
         yield running
 
 
-def served(server: FaultyServer, scoring: str = "auto", **limits: Any) -> ServedModel:
+def of(server: FaultyServer, **said: Any) -> TeacherConfig:
+    return TeacherConfig("llm", base_url=server.url, **said)
+
+
+def served(server: FaultyServer, **said: Any) -> ServedModel:
     """The model on the server, impatient and one request at a time, with its probe behind it."""
-    patience = {"concurrency": 1, "request_seconds": 5.0, "deadline_seconds": 10.0} | limits
-    model = ServedModel(server.url, limits=Limits(**patience), scoring=scoring)
+    config = of(server, **{"concurrency": 1} | said)
+    model = ServedModel(config, limits=Limits(request_seconds=5.0, deadline_seconds=10.0))
     model.prepare(longest_prompts(TASK, load_template("chat")))
     return model
 
@@ -68,7 +71,7 @@ def generated(server: FaultyServer) -> int:
     return len(server.bodies("chat")) + len(server.bodies("completions"))
 
 
-def test_letters_are_scored_over_permuted_menus(server: FaultyServer) -> None:
+def test_letters_are_scored_over_permuted_menus_which_cancel_a_liking_for_a_position(server: FaultyServer) -> None:
     teacher = ask(server)
     server.reply = prefers("take the green key")
     (label,) = teacher.label([THREE])
@@ -76,12 +79,8 @@ def test_letters_are_scored_over_permuted_menus(server: FaultyServer) -> None:
     assert (label.method, label.source) == ("logprobs", "llm:toy")
     assert (teacher.stats.queries, teacher.stats.calls) == (1, 4)
     assert teacher.stats.tokens == sum(call.tokens for call in teacher.store.calls()) > 400
-
-
-def test_a_liking_for_a_position_cancels_out(server: FaultyServer) -> None:
-    teacher = ask(server)
     server.reply = lambda prompt: {"A": 0.97, "B": 0.01, "C": 0.01, "D": 0.01}
-    (label,) = teacher.label([THREE])
+    (label,) = ask(server).label([THREE])
     assert [p for p in label.probs if p] == pytest.approx([0.25] * 4)
 
 
@@ -100,13 +99,13 @@ def test_equal_facts_are_one_query_and_the_store_answers_the_next_time(server: F
 
 @pytest.mark.parametrize("scoring", ["choice", "echo", "samples"])
 def test_every_way_of_asking_finds_the_same_preference(server: FaultyServer, scoring: str) -> None:
-    teacher = ask(server, scoring=scoring)
+    teacher = ask(server, scoring=scoring, samples=9)
     server.reply = prefers("take the green key", weight=0.94)
     (label,) = teacher.label([THREE])
     assert label.method == scoring
     assert max(range(5), key=lambda i: label.probs[i]) == 2
     assert teacher.stats.calls == len(teacher.store) == 4 * teacher.model.samples
-    assert teacher.model.samples == (1 if scoring == "echo" else 10)
+    assert teacher.model.samples == (1 if scoring == "echo" else 9)
 
 
 def test_scores_and_frequencies_are_different_labels_in_the_store(server: FaultyServer) -> None:
@@ -172,25 +171,29 @@ def test_what_is_wrong_is_found_out_before_any_scene(
         assert make_teacher(TeacherConfig("llm", base_url=server.url, prompt="compact"), TASK)
 
 
-def test_no_server() -> None:
+def test_no_server_no_such_model_and_a_key_that_is_in_no_error(server: FaultyServer) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
         with pytest.raises(TeacherError, match="No server answers") as error:
-            ServedModel(url)
+            ServedModel(TeacherConfig("llm", base_url=url))
     assert f"curl {url}/models" in str(error.value)
     assert "--teacher local" in str(error.value)
     with pytest.raises(UserError, match="no URL"):
-        ServedModel("localhost:8000")
-
-
-def test_a_wrong_model_lists_those_that_there_are(server: FaultyServer) -> None:
+        ServedModel(TeacherConfig("llm", base_url="localhost:8000"))
     server.play(Script(models=("qwen-small", "qwen-large")))
-    with pytest.raises(UserError, match="Did you mean 'qwen-small'") as error:
-        ServedModel(server.url, "qwen-smal")
-    assert "qwen-large" in str(error.value)
+    with pytest.raises(UserError, match="Did you mean 'qwen-small'") as unknown:
+        ServedModel(of(server, model="qwen-smal"))
+    assert "qwen-large" in str(unknown.value)
     with pytest.raises(UserError, match="offers 2 models: qwen-large, qwen-small"):
-        ServedModel(server.url)
+        ServedModel(of(server))
+    server.play(Script())
+    refusal: Any = {"error": {"message": "Incorrect API key provided: sk-secret"}}
+    model = ServedModel(of(server), api_key="sk-secret")
+    server.intercept = lambda number, request: (401, {}, refusal)
+    with pytest.raises(TeacherError, match="refused the key") as error:
+        model.prepare()
+    assert "sk-secret" not in str(error.value)
 
 
 def test_the_only_model_and_the_environment_are_used(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,19 +206,10 @@ def test_the_only_model_and_the_environment_are_used(server: FaultyServer, monke
     assert not teacher.label([TWO])[0].abstained
 
 
-def test_the_key_is_in_no_error(server: FaultyServer) -> None:
-    refusal: Any = {"error": {"message": "Incorrect API key provided: sk-secret"}}
-    model = ServedModel(server.url, api_key="sk-secret")
-    server.intercept = lambda number, request: (401, {}, refusal)
-    with pytest.raises(TeacherError, match="refused the key") as error:
-        model.prepare()
-    assert "sk-secret" not in str(error.value)
-
-
 def test_calls_are_a_budget_that_stops_hard_and_keeps_what_was_answered(server: FaultyServer) -> None:
-    probed = int(served(server, "samples").extra["calls_sent"])
+    probed = int(served(server, scoring="samples").extra["calls_sent"])
     limit = probed + 30  # of the 60 samples: three menus
-    teacher = ask(server, scoring="samples", max_calls=limit)
+    teacher = ask(server, scoring="samples", max_llm_calls=limit)
     with pytest.raises(BudgetExhausted, match=f"{limit} calls") as error:
         teacher.label([TWO, THREE])
     assert "--max-llm-calls" in str(error.value)
@@ -229,11 +223,11 @@ def test_calls_are_a_budget_that_stops_hard_and_keeps_what_was_answered(server: 
 
 
 @pytest.mark.parametrize(
-    ("limit", "flag"), [({"max_tokens": 1500}, "--max-llm-tokens"), ({"max_seconds": 0.5}, "--max-llm-seconds")]
+    ("limit", "flag"), [({"max_llm_tokens": 1500}, "--max-llm-tokens"), ({"max_llm_seconds": 0.5}, "--max-llm-seconds")]
 )
 def test_tokens_and_seconds_are_budgets_too(server: FaultyServer, limit: dict[str, Any], flag: str) -> None:
     teacher = ask(server, scoring="samples")
-    teacher.model._client.limits = Limits(concurrency=1, **limit)  # type: ignore[attr-defined]
+    teacher.model._client.config = of(server, **limit)  # type: ignore[attr-defined]
     teacher.model.extra["tokens_spent"] = 0
 
     def in_its_own_time(prompt: str) -> str:
@@ -253,11 +247,11 @@ def test_the_budget_survives_a_resume_and_a_kill(server: FaultyServer, tmp_path:
         saved = spent.state_dict()
         spent.label([TWO])  # after the checkpoint: a kill loses the counters, and not the rows
         used = spent.model.extra["calls_sent"]
-        resumed = ask(server, store, max_calls=int(used) + 15)
+        resumed = ask(server, store, max_llm_calls=int(used) + 15)
         resumed.load_state_dict(saved)
         probe = saved["stats"]["extra"]["calls_sent"]
         assert resumed.model.extra["calls_sent"] == used + probe, "both probes, and what was asked"
-        tight = ask(server, store, max_calls=int(used))
+        tight = ask(server, store, max_llm_calls=int(used))
         tight.load_state_dict(saved)
         with pytest.raises(BudgetExhausted):
             tight.label([THREE])

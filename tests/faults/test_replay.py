@@ -15,6 +15,7 @@ from agent.runs.run import Run
 from agent.train import train
 from teacher import make
 from teacher.base import TeacherError
+from teacher.config import Limits
 from teacher.labels import LabelStore
 from tests.faulty_server import Script, Step, faulty
 
@@ -39,8 +40,8 @@ TROUBLE = (
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines that the troubles outlast, and a cool-down that ends within the run."""
-    monkeypatch.setattr(make, "DEADLINES", {"abort": 0.5, "otherwise": 0.3})
-    monkeypatch.setattr(make, "COOL_DOWN", 0.1)
+    short = {"abort": Limits(deadline_seconds=0.5), "otherwise": Limits(deadline_seconds=0.3, cool_down_seconds=0.1)}
+    monkeypatch.setattr(make, "LIMITS", short)
 
 
 def outcome(result: dict[str, Any]) -> tuple[dict[str, Any], bytes, list[Any]]:

@@ -1,7 +1,7 @@
 """A language-model server that misbehaves by script, for tests and for finding out how a run fares.
 
 with faulty(Script(steps=(Step("rate_limit", times=2, seconds=1), Step("cut")))) as server:
-    ServedModel(server.url)
+    ServedModel(TeacherConfig("llm", base_url=server.url))
     server.requests
 """
 

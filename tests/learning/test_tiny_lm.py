@@ -10,11 +10,10 @@ import torch
 
 from envs.catalog import TASKS, TAUGHT, get_task
 from teacher.calibration import expected_calibration_error
-from teacher.local import CARD_FILE, TINY_MODEL, LocalModel
-from teacher.prompts import LETTERS, Menu, load_template, menus
-from teacher.tiny_lm.judge import accuracy, answers_of, menu_logits
+from teacher.local import TINY_MODEL, LocalModel
+from teacher.prompts import CARD_FILE, LETTERS, Menu, load_template, menus
 from teacher.tiny_lm.pairs import COLOURS, Pair, PairMix, menu_held_out
-from teacher.tiny_lm.train import Config, make_mix, save, train
+from teacher.tiny_lm.train import Config, accuracy, answers_of, make_mix, menu_logits, save, train
 from tests.small_task import SmallTask
 
 SMALL = Config(hidden=64, intermediate=128, layers=2, heads=2, steps=80, batch=16, lr=3e-3, warmup=10, corpus=300)

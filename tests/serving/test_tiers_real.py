@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
 from envs.catalog import get_task
 from teacher.asking import Reply
+from teacher.config import TeacherConfig
 from teacher.labels import OK
 from teacher.llm import ServedModel
 from teacher.local import LocalModel
@@ -37,8 +39,8 @@ def prompts(*, right: bool, count: int = 6) -> list[Prompt]:
     return made
 
 
-def asked(url: str, scoring: str, questions: Sequence[Prompt]) -> list[Reply]:
-    model = ServedModel(url, scoring=scoring)
+def asked(url: str, scoring: Any, questions: Sequence[Prompt]) -> list[Reply]:
+    model = ServedModel(TeacherConfig("llm", base_url=url, scoring=scoring))
     model.prepare(longest_prompts(TASK, TEMPLATE))
     assert model.method == scoring
     replies = {i: reply for group in model.replies(questions) for i, reply in group}
@@ -85,7 +87,7 @@ def test_scored_letters_are_the_models_distribution(server: str, scoring: str, r
 
 
 def test_letters_in_lists_and_over_chat_are_the_same(vllm_url: str) -> None:
-    model = ServedModel(vllm_url, scoring="logprobs")
+    model = ServedModel(TeacherConfig("llm", base_url=vllm_url, scoring="logprobs"))
     model.prepare(longest_prompts(TASK, TEMPLATE))
     assert model.capability is not None
     assert model.capability.list_size > 1, "the tiny model's chat template is the newline that the client joins with"
@@ -115,7 +117,7 @@ def test_samples_are_drawn_from_the_models_distribution(
 
 
 def test_what_fastchat_ignores_is_dropped_and_said(fastchat_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    model = ServedModel(fastchat_url)
+    model = ServedModel(TeacherConfig("llm", base_url=fastchat_url))
     model.prepare(SURE)
     assert model.capability is not None
     assert model.capability.scoring == "echo"

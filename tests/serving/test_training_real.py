@@ -19,6 +19,7 @@ from agent.train import train
 from ground.errors import UserError
 from teacher import make
 from teacher.base import TeacherError
+from teacher.config import Limits
 from teacher.labels import LabelStore
 from tests.serving.conftest import command
 
@@ -133,7 +134,7 @@ def test_a_fastchat_worker_killed_in_the_middle_is_survived(serve: Serve, tmp_pa
 def test_vllm_killed_in_the_middle_stops_the_run_with_advice_and_it_goes_on(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "DEADLINES", {"abort": 3.0, "otherwise": 3.0})
+    monkeypatch.setattr(make, "LIMITS", dict.fromkeys(("abort", "otherwise"), Limits(deadline_seconds=3.0)))
     server = serve("--backend", "vllm")
     config = replace(TINY, task="KeyInBox", logdir=str(tmp_path), base_url=server["base_url"])
     with killing([worker_of(server)], store_of(config), rows=30) as before, pytest.raises(TeacherError) as error:
@@ -155,7 +156,7 @@ def test_vllm_killed_in_the_middle_stops_the_run_with_advice_and_it_goes_on(
 def test_vllm_killed_in_the_middle_is_done_without(
     serve: Serve, tmp_path: Path, policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "DEADLINES", {"abort": 3.0, "otherwise": 3.0})
+    monkeypatch.setattr(make, "LIMITS", dict.fromkeys(("abort", "otherwise"), Limits(deadline_seconds=3.0)))
     server = serve("--backend", "vllm")
     config = replace(
         TINY, task="KeyInBox", logdir=str(tmp_path), base_url=server["base_url"], on_teacher_failure=policy

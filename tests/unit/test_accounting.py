@@ -13,6 +13,9 @@ def test_counters_rates_and_latencies_under_stable_tags() -> None:
     stats = TeacherStats(queries=3, calls=4, hits=2, abstained=1, invalid=1, tokens=44, seconds=2.0)
     stats.extra["requests"] = 6
     accounting = Accounting(stats, store)
+    uncalled = Accounting(TeacherStats(hits=5), store).figures(0)
+    assert not {"latency_p50", "latency_p95", "invalid_rate"} & uncalled.keys()
+    assert uncalled["calls_per_1k_steps"] == 0.0
     store.put_many([call(number, seconds=float(number)) for number in range(1, 5)])
     assert accounting.metrics(2000) == {
         "teacher/queries": 3.0,
@@ -29,12 +32,6 @@ def test_counters_rates_and_latencies_under_stable_tags() -> None:
         "teacher/latency_p50": 2.5,
         "teacher/latency_p95": pytest.approx(3.85),
     }
-
-
-def test_a_teacher_that_was_never_called_has_no_latency() -> None:
-    figures = Accounting(TeacherStats(hits=5), LabelStore(own=True)).figures(0)
-    assert not {"latency_p50", "latency_p95", "invalid_rate"} & figures.keys()
-    assert figures["calls_per_1k_steps"] == 0.0
 
 
 def test_latencies_follow_the_calls_of_this_run() -> None:

@@ -11,29 +11,21 @@ from agent.teaching import Annotator, TeacherHigh
 from controller.encoders import GridEncoder
 from envs.catalog import get_task
 from envs.task import Scene
-from teacher.base import HELD, Label, TeacherStats
+from teacher.base import HELD, Label, Teacher
 from teacher.call import FALLBACK
 
 TASK = get_task("KeyInBox")
 
 
-class Silent:
+class Silent(Teacher):
     """A teacher that has no label for anything, for one reason or another."""
 
-    name = "silent"
-
     def __init__(self, source: str, method: str) -> None:
-        self.stats = TeacherStats()
+        super().__init__("silent")
         self.source, self.method = source, method
 
-    def label(self, scenes: Sequence[Scene]) -> list[Label]:
+    def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
         return [Label((0.0,) * len(TASK.options), self.source, self.method, abstained=True) for _ in scenes]
-
-    def state_dict(self) -> dict[str, object]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        pass
 
 
 @pytest.mark.parametrize(("source", "method", "held"), [(HELD, FALLBACK, True), ("llm:toy", "logprobs", False)])
