@@ -7,13 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.config import TrainConfig, configure
+from agent.config import TrainConfig, changed, configure
 from agent.runs.run import Run
 from agent.train import train
 from ground.errors import UserError
@@ -25,9 +24,15 @@ from tests.serving.conftest import command
 
 pytestmark = [pytest.mark.serving, pytest.mark.timeout(900)]
 
-TINY = configure(
-    method="dagger", preset="tiny", steps=1600, teacher="llm", prompt="compact", quiet=True, eval_episodes=10
-)
+TINY = {
+    "method": "dagger",
+    "preset": "tiny",
+    "steps": 1600,
+    "teacher": "llm",
+    "prompt": "compact",
+    "quiet": True,
+    "eval_episodes": 10,
+}
 NOT_THE_RUN = {"seconds", "run", "teacher", "queries", "calls", "hits", "invalid", "asking"}
 SECONDS_TO_HAPPEN = 120.0
 
@@ -43,7 +48,8 @@ def outcome(result: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
 def replay(result: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
     store = str(Path(result["run"]) / "labels.sqlite")
-    return train(replace(config, teacher="replay", labels=store, savedir="replay", base_url=None, resume=False))
+    words = {"teacher": "replay", "labels": store, "savedir": "replay", "base_url": None, "resume": False}
+    return train(changed(config, words))
 
 
 def answers(store: Path) -> dict[str, tuple[float, ...]]:
@@ -102,7 +108,7 @@ def test_the_student_of_a_server_is_the_student_of_its_store(
     server: str, task: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     url = request.getfixturevalue(server)
-    config = replace(TINY, task=task, logdir=str(tmp_path), base_url=url)
+    config = configure(TINY, task=task, logdir=str(tmp_path), base_url=url)
     result = train(config)
     assert result["calls"] > 20
     assert result["abstained"] == 0
@@ -111,7 +117,7 @@ def test_the_student_of_a_server_is_the_student_of_its_store(
 
 def test_one_fastchat_worker_is_enough(serve: Serve, tmp_path: Path) -> None:
     server = serve("--backend", "fastchat")
-    config = replace(TINY, task="SimpleDoorKey", logdir=str(tmp_path), base_url=server["base_url"])
+    config = configure(TINY, task="SimpleDoorKey", logdir=str(tmp_path), base_url=server["base_url"])
     result = train(config)
     assert result["abstained"] == 0
     assert outcome(replay(result, config)) == outcome(result)
@@ -120,7 +126,7 @@ def test_one_fastchat_worker_is_enough(serve: Serve, tmp_path: Path) -> None:
 
 def test_a_fastchat_worker_killed_in_the_middle_is_survived(serve: Serve, tmp_path: Path) -> None:
     server = serve("--backend", "fastchat", "--workers", "2")
-    config = replace(TINY, task="SimpleDoorKey", logdir=str(tmp_path), base_url=server["base_url"], concurrency=4)
+    config = configure(TINY, task="SimpleDoorKey", logdir=str(tmp_path), base_url=server["base_url"], concurrency=4)
     with killing([server["processes"]["worker-1"]], store_of(config), rows=10) as before:
         result, config = finished(config)
     assert before, "the run was over before it could be killed"
@@ -136,14 +142,14 @@ def test_vllm_killed_in_the_middle_stops_the_run_with_advice_and_it_goes_on(
 ) -> None:
     monkeypatch.setattr(make, "LIMITS", dict.fromkeys(("abort", "otherwise"), Limits(deadline_seconds=3.0)))
     server = serve("--backend", "vllm")
-    config = replace(TINY, task="KeyInBox", logdir=str(tmp_path), base_url=server["base_url"])
+    config = configure(TINY, task="KeyInBox", logdir=str(tmp_path), base_url=server["base_url"])
     with killing([worker_of(server)], store_of(config), rows=30) as before, pytest.raises(TeacherError) as error:
         train(config)
     assert "--resume" in error.value.next_step
     assert {key: answers(store_of(config))[key] for key in before[0]} == before[0]
     stop(server)
     again = serve("--backend", "vllm")
-    config = replace(config, resume=True, base_url=again["base_url"])
+    config = changed(config, {"resume": True, "base_url": again["base_url"]})
     result = train(config)
     after = answers(store_of(config))
     assert {key: after[key] for key in before[0]} == before[0]
@@ -158,7 +164,7 @@ def test_vllm_killed_in_the_middle_is_done_without(
 ) -> None:
     monkeypatch.setattr(make, "LIMITS", dict.fromkeys(("abort", "otherwise"), Limits(deadline_seconds=3.0)))
     server = serve("--backend", "vllm")
-    config = replace(
+    config = configure(
         TINY, task="KeyInBox", logdir=str(tmp_path), base_url=server["base_url"], on_teacher_failure=policy
     )
     with killing([worker_of(server)], store_of(config), rows=30) as before:
@@ -179,7 +185,7 @@ def finished(config: TrainConfig) -> tuple[dict[str, Any], TrainConfig]:
         except TeacherError as error:
             assert "--resume" in error.next_step or "curl" in error.next_step  # noqa: PT017  # a loop, not a refusal
             assert time.monotonic() < deadline, "the server did not come back"
-            config = replace(config, resume=True)
+            config = changed(config, {"resume": True})
 
 
 def stop(server: dict[str, Any]) -> None:
