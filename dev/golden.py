@@ -46,6 +46,8 @@ RUNS = {
     "hiro-options": f"--method hiro {GRID} --prior controller --teacher scripted --steps 24000",
     "halo-tabular": HALO,
     "halo-neural": f"{HALO} --policies neural --label-noise 0.1",
+    "bc": f"--method bc {POINT} --preset tiny --steps 300",
+    "iql": f"--method iql {POINT} --preset tiny --steps 300 --chunk 2",
 }
 # Parts of a checkpoint that are not learnt: environments, stored steps, labels.
 NOT_LEARNT = {"hierarchy", "store", "labeller", "teacher", "columns", "final_obs", "states"}
