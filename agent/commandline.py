@@ -55,7 +55,7 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
     if isinstance(default, TrainConfig):
         changes = from_file(given["config"] or "") if "config" in given else {}
         changes |= _assignments(pairs)
-        default = _own(given | changes) or changed(preset(changes | _chosen(given)), changes)
+        default = changed(_own(given | changes) or preset(changes | _chosen(given)), changes)
         said = _without(said, "--set", "--config")
         where: Mapping[str, Any] = paths(default.settings.__class__)
     else:

@@ -1,0 +1,97 @@
+"""Settings: what is said ends in the run's tree, and what cannot be is refused by name."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import commandline
+from agent.config import TrainConfig, changed, configure, from_file, from_plain, paths, to_plain
+from agent.methods import METHODS, cloning, entry_of
+from agent.methods.protocol import Preset
+from agent.train import train
+from ground.errors import UserError
+
+VECTORS = {"sac", "td3"}
+
+
+def of(method: str, **words: Any) -> TrainConfig:
+    task = "RescueWorld-n2" if method == "halo" else "PointReach" if method in VECTORS else "SimpleDoorKey"
+    return configure({"method": method, "task": task, **words})
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_settings_survive_json(method: str) -> None:
+    config = of(method, seed=3, steps=500)
+    assert from_plain(to_plain(config)) == config
+    assert (config.method, config.seed, config.steps) == (method, 3, 500)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_setting_of_a_method_can_be_said(method: str) -> None:
+    """Each name that errors and `--help` offer leads to a value that is there to be changed."""
+    config = of(method)
+    tree = to_plain(config)
+    for name, path in paths(type(config.settings)).items():
+        node: Any = tree
+        for part in path[:-1]:
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict) and path[-1] in node and isinstance(node[path[-1]], bool):
+            after: Any = to_plain(changed(config, {name: not node[path[-1]]}))
+            for part in path:
+                after = after[part]
+            assert after is not node[path[-1]], name
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"method": "ppo", "sede": 1}, "ppo has no setting 'sede'. Did you mean 'seed'"),
+        ({"method": "ihac", "label_nose": 0.1}, "Did you mean 'label_noise'"),
+        ({"method": "ppo", "expectile": 0.9}, "ppo has no setting 'expectile'"),
+        ({"method": "iql", "expectile": "much"}, "--expectile is 'much', and must be a valid number"),
+        ({"method": "iql", "expectile": 2.0}, "--expectile is 2.0, and must be less than"),
+        ({"method": "ppo", "label_noise": -0.1}, "--label-noise is -0.1, and must be greater than or equal to 0"),
+    ],
+)
+def test_what_cannot_be_set_is_refused_by_name(words: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        configure(words)
+    assert said in str(caught.value)
+    assert caught.value.next_step
+
+
+def test_the_settings_of_another_method_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "iql.toml"
+    file.write_text('method = "iql"\nexpectile = 0.8\n')
+    assert configure(from_file(str(file))).settings.expectile == 0.8  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="dagger has no setting 'expectile'"):
+        configure({**from_file(str(file)), "method": "dagger"})
+
+
+def test_a_default_that_changes_later_does_not_orphan_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run goes on with what it began with: `--resume` reads its settings, not today's presets."""
+    said = ["--method", "bc", "--task", "PointReach", "--logdir", str(tmp_path), "--eval-episodes", "0", "--quiet"]
+    began = commandline.read("train", TrainConfig(), [*said, "--steps", "20", "--demos", "20", "--set", "lr=0.002"])
+    train(began)
+
+    def other(given: Any) -> Preset:
+        return Preset(999, 1, cloning.CloningSettings(lr=0.5, chunk=7))
+
+    monkeypatch.setattr(cloning, "BC", replace(cloning.BC, preset=other))
+    entry_of.cache_clear()
+    assert commandline.read("train", TrainConfig(), said).settings.lr == 0.5
+    goes_on = commandline.read("train", TrainConfig(), [*said, "--resume"])
+    assert goes_on == replace(began, resume=True)
+    train(goes_on)
+    refused = commandline.read("train", TrainConfig(), [*said, "--resume", "--set", "lr=0.1"])
+    with pytest.raises(UserError, match=r"settings\.lr was 0\.002, now 0\.1"):
+        train(refused)
+
+
+@pytest.fixture(autouse=True)
+def _entries_as_they_are() -> Iterator[None]:
+    yield
+    entry_of.cache_clear()
