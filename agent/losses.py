@@ -150,7 +150,8 @@ def prior_penalty(
     divergence = (action - prior.action).square().sum(-1)
     if prior.value_filter:
         with torch.no_grad():
-            divergence = divergence * (critic(obs, prior.action).amin(0) > value)
+            better = critic(obs, prior.action).amin(0) > value
+        divergence = divergence * better
     return prior_regularised(loss, divergence, prior.weight * value.detach().abs().mean())
 
 

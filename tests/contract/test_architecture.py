@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,23 @@ def test_imports_point_downwards(path: Path) -> None:
         beside = set() if floor == "main" else {"serving"}  # trainers reach servers by HTTP alone
         above = {*FLOORS[FLOORS.index(floor) + 1 :], "tests", "bench"} | beside
     assert not [name for name in imported(path) if name.partition(".")[0] in above]
+
+
+def imported_at_once(path: Path) -> Iterator[str]:
+    """What a file needs to be loaded at all: imports inside functions, and those for types alone, wait."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_no_file_needs_one_that_needs_it() -> None:
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES}
+    graph = {name: {other for other in imported_at_once(path) if other in names} for name, path in names.items()}
+    assert sum(map(len, graph.values())) > len(graph)
+    TopologicalSorter(graph).prepare()  # raises CycleError with the circle
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=name_of)

@@ -1,0 +1,88 @@
+"""The two losses and their parts, against what they are by hand."""
+
+import math
+
+import pytest
+import torch
+
+from agent.losses import PriorActions, PriorWeight, expectile_loss, prior_penalty, prior_regularised
+from controller.distill import weighted_regression
+
+
+def test_the_best_policy_under_loss_l1_is_the_prior_tilted_by_the_values() -> None:
+    """argmin of -E[Q] + lambda KL(pi || prior) is prior * exp(Q / lambda), normalised; gradients vanish there alone."""
+    values, prior, weight = torch.tensor([1.0, -0.5, 0.3]), torch.tensor([0.2, 0.5, 0.3]), 0.7
+    best = torch.softmax(prior.log() + values / weight, 0)
+    logits = torch.zeros(3, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.05)
+    for _ in range(1_000):
+        policy = torch.softmax(logits, 0)
+        divergence = (policy * (policy / prior).log()).sum()[None]
+        loss = prior_regularised(-(policy * values).sum()[None], divergence, weight)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert torch.allclose(torch.softmax(logits, 0), best, atol=1e-4)
+
+
+def test_a_surrogate_that_is_a_mean_already_counts_once() -> None:
+    losses, divergence = torch.tensor([1.0, 3.0]), torch.tensor([0.5, 1.5])
+    assert prior_regularised(losses, divergence, 2.0) == prior_regularised(losses.mean(), divergence, 2.0) == 4.0
+
+
+def test_an_annealed_weight_falls_from_its_start_to_zero_at_its_end() -> None:
+    weight = PriorWeight(0.4, start=100, end=300)
+    assert [weight(step) for step in (0, 100, 200, 300, 900)] == pytest.approx([0.4, 0.4, 0.2, 0.0, 0.0])
+    assert PriorWeight(0.4)(10**9) == 0.4
+
+
+def test_a_tuned_weight_rises_while_the_policy_strays_and_goes_on_after_a_resume() -> None:
+    weight = PriorWeight(1.0, target=0.1)
+    weight.observe(0.1)
+    assert weight(0) == 1.0
+    weight.observe(0.2)
+    assert weight(0) == pytest.approx(math.exp(0.05))
+    again = PriorWeight(1.0, target=0.1)
+    again.load_state_dict(weight.state_dict())
+    for either in (weight, again):
+        either.observe(0.0)
+        either.observe(0.0)
+    assert weight(0) == again(0) == pytest.approx(math.exp(-0.05))
+
+
+def test_loss_l2_sums_over_groups_and_is_cross_entropy_for_soft_targets() -> None:
+    log_probs = torch.log_softmax(torch.tensor([[1.0, 2.0, 0.5], [0.0, 0.0, 3.0]]), 1)
+    targets = torch.tensor([[0.1, 0.6, 0.3], [0.0, 0.0, 1.0]])
+    expected = torch.nn.functional.cross_entropy(log_probs, targets, reduction="none")
+    assert torch.allclose(weighted_regression(log_probs, targets), expected)
+    two_groups = weighted_regression(torch.tensor([[-1.0, -2.0]]), torch.tensor([[0.5, 3.0]]))
+    assert two_groups.tolist() == [6.5]
+
+
+def test_the_minimum_of_the_expectile_loss_is_the_expectile() -> None:
+    """0.9 of the pull from above balances 0.1 from below: of {0, 1} that is .9."""
+    samples, grid = torch.tensor([0.0, 1.0]), torch.linspace(0, 1, 1001)
+    loss = expectile_loss(samples[:, None] - grid, 0.9).sum(0)
+    assert float(grid[loss.argmin()]) == pytest.approx(0.9)
+    assert torch.equal(expectile_loss(samples, 0.5), 0.5 * samples.square())
+
+
+class Twin(torch.nn.Module):
+    """Critics that value an action by its sum, one a little lower than the other."""
+
+    def forward(self, obs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        return torch.stack((action.sum(-1), action.sum(-1) - 0.1))
+
+
+def test_a_prior_that_the_critics_value_less_does_not_hold_the_actor_back() -> None:
+    obs, action = torch.zeros(2, 1), torch.tensor([[0.5], [0.5]], requires_grad=True)
+    value, prior = action.sum(-1).detach(), torch.tensor([[1.0], [0.0]])
+    size = float(value.abs().mean())
+    plain = prior_penalty(torch.zeros(()), obs, action, value, Twin(), PriorActions(prior, 0.4))
+    assert float(plain.detach()) == pytest.approx(0.4 * size * 0.25)
+    filtered = prior_penalty(torch.zeros(()), obs, action, value, Twin(), PriorActions(prior, 0.4, value_filter=True))
+    assert float(filtered.detach()) == pytest.approx(0.4 * size * 0.125), "the second prior is worse than the actor"
+    filtered.backward()
+    assert action.grad is not None
+    assert action.grad[0].item() < 0
+    assert action.grad[1].item() == 0.0
