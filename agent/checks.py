@@ -20,7 +20,7 @@ def check_train(config: TrainConfig) -> None:
     if entry_of(config.method).plays and config.steps < config.num_envs:
         raise UserError(
             f"--steps {config.steps} is less than one step of {config.num_envs} environments side by side.",
-            f"--num-envs {config.steps}, or more steps",
+            f"--num-envs {max(1, config.steps)} and at least as many --steps",
         )
     if config.controller and not entry_of(config.method).takes_controller:
         what = f"--method {config.method} has no place for a controller."
