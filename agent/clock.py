@@ -6,7 +6,7 @@ steps (SPiRL), a chunk of k actions is played slice by slice (action chunking).
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,42 +16,30 @@ from agent.goals import GoalFrame
 Vectors = NDArray[np.float32]
 
 
-class Transition(Protocol):
-    """How a command's vector begins and changes.
-
-    Attributes:
-        size: Numbers of the vector, D; 0 where commands are named options.
-    """
+class Transition:
+    """How a command's vector begins and changes; by default it stays as it was chosen."""
 
     @property
-    def size(self) -> int: ...  # noqa: D102
+    def size(self) -> int:
+        """Numbers of the vector, D; 0 where commands are named options."""
+        return 0
 
     def begin(self, chosen: Vectors) -> Vectors:
         """The vectors [N, D] of what was chosen [N, D]."""
-        ...
+        return chosen
 
     def advance(self, command: Vectors, obs: NDArray, next_obs: NDArray) -> Vectors:
         """The vectors [N, D] after a step from `obs` to `next_obs`."""
-        ...
-
-
-@dataclass(frozen=True)
-class Named:
-    """Commands are named options, which have no vector."""
-
-    size: int = 0
-
-    def begin(self, chosen: Vectors) -> Vectors:
-        """No numbers."""
-        return np.zeros((len(chosen), 0), np.float32)
-
-    def advance(self, command: Vectors, obs: NDArray, next_obs: NDArray) -> Vectors:
-        """Nothing changes."""
         return command
 
 
 @dataclass(frozen=True)
-class Moving:
+class Named(Transition):
+    """Commands are named options, which have no vector."""
+
+
+@dataclass(frozen=True)
+class Moving(Transition):
     """Commands are goals relative to the agent: h(s, g, s') = s + g - s' keeps the target where it is (HIRO, eq. 3).
 
     Attributes:
@@ -75,26 +63,23 @@ class Moving:
 
 
 @dataclass(frozen=True)
-class Latent:
+class Latent(Transition):
     """Commands are latent skills, which stay as they were chosen.
 
     Attributes:
-        size: Dimensions of the latent.
+        dims: D, dimensions of the latent.
     """
 
-    size: int
+    dims: int
 
-    def begin(self, chosen: Vectors) -> Vectors:
-        """As chosen."""
-        return chosen
-
-    def advance(self, command: Vectors, obs: NDArray, next_obs: NDArray) -> Vectors:
-        """Nothing changes."""
-        return command
+    @property
+    def size(self) -> int:
+        """D."""
+        return self.dims
 
 
 @dataclass(frozen=True)
-class Chunk:
+class Chunk(Transition):
     """Commands are k actions one behind the other; the first A numbers are what is played now.
 
     Attributes:
@@ -109,10 +94,6 @@ class Chunk:
     def size(self) -> int:
         """k A."""
         return self.steps * self.actions
-
-    def begin(self, chosen: Vectors) -> Vectors:
-        """As chosen."""
-        return chosen
 
     def advance(self, command: Vectors, obs: NDArray, next_obs: NDArray) -> Vectors:
         """The next slice comes to the front."""

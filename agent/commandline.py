@@ -2,8 +2,8 @@
 
 import dataclasses
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import field, fields, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,18 +51,16 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
     """
     said, pairs = _spelled(words)
     given = {name.replace("-", "_"): value for name, value in pairs}
+    known = flag_names(default)
     _check_choices(verb, default, given)
     if isinstance(default, TrainConfig):
         changes = from_file(given["config"] or "") if "config" in given else {}
         changes |= _assignments(pairs)
         default = changed(_own(given | changes) or preset(changes | _chosen(given)), changes)
         said = _without(said, "--set", "--config")
-        where: Mapping[str, Any] = paths(default.settings.__class__)
-    else:
-        where = dict.fromkeys(flag_names(default), ())
-    _check(verb, pairs, {*where, "set", "config"} if isinstance(default, TrainConfig) else where)
-    if isinstance(default, TrainConfig):
+        known = {*paths(default.settings.__class__), "set", "config"}
         _check_choices(verb, default.settings, given)
+    _check(verb, pairs, known)
     found = _parse(default, said, f"main.py {verb}")
     if isinstance(found, TrainConfig):
         return from_plain(to_plain(found))
@@ -137,7 +135,7 @@ def _without(words: Sequence[str], *flags: str) -> list[str]:
     return kept
 
 
-def _check(verb: str, pairs: Pairs, known: Any) -> None:
+def _check(verb: str, pairs: Pairs, known: Iterable[str]) -> None:
     flags = {f"--{name.replace('_', '-')}" for name in known}
     for name, _ in pairs:
         if name in GONE:
@@ -175,8 +173,8 @@ def _parse(default: Any, words: Sequence[str], prog: str) -> Any:
     """Settings of the kind of `default`, changed by the words."""
     kind, values = type(default), {f.name: getattr(default, f.name) for f in fields(default)}
     nested = {name: _with_flags(value) for name, value in values.items() if is_dataclass(value)}
-    groups = [(name, type(value), field(default_factory=type(value))) for name, value in nested.items()]
-    flags = dataclasses.make_dataclass(kind.__name__, groups, bases=(kind,), frozen=True)
+    groups = [(name, type(value)) for name, value in nested.items()]
+    flags = dataclasses.make_dataclass(kind.__name__, groups, bases=(kind,), frozen=True, kw_only=True)
     start = flags(**(values | nested))
     found = tyro.cli(flags, args=list(words), default=start, prog=prog, config=(tyro.conf.AvoidSubcommands,))
     said = {f.name: getattr(found, f.name) for f in fields(found)}
@@ -185,20 +183,14 @@ def _parse(default: Any, words: Sequence[str], prog: str) -> Any:
 
 @cache
 def _flags_of(kind: type) -> type:
-    """A dataclass of settings whose flags have no prefix, whatever it is nested in; groups within it keep theirs."""
+    """A dataclass of settings whose flags have no prefix, whatever it is nested in; groups within it keep theirs.
+
+    A group without a name would do that, too, but its flags would be lost among the others in the help.
+    """
     hints = typing.get_type_hints(kind, include_extras=True)
-    out = []
-    for f in fields(kind):
-        mark = (
-            tyro.conf.arg(name="", prefix_name=False)
-            if is_flattened(hints[f.name])
-            else tyro.conf.arg(prefix_name=False)
-        )
-        if f.default is not dataclasses.MISSING:
-            out.append((f.name, Annotated[hints[f.name], mark], field(default=f.default)))
-        else:
-            out.append((f.name, Annotated[hints[f.name], mark], field(default_factory=f.default_factory)))
-    return dataclasses.make_dataclass(kind.__name__, out, bases=(kind,), frozen=True)
+    whole, part = tyro.conf.arg(name="", prefix_name=False), tyro.conf.arg(prefix_name=False)
+    marked = [(f.name, Annotated[hints[f.name], whole if is_flattened(hints[f.name]) else part]) for f in fields(kind)]
+    return dataclasses.make_dataclass(kind.__name__, marked, bases=(kind,), frozen=True, kw_only=True)
 
 
 def _with_flags(config: Any) -> Any:

@@ -259,5 +259,5 @@ class Hierarchy:
             self.rng.bit_generator.state = state["rng"]
         self._guided, self._ever_guided, self._episode, self._t, self._return = state["counters"]
         self.finished = state["finished"]
-        seen = (state["obs"], state["level_seeds"], state.get("true_option"))
+        seen = (state["obs"], state["level_seeds"], state["true_option"])
         self.observed = Observations(self.task, self.encoder, *seen)

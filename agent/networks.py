@@ -242,11 +242,6 @@ class GaussianActor(nn.Module):
         log_prob = (-0.5 * noise.square() - log_std - log_tanh_slope(unsquashed)).sum(-1)
         return torch.tanh(unsquashed), log_prob - 0.5 * math.log(2 * math.pi) * mean.shape[-1]
 
-    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Log-probability [B] of given actions [B, A], clipped just inside the box."""
-        mean, log_std = self(obs)
-        return squashed_log_prob(mean, log_std, action)
-
     def mode(self, obs: Tensor) -> Tensor:
         """The greedy action [B, A]."""
         return torch.tanh(self(obs)[0])

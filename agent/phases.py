@@ -4,8 +4,10 @@
 set; HALO's `Ask` (agent/halo) asks questions. One runner (`agent/train.py`) plays, saves, resumes, logs and judges all.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,32 +49,34 @@ class Advance(NamedTuple):
     info: dict[str, float]
 
 
-class Phase(Protocol):
+class Phase(ABC):
     """One part of a run.
 
     Attributes:
         expert: Levels that share the playing with the student's, or None.
         judged_as: Under which name the student is judged when the phase ends; empty for no judgement.
         saves_each_round: Save after each round, rather than a few times per run.
+        calibration: Of the controller that it has distilled: temperature, and held-out agreement, KL and ECE.
         result: What the phase adds to the run's result.
     """
 
-    expert: Levels | None
-    judged_as: str
-    saves_each_round: bool
-    result: dict[str, Any]
+    expert: Levels | None = None
+    judged_as = ""
+    saves_each_round = False
+    calibration: tuple[float, dict[str, float]] = (1.0, {})
+    result: Mapping[str, Any] = MappingProxyType({})
 
+    @abstractmethod
     def over(self, steps: int, total: int) -> bool:
         """Whether nothing is left to do, `steps` into a run of `total`."""
-        ...
 
+    @abstractmethod
     def advance(self, hierarchy: Hierarchy | None, steps: int, total: int) -> Advance:
         """One round: get data, and learn from them."""
-        ...
 
     def end(self) -> dict[str, float]:
         """Called once, when it is over; numbers to log."""
-        ...
+        return {}
 
 
 def play(hierarchy: Hierarchy | None, store: TrajectoryStore, rollout: int, beta: float, steps: int, total: int) -> int:
@@ -88,7 +92,7 @@ def spent(store: TrajectoryStore, steps: int, total: int) -> bool:
     return steps + store.num_envs > total
 
 
-class Online:
+class Online(Phase):
     """The student plays by itself, and learns from it.
 
     Args:
@@ -97,15 +101,10 @@ class Online:
         update: Learns from the roll-out just played, given what was observed after it and the steps so far.
     """
 
-    expert: Levels | None = None
-    judged_as = ""
-    saves_each_round = False
-
     def __init__(
         self, store: TrajectoryStore, rollout: int, update: Callable[[Observations, int], dict[str, float]]
     ) -> None:
         self._store, self._rollout, self._update = store, rollout, update
-        self.result: dict[str, Any] = {}
 
     def over(self, steps: int, total: int) -> bool:
         """Whether the steps are spent."""
@@ -117,12 +116,8 @@ class Online:
         assert hierarchy is not None
         return Advance(steps, self._update(hierarchy.observed, steps) | {"rollout/mix": 0.0})
 
-    def end(self) -> dict[str, float]:
-        """Nothing is left to do."""
-        return {}
 
-
-class Offline:
+class Offline(Phase):
     """The student learns from a recorded set; no environment is stepped, and the x-axis counts gradient steps.
 
     Args:
@@ -131,13 +126,9 @@ class Offline:
         every: Gradient steps per round.
     """
 
-    expert: Levels | None = None
-    judged_as = ""
-    saves_each_round = False
-
     def __init__(self, recording: Recording, update: Callable[[], dict[str, float]], every: int = 100) -> None:
         self._update, self._every = update, every
-        self.result: dict[str, Any] = {
+        self.result = {
             "steps": int(recording.acted.sum()),
             "demonstrations": len(recording),
             "recorded_return": float(recording.returns.mean()),
@@ -155,12 +146,8 @@ class Offline:
             info = self._update()
         return Advance(steps + count, info)
 
-    def end(self) -> dict[str, float]:
-        """Nothing is left to do."""
-        return {}
 
-
-class Distil:
+class Distil(Phase):
     """Teacher and student share the playing, every scene is labelled, and the student learns from all scenes so far.
 
     The controller learns the teacher's distribution over options. A low level, where one is given, learns what the
@@ -183,7 +170,6 @@ class Distil:
     """
 
     judged_as = "distilled"
-    saves_each_round = False
 
     def __init__(
         self,
@@ -202,10 +188,8 @@ class Distil:
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         self.task, self.labeller, self.config, self.steps = task, labeller, config, steps
-        self.expert: Levels | None = expert
+        self.expert = expert
         self.controller, self.low, self._masked, self._soft, self._ended = controller, low, masked, soft, ended
-        self.result: dict[str, Any] = {}
-        self.calibration: tuple[float, dict[str, float]] = (1.0, {})  # temperature and held-out figures
         self.store = TrajectoryStore(task, -(-steps // num_envs) + config.rollout, num_envs)
         parameters = [p for network in (controller, low) if network for p in network.parameters()]
         self._distillation = Distillation(encoder_of(task), parameters, self.loss, config, rng)

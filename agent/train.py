@@ -16,7 +16,7 @@ from agent.flags import TRAINING_LEVELS
 from agent.hierarchy import Hierarchy
 from agent.methods import entry_of
 from agent.methods.protocol import Method, Parts
-from agent.phases import Advance
+from agent.phases import Advance, Phase
 from agent.players import STYLES, play, summary
 from agent.runs.accounting import Accounting
 from agent.runs.metrics import Metrics
@@ -58,14 +58,13 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
         run = Run.create(config.logdir, config.method, task.name, config.savedir, settings, resume=config.resume)
         with run.beginning():
             labels = stack.enter_context(_open_labels(config, run))
-            replaced = given is not None and entry.controller_teaches
-            labeller = ControllerLabels(given) if given and replaced else make_annotator(config, task, labels)
+            replaced = given if entry.controller_teaches else None
+            labeller = ControllerLabels(replaced) if replaced else make_annotator(config, task, labels)
             if isinstance(labeller, Annotator):
                 run.annotate(capability=capability_of(labeller.teacher))
             log = stack.enter_context(run.metrics(total_steps=config.steps, quiet=config.quiet))
             parts = Parts(task, config, learning, run, log, labeller, given)
             method = entry.make(parts)
-            _ = method.phases  # distillation without a teacher is refused here, while the run can give its name back
             facts: dict[str, Any] = {"seconds": 0.0, **method.facts}
             if given and method.controller is None:  # what the run is judged with, whatever becomes of the other
                 save_controller(run.controller, given)
@@ -159,7 +158,7 @@ class Runner:
                 continue
             self.steps, info = phase.advance(self.hierarchy, before, total)
             if phase.over(self.steps, total):
-                info |= self._end(before)
+                info |= self._end(phase)
             seconds = time.perf_counter() - started
             self.facts["seconds"] += seconds
             if self.config.eval_every and before // self.config.eval_every != self.steps // self.config.eval_every:
@@ -178,9 +177,8 @@ class Runner:
             self.log.scalars(self.steps, advance.info)
         self.run.save(self.steps, self._state())
 
-    def _end(self, before: int) -> dict[str, float]:
+    def _end(self, phase: Phase) -> dict[str, float]:
         """A phase is over: keep the controller as it is now, and judge the student where the phase asks for it."""
-        phase = self.method.phases[self._phase]
         info = phase.end()
         self._phase += 1
         self._share_the_playing()
@@ -188,7 +186,7 @@ class Runner:
             return info
         self.log.say(f"{self.steps:,} steps: distilled; the teacher is switched off")
         if self.method.controller is not None:
-            save_controller(self.run.controller, self._distilled(self.method.controller))
+            save_controller(self.run.controller, self._distilled(self.method.controller, *phase.calibration))
         if self.config.eval_episodes:
             self.facts[phase.judged_as] = self._judge(phase.judged_as)
         return info
@@ -199,11 +197,10 @@ class Runner:
         if self.hierarchy is not None:
             self.hierarchy.expert = phases[self._phase].expert if self._phase < len(phases) else None
 
-    def _distilled(self, network: ControllerNetwork) -> Controller:
+    def _distilled(self, network: ControllerNetwork, temperature: float, figures: dict[str, float]) -> Controller:
         """The controller as it is now, with its provenance: that of another run where it was taken over from there."""
         if isinstance(self.labeller, ControllerLabels) and network is self.labeller.controller.network:
             return self.labeller.controller
-        temperature, figures = self.method.calibration
         facts: dict[str, Any] = {"steps": self.steps, "seed": self.config.seed, **figures}
         if self.labeller is not None:
             stats, name = self.labeller.stats, self.config.teacher.teacher

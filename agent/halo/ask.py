@@ -19,12 +19,11 @@ from agent.halo.ledger import FILE, Ledger, Question
 from agent.halo.method import Halo, restored_player, wrong_share
 from agent.halo.oracles import Belief, LabellerOracle, Oracle, at_first, make_oracle
 from agent.hierarchy import Hierarchy, Player
-from agent.methods.protocol import Entry, Given, Parts, Preset
-from agent.phases import Advance, Levels, Phase
+from agent.methods.protocol import Entry, Given, Method, Parts, Preset
+from agent.phases import Advance, Phase
 from agent.runs.run import Run
 from agent.teaching import Annotator
 from controller.checkpoint import save_controller
-from controller.network import ControllerNetwork
 from envs.task import Task
 from ground.errors import UserError
 
@@ -33,7 +32,7 @@ class Waiting(UserError):
     """Questions are open, and the annotator has stopped."""
 
 
-class Ask:
+class Ask(Phase):
     """The phase, from where its ledger stands to its end; the x-axis counts answers.
 
     What a round does depends on the seed and on the answers of the rounds before it alone: a run that was killed reads
@@ -52,8 +51,6 @@ class Ask:
         on_step: Called now and then while it learns; what it raises ends the learning.
     """
 
-    expert: Levels | None = None
-    judged_as = ""
     saves_each_round = True
 
     def __init__(
@@ -71,7 +68,6 @@ class Ask:
         self.truth_known = bool((training.option[training.acted] >= 0).all())
         self.seconds = 0.0
         self.found: Fit | None = None
-        self.result: dict[str, Any] = {}
         self.on_step: Callable[[], None] = lambda: None
         self._learned: tuple[int, Fit] | None = None
         self._done = bool(run.results()) and run.last_step == self.ledger.asked >= self.budget
@@ -205,23 +201,21 @@ class Ask:
         return errors
 
 
-class Asking:
+class Asking(Method):
     """HALO as a method: one phase, `Ask`, and the likeliest policies as the player.
 
     Args:
         parts: Task, settings, run, and who may answer.
+        ask: The phase, where it is there already.
 
     Raises:
         UserError: There are too few demonstrations, they are not of this task, or an oracle is missing.
     """
 
-    controller: ControllerNetwork | None = None
-    calibration: tuple[float, dict[str, float]] = (1.0, {})
-
-    def __init__(self, parts: Parts) -> None:
-        self.task, self.settings, self.facts = parts.task, parts.settings, dict[str, Any]()
+    def __init__(self, parts: Parts, ask: Ask | None = None) -> None:
+        self.task, self.settings = parts.task, parts.settings
         self._tree: dict[str, Any] | None = None
-        self.ask: Ask | None = None
+        self.ask = ask
         if parts.run is not None:
             config, run = parts.config, parts.run
             training, held_out = demonstrations_of(self.settings.demos, parts.task, config.seed, run)
@@ -235,21 +229,15 @@ class Asking:
                 seed=config.seed,
             )
             self.ask = Ask(config, parts.task, training, held_out, oracle, run)
+        self.phases = (self.ask,) if self.ask else ()
 
     @staticmethod
     def of(ask: Ask) -> "Asking":
         """The method whose phase is there already."""
-        method = Asking(Parts(ask.task, ask.config, np.random.SeedSequence(0)))
-        method.ask = ask
-        return method
+        return Asking(Parts(ask.task, ask.config, np.random.SeedSequence(0)), ask)
 
     @property
-    def phases(self) -> tuple[Phase, ...]:
-        """Asking alone."""
-        return (self.ask,) if self.ask else ()
-
-    @property
-    def player(self) -> Player:
+    def player(self) -> Player:  # type: ignore[override]  # made anew of what was learned last
         """The likeliest policies learned so far."""
         return restored_player(self.task, self.settings, self.state_dict())
 

@@ -10,11 +10,11 @@ from agent.chunks import ChunkPolicy, chunk_player, inputs_of
 from agent.data.demonstrations import demonstrations_of
 from agent.data.views import windows
 from agent.losses import weighted_regression
-from agent.methods.protocol import Entry, Given, Parts, Preset
+from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.optim import FusedAdam
-from agent.phases import Offline, Phase
+from agent.phases import Offline
 from controller.encoders import encoder_of
-from controller.network import ControllerNetwork, TrunkConfig
+from controller.network import TrunkConfig
 from ground.device import to_device, to_tensor
 from ground.ranges import Count, Positive
 
@@ -36,7 +36,7 @@ class CloningSettings:
     """Size of the network."""
 
 
-class Cloning:
+class Cloning(Method):
     """The method: one phase, `Offline`.
 
     Args:
@@ -46,18 +46,13 @@ class Cloning:
         UserError: There are too few demonstrations, or they are not of this task.
     """
 
-    controller: ControllerNetwork | None = None
-    calibration: tuple[float, dict[str, float]] = (1.0, {})
-
     def __init__(self, parts: Parts) -> None:
         task, settings = parts.task, parts.settings
-        self.settings: CloningSettings = settings
-        self.encoder, self.facts = encoder_of(task), dict[str, Any]()
+        self.settings, self.encoder = settings, encoder_of(task)
         self.policy = to_device(ChunkPolicy(task, settings.chunk, settings.trunk))
         self.optimizer = FusedAdam(self.policy.parameters(), settings.lr)
         self.rng = np.random.default_rng(parts.seeds)
         self.player = chunk_player(task, self.policy)
-        self.phases: tuple[Phase, ...] = ()
         if parts.run is not None:
             self.recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
             self.windows = windows(self.recording, settings.chunk)

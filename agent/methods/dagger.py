@@ -8,9 +8,9 @@ import tyro
 
 from agent.hierarchy import Player
 from agent.methods.ihac import FEW_SCENES, budget
-from agent.methods.protocol import Entry, Given, Parts, Preset
+from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.networks import NetworkHigh
-from agent.phases import Distil, Phase
+from agent.phases import Distil
 from agent.teaching import SkillLow, TeacherHigh
 from controller.distill import DistilConfig
 from controller.encoders import encoder_of
@@ -32,50 +32,41 @@ class DaggerSettings:
     """Size of the controller's network."""
 
 
-class Dagger:
+class Dagger(Method):
     """The method: one phase, and the controller over scripted skills as the player.
 
     Raises:
         UserError: There is no teacher, or the task has no scripted skills.
     """
 
+    controller: ControllerNetwork
+
     def __init__(self, parts: Parts) -> None:
         task, settings = parts.task, parts.settings
         if task.continuous:  # a task without scripted skills says so here, not in mid-run
             task.skill(np.zeros((1, *task.observation_shape), np.float32), np.zeros(1, np.int64))
-        self.controller = to_device(ControllerNetwork(encoder_of(task), len(task.options), settings.trunk))
-        self.player = Player(NetworkHigh(self.controller, settings.mask), SkillLow(), task.options.timeouts)
-        self.facts: dict[str, Any] = {}
+        self.controller = network = to_device(ControllerNetwork(encoder_of(task), len(task.options), settings.trunk))
+        self.player = Player(NetworkHigh(network, settings.mask), SkillLow(), task.options.timeouts)
         self.distil: Distil | None = None
+        if parts.labeller is None and parts.run is not None:
+            raise UserError("Distillation needs a teacher.", "--teacher local")
         if parts.labeller is not None:
             expert, rng = (TeacherHigh(parts.labeller), SkillLow()), np.random.default_rng(parts.seeds)
             rest = {"masked": settings.mask, "soft": parts.soft}
-            distilled = (self.controller, None, settings.distil, parts.steps, rng, parts.num_envs)
+            distilled = (network, None, settings.distil, parts.steps, rng, parts.num_envs)
             self.distil = Distil(task, parts.labeller, expert, *distilled, **rest)
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """Distillation alone."""
-        if self.distil is None:
-            raise UserError("Distillation needs a teacher.", "--teacher local")
-        return (self.distil,)
-
-    @property
-    def calibration(self) -> tuple[float, dict[str, float]]:
-        """Temperature and held-out figures of the controller."""
-        return self.distil.calibration if self.distil else (1.0, {})
+            self.phases = (self.distil,)
 
     def state_dict(self) -> dict[str, Any]:
         """Network and everything that distillation needs, for an exact resume."""
         distil = self.distil.state_dict() if self.distil else None
-        return {"controller": self.controller.state_dict(), "distil": distil, "calibration": self.calibration}
+        return {"controller": self.controller.state_dict(), "distil": distil}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.load_policy(state)
         if self.distil is not None:
             self.distil.load_state_dict(state["distil"])
-            self.distil.calibration = state["calibration"]
 
     def load_policy(self, state: dict[str, Any]) -> None:
         """Restore the network alone, to play."""

@@ -35,13 +35,12 @@ from agent.methods.off_policy import (
     steps_of,
 )
 from agent.methods.ppo import BoxPPO, PolicyBatch, PPOConfig
-from agent.methods.protocol import Given, Parts, Preset
+from agent.methods.protocol import Given, Method, Parts, Preset
 from agent.methods.sac import SACConfig, Transitions
 from agent.methods.td3 import TD3Config
-from agent.phases import Online, Phase
+from agent.phases import Online
 from agent.runs.run import Run
 from controller.encoders import encoder_of
-from controller.network import ControllerNetwork
 from ground.device import device, to_numpy, to_tensor
 from ground.errors import UserError
 from ground.level_seeds import SEEDS_PER_SPLIT
@@ -53,8 +52,22 @@ _HIGH = SACConfig(hidden=(64, 64), lr=1e-3, gamma=0.93, batch=128)
 _LOW = replace(_HIGH, gamma=0.95)
 
 
+class Planned:
+    """Settings of a high level that a controller may be, or offer its own choices to."""
+
+    high_level: str
+    prior: str
+
+    @property
+    def plans(self) -> bool:
+        """Whether a controller chooses, or offers what it would choose."""
+        return self.high_level == "controller" or self.prior != "none"
+
+    needs_controller = plans
+
+
 @dataclass(frozen=True)
-class HiroSettings:
+class HiroSettings(Planned):
     """HIRO over goals (Nachum et al., 2018). Defaults are for a point mass on a CPU; --preset paper has the paper's."""
 
     high_level: Literal["learned", "options", "controller"] = "learned"
@@ -110,16 +123,6 @@ class HiroSettings:
     high: Annotated[SACConfig | TD3Config, Field(discriminator="kind")] = field(default_factory=lambda: _HIGH)
     """The high level's learner; its gamma is per goal."""
 
-    @property
-    def plans(self) -> bool:
-        """Whether a controller sets goals, or offers them."""
-        return self.high_level == "controller" or self.prior != "none"
-
-    @property
-    def needs_controller(self) -> bool:
-        """Whether there must be a distilled controller before the run begins."""
-        return self.plans
-
 
 class GoalHigh:
     """The high level that sets goals until the clock says that they end."""
@@ -161,7 +164,7 @@ class GoalLow:
         return method.low_learner.act(method.low_inputs(to_tensor(observed.obs), to_tensor(clock.command)))
 
 
-class Hiro:
+class Hiro(Method):
     """The method.
 
     Args:
@@ -171,9 +174,6 @@ class Hiro:
     Raises:
         UserError: No goal could be set in the task.
     """
-
-    controller: ControllerNetwork | None = None
-    calibration: tuple[float, dict[str, float]] = (1.0, {})
 
     def __init__(self, parts: Parts) -> None:
         task, settings = parts.task, parts.settings
@@ -197,14 +197,13 @@ class Hiro:
         self.generator = torch.Generator().manual_seed(int(noise.generate_state(1)[0]))
         self.store = ring_for(parts, settings.buffer_size, settings.rollout + 2 * settings.period, dims)
         self.player = Player(GoalHigh(self), GoalLow(self), np.full(1, settings.period), Moving(self.frame))
-        self.phases: tuple[Phase, ...] = (Online(self.store, settings.rollout, self.update),)
+        self.phases = (Online(self.store, settings.rollout, self.update),)
         faded = settings.prior_until * parts.steps
         self.prior_weight = PriorWeight(settings.prior_weight if settings.prior != "none" else 0.0, end=faded)
-        self.facts: dict[str, Any] = {}
         if settings.low_level and parts.run is not None and parts.run.last_step is None:
             run = Run.find(parts.config.logdir, "hiro", None, settings.low_level)
             step = run.restore(lambda tree: self.take_low_level(tree["method"]))
-            self.facts["low_level_steps"] = int(run.results().get("steps", step))
+            self.facts = {"low_level_steps": int(run.results().get("steps", step))}
         self.warm = False  # whether the learners act
         self._steps = 0
         self._low_ratio = UpdateRatio(0.0 if settings.low_level else settings.low_updates)

@@ -17,16 +17,16 @@ from agent.data.views import Segments, newest_steps, sample_segments
 from agent.distributions import Categorical
 from agent.hierarchy import Observations, Player
 from agent.losses import PriorWeight
-from agent.methods.hiro import Hiro, HiroSettings, goals_preset
+from agent.methods.hiro import Hiro, HiroSettings, Planned, goals_preset
 from agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
 from agent.methods.off_policy import UpdateRatio, ring_for
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, rollout_batch
 from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
 from agent.networks import LowNetwork, NetworkLow
-from agent.phases import Online, Phase
+from agent.phases import Online
 from controller.encoders import encoder_of
-from controller.network import ControllerNetwork, TrunkConfig, to_tensors
+from controller.network import TrunkConfig, to_tensors
 from ground.device import to_device, to_numpy, to_tensor
 from ground.errors import UserError
 from ground.level_seeds import SEEDS_PER_SPLIT
@@ -34,7 +34,7 @@ from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)
-class OptionHiroSettings:
+class OptionHiroSettings(Planned):
     """HIRO over named options: the high level chooses among the task's own."""
 
     high_level: Literal["learned", "options", "controller"] = "options"
@@ -68,16 +68,6 @@ class OptionHiroSettings:
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
     """Size of the low level."""
 
-    @property
-    def plans(self) -> bool:
-        """Whether a controller chooses options, or offers them."""
-        return self.high_level == "controller" or self.prior != "none"
-
-    @property
-    def needs_controller(self) -> bool:
-        """Whether there must be a distilled controller before the run begins."""
-        return self.plans
-
 
 class OptionHiroHigh:
     """The high level that chooses options until they are done or the clock says so."""
@@ -104,7 +94,7 @@ class OptionHiroHigh:
         return over, Categorical(probs.astype(np.float32))
 
 
-class OptionHiro:
+class OptionHiro(Method):
     """The method.
 
     Args:
@@ -113,9 +103,6 @@ class OptionHiro:
     Raises:
         UserError: The task names no options.
     """
-
-    controller: ControllerNetwork | None = None
-    calibration: tuple[float, dict[str, float]] = (1.0, {})
 
     def __init__(self, parts: Parts) -> None:
         task, settings = parts.task, parts.settings
@@ -135,11 +122,11 @@ class OptionHiro:
         self.rng = np.random.default_rng(draws)
         self.store = ring_for(parts, settings.buffer_size, settings.rollout + settings.period + 1)
         self.player = Player(OptionHiroHigh(self), NetworkLow(self.low_network), np.full(options, settings.period))
-        self.phases: tuple[Phase, ...] = (Online(self.store, settings.rollout, self.update),)
+        self.phases = (Online(self.store, settings.rollout, self.update),)
         faded = settings.prior_until * parts.steps
         self.prior_weight = PriorWeight(settings.prior_weight if settings.prior != "none" else 0.0, end=faded)
         self._steps = 0
-        self._ratio, self.facts = UpdateRatio(settings.high_updates), dict[str, Any]()
+        self._ratio = UpdateRatio(settings.high_updates)
 
     @property
     def share(self) -> float:

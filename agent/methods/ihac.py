@@ -8,7 +8,9 @@ its ratios are those of the policy that acted.
 Without distillation, and flat, the same class is plain PPO.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -22,9 +24,9 @@ from agent.data.views import OnPolicy, on_policy
 from agent.hierarchy import Observations, Player
 from agent.losses import PriorWeight, explained_variance, option_advantages
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
-from agent.methods.protocol import Entry, Given, Parts, Preset
+from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.networks import HighNetwork, LowNetwork, NetworkHigh, NetworkLow, frozen
-from agent.phases import Distil, Online, Phase
+from agent.phases import Distil, Online
 from agent.teaching import SingleOption, SkillLow, TeacherActions, TeacherHigh
 from controller.distill import DistilConfig
 from controller.encoders import Encoded, encoder_of
@@ -74,7 +76,7 @@ class IhacSettings(PPOSettings):
     """Distillation."""
 
 
-class Ihac:
+class Ihac(Method):
     """The student: networks, and how each roll-out changes them.
 
     Args:
@@ -97,15 +99,20 @@ class Ihac:
         self.low_learner = PPO(self.low_network, settings.ppo, streams[0])
         self.high_network: HighNetwork | None = None
         self.high_learner: PPO | None = None
-        if not flat:
+        low = NetworkLow(self.low_network)
+        if flat:  # the only option ends at every step
+            self.player = Player(SingleOption(), low, np.ones(1, np.int64))
+        else:
             given = parts.controller.network if parts.controller else None
             network = given or ControllerNetwork(self.encoder, options, settings.trunk)
             self.high_network = to_device(HighNetwork(network))
             self.high_learner = PPO(self.high_network, settings.ppo, streams[1])
+            self.controller = self.high_network.controller
+            self.player = Player(NetworkHigh(self.controller, settings.mask), low, task.options.timeouts)
         self.rollouts = TrajectoryStore(task, settings.rollout, parts.num_envs)
-        self.online = Online(self.rollouts, settings.rollout, self.update)
+        online = Online(self.rollouts, settings.rollout, self.update)
         self.distil = self._distillation(parts, streams[2])
-        self.facts: dict[str, Any] = {}
+        self.phases = (self.distil, online) if self.distil else (online,)
         self._priors: tuple[nn.Module, nn.Module | None] | None = None
         self._began = settings.distil_steps if self.distil else 0  # step at which reinforcement begins
         self.prior_weight = PriorWeight(
@@ -133,30 +140,6 @@ class Ihac:
             ended=self._freeze_priors,
         )
 
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """Distillation, where there is a teacher, and reinforcement."""
-        return (self.distil, self.online) if self.distil else (self.online,)
-
-    @property
-    def player(self) -> Player:
-        """The student; a flat one's only option ends at every step."""
-        low = NetworkLow(self.low_network)
-        if self.high_network is None:
-            return Player(SingleOption(), low, np.ones(1, np.int64))
-        high = NetworkHigh(self.high_network.controller, self.settings.mask)
-        return Player(high, low, self.task.options.timeouts)
-
-    @property
-    def controller(self) -> ControllerNetwork | None:
-        """The network that labels are distilled into; None for a flat student."""
-        return self.high_network.controller if self.high_network else None
-
-    @property
-    def calibration(self) -> tuple[float, dict[str, float]]:
-        """Temperature and held-out figures of the controller."""
-        return self.distil.calibration if self.distil else (1.0, {})
-
     def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """Learn from the roll-out just collected; `observed` is what came after it, `steps` the steps so far."""
         rollout = on_policy(self.rollouts, self.encoder, observed.obs)
@@ -183,7 +166,6 @@ class Ihac:
             "priors": [prior.state_dict() if prior else None for prior in self._priors] if self._priors else None,
             "prior_weight": self.prior_weight.state_dict(),
             "distil": self.distil.state_dict() if self.distil and distils else None,
-            "calibration": self.calibration,
         }
 
     def load_policy(self, state: dict[str, Any]) -> None:
@@ -203,10 +185,8 @@ class Ihac:
             for prior, saved in zip(self._priors or (), state["priors"], strict=True):
                 if prior is not None:
                     prior.load_state_dict(saved)
-        if self.distil is not None:
-            self.distil.calibration = state["calibration"]
-            if state["distil"] is not None:
-                self.distil.load_state_dict(state["distil"])
+        if self.distil is not None and state["distil"] is not None:
+            self.distil.load_state_dict(state["distil"])
 
     def _freeze_priors(self) -> None:
         """Distillation is over: each level is held to what it is now, and the scenes are not needed any more."""
@@ -217,16 +197,9 @@ class Ihac:
     def _update_low(
         self, rollout: OnPolicy, prior: nn.Module | None, weight: float, policy: bool, remaining: float
     ) -> dict[str, float]:
-        store, config = rollout.store, self.settings.ppo
         option = rollout.flat("option")
-        values = _forward(self.low_network, rollout.encoded, option)[1].reshape(store.column("reward").shape)
-        bootstrap = np.zeros_like(values)
-        time, env = rollout.final_rows.T
-        running = store.column("option")
-        bootstrap[time, env] = self._continuation(rollout.final, running[time, env])
-        still = ~(store.column("terminated")[-1] | store.column("truncated")[-1])
-        bootstrap[-1, still] = self._continuation(rollout.last, running[-1])[still]
-        advantages = self._advantages(rollout, np.ones_like(rollout.chosen), values, bootstrap, config)
+        values = _values(self.low_network, rollout.encoded, option).reshape(rollout.chosen.shape)
+        advantages = self._advantages(rollout, np.ones_like(rollout.chosen), values, self._continuation)
         returns = advantages + values
         batch = PolicyBatch(
             (*to_tensors(rollout.encoded), to_tensor(option)),
@@ -243,16 +216,9 @@ class Ihac:
     ) -> dict[str, float]:
         assert self.high_network is not None
         assert self.high_learner is not None
-        store, config, chosen = rollout.store, self.settings.ppo, rollout.chosen
-        previous = rollout.flat("prev_option")
-        values = _forward(self.high_network, rollout.encoded, previous)[1].reshape(chosen.shape)
-        bootstrap = np.zeros_like(values)
-        time, env = rollout.final_rows.T
-        running = store.column("option")
-        bootstrap[time, env] = _forward(self.high_network, rollout.final, running[time, env])[1]
-        still = ~(store.column("terminated")[-1] | store.column("truncated")[-1])
-        bootstrap[-1, still] = _forward(self.high_network, rollout.last, running[-1])[1][still]
-        advantages = self._advantages(rollout, chosen, values, bootstrap, config)
+        chosen, previous = rollout.chosen, rollout.flat("prev_option")
+        values = _values(self.high_network, rollout.encoded, previous).reshape(chosen.shape)
+        advantages = self._advantages(rollout, chosen, values, partial(_values, self.high_network))
         rows = np.flatnonzero(chosen)
         returns = (advantages + values).ravel()[rows]
         batch = PolicyBatch(
@@ -267,9 +233,19 @@ class Ihac:
         return info | {"explained_variance": explained_variance(values.ravel()[rows], returns)}
 
     def _advantages(
-        self, rollout: OnPolicy, chosen: NDArray, values: NDArray, bootstrap: NDArray, config: PPOConfig
+        self,
+        rollout: OnPolicy,
+        chosen: NDArray[np.bool_],
+        values: NDArray[np.float32],
+        value_after: Callable[[Encoded, NDArray[np.int64]], NDArray[np.float32]],
     ) -> NDArray[np.float32]:
-        store = rollout.store
+        """Advantages [T, N] of choices; `value_after` values observations [M] after the option that ran there."""
+        store, config = rollout.store, self.settings.ppo
+        running, bootstrap = store.column("option"), np.zeros_like(values)
+        time, env = rollout.final_rows.T
+        bootstrap[time, env] = value_after(rollout.final, running[time, env])
+        still = ~(store.column("terminated")[-1] | store.column("truncated")[-1])
+        bootstrap[-1, still] = value_after(rollout.last, running[-1])[still]
         reward = store.column("reward") * np.float32(self.settings.reward_scale)
         ends = store.column("terminated"), store.column("truncated")
         return option_advantages(reward, chosen, values, bootstrap, *ends, config.gamma, config.lam)
@@ -288,11 +264,9 @@ class Ihac:
 
 
 @torch.no_grad()
-def _forward(
-    network: nn.Module, encoded: Encoded, condition: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    logits, values = network(*to_tensors(encoded), to_tensor(condition))
-    return to_numpy(logits), to_numpy(values)
+def _values(network: nn.Module, encoded: Encoded, condition: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The network's values [M] of observations under an option, or after it."""
+    return to_numpy(network(*to_tensors(encoded), to_tensor(condition))[1])
 
 
 # Steps in all and, of these, steps of distillation: what each task was seen to need (dev/LOG.md).

@@ -1,6 +1,5 @@
 """Flat off-policy learning on primitive actions that are vectors: SAC or TD3, without a teacher."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -15,13 +14,12 @@ from agent.data.store import TrajectoryStore
 from agent.data.views import sample_steps
 from agent.distributions import Distribution, UniformBox
 from agent.hierarchy import Observations, Player
-from agent.methods.protocol import Entry, Given, Parts, Preset
+from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.methods.sac import SAC, SACConfig, Transitions
 from agent.methods.td3 import TD3, TD3Config
-from agent.phases import Online, Phase
+from agent.phases import Online
 from agent.teaching import SingleOption
 from controller.encoders import encoder_of
-from controller.network import ControllerNetwork
 from envs.mujoco.mazes import SPECS as MAZES
 from ground.device import to_tensor
 from ground.errors import UserError
@@ -173,23 +171,19 @@ class ActorLow:
         choice: Distribution = self.learner.act(observed.inputs[0])
         if not self.warm:
             choice = UniformBox((len(observed), observed.task.num_actions))
-        if (
-            self.held is None or observed.level_seeds[0] >= SEEDS_PER_SPLIT
-        ):  # held-out levels are played without exploration
+        held_out = observed.level_seeds[0] >= SEEDS_PER_SPLIT  # played without exploration
+        if self.held is None or held_out:
             return choice
         self.held.left[clock.previous < 0] = 0  # the first step of an episode
         return Holding(choice, self.held)
 
 
-class OffPolicy:
+class OffPolicy(Method):
     """The method: every step is remembered, and gradient steps keep pace with steps.
 
     Args:
         parts: Task (its actions are vectors), settings and random streams.
     """
-
-    controller: ControllerNetwork | None = None
-    calibration: tuple[float, dict[str, float]] = (1.0, {})
 
     def __init__(self, parts: Parts) -> None:
         task, settings = parts.task, parts.settings
@@ -204,8 +198,8 @@ class OffPolicy:
         self.held = Held(parts.num_envs, task.num_actions, settings.holding) if extended else None
         self.low = ActorLow(self.learner, warm=False, held=self.held)
         self.player = Player(SingleOption(), self.low, np.ones(1, np.int64))
-        self.ratio, self.facts = UpdateRatio(settings.updates), dict[str, Any]()
-        self.phases: tuple[Phase, ...] = (Online(self.store, settings.rollout, self.update),)
+        self.ratio = UpdateRatio(settings.updates)
+        self.phases = (Online(self.store, settings.rollout, self.update),)
 
     def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """As many gradient steps as are due."""
@@ -327,9 +321,5 @@ def preset(learner: str, given: Given) -> Preset:
     return Preset(steps_of(given), envs_of(given), settings)
 
 
-def _entry(learner: str, settings: type) -> Entry:
-    make: Callable[[Parts], OffPolicy] = OffPolicy
-    return Entry((settings,), partial(preset, learner), make)
-
-
-SAC_ALONE, TD3_ALONE = _entry("sac", SACSettings), _entry("td3", TD3Settings)
+SAC_ALONE = Entry((SACSettings,), partial(preset, "sac"), OffPolicy)
+TD3_ALONE = Entry((TD3Settings,), partial(preset, "td3"), OffPolicy)

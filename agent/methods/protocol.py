@@ -1,8 +1,10 @@
 """What the runner asks of a method, and what a method says of itself in the catalogue."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -17,46 +19,32 @@ from controller.roles import Controller
 from envs.task import Task
 
 
-class Method(Protocol):
+class Method(ABC):
     """A method: its phases in their order, and the player that they train.
 
     Attributes:
+        phases: Played one after another; none where a checkpoint is only played.
+        player: The student.
+        controller: The network that labels are distilled into, or None.
         facts: What making it adds to the run's result.
     """
 
-    facts: dict[str, Any]
+    phases: tuple[Phase, ...] = ()
+    player: Player
+    controller: ControllerNetwork | None = None
+    facts: Mapping[str, Any] = MappingProxyType({})
 
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """Played one after another."""
-        ...
-
-    @property
-    def player(self) -> Player:
-        """The student."""
-        ...
-
-    @property
-    def controller(self) -> ControllerNetwork | None:
-        """The network that labels are distilled into, where there is one."""
-        ...
-
-    @property
-    def calibration(self) -> tuple[float, dict[str, float]]:
-        """Temperature, and held-out agreement, KL and ECE, of that network."""
-        ...
-
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact resume needs."""
-        ...
 
+    @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        ...
 
+    @abstractmethod
     def load_policy(self, state: dict[str, Any]) -> None:
         """Restore what playing needs, and no more."""
-        ...
 
 
 @dataclass(frozen=True)
