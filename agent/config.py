@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -78,7 +78,6 @@ class TrainConfig:
         return bool(getattr(self.settings, "needs_controller", False))
 
 
-# Before there is a run: what its settings are resolved from. `None` stands for "the preset's".
 _SHARED = [f.name for f in fields(TrainConfig) if f.name not in ("teacher", "settings")]
 _TEACHER = [f.name for f in fields(TeacherConfig)]
 
@@ -242,7 +241,18 @@ def validated(kind: Any, value: Any, name: str) -> Any:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if part not in ("sac", "td3", "ppo")]
-        flag = "--" + (".".join(place) or name).replace("_", "-")
+        flag = "--" + (_setting_at(kind, first["loc"]) or name).replace("_", "-")
         wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         raise UserError(f"{flag} is {first['input']!r}, and must be {wanted}.", f"{flag} with another value") from error
+
+
+def _setting_at(kind: Any, place: Sequence[str | int]) -> str:
+    """The setting that an error is about, as its flag has it; its place also names kinds of unions and list entries."""
+
+    def leads_there(path: Sequence[str]) -> bool:
+        parts = iter(place)
+        return all(part in parts for part in path)
+
+    known = paths(kind).items() if isinstance(kind, type) and is_dataclass(kind) else ()
+    found = (name for name, (group, *path) in known if group == "settings" and leads_there(path))
+    return next(found, ".".join(map(str, place)))

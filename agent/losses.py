@@ -53,7 +53,9 @@ class PriorWeight:
         self._log_factor = 0.0
 
     def left(self, steps: int) -> float:
-        """What annealing has left of lambda after so many steps, from one down to zero."""
+        """What annealing has left of lambda after so many steps, from one down to zero; zero where it was none."""
+        if self.first == 0:
+            return 0.0
         if self.end is None:
             return 1.0
         return float(np.clip((self.end - steps) / max(1.0, self.end - self.start), 0, 1))

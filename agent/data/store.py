@@ -1,5 +1,6 @@
 """The trajectory store: one column schema for all methods, time-major, in memory."""
 
+import math
 import os
 from typing import Any
 
@@ -55,13 +56,12 @@ class TrajectoryStore:
         num_envs: N.
         command_size: D of a high level that sets vectors; 0 for one that names options.
         ring: When full, forget the oldest vector step instead of refusing the next.
-        limit: Largest size in bytes that may be allocated; 8 GiB, or all memory that there is, if not given.
 
     Attributes:
         extra: Columns that are filled from the environments' infos (`Task.extra_columns`).
 
     Raises:
-        UserError: It would be larger than the limit.
+        UserError: It would need more than 8 GiB, or than all memory that there is.
     """
 
     def __init__(
@@ -72,32 +72,22 @@ class TrajectoryStore:
         *,
         command_size: int = 0,
         ring: bool = False,
-        limit: int | None = None,
     ) -> None:
-        self.capacity, self.num_envs, self.ring, self.extra = (
-            capacity,
-            num_envs,
-            ring,
-            tuple(task.extra_columns),
-        )
+        self.capacity, self.num_envs, self.ring = capacity, num_envs, ring
+        self.extra = tuple(task.extra_columns)
         schema = columns(task, command_size) | {"final_slot": ((), np.int64)}
-        self.nbytes = sum(
-            capacity * num_envs * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-            for shape, dtype in schema.values()
-        )
-        limit = limit or min(8 * _GIB, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        if self.nbytes > limit:
+        each = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in schema.values())
+        size = capacity * num_envs * each
+        limit = min(8 * _GIB, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        if size > limit:
             raise UserError(
-                f"A store of {capacity} x {num_envs} steps needs {self.nbytes / _GIB:.1f} GiB, "
+                f"A store of {capacity} x {num_envs} steps needs {size / _GIB:.1f} GiB, "
                 f"more than the {limit / _GIB:.1f} GiB allowed.",
-                f"--buffer-size {int(limit / self.nbytes * capacity * num_envs)}"
-                if ring
-                else "lower --num-envs or the rollout length",
+                f"--buffer-size {limit // each}" if ring else "lower --num-envs or the rollout length",
             )
         self._columns: dict[str, NDArray] = {
             name: np.zeros((capacity, num_envs, *shape), dtype) for name, (shape, dtype) in schema.items()
         }
-        self._names = [name for name in schema if name != "final_slot"]
         self.clear()
 
     def __len__(self) -> int:
@@ -163,7 +153,7 @@ class TrajectoryStore:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything stored, for an exact resume."""
-        filled = {name: self.column(name) for name in self._names}
+        filled = {name: self.column(name) for name in self._columns if name != "final_slot"}
         rows, finals = self.final_observations()
         return {"columns": filled, "total": self.total, "final_rows": rows, "final_obs": finals}
 

@@ -212,7 +212,7 @@ class Hiro(Method):
     @property
     def share(self) -> float:
         """Share of the goals that are the prior's: one at the start, zero from `prior_until` on."""
-        return self.prior_weight.left(self._steps) if self.prior_weight.first else 0.0
+        return self.prior_weight.left(self._steps)
 
     def low_inputs(self, obs: Tensor, goal: Tensor) -> Tensor:
         """What the low level's networks take, [B, S + D]: what it may see of observations [B, O], and goals [B, D]."""

@@ -131,7 +131,7 @@ class OptionHiro(Method):
     @property
     def share(self) -> float:
         """Share of the choices that are the prior's: one at the start, zero from `prior_until` on."""
-        return self.prior_weight.left(self._steps) if self.prior_weight.first and self.planner is not None else 0.0
+        return self.prior_weight.left(self._steps)
 
     def legal(self, obs: NDArray) -> NDArray[np.bool_]:
         """Options [N, K] that may be chosen at observations [N, ...]."""

@@ -53,6 +53,8 @@ def test_every_setting_of_a_method_can_be_said(method: str) -> None:
         ({"method": "ppo", "expectile": 0.9}, "ppo has no setting 'expectile'"),
         ({"method": "iql", "expectile": "much"}, "--expectile is 'much', and must be a valid number"),
         ({"method": "iql", "expectile": 2.0}, "--expectile is 2.0, and must be less than"),
+        ({"method": "dagger", "lr": -1}, "--lr is -1, and must be greater than 0"),
+        ({"method": "hiro", "task": "PointReach", "low.hidden": "3 -1"}, "--low.hidden is '-1', and must be greater"),
         ({"method": "ppo", "label_noise": -0.1}, "--label-noise is -0.1, and must be greater than or equal to 0"),
     ],
 )
