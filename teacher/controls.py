@@ -83,13 +83,13 @@ class ReplayTeacher(Teacher):
 
     def _read(self, model: str | None) -> dict[tuple[str, ...], list[Call]]:
         with LabelStore(self.path, read_only=True) as store:
-            recorded = recorded_rows(store, self._task)
+            calls = store.calls(self._task.name, self._task.options.digest, answers_only=False)
+        recorded, corrected = recorded_rows(calls), standing(calls)
         if not recorded:
             raise TeacherError(
                 f"{self.path} holds no labels for {self._task.name} with these options.",
                 f"python main.py train --task {self._task.name} --teacher local, then replay its labels.sqlite",
             )
-        corrected = standing([call for rows in recorded.values() for calls in rows.values() for call in calls])
         people = [who for who in recorded if who[0].startswith(f"{HUMAN}:")]
         recorded = {who: rows for who, rows in recorded.items() if who not in people or model == who[0]} or recorded
         named = [who for who in recorded if who[0] == model]
@@ -99,7 +99,8 @@ class ReplayTeacher(Teacher):
                 f"{self.path} holds labels of several models or prompts, or none that fits: {sorted(recorded)}.",
                 "name one of them with --model",
             )
-        return recorded[chosen[0]] | {facts: [call] for facts, call in corrected.items()}
+        rows = {} if chosen[0] in people else recorded[chosen[0]]  # what a person took back is no label
+        return rows | {facts: [call] for facts, call in corrected.items()}
 
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
         """Raises `TeacherError` for a scene that was never labelled."""
