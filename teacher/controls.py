@@ -22,6 +22,7 @@ from teacher.prompts import scene_digest
 
 # How many scenes `shuffled` draws its wrong answers from.
 _SHUFFLE_POOL = 256
+_SCRIPT = "script@smoothing=0"  # as the keys of existing label stores have it
 
 
 class ScriptedTeacher(Teacher):
@@ -30,12 +31,11 @@ class ScriptedTeacher(Teacher):
     Args:
         task: The task whose script answers.
         store: Where labels are kept. They are computed anew in each process; the script may have changed.
-        smoothing: Probability that is spread evenly over the legal options; 0 gives one-hot labels.
     """
 
-    def __init__(self, task: Task, store: LabelStore, *, smoothing: float = 0.0) -> None:
+    def __init__(self, task: Task, store: LabelStore) -> None:
         super().__init__("scripted")
-        self._task, self._store, self._smoothing = task, store, smoothing
+        self._task, self._store = task, store
         self._labels: dict[tuple[str, ...], Label] = {}
 
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
@@ -50,11 +50,9 @@ class ScriptedTeacher(Teacher):
 
     def _call(self, scene: Scene) -> Call:
         options, chosen = self._task.options, self._task.script(scene)
-        probs = [self._smoothing / len(scene.legal) if k in scene.legal else 0.0 for k in range(len(options))]
-        probs[chosen] += 1.0 - self._smoothing
-        model = f"script@smoothing={self._smoothing:g}"
-        identity = Identity(model, "", self._task.name, options.digest, scene.facts, scene.legal)
-        return Call(identity, scene.text, scene.legal, self.name, "script", OK, tuple(probs), options[chosen].id)
+        identity = Identity(_SCRIPT, "", self._task.name, options.digest, scene.facts, scene.legal)
+        probs = _one_hot(chosen, len(options))
+        return Call(identity, scene.text, scene.legal, self.name, "script", OK, probs, options[chosen].id)
 
 
 class ReplayTeacher(Teacher):

@@ -17,8 +17,6 @@ from envs.task import Scene, Task
 from ground.errors import UserError, unknown_name
 
 LETTERS = string.ascii_uppercase
-# In a model's folder: what a teacher has to know of the model, such as the template of its prompts.
-CARD_FILE = "preceptor.json"
 TEMPLATE_DIR = Path(__file__).parent / "prompts"
 
 # What each template has to mention: `compact` is for a small model that was trained on the task, `chat` for any other.

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from envs.catalog import TASKS, get_task
-from teacher.local import TINY_MODEL, LocalModel
+from teacher.card import TINY_MODEL
+from teacher.local import LocalModel
 from teacher.prompts import Prompt, load_template, menus
 from tests.local_server import CHAT, PROMPT, WILD, Running, first_token
 
