@@ -31,14 +31,13 @@ from agent.halo.ledger import Answer, Ledger, Question
 from agent.halo.method import Halo, wrong_share
 from agent.halo.oracles import LabellerOracle, Oracle, Truth, at_first, controller_oracle
 from agent.train import train
-from bench.halo_report import report
+from bench.halo_report import BUDGETS, report
 from controller.checkpoint import load_controller
 from envs.catalog import get_task
 from envs.task import Task
 from ground.device import device, use_device
 
 TASKS = ("RescueWorld-n2-random", "RescueWorld-n3", "RescueWorld-n6")
-SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 TIMELINE = "timeline"  # no rule: whole demonstrations, of which an annotator marks where each option begins
 DEMONSTRATIONS, NOISE, FIRST = 100, 0.2, 2
 GROWTH = {"tabular": 1.33, "neural": 2.0}  # networks take far longer to fit
@@ -64,7 +63,7 @@ class Pass:
     seed: int
     policies: str = "tabular"
     answers: str = "truth"
-    upto: float = SHARES[-1]
+    upto: float = BUDGETS[-1]
 
 
 class Memory(Ledger):
@@ -178,7 +177,7 @@ def measure(one: Pass, controllers: Path) -> dict[str, Any]:
     config = HaloConfig(policies=one.policies, rule=rule)
     halo = Halo(task, recording, config, one.seed, confusion, again=learned and oracle.varies)
     choose = by_timeline(halo, one.seed) if one.rule == TIMELINE else by_rule(halo)
-    shares = [share for share in SHARES if share <= one.upto]
+    shares = [share for share in BUDGETS if share <= one.upto]
     curve = asking(halo, oracle, shares, GROWTH[one.policies], choose)
     line: dict[str, Any] = {
         **asdict(one),

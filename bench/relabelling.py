@@ -3,11 +3,10 @@
 A batch of HIRO's high level: segments of ten steps with ten candidates each, scored by the low level's policy. The loop
 is what the ports do: one candidate after another, each with its goals rolled along the states and a forward pass of its
 own for each segment. A second, milder loop takes the whole batch at once for each candidate. Both must find what the
-batched code finds. The sides take turns and each is credited with its fastest.
+batched code finds.
 """
 
-import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from agent.goals import candidates, explained, relabelled
 from agent.hierarchy import Hierarchy
 from agent.methods.hiro import Hiro, HiroSettings
 from agent.methods.protocol import Parts
+from bench.turns import compared
 from envs.catalog import get_task
 
 TASK, WORLDS, STEPS, TURNS = "PointPush", 4, 200, 7
@@ -75,14 +75,6 @@ def by_candidate(method: Hiro, parts: Segments, goals: Tensor) -> Tensor:
     return torch.stack(scores, 1).argmax(1)
 
 
-def seconds(side: Callable[[], Tensor], repeats: int) -> float:
-    """CPU time of one call, the mean of `repeats`."""
-    started = time.process_time()
-    for _ in range(repeats):
-        side()
-    return (time.process_time() - started) / repeats
-
-
 def main() -> dict[str, Any]:
     """Measure, print and return the figures; `ratio` is the loop's time over ours."""
     torch.set_num_threads(1)
@@ -93,17 +85,9 @@ def main() -> dict[str, Any]:
     best = batched(method, parts, goals)
     same = {name: float((side(method, parts, goals) == best).float().mean()) for name, (side, _) in sides.items()}
     assert min(same.values()) > 0.98, f"the sides disagree by more than ties: {same}"
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(TURNS):
-        for name, (side, repeats) in sides.items():
-            taken[name].append(seconds(lambda side=side: side(method, parts, goals), repeats))
-    fastest = {name: min(times) for name, times in taken.items()}
-    print(f"{len(goal)} segments x {goals.shape[1]} candidates x {method.config.period} steps, one core")
-    for name, time_taken in fastest.items():
-        print(f"  {name:<26} {1000 * time_taken:8.2f} ms   {time_taken / fastest['batched']:6.1f} x")
-    ratio = fastest["per segment and candidate"] / fastest["batched"]
-    print(f"  ratio: {ratio:.1f}   (goal 10)")
-    return {"milliseconds": {name: 1000 * value for name, value in fastest.items()}, "ratio": ratio}
+    what = f"{len(goal)} segments x {goals.shape[1]} candidates x {method.config.period} steps"
+    work = {name: (partial(side, method, parts, goals), repeats) for name, (side, repeats) in sides.items()}
+    return compared(what, work, TURNS, goal=10)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def port_is_free(host: str, port: int) -> bool:
 
 
 def serve_app(app: Any, door: socket.socket, grace_seconds: int) -> None:
-    """Serve on a socket that holds its port, until SIGINT or SIGTERM; replies under way have `grace_seconds` from then."""
+    """Serve on a socket that holds its port, until SIGINT or SIGTERM; replies under way have so many seconds left."""
     import uvicorn
 
     config = uvicorn.Config(

@@ -20,7 +20,7 @@ from teacher.controls import (
 )
 from teacher.faults import say
 from teacher.labels import LabelStore
-from teacher.prompts import Prompt, Template, load_template, menus
+from teacher.prompts import Prompt, Template, distinct_scenes, load_template, menus
 
 _PROBED_SCENES, _PROBED_PROMPTS = 200, 3
 # How long a server may stay away: a run that may go on without it waits less long, and then leaves it alone.
@@ -112,9 +112,8 @@ def _asking(config: TeacherConfig, task: Task, store: LabelStore, device: str, a
 
 def longest_prompts(task: Task, template: Template) -> list[Prompt]:
     """The longest prompts among those of some sampled scenes, the longest first: what fits these fits the run."""
-    drawn = task.sample_scenes(np.random.default_rng(0), _PROBED_SCENES)
-    scenes = {scene.facts: scene for scene in drawn if len(scene.legal) > 1}
-    prompts = [template.render(task, scene, menus(scene, 1)[0]) for scene in scenes.values()]
+    scenes = distinct_scenes(task, np.random.default_rng(0), _PROBED_SCENES)
+    prompts = [template.render(task, scene, menus(scene, 1)[0]) for scene in scenes]
     return sorted(prompts, key=lambda prompt: -sum(len(text) for _, text in prompt.messages))[:_PROBED_PROMPTS]
 
 

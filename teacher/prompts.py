@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from envs.task import Scene, Task
 from ground.errors import UserError, unknown_name
 
@@ -132,6 +134,12 @@ def load_template(name: str) -> Template:
 def scene_digest(scene: Scene) -> str:
     """Hash of a scene's task and facts, the same in every process."""
     return hashlib.sha256("\n".join((scene.task, *scene.facts)).encode()).hexdigest()
+
+
+def distinct_scenes(task: Task, rng: np.random.Generator, count: int) -> list[Scene]:
+    """The distinct scenes among `count` drawn ones, without those in which there is nothing to choose."""
+    distinct = {scene.facts: scene for scene in task.sample_scenes(rng, count)}
+    return [scene for scene in distinct.values() if len(scene.legal) > 1]
 
 
 def menus(scene: Scene, permutations: int) -> tuple[Menu, ...]:

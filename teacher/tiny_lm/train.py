@@ -23,8 +23,8 @@ from envs.task import Task
 from teacher.calibration import expected_calibration_error, fit_temperature
 from teacher.card import CARD_FILE
 from teacher.local import LocalModel, silence_transformers
-from teacher.prompts import load_template
-from teacher.tiny_lm.pairs import Pair, PairMix, PairSource, distinct_scenes, held_out_texts
+from teacher.prompts import distinct_scenes, load_template
+from teacher.tiny_lm.pairs import Pair, PairMix, PairSource, held_out_texts
 from teacher.tiny_lm.tokenizer import train_tokenizer
 
 log = logging.getLogger("tiny_lm")
