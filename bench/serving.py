@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import numpy as np
@@ -36,7 +36,7 @@ SCENES = 1000
 REQUESTS_PER_SCENE = 10  # IHAC's n_ask
 _MAX_TOKENS = 16
 _SEQUENTIAL_SCENES = 4  # of each task
-_PROMPT = "compact"  # what the tiny model reads
+_PROMPT: Final = "compact"  # what the tiny model reads
 
 Work = list[tuple[Task, list[Scene]]]
 
