@@ -26,22 +26,22 @@ from agent.config import configure
 from agent.data.recording import Recording, segments
 from agent.demonstrating import record
 from agent.halo.acquisition import RULES
-from agent.halo.config import HaloConfig
+from agent.halo.config import HaloConfig, PolicyKind
 from agent.halo.ledger import Answer, Ledger, Question
 from agent.halo.method import Halo, wrong_share
-from agent.halo.oracles import LabellerOracle, Oracle, Truth, at_first, controller_oracle
+from agent.halo.oracles import Belief, LabellerOracle, Oracle, Truth, at_first, controller_oracle
 from agent.train import train
-from bench.halo_report import report
+from bench.halo_report import BUDGETS, report
 from controller.checkpoint import load_controller
 from envs.catalog import get_task
 from envs.task import Task
 from ground.device import device, use_device
 
 TASKS = ("RescueWorld-n2-random", "RescueWorld-n3", "RescueWorld-n6")
-SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 TIMELINE = "timeline"  # no rule: whole demonstrations, of which an annotator marks where each option begins
 DEMONSTRATIONS, NOISE, FIRST = 100, 0.2, 2
 GROWTH = {"tabular": 1.33, "neural": 2.0}  # networks take far longer to fit
+NO_BELIEF = Belief(np.empty((0, 0)), np.empty((0, 0, 0)))  # no oracle here asks for it
 TEACHERS = ("scripted", "local")  # of the controllers that answer
 
 
@@ -62,9 +62,9 @@ class Pass:
     task: str
     rule: str
     seed: int
-    policies: str = "tabular"
+    policies: PolicyKind = "tabular"
     answers: str = "truth"
-    upto: float = SHARES[-1]
+    upto: float = BUDGETS[-1]
 
 
 class Memory(Ledger):
@@ -77,7 +77,7 @@ class Memory(Ledger):
 class Timeline(Truth):
     """An annotator who sees the whole demonstration and marks the stretch of each option with one interaction."""
 
-    def ask(self, questions: Sequence[Question], belief: object) -> list[Answer]:
+    def ask(self, questions: Sequence[Question], belief: Belief) -> list[Answer]:
         """The true option of the whole stretch that begins at the step."""
         said = super().ask(questions, belief)
         following = [np.append(self._option[q.trajectory, q.step :], -1) for q in questions]
@@ -109,7 +109,7 @@ def asking(
         if not chosen:
             return np.array(curve)
         ledger.ask(chosen)
-        for answer in oracle.ask(chosen, None):
+        for answer in oracle.ask(chosen, NO_BELIEF):
             ledger.answer(answer)
 
 
@@ -174,11 +174,11 @@ def measure(one: Pass, controllers: Path) -> dict[str, Any]:
         oracle = Truth(recording, options, 0.0 if one.answers == "truth" else NOISE, one.seed)
     learned = oracle.fallible and one.answers != "exact"
     confusion = at_first(oracle, options) if learned else None
-    rule = "random" if one.rule == TIMELINE else one.rule
+    rule: Any = "random" if one.rule == TIMELINE else one.rule
     config = HaloConfig(policies=one.policies, rule=rule)
     halo = Halo(task, recording, config, one.seed, confusion, again=learned and oracle.varies)
     choose = by_timeline(halo, one.seed) if one.rule == TIMELINE else by_rule(halo)
-    shares = [share for share in SHARES if share <= one.upto]
+    shares = [share for share in BUDGETS if share <= one.upto]
     curve = asking(halo, oracle, shares, GROWTH[one.policies], choose)
     line: dict[str, Any] = {
         **asdict(one),

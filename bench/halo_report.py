@@ -14,7 +14,7 @@ from agent.runs.statistics import bootstrap, mean_interval, paired_difference
 from ground.atomic import write_file
 
 TARGET = 0.05  # wrong share that rules are compared at
-BUDGETS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
+BUDGETS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)  # shares of the steps that are asked about
 GRID = np.geomspace(0.0007, BUDGETS[-1], 100)  # shares of the steps at which curves of several seeds are averaged
 # Okabe and Ito's colours, which the colour-blind tell apart, and a dash for each that may lie on another.
 _STYLES = {

@@ -23,7 +23,7 @@ from teacher.asking import AskingTeacher
 from teacher.labels import LabelStore
 from teacher.local import LocalModel
 from teacher.parse import ParseFailure, parse_reply
-from teacher.prompts import load_template, menus
+from teacher.prompts import distinct_scenes, load_template, menus
 
 REQUESTS_PER_SCENE = 10  # IHAC's n_ask
 _MAX_NEW_TOKENS = 16
@@ -73,8 +73,7 @@ def main(scenes_per_task: int = 64, sequential_per_task: int = 4) -> dict[str, A
     work = []
     for name in TASKS:
         task = get_task(name)
-        drawn = {scene.facts: scene for scene in task.sample_scenes(rng, 2000) if len(scene.legal) > 1}
-        work.append((task, list(drawn.values())[:scenes_per_task]))
+        work.append((task, distinct_scenes(task, rng, 2000)[:scenes_per_task]))
     for task, scenes in work[:1]:  # so that neither way starts cold
         ours(model, task, scenes[:4])
         sequential(model, task, scenes[:1])

@@ -46,7 +46,7 @@ class StockMaze(MujocoEnv):
         space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float32)
         super().__init__(str(xml), spec.robot.frame_skip, observation_space=space)
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Any:
         """One step."""
         self.do_simulation(self._spec.robot.action_limit * action, self.frame_skip)
         self._age += 1

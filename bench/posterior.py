@@ -3,17 +3,16 @@
 The size is that of the kitchen demonstrations that HALO was published on: 566 trajectories of 409 steps, 7 options. The
 peer of the goal is an exact loop over trajectories and steps by scaled probabilities, with every exponential and all
 pairs of a trajectory taken at once. A second peer takes each step of all trajectories at once, the best that NumPy does
-without compiled code. All must find the same. The sides take turns and each is credited with its fastest.
+without compiled code. All must find the same.
 """
 
-import json
-import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from agent.halo.posterior import Chain, Floats, infer
+from bench.turns import compared
 
 TRAJECTORIES, STEPS, OPTIONS, TURNS = 566, 409, 7, 3
 
@@ -84,13 +83,6 @@ def by_step(chain: Chain) -> Figures:
     return np.log(scale).sum((1, 2)) + top.sum((1, 2)), alpha * beta, xi
 
 
-def seconds(side: Callable[[Chain], Figures], chain: Chain) -> float:
-    """CPU time of one call."""
-    started = time.process_time()
-    side(chain)
-    return time.process_time() - started
-
-
 def main() -> dict[str, Any]:
     """Measure, print and return the figures; `ratio` is the loop's time over ours."""
     chain = drawn(np.random.default_rng(0))
@@ -99,19 +91,8 @@ def main() -> dict[str, Any]:
     for name, side in sides.items():
         for mine, theirs in zip(ours, side(chain), strict=True):
             assert np.allclose(mine, theirs, rtol=1e-9, atol=1e-9), f"{name} finds something else"
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(TURNS):
-        for name, side in sides.items():
-            taken[name].append(seconds(side, chain))
-    fastest = {name: min(times) for name, times in taken.items()}
-    print(f"gamma, xi and log Z of {TRAJECTORIES} trajectories x {STEPS} steps x {OPTIONS} options, one core")
-    for name, time_taken in fastest.items():
-        print(f"  {name:<32} {1000 * time_taken:8.0f} ms   {time_taken / fastest['compiled']:5.1f} x")
-    ratio = fastest["NumPy, trajectory by trajectory"] / fastest["compiled"]
-    print(f"  ratio: {ratio:.1f}   (goal 5)")
-    figures = {"milliseconds": {name: 1000 * value for name, value in fastest.items()}, "ratio": ratio}
-    print(json.dumps(figures))
-    return figures
+    what = f"gamma, xi and log Z of {TRAJECTORIES} trajectories x {STEPS} steps x {OPTIONS} options"
+    return compared(what, {name: (partial(side, chain), 1) for name, side in sides.items()}, TURNS, goal=5)
 
 
 if __name__ == "__main__":

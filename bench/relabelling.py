@@ -3,11 +3,10 @@
 A batch of HIRO's high level: segments of ten steps with ten candidates each, scored by the low level's policy. The loop
 is what the ports do: one candidate after another, each with its goals rolled along the states and a forward pass of its
 own for each segment. A second, milder loop takes the whole batch at once for each candidate. Both must find what the
-batched code finds. The sides take turns and each is credited with its fastest.
+batched code finds.
 """
 
-import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from agent.goals import candidates, explained, relabelled
 from agent.hierarchy import Hierarchy
 from agent.methods.hiro import Hiro, HiroSettings
 from agent.methods.protocol import Parts
+from bench.turns import compared
 from envs.catalog import get_task
 
 TASK, WORLDS, STEPS, TURNS = "PointPush", 4, 200, 7
@@ -37,15 +37,16 @@ def played() -> tuple[Hiro, Segments]:
     return method, sample_segments(method.store, method.rng, config.high.batch, config.period)
 
 
+def likeness(method: Hiro, obs: Tensor, goals: Tensor, action: Tensor) -> Tensor:
+    """How near actions [M, A] are to those that the low level takes now [M]."""
+    return -0.5 * (action - method.low_learner.mode(method.low_inputs(obs, goals))).square().sum(-1)
+
+
 @torch.no_grad()
 def batched(method: Hiro, parts: Segments, goals: Tensor) -> Tensor:
     """As `agent.goals` does it: [B], the index of the best candidate."""
-
-    def score(seen: Tensor, wanted: Tensor, action: Tensor) -> Tensor:
-        return -0.5 * (action - method.low_learner.mode(method.low_inputs(seen, wanted))).square().sum(-1)
-
     obs, action, inside = (torch.from_numpy(column) for column in (parts.obs, parts.action, parts.inside))
-    return relabelled(goals, explained(method.frame, score, goals, obs, action, inside))[1]
+    return relabelled(goals, explained(method.frame, partial(likeness, method), goals, obs, action, inside))[1]
 
 
 @torch.no_grad()
@@ -56,8 +57,7 @@ def looped(method: Hiro, parts: Segments, goals: Tensor) -> Tensor:
     for b, length in enumerate(parts.length.tolist()):
         at = method.frame.of(obs[b, :length])
         for c in range(goals.shape[1]):
-            inputs = method.low_inputs(obs[b, :length], goals[b, c] + at[0] - at)
-            scores[b, c] = -0.5 * (action[b, :length] - method.low_learner.mode(inputs)).square().sum()
+            scores[b, c] = likeness(method, obs[b, :length], goals[b, c] + at[0] - at, action[b, :length]).sum()
     return scores.argmax(1)
 
 
@@ -69,18 +69,10 @@ def by_candidate(method: Hiro, parts: Segments, goals: Tensor) -> Tensor:
     moved = (at[:, :1] - at).flatten(0, 1)
     scores = []
     for goal in goals.unbind(1):
-        inputs = method.low_inputs(obs.flatten(0, 1), goal.repeat_interleave(obs.shape[1], 0) + moved)
-        score = method.low_learner.score(inputs, action.flatten(0, 1), True).view(inside.shape)
-        scores.append((score * inside).sum(1))
+        wanted = goal.repeat_interleave(obs.shape[1], 0) + moved
+        score = likeness(method, obs.flatten(0, 1), wanted, action.flatten(0, 1))
+        scores.append((score.view(inside.shape) * inside).sum(1))
     return torch.stack(scores, 1).argmax(1)
-
-
-def seconds(side: Callable[[], Tensor], repeats: int) -> float:
-    """CPU time of one call, the mean of `repeats`."""
-    started = time.process_time()
-    for _ in range(repeats):
-        side()
-    return (time.process_time() - started) / repeats
 
 
 def main() -> dict[str, Any]:
@@ -88,22 +80,14 @@ def main() -> dict[str, Any]:
     torch.set_num_threads(1)
     method, parts = played()
     first, final, goal = (torch.from_numpy(column) for column in (parts.obs[:, 0], parts.final, parts.command))
-    goals = candidates(method.frame, goal, first, final, method.config.draws, torch.Generator().manual_seed(0))
+    goals = candidates(method.frame, goal, first, final, method.settings.draws, torch.Generator().manual_seed(0))
     sides = {"batched": (batched, 50), "per candidate": (by_candidate, 50), "per segment and candidate": (looped, 2)}
     best = batched(method, parts, goals)
     same = {name: float((side(method, parts, goals) == best).float().mean()) for name, (side, _) in sides.items()}
     assert min(same.values()) > 0.98, f"the sides disagree by more than ties: {same}"
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(TURNS):
-        for name, (side, repeats) in sides.items():
-            taken[name].append(seconds(lambda side=side: side(method, parts, goals), repeats))
-    fastest = {name: min(times) for name, times in taken.items()}
-    print(f"{len(goal)} segments x {goals.shape[1]} candidates x {method.config.period} steps, one core")
-    for name, time_taken in fastest.items():
-        print(f"  {name:<26} {1000 * time_taken:8.2f} ms   {time_taken / fastest['batched']:6.1f} x")
-    ratio = fastest["per segment and candidate"] / fastest["batched"]
-    print(f"  ratio: {ratio:.1f}   (goal 10)")
-    return {"milliseconds": {name: 1000 * value for name, value in fastest.items()}, "ratio": ratio}
+    what = f"{len(goal)} segments x {goals.shape[1]} candidates x {method.settings.period} steps"
+    work = {name: (partial(side, method, parts, goals), repeats) for name, (side, repeats) in sides.items()}
+    return compared(what, work, TURNS, goal=10)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -44,7 +44,7 @@ _SAME = SACConfig()
 _HELD_OUT = range(1_000_000, 1_000_010)
 
 
-def ours(name: str, precision: str) -> Callable[[int], None]:
+def ours(name: str, precision: Literal["float32", "bfloat16"]) -> Callable[[int], None]:
     """Takes gradient steps as `OffPolicy` does."""
     task = get_task(name)
     config = SACSettings(warmup=_MEMORY, learner=replace(_SAME, precision=precision))

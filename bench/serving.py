@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import numpy as np
@@ -30,23 +30,21 @@ from serving.backends import PYTHON
 from serving.ports import free_ports
 from teacher.config import TeacherConfig
 from teacher.make import make_teacher
-from teacher.prompts import load_template, menus
+from teacher.prompts import distinct_scenes, load_template, menus
 
 SCENES = 1000
 REQUESTS_PER_SCENE = 10  # IHAC's n_ask
 _MAX_TOKENS = 16
 _SEQUENTIAL_SCENES = 4  # of each task
-_PROMPT = "compact"  # what the tiny model reads
+_PROMPT: Final = "compact"  # what the tiny model reads
 
 Work = list[tuple[Task, list[Scene]]]
 
 
-def distinct_scenes(count: int) -> Work:
+def spread(count: int) -> Work:
     """So many scenes with a choice, spread over the tasks, no two of a task with the same facts."""
-    rng, pools = np.random.default_rng(0), []
-    for name in TASKS:
-        drawn = {scene.facts: scene for scene in get_task(name).sample_scenes(rng, 6000) if len(scene.legal) > 1}
-        pools.append((get_task(name), list(drawn.values())))
+    rng, tasks = np.random.default_rng(0), map(get_task, TASKS)
+    pools = [(task, distinct_scenes(task, rng, 6000)) for task in tasks]
     work: Work = []
     for number, (task, pool) in enumerate(sorted(pools, key=lambda pair: len(pair[1]))):
         share = (count - sum(len(scenes) for _, scenes in work)) // (len(pools) - number)
@@ -104,7 +102,7 @@ def vllm() -> Iterator[str]:
 
 def measure(base_url: str, scenes: int = SCENES, rounds: int = 3) -> dict[str, Any]:
     """Both ways in turn, `rounds` times; print the ratio and return the figures."""
-    work = distinct_scenes(scenes)
+    work = spread(scenes)
     few = sum(min(len(of_task), _SEQUENTIAL_SCENES) for _, of_task in work)
     fast: list[float] = []
     slow: list[float] = []

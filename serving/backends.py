@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ground.errors import UserError
-from serving.config import KEY_VARIABLE, ROOT, TINY_MODEL, ServeConfig
+from serving.config import KEY_VARIABLE, ROOT, ServeConfig
 from serving.ports import free_ports
 from serving.processes import Command
+from teacher.card import TINY_MODEL
 
 VENV = ROOT / ".venv-serving"
 PYTHON = VENV / "bin" / "python"

@@ -1,16 +1,13 @@
 """What `serve` can be told on the command line. The text under each field is its `--help`; nothing heavy is here."""
 
-import contextlib
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ground.errors import UserError, unknown_name
+from teacher.card import TINY_MODEL
 
 ROOT = Path(__file__).parents[1]
-TINY_MODEL = ROOT / "teacher" / "tiny_lm" / "model"
 BACKENDS = ("local", "vllm", "fastchat")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Settings that only some servers know.
@@ -82,8 +79,7 @@ class ServeConfig:
             raise unknown_name("backend", backend, BACKENDS, "python main.py serve --help")
         self._check(backend)
         model = self.model or str(TINY_MODEL)
-        tiny = Path(model).resolve() == TINY_MODEL
-        name = self.served_model_name or ("tiny" if tiny else model.rstrip("/").rpartition("/")[2])
+        name = self.served_model_name or name_of(model)
         if Path(model).is_dir():
             model = str(Path(model).resolve())
         return dataclasses.replace(self, backend=backend, model=model, served_model_name=name, port=self.port or 8000)
@@ -133,8 +129,6 @@ class ServeConfig:
         return said
 
 
-def card(model: str) -> dict[str, Any]:
-    """What a model folder of this project says of itself; empty for any other model."""
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads((Path(model) / "preceptor.json").read_text()))
-    return {}
+def name_of(model: str) -> str:
+    """Name by which clients ask for a model, a folder or an id, that was given none."""
+    return "tiny" if Path(model).resolve() == TINY_MODEL else model.rstrip("/").rpartition("/")[2]

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving import ready
-from serving.config import KEY_VARIABLE, card
+from serving.config import KEY_VARIABLE
 from serving.state import State
+from teacher.card import card_of
 
 
 def usage(state: State) -> dict[str, Any]:
     """Where a server is, what it serves, how to be taught by it, where its logs are and how it is stopped."""
     base_url = f"{state.url}/v1"
     train = ["python", "main.py", "train", "--teacher", "llm", "--base-url", base_url, "--model", state.served]
-    if template := card(state.model).get("prompt"):
+    if template := card_of(state.model).get("prompt"):
         train += ["--prompt", str(template)]
     key = f"OPENAI_API_KEY=${KEY_VARIABLE} " if os.environ.get(KEY_VARIABLE) else ""
     return {

@@ -91,8 +91,9 @@ def _detached(config: ServeConfig, tell: Callable[[str], None]) -> dict[str, Any
     try:
         # The launcher keeps the deadline; twice that is for one that hangs itself.
         while time.monotonic() - started < 2 * config.timeout + END_SECONDS:
+            ended = launcher.poll() is not None  # before its state is read, which is then its last word
             state = read(config.folder)
-            if launcher.poll() is not None:
+            if ended:
                 if state is not None and state.status == "failed":
                     raise UserError(state.what, state.next_step)
                 if launcher.returncode == 0:

@@ -1,10 +1,11 @@
-"""Ports: held before anything slow happens, found free, and who listens on one."""
+"""Ports: held before anything slow happens, served on, found free, and who listens on one."""
 
 import contextlib
 import errno
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from ground.errors import UserError
 
@@ -52,6 +53,16 @@ def port_is_free(host: str, port: int) -> bool:
             raise
         return False
     return True
+
+
+def serve_app(app: Any, door: socket.socket, grace_seconds: int) -> None:
+    """Serve on a socket that holds its port, until SIGINT or SIGTERM; replies under way have so many seconds left."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=grace_seconds
+    )
+    uvicorn.Server(config).run(sockets=[door])
 
 
 def listens(host: str, port: int) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ground.errors import UserError
 from serving.backends import VENV, stored_config
-from serving.config import LOOPBACK, TINY_MODEL, ServeConfig
+from serving.config import LOOPBACK, ServeConfig
+from teacher.card import TINY_MODEL
 
 # Any of these makes a tokenizer or the weights; what else lies in the folder is the server's to judge.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")

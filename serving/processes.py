@@ -15,6 +15,7 @@ from serving import watchdog
 PROC = Path("/proc")
 GRACE_SECONDS = 10.0  # between asking a process to end and killing it
 END_SECONDS = 2 * GRACE_SECONDS
+_READ_BYTES, _SHOWN_LINES = 32_768, 15  # of a log
 
 
 @dataclass(frozen=True)
@@ -93,19 +94,19 @@ class Running:
         _ = self.code
 
 
-def tail(log: Path, lines: int, start: int = 0, most_bytes: int = 32_768) -> str:
+def tail(log: Path, lines: int, start: int = 0) -> str:
     """The last lines of a file after its byte `start`, as far as they lie in its last bytes; empty if there is none."""
     try:
         with log.open("rb") as file:
-            file.seek(max(start, file.seek(0, os.SEEK_END) - most_bytes))
+            file.seek(max(start, file.seek(0, os.SEEK_END) - _READ_BYTES))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except FileNotFoundError:
         return ""
 
 
-def with_log(what: str, log: Path, lines: int = 15) -> str:
+def with_log(what: str, log: Path) -> str:
     """A message, and the end of a log below it."""
-    return "\n".join([what, *(f"  | {line[:200]}" for line in tail(log, lines).splitlines())])
+    return "\n".join([what, *(f"  | {line[:200]}" for line in tail(log, _SHOWN_LINES).splitlines())])
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
@@ -142,11 +143,11 @@ def _boot() -> str:
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     """Whether a condition came true within so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(pause)
+        time.sleep(0.1)
     return True

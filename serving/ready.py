@@ -54,10 +54,10 @@ def ask(url: str, model: str, *, seconds: float = REQUEST_SECONDS) -> Answer:
         return Answer(False, f"{type(error).__name__}: {error}")
 
 
-def answers(url: str, *, seconds: float = 3.0) -> bool:
+def answers(url: str) -> bool:
     """Whether a server answers at all, be it that it wants a key."""
     try:
-        with _client(url, seconds) as client:
+        with _client(url, seconds=3.0) as client:
             return client.get("/v1/models").status_code < 500
     except httpx.HTTPError:
         return False

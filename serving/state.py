@@ -1,8 +1,6 @@
 """What is known of servers on the disk: LOGDIR/serving/BACKEND-PORT/server.json, which its launcher writes."""
 
 import contextlib
-import json
-import os
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +10,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from ground.atomic import write_json
 from ground.errors import UserError
 from serving.processes import END_SECONDS, birth, group_members, is_of, kill, wait_until
 
@@ -79,11 +78,7 @@ class State:
 
     def write(self) -> None:
         """Replace its file in one step."""
-        folder = Path(self.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{FILE}.{os.getpid()}"
-        draft.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        draft.replace(folder / FILE)
+        write_json(Path(self.folder) / FILE, asdict(self))
 
     def forget(self) -> None:
         """Remove its file; the logs stay."""

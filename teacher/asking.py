@@ -108,7 +108,8 @@ class AskingTeacher(Teacher):
         if store.own:
             self._recount(0)
         if as_recorded:
-            recorded = recorded_rows(store, task).get((model.name, self._prompt_hash), {})
+            calls = store.calls(task.name, task.options.digest, answers_only=False)
+            recorded = recorded_rows(calls).get((model.name, self._prompt_hash), {})
             self._labels = {facts: label_from_rows(rows, margin, len(task.options)) for facts, rows in recorded.items()}
 
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
@@ -274,10 +275,10 @@ def label_from_answers(answers: Sequence[Call], source: str, margin: float, num_
 Recorded = dict[tuple[str, str], dict[tuple[str, ...], list[Call]]]
 
 
-def recorded_rows(store: LabelStore, task: Task) -> Recorded:
-    """Everything that a store holds of a task: (model, prompt hash) -> facts -> rows in the order of writing."""
+def recorded_rows(calls: Sequence[Call]) -> Recorded:
+    """Calls of a task, in the order of writing, by who was asked: (model, prompt hash) -> facts -> rows."""
     found: Recorded = {}
-    for call in store.calls(task.name, task.options.digest, answers_only=False):
+    for call in calls:
         who = found.setdefault((call.identity.model, call.identity.prompt), {})
         who.setdefault(call.identity.facts, []).append(call)
     return found

@@ -22,6 +22,7 @@ from teacher.prompts import scene_digest
 
 # How many scenes `shuffled` draws its wrong answers from.
 _SHUFFLE_POOL = 256
+_SCRIPT = "script@smoothing=0"  # as the keys of existing label stores have it
 
 
 class ScriptedTeacher(Teacher):
@@ -30,12 +31,11 @@ class ScriptedTeacher(Teacher):
     Args:
         task: The task whose script answers.
         store: Where labels are kept. They are computed anew in each process; the script may have changed.
-        smoothing: Probability that is spread evenly over the legal options; 0 gives one-hot labels.
     """
 
-    def __init__(self, task: Task, store: LabelStore, *, smoothing: float = 0.0) -> None:
+    def __init__(self, task: Task, store: LabelStore) -> None:
         super().__init__("scripted")
-        self._task, self._store, self._smoothing = task, store, smoothing
+        self._task, self._store = task, store
         self._labels: dict[tuple[str, ...], Label] = {}
 
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
@@ -50,11 +50,9 @@ class ScriptedTeacher(Teacher):
 
     def _call(self, scene: Scene) -> Call:
         options, chosen = self._task.options, self._task.script(scene)
-        probs = [self._smoothing / len(scene.legal) if k in scene.legal else 0.0 for k in range(len(options))]
-        probs[chosen] += 1.0 - self._smoothing
-        model = f"script@smoothing={self._smoothing:g}"
-        identity = Identity(model, "", self._task.name, options.digest, scene.facts, scene.legal)
-        return Call(identity, scene.text, scene.legal, self.name, "script", OK, tuple(probs), options[chosen].id)
+        identity = Identity(_SCRIPT, "", self._task.name, options.digest, scene.facts, scene.legal)
+        probs = _one_hot(chosen, len(options))
+        return Call(identity, scene.text, scene.legal, self.name, "script", OK, probs, options[chosen].id)
 
 
 class ReplayTeacher(Teacher):
@@ -83,13 +81,13 @@ class ReplayTeacher(Teacher):
 
     def _read(self, model: str | None) -> dict[tuple[str, ...], list[Call]]:
         with LabelStore(self.path, read_only=True) as store:
-            recorded = recorded_rows(store, self._task)
+            calls = store.calls(self._task.name, self._task.options.digest, answers_only=False)
+        recorded, corrected = recorded_rows(calls), standing(calls)
         if not recorded:
             raise TeacherError(
                 f"{self.path} holds no labels for {self._task.name} with these options.",
                 f"python main.py train --task {self._task.name} --teacher local, then replay its labels.sqlite",
             )
-        corrected = standing([call for rows in recorded.values() for calls in rows.values() for call in calls])
         people = [who for who in recorded if who[0].startswith(f"{HUMAN}:")]
         recorded = {who: rows for who, rows in recorded.items() if who not in people or model == who[0]} or recorded
         named = [who for who in recorded if who[0] == model]
@@ -99,7 +97,8 @@ class ReplayTeacher(Teacher):
                 f"{self.path} holds labels of several models or prompts, or none that fits: {sorted(recorded)}.",
                 "name one of them with --model",
             )
-        return recorded[chosen[0]] | {facts: [call] for facts, call in corrected.items()}
+        rows = {} if chosen[0] in people else recorded[chosen[0]]  # what a person took back is no label
+        return rows | {facts: [call] for facts, call in corrected.items()}
 
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
         """Raises `TeacherError` for a scene that was never labelled."""

@@ -28,7 +28,8 @@ def standing(calls: Sequence[Call]) -> dict[tuple[str, ...], Call]:
             rows.append(call)
         else:
             mine = [i for i, row in enumerate(rows) if row.identity.model == call.identity.model]
-            del rows[mine[-1]]
+            for last in mine[-1:]:  # none where a file was imported without the correction
+                del rows[last]
     return {facts: rows[-1] for facts, rows in said.items() if rows}
 
 

@@ -6,13 +6,11 @@ again, and `teacher/faults.py` says what follows from a failure.
 """
 
 import asyncio
-import json
 import os
 import weakref
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any
@@ -22,11 +20,12 @@ from ground.errors import UserError, unknown_name
 from teacher.asking import Reply
 from teacher.base import UNAVAILABLE, BudgetExhausted, TeacherError
 from teacher.call import ERROR
+from teacher.card import card_of
 from teacher.client import ServerClient, start
 from teacher.config import Limits, TeacherConfig
 from teacher.faults import WRONG_MODEL, Breaker, Handling, ServerFault, say
 from teacher.probe import Capability, Probe
-from teacher.prompts import CARD_FILE, Prompt
+from teacher.prompts import Prompt
 from teacher.scoring import WAYS, Way, Work
 
 # vLLM's and FastChat's own default.
@@ -43,14 +42,15 @@ _OF_A_SERVICE, _MOST = 8, 32
 
 
 class ServedModel:
-    """A model behind an OpenAI-compatible URL.
+    """A model behind an OpenAI-compatible URL, `prepare`d before it is asked.
+
+    The key is read from `OPENAI_API_KEY`, and is never logged and never in an error.
 
     Args:
         config: Server (else `OPENAI_BASE_URL`, else OpenAI if there is a key, else localhost:8000), model (else the
             only one that the server offers), scoring, samples and budget. Unless `on_teacher_failure` is `abort`, a
             server that spends a deadline in vain is not an error: its scenes are `UNAVAILABLE`, and it is left alone
             for a while (`Breaker`).
-        api_key: Else `OPENAI_API_KEY`. Never logged, never in an error.
         limits: Time and bytes.
 
     Attributes:
@@ -62,8 +62,8 @@ class ServedModel:
         UserError: No such model, or several and none named.
     """
 
-    def __init__(self, config: TeacherConfig, *, api_key: str | None = None, limits: Limits = _DEFAULT_LIMITS) -> None:
-        key = api_key or os.environ.get("OPENAI_API_KEY", "")
+    def __init__(self, config: TeacherConfig, *, limits: Limits = _DEFAULT_LIMITS) -> None:
+        key = os.environ.get("OPENAI_API_KEY", "")
         default = OPENAI_URL if key else DEFAULT_BASE_URL
         self.base_url = (config.base_url or os.environ.get("OPENAI_BASE_URL") or default).rstrip("/")
         if not self.base_url.startswith(("http://", "https://")):
@@ -90,7 +90,7 @@ class ServedModel:
         self.name, self.method, self.samples = self.model, "none", 1
         self.source = f"llm:{self.model}"
 
-    def prepare(self, prompts: Sequence[Prompt] = ()) -> None:
+    def prepare(self, prompts: Sequence[Prompt]) -> None:
         """Find out what the server can do, on real prompts, the longest first.
 
         Raises:
@@ -123,8 +123,6 @@ class ServedModel:
 
     def replies(self, prompts: Sequence[Prompt]) -> Generator[list[tuple[int, Reply]], None, None]:
         """Replies as they come. After a failure nothing more is sent, what is in flight is kept, then it is raised."""
-        if self._way is None:
-            self.prepare(prompts[:1])
         assert self._way is not None
         assert self.capability is not None
         gate, done, failure = asyncio.Semaphore(self.capability.concurrency), SimpleQueue[Future[_Replied]](), None
@@ -234,14 +232,8 @@ def _chosen(model: str | None, models: list[str], base_url: str) -> str:
 
 def _template(entry: dict[str, Any]) -> str:
     """The prompt template that a model wants: its own word, or its card's if its folder (vLLM's `root`) is here."""
-    card: Any = entry
     root = entry.get("root")
-    if "prompt" not in entry and isinstance(root, str) and (path := Path(root) / CARD_FILE).is_file():
-        try:
-            card = json.loads(path.read_text())
-        except (OSError, ValueError):
-            card = {}
-    said = card.get("prompt") if isinstance(card, dict) else None
+    said = (card_of(root) if "prompt" not in entry and isinstance(root, str) else entry).get("prompt")
     return said if said in ("compact", "chat") else "chat"
 
 

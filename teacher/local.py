@@ -5,20 +5,23 @@ transformers takes seconds to import, so it is imported when a model is loaded a
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from ground.errors import UserError
 from teacher.asking import Reply
+from teacher.card import TINY_MODEL, card_of
 from teacher.labels import OK
-from teacher.prompts import CARD_FILE, LETTERS, Prompt
+from teacher.prompts import LETTERS, Prompt
 
-TINY_MODEL = Path(__file__).parent / "tiny_lm" / "model"
+# Padded tokens per forward pass: a thousand stay in a processor's cache (half as fast again as ten thousand); a GPU is
+# busy with far more.
+CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 1_024, 65_536
 
 
 class LocalModel:
@@ -27,8 +30,6 @@ class LocalModel:
     Args:
         path: Folder with a transformers model. Its `preceptor.json`, if there is one, gives the calibrated temperature
             and the prompt template.
-        batch_tokens: Padded tokens per forward pass. By default a thousand, which stay in a processor's cache (half as
-            fast again as ten thousand), or as many as keep a GPU busy.
         device: Where the network is.
 
     Attributes:
@@ -40,21 +41,18 @@ class LocalModel:
     method = "logprobs"
     samples = 1
 
-    def __init__(
-        self, path: Path | str = TINY_MODEL, *, batch_tokens: int | None = None, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, path: Path | str = TINY_MODEL, *, device: torch.device | str = "cpu") -> None:
         self.path = Path(path)
         self.tokenizer, network = load_model(self.path)
         self.network = network.to(device)
-        card_path = self.path / CARD_FILE
-        card = json.loads(card_path.read_text()) if card_path.is_file() else {}
+        card = card_of(self.path)
         self.template: str = card.get("prompt", "chat")
         self.temperature: float = card.get("temperature", 1.0)
         self.tasks: tuple[str, ...] = tuple(card.get("tasks", ()))
         self.source = "local" if self.path == TINY_MODEL else f"local:{self.path.name}"
         self.name = f"{self.path.name}@{_weights_hash(self.path)}@T={self.temperature:.4f}"
         self.extra: dict[str, float] = {}
-        self._batch_tokens = batch_tokens or (1_024 if torch.device(device).type == "cpu" else 65_536)
+        self._batch_tokens = CPU_BATCH_TOKENS if torch.device(device).type == "cpu" else _GPU_BATCH_TOKENS
         self._letter_ids = torch.tensor([self._letter_id(letter) for letter in LETTERS])
 
     def _letter_id(self, letter: str) -> int:
@@ -90,11 +88,8 @@ class LocalModel:
     def letter_logits(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
         """Logits [N, 26] of the letters as the next token after N prompts."""
         lengths = [len(ids) for ids in tokens]
-        rows = torch.zeros(len(tokens), max(lengths), dtype=torch.long)
-        for row, ids in zip(rows, tokens, strict=True):
-            row[: len(ids)] = torch.tensor(ids)
-        padded = rows.to(self.network.device)
         # Padding stands on the right, where causal attention never looks back from: no mask is needed.
+        padded = pad_sequence([torch.tensor(ids) for ids in tokens], batch_first=True).to(self.network.device)
         hidden = self.network.base_model(input_ids=padded, use_cache=False).last_hidden_state  # [N, T, H]
         last = hidden[range(len(tokens)), [length - 1 for length in lengths]]  # [N, H]
         logits: torch.Tensor = self.network.get_output_embeddings()(last)[:, self._letter_ids]

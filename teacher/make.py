@@ -20,9 +20,9 @@ from teacher.controls import (
 )
 from teacher.faults import say
 from teacher.labels import LabelStore
-from teacher.prompts import Prompt, Template, load_template, menus
+from teacher.prompts import Prompt, Template, distinct_scenes, load_template, menus
 
-_PROBED_SCENES = 200
+_PROBED_SCENES, _PROBED_PROMPTS = 200, 3
 # How long a server may stay away: a run that may go on without it waits less long, and then leaves it alone.
 LIMITS = {"abort": Limits(), "otherwise": Limits(deadline_seconds=30.0)}
 
@@ -82,7 +82,8 @@ def make_teacher(
 def _asking(config: TeacherConfig, task: Task, store: LabelStore, device: str, as_recorded: bool) -> AskingTeacher:
     """A teacher that asks a language model. Their modules are slow to import, so only the one in use is."""
     if config.teacher == "local":
-        from teacher.local import TINY_MODEL, LocalModel
+        from teacher.card import TINY_MODEL
+        from teacher.local import LocalModel
 
         local = LocalModel(config.model or TINY_MODEL, device=device)
         if local.tasks and task.name not in local.tasks:
@@ -109,12 +110,11 @@ def _asking(config: TeacherConfig, task: Task, store: LabelStore, device: str, a
     )
 
 
-def longest_prompts(task: Task, template: Template, count: int = 3) -> list[Prompt]:
+def longest_prompts(task: Task, template: Template) -> list[Prompt]:
     """The longest prompts among those of some sampled scenes, the longest first: what fits these fits the run."""
-    drawn = task.sample_scenes(np.random.default_rng(0), _PROBED_SCENES)
-    scenes = {scene.facts: scene for scene in drawn if len(scene.legal) > 1}
-    prompts = [template.render(task, scene, menus(scene, 1)[0]) for scene in scenes.values()]
-    return sorted(prompts, key=lambda prompt: -sum(len(text) for _, text in prompt.messages))[:count]
+    scenes = distinct_scenes(task, np.random.default_rng(0), _PROBED_SCENES)
+    prompts = [template.render(task, scene, menus(scene, 1)[0]) for scene in scenes]
+    return sorted(prompts, key=lambda prompt: -sum(len(text) for _, text in prompt.messages))[:_PROBED_PROMPTS]
 
 
 def asking_of(teacher: Teacher) -> AskingTeacher | None:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from envs.task import Scene, Task
 from ground.errors import UserError, unknown_name
 
 LETTERS = string.ascii_uppercase
-# In a model's folder: what a teacher has to know of the model, such as the template of its prompts.
-CARD_FILE = "preceptor.json"
 TEMPLATE_DIR = Path(__file__).parent / "prompts"
 
 # What each template has to mention: `compact` is for a small model that was trained on the task, `chat` for any other.
@@ -134,6 +134,12 @@ def load_template(name: str) -> Template:
 def scene_digest(scene: Scene) -> str:
     """Hash of a scene's task and facts, the same in every process."""
     return hashlib.sha256("\n".join((scene.task, *scene.facts)).encode()).hexdigest()
+
+
+def distinct_scenes(task: Task, rng: np.random.Generator, count: int) -> list[Scene]:
+    """The distinct scenes among `count` drawn ones, without those in which there is nothing to choose."""
+    distinct = {scene.facts: scene for scene in task.sample_scenes(rng, count)}
+    return [scene for scene in distinct.values() if len(scene.legal) > 1]
 
 
 def menus(scene: Scene, permutations: int) -> tuple[Menu, ...]:

@@ -13,7 +13,7 @@ import uvicorn
 
 from serving.local.app import create_app
 from serving.local.engine import Engine, Job
-from teacher.local import TINY_MODEL
+from teacher.card import TINY_MODEL
 
 PROMPT = "Goal: Open the held.\nScene: No key.\nA) go to the key\nB) explore the room\nAnswer:"
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": PROMPT}]}

@@ -5,9 +5,8 @@ import socket
 import webbrowser
 from collections.abc import Callable
 
-import uvicorn
-
 from serving.labelling.app import Session, create_app
+from serving.ports import serve_app
 
 HOST = "127.0.0.1"
 _GRACE_SECONDS = 1
@@ -24,17 +23,10 @@ def serve_page(door: socket.socket, session: Session, token: str, tell: Callable
         browser: Open it there.
     """
     address = f"http://{HOST}:{door.getsockname()[1]}/{token}/"
-    config = uvicorn.Config(
-        create_app(session, token),
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
     door.listen()  # so that a browser that follows the address at once is answered
     tell(f"label at {address}  (Ctrl-C ends it; everything said is kept)")
     if browser:
         with contextlib.suppress(webbrowser.Error):
             webbrowser.open(address)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn stops at it, and then raises it again
-        uvicorn.Server(config).run(sockets=[door])
+        serve_app(create_app(session, token), door, _GRACE_SECONDS)

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 from ground.errors import UserError
-from serving.config import KEY_VARIABLE, card
-from serving.ports import bound
+from serving.config import KEY_VARIABLE, name_of
+from serving.ports import bound, serve_app
+from teacher.card import TINY_MODEL, card_of
 
 _GRACE_SECONDS = 5
 _log = logging.getLogger("preceptor.local")
@@ -23,7 +24,9 @@ _log = logging.getLogger("preceptor.local")
 def main() -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m serving.local", description=__doc__)
-    parser.add_argument("--model", type=Path, help="folder of a transformers model; without it, the built-in one")
+    parser.add_argument(
+        "--model", type=Path, default=TINY_MODEL, help="folder of a transformers model; without it, the built-in one"
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 for any free one")
     parser.add_argument("--served-model-name", help="the model id; by default the folder's name")
@@ -47,28 +50,19 @@ def _serve(given: argparse.Namespace) -> None:
         raise UserError("--max-model-len must be 1 or more.", "leave it out")
     with bound(given.host, given.port) as port:  # before seconds go into loading
         import torch
-        import uvicorn
 
         from serving.local.app import create_app
         from serving.local.engine import Engine
-        from teacher.local import TINY_MODEL
 
         torch.set_num_threads(given.threads)
-        path = given.model or TINY_MODEL
-        name = given.served_model_name or ("tiny" if path.resolve() == TINY_MODEL.resolve() else path.resolve().name)
+        path = given.model
+        name = given.served_model_name or name_of(str(path.resolve()))
         key = os.environ.get(KEY_VARIABLE, "")
         with contextlib.closing(Engine(path, max_model_len=given.max_model_len)) as engine:
-            app = create_app(engine, name, str(path), prompt=card(str(path)).get("prompt", ""), key=key)
+            app = create_app(engine, name, str(path), prompt=card_of(path).get("prompt", ""), key=key)
             engine.warm_up()
-            config = uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=_GRACE_SECONDS,
-            )
             _log.info("serving %s as %r at http://%s:%d/v1", path, name, given.host, port.getsockname()[1])
-            uvicorn.Server(config).run(sockets=[port])
+            serve_app(app, port, _GRACE_SECONDS)
 
 
 if __name__ == "__main__":

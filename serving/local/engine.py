@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from ground.errors import UserError
 from serving.local.codec import Codec
 from serving.local.sampling import END, Scored, Trie, draw, only, scored
-from teacher.local import batches, load_model
+from teacher.local import CPU_BATCH_TOKENS, batches, load_model
 
 _DEFAULT_CONTEXT = 2048  # of a model whose config names none
 _log = logging.getLogger("preceptor.local")
@@ -123,13 +124,12 @@ class Engine:
     Args:
         path: Folder with a transformers model and its tokenizer.
         max_model_len: Most tokens of a prompt with its reply; else what the model was made for.
-        batch_tokens: Padded tokens of prompts per forward pass. A thousand stay in the cache of a small model.
 
     Raises:
         UserError: No model there, or it was not made for so many tokens.
     """
 
-    def __init__(self, path: Path, *, max_model_len: int | None = None, batch_tokens: int = 1024) -> None:
+    def __init__(self, path: Path, *, max_model_len: int | None = None) -> None:
         tokenizer, self._network = load_model(path)
         self._path = path
         longest = getattr(self._network.config, "max_position_embeddings", None)
@@ -139,7 +139,6 @@ class Engine:
             )
         self.max_model_len: int = max_model_len or longest or _DEFAULT_CONTEXT
         self.codec = Codec(tokenizer, _stop_tokens(self._network, tokenizer))
-        self._batch_tokens = batch_tokens
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -201,7 +200,7 @@ class Engine:
         """Jobs of similar length together; of equal length where padding would push a prompt out of the cache."""
         lengths = [len(job.prompt) for job in jobs]
         order = sorted(range(len(jobs)), key=lambda i: lengths[i])
-        together = [[jobs[i] for i in batch] for batch in batches(order, lengths, self._batch_tokens)]
+        together = [[jobs[i] for i in batch] for batch in batches(order, lengths, CPU_BATCH_TOKENS)]
         if not _slides(self._network):
             return together
         return [list(equal) for batch in together for _, equal in groupby(batch, key=lambda job: len(job.prompt))]
@@ -239,9 +238,7 @@ class Engine:
     def _read(self, jobs: Sequence[Job]) -> tuple[list[Row], torch.Tensor, Any, torch.Tensor]:
         """Read prompts; a row for each continuation, its next logits [N, V], the cache and its mask [N, T]."""
         lengths = torch.tensor([len(job.prompt) for job in jobs])
-        padded = torch.zeros(len(jobs), int(lengths.max()), dtype=torch.long)
-        for row, job in zip(padded, jobs, strict=True):
-            row[: len(job.prompt)] = torch.tensor(job.prompt)
+        padded = pad_sequence([torch.tensor(job.prompt) for job in jobs], batch_first=True)
         echoing = [(i, job) for i, job in enumerate(jobs) if job.echo and job.settings.top is not None]
         ends, place = (lengths - 1).unique(return_inverse=True)
         out = self._network(input_ids=padded, use_cache=True, logits_to_keep=0 if echoing else ends)  # [N, T', V]

@@ -83,7 +83,7 @@ class Request(Strict):
     seed: int | None = None
     temperature: float = Field(default=1.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    stop: Text | list[Text] = Field(default=[], max_length=16)
+    stop: Text | Annotated[list[Text], Field(max_length=16)] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
     structured_outputs: Constraint | None = None

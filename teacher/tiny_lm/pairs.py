@@ -59,12 +59,6 @@ def held_out_texts(pools: Sequence[Sequence[Scene]]) -> frozenset[str]:
     return frozenset(held)
 
 
-def distinct_scenes(task: Task, rng: np.random.Generator, count: int) -> list[Scene]:
-    """The distinct scenes among `count` drawn ones, without those in which there is nothing to choose."""
-    distinct = {scene.facts: scene for scene in task.sample_scenes(rng, count)}
-    return [scene for scene in distinct.values() if len(scene.legal) > 1]
-
-
 class PairSource:
     """Draws pairs of one task from a pool of distinct scenes.
 

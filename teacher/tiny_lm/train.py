@@ -21,15 +21,17 @@ from tyro.conf import OmitArgPrefixes
 
 from envs.task import Task
 from teacher.calibration import expected_calibration_error, fit_temperature
+from teacher.card import CARD_FILE
 from teacher.local import LocalModel, silence_transformers
-from teacher.prompts import CARD_FILE, load_template
-from teacher.tiny_lm.pairs import Pair, PairMix, PairSource, distinct_scenes, held_out_texts
+from teacher.prompts import distinct_scenes, load_template
+from teacher.tiny_lm.pairs import Pair, PairMix, PairSource, held_out_texts
 from teacher.tiny_lm.tokenizer import train_tokenizer
 
 log = logging.getLogger("tiny_lm")
 
 PROMPT = "compact"
 CARD = Path(__file__).with_name("card.md")  # what the model is, what it was seen to do, and what it is not for
+_JUDGED = 256  # prompts that are judged at once
 _BREAK = "\u010a"  # how byte-level BPE writes a line break
 
 
@@ -100,10 +102,10 @@ def losses(tokenizer: Any, model: Any, judge_line: torch.nn.Linear, pairs: Seque
     tokens = tokenizer([pair.prompt.messages[-1][1] for pair in pairs], add_special_tokens=False)["input_ids"]
     letters = torch.tensor(tokenizer.convert_tokens_to_ids([pair.letter for pair in pairs]))
     lengths = torch.tensor([len(ids) for ids in tokens])
-    padded = torch.zeros(len(lengths), int(lengths.max()) + 1, dtype=torch.long)
+    told = [torch.tensor([*ids, letter]) for ids, letter in zip(tokens, letters.tolist(), strict=True)]
+    padded = torch.nn.utils.rnn.pad_sequence(told, batch_first=True)
     lines: list[tuple[int, int, bool]] = []  # which prompt, position of the line's last token, whether it is right
     for row, (ids, pair) in enumerate(zip(tokens, pairs, strict=True)):
-        padded[row, : len(ids) + 1] = torch.tensor([*ids, letters[row]])
         breaks = [i for i, text in enumerate(tokenizer.convert_ids_to_tokens(ids)) if text.endswith(_BREAK)]
         ends = breaks[-len(pair.prompt.words) :]
         lines += [(row, end, line == pair.answer) for line, end in enumerate(ends)]
@@ -170,10 +172,10 @@ def save(tokenizer: Any, model: Any, out: Path) -> None:
     path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def menu_logits(model: LocalModel, pairs: Sequence[Pair], batch: int = 256) -> Tensor:
+def menu_logits(model: LocalModel, pairs: Sequence[Pair]) -> Tensor:
     """Logits [N, 26] of the letters, minus infinity for those that are not on the menu."""
     tokens = model.encode([pair.prompt for pair in pairs])
-    logits = torch.cat([model.letter_logits(tokens[i : i + batch]) for i in range(0, len(tokens), batch)])
+    logits = torch.cat([model.letter_logits(tokens[i : i + _JUDGED]) for i in range(0, len(tokens), _JUDGED)])
     for row, pair in zip(logits, pairs, strict=True):
         row[len(pair.prompt.menu.options) :] = -torch.inf
     return logits

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from envs.catalog import TASKS, get_task
-from teacher.local import TINY_MODEL, LocalModel
+from teacher.card import TINY_MODEL
+from teacher.local import LocalModel
 from teacher.prompts import Prompt, load_template, menus
 from tests.local_server import CHAT, PROMPT, WILD, Running, first_token
 
@@ -199,10 +200,10 @@ def test_a_stream_comes_as_it_is_made(server: Running) -> None:
 
 def test_a_stop_text_ends_a_reply_and_is_not_part_of_it(server: Running) -> None:
     full = server.client.completions.create(**WILD, seed=5).choices[0].text
-    stop = full[4:7]
-    cut = server.client.completions.create(**WILD, seed=5, stop=stop).choices[0]
-    assert cut.text == full[: full.index(stop)]
-    assert cut.finish_reason == "stop"
+    for stop in (full[4:7], full[4:30]):
+        cut = server.client.completions.create(**WILD, seed=5, stop=stop).choices[0]
+        assert cut.text == full[: full.index(stop)]
+        assert cut.finish_reason == "stop"
 
 
 def test_a_choice_binds(server: Running) -> None:

@@ -17,11 +17,12 @@ import pytest
 
 from ground.errors import UserError
 from serving import processes, ready, supervisor
-from serving.config import TINY_MODEL, ServeConfig
+from serving.config import ServeConfig
 from serving.ports import free_ports
 from serving.processes import Command, Running, birth, group_members, kill, wait_until
 from serving.state import State, known, read
 from serving.supervisor import Stopped, Supervisor
+from teacher.card import TINY_MODEL
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0  # seconds for what takes a moment on a quiet machine

@@ -171,7 +171,9 @@ def test_what_is_wrong_is_found_out_before_any_scene(
         assert make_teacher(TeacherConfig("llm", base_url=server.url, prompt="compact"), TASK)
 
 
-def test_no_server_no_such_model_and_a_key_that_is_in_no_error(server: FaultyServer) -> None:
+def test_no_server_no_such_model_and_a_key_that_is_in_no_error(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
@@ -189,10 +191,11 @@ def test_no_server_no_such_model_and_a_key_that_is_in_no_error(server: FaultySer
         ServedModel(of(server))
     server.play(Script())
     refusal: Any = {"error": {"message": "Incorrect API key provided: sk-secret"}}
-    model = ServedModel(of(server), api_key="sk-secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    model = ServedModel(of(server))
     server.intercept = lambda number, request: (401, {}, refusal)
     with pytest.raises(TeacherError, match="refused the key") as error:
-        model.prepare()
+        model.prepare([])
     assert "sk-secret" not in str(error.value)
 
 

@@ -10,8 +10,9 @@ import torch
 
 from envs.catalog import TASKS, TAUGHT, get_task
 from teacher.calibration import expected_calibration_error
-from teacher.local import TINY_MODEL, LocalModel
-from teacher.prompts import CARD_FILE, LETTERS, Menu, load_template, menus
+from teacher.card import CARD_FILE, TINY_MODEL
+from teacher.local import LocalModel
+from teacher.prompts import LETTERS, Menu, load_template, menus
 from teacher.tiny_lm.pairs import COLOURS, Pair, PairMix, menu_held_out
 from teacher.tiny_lm.train import Config, accuracy, answers_of, make_mix, menu_logits, save, train
 from tests.small_task import SmallTask

@@ -3,76 +3,33 @@
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
 
-from envs.catalog import get_task
-from teacher.asking import Reply
 from teacher.config import TeacherConfig
 from teacher.labels import OK
 from teacher.llm import ServedModel
-from teacher.local import LocalModel
 from teacher.make import longest_prompts
-from teacher.prompts import Menu, Prompt, load_template, menus
+from teacher.prompts import Prompt, distinct_scenes, menus
+from tests.asked import SIGMAS, TASK, TEMPLATE, asked, exact, least_sure
 
 pytestmark = pytest.mark.serving
 
-TEMPLATE = load_template("compact")
 SAMPLES = 60
-# Standard deviations of a binomial share within which a frequency has to lie: a false alarm in 30,000.
-SIGMAS = 4.2
-
-
-TASK = get_task("ColoredDoorKey")
-
-
-def prompts(*, right: bool, count: int = 6) -> list[Prompt]:
-    """Questions with, or without, the right option on the menu: without it, the model does not know what to say."""
-    rng, made = np.random.default_rng(1), []
-    scenes = {scene.facts: scene for scene in TASK.sample_scenes(rng, 400) if len(scene.legal) > 1}
-    for scene in list(scenes.values())[:count]:
-        wrong = [option for option in range(len(TASK.options)) if option != TASK.script(scene)]
-        menu = menus(scene, 1)[0] if right else Menu(tuple(map(int, rng.permutation(wrong)[:3])))
-        made.append(TEMPLATE.render(TASK, scene, menu))
-    return made
-
-
-def asked(url: str, scoring: Any, questions: Sequence[Prompt]) -> list[Reply]:
-    model = ServedModel(TeacherConfig("llm", base_url=url, scoring=scoring))
-    model.prepare(longest_prompts(TASK, TEMPLATE))
-    assert model.method == scoring
-    replies = {i: reply for group in model.replies(questions) for i, reply in group}
-    return [replies[i] for i in range(len(questions))]
-
-
-def exact(questions: Sequence[Prompt]) -> list[tuple[float, ...]]:
-    """The model's own distributions, computed in this process, uncalibrated as servers give them."""
-    model = LocalModel()
-    model.temperature = 1.0
-    replies = {i: reply.scores for group in model.replies(questions) for i, reply in group}
-    return [replies[i] for i in range(len(questions))]
+SURE = [
+    TEMPLATE.render(TASK, scene, menus(scene, 1)[0])
+    for scene in distinct_scenes(TASK, np.random.default_rng(1), 400)[:6]
+]
 
 
 @cache
 def unsure() -> list[Prompt]:
-    """Of many questions without a right option, those that the model is least sure about."""
-    many = prompts(right=False, count=60)
-    tops = [max(scores) for scores in exact(many)]
-    return [many[i] for i in np.argsort(tops)[:6]]
-
-
-SURE = prompts(right=True)
+    return least_sure(scenes=60, count=6)
 
 
 def distance(a: Sequence[float], b: Sequence[float]) -> float:
     return sum(abs(x - y) for x, y in zip(a, b, strict=True)) / 2
-
-
-def test_the_unsure_prompts_are_a_test() -> None:
-    tops = [max(scores) for scores in exact(unsure())]
-    assert sorted(tops)[len(tops) // 2] < 0.9, "a model that is always sure would hide a wrong distribution"
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,20 @@
 """Going through what a teacher said: the least sure first, corrections in the store, and replays that heed them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agent.labelling.config import LabelConfig
 from agent.labelling.review import Review, open_review
 from envs.catalog import get_task
 from ground.errors import UserError
+from teacher.base import TeacherError
 from teacher.call import OK, Call, Identity
 from teacher.controls import ReplayTeacher
-from teacher.corrections import standing
+from teacher.corrections import correct, standing, withdraw
 from teacher.labels import LabelStore
 
 TASK = get_task("RescueWorld-n3")
@@ -101,6 +104,24 @@ def test_what_is_taken_back_no_longer_counts_and_stays_in_the_store(path: Path, 
     assert again.undo()
     assert shown(again) == first
     assert [json.loads(line)["status"] for line in again.lines().splitlines()] == ["ok", "withdrawn", "ok", "withdrawn"]
+
+
+def test_the_last_of_several_people_is_heeded_and_what_was_taken_back_is_not(tmp_path: Path) -> None:
+    first, second, *_ = (s for s in TASK.sample_scenes(np.random.default_rng(0), 50) if len(s.legal) == 3)
+    made = tmp_path / "people.sqlite"
+    with LabelStore(made) as store:
+        identity = Identity("model", "", TASK.name, TASK.options.digest, second.facts, ALL)
+        asked = Call(identity, second.text, ALL, "llm", "logprobs", OK, SURE, "A")
+        other = replace(asked, identity=replace(identity, facts=first.facts))
+        store.put_many([asked, other])
+        taken_back = withdraw(store, TASK, correct(store, TASK, other, "ann", 0, 1.0))
+        correct(store, TASK, asked, "bob", 1, 1.0)
+        correct(store, TASK, asked, "ann", 2, 1.0)
+    assert ReplayTeacher(TASK, made).label([second])[0].probs == (0.0, 0.0, 1.0)
+    assert ReplayTeacher(TASK, made).label([first])[0].probs == pytest.approx(SURE)
+    with pytest.raises(TeacherError, match="no answer"):
+        ReplayTeacher(TASK, made, model="human:ann").label([first])
+    assert standing([taken_back]) == {}, "what it takes back was not imported"
 
 
 def test_what_cannot_be_is_refused(path: Path, review: Review, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from ground.errors import UserError
 from serving.local.engine import Engine, EngineStopped, Job, Settings
 from serving.local.replies import Stream
-from teacher.local import TINY_MODEL
+from teacher.card import TINY_MODEL
 from tests.local_server import wait_for
 
 SHAPE: dict[str, Any] = {

@@ -12,8 +12,9 @@ from ground.errors import UserError
 from serving import backends, preflight
 from serving.backends import commands, environment
 from serving.causes import explain
-from serving.config import TINY_MODEL, ServeConfig
+from serving.config import ServeConfig
 from serving.preflight import check
+from teacher.card import TINY_MODEL
 
 
 @pytest.fixture(autouse=True)
