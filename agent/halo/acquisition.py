@@ -78,15 +78,16 @@ def bisection(context: AskingContext, rng: np.random.Generator) -> Floats:
     Demonstrations of T steps with S switches and no option twice are labelled by 2 + S ceil(log2 T) answers.
     """
     score = np.zeros(context.asked.shape)
-    for n, length in enumerate(context.lengths):
-        score[n, [0, length - 1]] = 3.0
-        known = np.flatnonzero(context.label[n, :length] >= 0)
+    for n, allowed in enumerate(context.allowed):
+        steps = np.flatnonzero(allowed)
+        score[n, np.append(steps[:1], steps[-1:])] = 3.0
+        known = np.flatnonzero(context.label[n] >= 0)
         for a, b in itertools.pairwise(known):
             free = np.flatnonzero(context.open[n, a + 1 : b])
             if len(free):
                 middle = a + 1 + free[np.abs(free - (b - a) / 2 + 1).argmin()]
                 differs = context.label[n, a] != context.label[n, b]
-                score[n, middle] = (1.0 if differs else 0.0) + (b - a) / length
+                score[n, middle] = (1.0 if differs else 0.0) + (b - a) / len(steps)
     return score
 
 

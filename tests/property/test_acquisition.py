@@ -150,7 +150,8 @@ def test_bisection_finds_every_switch_within_its_bound(runs):
     """Options that never come twice: both ends and ceil(log2 T) answers per switch, and the rest follows."""
     truth = np.repeat(np.arange(len(runs)), runs)
     length, switches = len(truth), len(runs) - 1
-    context, rng = context_of(np.ones((1, 1, length, len(runs)))), np.random.default_rng(0)
+    allowed = np.arange(length + 1)[None] < length  # as in a recording, nothing was done at the last observation
+    context, rng = context_of(np.ones((1, 1, length + 1, len(runs))), allowed=allowed), np.random.default_rng(0)
     for _ in range(length):
         t = select(bisection, context, 1, rng)[0, 1]
         counts, label = context.asked.copy(), context.label.copy()
