@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from agent.data.recording import Recording
 from agent.halo.acquisition import information
@@ -116,8 +116,8 @@ class LabellerOracle:
             TeacherError: The model cannot be reached, or the budget of calls is spent.
         """
         start, before = time.perf_counter(), self._labeller.stats.calls
-        probs = self._label(self._recording.obs[[q.trajectory for q in questions], [q.step for q in questions]])
-        count = max(len(questions), 1)
+        probs = self._label([q.trajectory for q in questions], [q.step for q in questions])
+        count = len(questions)
         cost, seconds = (self._labeller.stats.calls - before) / count, (time.perf_counter() - start) / count
         reports = [tuple((row / row.sum(dtype=np.float64)).tolist()) if row.any() else () for row in probs]
         return [
@@ -129,11 +129,11 @@ class LabellerOracle:
         """Its most probable option at every step, [N, T]; padding is option 0."""
         inside = self._recording.inside
         option = np.zeros(inside.shape, np.int64)
-        option[inside] = self._label(self._recording.obs[inside]).argmax(1)
+        option[inside] = self._label(*np.nonzero(inside)).argmax(1)
         return option
 
-    def _label(self, obs: NDArray) -> NDArray[np.float32]:
-        return self._labeller.label(obs, np.zeros(len(obs), np.int64))[0]
+    def _label(self, trajectory: ArrayLike, step: ArrayLike) -> NDArray[np.float32]:
+        return self._labeller.label(self._recording.obs[trajectory, step], self._recording.level_seed[trajectory])[0]
 
 
 def controller_oracle(controller: Controller, recording: Recording) -> LabellerOracle:

@@ -71,6 +71,15 @@ def test_a_teacher_costs_its_calls_and_the_same_scene_once(recording: Recording,
     assert np.array_equal([np.argmax(a.report) for a in answers], recording.option[recording.acted]), "order is fixed"
 
 
+def test_a_flawed_teacher_is_flawed_on_the_levels_that_were_demonstrated() -> None:
+    task = get_task("ColoredDoorKey", "colours")
+    teacher = make_teacher("scripted", task, LabelStore())
+    assert teacher is not None
+    flawed = record(task, 20, 0, epsilon=0.0)
+    oracle = LabellerOracle("teacher", Annotator(task, teacher), flawed)
+    assert np.array_equal(oracle.everywhere()[flawed.acted], flawed.option[flawed.acted]), "its own mistakes"
+
+
 def test_a_controller_says_its_distribution_and_costs_what_its_teacher_did(
     recording: Recording, questions: list[Question], controller: Controller
 ) -> None:
