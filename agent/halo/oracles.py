@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from agent.data.recording import Recording
 from agent.halo.acquisition import information
@@ -132,7 +132,7 @@ class LabellerOracle:
         option[inside] = self._label(*np.nonzero(inside)).argmax(1)
         return option
 
-    def _label(self, trajectory: ArrayLike, step: ArrayLike) -> NDArray[np.float32]:
+    def _label(self, trajectory: list[int] | Ints, step: list[int] | Ints) -> NDArray[np.float32]:
         return self._labeller.label(self._recording.obs[trajectory, step], self._recording.level_seed[trajectory])[0]
 
 
@@ -170,6 +170,7 @@ class Cascade:
     def __init__(self, oracles: Sequence[Oracle], seed: int) -> None:
         self.annotators = tuple(name for oracle in oracles for name in oracle.annotators)
         self.cost_before = sum(oracle.cost_before for oracle in oracles)
+        self.exact = np.array([isinstance(oracle, Truth) and not oracle.fallible for oracle in oracles])  # [W]
         self._oracles, self._seed = oracles, seed
         self._prices = np.array([PRICES[name] for name in self.annotators])
 
@@ -229,11 +230,11 @@ def make_oracle(
 
 
 def at_first(oracle: Oracle, options: int) -> Floats:
-    """What is believed of annotators before they answer, [W, K, K]: they err now and then; truth, never."""
+    """What is believed of annotators before they answer, [W, K, K]: they err now and then; a cascade's truth never
+    does, unless it is noisy."""
     confusion = honest_but_fallible(len(oracle.annotators), options)
-    for w, name in enumerate(oracle.annotators):
-        if name == "truth" and len(oracle.annotators) > 1:
-            confusion[w] = np.eye(options)
+    if isinstance(oracle, Cascade):
+        confusion[oracle.exact] = np.eye(options)
     return confusion
 
 

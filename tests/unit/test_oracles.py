@@ -103,6 +103,8 @@ def test_a_cascade_asks_who_tells_most_for_its_price_and_audits(
     assert oracle.cost_before == 30
     first = at_first(oracle, K)
     assert np.array_equal(first[1], np.eye(K)), "the truth does not err"
+    noisy = at_first(make_oracle(("truth", "controller"), recording, K, controller=controller, noise=0.2), K)
+    assert np.array_equal(noisy, honest_but_fallible(2, K)), "unless it is told to"
     useful = [a.annotator for a in oracle.ask(questions, Belief(unsure(questions).options, first))]
     assert np.mean([who == "truth" for who in useful]) == pytest.approx(AUDIT, abs=0.04)
     useless = first.copy()
