@@ -1,4 +1,4 @@
-"""Where to ask for a label: rules that score steps, the questions that the scores lead to, and when enough was asked.
+"""Where to ask for a label: rules that score steps, the questions that the scores lead to, and how much is expected to be wrong.
 
 With an exact annotator the entropy of the whole path falls in expectation by H(z_t) when step t is asked (the chain
 rule), and with one that errs by I(z_t; y_t). What a single fit does not know is which option is which: a committee of
@@ -158,13 +158,12 @@ def select(rule: Rule, context: AskingContext, count: int, rng: np.random.Genera
     return ordered[np.sort(first)[:count]]
 
 
-def enough(context: AskingContext, error: float) -> bool:
-    """Whether the committee expects no more than this share of the allowed steps to be wrong: sum 1 - max_k gamma.
+def expected_error(gamma: Floats, where: Bools) -> float:
+    """The share of the steps in `where` [N, T] that a committee [R, N, T, K] expects to be wrong: mean 1 - max_k gamma.
 
-    The mean of the restarts, because one alone is sure of whichever permutation it found.
+    Of the mean of the restarts, because one alone is sure of whichever permutation it found.
     """
-    wrong = (1 - context.mean.max(-1))[context.allowed]
-    return bool(wrong.sum() <= error * wrong.size)
+    return float((1 - gamma.mean(0).max(-1))[where].mean())
 
 
 def questions(budget: str, steps: int) -> int:
