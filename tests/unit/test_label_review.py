@@ -103,6 +103,11 @@ def test_what_is_taken_back_no_longer_counts_and_stays_in_the_store(path: Path, 
     assert [json.loads(line)["status"] for line in again.lines().splitlines()] == ["ok", "withdrawn", "ok", "withdrawn"]
 
 
+def test_a_persons_corrections_are_their_own(review: Review) -> None:
+    assert say(review, 1, "my:ann")
+    assert [review.state(who)["progress"]["mine"] for who in ("my:ann", "ann")] == [1, 0]
+
+
 def test_what_cannot_be_is_refused(path: Path, review: Review, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not legal"):
         say(review, 7)
