@@ -1,4 +1,4 @@
-"""Where to ask for a label: rules that score steps, the questions that the scores lead to, and how much is expected to be wrong.
+"""Where to ask for a label: rules that score steps, the questions that follow, and how much is expected to be wrong.
 
 With an exact annotator the entropy of the whole path falls in expectation by H(z_t) when step t is asked (the chain
 rule), and with one that errs by I(z_t; y_t). What a single fit does not know is which option is which: a committee of
