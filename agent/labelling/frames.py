@@ -52,7 +52,8 @@ class Frames(Background[_Steps]):
             del self._urgent[place]
             if place not in self._drawn:
                 return trajectory, [step]
-        for near in (_AROUND, max(self._recording.lengths)):  # around each question first, then all the rest
+        # Around each question first; then all the rest, as far as it does not drive out what was just drawn.
+        for near in (_AROUND, max(self._recording.lengths)) if self._bytes < _KEPT / 2 else (_AROUND,):
             for trajectory, step in self._wanted:
                 steps = range(max(0, step - near), min(self._recording.lengths[trajectory], step + near + 1))
                 if lacking := [t for t in steps if (trajectory, t) not in self._drawn]:
