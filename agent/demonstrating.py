@@ -11,8 +11,8 @@ from agent.data.store import TrajectoryStore
 from agent.distributions import Categorical, ClippedNormal, Distribution
 from agent.flags import TRAINING_LEVELS, DemosConfig
 from agent.hierarchy import Hierarchy, Observations, Player
-from agent.players import play, teacher_player
-from agent.teaching import TeacherHigh
+from agent.players import play
+from agent.teaching import Annotator, TeacherHigh
 from envs.catalog import get_task
 from envs.task import Task
 from ground.errors import UserError
@@ -73,10 +73,9 @@ class ExpertLow:
 
 
 def expert_player(task: Task, epsilon: float, rng: np.random.Generator) -> Player:
-    """The expert that demonstrates a task. Raises `UserError` if it has no scripted skills."""
-    script = teacher_player(task, ScriptedTeacher(task, LabelStore()))
-    assert isinstance(script.high, TeacherHigh)
-    return Player(ExpertHigh(script.high), ExpertLow(epsilon, rng), script.timeouts)
+    """The expert that demonstrates a task; it cannot act if the task has no scripted skills."""
+    script = TeacherHigh(Annotator(task, ScriptedTeacher(task, LabelStore())))
+    return Player(ExpertHigh(script), ExpertLow(epsilon, rng), task.options.timeouts)
 
 
 def record(task: Task, count: int, seed: int, epsilon: float = EPSILON) -> Recording:
