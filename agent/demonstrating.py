@@ -11,8 +11,8 @@ from agent.data.store import TrajectoryStore
 from agent.distributions import Categorical, ClippedNormal, Distribution
 from agent.flags import TRAINING_LEVELS, DemosConfig
 from agent.hierarchy import Hierarchy, Observations, Player
-from agent.players import play, teacher_player
-from agent.teaching import TeacherHigh
+from agent.players import play
+from agent.teaching import Annotator, TeacherHigh
 from envs.catalog import get_task
 from envs.task import Task
 from ground.errors import UserError
@@ -20,7 +20,7 @@ from teacher.controls import ScriptedTeacher
 from teacher.labels import LabelStore
 
 EPSILON = 0.1  # of demonstrations: the experts of HALO's data err (Orlov Savko and Unhelkar, 2024)
-_LONGEST = 20_000  # steps after which an episode that has not ended is taken for one that never does
+_LONGEST = 2**14  # steps after which an episode that has not ended is taken for one that never does
 
 
 @runtime_checkable
@@ -73,10 +73,9 @@ class ExpertLow:
 
 
 def expert_player(task: Task, epsilon: float, rng: np.random.Generator) -> Player:
-    """The expert that demonstrates a task. Raises `UserError` if it has no scripted skills."""
-    script = teacher_player(task, ScriptedTeacher(task, LabelStore()))
-    assert isinstance(script.high, TeacherHigh)
-    return Player(ExpertHigh(script.high), ExpertLow(epsilon, rng), script.timeouts)
+    """The expert that demonstrates a task; it cannot act if the task has no scripted skills."""
+    script = TeacherHigh(Annotator(task, ScriptedTeacher(task, LabelStore())))
+    return Player(ExpertHigh(script), ExpertLow(epsilon, rng), task.options.timeouts)
 
 
 def record(task: Task, count: int, seed: int, epsilon: float = EPSILON) -> Recording:
@@ -98,12 +97,12 @@ def record(task: Task, count: int, seed: int, epsilon: float = EPSILON) -> Recor
     ended, capacity = np.zeros(count, np.bool_), 64
     store = TrajectoryStore(task, capacity, count)
     while not ended.all():
+        if len(store) == _LONGEST:
+            raise UserError(f"An expert's episode of {task.name} has not ended after {_LONGEST:,} steps.")
         if len(store) == capacity:
             capacity *= 2
             saved, store = store.state_dict(), TrajectoryStore(task, capacity, count)
             store.load_state_dict(saved)
-        if capacity > _LONGEST:
-            raise UserError(f"An expert's episode of {task.name} has not ended after {_LONGEST:,} steps.")
         hierarchy.step(store)
         row = len(store) - 1
         ended |= store.column("terminated")[row] | store.column("truncated")[row]
@@ -116,10 +115,6 @@ def demos(config: DemosConfig) -> dict[str, Any]:
     """The `demos` verb: record, and leave a Minari dataset. Raises `UserError`."""
     from agent.data.minari import save_minari
 
-    if config.count < 1 or not 0 <= config.epsilon <= 1:
-        raise UserError(
-            f"--count {config.count} --epsilon {config.epsilon} record nothing.", "--count 100 --epsilon 0.1"
-        )
     task = get_task(config.task)
     if not config.to:
         example = f"preceptor/{task.name.lower()}/expert-v0"

@@ -38,7 +38,6 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
             from agent.data.minari import load_minari
 
             recording = load_minari(demos, task)
-        recording.fits(task)
         recording.save(folder)
     kept = len(recording) - int(_HELD_OUT / (1 + _HELD_OUT) * len(recording))
     return recording[:kept], recording[kept:]

@@ -15,6 +15,7 @@ from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
 from agent.data.recording import Recording
+from agent.data.store import columns
 from envs.task import Task
 from ground.errors import UserError
 
@@ -60,6 +61,10 @@ def load_minari(dataset_id: str, task: Task) -> Recording:
             f"There is no Minari dataset {dataset_id!r} on this machine; there are: {known}.",
             f"python main.py demos --task {task.name} --to {_EXAMPLE}",
         ) from error
+    if not isinstance(dataset.observation_space, spaces.Box):  # such as D4RL's, which hold goals as well
+        kind = type(dataset.observation_space).__name__
+        what = f"The observations of the Minari dataset {dataset_id!r} are of kind {kind}; {task.name} shows arrays."
+        raise UserError(what, f"python main.py demos --task {task.name} --to {_EXAMPLE}")
     episodes = list(dataset.iterate_episodes())
     if not episodes:
         raise UserError(f"The Minari dataset {dataset_id!r} has no episodes.", f"--demos 100, or --to {_EXAMPLE}")
@@ -79,10 +84,10 @@ def load_minari(dataset_id: str, task: Task) -> Recording:
             for episode, length in zip(episodes, lengths, strict=True)
         ]
 
-    is_map = len(task.observation_shape) == 3
+    schema = columns(task)
     recording = Recording(
-        obs=padded([np.asarray(e.observations) for e in episodes], np.uint8 if is_map else np.float32),
-        action=padded([e.actions for e in episodes], np.float32 if task.continuous else np.int64),
+        obs=padded([np.asarray(e.observations) for e in episodes], schema["obs"][1]),
+        action=padded([e.actions for e in episodes], schema["action"][1]),
         option=padded(info("true_option", -1), np.int64, -1),
         reward=padded([e.rewards for e in episodes], np.float32),
         terminated=np.array([bool(e.terminations[-1]) for e in episodes]),
@@ -97,17 +102,14 @@ def _buffer(recording: Recording, n: int) -> EpisodeBuffer:
     """One episode: T observations, and T - 1 of all else."""
     seen = slice(0, int(recording.lengths[n]))
     acted = slice(0, int(recording.lengths[n]) - 1)
-    ends = np.zeros(acted.stop, np.bool_)
-    ends[-1] = True
-    nothing = np.zeros(acted.stop, np.bool_)
-    over = bool(recording.terminated[n])
+    last, over = np.arange(acted.stop) == acted.stop - 1, recording.terminated[n]
     return EpisodeBuffer(
         id=n,
         observations=recording.obs[n, seen],
         actions=recording.action[n, acted],
         rewards=recording.reward[n, acted].tolist(),
-        terminations=(ends if over else nothing).tolist(),
-        truncations=(nothing if over else ends).tolist(),
+        terminations=(last & over).tolist(),
+        truncations=(last & ~over).tolist(),
         infos={
             "true_option": recording.option[n, seen],
             "level_seed": np.full(seen.stop, recording.level_seed[n]),

@@ -1,4 +1,4 @@
-"""Where to ask for a label: rules that score steps, the questions that the scores lead to, and when enough was asked.
+"""Where to ask for a label: rules that score steps, the questions that follow, and how much is expected to be wrong.
 
 With an exact annotator the entropy of the whole path falls in expectation by H(z_t) when step t is asked (the chain
 rule), and with one that errs by I(z_t; y_t). What a single fit does not know is which option is which: a committee of
@@ -78,15 +78,16 @@ def bisection(context: AskingContext, rng: np.random.Generator) -> Floats:
     Demonstrations of T steps with S switches and no option twice are labelled by 2 + S ceil(log2 T) answers.
     """
     score = np.zeros(context.asked.shape)
-    for n, length in enumerate(context.lengths):
-        score[n, [0, length - 1]] = 3.0
-        known = np.flatnonzero(context.label[n, :length] >= 0)
+    for n, allowed in enumerate(context.allowed):
+        steps = np.flatnonzero(allowed)
+        score[n, np.append(steps[:1], steps[-1:])] = 3.0
+        known = np.flatnonzero(context.label[n] >= 0)
         for a, b in itertools.pairwise(known):
             free = np.flatnonzero(context.open[n, a + 1 : b])
             if len(free):
                 middle = a + 1 + free[np.abs(free - (b - a) / 2 + 1).argmin()]
                 differs = context.label[n, a] != context.label[n, b]
-                score[n, middle] = (1.0 if differs else 0.0) + (b - a) / length
+                score[n, middle] = (1.0 if differs else 0.0) + (b - a) / len(steps)
     return score
 
 
@@ -157,13 +158,12 @@ def select(rule: Rule, context: AskingContext, count: int, rng: np.random.Genera
     return ordered[np.sort(first)[:count]]
 
 
-def enough(context: AskingContext, error: float) -> bool:
-    """Whether the committee expects no more than this share of the allowed steps to be wrong: sum 1 - max_k gamma.
+def expected_error(gamma: Floats, where: Bools) -> float:
+    """The share of the steps in `where` [N, T] that a committee [R, N, T, K] expects to be wrong: mean 1 - max_k gamma.
 
-    The mean of the restarts, because one alone is sure of whichever permutation it found.
+    Of the mean of the restarts, because one alone is sure of whichever permutation it found.
     """
-    wrong = (1 - context.mean.max(-1))[context.allowed]
-    return bool(wrong.sum() <= error * wrong.size)
+    return float((1 - gamma.mean(0).max(-1))[where].mean())
 
 
 def questions(budget: str, steps: int) -> int:

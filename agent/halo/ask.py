@@ -11,7 +11,7 @@ from agent.config import TrainConfig
 from agent.data.demonstrations import demonstrations_of
 from agent.data.recording import Recording
 from agent.demonstrating import expert_return
-from agent.halo.acquisition import enough, questions
+from agent.halo.acquisition import expected_error, questions
 from agent.halo.config import PRESETS, HaloConfig
 from agent.halo.em import Fit
 from agent.halo.handover import distil
@@ -108,7 +108,7 @@ class Ask(Phase):
         numbers = self._errors(found, rounds) | {
             "queries": answered,
             "cost": self.oracle.cost_before + self.ledger.cost_of(rounds),
-            "expected_error": float((1 - found.posterior.gamma.mean(0).max(-1))[self.training.acted].mean()),
+            "expected_error": expected_error(found.posterior.gamma, self.training.acted),
             "log_likelihood": float(found.posterior.log_z[found.best].sum()),
         }
         tagged = {f"halo/{name}": value for name, value in numbers.items()}
@@ -138,7 +138,7 @@ class Ask(Phase):
         """The questions of the next round; none if the budget is spent, or what is left is not worth asking."""
         context, stop = self.halo.context(found, self.ledger, self.basis), self.settings.stop_error
         left = self.budget - self.ledger.asked_in()
-        if left <= 0 or (stop is not None and enough(context, stop)):
+        if left <= 0 or (stop is not None and expected_error(context.gamma, context.allowed) <= stop):
             return []
         return self.halo.questions(context, left, len(self.ledger.rounds))
 

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,7 +146,7 @@ class Ledger:
     def as_it_stands(self) -> "Ledger":
         """A copy that later questions and answers do not reach; to be read."""
         still = copy.copy(self)
-        still.rounds, still._answers = list(self.rounds), dict(self._answers)
+        still.rounds, still.readings, still._answers = list(self.rounds), list(self.readings), dict(self._answers)
         return still
 
     def times_asked(self, rounds: int | None = None) -> Ints:
@@ -171,14 +171,8 @@ class Ledger:
         return labels
 
     def evidence(self, annotators: tuple[str, ...], rounds: int) -> Answers:
-        """The answers of the first rounds as inference reads them, annotators by index; abstentions left out."""
-        told = [(step, answer) for answer in self._of(rounds) if answer.report for step in _steps(answer)]
-        return Answers(
-            np.array([answer.trajectory for _, answer in told], np.int64),
-            np.array([step for step, _ in told], np.int64),
-            np.array([answer.report for _, answer in told], np.float64).reshape(-1, len(self._task.options)),
-            np.array([annotators.index(answer.annotator) for _, answer in told], np.int64),
-        )
+        """The answers of the first rounds as inference reads them, by `told`."""
+        return told(self._of(rounds), annotators, len(self._task.options))
 
     def _of(self, rounds: int | None) -> list[Answer]:
         """Answers of the first rounds, or all, in the order of their questions, whatever the order they came in."""
@@ -319,8 +313,15 @@ class Ledger:
             ) from error
 
 
-def _steps(answer: Answer) -> range:
-    return range(answer.start, answer.stop)
+def told(answers: Iterable[Answer], annotators: tuple[str, ...], options: int) -> Answers:
+    """Answers as inference reads them, for each step that they speak of, annotators by index; abstentions left out."""
+    steps = [(answer, step) for answer in answers if answer.report for step in range(answer.start, answer.stop)]
+    return Answers(
+        np.array([answer.trajectory for answer, _ in steps], np.int64),
+        np.array([step for _, step in steps], np.int64),
+        np.array([answer.report for answer, _ in steps], np.float64).reshape(-1, options),
+        np.array([annotators.index(answer.annotator) for answer, _ in steps], np.int64),
+    )
 
 
 def _line(answer: Answer) -> dict[str, Any]:

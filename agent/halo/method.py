@@ -160,7 +160,7 @@ class Halo:
             label=ledger.labels(rounds),
             best=found.best,
             confusion=None if found.confusion is None else found.confusion[found.best].mean(0),
-            again=self.again and found.confusion is not None,
+            again=self.again,
         )
 
     def questions(self, context: AskingContext, budget: int, round_: int) -> list[Question]:
@@ -172,7 +172,9 @@ class Halo:
     def student(self, found: Fit) -> dict[str, Any]:
         """The likeliest policies as a tree, for `restored_player`."""
         kept = {name: getattr(self.states, name) for name in ("counted", "size", "columns", "codes")}
-        return {"states": kept, "policies": found.policies.only(found.best).state_dict()}
+        likeliest = slice(found.best, found.best + 1)
+        policies = {name: values[likeliest] for name, values in found.policies.state_dict().items()}
+        return {"states": kept, "policies": policies}
 
     def held_out_error(self, found: Fit, recording: Recording) -> float:
         """Wrong share of the steps of other demonstrations, of which nothing but observations and actions is known."""

@@ -116,8 +116,8 @@ class LabellerOracle:
             TeacherError: The model cannot be reached, or the budget of calls is spent.
         """
         start, before = time.perf_counter(), self._labeller.stats.calls
-        probs = self._label(self._recording.obs[[q.trajectory for q in questions], [q.step for q in questions]])
-        count = max(len(questions), 1)
+        probs = self._label([q.trajectory for q in questions], [q.step for q in questions])
+        count = len(questions)
         cost, seconds = (self._labeller.stats.calls - before) / count, (time.perf_counter() - start) / count
         reports = [tuple((row / row.sum(dtype=np.float64)).tolist()) if row.any() else () for row in probs]
         return [
@@ -129,11 +129,11 @@ class LabellerOracle:
         """Its most probable option at every step, [N, T]; padding is option 0."""
         inside = self._recording.inside
         option = np.zeros(inside.shape, np.int64)
-        option[inside] = self._label(self._recording.obs[inside]).argmax(1)
+        option[inside] = self._label(*np.nonzero(inside)).argmax(1)
         return option
 
-    def _label(self, obs: NDArray) -> NDArray[np.float32]:
-        return self._labeller.label(obs, np.zeros(len(obs), np.int64))[0]
+    def _label(self, trajectory: list[int] | Ints, step: list[int] | Ints) -> NDArray[np.float32]:
+        return self._labeller.label(self._recording.obs[trajectory, step], self._recording.level_seed[trajectory])[0]
 
 
 def controller_oracle(controller: Controller, recording: Recording) -> LabellerOracle:
@@ -170,6 +170,7 @@ class Cascade:
     def __init__(self, oracles: Sequence[Oracle], seed: int) -> None:
         self.annotators = tuple(name for oracle in oracles for name in oracle.annotators)
         self.cost_before = sum(oracle.cost_before for oracle in oracles)
+        self.exact = np.array([isinstance(oracle, Truth) and not oracle.fallible for oracle in oracles])  # [W]
         self._oracles, self._seed = oracles, seed
         self._prices = np.array([PRICES[name] for name in self.annotators])
 
@@ -229,11 +230,11 @@ def make_oracle(
 
 
 def at_first(oracle: Oracle, options: int) -> Floats:
-    """What is believed of annotators before they answer, [W, K, K]: they err now and then; truth, never."""
+    """What is believed of annotators before they answer, [W, K, K]: they err now and then; a cascade's truth never
+    does, unless it is noisy."""
     confusion = honest_but_fallible(len(oracle.annotators), options)
-    for w, name in enumerate(oracle.annotators):
-        if name == "truth" and len(oracle.annotators) > 1:
-            confusion[w] = np.eye(options)
+    if isinstance(oracle, Cascade):
+        confusion[oracle.exact] = np.eye(options)
     return confusion
 
 

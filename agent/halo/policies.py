@@ -1,10 +1,10 @@
 """HALO's policies for R restarts, mu(z_0 | s_0), pi_H(z_t | s_t, z_{t-1}) and pi_L(a | s, z).
 
-They are tables over discrete states, or small networks over features. The demonstrations that they learn from are
+They are tables over discrete states, or small networks over features, whose state has the restarts as the first axis
+of everything. The demonstrations that they learn from are
 recordings with states for observations: ids int [N, T], or features float [N, T, D].
 """
 
-import copy
 import math
 from typing import Any
 
@@ -79,12 +79,6 @@ class TabularPolicies:
             + self._low_prior * self.log_low.sum((1, 2, 3))
             + self._initial_prior * self.log_initial.sum(1)
         )
-
-    def only(self, restart: int) -> "TabularPolicies":
-        """One restart by itself."""
-        one = copy.copy(self)
-        one.load_state_dict({name: table[restart : restart + 1] for name, table in self.state_dict().items()})
-        return one
 
     def choosing(self, state: Ints) -> tuple[Floats, Floats]:
         """mu [N, K] and pi_H [N, K, K] of the first restart in states [N]."""
@@ -257,14 +251,6 @@ class NeuralPolicies(nn.Module):
     def log_prior(self) -> Floats:
         """Log-density of the weights under their Gaussian prior, up to a constant, [R]."""
         return to_numpy(self._log_density().double())
-
-    def only(self, restart: int) -> "NeuralPolicies":
-        """One restart by itself; it learns no more."""
-        one = copy.deepcopy(self)
-        for weights in one.parameters():
-            weights.data = weights.data[restart : restart + 1].clone()
-        one.restarts = 1
-        return one
 
     @torch.no_grad()
     def choosing(self, state: NDArray[np.float32]) -> tuple[Floats, Floats]:

@@ -59,8 +59,6 @@ class LabelConfig:
     """Open the page in the browser."""
     threads: int = 1
     """Threads of torch."""
-    quiet: bool = False
-    """No progress display."""
     json: bool = False
     """Print one line of JSON on stdout and everything else on stderr."""
     debug: bool = False

@@ -9,7 +9,7 @@ from PIL import Image
 
 from agent.data.recording import Recording
 from agent.labelling.background import Background, Place
-from envs.mujoco.rendering import undrawable
+from agent.runs.pictures import drawn
 from envs.task import Task
 from ground.errors import UserError
 
@@ -52,7 +52,8 @@ class Frames(Background[_Steps]):
             del self._urgent[place]
             if place not in self._drawn:
                 return trajectory, [step]
-        for near in (_AROUND, max(self._recording.lengths)):  # around each question first, then all the rest
+        # Around each question first; then all the rest, as far as it does not drive out what was just drawn.
+        for near in (_AROUND, max(self._recording.lengths)) if self._bytes < _KEPT / 2 else (_AROUND,):
             for trajectory, step in self._wanted:
                 steps = range(max(0, step - near), min(self._recording.lengths[trajectory], step + near + 1))
                 if lacking := [t for t in steps if (trajectory, t) not in self._drawn]:
@@ -97,7 +98,7 @@ class _Replay:
     def __init__(self, task: Task, recording: Recording, trajectory: int) -> None:
         level = int(recording.level_seed[trajectory])
         self.trajectory, self.step = trajectory, 0
-        self._task, self._recording = task, recording
+        self._recording = recording
         self._again = f"python main.py demos --task {task.name} --to NAME  # records new ones, with their levels"
         if level < 0:
             raise UserError("These demonstrations do not tell their levels, so they cannot be drawn.", self._again)
@@ -114,16 +115,8 @@ class _Replay:
             obs = self._env.step(self._recording.action[self.trajectory, self.step])[0]
             self.step += 1
             self._compare(obs)
-        try:
-            rendered = self._env.render()
-        except UserError:
-            raise
-        except Exception as error:  # each of Gymnasium's environments has its own way to say that it cannot draw
-            raise undrawable(type(self._env.unwrapped).__name__, error) from error
-        if not isinstance(rendered, np.ndarray):
-            raise UserError(f"{self._task.name} cannot be drawn.", "label it by the words of its scenes")
         written = io.BytesIO()
-        Image.fromarray(np.asarray(rendered, np.uint8)).save(written, "PNG", compress_level=1)
+        Image.fromarray(drawn(self._env)).save(written, "PNG", compress_level=1)
         return written.getvalue()
 
     def _compare(self, obs: object) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ from agent.controllers import named_controller, newest_controller
 from agent.data.demonstrations import demonstrations_of
 from agent.halo.ask import Ask, Asking
 from agent.halo.config import EMConfig
-from agent.halo.em import fit
 from agent.halo.ledger import PERSON, Answer, Ledger
-from agent.halo.method import fresh_policies
+from agent.halo.method import Halo
 from agent.halo.oracles import Person
 from agent.labelling.config import LabelConfig
 from agent.labelling.frames import Frames
@@ -50,7 +50,7 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
     training = training_config(config, task)
     check_train(training)
     with contextlib.ExitStack() as stack:
-        token = stack.enter_context(_alone(_path(config, task)))
+        token = stack.enter_context(_alone(Run.place(config.logdir, "halo", task.name, config.savedir)))
         run = Run.create(config.logdir, training.method, task.name, training.savedir, to_plain(training), resume=True)
         with run.beginning():
             labellers = _labellers(config, task, run, stack)
@@ -71,7 +71,7 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
 
 def training_config(config: LabelConfig, task: Task) -> TrainConfig:
     """The settings of the run: its own where there is one, so that they need not be repeated."""
-    path = _path(config, task)
+    path = Run.place(config.logdir, "halo", task.name, config.savedir)
     said: dict[str, Any] = {name: getattr(config, name) for name in _SETTLED if getattr(config, name) is not None}
     said |= {name: getattr(config, name) for name in ("savedir", "logdir", "threads", "eval_episodes")}
     said |= {"quiet": True, "seeds": ()}
@@ -99,11 +99,9 @@ def _alone(folder: Path) -> Iterator[str]:
 def _warm_up(ask: Ask) -> None:
     """Compile what learning needs, on one demonstration: the first time it takes half a minute, in which a page that
     is there already would hang."""
-    halo, rounds = ask.halo, 0
-    demos = halo.demonstrations(ask.training[:1])
-    nothing = ask.ledger.evidence(ask.oracle.annotators, rounds)
-    policies = fresh_policies(halo.task, halo.states, halo.config, halo.config.restarts, [halo.seed])
-    fit(demos, nothing, policies, EMConfig(steps=1), halo.confusion)
+    settings = replace(ask.settings, em=EMConfig(steps=1))
+    halo = Halo(ask.task, ask.training[:1], settings, ask.config.seed, ask.halo.confusion)
+    halo.learn(ask.ledger.evidence(ask.oracle.annotators, 0), 0)
 
 
 def _taken_along(path: str | None, ask: Ask) -> list[Answer]:
@@ -114,10 +112,6 @@ def _taken_along(path: str | None, ask: Ask) -> list[Answer]:
         raise UserError(f"There is no ledger {path}.", "--answers log/halo/TASK/NAME/ledger.jsonl")
     other = Ledger(Path(path), ask.task, ask.training)
     return [answer for answer in other.answers if answer.annotator == PERSON]
-
-
-def _path(config: LabelConfig, task: Task) -> Path:
-    return Path(config.logdir) / "halo" / task.name / config.savedir
 
 
 def _labellers(config: LabelConfig, task: Task, run: Run, stack: contextlib.ExitStack) -> dict[str, Labeller]:

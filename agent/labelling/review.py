@@ -3,7 +3,7 @@
 import json
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,17 @@ from envs.catalog import get_task
 from envs.task import Task
 from ground.errors import UserError
 from teacher.call import Call, mean_probs, top_margin
-from teacher.corrections import correct, is_correction, standing, withdraw
+from teacher.corrections import HUMAN, correct, is_correction, standing, withdraw
 from teacher.label_lines import to_record
 from teacher.labels import LabelStore
+
+
+class _Query(NamedTuple):
+    """A scene that the teacher was asked about: its last call, with the number of that row, and the teacher's label."""
+
+    row: int
+    last: Call
+    probs: tuple[float, ...]
 
 
 class Review:
@@ -35,17 +43,16 @@ class Review:
         self._path, self._task = path, task
         self._lock = threading.RLock()
         with LabelStore(path) as store:
-            calls = store.calls(task.name, task.options.digest, answers_only=False)
-            rows = dict(store.last_calls(len(store), task.name))
-        numbers = {id_of(call): row for row, call in rows.items()}
-        queries: dict[str, list[Call]] = {}
-        for call in calls:
+            rows = store.last_calls(len(store), task.name)
+        rows = [(row, call) for row, call in rows if call.identity.options == task.options.digest]
+        asked: dict[str, list[tuple[int, Call]]] = {}
+        for row, call in rows:
             if not is_correction(call) and len(call.legal) > 1:
-                queries.setdefault(call.identity.query, []).append(call)
-        self._queries = sorted(queries.values(), key=lambda asked: top_margin(mean_probs(asked)))
-        self._rows = [numbers.get(id_of(asked[-1]), 0) for asked in self._queries]
+                asked.setdefault(call.identity.query, []).append((row, call))
+        queries = [_Query(*calls[-1], mean_probs([call for _, call in calls])) for calls in asked.values()]
+        self._queries = sorted(queries, key=lambda query: top_margin(query.probs))
         self._later: dict[int, None] = {}  # skipped, in that order
-        self._said: list[Call] = list(filter(is_correction, calls))
+        self._said = [call for _, call in rows if is_correction(call)]
         if not self._queries:
             raise UserError(f"{path} holds no labels of {task.name}.", f"python main.py labels show {path}")
 
@@ -58,9 +65,9 @@ class Review:
         who = who or self.annotator
         with self._lock:
             queue, said = self._queue(), list(standing(self._said).values())
-        mine = [call for call in said if call.identity.model.endswith(f":{who}")]
+        mine = [call for call in said if call.identity.model == f"{HUMAN}:{who}"]
         done = len(self._queries) - len(queue)
-        margins = [1 - max(mean_probs(self._queries[i]), default=0.0) for i in queue]
+        unsure = [1 - max(self._queries[i].probs, default=0.0) for i in queue]
         return {
             "who": who,
             "again": False,
@@ -77,7 +84,7 @@ class Review:
                 "cost": done,
                 "seconds": round(sum(call.seconds for call in said), 1),
                 **pace([call.seconds for call in mine], len(queue)),
-                "expected_error": round(float(np.mean(margins)), 4) if margins else 0.0,
+                "expected_error": round(float(np.mean(unsure)), 4) if unsure else 0.0,
                 "steps": len(queue),
             },
             "result": None if queue else self.outcome(),
@@ -101,7 +108,7 @@ class Review:
         with self._lock:
             if question[0] not in self._queue():
                 return False
-            about = self._queries[question[0]][-1]
+            about = self._queries[question[0]].last
             if option is None:  # it comes again, behind the others; until then the teacher's word stands
                 self._later.pop(question[0], None)
                 self._later[question[0]] = None
@@ -115,10 +122,10 @@ class Review:
 
     def undo(self, who: str | None = None) -> bool:
         """Take back a person's last correction; false if none stands. Raises `UserError` if the disk refuses."""
-        model = f"human:{who or self.annotator}"
+        model = f"{HUMAN}:{who or self.annotator}"
         with self._lock:
-            stand = list(map(id_of, standing(self._said).values()))
-            mine = [call for call in self._said if call.identity.model == model and id_of(call) in stand]
+            stand = standing(self._said).values()
+            mine = [call for call in self._said if call.identity.model == model and call in stand]
             if not mine:
                 return False
             with LabelStore(self._path) as store:
@@ -132,9 +139,7 @@ class Review:
     def agreement(self) -> list[dict[str, Any]]:
         """How far people agree with the teacher; see `agent.labelling.agreement`."""
         said = {facts: int(np.argmax(call.probs)) for facts, call in standing(self._said).items()}
-        teacher = {
-            asked[-1].identity.facts: int(np.argmax(probs)) for asked in self._queries if (probs := mean_probs(asked))
-        }
+        teacher = {query.last.identity.facts: int(np.argmax(query.probs)) for query in self._queries if query.probs}
         found = compared({"you": said, "the teacher": teacher}, ("you", "the teacher"), len(self._task.options))
         return [found] if found else []
 
@@ -152,14 +157,13 @@ class Review:
         return head | {"reviewed": done, "scenes": len(self._queries)} | agreed
 
     def _queue(self) -> list[int]:
-        said = standing(self._said)
-        open_ = [i for i, asked in enumerate(self._queries) if asked[-1].identity.facts not in said]
-        return sorted(open_, key=lambda i: list(self._later).index(i) if i in self._later else -1)
+        said, later = standing(self._said), list(self._later)
+        open_ = [i for i, query in enumerate(self._queries) if query.last.identity.facts not in said]
+        return sorted(open_, key=lambda i: later.index(i) if i in later else -1)
 
     def _question(self, number: int) -> dict[str, Any]:
-        asked = self._queries[number]
-        probs, last = mean_probs(asked), asked[-1]
-        line = line_of(self._rows[number], last)
+        row, last, probs = self._queries[number]
+        line = line_of(row, last)
         prompt = "\n\n".join(message["content"] for message in line["messages"] or ()) or line["note"]
         best = int(np.argmax(probs)) if probs else None
         return {
@@ -177,11 +181,6 @@ class Review:
             "prompt": prompt,
             "reply": f"{last.identity.model}: {last.reply or line['why'] or last.method}",
         }
-
-
-def id_of(call: Call) -> tuple[str, str, str]:
-    """What tells rows apart."""
-    return call.identity.key, call.status, call.reply
 
 
 def open_review(config: LabelConfig) -> Review:

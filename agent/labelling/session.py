@@ -183,11 +183,10 @@ class Session(Background[Callable[[], None]]):
         """The questions for a person, the next one first."""
         if not self.again:
             return self._ledger.open
-        read = {(reading.trajectory, reading.step) for reading in self._ledger.readings if reading.who == who}
-        mine = {(answer.trajectory, answer.step) for answer in self._ledger.answers if answer.who == who}
-        every = [question for questions in self._ledger.rounds for question in questions]
-        done = [question for question in every if question not in self._ledger.open]
-        return [question for question in done if (question.trajectory, question.step) not in read | mine]
+        ledger = self._ledger
+        said = {(one.trajectory, one.step) for one in (*ledger.readings, *ledger.answers) if one.who == who}
+        every, waiting = (question for questions in ledger.rounds for question in questions), set(ledger.open)
+        return [question for question in every if question not in waiting and question[:2] not in said]
 
     def _report(self, asked: Question, option: int | None) -> tuple[float, ...]:
         if option is None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.halo.acquisition import expected_error
 from agent.halo.ask import Ask
 from agent.halo.em import Fit
-from agent.halo.ledger import Answer, Ledger, Question
-from agent.halo.posterior import Answers, Floats, infer
+from agent.halo.ledger import Answer, Ledger, Question, told
+from agent.halo.posterior import Floats, infer
 from agent.labelling.opinions import Opinions
 from envs.task import Task
 
@@ -53,8 +54,7 @@ class View:
 
     def show(self, found: Fit) -> None:
         """What was learnt last."""
-        unsure = 1 - found.posterior.gamma.mean(0).max(-1)  # [N, T]
-        self._found, self._expected = found, float(unsure[self._recording.acted].mean())
+        self._found, self._expected = found, expected_error(found.posterior.gamma, self._recording.acted)
 
     def question(self, asked: Question, ledger: Ledger) -> dict[str, Any]:
         """A question with the posterior over its demonstration, the suggestion, and what others say."""
@@ -105,13 +105,8 @@ class View:
         if found is None:
             return None
         alone = self._halo.demos[n : n + 1]
-        spoken = [(t, answer) for answer in about if answer.report for t in range(answer.start, answer.stop)]
-        answers = Answers(
-            np.zeros(len(spoken), np.int64),
-            np.array([t for t, _ in spoken], np.int64),
-            np.array([answer.report for _, answer in spoken]).reshape(-1, len(self._task.options)),
-            np.array([self._annotators.index(answer.annotator) for _, answer in spoken], np.int64),
-        )
+        answers = told(about, self._annotators, len(self._task.options))
+        answers = answers._replace(trajectory=np.zeros_like(answers.trajectory))
         evidence = answers.evidence(alone.acted.shape, found.confusion)
         posterior = infer(found.policies.chain(alone).given(evidence))
         if np.isneginf(posterior.log_z).any():  # some restart holds what was said for impossible; the next fit will not

@@ -1,7 +1,7 @@
 """The settings of the `main.py labels` verbs. The text under each field is its `--help`; nothing heavy is imported."""
 
-from dataclasses import asdict, dataclass
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import tyro
 from annotated_types import Ge, Le
@@ -9,8 +9,6 @@ from annotated_types import Ge, Le
 from ground.errors import UserError, unknown_name
 from teacher.config import TeacherConfig
 
-ONLY = ("answers", "rejected", "fallback")
-PROMPTS = ("compact", "chat")
 JUDGED = ("local", "llm", "replay", "random", "uniform-legal")  # the teachers that may be wrong
 
 _Store = tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="[RUN_OR_STORE]")]]
@@ -38,7 +36,7 @@ class ShowConfig(_Printing):
     """How many calls."""
     task: str | None = None
     """Only calls of this task."""
-    only: str | None = None
+    only: Literal["answers", "rejected", "fallback"] | None = None
     """answers, rejected (errors and replies that were no answer), or fallback (a stand-in answered)."""
 
 
@@ -52,7 +50,7 @@ class PromptConfig(_Printing):
     """Seed of the sampling."""
     index: Annotated[int, Ge(0), Le(10_000)] = 0
     """Which of the sampled scenes."""
-    prompt: str = "chat"
+    prompt: Literal["compact", "chat"] = "chat"
     """compact (the built-in model's) or chat (any other model's)."""
     permutations: _Count = 4
     """Menu orders per scene."""
@@ -108,26 +106,13 @@ class JudgeConfig(_Printing):
 Config = ShowConfig | PromptConfig | ExportConfig | ImportConfig | JudgeConfig
 
 
-def check(config: Config) -> None:
-    """Refuse impossible settings. Raises `UserError` with the nearest right choice."""
-    from pydantic import TypeAdapter, ValidationError  # too heavy for --help
-
-    match config:
-        case ShowConfig(only=str(only)) if only not in ONLY:
-            raise unknown_name("only", only, ONLY, "python main.py labels show --help")
-        case PromptConfig(prompt=prompt) if prompt not in PROMPTS:
-            raise unknown_name("prompt", prompt, PROMPTS, "python main.py labels prompt --help")
-        case JudgeConfig(teacher=asked) if asked.teacher not in JUDGED:
-            raise unknown_name("teacher", asked.teacher, JUDGED, "python main.py labels judge --help")
-        case JudgeConfig(teacher=TeacherConfig(teacher="replay", labels=None)):
-            raise UserError("There is nothing to replay.", "--labels log/METHOD/TASK/RUN/labels.sqlite")
-        case JudgeConfig(task=tasks) if not tasks or len(set(tasks)) != len(tasks):
-            what = "a task twice" if tasks else "no task"
-            raise UserError(f"--task {' '.join(tasks)} names {what}.", "--task KeyInBox TwoDoor")
-    try:
-        TypeAdapter(type(config)).validate_python(asdict(config))
-    except ValidationError as error:
-        first = error.errors()[0]
-        flag = f"--{str(first['loc'][-1]).replace('_', '-')}"
-        wanted = first["msg"].removeprefix("Input should be ")
-        raise UserError(f"{flag} is {first['input']}, and must be {wanted}.", f"{flag} with another number") from error
+def check_judge(config: JudgeConfig) -> None:
+    """Refuse what the types let through. Raises `UserError` with the nearest right choice."""
+    asked, tasks = config.teacher, config.task
+    if asked.teacher not in JUDGED:
+        raise unknown_name("teacher", asked.teacher, JUDGED, "python main.py labels judge --help")
+    if asked.teacher == "replay" and asked.labels is None:
+        raise UserError("There is nothing to replay.", "--labels log/METHOD/TASK/RUN/labels.sqlite")
+    if not tasks or len(set(tasks)) != len(tasks):
+        what = "a task twice" if tasks else "no task"
+        raise UserError(f"--task {' '.join(tasks)} names {what}.", "--task KeyInBox TwoDoor")

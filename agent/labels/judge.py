@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from agent.labels.config import JudgeConfig
+from agent.labels.config import JudgeConfig, check_judge
 from agent.labels.figures import Evidence, MenuOrder, measure
 from envs.catalog import get_task
 from envs.task import Scene, Task
@@ -25,6 +25,7 @@ _DRAWS = 20  # draws of so many scenes as are wanted, after which the task is ta
 
 def judge(config: JudgeConfig) -> dict[str, Any]:
     """`{"rows": [figures of a task, ...]}`, with a row over all tasks where there are several."""
+    check_judge(config)
     heads, evidence = map(list, zip(*(_judge_task(config, get_task(name)) for name in config.task), strict=True))
     if len(heads) > 1:  # the hashes of templates differ by task, since the task's words are in them
         names = {head["template"].partition(" ")[0] for head in heads}
@@ -103,9 +104,11 @@ def _template(task: Task, prompt: str) -> str:
 
 def evidence_of(task: Task, scenes: Sequence[Scene], labels: Sequence[Label], calls: Sequence[Call]) -> list[Evidence]:
     """What labels and calls show of a teacher, by scene; the right option of a scene is the script's."""
-    found = []
+    found, of_scene = [], dict[tuple[str, ...], list[Call]]()
+    for call in calls:
+        of_scene.setdefault(call.identity.facts, []).append(call)
     for scene, label in zip(scenes, labels, strict=True):
-        mine = [call for call in calls if call.identity.facts == scene.facts]
+        mine = of_scene.get(scene.facts, [])
         answers = [call for call in mine if call.status == OK]
         by_menu: dict[tuple[int, ...], list[tuple[float, ...]]] = {}
         for call in answers:

@@ -21,7 +21,7 @@ def find_store(name: str | None, logdir: str) -> Path:
 
 
 def _store_of(run: Run) -> Path:
-    return Path(run.config.get("labels") or run.labels)
+    return Path(run.config.get("teacher", {}).get("labels") or run.labels)  # one that is damaged tells no teacher
 
 
 def _newest(logdir: str) -> Path:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from agent.labels.config import Config, ExportConfig, ImportConfig, PromptConfig, ShowConfig, check
+from agent.labels.config import Config, ExportConfig, ImportConfig, PromptConfig, ShowConfig
 from agent.labels.dry_run import dry_run
 from agent.labels.judge import judge
 from agent.labels.show import show
@@ -11,7 +11,6 @@ from agent.labels.transfer import export_calls, import_calls
 
 def run(config: Config) -> dict[str, Any]:
     """What the verb of that config came to."""
-    check(config)
     match config:
         case ShowConfig():
             return show(config)

@@ -58,26 +58,21 @@ def draw_pictures(task: Task, player: Player, levels: Sequence[int], folder: Pat
 
     A map needs no rendering device, so that it is there even if the video cannot be.
     """
-    stem, drawn = f"{name}-levels-{levels[0]}-{levels[-1]}", {}
+    stem, paths = f"{name}-levels-{levels[0]}-{levels[-1]}", {}
     try:
         episodes = [watch(task, player, level) for level in levels]
         if task.name in SPECS:
-            drawn["map"] = str(draw_map(task, episodes, folder / f"{stem}.png"))
-        drawn["video"] = str(record(task, episodes, folder / f"{stem}.mp4"))
+            paths["map"] = str(draw_map(task, episodes, folder / f"{stem}.png"))
+        paths["video"] = str(record(task, episodes, folder / f"{stem}.mp4"))
     except UserError as error:  # an evaluation is worth more than its pictures
-        drawn["not_drawn"] = f"{error.what} Next: {error.next_step}" if error.next_step else error.what
-    return drawn
+        paths["not_drawn"] = f"{error.what} Next: {error.next_step}" if error.next_step else error.what
+    return paths
 
 
 def watch(task: Task, player: Player, level: int) -> Watched:
     """An episode on a level, played as in evaluation (sampled)."""
-    hierarchy = Hierarchy(
-        task,
-        task.make_vec(1, split="eval"),
-        player,
-        rng=np.random.default_rng(level),
-        levels=np.array([level]),
-    )
+    env, rng = task.make_vec(1, split="eval"), np.random.default_rng(level)
+    hierarchy = Hierarchy(task, env, player, rng=rng, levels=np.array([level]))
     moments: list[Moment] = []
     while not hierarchy.finished:
         obs = hierarchy.observed.obs.copy()
@@ -106,9 +101,8 @@ def _subgoal(
     task: Task, player: Player, hierarchy: Hierarchy, obs: NDArray, option: NDArray[np.int64]
 ) -> tuple[str, NDArray[np.float32] | None]:
     """What the player followed in the step from `obs` [1, ...], in words, and where that is [D]."""
-    if isinstance(
-        player.transition, Moving
-    ):  # a goal moves with the agent, so that its place is the same before the step and after
+    if isinstance(player.transition, Moving):
+        # The goal moves with the agent, so that its place is the same before the step and after.
         target = (player.transition.frame.of(hierarchy.observed.obs) + hierarchy.clock.command)[0]
         named = zip(task.goal_space.names[:2], target[:2], strict=True)
         return f"go to {', '.join(f'{name} {value:.1f}' for name, value in named)}", target
@@ -146,29 +140,34 @@ def _frames(task: Task, episode: Watched, rest: int) -> Iterator[NDArray[np.uint
         for step, moment in enumerate(episode.moments):
             if hasattr(simulator, "subgoal"):
                 simulator.subgoal = moment.target  # type: ignore[union-attr]
-            yield _frame(_picture(stage), moment.words, f"level {episode.level}, step {step}")
+            yield _frame(drawn(stage), moment.words, f"level {episode.level}, step {step}")
             _, _, _, truncated, _ = stage.step(moment.action)
         outcome = "solved" if episode.success else "out of time" if truncated else "failed"
-        last = _frame(_picture(stage), outcome, f"level {episode.level}, step {len(episode.moments)}")
+        last = _frame(drawn(stage), outcome, f"level {episode.level}, step {len(episode.moments)}")
         for _ in range(rest):
             yield last
     finally:
         stage.close()
 
 
-def _picture(stage: gym.Env) -> object:
+def drawn(stage: gym.Env) -> NDArray[np.uint8]:
+    """What an environment draws of itself, [H, W, 3]. Raises `UserError` if it cannot be drawn."""
+    name = type(stage.unwrapped).__name__
     try:
-        return stage.render()
+        picture = stage.render()
     except UserError:
         raise
     except Exception as error:  # each of Gymnasium's environments has its own way to say that it cannot draw
-        raise undrawable(type(stage.unwrapped).__name__, error) from error
+        raise undrawable(name, error) from error
+    if not isinstance(picture, np.ndarray):
+        raise UserError(f"{name} cannot be drawn: it renders {type(picture).__name__}, and no array.")
+    return picture.astype(np.uint8, copy=False)
 
 
-def _frame(picture: object, caption: str, where: str) -> NDArray[np.uint8]:
+def _frame(picture: NDArray[np.uint8], caption: str, where: str) -> NDArray[np.uint8]:
     """One picture [H, W, 3], in the middle if it is not square, with its caption below."""
     canvas = Image.new("RGB", (_SIDE, _SIDE + _STRIP), "white")
-    image = Image.fromarray(np.asarray(picture, np.uint8))
+    image = Image.fromarray(picture)
     width, height = (round(side * _SIDE / max(image.size)) for side in image.size)
     canvas.paste(image.resize((width, height)), ((_SIDE - width) // 2, (_SIDE - height) // 2))
     pen, margin = ImageDraw.Draw(canvas), 12

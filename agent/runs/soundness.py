@@ -61,7 +61,7 @@ def check_labels(run: Run) -> str:
     """Whether SQLite finds the label store intact."""
     if not run.labels.exists():
         return "no label store"
-    with contextlib.closing(sqlite3.connect(f"file:{run.labels}?mode=ro", uri=True)) as store:
+    with contextlib.closing(sqlite3.connect(f"{run.labels.resolve().as_uri()}?mode=ro", uri=True)) as store:
         verdict = store.execute("PRAGMA quick_check").fetchone()[0]
     if verdict != "ok":
         raise UserError(f"SQLite says {verdict}", f"rm {run.labels}")

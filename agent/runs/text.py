@@ -78,10 +78,10 @@ def _result(result: Mapping[str, Any]) -> str:
             continue
         modes = {mode: scores[mode] for mode in MODES if mode in scores}
         for mode, score in (modes or ({"": scores} if "success" in scores else {})).items():
-            speed = score.get("ms_per_step", scores.get("ms_per_step"))
             row = {"player": player, "": mode, "success [95%]": _rate(score)}
             row |= {"return": _number(score.get("return"), ".3f"), "length": _number(score.get("length"))}
-            rows.append(row | {"ms/step": _number(speed, ".3f"), "episodes": _number(score.get("episodes"), ",.0f")})
+            row |= {"ms/step": _number(score.get("ms_per_step"), ".3f")}
+            rows.append(row | {"episodes": _number(score.get("episodes"), ",.0f")})
     lines = [table(rows)] if rows else []
     lines += [_difference(row) for row in result.get("differences", ())]
     facts = {name: fact for name, fact in result.items() if isinstance(fact, str | int | float) and fact != ""}

@@ -186,14 +186,25 @@ def test_show_finds_a_run_and_the_store_that_was_written_last(tmp_path: Path, ve
         folder = tmp_path / "ihac" / "KeyInBox" / name
         with LabelStore(tmp_path / "away.sqlite") as labels:
             labels.put_many([call_about(SCENES[0])])
-        folder.mkdir(parents=True)
-        config = {"format": "preceptor-config", "schema": 2, "config": {"labels": None}}
-        (folder / "config.json").write_text(json.dumps(config))
+        write_settings(folder, None)
         (tmp_path / "away.sqlite").rename(folder / "labels.sqlite")
         os.utime(folder / "labels.sqlite", (1e9 - age, 1e9 - age))
     where = ["--logdir", str(tmp_path)]
     assert verb("show", *where).startswith(str(tmp_path / "ihac" / "KeyInBox" / "new" / "labels.sqlite"))
     assert verb("show", "old", *where).startswith(str(tmp_path / "ihac" / "KeyInBox" / "old" / "labels.sqlite"))
+    shared = tmp_path / "shared.sqlite"
+    with LabelStore(shared) as labels:
+        labels.put_many([call_about(SCENES[0])])
+    write_settings(tmp_path / "ihac" / "KeyInBox" / "sharing", str(shared))
+    assert verb("show", *where) == verb("show", "sharing", *where)
+    assert verb("show", "sharing", *where).startswith(f"{shared}:")
+
+
+def write_settings(folder: Path, labels: str | None) -> None:
+    """What `labels` reads of a run's settings: where its store is, if that is not its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"format": "preceptor-config", "schema": 2, "config": {"teacher": {"labels": labels}}}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 class Listener:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
@@ -18,9 +19,10 @@ from agent.hierarchy import Player
 from agent.methods import entry_of
 from agent.methods.protocol import Parts
 from agent.players import random_player, teacher_player
-from agent.runs.pictures import Watched, draw_map, watch
+from agent.runs.pictures import Watched, draw_map, drawn, watch
 from envs.catalog import get_task
 from envs.task import Task
+from ground.errors import UserError
 from teacher.controls import ScriptedTeacher
 from teacher.labels import LabelStore
 
@@ -129,3 +131,12 @@ def test_without_a_rendering_device_there_are_table_and_map(tmp_path: Path) -> N
     assert "off was chosen because MUJOCO_GL says so" in result["not_drawn"]
     assert "Next: unset MUJOCO_GL" in result["not_drawn"]
     assert [path.name for path in (tmp_path / "x" / "videos").iterdir()] == [Path(result["map"]).name]
+
+
+def test_what_renders_no_array_cannot_be_drawn() -> None:
+    class Blind(gym.Env):
+        def render(self) -> None:
+            return None
+
+    with pytest.raises(UserError, match="Blind cannot be drawn"):
+        drawn(Blind())

@@ -124,6 +124,11 @@ def test_the_last_of_several_people_is_heeded_and_what_was_taken_back_is_not(tmp
     assert standing([taken_back]) == {}, "what it takes back was not imported"
 
 
+def test_a_persons_corrections_are_their_own(review: Review) -> None:
+    assert say(review, 1, "my:ann")
+    assert [review.state(who)["progress"]["mine"] for who in ("my:ann", "ann")] == [1, 0]
+
+
 def test_what_cannot_be_is_refused(path: Path, review: Review, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not legal"):
         say(review, 7)

@@ -14,7 +14,9 @@ import pytest
 
 from agent.config import configure
 from agent.data.recording import Recording
+from agent.demonstrating import record
 from agent.halo.ledger import FILE, Ledger, Question
+from agent.labelling import frames
 from agent.labelling.agreement import kappa
 from agent.labelling.config import LabelConfig, check_label
 from agent.labelling.opening import open_session
@@ -307,6 +309,17 @@ def test_pictures_are_those_of_the_recorded_steps(tmp_path: Path) -> None:
             obs = recording.obs[n, t : t + 1]
             drawn = draw(task.spec, int(task.cells(obs)[0]), task.left(obs)[0])
             assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture))), drawn)
+
+
+def test_pictures_that_memory_cannot_hold_are_not_drawn_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = get_task("RescueWorld-n3")
+    recording = record(task, 6, 0)
+    monkeypatch.setattr(frames, "_KEPT", 300_000)  # half of them
+    drawing = frames.Frames(task, recording)
+    drawing.want([(n, 3) for n in range(6)])
+    with drawing._change:
+        assert drawing._change.wait_for(lambda: drawing._job() is None, 20)
+    drawing.close()
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,10 @@ def test_what_was_asked_and_answered_is_counted(ledger: Ledger) -> None:
     assert ledger.open == [*ledger.due, Question(4, 2, 1)]
     still = ledger.as_it_stands()
     ledger.answer(said(2, 1))
+    ledger.read_again(said(0, 3))
     ledger.ask([Question(5, 0)])
     assert (still.asked, len(still.rounds), still.due) == (2, 3, [Question(2, 1), Question(3, 4)])
+    assert not still.readings
 
 
 def test_a_line_cut_short_by_a_kill_never_counted(ledger: Ledger, recording: Recording) -> None:

@@ -71,6 +71,15 @@ def test_a_teacher_costs_its_calls_and_the_same_scene_once(recording: Recording,
     assert np.array_equal([np.argmax(a.report) for a in answers], recording.option[recording.acted]), "order is fixed"
 
 
+def test_a_flawed_teacher_is_flawed_on_the_levels_that_were_demonstrated() -> None:
+    task = get_task("ColoredDoorKey", "colours")
+    teacher = make_teacher("scripted", task, LabelStore())
+    assert teacher is not None
+    flawed = record(task, 20, 0, epsilon=0.0)
+    oracle = LabellerOracle("teacher", Annotator(task, teacher), flawed)
+    assert np.array_equal(oracle.everywhere()[flawed.acted], flawed.option[flawed.acted]), "its own mistakes"
+
+
 def test_a_controller_says_its_distribution_and_costs_what_its_teacher_did(
     recording: Recording, questions: list[Question], controller: Controller
 ) -> None:
@@ -94,6 +103,8 @@ def test_a_cascade_asks_who_tells_most_for_its_price_and_audits(
     assert oracle.cost_before == 30
     first = at_first(oracle, K)
     assert np.array_equal(first[1], np.eye(K)), "the truth does not err"
+    noisy = at_first(make_oracle(("truth", "controller"), recording, K, controller=controller, noise=0.2), K)
+    assert np.array_equal(noisy, honest_but_fallible(2, K)), "unless it is told to"
     useful = [a.annotator for a in oracle.ask(questions, Belief(unsure(questions).options, first))]
     assert np.mean([who == "truth" for who in useful]) == pytest.approx(AUDIT, abs=0.04)
     useless = first.copy()

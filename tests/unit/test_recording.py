@@ -3,9 +3,12 @@
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import minari
 import numpy as np
 import pytest
+from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,6 +121,11 @@ def test_what_is_no_demonstration_of_a_task_is_refused(tmp_path: Path, monkeypat
             replace(maze, **{column: spoilt}).fits(get_task("PointPush"))
     with pytest.raises(UserError, match="no Minari dataset"):
         load_minari("preceptor/nothing-v0", task)
+    with_goals = SimpleNamespace(observation_space=spaces.Dict({"achieved_goal": spaces.Box(-1, 1, (2,))}))
+    with monkeypatch.context() as patched:
+        patched.setattr(minari, "load_dataset", lambda name: with_goals)
+        with pytest.raises(UserError, match="kind Dict"):
+            load_minari("D4RL/pointmaze/open-v2", get_task("PointPush"))
     with pytest.raises(UserError, match="did not take"):
         save_minari(recording, task, "no good id")
     from agent.runs.checkpoint import save_tree
