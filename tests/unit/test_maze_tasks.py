@@ -185,6 +185,10 @@ def test_an_option_is_achieved_by_what_it_is_for_and_not_by_its_becoming_impossi
     pushed = {"x": 0.0, "y": 4.0, "block_x": 2.4}
     assert achieved(push, "push:east", pushed | {"block_x": 1.9}, pushed)
     assert not achieved(push, "push:east", pushed, pushed), "it was there before"
+    jammed = {"x": 0.0, "y": 0.0, "block_y": 4.1}
+    assert achieved(push, "push:north", home, jammed)
+    assert not achieved(push, "push:east", home, jammed), "which is no longer possible"
+    assert not achieved(push, "push:north", pushed | {"block_x": 1.9}, pushed)
     assert achieved(push, "goto:goal", home, {"x": 0.0, "y": 9.0})
     assert not achieved(push, "goto:goal", home, {"x": 0.0, "y": 6.0})
     assert not achieved(fall, "goto:bridge", {"x": 4.0, "y": 4.0}, {"x": 4.0, "y": 8.0, "z": 0.4}), "fell beside it"
