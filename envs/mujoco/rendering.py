@@ -124,7 +124,6 @@ class Painter:
 
         from envs.mujoco.model import CAMERA
 
-        choose_backend()
         try:
             self._renderer = mujoco.Renderer(model, size, size)
         except (AttributeError, ImportError, RuntimeError, mujoco.FatalError) as error:

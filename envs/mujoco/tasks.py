@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.mujoco.charts import CHARTS, Chart
-from envs.mujoco.mazes import MazeSpec, maze_spec
+from envs.mujoco.mazes import SPECS, MazeSpec
 from envs.mujoco.simulator import MazeSimulator
 from envs.task import Option, OptionSpace, TableTask
 from envs.vector import SingleEnv
@@ -202,13 +202,13 @@ class MazeTask(TableTask):
 
 
 def make_task(name: str) -> MazeTask:
-    """The task of a maze. Raises `UserError` for an unknown name, or a block that is not observed."""
-    return MazeTask(maze_spec(name))
+    """The task of a maze by its exact name. Raises `UserError` for a block that is not observed."""
+    return MazeTask(SPECS[name])
 
 
 def make_single_env(task: str, split: str = "train", render_mode: str | None = None) -> SingleEnv:
     """One environment of any maze, also of those whose block is not observed."""
-    return SingleEnv(MazeSimulator(maze_spec(task), 1), split, render_mode)
+    return SingleEnv(MazeSimulator(SPECS[task], 1), split, render_mode)
 
 
 def _in_words(place: str) -> str:

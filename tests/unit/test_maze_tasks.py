@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs.catalog import get_task
-from envs.mujoco.mazes import maze_spec
+from envs.mujoco.mazes import SPECS
 from envs.mujoco.tasks import MazeTask
 from envs.task import Scene
 from ground.errors import UserError
@@ -164,7 +164,7 @@ def test_a_maze_without_words_or_with_a_hidden_block_says_so() -> None:
     with pytest.raises(UserError, match="does not show its block"):
         get_task("AntPush")
     with pytest.raises(UserError, match="has no words"):
-        MazeTask(replace(maze_spec("PointUMaze"), layout=("###", "#R#", "###")))
+        MazeTask(replace(SPECS["PointUMaze"], layout=("###", "#R#", "###")))
     task = get_task("AntMaze")
     obs, _ = task.make_vec(1).reset()
     with pytest.raises(UserError, match="no scripted skills"):
