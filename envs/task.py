@@ -5,7 +5,7 @@ tuple of facts, a text that is a function of the facts, and the options that are
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -54,9 +54,6 @@ class OptionSpace(Sequence[Option]):
 
     def __len__(self) -> int:
         return len(self._options)
-
-    def __iter__(self) -> Iterator[Option]:
-        return iter(self._options)
 
     @property
     def digest(self) -> str:
