@@ -112,7 +112,6 @@ class Task:
         observation_scale: Natural size of each dimension of a state vector, length O; empty for maps.
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
         action_groups: By name, positions in an action vector that belong together, such as an arm's; none by default.
-        extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
     """
 
     name: str
@@ -125,7 +124,6 @@ class Task:
     goal_space: GoalSpace = GoalSpace((), ())
     hidden_from_low_level: tuple[int, ...] = ()
     action_groups: Mapping[str, tuple[int, ...]] = MappingProxyType({})
-    extra_columns: Mapping[str, tuple[tuple[int, ...], type]] = MappingProxyType({})
 
     @cached_property
     def observation_scale(self) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ Schema = dict[str, tuple[tuple[int, ...], Any]]  # name -> (shape of one entry, 
 
 
 def columns(task: Task, command_size: int = 0) -> Schema:
-    """The columns of a task's steps, those that the task itself declares included (`Task.extra_columns`).
+    """The columns of a task's steps.
 
     Args:
         task: What is played.
@@ -22,7 +22,7 @@ def columns(task: Task, command_size: int = 0) -> Schema:
     """
     is_map = len(task.observation_shape) == 3  # maps are bytes, state vectors numbers
     options = (len(task.options),)
-    schema: Schema = {
+    return {
         "obs": (task.observation_shape, np.uint8 if is_map else np.float32),
         "prev_option": ((), np.int64),  # option that ran before, -1 for none
         "option": ((), np.int64),
@@ -40,7 +40,6 @@ def columns(task: Task, command_size: int = 0) -> Schema:
         "level_seed": ((), np.int64),
         "episode": ((), np.int64),
     }
-    return schema | dict(task.extra_columns)
 
 
 class TrajectoryStore:
@@ -57,9 +56,6 @@ class TrajectoryStore:
         ring: When full, forget the oldest vector step instead of refusing the next.
         limit: Largest size in bytes that may be allocated; 8 GiB, or all memory that there is, if not given.
 
-    Attributes:
-        extra: Columns that are filled from the environments' infos (`Task.extra_columns`).
-
     Raises:
         UserError: It would be larger than the limit.
     """
@@ -74,12 +70,7 @@ class TrajectoryStore:
         ring: bool = False,
         limit: int | None = None,
     ) -> None:
-        self.capacity, self.num_envs, self.ring, self.extra = (
-            capacity,
-            num_envs,
-            ring,
-            tuple(task.extra_columns),
-        )
+        self.capacity, self.num_envs, self.ring = capacity, num_envs, ring
         schema = columns(task, command_size) | {"final_slot": ((), np.int64)}
         self.nbytes = sum(
             capacity * num_envs * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
