@@ -83,7 +83,7 @@ class GridTaskEnv(MiniGridEnv):
                 self.put_obj(made, x, y)
         self.agent_pos = (int(self._level["x"]), int(self._level["y"]))
         self.agent_dir = int(self._level["direction"])
-        self.mission = self.level_spec.mission
+        self.mission = _open_the_door()
 
     def step(  # type: ignore[override]
         self, action: int
