@@ -263,7 +263,7 @@ class SingleEnv(gym.Env[Any, Any]):
         return None if self.render_mode is None else self.simulator.render()
 
     def close(self) -> None:
-        """Free the renderer."""
+        """Free what the simulator holds."""
         self.simulator.close()
 
     def _info(self) -> dict[str, Any]:
