@@ -92,12 +92,9 @@ class Schema:
 
     def decode(self, code: int) -> Facts:
         """The facts behind a code."""
-        fields = []
-        for radix in self.radices[::-1]:
-            code, value = divmod(code, int(radix))
-            fields.append(value)
-        lava, place, frontier, front, held, door_colour, *status = fields
-        return Facts(tuple(status[::-1]), door_colour, held, front, bool(frontier), bool(place), bool(lava))
+        fields = map(int, np.unravel_index(code, self.radices))
+        *status, door_colour, held, front, frontier, place, lava = fields
+        return Facts(tuple(status), door_colour, held, front, bool(frontier), bool(place), bool(lava))
 
     def to_strings(self, facts: Facts) -> tuple[str, ...]:
         """`name=value` strings in a fixed order."""
