@@ -25,7 +25,7 @@ from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from envs.mujoco.mazes import MazeSpec, maze_spec
+from envs.mujoco.mazes import SPECS, MazeSpec
 from envs.mujoco.model import model_xml
 from envs.mujoco.simulator import MazeSimulator
 from envs.vector import BatchedEnv
@@ -108,7 +108,7 @@ def main() -> dict[str, Any]:
     ratios = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in NAMES:
-            ours, stock = measure(maze_spec(name), Path(folder))
+            ours, stock = measure(SPECS[name], Path(folder))
             ratios[name] = ours / stock
             print(f"  {name:<11} batched {ours:>9,.0f}  stock {stock:>9,.0f} steps/s  ratio {ours / stock:5.2f}")
     print(f"  smallest ratio: {min(ratios.values()):.2f}   (goal 1.00)")

@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, flatdim
 from gymnasium.wrappers import RescaleAction
 from numpy.typing import NDArray
 
@@ -83,20 +83,19 @@ class GymSimulator(Simulator):
 
     def step(self, actions: NDArray[np.floating]) -> Outcome:
         """Act [N, A] in every environment. Raises `UserError` if an observation or a reward is not finite."""
-        outcome = Outcome(np.zeros(self.num_envs), *np.zeros((3, self.num_envs), np.bool_))
-        for n, action in enumerate(np.array(actions, np.float32)):
-            self._step_one(n, action, outcome)
+        stepped = [self._step_one(n, action) for n, action in enumerate(np.array(actions, np.float32))]
+        outcome = Outcome(*(np.array(column) for column in zip(*stepped, strict=True)))
         sound = np.isfinite(self._obs).all(axis=1) & np.isfinite(outcome.reward)
         if not sound.all():
             level = int(self.level_seed[~sound][0])
             raise UserError(f"{self.name} gave what is not a finite number, in the episode of level seed {level}.")
         return outcome
 
-    def _step_one(self, n: int, action: NDArray[np.float32], outcome: Outcome) -> None:
+    def _step_one(self, n: int, action: NDArray[np.float32]) -> tuple[float, bool, bool, bool]:
         self._played[n].append(action)
-        self._obs[n], outcome.reward[n], terminated, truncated, info = self.envs[n].step(action)
-        outcome.terminated[n], outcome.truncated[n] = terminated, truncated
-        outcome.success[n] = (terminated or truncated) and any(bool(info.get(name, False)) for name in _SUCCESS)
+        self._obs[n], reward, terminated, truncated, info = self.envs[n].step(action)
+        success = (terminated or truncated) and any(info.get(name, False) for name in _SUCCESS)
+        return float(reward), bool(terminated), bool(truncated), success
 
     def observe(self) -> Obs:
         """Observations float32 [N, O]."""
@@ -104,21 +103,19 @@ class GymSimulator(Simulator):
 
     def arrays(self) -> State:
         """Level seeds, and the actions since."""
-        played = [np.reshape(actions, (-1, *self._action_shape)) for actions in self._played]
-        length = np.array([len(actions) for actions in played])
+        played = np.array([action for actions in self._played for action in actions], np.float32)
         return {
             "level_seed": self.level_seed,
-            "length": length,
-            "actions": np.concatenate(played).astype(np.float32),
+            "length": np.array([len(actions) for actions in self._played]),
+            "actions": played.reshape(-1, flatdim(self.action_space)),
         }
 
     def set_state(self, state: State) -> None:
         """Play the running episodes of `get_state` again."""
         self.begin(np.arange(self.num_envs), np.asarray(state["level_seed"]))
-        outcome = Outcome(np.zeros(self.num_envs), *np.zeros((3, self.num_envs), np.bool_))
         for n, actions in enumerate(np.split(state["actions"], np.cumsum(state["length"])[:-1])):
             for action in actions:
-                self._step_one(n, action, outcome)
+                self._step_one(n, action)
 
     def render(self) -> NDArray[np.uint8]:
         """What the first environment draws."""
@@ -128,11 +125,6 @@ class GymSimulator(Simulator):
         """Close the environments."""
         for env in self.envs:
             env.close()
-
-    @property
-    def _action_shape(self) -> tuple[int, ...]:
-        assert self.action_space.shape is not None
-        return self.action_space.shape
 
 
 def _is_vector(space: gym.Space[Any]) -> TypeGuard[Box]:

@@ -5,10 +5,9 @@ tuple of facts, a text that is a function of the facts, and the options that are
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 
 import gymnasium as gym
 import numpy as np
@@ -54,9 +53,6 @@ class OptionSpace(Sequence[Option]):
 
     def __len__(self) -> int:
         return len(self._options)
-
-    def __iter__(self) -> Iterator[Option]:
-        return iter(self._options)
 
     @property
     def digest(self) -> str:
@@ -114,8 +110,6 @@ class Task:
         goal_space: The D named dimensions that `ground` speaks of.
         observation_scale: Natural size of each dimension of a state vector, length O; empty for maps.
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
-        action_groups: By name, positions in an action vector that belong together, such as an arm's; none by default.
-        extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
     """
 
     name: str
@@ -127,8 +121,6 @@ class Task:
     continuous: bool = False
     goal_space: GoalSpace = GoalSpace((), ())
     hidden_from_low_level: tuple[int, ...] = ()
-    action_groups: Mapping[str, tuple[int, ...]] = MappingProxyType({})
-    extra_columns: Mapping[str, tuple[tuple[int, ...], type]] = MappingProxyType({})
 
     @cached_property
     def observation_scale(self) -> tuple[float, ...]:

@@ -172,7 +172,7 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
 
     def __init__(self, simulator: Simulator, split: str = "train", seed: int = 0) -> None:
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
-        self.simulator, self.num_envs, self.split = simulator, simulator.num_envs, split
+        self.simulator, self.num_envs = simulator, simulator.num_envs
         self._levels = LevelStream(self.num_envs, split, seed, simulator.bounds(split))
         self.single_observation_space, self.single_action_space = simulator.observation_space, simulator.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -263,7 +263,7 @@ class SingleEnv(gym.Env[Any, Any]):
         return None if self.render_mode is None else self.simulator.render()
 
     def close(self) -> None:
-        """Free the renderer."""
+        """Free what the simulator holds."""
         self.simulator.close()
 
     def _info(self) -> dict[str, Any]:

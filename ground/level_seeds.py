@@ -37,10 +37,7 @@ def check_level_seeds(seeds: NDArray[np.int64], split: str, bounds: tuple[int, i
     low, high = bounds or split_range(split)
     bad = seeds[(seeds < low) | (seeds >= high)]
     if bad.size:
-        raise UserError(
-            f"Level seed {int(bad[0])} is not of the {split} split, whose seeds are {low} to {high - 1}.",
-            "use seeds below 1,000,000 for training and from 1,000,000 on for evaluation",
-        )
+        raise UserError(f"Level seed {bad[0]} is not of the {split} split.", f"use level seeds {low} to {high - 1}")
 
 
 def next_level(rng: np.random.Generator, options: dict[str, Any] | None, split: str) -> int:
@@ -90,3 +87,13 @@ def drawn_seeds(
     for i in range(len(envs)):
         drawn[i] = drawn_seed(seed, envs[i], episodes[i], low, high)
     return drawn
+
+
+@njit(cache=True)
+def random_bits(level_seeds: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
+    """Random 64-bit integers [M, count], `count` from each of the level seeds [M]."""
+    bits = np.empty((len(level_seeds), count), np.uint64)
+    for i in range(len(level_seeds)):
+        for j in range(count):
+            bits[i, j] = mix(combine(level_seeds[i], j))
+    return bits

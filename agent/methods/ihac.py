@@ -31,9 +31,7 @@ from agent.teaching import SingleOption, SkillLow, TeacherActions, TeacherHigh
 from controller.distill import DistilConfig
 from controller.encoders import Encoded, encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
-from envs.catalog import FETCH_TASKS
-from envs.mujoco.mazes import SPECS as MAZES
-from envs.rescue.specs import SPECS as RESCUES
+from envs.catalog import FETCH_TASKS, MAZE_TASKS, RESCUE_TASKS
 from ground.device import to_device, to_numpy, to_tensor
 from ground.errors import UserError
 from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
@@ -281,7 +279,7 @@ _STEPS = {
     "paper": {"": (2_000_000, 200_000)},
 }
 # Steps of distillation where all that the teacher is asked is a few dozen questions.
-FEW_SCENES = dict.fromkeys((*MAZES, *RESCUES, *FETCH_TASKS), 8_000)
+FEW_SCENES = dict.fromkeys((*MAZE_TASKS, *RESCUE_TASKS, *FETCH_TASKS), 8_000)
 _NUM_ENVS = {"tiny": 32, "small": 64, "paper": 128}
 # PPO alone: many environments and large batches once there are steps enough for many updates all the same.
 _PPO_STEPS, _PPO_ENVS, _AT_LENGTH = 1_000_000, 256, 300_000

@@ -1,5 +1,3 @@
 """Pick and place with the Fetch arm: Gymnasium-Robotics' own environment, with its four subtasks as named options."""
 
-from envs.mujoco.rendering import choose_backend
-
-choose_backend()  # before anything here imports mujoco
+import envs.mujoco  # noqa: F401  # chooses what draws, before anything here imports mujoco

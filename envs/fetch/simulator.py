@@ -4,7 +4,7 @@ import io
 from contextlib import redirect_stderr
 from copy import copy
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any, Final
 
 import gymnasium as gym
@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.fetch.state import OBSERVATION_NAMES
-from envs.gym_tasks import GymSimulator
 
 with redirect_stderr(io.StringIO()):  # the import prints a notice about other environments, each time
     import gymnasium_robotics
 from gymnasium_robotics.envs.fetch.pick_and_place import MujocoFetchPickAndPlaceEnv
 
 ENV_ID: Final = "FetchPickAndPlace-v4"
-NAME: Final = "FetchPickAndPlace"
 
 
 class _Fetch(MujocoFetchPickAndPlaceEnv):
@@ -72,8 +70,3 @@ def make_fetch(render_mode: str | None = None) -> FlatFetch:
     gym.register_envs(gymnasium_robotics)
     spec = replace(gym.spec(ENV_ID), entry_point=_Fetch)
     return FlatFetch(gym.make(spec, render_mode=render_mode, disable_env_checker=True))
-
-
-def fetch_simulator(num_envs: int, render_mode: str | None = None) -> GymSimulator:
-    """The rules of N environments; a step is 2 ms of simulation, beside which a loop costs nothing."""
-    return GymSimulator(NAME, partial(make_fetch, render_mode), num_envs)

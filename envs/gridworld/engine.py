@@ -26,16 +26,7 @@ from envs.gridworld.cells import (
     color_of,
     kind_of,
 )
-from envs.gridworld.levels import (
-    DOOR_DELAY,
-    DYNAMIC,
-    POOL,
-    WIN_DOOR,
-    WIN_TARGET,
-    Grid,
-    generate,
-    moved_door,
-)
+from envs.gridworld.levels import DOOR_DELAY, DYNAMIC, POOL, WIN_DOOR, WIN_TARGET, Grid, generate, moved_door
 from envs.gridworld.sight import NO_AGENT, look, show
 from ground.level_seeds import drawn_seed
 

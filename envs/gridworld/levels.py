@@ -72,7 +72,6 @@ class LevelSpec:
         max_steps: Steps after which an episode is truncated.
         generator: Which generator makes the levels; `POOL` for levels that come as arrays.
         win: `WIN_GOAL`, `WIN_DOOR` (a toggle opened a door) or `WIN_TARGET` (the mission's object was picked up).
-        mission: MiniGrid's mission string; of pools, that of the first level.
         see_through: MiniGrid's `see_through_walls`.
     """
 
@@ -83,7 +82,6 @@ class LevelSpec:
     max_steps: int
     generator: int
     win: int
-    mission: str
     see_through: bool = False
 
     def __post_init__(self) -> None:
@@ -92,7 +90,7 @@ class LevelSpec:
 
 
 def _room_task(name: str, generator: int) -> LevelSpec:
-    return LevelSpec(name, MAX_ROOM, MAX_ROOM, 3, 150, generator, WIN_DOOR, "open the door")
+    return LevelSpec(name, MAX_ROOM, MAX_ROOM, 3, 150, generator, WIN_DOOR)
 
 
 SPECS: Final[dict[str, LevelSpec]] = {
@@ -102,7 +100,7 @@ SPECS: Final[dict[str, LevelSpec]] = {
         _room_task("LavaDoorKey", LAVA_DOOR),
         _room_task("ColoredDoorKey", COLORED),
         # 150 steps cannot sweep 400 cells with a 3x3 view, so the limit grows with the area.
-        LevelSpec("TwoDoor", 20, 20, 3, 4 * 20 * 20, TWO_DOOR, WIN_DOOR, "open the door"),
+        LevelSpec("TwoDoor", 20, 20, 3, 4 * 20 * 20, TWO_DOOR, WIN_DOOR),
         _room_task("KeyInBox", KEY_IN_BOX),
         _room_task("RandomBoxKey", RANDOM_BOX),
         _room_task("DynamicDoorKey", DYNAMIC),
@@ -112,8 +110,7 @@ SPECS: Final[dict[str, LevelSpec]] = {
 
 def doorkey_spec(size: int = 8) -> LevelSpec:
     """Stock `MiniGrid-DoorKey-{size}x{size}-v0` with a generator that equals minigrid's in distribution."""
-    mission = "use the key to open the door and then get to the goal"
-    return LevelSpec(f"DoorKey-{size}x{size}", size, size, 7, 10 * size**2, STOCK_DOOR_KEY, WIN_GOAL, mission)
+    return LevelSpec(f"DoorKey-{size}x{size}", size, size, 7, 10 * size**2, STOCK_DOOR_KEY, WIN_GOAL)
 
 
 @njit(cache=True)

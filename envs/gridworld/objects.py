@@ -5,16 +5,8 @@ from minigrid.core.grid import Grid
 from minigrid.core.world_object import Box, WorldObj
 from numpy.typing import NDArray
 
-from envs.gridworld.cells import (
-    CONTENTS_SHIFT,
-    EMPTY,
-    LAVA,
-    TRIPLES,
-    encode_cell,
-)
+from envs.gridworld.cells import CONTENTS_SHIFT, EMPTY, TRIPLES, encode_cell
 from ground.errors import UserError
-
-_KNOWN_TYPES = ("wall", "floor", "door", "key", "ball", "box", "goal", "lava")
 
 
 def to_object(cell: int) -> WorldObj | None:
@@ -33,15 +25,14 @@ def to_cell(found: WorldObj | None, target: WorldObj | None = None) -> int:
     """
     if found is None:
         return EMPTY
-    kind, color, state = found.encode()
-    if found.type not in _KNOWN_TYPES or kind > LAVA or type(found).__module__ != WorldObj.__module__:
+    if type(found).__module__ != WorldObj.__module__:
         raise UserError(f"The engine does not know the object {type(found).__name__!r}.", "use the single environment")
     contents = 0
     if found.contains is not None:
         if isinstance(found.contains, Box):
             raise UserError("The engine does not know boxes within boxes.", "use the single environment")
         contents = to_cell(found.contains, target)
-    return encode_cell(kind, color, state, contents, target is found)
+    return encode_cell(*found.encode(), contents, target is found)
 
 
 def to_cells(grid: Grid, target: WorldObj | None = None) -> NDArray[np.uint16]:

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from envs.gridworld.cells import STEP_X, STEP_Y
 from envs.gridworld.sight import fill_runs
 
 UNSEEN, EMPTY, WALL, FLOOR_TILE, DOOR, KEY, BALL, BOX, GOAL, LAVA = range(10)  # MiniGrid's object indices
@@ -21,8 +22,6 @@ _UNKNOWN, _OPAQUE, _DEADLY, _THING, _PASSABLE, _FREE = range(6)
 _MEANING = np.array(  # of MiniGrid's objects; a door is open here
     [_UNKNOWN, _FREE, _OPAQUE, _PASSABLE, _PASSABLE, _THING, _THING, _THING, _PASSABLE, _DEADLY, _THING], np.int8
 )
-_DX = np.array([1, 0, -1, 0])  # directions 0..3 = east, south, west, north; y grows southwards
-_DY = np.array([0, 1, 0, -1])
 _RING_X = np.array([-1, 0, 1, 1, 1, 0, -1, -1])  # the eight neighbours in order round the centre
 _RING_Y = np.array([-1, -1, -1, 0, 1, 1, 1, 0])
 _ANY = -1  # stands for every colour
@@ -63,7 +62,7 @@ def _beside(cells, x, y, least):  # type: ignore[no-untyped-def]
     """Whether one of the four neighbours of a cell `_means` that."""
     found = False
     for d in range(4):
-        found |= _means(cells, x + _DX[d], y + _DY[d], least)
+        found |= _means(cells, x + STEP_X[d], y + STEP_Y[d], least)
     return found
 
 
@@ -94,7 +93,7 @@ def _sees_wanted(cells, wanted, x, y, d, size):  # type: ignore[no-untyped-def]
         clear, hoped = 0, 0
         for side in range(size):
             right = side - size // 2
-            i, j = x + ahead * _DX[d] - right * _DY[d], y + ahead * _DY[d] + right * _DX[d]
+            i, j = x + ahead * STEP_X[d] - right * STEP_Y[d], y + ahead * STEP_Y[d] + right * STEP_X[d]
             if _inside(cells, i, j):
                 clear |= int(cells[i, j] >= _DEADLY) << side
                 hoped |= int(wanted[i, j]) << side
@@ -131,7 +130,7 @@ def _can_put(image, cells, x, y, care):  # type: ignore[no-untyped-def]
     if image[x, y, 0] != EMPTY or image[x, y, 3] < 4:  # what lies under the agent is not on the map
         return False
     for d in range(4 if care > _ANYWHERE else 0):
-        i, j = x + _DX[d], y + _DY[d]
+        i, j = x + STEP_X[d], y + STEP_Y[d]
         if _inside(cells, i, j) and (image[i, j, 0] == DOOR or (care == _CAREFUL and cells[i, j] == _UNKNOWN)):
             return False
     pieces, before = 0, True
@@ -161,7 +160,7 @@ def _search(image, cells, wanted, pose, goal, kind, colour, care, size, scratch,
         here = queue[head]
         head += 1
         d, y, x = here % 4, (here // 4) % height, here // 4 // height
-        i, j = x + _DX[d], y + _DY[d]
+        i, j = x + STEP_X[d], y + STEP_Y[d]
         if goal == EXPLORE:
             found = _sees_wanted(cells, wanted, x, y, d, size)
         elif goal == GOTO:
@@ -206,7 +205,7 @@ def plan(obs, option, kinds, things, colours, view_size, lava_is_floor, cramped,
         image = obs[n]
         ax, ay, ad = _read_map(image, lava_is_floor, cells)
         kind = kinds[option[n]]
-        i, j = ax + _DX[ad], ay + _DY[ad]
+        i, j = ax + STEP_X[ad], ay + STEP_Y[ad]
         front = int(image[i, j, 0]) if _inside(cells, i, j) else WALL
         held = image[ax, ay, 0] in (KEY, BALL, BOX)
         pose = (ax * height + ay) * 4 + ad
@@ -243,7 +242,7 @@ def _flood(cells, ax, ay, reach, queue):  # type: ignore[no-untyped-def]
         x, y = queue[head] // height, queue[head] % height
         head += 1
         for d in range(4):
-            i, j = x + _DX[d], y + _DY[d]
+            i, j = x + STEP_X[d], y + STEP_Y[d]
             if _means(cells, i, j, _PASSABLE) and not reach[i, j]:
                 reach[i, j], queue[tail] = True, i * height + j
                 tail += 1
@@ -271,7 +270,7 @@ def _note_things(image, pose, reach, things, colours, row):  # type: ignore[no-u
                         row[t] = status
                         if kind == DOOR and things[t] != CLOSED_DOOR:
                             row[tracked] = image[x, y, 1] + 1
-                    if x == ax + _DX[ad] and y == ay + _DY[ad]:
+                    if x == ax + STEP_X[ad] and y == ay + STEP_Y[ad]:
                         row[tracked + 2] = t + 1
 
 

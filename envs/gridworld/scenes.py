@@ -4,7 +4,7 @@ A `Schema` names the things of a task. `codes` turns N observations into N integ
 that depends on the facts alone (text, legality, the expert's choice) is computed once per distinct integer.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class Schema:
         things: tuple[str, ...],
         *,
         colours: bool = False,
-        lava: bool = True,
+        lava: bool = False,
         view_size: int = 3,
         cramped: bool = False,
     ) -> None:
@@ -81,8 +81,7 @@ class Schema:
         count = len(things)
         self.radices = np.array([3] * count + [7 if colours else 1, count + 1, count + 1, 2, 2, 2 if lava else 1])
         self._weights = np.append(np.cumprod(self.radices[:0:-1])[::-1], 1) * (self.radices > 1)
-        self.size = int(np.prod(self.radices))
-        """Number of codes, most of which cannot occur."""
+        self.size = int(np.prod(self.radices))  # number of codes, most of which cannot occur
 
     def codes(self, obs: NDArray[np.uint8], *, lava_is_floor: bool = False) -> NDArray[np.int64]:
         """One integer per observation [N, W, H, 4]; equal integers mean equal facts."""
@@ -93,12 +92,9 @@ class Schema:
 
     def decode(self, code: int) -> Facts:
         """The facts behind a code."""
-        fields = []
-        for radix in self.radices[::-1]:
-            code, value = divmod(code, int(radix))
-            fields.append(value)
-        lava, place, frontier, front, held, door_colour, *status = fields
-        return Facts(tuple(status[::-1]), door_colour, held, front, bool(frontier), bool(place), bool(lava))
+        fields = map(int, np.unravel_index(code, self.radices))
+        *status, door_colour, held, front, frontier, place, lava = fields
+        return Facts(tuple(status), door_colour, held, front, bool(frontier), bool(place), bool(lava))
 
     def to_strings(self, facts: Facts) -> tuple[str, ...]:
         """`name=value` strings in a fixed order."""
@@ -180,15 +176,15 @@ class Schema:
             for s, kind, name in zip(status, self.kinds, self.things, strict=True)
             if kind == "door" and name != "closed door"
         )
-        facts = Facts(
+        return Facts(
             status=tuple(status),
             door_colour=self._sample_door_colour(rng, status, held) if self.colours and door_known else 0,
             held=held,
             front=front,
             frontier=bool(rng.random() < 0.7),
             lava=bool(self.lava and rng.random() < 0.5),
+            place=not held or bool(rng.random() < 0.95),
         )
-        return replace(facts, place=not held or bool(rng.random() < 0.95))
 
     def _sample_door_colour(self, rng: np.random.Generator, status: list[int], held: int) -> int:
         """The colour of a key that is known or held four times in five, else any."""

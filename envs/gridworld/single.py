@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from envs.gridworld.cells import TRIPLES
 from envs.gridworld.levels import DOOR_DELAY, DYNAMIC, GRID, SPECS, generate, moved_door
 from envs.gridworld.objects import to_cell, to_cells, to_object
+from envs.gridworld.sight import NO_AGENT
 from ground.level_seeds import next_level, split_range
 
 Observation = dict[str, Any]
-_NO_AGENT = 4
 
 
 def _open_the_door() -> str:
@@ -83,7 +83,7 @@ class GridTaskEnv(MiniGridEnv):
                 self.put_obj(made, x, y)
         self.agent_pos = (int(self._level["x"]), int(self._level["y"]))
         self.agent_dir = int(self._level["direction"])
-        self.mission = self.level_spec.mission
+        self.mission = _open_the_door()
 
     def step(  # type: ignore[override]
         self, action: int
@@ -115,7 +115,7 @@ class GridTaskEnv(MiniGridEnv):
             x, y = corner + self.right_vec * column - ahead * row
             if 0 <= x < self.width and 0 <= y < self.height:
                 self._seen[x, y] = True
-        image: NDArray[np.uint8] = np.full((self.width, self.height, 4), _NO_AGENT, dtype=np.uint8)
+        image: NDArray[np.uint8] = np.full((self.width, self.height, 4), NO_AGENT, dtype=np.uint8)
         image[..., :3] = self.grid.encode(self._seen)
         here = tuple(int(i) for i in self.agent_pos)
         image[here] = (*TRIPLES[to_cell(self.carrying) & 255], self.agent_dir)  # what is in its hands is drawn there

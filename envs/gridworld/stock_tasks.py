@@ -131,14 +131,13 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelPool:
     if not isinstance(env, MiniGridEnv):
         raise UserError(f"{env_id} is not a MiniGrid environment.")
     win = win_of(env)
-    cells, pose, missions = [], [], []
+    cells, pose = [], []
     for seed in range(first_seed, first_seed + count):
         env.reset(seed=seed)
         cells.append(to_cells(env.grid, getattr(env, "obj", None) if win == WIN_TARGET else None))
         pose.append((*env.agent_pos, env.agent_dir))
-        missions.append(env.mission)
     size, limit = env.agent_view_size, env.max_steps
-    rules = LevelSpec(env_id, env.width, env.height, size, limit, POOL, win, missions[0], env.see_through_walls)
+    rules = LevelSpec(env_id, env.width, env.height, size, limit, POOL, win, env.see_through_walls)
     return LevelPool(rules, Pool(first_seed, np.array(cells, np.uint16), np.array(pose, np.int64)))
 
 

@@ -135,11 +135,13 @@ class GridTask(Task):
 
     def legal(self, obs: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Legality of each option [N, K]."""
-        return self._look_up(obs)[0]
+        rows = self._rows(obs)
+        return self._tables[0, rows]
 
     def option_done(self, obs: NDArray[np.uint8], option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each option [N] is over: achieved, or no longer possible."""
-        return self._look_up(obs)[1, np.arange(len(obs)), option]
+        rows = self._rows(obs)
+        return self._tables[1, rows, option]
 
     def option_achieved(
         self, before: NDArray[np.uint8], after: NDArray[np.uint8], option: NDArray[np.int64]
@@ -154,8 +156,8 @@ class GridTask(Task):
         stood = (before[..., 3] == after[..., 3]).all((1, 2))
         changed = (before[..., :3] != after[..., :3]).any((1, 2, 3))
         explored = unseen < (before[..., 0] == 0).sum((1, 2))
-        rows = np.arange(len(after))
-        led_there = self._look_up(before)[0, rows, option] & self._look_up(after)[2, rows, option]
+        rows, led_to = self._rows(before), self._rows(after)
+        led_there = self._tables[0, rows, option] & self._tables[2, led_to, option]
         return np.select([kinds == planning.EXPLORE, kinds == planning.USE], [explored, stood & changed], led_there)
 
     def script(self, scene: Scene) -> int:
@@ -191,13 +193,8 @@ class GridTask(Task):
         planning.plan(planning.for_kernels(obs), option, *tables, *rules, out)
         return out
 
-    def _look_up(self, obs: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Which options are legal, done and achieved in each observation, [3, N, K]."""
-        rows = self._rows(obs)
-        return self._tables[:, rows]
-
     def _rows(self, obs: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Row of each observation's facts in the tables; facts met for the first time are worked out."""
+        """Row of each observation's facts in the tables, which grow by facts that are met for the first time."""
         codes = self.fact_codes(obs)
         rows = self._row_of_code[codes]
         if rows.size and rows.min() < 0:

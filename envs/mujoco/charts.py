@@ -35,12 +35,14 @@ class Push:
         words: For a language model.
         stands: By state of the block, the place behind it.
         target: Where the robot heads for, in cells.
+        end: The state of the block that it is for.
     """
 
     direction: str
     words: str
     stands: dict[str, Place]
     target: tuple[float, float]
+    end: str
 
     @property
     def across(self) -> str:
@@ -120,8 +122,8 @@ CHARTS: dict[tuple[str, ...], Chart] = {
             BlockState("east", "The block is on the east side, and the middle is free.", frozenset({(1, 1)}), "x", 0.5),
         ),
         (
-            Push("east", "push the block to the east", {"middle": (-1, 1), "moving": (0, 1)}, (0.6, 1.0)),
-            Push("north", "push the block to the north", {"middle": (0, 0)}, (0.0, 1.6)),
+            Push("east", "push the block to the east", {"middle": (-1, 1), "moving": (0, 1)}, (0.6, 1.0), "east"),
+            Push("north", "push the block to the north", {"middle": (0, 0)}, (0.0, 1.6), "north"),
         ),
     ),
     FALL: Chart(
@@ -136,6 +138,6 @@ CHARTS: dict[tuple[str, ...], Chart] = {
             BlockState("edge", "The block is on its way to the chasm.", frozenset({(1, 2)}), "y", 0.15),
             BlockState("chasm", "The block lies in the chasm and makes a bridge.", frozenset(), "z", -0.25),
         ),
-        (Push("north", "push the block to the north", {"ledge": (1, 0), "edge": (1, 1)}, (1.0, 2.0)),),
+        (Push("north", "push the block to the north", {"ledge": (1, 0), "edge": (1, 1)}, (1.0, 2.0), "chasm"),),
     ),
 }

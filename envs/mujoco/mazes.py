@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 from envs.task import GoalSpace
-from ground.errors import unknown_name
 
 WALL, FREE, START, CHASM, SLIDING, FALLING = "#.R~BF"  # a sliding block moves in x and y, a falling one in y and z
 SOLID_GROUND = WALL + FREE + START + SLIDING + FALLING
@@ -183,12 +182,8 @@ class MazeSpec:
         return tuple(i for i, name in enumerate(self.observation_names) if name in places)
 
     def indices(self, space: GoalSpace) -> tuple[int, ...]:
-        """Where the dimensions of a goal space are in an observation. Raises `UserError` for one that is not there."""
-        names = self.observation_names
-        for name in space.names:
-            if name not in names:
-                raise unknown_name(f"goal dimension of {self.name}", name, names)
-        return tuple(names.index(name) for name in space.names)
+        """Where the dimensions of a goal space are in an observation."""
+        return tuple(self.observation_names.index(name) for name in space.names)
 
     @cached_property
     def _home(self) -> tuple[int, int]:
@@ -230,10 +225,3 @@ _SPECS = (
     MazeSpec("PointFallOriginal", FALL, block=FALLING_BLOCK, **_DROP),
 )
 SPECS: dict[str, MazeSpec] = {spec.name: spec for spec in _SPECS}
-
-
-def maze_spec(name: str) -> MazeSpec:
-    """The task of a name. Raises `UserError` with a suggestion if there is none."""
-    if name not in SPECS:
-        raise unknown_name("maze", name, SPECS)
-    return SPECS[name]

@@ -68,7 +68,7 @@ def draw_plan(axes: "Axes", spec: MazeSpec) -> None:
         _draw_goal(axes, spec, low)
     (left, bottom), (right, top) = spec.centre(0, 0), spec.centre(len(spec.layout) - 1, len(spec.layout[0]) - 1)
     axes.set(xlim=(left - half, right + half), ylim=(bottom - half, top + half), aspect="equal")
-    axes.set(xlabel="x [m]", ylabel="y [m]", title=spec.name)
+    axes.set(xlabel="x [m]", ylabel="y [m]")
 
 
 def _draw_goal(axes: "Axes", spec: MazeSpec, goal: Sequence[float]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _INSTALL = "sudo apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6"
 _ASKED = "MUJOCO_GL says so"
 _EGL_DEVICE, _MOST_DEVICES = 0x313F, 16
+_SIDE = 480  # pixels of a picture
 
 
 @dataclass(frozen=True)
@@ -113,30 +114,28 @@ class Painter:
 
     Args:
         model: The model.
-        size: Height and width of pictures in pixels.
 
     Raises:
         UserError: Nothing here can draw.
     """
 
-    def __init__(self, model: "mujoco.MjModel", size: int = 480) -> None:
+    def __init__(self, model: "mujoco.MjModel") -> None:
         import mujoco
 
         from envs.mujoco.model import CAMERA
 
-        choose_backend()
         try:
-            self._renderer = mujoco.Renderer(model, size, size)
+            self._renderer = mujoco.Renderer(model, _SIDE, _SIDE)
         except (AttributeError, ImportError, RuntimeError, mujoco.FatalError) as error:
             raise undrawable("Mazes", error) from error
         light = model.vis.headlight
         light.ambient[:], light.diffuse[:], light.specular[:] = 0.6, 0.4, 0.0
         self._model = model
         camera = model.camera(CAMERA)
-        self._middle, self._scale = camera.pos[:2], size / float(camera.fovy[0])  # pixels per metre
+        self._middle, self._scale = camera.pos[:2], _SIDE / float(camera.fovy[0])  # pixels per metre
 
     def draw(self, data: "mujoco.MjData", markers: list[Marker]) -> NDArray[np.uint8]:
-        """The state from above with markers on it, uint8 [size, size, 3]; the state's numbers stay what they are."""
+        """The state from above with markers on it, uint8 [480, 480, 3]; the state's numbers stay what they are."""
         import mujoco
 
         from envs.mujoco.model import CAMERA

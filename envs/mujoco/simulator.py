@@ -10,7 +10,7 @@ from envs.mujoco.model import make_model
 from envs.mujoco.rendering import Marker, Painter
 from envs.vector import Outcome, Simulator, State
 from ground.errors import UserError
-from ground.level_seeds import SEEDS_PER_SPLIT
+from ground.level_seeds import split_of
 
 UNSTABLE = float(mujoco.mjMAXVAL)  # beyond which MuJoCo calls a number bad
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on, the solver's warm start included
@@ -62,8 +62,7 @@ class MazeSimulator(Simulator):
         self._qvel = np.zeros((num_envs, self.model.nv))
         self._warned = np.zeros((num_envs, len(mujoco.mjtWarning.__members__) - 1), dtype=np.int32)
         self._block_at = [i for i, name in enumerate(spec.observation_names) if name.startswith("block_")]
-        home = self.model.body("block").pos if spec.block else np.zeros(3)
-        self._block_home = np.array([home["xyz".index(axis)] for axis in spec.block_axes])
+        self._block_home = np.array([spec.block_home["xyz".index(axis)] for axis in spec.block_axes])
         self._painter: Painter | None = None
 
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
@@ -77,7 +76,7 @@ class MazeSimulator(Simulator):
             if "qw" in self.spec.robot.positions:
                 at = self.spec.robot.positions.index("qw")
                 qpos[at : at + 4] /= np.linalg.norm(qpos[at : at + 4])
-            low, high = self.spec.train_goals if level_seed < SEEDS_PER_SPLIT else self.spec.eval_goals
+            low, high = self.spec.train_goals if split_of(level_seed) == "train" else self.spec.eval_goals
             self.goal[n], self.level_seed[n], self.age[n] = rng.uniform(low, high), level_seed, 0
             self._qpos[n], self._qvel[n] = qpos, qvel
 

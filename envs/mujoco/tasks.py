@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.mujoco.charts import CHARTS, Chart
-from envs.mujoco.mazes import MazeSpec, maze_spec
+from envs.mujoco.mazes import SPECS, MazeSpec
 from envs.mujoco.simulator import MazeSimulator
 from envs.task import Option, OptionSpace, TableTask
 from envs.vector import SingleEnv
@@ -61,9 +61,9 @@ class MazeTask(TableTask):
         self._cells = list(self.chart.places)
         self._centres = np.array(self._cells, dtype=np.float64)  # in cells
         self._at = {name: i for i, name in enumerate(spec.observation_names)}
-        states = self.chart.states
-        self._open = np.array([[cell not in state.closed for cell in self._cells] for state in states])
-        self._shape = len(states), len(self.places), len(self.places)
+        self._states = [state.name for state in self.chart.states]
+        self._open = np.array([[cell not in state.closed for cell in self._cells] for state in self.chart.states])
+        self._shape = len(self._states), len(self.places), len(self.places)
         self._goal_places = self._find_goal_places()
         judged = [self._judge(*index) for index in np.ndindex(self._shape)]
         self.legal_of = np.array([legal for legal, _ in judged])
@@ -91,18 +91,19 @@ class MazeTask(TableTask):
         chosen = option[going]
         over[going] = (place[going] == chosen) | ~self._open[state[going], chosen] | (place[going] == places)
         for i, push in enumerate(self.chart.pushes):
-            impossible = np.array([known.name not in push.stands for known in self.chart.states])
+            impossible = np.array([name not in push.stands for name in self._states])
             over |= (option == places + 1 + i) & impossible[state]
         return over
 
     def option_achieved(self, before: Obs, after: Obs, option: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether the step between two observations [N, D] led to the place, or moved the block to its next state."""
+        """Whether the step between two observations [N, D] led to the place, or the block to what the push is for."""
         _, place, _ = np.unravel_index(self.fact_codes(after), self._shape)
         goal = [name for name in self.spec.observation_names if name.startswith("goal_")]
         left = self._read(after, *(name.removeprefix("goal_") for name in goal)) - self._read(after, *goal)
         at_goal = np.linalg.norm(left, axis=1) < self.spec.radius / self.spec.cell
-        pushed = (self._state(before) != self._state(after)) & self.option_done(after, option)
         places = len(self._cells)
+        end = np.array([-1] * (places + 1) + [self._states.index(push.end) for push in self.chart.pushes])[option]
+        pushed = (self._state(before) != end) & (self._state(after) == end)
         return np.select([option < places, option == places], [place == option, at_goal], pushed)
 
     def ground(self, obs: Obs, option: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -126,7 +127,7 @@ class MazeTask(TableTask):
         """Codes of random consistent facts: any state of the block, any place where the robot can then be."""
         sampled = []
         for _ in range(count):
-            state = int(rng.integers(len(self.chart.states)))
+            state = int(rng.integers(len(self._states)))
             possible = [*np.flatnonzero(self._open[state]), *range(len(self._cells), len(self.places))]
             sampled.append((state, rng.choice(possible), rng.choice(self._goal_places)))
         return np.ravel_multi_index(np.array(sampled).reshape(-1, 3).T, self._shape)
@@ -150,8 +151,7 @@ class MazeTask(TableTask):
             across = "xy".index(push.across)
             off = np.abs(here[:, across] - push.target[across]) > _IN_LINE
             for state, stand in push.stands.items():
-                at = [known.name for known in self.chart.states].index(state)
-                mean[(option == places + 1 + i) & off & (self._state(obs) == at)] = stand
+                mean[(option == places + 1 + i) & off & (self._state(obs) == self._states.index(state))] = stand
         return self.spec.cell * mean
 
     def _find_goal_places(self) -> NDArray[np.int64]:
@@ -171,7 +171,7 @@ class MazeTask(TableTask):
         gap = np.abs(self._centres[:, None] - self._centres[None]).sum(axis=2)
         beside = (gap == 1) & self._open[state][:, None] & self._open[state][None]
         legal[:places] = beside[place]
-        name, pushes = self.chart.states[state].name, self.chart.pushes
+        name, pushes = self._states[state], self.chart.pushes
         stands = [self._cells.index(push.stands[name]) if name in push.stands else -1 for push in pushes]
         legal[places + 1 :] = [stand == place for stand in stands]
         if place == goal:
@@ -202,13 +202,13 @@ class MazeTask(TableTask):
 
 
 def make_task(name: str) -> MazeTask:
-    """The task of a maze. Raises `UserError` for an unknown name, or a block that is not observed."""
-    return MazeTask(maze_spec(name))
+    """The task of a maze by its exact name. Raises `UserError` for a block that is not observed."""
+    return MazeTask(SPECS[name])
 
 
 def make_single_env(task: str, split: str = "train", render_mode: str | None = None) -> SingleEnv:
     """One environment of any maze, also of those whose block is not observed."""
-    return SingleEnv(MazeSimulator(maze_spec(task), 1), split, render_mode)
+    return SingleEnv(MazeSimulator(SPECS[task], 1), split, render_mode)
 
 
 def _in_words(place: str) -> str:

@@ -4,13 +4,12 @@ from typing import Final
 
 import gymnasium as gym
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from envs.rescue.rendering import draw
 from envs.rescue.specs import NUM_ACTIONS, RescueSpec
 from envs.vector import Outcome, Simulator, State
-from ground.level_seeds import combine, mix
+from ground.level_seeds import random_bits
 
 FOUND, STEP, DANGER = 1000.0, -1.0, -100.0  # rewards
 _STATE: Final = ("level_seed", "cell", "left", "order", "age")
@@ -58,7 +57,7 @@ class RescueSimulator(Simulator):
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
         """Start episodes: the level seed decides where, and in random order also in which order targets are due."""
         spec, targets = self.spec, len(self.spec.targets)
-        bits = _random_bits(level_seeds, 1 + targets)
+        bits = random_bits(level_seeds, 1 + targets)
         self.level_seed[rows], self.age[rows], self.left[rows] = level_seeds, 0, True
         self.cell[rows] = spec.starts[bits[:, 0] % np.uint64(len(spec.starts))]
         # The ranks of independent numbers are a permutation, and every one as likely as another.
@@ -103,12 +102,3 @@ class RescueSimulator(Simulator):
     def render(self) -> NDArray[np.uint8]:
         """The map from above, uint8 [400, 400, 3], without a hint which target is due."""
         return draw(self.spec, int(self.cell[0]), self.left[0])
-
-
-@njit(cache=True)
-def _random_bits(level_seeds, count):  # type: ignore[no-untyped-def]  # compiled: uint64 [M, count] of int64 [M]
-    bits = np.empty((len(level_seeds), count), np.uint64)
-    for i in range(len(level_seeds)):
-        for j in range(count):
-            bits[i, j] = mix(combine(level_seeds[i], j))
-    return bits

@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.mujoco.mazes import maze_spec
+from envs.mujoco.mazes import SPECS
 from envs.mujoco.model import model_xml
 from envs.mujoco.simulator import MazeSimulator
 from envs.mujoco.tasks import make_single_env
@@ -14,7 +14,7 @@ from envs.vector import BatchedEnv
 @pytest.mark.parametrize("name", ["AntMaze", "AntPush", "AntFall", "PointPush", "PointFall"])
 def test_a_loop_over_mujoco_gives_the_same_numbers(name: str) -> None:
     """On a model without our switches, by one thread: the reference of what an action is."""
-    spec = maze_spec(name)
+    spec = SPECS[name]
     simulator = MazeSimulator(spec, 2)
     env, rng = BatchedEnv(simulator, seed=1), np.random.default_rng(0)
     obs, _ = env.reset()

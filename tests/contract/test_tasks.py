@@ -141,8 +141,6 @@ def test_words_are_distinct_and_timeouts_positive(task: Task) -> None:
     scale, hidden = task.observation_scale, task.hidden_from_low_level
     assert len(scale) == (task.observation_shape[0] if len(task.observation_shape) == 1 else 0)
     assert set(hidden) <= set(range(len(scale)))
-    assert not task.action_groups
-    assert not task.extra_columns
 
 
 def test_the_catalogue_names_every_task_once_in_words() -> None:

@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.mujoco.mazes import MazeSpec, maze_spec
+from envs.mujoco.mazes import SPECS, MazeSpec
 from envs.mujoco.model import make_model
 
 
@@ -28,7 +28,7 @@ def settle(spec: MazeSpec, block: tuple[float, float], steps: int = 300) -> np.n
 )
 def test_a_block_falls_into_the_gap_and_stays_up_elsewhere(name: str, short: float, depth: float) -> None:
     """Put down so many cells short of the gap's middle."""
-    spec = maze_spec(name)
+    spec = SPECS[name]
     y, z = settle(spec, ((1 - short) * spec.cell, 0.0))
     assert z == pytest.approx(depth, abs=0.03)
     assert depth == 0 or y == pytest.approx(spec.cell, abs=0.15)
@@ -36,7 +36,7 @@ def test_a_block_falls_into_the_gap_and_stays_up_elsewhere(name: str, short: flo
 
 @pytest.mark.parametrize("name", ["AntPush", "PointPush", "PointPushOriginal"])
 def test_a_sliding_block_that_is_not_pushed_stays(name: str) -> None:
-    assert np.abs(settle(maze_spec(name), (0.0, 0.0), steps=500)).max() < 0.03
+    assert np.abs(settle(SPECS[name], (0.0, 0.0), steps=500)).max() < 0.03
 
 
 def push(spec: MazeSpec, steps: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def push(spec: MazeSpec, steps: int) -> np.ndarray:
 
 
 def test_a_hard_push_fills_the_gap_only_with_the_robust_block() -> None:
-    robust, original = (push(maze_spec(name), 100) for name in ("PointFall", "PointFallOriginal"))
+    robust, original = (push(SPECS[name], 100) for name in ("PointFall", "PointFallOriginal"))
     assert robust[-1, -1] == pytest.approx(-2.0, abs=0.05)
     assert robust[-1, 1] > 11, "the robot has crossed on the block"
     assert robust[:, 2].min() > 2.3, "and did not fall"
@@ -61,7 +61,7 @@ def test_a_hard_push_fills_the_gap_only_with_the_robust_block() -> None:
 
 
 def test_blocks_do_not_pass_walls_nor_the_robot_a_wall() -> None:
-    model = make_model(maze_spec("PointPush"))
+    model = make_model(SPECS["PointPush"])
     data = mujoco.MjData(model)
     data.ctrl[:] = (0.0, 1.0)  # up against the block, which is stopped by the wall behind the next cell
     mujoco.mj_step(model, data, 1500)
@@ -71,7 +71,7 @@ def test_blocks_do_not_pass_walls_nor_the_robot_a_wall() -> None:
 
 @pytest.mark.parametrize("direction", [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1)])
 def test_the_point_stays_out_of_walls(direction: tuple[int, int]) -> None:
-    model = make_model(maze_spec("PointUMaze"))
+    model = make_model(SPECS["PointUMaze"])
     data = mujoco.MjData(model)
     data.ctrl[:] = direction
     for _ in range(600):

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from envs.mujoco.mazes import SPECS, MazeSpec, maze_spec
+from envs.mujoco.mazes import SPECS, MazeSpec
 from envs.mujoco.plot import Way, draw_plan, draw_ways, save_map
 from ground.errors import UserError
 
@@ -34,7 +34,7 @@ def test_the_plan_shows_every_cell_that_is_not_free(spec: MazeSpec) -> None:
 
 
 def test_ways_and_subgoals_are_drawn_in_metres_and_coloured_by_time(tmp_path: Path) -> None:
-    spec = maze_spec("PointPush")
+    spec = SPECS["PointPush"]
     axes = Figure().subplots()
     obs = np.zeros((3, len(spec.observation_names)), np.float32)
     for name, values in {"x": [0, 4, 4], "y": [0, 0.5, 1], "block_x": [0, 1, 2], "block_y": [4, 4, 4]}.items():
@@ -58,4 +58,4 @@ def test_ways_and_subgoals_are_drawn_in_metres_and_coloured_by_time(tmp_path: Pa
 
 def test_a_map_that_cannot_be_written_is_a_named_error() -> None:
     with pytest.raises(UserError, match="Could not write /proc/nowhere"):
-        save_map(Path("/proc/nowhere/map.png"), maze_spec("PointReach"), [], "title")
+        save_map(Path("/proc/nowhere/map.png"), SPECS["PointReach"], [], "title")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from envs.mujoco import rendering
-from envs.mujoco.mazes import maze_spec
+from envs.mujoco.mazes import SPECS
 from envs.mujoco.rendering import Painter, choose_backend
 from ground.errors import UserError
 
@@ -98,4 +98,4 @@ def test_a_painter_that_cannot_start_says_what_was_chosen(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(mujoco, "Renderer", broken)
     with pytest.raises(UserError, match="no context"):
-        Painter(make_model(maze_spec("PointUMaze")))
+        Painter(make_model(SPECS["PointUMaze"]))

@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.mujoco.mazes import ANT, MazeSpec, maze_spec
+from envs.mujoco.mazes import ANT, SPECS, MazeSpec
 from envs.mujoco.simulator import MazeSimulator, SimulationError
 from envs.vector import BatchedEnv, Outcome
 from ground.errors import UserError
@@ -36,7 +36,7 @@ def started(spec: MazeSpec, level_seed: int = EVAL) -> MazeSimulator:
 @pytest.mark.parametrize("name", ["AntMaze", "AntPush", "AntFall"])
 def test_the_ant_observes_thirty_numbers_and_its_goal(name: str) -> None:
     """30 = qpos[:15] + qvel[:14] + t * 0.001, and no raw step counter anywhere."""
-    simulator = started(maze_spec(name))
+    simulator = started(SPECS[name])
     for t in range(4):
         obs, data = simulator.observe()[0], simulator.data[0]
         expected = np.concatenate([data.qpos[:15], data.qvel[:14], [0.001 * t], simulator.goal[0]])
@@ -47,18 +47,18 @@ def test_the_ant_observes_thirty_numbers_and_its_goal(name: str) -> None:
 
 
 def test_names_are_in_the_simulators_order() -> None:
-    model = MazeSimulator(maze_spec("AntMaze"), 1).model
+    model = MazeSimulator(SPECS["AntMaze"], 1).model
     joints = [model.joint(j) for j in range(model.njnt)]
     assert joints[0].type == mujoco.mjtJoint.mjJNT_FREE
     assert [joint.name for joint in joints[1:]] == list(ANT.positions[7:])
     assert [f"v{joint.name}" for joint in joints[1:]] == list(ANT.velocities[6:])
-    point = MazeSimulator(maze_spec("PointFall"), 1).model
+    point = MazeSimulator(SPECS["PointFall"], 1).model
     assert [point.joint(j).name for j in range(5)] == ["x", "y", "z", "block_y", "block_z"]
 
 
 @pytest.mark.parametrize("name", ["AntPush", "AntFall", "PointPush", "PointFall"])
 def test_blocks_are_observed_where_they_are(name: str) -> None:
-    spec = replace(maze_spec(name), observe_block=True)
+    spec = replace(SPECS[name], observe_block=True)
     simulator = started(spec)
     data, axes = simulator.data[0], spec.block_axes
     data.qpos[-2:] = (-0.5, -0.25)
@@ -70,22 +70,22 @@ def test_blocks_are_observed_where_they_are(name: str) -> None:
 
 
 def test_the_low_level_does_not_see_where_it_is() -> None:
-    ant, point = maze_spec("AntFall"), maze_spec("PointPush")
+    ant, point = SPECS["AntFall"], SPECS["PointPush"]
     assert [ant.observation_names[i] for i in ant.hidden_from_low_level] == ["x", "y", "goal_x", "goal_y", "goal_z"]
     hidden = [point.observation_names[i] for i in point.hidden_from_low_level]
     assert hidden == ["x", "y", "block_x", "block_y", "goal_x", "goal_y"]
 
 
 def test_goal_spaces_of_the_original() -> None:
-    spaces = maze_spec("AntMaze").goal_spaces
+    spaces = SPECS["AntMaze"].goal_spaces
     assert spaces["hiro_orig"].scale == (10, 10, 0.5, 1, 1, 1, 1, 0.5, 0.3, 0.5, 0.3, 0.5, 0.3, 0.5, 0.3)
-    assert maze_spec("AntMaze").indices(spaces["hiro_orig"]) == tuple(range(15))
-    assert maze_spec("PointUMaze").goal_spaces["xy"].scale == (5.0, 5.0)
+    assert SPECS["AntMaze"].indices(spaces["hiro_orig"]) == tuple(range(15))
+    assert SPECS["PointUMaze"].goal_spaces["xy"].scale == (5.0, 5.0)
 
 
 @pytest.mark.parametrize(("name", "horizon"), [("AntMaze", 500), ("PointUMaze", 100), ("PointFall", 100)])
 def test_an_episode_lasts_to_the_horizon_and_never_terminates(name: str, horizon: int) -> None:
-    env = BatchedEnv(MazeSimulator(maze_spec(name), 1))
+    env = BatchedEnv(MazeSimulator(SPECS[name], 1))
     env.reset()
     for t in range(1, 2 * horizon + 1):
         _, _, terminated, truncated, _ = env.step(np.zeros((1, env.simulator.model.nu)))
@@ -96,7 +96,7 @@ def test_an_episode_lasts_to_the_horizon_and_never_terminates(name: str, horizon
 @pytest.mark.parametrize(("name", "radius"), [("AntMaze", 5.0), ("PointUMaze", 2.5), ("PointReach", 1.0)])
 def test_success_is_a_last_step_near_the_goal(name: str, radius: float) -> None:
     for off, wanted in ((0.98 * radius, True), (1.02 * radius, False)):
-        simulator = started(maze_spec(name), TRAIN)
+        simulator = started(SPECS[name], TRAIN)
         for age, last in ((3, False), (simulator.spec.horizon - 1, True)):
             simulator.age[:] = age
             simulator.data[0].qvel[:] = 0
@@ -120,7 +120,7 @@ GOALS = {
 @pytest.mark.parametrize("name", GOALS)
 def test_goals_are_those_of_the_original(name: str) -> None:
     box, fixed = GOALS[name]
-    simulator, drawn = MazeSimulator(maze_spec(name), 1), []
+    simulator, drawn = MazeSimulator(SPECS[name], 1), []
     for i in range(400):
         begin(simulator, 1_000_000 + i)
         np.testing.assert_array_equal(simulator.goal[0], fixed)
@@ -140,7 +140,7 @@ def test_goals_are_those_of_the_original(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["AntPush", "PointPush", "PointFall"])
 def test_reset_noise(name: str) -> None:
-    spec = maze_spec(name)
+    spec = SPECS[name]
     simulator, home = MazeSimulator(spec, 1), MazeSimulator(spec, 1).model.qpos0
     count, speeds = spec.robot.noisy
     positions, velocities = [], []
@@ -162,7 +162,7 @@ def test_reset_noise(name: str) -> None:
 
 @pytest.mark.parametrize("action", [np.nan, np.inf])
 def test_actions_must_be_numbers(action: float) -> None:
-    simulator = started(maze_spec("PointUMaze"))
+    simulator = started(SPECS["PointUMaze"])
     with pytest.raises(ValueError, match="finite"):
         simulator.step(np.array([[0.0, action]]))
     with pytest.raises(ValueError, match="1 x 2"):
@@ -174,7 +174,7 @@ def test_a_failed_simulation_names_environment_step_and_level_and_leaves_no_log(
     value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    simulator = MazeSimulator(maze_spec("AntMaze"), 3)
+    simulator = MazeSimulator(SPECS["AntMaze"], 3)
     simulator.begin(np.arange(3), 40 + np.arange(3))
     run(simulator, 4)
     simulator.data[1].qvel[3] = value

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs.catalog import get_task
-from envs.mujoco.mazes import maze_spec
+from envs.mujoco.mazes import SPECS
 from envs.mujoco.tasks import MazeTask
 from envs.task import Scene
 from ground.errors import UserError
@@ -164,7 +164,7 @@ def test_a_maze_without_words_or_with_a_hidden_block_says_so() -> None:
     with pytest.raises(UserError, match="does not show its block"):
         get_task("AntPush")
     with pytest.raises(UserError, match="has no words"):
-        MazeTask(replace(maze_spec("PointUMaze"), layout=("###", "#R#", "###")))
+        MazeTask(replace(SPECS["PointUMaze"], layout=("###", "#R#", "###")))
     task = get_task("AntMaze")
     obs, _ = task.make_vec(1).reset()
     with pytest.raises(UserError, match="no scripted skills"):
@@ -185,6 +185,10 @@ def test_an_option_is_achieved_by_what_it_is_for_and_not_by_its_becoming_impossi
     pushed = {"x": 0.0, "y": 4.0, "block_x": 2.4}
     assert achieved(push, "push:east", pushed | {"block_x": 1.9}, pushed)
     assert not achieved(push, "push:east", pushed, pushed), "it was there before"
+    jammed = {"x": 0.0, "y": 0.0, "block_y": 4.1}
+    assert achieved(push, "push:north", home, jammed)
+    assert not achieved(push, "push:east", home, jammed), "which is no longer possible"
+    assert not achieved(push, "push:north", pushed | {"block_x": 1.9}, pushed)
     assert achieved(push, "goto:goal", home, {"x": 0.0, "y": 9.0})
     assert not achieved(push, "goto:goal", home, {"x": 0.0, "y": 6.0})
     assert not achieved(fall, "goto:bridge", {"x": 4.0, "y": 4.0}, {"x": 4.0, "y": 8.0, "z": 0.4}), "fell beside it"
