@@ -58,6 +58,8 @@ class ChunkPolicy(nn.Module):
         nn.init.orthogonal_(self.head.weight, 0.01)
         nn.init.zeros_(self.head.bias)
         self.log_std = nn.Parameter(torch.full((steps, task.num_actions), -1.0)) if task.continuous else None
+        groups = task.action_groups or {"all": tuple(range(task.num_actions))}
+        self.groups = tuple(groups.values()) if task.continuous else (tuple(range(task.num_actions)),)
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Logits [B, k, C], or means [B, k, A], of the trunk's inputs."""
@@ -65,12 +67,12 @@ class ChunkPolicy(nn.Module):
         return torch.tanh(outputs) if self.continuous else outputs
 
     def log_probs(self, outputs: Tensor, action: Tensor) -> Tensor:
-        """Log-probability of chunks, float [B, k, A] or int64 [B, k], as one group of actions: [B, 1]."""
+        """Log-probability of chunks, float [B, k, A] or int64 [B, k], per group of actions: [B, G]."""
         if self.log_std is None:
             return outputs.log_softmax(-1).gather(-1, action[..., None]).squeeze(-1).sum(1, keepdim=True)
         log_std = self.log_std.clamp(*_LOG_STD)
         each = -0.5 * ((action - outputs) * (-log_std).exp()).square() - log_std  # [B, k, A]
-        return each.sum((1, 2))[:, None]
+        return torch.stack([each[..., list(group)].sum((1, 2)) for group in self.groups], 1)
 
 
 def chunk_vectors(task: Task, action: NDArray) -> NDArray[np.float32]:

@@ -213,6 +213,7 @@ class Hierarchy:
             true_option=np.full(len(action), -1) if observed.true_option is None else observed.true_option,
             level_seed=observed.level_seeds,
             episode=self._episode,
+            **{name: info[name] for name in store.extra},
         )
 
     def _book(self, reward: NDArray, ended: NDArray[np.bool_], success: NDArray[np.bool_]) -> None:

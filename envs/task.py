@@ -5,9 +5,10 @@ tuple of facts, a text that is a function of the facts, and the options that are
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import gymnasium as gym
 import numpy as np
@@ -110,6 +111,8 @@ class Task:
         goal_space: The D named dimensions that `ground` speaks of.
         observation_scale: Natural size of each dimension of a state vector, length O; empty for maps.
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
+        action_groups: By name, positions in an action vector that belong together, such as an arm's; none by default.
+        extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
     """
 
     name: str
@@ -121,6 +124,8 @@ class Task:
     continuous: bool = False
     goal_space: GoalSpace = GoalSpace((), ())
     hidden_from_low_level: tuple[int, ...] = ()
+    action_groups: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    extra_columns: Mapping[str, tuple[tuple[int, ...], type]] = MappingProxyType({})
 
     @cached_property
     def observation_scale(self) -> tuple[float, ...]:

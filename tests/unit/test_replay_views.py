@@ -12,7 +12,7 @@ from agent.data.store import TrajectoryStore
 from agent.data.views import chunks, newest_steps, sample_segments, sample_steps, windows
 
 ENVS, STEPS = 3, 4
-TASK = SimpleNamespace(observation_shape=(1,), options=(), num_actions=2, continuous=True)
+TASK = SimpleNamespace(observation_shape=(1,), options=(), num_actions=2, continuous=True, extra_columns={})
 
 
 def ring(capacity):

@@ -7,11 +7,12 @@ from agent.data.store import TrajectoryStore, columns
 from agent.data.views import labelled_scenes, on_policy
 from agent.distributions import Categorical
 from agent.hierarchy import Hierarchy, Player
-from agent.players import random_player
+from agent.players import random_player, teacher_player
 from agent.teaching import SkillLow
 from controller.encoders import GridEncoder
 from envs.catalog import get_task
 from ground.errors import UserError
+from teacher.controls import ScriptedTeacher
 from tests.scripted import scripted
 
 TASK = get_task("SimpleDoorKey")
@@ -24,6 +25,16 @@ def played(steps, num_envs=4):
     hierarchy = Hierarchy(TASK, TASK.make_vec(num_envs), random_player(), rng=rng)
     hierarchy.collect(store, steps)
     return store, hierarchy
+
+
+def test_a_task_may_add_columns_which_its_environments_fill(monkeypatch):
+    monkeypatch.setattr(TASK, "extra_columns", {"success": ((), np.bool_)}, raising=False)
+    store = TrajectoryStore(TASK, 60, 4)
+    expert = teacher_player(TASK, ScriptedTeacher(TASK))
+    hierarchy = Hierarchy(TASK, TASK.make_vec(4), expert, rng=np.random.default_rng(0))
+    hierarchy.collect(store, 60)
+    won = sum(episode["success"] for episode in hierarchy.finished)
+    assert store.column("success").sum() == won > 0
 
 
 def test_truncated_episodes_keep_the_observation_they_ended_in():
