@@ -5,34 +5,33 @@ import pytest
 
 from agent.data.store import TrajectoryStore, columns
 from agent.data.views import labelled_scenes, on_policy
-from agent.distributions import Categorical
-from agent.hierarchy import Hierarchy, Player
+from agent.hierarchy import Hierarchy
 from agent.players import random_player, teacher_player
-from agent.teaching import SkillLow
 from controller.encoders import GridEncoder
 from envs.catalog import get_task
 from ground.errors import UserError
 from teacher.controls import ScriptedTeacher
-from tests.scripted import scripted
+from teacher.labels import LabelStore
 
 TASK = get_task("SimpleDoorKey")
 
 
-def played(steps, num_envs=4):
-    """A store filled by random play long enough for time limits to strike."""
-    store = TrajectoryStore(TASK, steps, num_envs)
+def played(steps, player=None):
+    """A store filled by play, random if nobody is named, which is long enough for time limits to strike."""
+    store = TrajectoryStore(TASK, steps, 4)
     rng = np.random.default_rng(0)
-    hierarchy = Hierarchy(TASK, TASK.make_vec(num_envs), random_player(), rng=rng)
+    hierarchy = Hierarchy(TASK, TASK.make_vec(4), player or random_player(), rng=rng)
     hierarchy.collect(store, steps)
     return store, hierarchy
 
 
+def expert():
+    return teacher_player(TASK, ScriptedTeacher(TASK, LabelStore()))
+
+
 def test_a_task_may_add_columns_which_its_environments_fill(monkeypatch):
     monkeypatch.setattr(TASK, "extra_columns", {"success": ((), np.bool_)}, raising=False)
-    store = TrajectoryStore(TASK, 60, 4)
-    expert = teacher_player(TASK, ScriptedTeacher(TASK))
-    hierarchy = Hierarchy(TASK, TASK.make_vec(4), expert, rng=np.random.default_rng(0))
-    hierarchy.collect(store, 60)
+    store, hierarchy = played(60, expert())
     won = sum(episode["success"] for episode in hierarchy.finished)
     assert store.column("success").sum() == won > 0
 
@@ -79,16 +78,7 @@ def test_a_full_store_says_so():
 
 
 def test_labelled_scenes_name_the_option_that_went_before():
-    store = TrajectoryStore(TASK, 30, 4)
-
-    class Expert:
-        def choose(self, observed, running):
-            probs = np.eye(len(TASK.options), dtype=np.float32)[scripted(TASK, observed.obs)]
-            return TASK.option_done(observed.obs, running), Categorical(probs)
-
-    rng = np.random.default_rng(0)
-    hierarchy = Hierarchy(TASK, TASK.make_vec(4), Player(Expert(), SkillLow(), TASK.options.timeouts), rng=rng)
-    hierarchy.collect(store, 30)
+    store, _ = played(30, expert())
     rows = labelled_scenes(store, 0)
     previous = rows.previous.reshape(30, 4)
     option, age = store.column("option"), store.column("option_age")
