@@ -254,6 +254,8 @@ class Ihac:
         bootstrap[-1, still] = _forward(self.high_network, rollout.last, running[-1])[1][still]
         advantages = self._advantages(rollout, chosen, values, bootstrap, config)
         rows = np.flatnonzero(chosen)
+        if not len(rows):  # one option ran through the whole roll-out, of few environments
+            return {}
         returns = (advantages + values).ravel()[rows]
         batch = PolicyBatch(
             (*to_tensors(rollout.encoded[rows]), to_tensor(previous[rows])),
