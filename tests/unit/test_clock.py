@@ -25,8 +25,8 @@ def test_a_named_option_ends_when_it_is_over_out_of_time_or_with_its_episode():
     assert clock.option.tolist() == [0, 0]
     assert clock.previous.tolist() == [-1, 1]
     assert clock.age.tolist() == [2, 0]
-    clock.advance(np.array([True, False]), OBS, OBS)
-    assert (clock.option.tolist(), clock.previous.tolist(), clock.age.tolist()) == ([-1, 0], [-1, 1], [0, 1])
+    clock.advance(np.array([False, True]), OBS, OBS)
+    assert (clock.option.tolist(), clock.previous.tolist(), clock.age.tolist()) == ([0, -1], [-1, -1], [3, 0])
     assert clock.command.shape == (2, 0)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
 
+from agent.distributions import UniformBox
 from agent.networks import CategoricalHead, GaussianHead
 
 
@@ -45,3 +46,6 @@ def test_what_is_drawn_has_the_log_probability_that_is_computed_again_from_the_s
     action, log_prob = head.distribution(outputs).sample(np.random.default_rng(0))
     again = head.log_prob(outputs, torch.from_numpy(action))
     torch.testing.assert_close(torch.from_numpy(log_prob), again, atol=1e-4, rtol=1e-4)
+    drawn, log_prob = UniformBox((500, 2)).sample(np.random.default_rng(0))
+    assert np.exp(log_prob) == pytest.approx(1 / 4), "of a box whose sides are 2"
+    assert np.abs(drawn).max(0) == pytest.approx(1.0, abs=0.02)
