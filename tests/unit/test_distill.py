@@ -8,8 +8,11 @@ import torch
 from torch.nn import functional
 
 from agent import phases
+from agent.config import TrainConfig
 from agent.hierarchy import Hierarchy, Player
-from agent.networks import LowNetwork
+from agent.methods.dagger import Dagger, DaggerSettings
+from agent.methods.protocol import Parts
+from agent.networks import LowNetwork, NetworkHigh
 from agent.phases import Distil
 from agent.teaching import Annotator, SkillLow, TeacherHigh, annotate, skill_actions
 from controller.distill import (
@@ -23,6 +26,7 @@ from controller.distill import (
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from envs.catalog import get_task
+from teacher.config import TeacherConfig
 from teacher.controls import ScriptedTeacher
 from teacher.labels import LabelStore
 
@@ -178,3 +182,13 @@ def test_skills_of_illegal_options_are_not_learned() -> None:
     torch.testing.assert_close(loss, each[torch.from_numpy(scenes.legal)].mean())
     flipped = replace(scenes, skills=np.where(scenes.legal, scenes.skills, 0).astype(np.int8))
     torch.testing.assert_close(distil.loss(flipped)[0], loss)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_dagger_distils_as_it_is_told(masked: bool) -> None:
+    settings, teacher = DaggerSettings(mask=masked), TeacherConfig(soft=not masked)
+    config = TrainConfig("dagger", steps=500, num_envs=4, teacher=teacher, settings=settings)
+    method = Dagger(Parts(TASK, config, np.random.SeedSequence(0), labeller=LABELLER))
+    assert method.distil is not None
+    assert isinstance(method.player.high, NetworkHigh)
+    assert (method.distil._masked, method.distil._soft, method.player.high.masked) == (masked, not masked, masked)

@@ -80,9 +80,9 @@ def test_each_level_is_paid_until_its_next_choice_and_bootstraps_but_for_termina
             if ended or t + 1 == LENGTH:
                 after = finals[t, n] if ended else observed.obs[n]
                 zero = saved["terminated"][t, n]
-                next_low, following, paid = (
-                    (0.0, 0.0, 0.0) if zero else (low(after, option, False), high(after, option), 0.0)
-                )
+                paid, next_low, following = 0.0, 0.0, 0.0
+                if not zero:
+                    next_low, following = low(after, option, False), high(after, option)
                 over.add((bool(zero), bool(ended)))
             else:
                 next_low = low(saved["obs"][t + 1, n], saved["option"][t + 1, n], True)
@@ -142,6 +142,15 @@ def test_priors_and_their_weight_are_kept_as_they_were():
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
             assert torch.equal(a, b)
     for prior, network in zip(other._priors, (other.low_network, other.high_network), strict=True):
-        assert all(
-            torch.allclose(a + 1, b, atol=1e-5) for a, b in zip(prior.parameters(), network.parameters(), strict=True)
-        )
+        for a, b in zip(prior.parameters(), network.parameters(), strict=True):
+            torch.testing.assert_close(a + 1, b)
+
+
+def test_options_end_where_their_end_is_predicted_and_legal_ones_alone_follow():
+    method = student(replace(SETTINGS, rollout=9))
+    observed = played(method)
+    for options in (np.zeros(ENVS, np.int64), np.arange(ENVS)):
+        over, choice = method.player.high.choose(observed, options)
+        _, done = method.controller(*observed.inputs, torch.from_numpy(options))
+        assert (over == (done.detach().numpy()[np.arange(ENVS), options] > 0)).all()
+        assert ((choice.probs > 0) == observed.legal).all()

@@ -55,9 +55,8 @@ def test_what_is_played_is_the_first_slice_of_what_the_policy_drew():
     clock = Clock(3, player.timeouts, player.transition)
     clock.start(np.ones(3, np.bool_), np.arange(12, dtype=np.float32).reshape(3, 4) / 12)
     for columns in ([0, 1], [2, 3]):
-        np.testing.assert_allclose(
-            ChunkLow().act(observed, clock).sample(None)[0], np.arange(12).reshape(3, 4)[:, columns] / 12
-        )
+        played, _ = ChunkLow().act(observed, clock).sample(None)
+        np.testing.assert_allclose(played, np.arange(12).reshape(3, 4)[:, columns] / 12)
         clock.advance(np.zeros(3, np.bool_), obs, obs)
 
 
@@ -82,9 +81,8 @@ def test_cloning_does_what_was_done_where_it_was_done():
     torch.manual_seed(0)
     recording = episodes()
     recording.action[:, 0, 0], recording.action[:, 1, 0] = 0.5, -0.5
-    method = with_data(
-        Cloning(parts(POINT, CloningSettings(chunk=1, lr=3e-3, batch=64, trunk=SMALL), 1, 300)), recording
-    )
+    settings = CloningSettings(lr=3e-3, batch=64, trunk=SMALL)
+    method = with_data(Cloning(parts(POINT, settings, 1, 300)), recording)
     losses = [method.update()["low/nll"] for _ in range(300)]
     assert losses[-1] < losses[0]
     with torch.no_grad():
@@ -118,8 +116,6 @@ def test_the_value_regresses_on_the_lower_of_the_target_critics():
 
 def test_two_copies_of_a_value_are_two_networks():
     torch.manual_seed(0)
-    value = ChunkValue(encoder_of(POINT), 2, SMALL, 2)
-    one, other = value(
-        inputs_of(encoder_of(POINT), np.ones((4, *POINT.observation_shape), np.float32)), torch.zeros(4, 2)
-    )
+    value, obs = ChunkValue(encoder_of(POINT), 2, SMALL, 2), np.ones((4, *POINT.observation_shape), np.float32)
+    one, other = value(inputs_of(encoder_of(POINT), obs), torch.zeros(4, 2))
     assert not torch.allclose(one, other)
