@@ -89,8 +89,8 @@ class Twin(torch.nn.Module):
 
 
 def test_a_prior_that_the_critics_value_less_does_not_hold_the_actor_back() -> None:
-    obs, action = torch.zeros(3, 1), torch.full((3, 1), 0.5, requires_grad=True)
-    value, prior = action.sum(-1), torch.tensor([[1.0], [0.0], [0.55]])
+    obs, action = torch.zeros(3, 1), torch.tensor([[0.5], [0.5], [-0.5]], requires_grad=True)
+    value, prior = action.sum(-1), torch.tensor([[1.0], [0.0], [-0.45]])
     plain = prior_penalty(torch.zeros(()), obs, action, value, Twin(), PriorActions(prior, 0.4))
     assert float(plain.detach()) == pytest.approx(0.4 * 0.5 * (0.25 + 0.25 + 0.0025) / 3)
     filtered = prior_penalty(torch.zeros(()), obs, action, value, Twin(), PriorActions(prior, 0.4, value_filter=True))
