@@ -26,7 +26,7 @@ def student(settings=SETTINGS, **changes):
     torch.manual_seed(0)
     made = Ihac(replace(parts(TASK, settings, ENVS, TOTAL), **changes))
     for head in (made.low_network.value_head, made.high_network.value_head, made.controller.done_head):
-        torch.nn.init.normal_(head.weight, std=0.5)
+        torch.nn.init.normal_(head.weight, std=2.0)
     return made
 
 
@@ -69,9 +69,10 @@ def test_each_level_is_paid_until_its_next_choice_and_bootstraps_but_for_termina
         if goes_on:
             return float(values[option])
         logits, done = method.controller(*inputs, torch.tensor([option]))
-        return float(values[option] if done[0, option] <= 0 else logits[0].softmax(0) @ values)
+        predicted.add(bool(done[0, option] > 0))
+        return float(logits[0].softmax(0) @ values if done[0, option] > 0 else values[option])
 
-    wanted, choices, over = np.zeros((LENGTH, ENVS)), {}, set()
+    wanted, choices, over, predicted = np.zeros((LENGTH, ENVS)), {}, set(), set()
     for n in range(ENVS):
         paid, following = 0.0, None
         for t in reversed(range(LENGTH)):
@@ -93,6 +94,7 @@ def test_each_level_is_paid_until_its_next_choice_and_bootstraps_but_for_termina
                 choices[t, n] = paid + following
                 paid, following = 0.0, high(obs, saved["prev_option"][t, n])
     assert over == {(True, True), (False, True), (False, False)}
+    assert predicted == {True, False}, "an option that goes on and one that is over"
     np.testing.assert_allclose(given["low"][0].returns.view(LENGTH, ENVS), wanted, atol=1e-4)
     batch = given["high"][0]
     rows = [divmod(row, ENVS) for row in np.flatnonzero(saved["option_age"] == 0)]
