@@ -82,6 +82,8 @@ def test_a_flag_beats_set_which_beats_a_file_which_beats_the_preset(tmp_path: Pa
 
 def test_steps_and_teacher_decide_a_preset_and_one_seed_is_a_list() -> None:
     assert configure(preset="tiny", steps=600).settings.distil_steps == 450
+    read = commandline.read("train", TrainConfig(), ["--preset", "tiny", "--set", "steps=600"])
+    assert read.settings.distil_steps == 450
     assert configure(preset="tiny", steps=600, teacher="none").settings.distil_steps == 0
     assert configure(seeds=3).seeds == (3,)
 
