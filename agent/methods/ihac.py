@@ -218,6 +218,8 @@ class Ihac(Method):
         values = _values(self.high_network, rollout.encoded, previous).reshape(chosen.shape)
         advantages = self._advantages(rollout, chosen, values, partial(_values, self.high_network))
         rows = np.flatnonzero(chosen)
+        if not len(rows):  # one option ran through the whole roll-out, of few environments
+            return {}
         returns = (advantages + values).ravel()[rows]
         batch = PolicyBatch(
             (*to_tensors(rollout.encoded[rows]), to_tensor(previous[rows])),

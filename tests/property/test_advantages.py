@@ -82,14 +82,16 @@ def test_the_surrogate_has_the_policy_gradient_at_ratio_one():
     assert info["clip_fraction"] == 0
 
 
-def test_the_prior_term_is_the_divergence_and_masks_do_not_poison_it():
-    logits = torch.tensor([[0.0, 1.0, -1e9]], requires_grad=True)
-    prior = torch.tensor([[2.0, 0.0, -1e9]])
+def test_the_prior_the_entropy_and_the_value_have_their_weights_among_what_is_legal():
+    logits = torch.tensor([[0.0, 1.0, 0.5]], requires_grad=True)
+    prior, legal = torch.tensor([[2.0, 0.0, 4.0]]), torch.tensor([[True, True, False]])
     zero, action = torch.zeros(1), torch.zeros(1, dtype=torch.int64)
-    behaviour = torch.log_softmax(logits.detach(), 1)[:, 0]
-    head, weights = CategoricalHead(), {"clip": 0.2, "value_weight": 0.0, "entropy_weight": 0.0, "prior_weight": 1.0}
-    loss, info = surrogate_loss(head, logits, zero, action, behaviour, zero, zero, **weights, prior=prior)
     p, q = torch.softmax(logits[0, :2], 0), torch.softmax(prior[0, :2], 0)
-    torch.testing.assert_close(info["prior_kl"], (p * (p / q).log()).sum().detach())
+    head, weights = CategoricalHead(), {"clip": 0.2, "value_weight": 0.5, "entropy_weight": 0.1, "prior_weight": 2.0}
+    given = (action, p[:1].log().detach(), zero, zero + 3)
+    loss, info = surrogate_loss(head, logits, zero, *given, **weights, legal=legal, prior=prior)
+    divergence, entropy = (p * (p / q).log()).sum(), -(p * p.log()).sum()
+    torch.testing.assert_close(info["prior_kl"], divergence.detach())
+    torch.testing.assert_close(loss, 2.0 * divergence - 0.1 * entropy + 0.5 * 0.5 * 9)
     loss.backward()
     assert torch.isfinite(logits.grad[0, :2]).all()

@@ -7,7 +7,7 @@ import pytest
 
 from agent.clock import Clock, Named
 from agent.hierarchy import Hierarchy, Observations
-from agent.methods.off_policy import Held, OffPolicy, SACSettings
+from agent.methods.off_policy import Held, OffPolicy, SACSettings, UpdateRatio
 from agent.methods.sac import SACConfig
 from controller.encoders import encoder_of
 from envs.catalog import get_task
@@ -75,3 +75,23 @@ def test_steps_without_holding_are_as_before_and_what_is_held_is_restored():
     _, state = play(CONFIG, 20)
     np.testing.assert_array_equal(play(CONFIG, 10, state)[0], whole)
     assert (whole[1:] == whole[:-1]).all(2).any(), "something was held"
+
+
+def test_remembered_steps_are_what_the_learner_reads():
+    task = get_task("PointReach")
+    method = OffPolicy(parts(task, replace(CONFIG, reward_scale=3.0), 3, 1_000))
+    Hierarchy(task, task.make_vec(3), method.player, rng=np.random.default_rng(0)).collect(method.store, 30)
+    store, encode = method.store, method.encoder
+    store.column("terminated")[:30:2] = True
+    batch = method.batch()
+    obs, reward = encode(store.column("obs")[:30].reshape(90, -1)).parts[0], store.column("reward")[:30].ravel()
+    for i in range(len(batch.reward)):
+        (row,) = np.flatnonzero((obs == batch.obs[i].numpy()).all(1))
+        np.testing.assert_array_equal(batch.next_obs[i], obs[row + 3])
+        assert float(batch.reward[i]) == pytest.approx(3.0 * reward[row])
+        assert float(batch.discount[i]) == (0.0 if row // 3 % 2 == 0 else np.float32(CONFIG.learner.gamma))
+
+
+def test_fractions_of_gradient_steps_are_carried_over():
+    ratio = UpdateRatio(0.75)
+    assert [ratio.due(2) for _ in range(4)] == [1, 2, 1, 2]

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
 
+from agent import distributions
+from agent.distributions import ClippedNormal, SquashedNormal, UniformBox
 from agent.networks import CategoricalHead, GaussianHead
 
 
@@ -45,3 +47,19 @@ def test_what_is_drawn_has_the_log_probability_that_is_computed_again_from_the_s
     action, log_prob = head.distribution(outputs).sample(np.random.default_rng(0))
     again = head.log_prob(outputs, torch.from_numpy(action))
     torch.testing.assert_close(torch.from_numpy(log_prob), again, atol=1e-4, rtol=1e-4)
+    drawn, log_prob = UniformBox((500, 2)).sample(np.random.default_rng(0))
+    assert np.exp(log_prob) == pytest.approx(1 / 4), "of a box whose sides are 2"
+    assert np.abs(drawn).max(0) == pytest.approx(1.0, abs=0.02)
+
+
+def test_some_rows_are_replaced_by_those_of_another():
+    here, there = (np.full((3, 2), value, np.float32) for value in (0.25, 0.75))
+    rows = np.array([True, False, True])
+    pairs = [
+        (distributions.Categorical(here), distributions.Categorical(there)),
+        (SquashedNormal(here, here), SquashedNormal(there, there)),
+        (ClippedNormal(here, here[:, :1]), ClippedNormal(there, there[:, :1])),
+    ]
+    for one, other in pairs:
+        for column in vars(one.replaced(rows, other)).values():
+            assert column[:, 0].tolist() == [0.75, 0.25, 0.75]

@@ -2,10 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from agent.losses import PriorActions, PriorWeight, expectile_loss, prior_penalty, prior_regularised
+from agent.losses import (
+    PriorActions,
+    PriorWeight,
+    expectile_loss,
+    explained_variance,
+    prior_penalty,
+    prior_regularised,
+)
 from controller.distill import weighted_regression
 
 
@@ -67,6 +75,12 @@ def test_the_minimum_of_the_expectile_loss_is_the_expectile() -> None:
     assert torch.equal(expectile_loss(samples, 0.5), 0.5 * samples.square())
 
 
+def test_explained_variance_is_one_where_the_prediction_is_perfect_and_zero_at_the_mean() -> None:
+    target = np.array([0.0, 1.0, 2.0], np.float32)
+    assert [explained_variance(guess, target) for guess in (target + 5, 0 * target, -target)] == [1.0, 0.0, -3.0]
+    assert explained_variance(target, 0 * target) == 0.0
+
+
 class Twin(torch.nn.Module):
     """Critics that value an action by its sum, one a little lower than the other."""
 
@@ -75,14 +89,12 @@ class Twin(torch.nn.Module):
 
 
 def test_a_prior_that_the_critics_value_less_does_not_hold_the_actor_back() -> None:
-    obs, action = torch.zeros(2, 1), torch.tensor([[0.5], [0.5]], requires_grad=True)
-    value, prior = action.sum(-1).detach(), torch.tensor([[1.0], [0.0]])
-    size = float(value.abs().mean())
+    obs, action = torch.zeros(3, 1), torch.tensor([[0.5], [0.5], [-0.5]], requires_grad=True)
+    value, prior = action.sum(-1), torch.tensor([[1.0], [0.0], [-0.45]])
     plain = prior_penalty(torch.zeros(()), obs, action, value, Twin(), PriorActions(prior, 0.4))
-    assert float(plain.detach()) == pytest.approx(0.4 * size * 0.25)
+    assert float(plain.detach()) == pytest.approx(0.4 * 0.5 * (0.25 + 0.25 + 0.0025) / 3)
     filtered = prior_penalty(torch.zeros(()), obs, action, value, Twin(), PriorActions(prior, 0.4, value_filter=True))
-    assert float(filtered.detach()) == pytest.approx(0.4 * size * 0.125), "the second prior is worse than the actor"
+    assert float(filtered.detach()) == pytest.approx(0.4 * 0.5 * 0.25 / 3), "both critics have to value it more"
     filtered.backward()
     assert action.grad is not None
-    assert action.grad[0].item() < 0
-    assert action.grad[1].item() == 0.0
+    assert action.grad[:, 0].tolist() == pytest.approx([-0.4 * 0.5 / 3, 0.0, 0.0]), "the unit of the values is fixed"

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from agent.distributions import squashed_log_prob
-from agent.losses import PriorActions, prior_penalty
 from agent.methods.sac import SAC, SACConfig, Transitions
 from agent.methods.td3 import TD3, TD3Config
 from agent.networks import GaussianActor, TwinCritic
@@ -198,30 +196,3 @@ def test_a_drawn_action_has_the_log_probability_that_the_actor_gives_it():
     given = squashed_log_prob(*learner.actor(obs), torch.from_numpy(action)).detach().numpy()
     np.testing.assert_allclose(log_prob[inside], given[inside], atol=2e-3, rtol=1e-3)
     assert (np.abs(TD3(OBS, ACTIONS, TD3Config(noise=5.0), 0).act(obs).sample(np.random.default_rng(0))[0]) <= 1).all()
-
-
-@pytest.mark.parametrize("name", ["sac", "td3"])
-@pytest.mark.parametrize("better", [True, False])
-def test_a_value_filter_lets_a_prior_pull_only_where_the_critics_value_it_more(name, better):
-    """Pull = lambda |Q| ||a - prior||^2 where the prior is worth more; both of the twin critics have to say so."""
-    learner, data = learners()[name](), batch()
-    worth = 1.0 if better else -1.0
-    with torch.no_grad():  # Q(s, a) = worth * a_0: the prior, at a_0 = 0.99, is better than any action, or worse
-        for weight, bias in zip(learner.critic.weights, learner.critic.biases, strict=True):
-            weight.zero_()
-            bias.zero_()
-        weights = learner.critic.weights
-        weights[0][:, OBS, 0], weights[1][:, 0, 0], weights[2][:, 0, 0] = 1.0, 1.0, worth
-        learner.critic.biases[0][:, 0, 0] = 2.0
-    prior = torch.zeros_like(data.action)
-    prior[:, 0] = 0.99
-    plain = PriorActions(prior, 2.0)
-    action = learner.actor.mode(data.obs)
-    value = learner.critic(data.obs, action)[0]
-    free, held = (
-        prior_penalty(torch.zeros(()), data.obs, action, value, learner.critic, which)
-        for which in (plain, replace(plain, value_filter=True))
-    )
-    wanted = 2.0 * value.abs().mean() * (action - prior).square().sum(-1).mean()
-    torch.testing.assert_close(free, wanted)
-    torch.testing.assert_close(held, wanted if better else torch.zeros(()))

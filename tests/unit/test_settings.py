@@ -73,6 +73,23 @@ def test_the_settings_of_another_method_are_refused(tmp_path: Path) -> None:
         configure({**from_file(str(file)), "method": "dagger"})
 
 
+def test_a_flag_beats_set_which_beats_a_file_which_beats_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[teacher]\nlabel-noise = 0.1\n[low]\nlr = 1.0\ngamma = 0.5\n[high]\nlr = 1.0\n")
+    words = ["--method", "hiro", "--task", "PointPush", "--config", str(file), "--low.gamma", "0.7"]
+    config = commandline.read("train", TrainConfig(), [*words, "--set", "low.lr = 2.0", "--set", "low.gamma=0.6"])
+    settings: Any = config.settings
+    assert (settings.low.lr, settings.low.gamma, settings.high.lr, config.teacher.label_noise) == (2.0, 0.7, 1.0, 0.1)
+
+
+def test_steps_and_teacher_decide_a_preset_and_one_seed_is_a_list() -> None:
+    assert configure(preset="tiny", steps=600).settings.distil_steps == 450
+    read = commandline.read("train", TrainConfig(), ["--preset", "tiny", "--set", "steps=600"])
+    assert read.settings.distil_steps == 450
+    assert configure(preset="tiny", steps=600, teacher="none").settings.distil_steps == 0
+    assert configure(seeds=3).seeds == (3,)
+
+
 def test_a_default_that_changes_later_does_not_orphan_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run goes on with what it began with: `--resume` reads its settings, not today's presets."""
     said = ["--method", "bc", "--task", "PointReach", "--logdir", str(tmp_path), "--eval-episodes", "0", "--quiet"]
