@@ -50,6 +50,7 @@ def test_what_is_said_reaches_the_method():
     assert settings(**base, low_level="legs").low_level == "legs"
     assert settings(**base, buffer_size=5_000).buffer_size == 5_000
     assert not settings(**base).plans
-    assert settings(**base, low_learner="td3").low.kind == "td3"
+    other = settings(**base, low_learner="td3").low
+    assert (other.kind, other.gamma) == ("td3", settings(**base).low.gamma)
     assert settings(method="sac", task="PointPush").exploration == "steps"
     assert settings(method="td3", task="PointPush", exploration="extended").holding > 0
