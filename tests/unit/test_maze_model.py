@@ -214,11 +214,3 @@ def test_blocks_do_not_pass_walls_nor_the_robot_a_wall() -> None:
     end = driven("PointPush", (0.0, 1.0), 1500)[-1]  # up against the block, which the wall behind the next cell stops
     assert end[3] == pytest.approx(4.0, abs=0.05), "one cell up"
     assert end[1] == pytest.approx(8.0 - 2.0 - 0.4, abs=0.05)
-
-
-@pytest.mark.parametrize("direction", [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1)])
-def test_the_point_stays_out_of_walls(direction: tuple[int, int]) -> None:
-    x, y = driven("PointUMaze", direction, 600).T
-    assert min(x.min(), y.min()) > -1.62
-    assert x.max() < 9.62
-    assert ((y < 1.62) | (x > 6.35)).all(), "the wall between the arms of the U ends at x = 6"

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import matplotlib
-import mujoco
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PathCollection
@@ -17,7 +16,7 @@ from matplotlib.patches import Circle, Rectangle
 from envs.mujoco import rendering
 from envs.mujoco.mazes import SPECS, MazeSpec
 from envs.mujoco.plot import Way, draw_map, save_map
-from envs.mujoco.rendering import choose_backend
+from envs.mujoco.rendering import Backend, choose_backend, undrawable
 from envs.mujoco.tasks import make_single_env
 from ground.errors import UserError
 
@@ -46,7 +45,8 @@ def test_the_users_choice_then_egl_then_osmesa_then_nothing(
     assert os.environ["MUJOCO_GL"] == told
 
 
-DRAW = """from envs.mujoco.tasks import make_single_env
+DRAW = """import mujoco
+from envs.mujoco.tasks import make_single_env
 from ground.errors import UserError
 env = make_single_env('PointUMaze', render_mode='rgb_array')
 env.reset(seed=0)
@@ -56,49 +56,30 @@ try:
 except UserError as error:
     print(error)
 """
-NOTHING = """import os
-import envs.mujoco
-from envs.mujoco import rendering
-os.environ.pop('MUJOCO_GL', None)
-rendering._egl_works = rendering._osmesa_is_there = lambda: False
-rendering.choose_backend.cache_clear()
-rendering.choose_backend()
-from agent.runs.doctor import check_rendering, outcome
-print(outcome(check_rendering))
-"""
 
 
 @pytest.mark.parametrize(
-    ("code", "asked", "said"),
+    ("asked", "said"),
     [
-        pytest.param("import mujoco\n" + DRAW, "", ["(480, 480, 3)"], marks=pytest.mark.draws),  # imported first
-        (DRAW, "off", ["drawn here: off was chosen because MUJOCO_GL says so", "next: unset MUJOCO_GL"]),
-        (
-            NOTHING,
-            "",
-            [
-                "'status': 'warn'",
-                "bytes of mp4; Mazes cannot be drawn here: off was chosen because neither EGL",
-                "'next': 'sudo apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6'",
-            ],
-        ),
+        pytest.param("", ["(480, 480, 3)"], marks=pytest.mark.draws),
+        ("off", ["cannot be drawn here: off was chosen because MUJOCO_GL says so", "next: unset MUJOCO_GL"]),
     ],
 )
-def test_a_process_draws_or_says_why_not_and_what_to_do(code: str, asked: str, said: list[str]) -> None:
+def test_a_process_that_imported_mujoco_before_draws_or_says_why_not(asked: str, said: list[str]) -> None:
     """In a process of its own, since the choice is made once in each; environments step without a renderer, too."""
     told = {"cwd": Path(__file__).parents[2], "env": {**os.environ, "MUJOCO_GL": asked}}
-    output = subprocess.run([sys.executable, "-c", code], **told, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run([sys.executable, "-c", DRAW], **told, capture_output=True, text=True, check=True).stdout
     assert all(part in output for part in said), output
 
 
-def test_a_painter_that_cannot_start_says_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("no context")
-
-    monkeypatch.setattr(mujoco, "Renderer", broken)
-    env = make_single_env("PointUMaze", render_mode="rgb_array")
-    with pytest.raises(UserError, match="no context"):
-        env.render()
+def test_without_any_library_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "choose_backend", lambda: Backend("off", "neither EGL nor OSMesa is here"))
+    error = undrawable("Mazes", RuntimeError("no context."))
+    assert (
+        error.what
+        == "Mazes cannot be drawn here: off was chosen because neither EGL nor OSMesa is here, and then: no context."
+    )
+    assert error.next_step == "sudo apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6"
 
 
 @pytest.mark.draws

@@ -51,11 +51,9 @@ def test_the_expert_of_the_maze_goes_along_the_corridor() -> None:
 @pytest.mark.parametrize(
     ("name", "goal", "robot", "block", "choice"),
     [
-        (PUSH, "north side", "south side", "middle", "goto:south-west corner"),
         (PUSH, "north side", "west side", "middle", "push:east"),
         (PUSH, "north side", "south side", "moving", "goto:middle"),
         (PUSH, "north side", "middle", "north", "goto:goal"),  # nothing helps any more
-        (FALL, "north-west corner", "west ledge", "ledge", "goto:south-west corner"),
         (FALL, "north-west corner", "south-east corner", "edge", "goto:east ledge"),
         (FALL, "north-west corner", "east ledge", "chasm", "goto:bridge"),
         (FALL, "north-west corner", "chasm", "ledge", "goto:goal"),
@@ -86,15 +84,12 @@ def placed(name: str, **numbers: float) -> tuple[MazeTask, np.ndarray]:
 @pytest.mark.parametrize(
     ("name", "numbers", "facts"),
     [
-        (PUSH, {"x": -0.5, "y": 0.5}, ("south side", "middle")),
         (PUSH, {"x": -4.0, "y": 4.0}, ("west side", "middle")),
         (PUSH, {"x": -2.1, "y": 4.0, "block_x": 0.3}, ("west side", "middle")),
         (PUSH, {"x": -1.0, "y": 4.6, "block_x": 1.4}, ("middle", "moving")),
         (PUSH, {"x": -0.3, "y": 4.0, "block_x": 2.1}, ("middle", "east")),
-        (PUSH, {"x": 0.0, "y": 5.6, "block_y": 8.0}, ("middle", "north")),
         (PUSH, {"x": -4.0, "y": 4.0, "block_y": 4.02}, ("west side", "middle")),
         (PUSH, {"x": -4.0, "y": 4.0, "block_y": 4.06}, ("west side", "north")),
-        (FALL, {"x": 4.0, "y": 1.0}, ("south-east corner", "ledge")),
         (FALL, {"x": 4.0, "y": 4.0, "block_y": 6.4}, ("east ledge", "edge")),
         (FALL, {"x": 4.0, "y": 7.0, "block_y": 8.0, "block_z": 1.0}, ("bridge", "chasm")),
         (FALL, {"x": 0.0, "y": 7.0, "z": 0.4}, ("chasm", "ledge")),
@@ -114,12 +109,10 @@ JAMMED = HOME | {"block_y": 4.1}
     ("name", "option", "before", "after", "achieved"),
     [
         (PUSH, "goto:west side", HOME, WEST, True),
-        (PUSH, "goto:south-west corner", HOME, WEST, False),
         (PUSH, "goto:middle", HOME, WEST, False),  # shut by the block, which ends the option
         (PUSH, "push:east", PUSHED | {"block_x": 1.9}, PUSHED, True),
         (PUSH, "push:east", PUSHED, PUSHED, False),  # it was there before
         (PUSH, "push:north", HOME, JAMMED, True),
-        (PUSH, "push:east", HOME, JAMMED, False),  # which is no longer possible
         (PUSH, "push:north", PUSHED | {"block_x": 1.9}, PUSHED, False),
         (PUSH, "goto:goal", HOME, {"x": 0.0, "y": 9.0}, True),
         (PUSH, "goto:goal", HOME, {"x": 0.0, "y": 6.0}, False),
@@ -143,7 +136,6 @@ def test_an_option_is_achieved_by_what_it_is_for(
         (PUSH, "push:east", PUSHED, True, (2.4, 4)),
         (PUSH, "push:north", PUSHED, True, (0, 6.4)),
         (PUSH, "goto:goal", {"x": 0.0, "y": 9.5}, False, (0, 9.5)),  # the goal is to be held
-        ("AntPushRobust", "goto:goal", HOME, False, (0, 19)),
         ("AntPushRobust", "push:east", {"x": -8.0, "y": 8.0}, False, (4.8, 8)),
         (FALL, "goto:bridge", {"x": 4.0, "y": 8.0, "z": 0.4}, True, (4, 8)),  # nothing can be reached from below
         (FALL, "goto:goal", {"x": 4.0, "y": 8.0, "z": 0.4}, False, (0, 13.5)),
@@ -151,7 +143,6 @@ def test_an_option_is_achieved_by_what_it_is_for(
         (PUSH, "push:east", {"x": -4.0, "y": 2.5}, False, (-4, 4)),
         (PUSH, "push:east", {"x": -3.0, "y": 3.5}, False, (2.4, 4)),
         (PUSH, "push:east", {"x": -1.0, "y": 5.5, "block_x": 1.4}, False, (0, 4)),
-        (PUSH, "push:north", {"x": -1.2, "y": 0.0}, False, (0, 0)),
         (FALL, "push:north", {"x": 2.2, "y": 0.0}, False, (4, 0)),
         (FALL, "push:north", {"x": 3.5, "y": 0.0}, False, (4, 8)),
     ],
@@ -172,22 +163,6 @@ def test_a_maze_without_words_or_with_a_hidden_block_says_so() -> None:
         get_task("AntPush")
     with pytest.raises(UserError, match="has no words"):
         MazeTask(replace(SPECS["PointUMaze"], layout=("###", "#R#", "###")))
-
-
-@pytest.mark.parametrize("name", ["PointUMaze", PUSH, FALL])
-def test_waypoints_that_are_held_for_ten_steps_do_as_well(name: str) -> None:
-    """As HIRO holds them: chosen every c = 10 steps, within the goal box around the robot."""
-    task = get_task(name)
-    box = np.array(task.goal_space.scale)
-    speeds = [task.spec.observation_names.index(speed) for speed in ("vx", "vy")]
-    env = task.make_vec(50, split="eval")
-    obs, _ = env.reset()
-    for t in range(task.spec.horizon):
-        if t % 10 == 0:
-            waypoint = task.ground(obs, scripted(task, obs))[0]
-            target = obs[:, :2] + np.clip(waypoint - obs[:, :2], -box, box)
-        obs, _, _, _, info = env.step(np.clip(target - obs[:, :2] - 0.5 * obs[:, speeds], -1, 1))
-    assert info["success"].sum() >= 49
 
 
 @pytest.mark.parametrize(
