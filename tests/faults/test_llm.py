@@ -21,7 +21,7 @@ from teacher.llm import ServedModel
 from teacher.make import longest_prompts, make_teacher
 from teacher.probe import Probe
 from teacher.prompts import load_template
-from teacher.scoring import LetterLists, Letters, Payload
+from teacher.scoring import LetterLists, Letters
 from tests.faulty_server import FaultyServer, Script, faulty
 from tests.small_task import SmallTask
 
@@ -295,8 +295,7 @@ class SureModel:
     def __init__(self, template_tokens: int) -> None:
         self.template_tokens = template_tokens
 
-    async def post(self, path: str, payload: Payload, patience: float) -> dict[str, Any]:
-        body = payload.body
+    async def post(self, path: str, body: dict[str, Any], calls: int, patience: float) -> dict[str, Any]:
         said = {"A": -0.01, "B": -4.6}
         if path == "/completions":
             tops = [{"logprobs": {"top_logprobs": [said]}, "text": "A"} for _ in body["prompt"]]
