@@ -7,7 +7,7 @@ menu (and per sample, where a server gives no log-probabilities).
 import contextlib
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from envs.task import Scene, Task
@@ -22,22 +22,15 @@ _HOPELESS_AFTER = 24
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back for one prompt.
+    """What came back for one prompt."""
 
-    Attributes:
-        status: `ok`, a `ParseFailure` or another reason why it is no answer, `error` (no reply came), or `unavailable`
-            (the model was not asked, since its server has been given up for now).
-        scores: Probability of each letter of the menu, in the order of the menu, summing to one; empty unless `ok`.
-        text: The reply, or the error.
-        tokens: Prompt and completion tokens.
-        seconds: Wall time, a share of the batch where prompts are batched.
-    """
-
+    # `ok`, a `ParseFailure` or another reason why it is no answer, `error` (no reply came), or `unavailable` (the model
+    # was not asked, since its server has been given up for now).
     status: str
-    scores: tuple[float, ...] = ()
-    text: str = ""
-    tokens: int = 0
-    seconds: float = 0.0
+    scores: tuple[float, ...] = ()  # of the menu's letters, in its order, summing to one; empty unless `ok`
+    text: str = ""  # the reply, or the error
+    tokens: int = 0  # of prompt and completion
+    seconds: float = 0.0  # wall time, a share of the batch where prompts are batched
 
 
 class Model(Protocol):
@@ -80,17 +73,15 @@ class AskingTeacher(Teacher):
         model: Model,
         template: Template,
         store: LabelStore,
-        *,
         permutations: int = 4,
         margin: float = 0.0,
+        *,
         as_recorded: bool = False,
     ) -> None:
         super().__init__(name, TeacherStats(extra=model.extra))
         self.model, self.template, self.store = model, template, store
         self._task, self._permutations, self._margin = task, permutations, margin
         self._prompt_hash = template.hash_for(task)
-        # Those labels that the answers in the store do not make: abstentions, labels of some menus only, fallbacks.
-        self._settled: set[tuple[str, ...]] = set()
         # Answers that this run has got and not counted, since it was killed before it could save its counters.
         self._uncounted: set[str] = set()
         self._counted_here = dict(model.extra)  # spent in this process already: the probe
@@ -122,8 +113,6 @@ class AskingTeacher(Teacher):
                 keys = [call.key for call, _ in asks[scene.facts]]
                 rows = [answers[key] for key in keys if key in answers]
                 self._labels[scene.facts] = self._decide(scene, rows, scene.facts in unreached)
-                if len(rows) < len(keys):
-                    self._settled.add(scene.facts)
         return [self._labels[scene.facts] for scene in scenes]
 
     def _decide(self, scene: Scene, answers: Sequence[Call], unreached: bool) -> Label:
@@ -146,14 +135,12 @@ class AskingTeacher(Teacher):
         call = replace(asked, source=source, method=FALLBACK, status=FALLBACK, probs=tuple(probs))
         self.store.put_many([call])
         self.stats.extra["fallbacks"] = self.stats.extra.get("fallbacks", 0) + 1
-        self._settled.add(scene.facts)
         self._labels[scene.facts] = label = self._label_of([call])
         return label
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters and how far the store has been counted, for an exact resume; most labels are in the store."""
-        settled = [[list(facts), asdict(self._labels[facts])] for facts in sorted(self._settled)]
-        return super().state_dict() | {"row": self.store.last_row(), "model": self.model.name, "settled": settled}
+        """Counters and how far the store has been counted, for an exact resume; labels are in the store."""
+        return super().state_dict() | {"row": self.store.last_row(), "model": self.model.name}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the counters of another process. Raises `TeacherError` if it asked another model."""
@@ -166,9 +153,6 @@ class AskingTeacher(Teacher):
         for counter, value in self._counted_here.items():
             self.stats.extra[counter] += value
         self._recount(state["row"])
-        for facts, label in state.get("settled", ()):
-            self._labels[tuple(facts)] = Label(**label | {"probs": tuple(label["probs"])})
-            self._settled.add(tuple(facts))
 
     def _recount(self, row: int) -> None:
         """Take over what was asked after a row of the store and before this process began."""

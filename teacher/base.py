@@ -14,23 +14,15 @@ HELD = f"{FALLBACK}:hold"  # source of labels that let the running option go on
 
 @dataclass(frozen=True)
 class Label:
-    """A distribution over a task's options for one scene.
+    """A distribution over a task's options for one scene."""
 
-    Attributes:
-        probs: Probability of each option, length K, zero where illegal; sums to one unless `abstained`.
-        source: Who labelled: `local`, `llm:<model>`, `scripted`, `random`, ...
-        method: How: a tier (`logprobs`, `choice`, `echo`, `samples`), `script`, `control`, `only_option` (one is
-            legal, no model was asked), `unavailable` (the model could not be asked), `fallback` (what stands in for
-            that), `none`.
-        key: Query key in the label store, shared by the calls that were averaged; empty for labels that are not stored.
-        abstained: The teacher declined; `probs` are all zero and no learner may use them.
-    """
-
-    probs: tuple[float, ...]
-    source: str
+    probs: tuple[float, ...]  # of each option, length K, zero where illegal; sum to one unless `abstained`
+    source: str  # who labelled: `local`, `llm:<model>`, `scripted`, `random`, ...
+    # How: a tier (`logprobs`, `choice`, `echo`, `samples`), `script`, `control`, `only_option` (one is legal, no model
+    # was asked), `unavailable` (the model could not be asked), `fallback` (what stands in for that), `none`.
     method: str
-    key: str = ""
-    abstained: bool = False
+    key: str = ""  # query key in the store, shared by the calls that were averaged; empty for labels not stored
+    abstained: bool = False  # the teacher declined; `probs` are all zero and no learner may use them
 
 
 def only_option(scene: Scene, num_options: int, source: str) -> Label:

@@ -22,45 +22,25 @@ _QUERY = ("model", "prompt", "task", "options", "facts")
 
 @dataclass(frozen=True)
 class Call:
-    """A prompt scored once, or sampled once.
+    """A prompt scored once, or sampled once."""
 
-    Attributes:
-        model: Identifier of the model, with the hash of its weights where they are known.
-        prompt: Hash of the prompt template and the task's words in it, empty for teachers that read no prompt.
-        task: Task name.
-        options: Digest of the option space.
-        facts: Facts of the scene.
-        menu: Option indices in the order in which they were shown.
-        sample: 0 for a scored choice; the number of the sample otherwise.
-        scene: Text of the scene.
-        legal: Option indices that were legal in the scene.
-        source: Who answered, as in `Label.source`.
-        method: How, as in `Label.method`.
-        status: `ok`, a `ParseFailure`, `error`, or `fallback`.
-        probs: Probability of each option of the task (length K), empty unless `ok` or `fallback`.
-        reply: The text that came back, or the error.
-        tokens: Prompt and completion tokens.
-        seconds: Wall time of the call (a share of the batch where calls are batched).
-        created: Unix time in seconds.
-    """
-
-    model: str
-    prompt: str
+    model: str  # identifier, with the hash of its weights where they are known
+    prompt: str  # hash of the template and the task's words in it, empty for teachers that read no prompt
     task: str
-    options: str
-    facts: tuple[str, ...]
-    menu: tuple[Natural, ...]
-    sample: Natural
-    scene: str
-    legal: tuple[Natural, ...]
-    source: str
-    method: str
-    status: str
-    probs: tuple[Measure, ...] = ()
-    reply: str = ""
-    tokens: Natural = 0
-    seconds: Measure = 0.0
-    created: Measure = 0.0
+    options: str  # digest of the option space
+    facts: tuple[str, ...]  # of the scene
+    menu: tuple[Natural, ...]  # option indices in the order in which they were shown
+    sample: Natural  # 0 for a scored choice; the number of the sample otherwise
+    scene: str  # its text
+    legal: tuple[Natural, ...]  # option indices that were legal
+    source: str  # who answered, as in `Label.source`
+    method: str  # how, as in `Label.method`
+    status: str  # `ok`, a `ParseFailure`, `error`, `fallback`, ...
+    probs: tuple[Measure, ...] = ()  # of each option of the task, length K; empty unless `ok` or `fallback`
+    reply: str = ""  # the text that came back, or the error
+    tokens: Natural = 0  # of prompt and completion
+    seconds: Measure = 0.0  # wall time (a share of the batch where calls are batched)
+    created: Measure = 0.0  # Unix time in seconds
 
     @cached_property
     def key(self) -> str:

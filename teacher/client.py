@@ -13,14 +13,7 @@ from typing import Any, TypeVar
 
 import httpx
 import openai
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_before_delay,
-    stop_when_event_set,
-    wait_random_exponential,
-)
+import tenacity
 
 from teacher.base import BudgetExhausted
 from teacher.config import Limits, TeacherConfig
@@ -32,7 +25,7 @@ T = TypeVar("T")
 _CONNECT_SECONDS = 5.0
 # uvicorn, which most servers here run on, drops idle connections after five seconds.
 _KEEP_ALIVE_SECONDS = 3.0
-_BACKOFF = wait_random_exponential(multiplier=0.25, max=10.0)
+_BACKOFF = tenacity.wait_random_exponential(multiplier=0.25, max=10.0)
 _LATE_SECONDS, _SECONDS_BETWEEN_LINES = 10.0, 30.0
 _LEAST_SECONDS = 0.05  # for a request that begins just before its deadline
 _COUNTERS = ("requests", "retries", "failures", "calls_sent", "tokens_spent", "seconds_spent")
@@ -71,17 +64,11 @@ class _BoundedTransport(httpx.AsyncHTTPTransport):
 
 
 class ServerClient:
-    """The connections to one server. Its coroutines run in the loop of `start`.
-
-    Args:
-        base_url: The server, `http://host:port/v1`.
-        key: Its key, or an empty string.
-        config: The budget: `max_llm_calls`, `max_llm_tokens`, `max_llm_seconds`.
-        limits: Time and bytes.
+    """The connections to one server, `http://host:port/v1`. Its coroutines run in the loop of `start`.
 
     Attributes:
-        counters: `requests` sent, `retries` among them, `failures` of any kind; and what counts for the budget, which
-            survives a resume: `calls_sent`, `tokens_spent`, `seconds_spent`.
+        counters: `requests` sent, `retries` among them, `failures` of any kind; and what counts for the budget of the
+            config, which survives a resume: `calls_sent`, `tokens_spent`, `seconds_spent`.
         stopping: Set where nothing is sent again, since the run gives up.
     """
 
@@ -105,13 +92,7 @@ class ServerClient:
     async def post(
         self, path: str, body: dict[str, Any], calls: int = 1, patience: float | None = None
     ) -> dict[str, Any]:
-        """The body of the reply.
-
-        Args:
-            path: Below the base URL.
-            body: What is sent.
-            calls: What it counts for the budget.
-            patience: Deadline in seconds if not that of the limits; 0 for one attempt.
+        """The body of the reply; `calls` count for the budget. `patience` is another deadline, 0 for one attempt.
 
         Raises:
             ServerFault: It failed, with `Handling.RETRY` after its deadline.
@@ -125,15 +106,15 @@ class ServerClient:
             self._charge(calls)
             return await self._send(path, body, min(self.limits.request_seconds, remaining))
 
-        def again(state: RetryCallState) -> None:
+        def again(state: tenacity.RetryCallState) -> None:
             self.counters["retries"] += 1
             assert state.outcome is not None
             self._say_trouble(state.outcome.exception(), deadline)
 
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, ServerFault) and error.handling == Handling.RETRY),
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(lambda error: getattr(error, "handling", None) == Handling.RETRY),
             wait=_wait,
-            stop=stop_before_delay(deadline) | stop_when_event_set(self.stopping),
+            stop=tenacity.stop_before_delay(deadline) | tenacity.stop_when_event_set(self.stopping),
             before_sleep=again,
             reraise=True,
         )
@@ -217,7 +198,7 @@ class ServerClient:
             say(f"warning: {self.base_url}: {self.without_key(str(fault))}; trying for up to {deadline:.3g} s")
 
 
-def _wait(state: RetryCallState) -> float:
+def _wait(state: tenacity.RetryCallState) -> float:
     """What the server asks for in Retry-After, else an exponential wait with jitter."""
     error = state.outcome.exception() if state.outcome else None
     return max(_BACKOFF(state), error.retry_after if isinstance(error, ServerFault) else 0.0)

@@ -33,15 +33,7 @@ class Handling(StrEnum):
 
 
 class ServerFault(Exception):
-    """A request that failed.
-
-    Args:
-        name: What it is, in a word or two.
-        handling: What follows from it.
-        text: The server's words, or the network's.
-        retry_after: Seconds that the server wants to be left alone.
-        status: HTTP status; 0 where there was none.
-    """
+    """A request that failed: `text` are the server's words or the network's, `retry_after` is in seconds."""
 
     def __init__(
         self, name: str, handling: Handling, text: str = "", *, retry_after: float = 0.0, status: int = 0

@@ -71,7 +71,7 @@ class ServedModel:
             raise UserError(f"{self.base_url!r} is no URL of a server.", "--base-url http://localhost:8000/v1")
         self._config, self._limits = config, limits
         self._client = ServerClient(self.base_url, key, config, limits)
-        self._close = weakref.finalize(self, lambda client: start(client.close()), self._client)
+        weakref.finalize(self, lambda client: start(client.close()), self._client)
         self.extra = self._client.counters
         self.extra["breaker_opened"] = 0
         breaker = Breaker(self.base_url, limits.cool_down_seconds, self.extra)
@@ -104,7 +104,7 @@ class ServedModel:
             raise self._explain(fault) from fault
         way, dropped = self._way, tuple(self._client.without_key(why) for why in reasons)
         self.method, self._answers_as = way.name, probe.answers_as
-        if way.name in ("choice", "samples"):
+        if way.sampled:
             # Scores are scores, but a frequency is another label.
             self.samples, self.name = self._config.samples, f"{self.model}#{way.name}"
         self.concurrency = self._config.concurrency or self._by_speed(probe.seconds, way.size)
@@ -144,11 +144,7 @@ class ServedModel:
         if failure is not None:
             raise failure
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._close()
-
-    async def _ask(self, way: Way, positions: range, group: list[Prompt], gate: asyncio.Semaphore) -> _Replied:
+    async def _ask(self, way: Way, positions: list[int], group: list[Prompt], gate: asyncio.Semaphore) -> _Replied:
         """Ask, unless the server is given up for now; after the cool-down one group finds out, and the others wait."""
         async with gate:
             if self._client.stopping.is_set():
@@ -161,7 +157,9 @@ class ServedModel:
                         return await self._answer(way, positions, group, patience=0.0)
             return await self._answer(way, positions, group)
 
-    async def _answer(self, way: Way, positions: range, group: list[Prompt], patience: float | None = None) -> _Replied:
+    async def _answer(
+        self, way: Way, positions: list[int], group: list[Prompt], patience: float | None = None
+    ) -> _Replied:
         """The replies to one group of prompts, and the error that follows from it if one does."""
         started, failure = monotonic(), None
         try:

@@ -70,14 +70,7 @@ def make_teacher(
         case "local" | "llm":
             model, template = (_local if kind == "local" else _served)(config, task, device)
             teacher = AskingTeacher(
-                kind,
-                task,
-                model,
-                template,
-                store,
-                permutations=config.permutations,
-                margin=config.margin,
-                as_recorded=as_recorded,
+                kind, task, model, template, store, config.permutations, config.margin, as_recorded=as_recorded
             )
         case _:
             teacher = controls.ControlTeacher(kind, task, seed)

@@ -15,7 +15,7 @@ from teacher.call import OK
 from teacher.client import ServerClient
 from teacher.faults import Handling, ServerFault
 from teacher.prompts import Menu, Prompt
-from teacher.scoring import Response, Way, choices_of
+from teacher.scoring import Fields, Way, choices_of
 
 _QUESTION = "Which letter comes first?\nA) A\nB) B\nReply with one letter.\nAnswer:"
 CANARY = Prompt((("user", _QUESTION),), Menu((0, 1)), ("A", "B"))
@@ -77,12 +77,12 @@ class Probe:
             "another --model, or --prompt compact for a small one" + ("" if len(wanted) > 1 else ", or --scoring auto"),
         )
 
-    async def _send(self, path: str, body: dict[str, Any], calls: int) -> Response:
+    async def _send(self, path: str, body: dict[str, Any], calls: int) -> Fields:
         response = await self._client.post(path, body, calls, _PATIENCE)
         self.answers_as = str(response.get("model", ""))
         return response
 
-    async def _chat(self, count: int = 1, **fields: Any) -> list[Response]:
+    async def _chat(self, count: int = 1, **fields: Any) -> list[Fields]:
         """The choices that the server gives for the canary."""
         body = {**self._common, "messages": CANARY.chat, "max_tokens": 8, "n": count, **fields}
         return choices_of(await self._send(scoring.CHAT, body, count))
@@ -105,9 +105,9 @@ class Probe:
     def _without_thinking(self) -> dict[str, Any]:
         return {key: value for key, value in self._common.items() if key not in _THINKING_OFF}
 
-    async def _ask(self, way: Way, prompts: Sequence[Prompt]) -> tuple[list[Reply], list[Response]]:
+    async def _ask(self, way: Way, prompts: Sequence[Prompt]) -> tuple[list[Reply], list[Fields]]:
         """Replies of a way to some prompts, in order, and all responses."""
-        started, replies, responses = monotonic(), list[Reply](), list[Response]()
+        started, replies, responses = monotonic(), list[Reply](), list[Fields]()
         for positions in way.groups(prompts):
             group = [prompts[i] for i in positions]
             new = [await self._send(way.path, body, calls) for body, calls in way.requests(group)]
@@ -119,7 +119,7 @@ class Probe:
     async def _letters(self) -> Way:
         refused: ServerFault | None = None
         for top in _TOP_LOGPROBS:
-            way = scoring.Letters(self._common, "logprobs", top)
+            way = scoring.letters(self._common, top)
             try:
                 (reply,), (response,) = await self._ask(way, self._prompts[:1])
             except ServerFault as fault:
@@ -134,9 +134,9 @@ class Probe:
             return await self._in_lists(way)
         raise _Unfit(str(refused))
 
-    async def _in_lists(self, way: scoring.Letters) -> Way:
+    async def _in_lists(self, way: Way) -> Way:
         """The same scores faster, where lists of prompts give them."""
-        lists = scoring.LetterLists(self._without_thinking(), way.name, way.top, _LIST_SIZE)
+        lists = scoring.letter_lists(self._without_thinking(), way.top, _LIST_SIZE)
         prompts, seconds = [*self._prompts, CANARY], self.seconds
         try:
             (ours, _), (theirs, _) = await self._ask(lists, prompts), await self._ask(way, prompts)
@@ -154,7 +154,7 @@ class Probe:
         texts = [scoring.text_of(choice).strip() for choice in choices]
         if not texts or any(text not in _FORCED for text in texts):
             raise _Unfit(f"told to answer one of {_FORCED}, the model said {(texts or [''])[0][:40]!r}")
-        return await self._answering(scoring.Samples(self._common, "choice", many=len(texts) == 2))
+        return await self._answering(scoring.samples(self._common, "choice", many=len(texts) == 2))
 
     async def _samples(self) -> Way:
         try:
@@ -163,9 +163,9 @@ class Probe:
             if fault.status not in (400, 422):
                 raise
             many = False
-        return await self._answering(scoring.Samples(self._common, "samples", many=many))
+        return await self._answering(scoring.samples(self._common, "samples", many=many))
 
-    async def _answering(self, way: scoring.Samples) -> Way:
+    async def _answering(self, way: Way) -> Way:
         replies, _ = await self._ask(way, [self._prompts[0]] * _PROBE_SAMPLES)
         if not any(reply.status == OK for reply in replies):
             raise _Unfit(f"{len(replies)} samples and no answer; the last: {replies[-1].text[:60]!r}")
@@ -176,7 +176,7 @@ class Probe:
         found: list[tuple[float, Way]] = []
         for lead in ("", " "):
             for lists in (True, False):
-                way = scoring.Echo(self._without_thinking(), "echo", lead=lead, lists=lists)
+                way = scoring.echo(self._without_thinking(), lead, lists)
                 try:
                     (reply,), responses = await self._ask(way, self._prompts[:1])
                 except ServerFault as fault:

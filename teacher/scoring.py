@@ -12,10 +12,10 @@ may hold anything, so every field is looked at before it is used.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import Any
 
 from teacher.asking import Reply
 from teacher.call import OK
@@ -29,67 +29,50 @@ WAYS = ("logprobs", "choice", "echo", "samples")
 MIN_MENU_MASS = 0.05
 _SAMPLE_TOKENS = 16
 
-Response = dict[str, Any]
-Request = tuple[dict[str, Any], int]  # a body, and the calls that it makes, for the budget
+Fields = dict[str, Any]  # of a request or a response
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way of asking.
+    """One way of asking: how a group of prompts becomes requests, and the responses to them one reply per prompt."""
 
-    Attributes:
-        common: Fields of every request: the model, the temperature, thinking off.
-        name: One of `WAYS`.
-        top: Alternatives to the first token that are asked for.
-        size: Prompts per request.
-    """
+    name: str  # one of `WAYS`
+    path: str
+    requests: Callable[[Sequence[Prompt]], list[tuple[Fields, int]]]  # bodies, and the calls that each is
+    read: Callable[[Sequence[Prompt], Sequence[Fields]], list[Reply]]
+    top: int = 0  # alternatives to the first token that are asked for
+    size: int = 1  # prompts in a group
+    sampled: bool = False  # a group is one prompt, as often as it is there: each time for a sample
 
-    path: ClassVar[str] = CHAT
-    common: dict[str, Any]
-    name: str
-    top: int = 0
-    size: int = 1
-
-    def groups(self, prompts: Sequence[Prompt]) -> Iterator[range]:
+    def groups(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
         """Positions of the prompts that are answered together."""
-        for start in range(0, len(prompts), self.size):
-            yield range(start, min(start + self.size, len(prompts)))
-
-    def requests(self, group: Sequence[Prompt]) -> list[Request]:
-        """What to send for a group of prompts."""
-        raise NotImplementedError
-
-    def read(self, group: Sequence[Prompt], responses: Sequence[Response]) -> list[Reply]:
-        """The responses to all requests of a group -> one reply per prompt."""
-        raise NotImplementedError
+        where = range(len(prompts))
+        for _, group in groupby(where, key=lambda i: id(prompts[i]) if self.sampled else i // self.size):
+            yield list(group)
 
 
-class Letters(Way):
-    """Scores the letters of a menu as the first token of a chat reply."""
+def letters(common: Fields, top: int) -> Way:
+    """Scores the letters of a menu as the first token of a chat reply. `common` are the fields of every request."""
 
-    def requests(self, group: Sequence[Prompt]) -> list[Request]:
-        """One request."""
-        body = {"messages": group[0].chat, "logprobs": True, "top_logprobs": self.top, "max_tokens": 1}
-        return [(self.common | body, 1)]
+    def requests(group: Sequence[Prompt]) -> list[tuple[Fields, int]]:
+        body = {"messages": group[0].chat, "logprobs": True, "top_logprobs": top, "max_tokens": 1}
+        return [(common | body, 1)]
 
-    def read(self, group: Sequence[Prompt], responses: Sequence[Response]) -> list[Reply]:
-        """The scores of the menu's letters."""
+    def read(group: Sequence[Prompt], responses: Sequence[Fields]) -> list[Reply]:
         choice = next(iter(choices_of(responses[0])), {})
         return [_reply(*_scored(group[0], first_token(choice)), text_of(choice), responses)]
 
+    return Way("logprobs", CHAT, requests, read, top)
 
-class LetterLists(Way):
+
+def letter_lists(common: Fields, top: int, size: int) -> Way:
     """The same scores for a list of prompts in one request, for servers that read the same text over both ways."""
 
-    path = COMPLETIONS
+    def requests(group: Sequence[Prompt]) -> list[tuple[Fields, int]]:
+        body = {"prompt": [plain_text(prompt) for prompt in group], "max_tokens": 1, "logprobs": top}
+        return [(common | body, len(group))]
 
-    def requests(self, group: Sequence[Prompt]) -> list[Request]:
-        """One request."""
-        body = {"prompt": [plain_text(prompt) for prompt in group], "max_tokens": 1, "logprobs": self.top}
-        return [(self.common | body, len(group))]
-
-    def read(self, group: Sequence[Prompt], responses: Sequence[Response]) -> list[Reply]:
-        """The scores of the menus' letters."""
+    def read(group: Sequence[Prompt], responses: Sequence[Fields]) -> list[Reply]:
         choices = choices_of(responses[0])
         choices = choices if len(choices) == len(group) else [{}] * len(group)
         replies = []
@@ -100,32 +83,19 @@ class LetterLists(Way):
             replies.append(_reply(*scored, text_of(choice), responses, part, len(group)))
         return replies
 
+    return Way("logprobs", COMPLETIONS, requests, read, top, size)
 
-@dataclass(frozen=True)
-class Samples(Way):
-    """Samples replies; constrained to the letters of the menu for the way `choice`.
 
-    Attributes:
-        many: The server gives n samples for one request.
-    """
+def samples(common: Fields, name: str, many: bool) -> Way:
+    """Samples replies, for `choice` constrained to the letters; `many` for one request if the server heeds `n`."""
 
-    many: bool = False
-
-    def groups(self, prompts: Sequence[Prompt]) -> Iterator[range]:
-        """A prompt that is there several times is sampled several times."""
-        for _, group in groupby(range(len(prompts)), key=lambda i: id(prompts[i])):
-            first, *others = group
-            yield range(first, first + 1 + len(others))
-
-    def requests(self, group: Sequence[Prompt]) -> list[Request]:
-        """One request, or one per sample where the server ignores `n`."""
-        body = {**self.common, "messages": group[0].chat, "max_tokens": _SAMPLE_TOKENS}
-        if self.name == "choice":
+    def requests(group: Sequence[Prompt]) -> list[tuple[Fields, int]]:
+        body = {**common, "messages": group[0].chat, "max_tokens": _SAMPLE_TOKENS}
+        if name == "choice":
             body["structured_outputs"] = {"choice": list(group[0].menu.letters)}
-        return [(body | {"n": len(group)}, len(group))] if self.many else [(body, 1)] * len(group)
+        return [(body | {"n": len(group)}, len(group))] if many else [(body, 1)] * len(group)
 
-    def read(self, group: Sequence[Prompt], responses: Sequence[Response]) -> list[Reply]:
-        """The options that the samples name."""
+    def read(group: Sequence[Prompt], responses: Sequence[Fields]) -> list[Reply]:
         texts = [text_of(choice) for response in responses for choice in choices_of(response)][: len(group)]
         replies = []
         for part, text in enumerate([*texts, *[""] * (len(group) - len(texts))]):
@@ -135,34 +105,30 @@ class Samples(Way):
             replies.append(_reply(str(position) if failed else OK, scores, text, responses, part, len(group)))
         return replies
 
+    return Way(name, CHAT, requests, read, sampled=True)
 
-@dataclass(frozen=True)
-class Echo(Way):
+
+def echo(common: Fields, lead: str, lists: bool) -> Way:
     """Has the server score each letter of the menu written after the prompt.
 
-    Attributes:
-        lead: What stands between prompt and letter: nothing, or the space that a tokenizer makes part of the letter.
-        lists: The server takes a list of prompts in one request.
+    Between them stands `lead`: nothing, or the space that a tokenizer makes part of the letter. With `lists` the server
+    takes a list of prompts in one request.
     """
 
-    path = COMPLETIONS
-    lead: str = ""
-    lists: bool = False
-
-    def requests(self, group: Sequence[Prompt]) -> list[Request]:
-        """One request with all letters, or one per letter."""
-        texts = [f"{plain_text(group[0])}{self.lead}{letter}" for letter in group[0].menu.letters]
+    def requests(group: Sequence[Prompt]) -> list[tuple[Fields, int]]:
+        texts = [f"{plain_text(group[0])}{lead}{letter}" for letter in group[0].menu.letters]
         # One token more than is read: FastChat refuses 0.
-        body = {**self.common, "echo": True, "logprobs": 1, "max_tokens": 1}
-        if self.lists:
+        body = {**common, "echo": True, "logprobs": 1, "max_tokens": 1}
+        if lists:
             return [(body | {"prompt": texts}, 1)]
         return [(body | {"prompt": text}, int(number == 0)) for number, text in enumerate(texts)]
 
-    def read(self, group: Sequence[Prompt], responses: Sequence[Response]) -> list[Reply]:
-        """The scores of the menu's letters."""
+    def read(group: Sequence[Prompt], responses: Sequence[Fields]) -> list[Reply]:
         status, scores = _scored(group[0], _echoed(group[0], responses))
         best = group[0].menu.letters[scores.index(max(scores))] if scores else ""
         return [_reply(status, scores, best, responses)]
+
+    return Way("echo", COMPLETIONS, requests, read)
 
 
 def plain_text(prompt: Prompt) -> str:
@@ -170,21 +136,21 @@ def plain_text(prompt: Prompt) -> str:
     return "\n".join(content for _, content in prompt.messages)
 
 
-def first_token(choice: Response) -> list[tuple[str, float]]:
+def first_token(choice: Fields) -> list[tuple[str, float]]:
     """(token, log-probability) of the alternatives for the first token of a chat choice; empty if there are none."""
     tops = _list(_at(choice, "logprobs", "content", 0, "top_logprobs"))
     pairs = [(_at(top, "token"), _at(top, "logprob")) for top in tops]
     return [(token, p) for token, p in pairs if isinstance(token, str) and isinstance(p, int | float)]
 
 
-def choices_of(response: Response) -> list[Response]:
+def choices_of(response: Fields) -> list[Fields]:
     """The choices of a response, in the order of their index; an empty list if it has none."""
     choices = [choice for choice in _list(response.get("choices")) if isinstance(choice, dict)]
     indexed = all(isinstance(choice.get("index"), int) for choice in choices)
     return sorted(choices, key=lambda choice: choice["index"]) if indexed else choices
 
 
-def text_of(choice: Response) -> str:
+def text_of(choice: Fields) -> str:
     """What was said; where nothing was, the reasoning that a server keeps apart, as an unfinished thought."""
     message = choice.get("message")
     said = _at(message, "content") if message else choice.get("text")
@@ -194,12 +160,12 @@ def text_of(choice: Response) -> str:
     return f"<think>{thought}" if isinstance(thought, str) and thought else ""
 
 
-def echoed_mass(prompt: Prompt, responses: Sequence[Response]) -> float:
+def echoed_mass(prompt: Prompt, responses: Sequence[Fields]) -> float:
     """Probability that an echoing server gives to the letters of a menu together."""
     return sum(math.exp(min(score, 0.0)) for _, score in _echoed(prompt, responses))
 
 
-def _echoed(prompt: Prompt, responses: Sequence[Response]) -> list[tuple[str, float]]:
+def _echoed(prompt: Prompt, responses: Sequence[Fields]) -> list[tuple[str, float]]:
     """(letter, log-probability) of the letters that end the echoed prompts; empty unless all of them are there.
 
     The last token of each is the one that was generated, the one before it ends the prompt.
@@ -227,7 +193,7 @@ def _scored(prompt: Prompt, alternatives: Sequence[tuple[str, float]]) -> tuple[
 
 
 def _reply(
-    status: str, scores: tuple[float, ...], text: str, responses: Sequence[Response], part: int = 0, parts: int = 1
+    status: str, scores: tuple[float, ...], text: str, responses: Sequence[Fields], part: int = 0, parts: int = 1
 ) -> Reply:
     """A reply with its share of the responses' tokens, to the token."""
     usage = [_at(response, "usage", "total_tokens") for response in responses]
