@@ -51,13 +51,8 @@ class ScriptedTeacher(Teacher):
 class ReplayTeacher(Teacher):
     """Labels out of a store and from nowhere else: how a run is reproduced without its teacher.
 
-    They are those of one model and prompt, and of people who corrected them in a review.
-
-    Args:
-        task: The task whose labels are replayed.
-        path: A label store, for example `labels.sqlite` of a run.
-        model: Which model's answers, by its name or a part of it; needed where the store holds those of several.
-        margin: As for the teacher that was recorded.
+    They are those of one model and prompt, and of people who corrected them in a review. `model`, a name or a part of
+    it, is needed where the store at `path` holds the answers of several; `margin` is that of the recorded teacher.
 
     Raises:
         UserError: No path.
@@ -117,13 +112,7 @@ class ReplayTeacher(Teacher):
 
 
 class ControlTeacher(Teacher):
-    """A teacher that knows nothing of the scene but its legal options.
-
-    Args:
-        name: `random` (one legal option for each scene, fixed by the seed) or `uniform-legal`.
-        task: The task.
-        seed: Seed of the run.
-    """
+    """Knows only what is legal: `random` (an option for each scene, fixed by the seed) or `uniform-legal`."""
 
     def __init__(self, name: str, task: Task, seed: int) -> None:
         super().__init__(name)

@@ -29,12 +29,9 @@ def to_record(call: Call) -> dict[str, Any]:
 
 
 def from_lines(lines: Iterable[bytes], source: str, sizes: Mapping[str, int] | None = None) -> list[Call]:
-    """The calls of a file's lines; blank lines are passed over.
+    """The calls of the lines of a file `source`; blank lines are passed over.
 
-    Args:
-        lines: The lines of the file.
-        source: Its name, for errors.
-        sizes: Number of options by the digest of an option space, for those that are known.
+    `sizes` are numbers of options by the digest of an option space, for those that are known.
 
     Raises:
         UserError: A line is foreign, of a newer version, or damaged; the error gives its number.

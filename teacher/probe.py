@@ -30,12 +30,7 @@ _PROBE_SAMPLES = 8
 
 
 class Probe:
-    """One probing of a server.
-
-    Args:
-        client: The connections.
-        model: The model to ask.
-        prompts: Real prompts of the task, the longest first.
+    """One probing of a server with real prompts of the task, the longest first.
 
     Attributes:
         thinking: `off`: the server took the wish that the model not think aloud (or ignored it); `refused`.

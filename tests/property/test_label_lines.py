@@ -32,13 +32,6 @@ def calls(draw: Any) -> Call:
     return Call(*asked, scene, legal, source, method, status, probs, reply, *numbers)
 
 
-def stored(rows: list[Call]) -> LabelStore:
-    """A store of those rows, without those that could not be told from an earlier one."""
-    store = LabelStore()
-    store.merge(rows)
-    return store
-
-
 def lines_of(store: LabelStore) -> list[bytes]:
     return [json.dumps(to_record(call)).encode() + b"\n" for call in store.calls(answers_only=False)]
 
@@ -46,7 +39,8 @@ def lines_of(store: LabelStore) -> list[bytes]:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(calls(), max_size=6))
 def test_export_and_import_give_the_same_rows_in_the_same_order(rows: list[Call]) -> None:
-    before, after = stored(rows), LabelStore()
+    before, after = LabelStore(), LabelStore()
+    before.merge(rows)  # without those that could not be told from an earlier one
     merged = after.merge(from_lines(lines_of(before), "x"))
     assert merged.added == len(before)
     assert after.calls(answers_only=False) == before.calls(answers_only=False)
@@ -54,17 +48,9 @@ def test_export_and_import_give_the_same_rows_in_the_same_order(rows: list[Call]
     assert lines_of(after) == lines_of(before)
     again = after.merge(from_lines(lines_of(before), "x"))
     assert (again.added, again.known, again.kept) == (0, len(before), 0)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(calls(), min_size=1, max_size=5), st.data())
-def test_an_import_changes_no_answer_whatever_it_brings(rows: list[Call], data: Any) -> None:
-    store = stored(rows)
-    answers, before = store.digest(), store.calls()
-    brought = [replace(call, probs=call.probs[::-1], reply=data.draw(text)) for call in rows if call.status == OK]
-    store.merge(brought)
-    assert store.calls() == before
-    assert store.digest() == answers
+    other = [replace(call, probs=call.probs[::-1], reply="other") for call in rows if call.status == OK]
+    assert after.merge(other).added == 0
+    assert after.digest() == before.digest()
 
 
 @settings(max_examples=100, deadline=None)
