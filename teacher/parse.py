@@ -51,7 +51,7 @@ class ParseFailure(StrEnum):
 
     words: str
 
-    def __new__(cls, value: str, words: str) -> "ParseFailure":
+    def __new__(cls, value: str, words: str = "") -> "ParseFailure":
         """A status with its words."""
         failure = str.__new__(cls, value)
         failure._value_, failure.words = value, words
