@@ -26,7 +26,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from envs.mujoco.mazes import SPECS, MazeSpec
-from envs.mujoco.model import model_xml
+from envs.mujoco.model import make_plan
 from envs.mujoco.simulator import MazeSimulator
 from envs.vector import BatchedEnv
 
@@ -72,7 +72,7 @@ class StockMaze(MujocoEnv):
 def make_stock(spec: MazeSpec, folder: Path) -> gym.vector.VectorEnv:
     """The stock side."""
     xml = folder / f"{spec.name}.xml"
-    xml.write_text(model_xml(spec))
+    xml.write_text(make_plan(spec).to_xml())
     makers: list[Callable[[], gym.Env]] = [lambda: TimeLimit(StockMaze(spec, xml), spec.horizon)] * ENVS
     return SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
 

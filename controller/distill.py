@@ -103,8 +103,8 @@ class Distillation:
         config: DistilConfig,
         rng: np.random.Generator,
     ) -> None:
-        self.encoder, self.config, self.rng, self._loss = encoder, config, rng, loss
-        self._parameters = list(parameters)
+        self.encoder, self.config, self.rng = encoder, config, rng
+        self._parameters, self._loss = list(parameters), loss
         self.optimizer = torch.optim.Adam(self._parameters, config.lr, fused=True)
         self._parts: list[LabelledScenes] = []
 
@@ -133,9 +133,8 @@ class Distillation:
         """Scenes sampled uniformly, half of them mirrored, the previous option sometimes hidden."""
         if len(self._parts) > 1:
             self._parts = [LabelledScenes.concatenate(self._parts)]
-        everything = self._parts[0]
-        rows = self.rng.integers(len(everything), size=self.config.minibatch)
-        scenes = everything[rows]
+        rows = self.rng.integers(len(self._parts[0]), size=self.config.minibatch)
+        scenes = self._parts[0][rows]
         hidden = self.rng.random(len(rows)) < self.config.forget_previous
         encoded, skills = scenes.encoded, scenes.skills
         if self.config.mirror and isinstance(self.encoder, GridEncoder):
@@ -144,14 +143,6 @@ class Distillation:
             encoded = Encoded(tuple(np.where(turned, there, here) for there, here in pairs))
             skills = np.where(turned, self.encoder.mirror_actions(skills), skills).astype(np.int8)
         return replace(scenes, encoded=encoded, previous=np.where(hidden, -1, scenes.previous), skills=skills)
-
-
-def calibrate(
-    network: ControllerNetwork, fitted: LabelledScenes, judged: LabelledScenes, truth: NDArray[np.int64]
-) -> tuple[float, dict[str, float]]:
-    """Temperature, fitted on some held-out scenes, and agreement, KL and ECE on others, whose true options are [N]."""
-    temperature = fit_temperature(option_logits(network, fitted), fitted.probs)
-    return temperature, judge(network, judged, truth, temperature)
 
 
 def weighted_regression(log_probs: Tensor, weights: Tensor) -> Tensor:
@@ -187,21 +178,25 @@ def distillation_loss(
     return option_loss + done_loss, {"kl": float(kl.detach()), "done_loss": float(done_loss.detach())}
 
 
-@torch.no_grad()
-def option_logits(network: ControllerNetwork, scenes: LabelledScenes) -> Tensor:
-    """Masked option logits [N, K] of labelled scenes."""
-    logits, _ = network(*to_tensors(scenes.encoded), to_tensor(scenes.previous))
-    return mask_logits(logits, to_tensor(scenes.legal))
+def calibrate(
+    network: ControllerNetwork, fitted: LabelledScenes, judged: LabelledScenes, truth: NDArray[np.int64]
+) -> tuple[float, dict[str, float]]:
+    """Temperature, fitted on some held-out scenes, and figures on others, whose true options are [N].
 
+    The figures are agreement with the teacher and with the truth, KL to the teacher, and ECE.
+    """
 
-def judge(network: ControllerNetwork, scenes: LabelledScenes, truth: NDArray[np.int64], temperature: float) -> dict:
-    """Agreement with the teacher and with the ground-truth script, KL to the teacher, and ECE, on held-out scenes."""
-    logits = option_logits(network, scenes)
-    probs = to_numpy(torch.softmax(logits / temperature, 1))
-    labelled = scenes.probs.sum(1) > 0
-    labels = scenes.probs[labelled]
+    @torch.no_grad()
+    def logits(scenes: LabelledScenes) -> Tensor:
+        option_logits, _ = network(*to_tensors(scenes.encoded), to_tensor(scenes.previous))
+        return mask_logits(option_logits, to_tensor(scenes.legal))
+
+    temperature = fit_temperature(logits(fitted), fitted.probs)
+    probs = to_numpy(torch.softmax(logits(judged) / temperature, 1))
+    labelled = judged.probs.sum(1) > 0
+    labels = judged.probs[labelled]
     gap = np.log(np.maximum(labels, 1e-12)) - np.log(np.maximum(probs[labelled], 1e-12))
-    return {
+    return temperature, {
         "agreement": float((probs[labelled].argmax(1) == labels.argmax(1)).mean()),
         "truth_agreement": float((probs.argmax(1) == truth).mean()),
         "kl": float((labels * gap).sum(1).mean()),

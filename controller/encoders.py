@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from envs.task import Task
 
 UNSEEN, EMPTY, WALL, LAVA, GOAL = 0, 1, 2, 3, 4
-_FIRST_DOOR, _FIRST_KEY, _FIRST_BALL, _FIRST_BOX = 5, 23, 29, 35
+_DOORS, _KEYS, _BALLS, _BOXES = 5, 23, 29, 35
 NUM_TOKENS = 41
 # Width of each bin of an offset along one axis, from the centre outwards: exact up to 3, then two coarse bins or more.
 _BIN_EDGES = np.array([0, 1, 2, 3, 4, 6, 10, 15, 1_000_000])
@@ -27,13 +27,13 @@ _TURN_LEFT, _TURN_RIGHT = 0, 1
 @njit(cache=True, inline="always")
 def _token(kind: int, colour: int, state: int) -> int:
     if kind == 4:
-        return _FIRST_DOOR + 3 * colour + state
+        return _DOORS + 3 * colour + state
     if kind == 5:
-        return _FIRST_KEY + colour
+        return _KEYS + colour
     if kind == 6:
-        return _FIRST_BALL + colour
+        return _BALLS + colour
     if kind == 7:
-        return _FIRST_BOX + colour
+        return _BOXES + colour
     if kind == 8:
         return GOAL
     if kind == 9:
@@ -52,9 +52,9 @@ def _salience(token: int) -> int:
 
 @njit(cache=True)
 def _encode(obs, bins, side, tokens, present):  # type: ignore[no-untyped-def]
-    worlds, width, height, _ = obs.shape
+    count, width, height, _ = obs.shape
     centre = side // 2
-    for n in range(worlds):
+    for n in range(count):
         agent_x = agent_y = facing = 0
         for x in range(width):
             for y in range(height):
@@ -82,11 +82,7 @@ def _encode(obs, bins, side, tokens, present):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch of network inputs.
-
-    Attributes:
-        parts: What the network's trunk takes, in its order, each [N, ...].
-    """
+    """A batch of network inputs: the parts that the network's trunk takes, in its order, each [N, ...]."""
 
     parts: tuple[NDArray, ...]
 
@@ -110,25 +106,18 @@ class GridEncoder:
 
     Args:
         observation_shape: (W, H, 4).
+
+    Attributes:
+        num_cells: Tokens per observation, side * side.
+        identity: Kind and shape, which a checkpoint and a task must agree on.
     """
 
     def __init__(self, observation_shape: tuple[int, ...]) -> None:
-        self.observation_shape = tuple(observation_shape)
-        reach = max(observation_shape[0], observation_shape[1]) - 1
-        self._bins = np.searchsorted(_BIN_EDGES, np.arange(reach + 1), side="right") - 1
+        self._bins = np.searchsorted(_BIN_EDGES, np.arange(max(observation_shape[:2])), side="right") - 1
         self.side = 2 * int(self._bins[-1]) + 1
-        cells = np.arange(self.side * self.side).reshape(self.side, self.side)
-        self._mirrored = cells[:, ::-1].reshape(-1).copy()
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Kind and shape."""
-        return {"kind": "egocentric-grid", "observation_shape": list(self.observation_shape)}
-
-    @property
-    def num_cells(self) -> int:
-        """Number of token cells per observation."""
-        return self.side * self.side
+        self.num_cells = self.side * self.side
+        self._mirrored = np.arange(self.num_cells).reshape(self.side, self.side)[:, ::-1].flatten()
+        self.identity: dict[str, Any] = {"kind": "egocentric-grid", "observation_shape": list(observation_shape)}
 
     def __call__(self, obs: NDArray) -> Encoded:
         """Encode observations [N, W, H, 4]."""
@@ -157,11 +146,7 @@ class VectorEncoder:
 
     def __init__(self, scale: Sequence[float]) -> None:
         self.scale = np.array(scale, np.float32)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Kind and scale."""
-        return {"kind": "vector", "scale": self.scale.tolist()}
+        self.identity: dict[str, Any] = {"kind": "vector", "scale": self.scale.tolist()}
 
     def __call__(self, obs: NDArray) -> Encoded:
         """Encode observations [N, O]."""
@@ -184,11 +169,10 @@ def token_features() -> NDArray[np.float32]:
     Embedding the parts instead of the tokens makes a red key and a blue key share what keys have in common.
     """
     parts = np.zeros((NUM_TOKENS, 9 + 6 + 3), np.float32)
-    for token in range(_FIRST_DOOR):
-        parts[token, token] = 1
+    parts[range(_DOORS), range(_DOORS)] = 1
     for colour in range(6):
         for state in range(3):
-            parts[_FIRST_DOOR + 3 * colour + state, [5, 9 + colour, 15 + state]] = 1
-        for kind, first in ((6, _FIRST_KEY), (7, _FIRST_BALL), (8, _FIRST_BOX)):
+            parts[_DOORS + 3 * colour + state, [5, 9 + colour, 15 + state]] = 1
+        for kind, first in ((6, _KEYS), (7, _BALLS), (8, _BOXES)):
             parts[first + colour, [kind, 9 + colour]] = 1
     return parts

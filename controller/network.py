@@ -24,7 +24,7 @@ class TokenTrunk(nn.Module):
     """Two hidden layers over embedded tokens, token presence and, optionally, a one-hot condition.
 
     Args:
-        num_cells: Tokens per observation (controller/encoders.py).
+        num_cells: Tokens per observation.
         condition: Number of extra inputs, zero for none.
         config: Widths.
     """
@@ -41,13 +41,11 @@ class TokenTrunk(nn.Module):
         both = torch.empty(config.hidden, self.cells.in_features + self.others.in_features)
         for weight in (both, self.hidden.weight):
             nn.init.orthogonal_(weight, 2**0.5)
-        with torch.no_grad():
-            for layer, part in zip(
-                (self.cells, self.others), both.tensor_split([self.cells.in_features], dim=1), strict=True
-            ):
-                layer.weight.copy_(part)
-        nn.init.zeros_(self.others.bias)
-        nn.init.zeros_(self.hidden.bias)
+        ours, others = both.tensor_split([self.cells.in_features], dim=1)
+        self.cells.weight.data.copy_(ours)
+        self.others.weight.data.copy_(others)
+        for layer in (self.others, self.hidden):
+            nn.init.zeros_(layer.bias)
 
     def forward(self, tokens: Tensor, present: Tensor, condition: Tensor | None = None) -> Tensor:
         """Features [N, hidden] of tokens uint8 [N, cells] and presence [N, NUM_TOKENS]."""

@@ -73,7 +73,7 @@ FAMILIES: Final = {
         "envs.mujoco.tasks:make_single_env",
     ),
     "rescue": Family(
-        "envs.rescue.tasks:make_task",
+        "envs.rescue.tasks:RescueTask",
         {
             "RescueWorld-n2": "visit 2 targets in their order (HALO)",
             "RescueWorld-n3": "visit 3 targets in their order (HALO)",

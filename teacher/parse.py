@@ -47,27 +47,21 @@ _REASON_KEYS = frozenset({"reason", "reasons", "reasoning", "explanation", "rati
 
 
 class ParseFailure(StrEnum):
-    """Why a reply is not an answer; also the status of its row in the label store."""
+    """Why a reply is not an answer, also the status of its row in the label store; and the same in words."""
 
-    EMPTY = "empty"
-    OFF_MENU = "off_menu"
-    AMBIGUOUS = "ambiguous"
-    TOO_LONG = "too_long"
-    UNFINISHED = "unfinished"
+    words: str
 
-    @property
-    def words(self) -> str:
-        """The failure in words for a person."""
-        return _IN_WORDS[self]
+    def __new__(cls, value: str, words: str = "") -> "ParseFailure":
+        """A status with its words."""
+        failure = str.__new__(cls, value)
+        failure._value_, failure.words = value, words
+        return failure
 
-
-_IN_WORDS = {
-    ParseFailure.EMPTY: "the reply holds no letter and no word",
-    ParseFailure.OFF_MENU: "the reply names nothing that is on the menu",
-    ParseFailure.AMBIGUOUS: "the reply touches the menu but does not name exactly one of its options",
-    ParseFailure.TOO_LONG: f"the reply is longer than {MAX_REPLY_CHARS} characters, thinking not counted",
-    ParseFailure.UNFINISHED: "the reply was cut while the model was still thinking",
-}
+    EMPTY = "empty", "the reply holds no letter and no word"
+    OFF_MENU = "off_menu", "the reply names nothing that is on the menu"
+    AMBIGUOUS = "ambiguous", "the reply touches the menu but does not name exactly one of its options"
+    TOO_LONG = "too_long", f"the reply is longer than {MAX_REPLY_CHARS} characters, thinking not counted"
+    UNFINISHED = "unfinished", "the reply was cut while the model was still thinking"
 
 
 def parse_reply(reply: str, words: Sequence[str]) -> int | ParseFailure:
@@ -87,7 +81,8 @@ def parse_reply(reply: str, words: Sequence[str]) -> int | ParseFailure:
         return ParseFailure.EMPTY
     if said.startswith("{"):
         said = _json_answer(said)
-    answer, reasons = _without_reasons(said)
+    match = _REASONS.search(said)
+    answer, reasons = (said[: match.start()], said[match.start("reasons") :]) if match else (said, "")
     position = _position(answer, words)
     if position is None or (reasons and _speaks_of(reasons, words) - {position}):
         return ParseFailure.AMBIGUOUS if _speaks_of(said, words) else ParseFailure.OFF_MENU
@@ -120,19 +115,10 @@ def _json_answer(text: str) -> str:
         pairs: Any = json.loads(text, object_pairs_hook=list)
     except (ValueError, RecursionError):
         return text
-    answers = [value for key, value in pairs if _key(key) in _ANSWER_KEYS]
-    known = all(_key(key) in _ANSWER_KEYS | _REASON_KEYS for key, _ in pairs)
+    named = [(key.lower().replace("_", "").replace(" ", ""), value) for key, value in pairs]
+    answers = [value for key, value in named if key in _ANSWER_KEYS]
+    known = all(key in _ANSWER_KEYS | _REASON_KEYS for key, _ in named)
     return answers[0] if known and len(answers) == 1 and isinstance(answers[0], str) else text
-
-
-def _key(name: str) -> str:
-    return name.lower().replace("_", "").replace(" ", "")
-
-
-def _without_reasons(text: str) -> tuple[str, str]:
-    """A reply as the answer and the reasons that follow it, which are often empty."""
-    match = _REASONS.search(text)
-    return (text[: match.start()], text[match.start("reasons") :]) if match else (text, "")
 
 
 def _position(text: str, words: Sequence[str]) -> int | None:

@@ -44,11 +44,11 @@ class Review:
         self._lock = threading.RLock()
         with LabelStore(path) as store:
             rows = store.last_calls(len(store), task.name)
-        rows = [(row, call) for row, call in rows if call.identity.options == task.options.digest]
+        rows = [(row, call) for row, call in rows if call.options == task.options.digest]
         asked: dict[str, list[tuple[int, Call]]] = {}
         for row, call in rows:
             if not is_correction(call) and len(call.legal) > 1:
-                asked.setdefault(call.identity.query, []).append((row, call))
+                asked.setdefault(call.query, []).append((row, call))
         queries = [_Query(*calls[-1], mean_probs([call for _, call in calls])) for calls in asked.values()]
         self._queries = sorted(queries, key=lambda query: top_margin(query.probs))
         self._later: dict[int, None] = {}  # skipped, in that order
@@ -65,7 +65,7 @@ class Review:
         who = who or self.annotator
         with self._lock:
             queue, said = self._queue(), list(standing(self._said).values())
-        mine = [call for call in said if call.identity.model == f"{HUMAN}:{who}"]
+        mine = [call for call in said if call.model == f"{HUMAN}:{who}"]
         done = len(self._queries) - len(queue)
         unsure = [1 - max(self._queries[i].probs, default=0.0) for i in queue]
         return {
@@ -125,11 +125,11 @@ class Review:
         model = f"{HUMAN}:{who or self.annotator}"
         with self._lock:
             stand = standing(self._said).values()
-            mine = [call for call in self._said if call.identity.model == model and call in stand]
+            mine = [call for call in self._said if call.model == model and call in stand]
             if not mine:
                 return False
             with LabelStore(self._path) as store:
-                self._said.append(withdraw(store, self._task, mine[-1]))
+                self._said.append(withdraw(store, mine[-1]))
         return True
 
     def frame(self, trajectory: int, step: int) -> bytes | None:
@@ -139,7 +139,7 @@ class Review:
     def agreement(self) -> list[dict[str, Any]]:
         """How far people agree with the teacher; see `agent.labelling.agreement`."""
         said = {facts: int(np.argmax(call.probs)) for facts, call in standing(self._said).items()}
-        teacher = {query.last.identity.facts: int(np.argmax(query.probs)) for query in self._queries if query.probs}
+        teacher = {query.last.facts: int(np.argmax(query.probs)) for query in self._queries if query.probs}
         found = compared({"you": said, "the teacher": teacher}, ("you", "the teacher"), len(self._task.options))
         return [found] if found else []
 
@@ -158,7 +158,7 @@ class Review:
 
     def _queue(self) -> list[int]:
         said, later = standing(self._said), list(self._later)
-        open_ = [i for i, query in enumerate(self._queries) if query.last.identity.facts not in said]
+        open_ = [i for i, query in enumerate(self._queries) if query.last.facts not in said]
         return sorted(open_, key=lambda i: later.index(i) if i in later else -1)
 
     def _question(self, number: int) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class Review:
             "said": {},
             "answers": [],
             "prompt": prompt,
-            "reply": f"{last.identity.model}: {last.reply or line['why'] or last.method}",
+            "reply": f"{last.model}: {last.reply or line['why'] or last.method}",
         }
 
 
@@ -187,7 +187,7 @@ def open_review(config: LabelConfig) -> Review:
     """The review of a store. Raises `UserError` if it is not clear which, or of which task."""
     path = find_store(config.review, config.logdir)
     with LabelStore(path, read_only=True) as store:
-        tasks = sorted({call.identity.task for call in store.calls(answers_only=False)})
+        tasks = sorted({call.task for call in store.calls(answers_only=False)})
     name = config.task if config.task in tasks else tasks[0] if len(tasks) == 1 else None
     if name is None:
         raise UserError(f"{path} holds labels of {', '.join(tasks) or 'no task'}.", "name one of them with --task")

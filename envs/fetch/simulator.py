@@ -12,13 +12,26 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.fetch.state import OBSERVATION_NAMES
-
 with redirect_stderr(io.StringIO()):  # the import prints a notice about other environments, each time
     import gymnasium_robotics
 from gymnasium_robotics.envs.fetch.pick_and_place import MujocoFetchPickAndPlaceEnv
 
 ENV_ID: Final = "FetchPickAndPlace-v4"
+
+
+def _along(*things: str) -> tuple[str, ...]:
+    return tuple(f"{thing} {axis}" for thing in things for axis in "xyz")
+
+
+# As Gymnasium-Robotics has them, and the goal behind. Metres and radians; velocities are per step of 0.04 s.
+OBSERVATION_NAMES: Final = (
+    *_along("gripper", "block", "block from gripper"),
+    *("right finger", "left finger"),
+    *_along("block turned about", "block velocity from gripper", "block spin", "gripper velocity"),
+    *("right finger velocity", "left finger velocity"),
+    *_along("goal"),
+)
+GRIPPER, BLOCK, OFFSET, FINGERS, GOAL = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 11), slice(25, 28)
 
 
 class _Fetch(MujocoFetchPickAndPlaceEnv):
@@ -40,7 +53,7 @@ def _compiled(path: str) -> mujoco.MjModel:
 
 
 class FlatFetch(gym.ObservationWrapper[NDArray[np.float64], NDArray[np.float32], dict[str, NDArray[np.float64]]]):
-    """The environment with `observation` and `desired_goal` as one vector (`state.OBSERVATION_NAMES`).
+    """The environment with `observation` and `desired_goal` as one vector (`OBSERVATION_NAMES`).
 
     Nothing else of it is changed: its reward is -1 while the block is further than 5 cm from its goal, and 0 else; an
     episode is truncated after 50 steps and never terminates, since the block has to *stay* there. So success is that of

@@ -1,6 +1,7 @@
 """Pick and place as teachers, controllers and hierarchies see it: four options over Gymnasium-Robotics' arm.
 
-A scene is a stage of the grasp and whether the block is at its goal; its code is `2 * stage + at goal`.
+A scene is a stage of the grasp and whether the block is at its goal; its code is `2 * stage + at goal`. All lengths are
+in metres. The block is a cube of 5 cm; the fingers are 10 cm apart when open, and 4.8 cm when they hold it.
 """
 
 from functools import partial
@@ -9,57 +10,75 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.fetch.simulator import make_fetch
-from envs.fetch.skills import APPROACH, GRASP, HOLD, TRANSPORT, act, destinations
-from envs.fetch.state import (
-    ABOVE,
-    AROUND,
-    AWAY,
-    BLOCK,
-    GOAL,
-    GRIPPER,
-    HOLDING,
-    OBSERVATION_NAMES,
-    REACH,
-    STAGES,
-    Obs,
-    at_goal,
-    observation_scale,
-    stages,
-)
+from envs.fetch.simulator import BLOCK, FINGERS, GOAL, GRIPPER, OBSERVATION_NAMES, OFFSET, make_fetch
 from envs.gym_tasks import GymSimulator
 from envs.task import GoalSpace, Option, OptionSpace, TableTask
 
-_PRECISION = 0.02  # metres: how near to where it leads an option has to come
-_POSITIONS = (*range(len(OBSERVATION_NAMES))[GRIPPER], *range(len(OBSERVATION_NAMES))[BLOCK])
-_WORDS: Final = {
-    AWAY: "The gripper is away from the block.",
-    ABOVE: "The gripper is open and right above the block.",
-    AROUND: "The open gripper is around the block.",
-    HOLDING: "The gripper holds the block.",
-}
+Obs = NDArray[np.floating]
+
+APPROACH, GRASP, TRANSPORT, HOLD = range(4)  # the options
+AWAY, ABOVE, AROUND, HOLDING = range(4)  # the stages
+_STAGES: Final = (
+    ("away", "The gripper is away from the block."),
+    ("above", "The gripper is open and right above the block."),
+    ("around", "The open gripper is around the block."),
+    ("holding", "The gripper holds the block."),
+)
 _PLACES: Final = (("elsewhere", "The block is not at its goal."), ("goal", "The block is at its goal."))
 
-_STAGE, _THERE = np.divmod(np.arange(2 * len(STAGES)), 2)  # of each code
+_NEAR = 0.02  # between the middle of the gripper and that of the block
+_OPEN, _FIRM = 0.07, 0.055  # fingers farther apart are open, and nearer ones hold what is between them
+_CEILING = 0.09  # height over the block from which the gripper can go straight down
+_AT_GOAL = 0.04  # the original's threshold is 5 cm: a centimetre is left for what still moves
+_PREGRASP: Final = np.array([0.0, 0.0, 0.06])  # above the block
+_CLEAR = 0.05  # height over the block at which open fingers pass over it
+_CLOSE = 0.015  # near enough to close the fingers
+_GAIN = 10.0  # shares of an action per metre: half of what is left, in a step
+_PRECISION = 0.02  # how near to where it leads an option has to come
+_REACH = 0.15  # half the side of the square in which the original puts blocks and goals
+
+_SCALE: Final = np.full(len(OBSERVATION_NAMES), _REACH)
+for _where, _size in ((OFFSET, 0.05), (FINGERS, 0.05), (slice(11, 14), 1.0), (slice(14, 25), 0.02)):
+    _SCALE[_where] = _size
+_POSITIONS: Final = tuple(range(6))  # of gripper and block
+
+_STAGE, _THERE = np.divmod(np.arange(2 * len(_STAGES)), 2)  # of each code
 # When options are over [codes, K]: reached, or no longer possible. Holding still is always possible, and never over
 # before the clock says so: at the wrong time, that time is lost.
-_DONE: Final = np.stack(
-    [
-        _STAGE == ABOVE,
-        (_STAGE == HOLDING) | (_STAGE == AWAY),
-        (_STAGE != HOLDING) | (_THERE == 1),
-        np.zeros_like(_STAGE, np.bool_),
-    ],
-    axis=1,
-)
+_GRASPED = (_STAGE == HOLDING) | (_STAGE == AWAY)
+_CARRIED = (_STAGE != HOLDING) | (_THERE == 1)
+_DONE: Final = np.stack([_STAGE == ABOVE, _GRASPED, _CARRIED, np.zeros_like(_GRASPED)], axis=1)
+
+
+def stages(obs: Obs) -> NDArray[np.int64]:
+    """Stage of the grasp [N] in observations [N, 28].
+
+    `holding`: the fingers are closed upon the block; `around`: the block is between them; `above`: they are open, and
+    over it, so that the gripper can go straight down; `away`: none of these.
+    """
+    offset, apart = obs[:, OFFSET], _opening(obs)
+    around = np.linalg.norm(offset, axis=1) < _NEAR
+    over = (np.linalg.norm(offset[:, :2], axis=1) < _NEAR) & (offset[:, 2] < 0) & (offset[:, 2] > -_CEILING)
+    return np.select([around & (apart < _FIRM), around, over & (apart > _OPEN)], [HOLDING, AROUND, ABOVE], AWAY)
+
+
+def at_goal(obs: Obs) -> NDArray[np.bool_]:
+    """Whether the block is within 4 cm of its goal [N]."""
+    return np.linalg.norm(obs[:, GOAL] - obs[:, BLOCK], axis=1) < _AT_GOAL
+
+
+def _opening(obs: Obs) -> NDArray[np.floating]:
+    """How far the fingers are apart [N]."""
+    return obs[:, FINGERS].sum(axis=1)
 
 
 class FetchTask(TableTask):
     """Pick and place; see `envs.task.Task` for the methods. What is its own:
 
-    Observations are float32 [N, 28] (`state.OBSERVATION_NAMES`), actions float32 [N, 4] (`skills`); what an episode is,
-    and success, is the original's (`simulator.FlatFetch`). `ground` speaks of where gripper and block are, in metres.
-    The goal's place is what a low level that follows other goals does not see.
+    Observations are float32 [N, 28] (`OBSERVATION_NAMES`), actions float32 [N, 4]: three shares of 5 cm by which the
+    gripper is moved in a step, and what the fingers do, 1 to open and -1 to close them. What an episode is, and
+    success, is the original's (`simulator.FlatFetch`). `ground` speaks of where gripper and block are. The goal's place
+    is what a low level that follows other goals does not see.
     """
 
     name = "FetchPickAndPlace"
@@ -78,9 +97,9 @@ class FetchTask(TableTask):
             Option("hold", "hold still", timeout=10),
         ]
     )
-    goal_space = GoalSpace(tuple(OBSERVATION_NAMES[i] for i in _POSITIONS), (REACH,) * len(_POSITIONS), _POSITIONS)
+    goal_space = GoalSpace(OBSERVATION_NAMES[:6], (_REACH,) * 6, _POSITIONS)
     observation_shape = (len(OBSERVATION_NAMES),)
-    observation_scale = observation_scale()
+    observation_scale = tuple(_SCALE.tolist())
     hidden_from_low_level = tuple(range(len(OBSERVATION_NAMES))[GOAL])
     num_actions = 4
     continuous = True
@@ -116,18 +135,28 @@ class FetchTask(TableTask):
         return np.choose(option, reached)
 
     def ground(self, obs: Obs, option: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Where each option [N] leads gripper and block, [N, 6] in metres, and 2 cm [N, 6] for the scale."""
-        mean = destinations(obs, np.asarray(option)).astype(np.float32)
+        """Where each option [N] leads gripper and block, [N, 6], and 2 cm [N, 6] for the scale."""
+        gripper, block, goal = obs[:, GRIPPER], obs[:, BLOCK], obs[:, GOAL]
+        ways = [(block + _PREGRASP, block), (block, block), (goal, goal), (gripper, block)]
+        mean = np.choose(np.asarray(option)[:, None], [np.concatenate(way, axis=1) for way in ways]).astype(np.float32)
         return mean, np.full_like(mean, _PRECISION)
 
     def skill(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Actions [N, 4] of the scripted executor of each option."""
-        return act(obs, np.asarray(option))
+        """Actions [N, 4] of the scripted executor of each option: proportional control, from the observation alone."""
+        option, offset = np.asarray(option), obs[:, OFFSET]
+        near = np.linalg.norm(offset, axis=1) < _CLOSE
+        up, down = offset + _PREGRASP, offset.copy()
+        up[-offset[:, 2] < _CLEAR, :2] = 0.0  # straight up first, lest the fingers push the block away
+        down[(_opening(obs) <= _OPEN) & ~near, 2] = 0.0  # closed fingers would land on the block
+        move = np.choose(option[:, None], [up, down, obs[:, GOAL] - obs[:, BLOCK], np.zeros_like(offset)])
+        held = np.where(stages(obs) == HOLDING, -1.0, 0.0)  # what is held stays held
+        fingers = np.choose(option, [1.0, np.where(near, -1.0, 1.0), -1.0, held])
+        return np.column_stack([np.clip(_GAIN * move, -1, 1), fingers]).astype(np.float32)
 
     def words(self, code: int) -> tuple[tuple[str, ...], str]:
         """The facts of a code, and the English for them."""
-        stage, (place, said) = int(_STAGE[code]), _PLACES[_THERE[code]]
-        return (f"gripper={STAGES[stage]}", f"block={place}"), f"{_WORDS[stage]} {said}"
+        (stage, how), (place, where) = _STAGES[_STAGE[code]], _PLACES[_THERE[code]]
+        return (f"gripper={stage}", f"block={place}"), f"{how} {where}"
 
 
 def make_task(name: str) -> FetchTask:

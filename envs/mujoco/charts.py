@@ -1,38 +1,33 @@
 """The maps of the mazes in words: named places, what a block can be doing, and how it can be pushed."""
 
-from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from envs.mujoco.mazes import FALL, MAZE, PUSH, ROOM
 
 Place = tuple[int, int]  # (x, y) in cells from the robot's own
 
 
-@dataclass(frozen=True)
-class BlockState:
-    """What the block is doing.
+class BlockState(NamedTuple):
+    """What the block is doing: the last of a map's states that holds.
 
     Attributes:
-        name: As in facts.
-        words: For a language model.
+        name, words: For facts, and for a language model.
         closed: Places where the robot cannot be meanwhile.
-        axis: The block is in this state once it has moved along this axis,
-        moved: by more than this many cells; negative for down. The last state that holds counts.
+        axis, moved: It holds once the block has moved along the axis by more than so many cells; negative for down.
     """
 
-    name: str
-    words: str
+    name: str = ""
+    words: str = ""
     closed: frozenset[Place] = frozenset()
     axis: str = ""
     moved: float = 0.0
 
 
-@dataclass(frozen=True)
-class Push:
+class Push(NamedTuple):
     """An option that moves the block.
 
     Attributes:
-        direction: As in the option's id.
-        words: For a language model.
+        direction, words: For the option's id, and for a language model.
         stands: By state of the block, the place behind it.
         target: Where the robot heads for, in cells.
         end: The state of the block that it is for.
@@ -44,14 +39,8 @@ class Push:
     target: tuple[float, float]
     end: str
 
-    @property
-    def across(self) -> str:
-        """The axis along which the block does not move."""
-        return "y" if self.direction in ("east", "west") else "x"
 
-
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """A map in words.
 
     Attributes:
@@ -65,7 +54,7 @@ class Chart:
     places: dict[Place, str]
     goal: str
     rules: str
-    states: tuple[BlockState, ...] = (BlockState("", ""),)
+    states: tuple[BlockState, ...] = (BlockState(),)
     pushes: tuple[Push, ...] = ()
 
 
@@ -98,7 +87,7 @@ _LEDGES = {
 }
 _STEP = "You go from one place to the next one beside it."
 
-CHARTS: dict[tuple[str, ...], Chart] = {
+CHARTS: Final = {
     ROOM: Chart(_SQUARE, "Reach the goal in the open room.", f"The room is open, and there is no wall in it. {_STEP}"),
     MAZE: Chart(
         _U,

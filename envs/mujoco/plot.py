@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _RED, _GREEN, _TIME = "#d9695f", "#2e9e4f", "viridis"
 _COLOURS = {WALL: "0.45", CHASM: "0.15", SLIDING: _RED, FALLING: _RED}
+_DOTS: dict[str, Any] = {"cmap": _TIME, "edgecolors": "black", "linewidths": 0.6, "zorder": 4, "label": "subgoal"}
+_OUTLINE: dict[str, Any] = {"facecolor": "none", "edgecolor": _RED, "linestyle": "--", "linewidth": 1.2}
 
 
 class Way(NamedTuple):
@@ -40,9 +42,7 @@ def save_map(path: Path, spec: MazeSpec, ways: Sequence[Way], title: str) -> Non
     figure = Figure(figsize=(5.6, 5.0), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    draw_plan(axes, spec)
-    time = draw_ways(axes, spec, ways)
-    figure.colorbar(time, ax=axes, label="step", shrink=0.8)
+    figure.colorbar(draw_map(axes, spec, ways), ax=axes, label="step", shrink=0.8)
     axes.set_title(title)
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
@@ -54,64 +54,43 @@ def save_map(path: Path, spec: MazeSpec, ways: Sequence[Way], title: str) -> Non
         raise UserError(f"Could not write {path}: {error}.", "another --savedir") from error
 
 
-def draw_plan(axes: "Axes", spec: MazeSpec) -> None:
-    """Draw walls, chasm, the block where it starts, and the area of success around the evaluation goal."""
-    from matplotlib.patches import Rectangle
+def draw_map(axes: "Axes", spec: MazeSpec, ways: Sequence[Way]) -> "ScalarMappable":
+    """Draw walls, chasm, block, and the area of success; then each way. Gives the scale of the colours.
 
-    half = spec.cell / 2
-    for row, column in spec.cells("".join(_COLOURS)):
-        x, y = spec.centre(row, column)
-        colour = _COLOURS[spec.layout[row][column]]
-        axes.add_patch(Rectangle((x - half, y - half), spec.cell, spec.cell, facecolor=colour, edgecolor="none"))
-    low, high = spec.eval_goals
-    if low == high:
-        _draw_goal(axes, spec, low)
-    (left, bottom), (right, top) = spec.centre(0, 0), spec.centre(len(spec.layout) - 1, len(spec.layout[0]) - 1)
-    axes.set(xlim=(left - half, right + half), ylim=(bottom - half, top + half), aspect="equal")
-    axes.set(xlabel="x [m]", ylabel="y [m]")
-
-
-def _draw_goal(axes: "Axes", spec: MazeSpec, goal: Sequence[float]) -> None:
-    """The area of success."""
-    from matplotlib.patches import Circle
-
-    area = Circle((goal[0], goal[1]), spec.radius, facecolor=_GREEN, alpha=0.2, edgecolor="none", label="goal")
-    axes.add_patch(area)
-
-
-def draw_ways(axes: "Axes", spec: MazeSpec, ways: Sequence[Way]) -> "ScalarMappable":
-    """Draw each way with its start, subgoals, goal where goals vary, and the block where it ends; the colours' scale.
-
-    A subgoal has the colour of the way at the time when it was chosen.
+    A way has its start, its subgoals in the colour of the time when they were chosen, its own goal where goals vary,
+    and the block where it ends.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import LineCollection
     from matplotlib.colors import Normalize
-    from matplotlib.patches import Rectangle
+    from matplotlib.patches import Circle, Rectangle
 
+    cell, area = spec.cell, {"facecolor": _GREEN, "alpha": 0.2, "edgecolor": "none", "label": "goal"}
+
+    def square(x: float, y: float, **look: Any) -> None:
+        axes.add_patch(Rectangle((x - cell / 2, y - cell / 2), cell, cell, **look))
+
+    for row, column in spec.cells("".join(_COLOURS)):
+        square(*spec.centre(row, column), facecolor=_COLOURS[spec.layout[row][column]], edgecolor="none")
+    (left, bottom), (right, top) = spec.centre(0, 0), spec.centre(len(spec.layout) - 1, len(spec.layout[0]) - 1)
+    axes.set(xlim=(left - cell / 2, right + cell / 2), ylim=(bottom - cell / 2, top + cell / 2), aspect="equal")
+    axes.set(xlabel="x [m]", ylabel="y [m]")
+    one_goal = spec.eval_goals[0] == spec.eval_goals[1]
+    if one_goal:
+        axes.add_patch(Circle((spec.eval_goals[0][0], spec.eval_goals[0][1]), spec.radius, **area))
     norm = Normalize(0, max((len(way.obs) for way in ways), default=1))
     for way in ways:
-        x, y = (_column(spec, way.obs, axis) for axis in "xy")
-        points = np.stack([x, y], 1)
-        pieces = np.stack([points[:-1], points[1:]], 1)
-        line = LineCollection(list(pieces), cmap=_TIME, norm=norm, linewidths=1.8)
-        line.set_array(np.arange(len(pieces)))
+        seen = dict(zip(spec.observation_names, way.obs.T, strict=True))
+        points = np.stack([seen["x"], seen["y"]], 1)
+        line = LineCollection(list(np.stack([points[:-1], points[1:]], 1)), cmap=_TIME, norm=norm, linewidths=1.8)
+        line.set_array(np.arange(len(points) - 1))
         axes.add_collection(line)
-        axes.scatter(x[:1], y[:1], s=60, marker="*", color="black", zorder=3, label="start")
+        axes.scatter(points[:1, 0], points[:1, 1], s=60, marker="*", color="black", zorder=3, label="start")
         if len(way.subgoals):
-            dots: dict[str, Any] = {"cmap": _TIME, "norm": norm, "edgecolors": "black", "linewidths": 0.6, "zorder": 4}
-            axes.scatter(way.subgoals[:, 0], way.subgoals[:, 1], s=34, c=way.chosen, label="subgoal", **dots)
-        if spec.eval_goals[0] != spec.eval_goals[1]:
-            _draw_goal(axes, spec, [float(_column(spec, way.obs, f"goal_{axis}")[0]) for axis in "xy"])
-        if spec.block_cell and spec.observe_block:
-            home = dict(zip("xy", spec.centre(*spec.block_cell), strict=True))
-            ends = {a: _column(spec, way.obs, f"block_{a}")[-1] if a in spec.block_axes else home[a] for a in "xy"}
-            corner = (ends["x"] - spec.cell / 2, ends["y"] - spec.cell / 2)
-            outline: dict[str, Any] = {"facecolor": "none", "edgecolor": _RED, "linestyle": "--", "linewidth": 1.2}
-            axes.add_patch(Rectangle(corner, spec.cell, spec.cell, **outline, label="block at the end"))
+            axes.scatter(way.subgoals[:, 0], way.subgoals[:, 1], s=34, c=way.chosen, norm=norm, **_DOTS)
+        if not one_goal:
+            axes.add_patch(Circle((float(seen["goal_x"][0]), float(seen["goal_y"][0])), spec.radius, **area))
+        if spec.observe_block and spec.block:
+            end = spec.block_home | {axis: seen[f"block_{axis}"][-1] for axis in spec.block_axes}
+            square(end["x"], end["y"], label="block at the end", **_OUTLINE)
     return ScalarMappable(norm, _TIME)
-
-
-def _column(spec: MazeSpec, obs: NDArray[np.floating], name: str) -> NDArray[np.floating]:
-    """What one name of an observation is, [T]."""
-    return obs[:, spec.observation_names.index(name)]

@@ -6,15 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.mujoco.mazes import RESET_NOISE, TIME_SCALE, MazeSpec
-from envs.mujoco.model import make_model
-from envs.mujoco.rendering import Marker, Painter
+from envs.mujoco.model import Disc, Painter, make_model
 from envs.vector import Outcome, Simulator, State
 from ground.errors import UserError
 from ground.level_seeds import split_of
 
 UNSTABLE = float(mujoco.mjMAXVAL)  # beyond which MuJoCo calls a number bad
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on, the solver's warm start included
-_GREEN, _ORANGE, _BLACK = (0.1, 0.7, 0.2, 0.45), (1.0, 0.6, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0)
+_GREEN, _ORANGE, _BLACK = (26, 178, 51, 115), (255, 153, 0, 255), (0, 0, 0, 255)
 
 _log = mujoco.MjLogConfig.get()
 _log.logto_file = False  # else each failure leaves a MUJOCO_LOG.TXT wherever the process was started
@@ -58,11 +57,8 @@ class MazeSimulator(Simulator):
         self._control = [data.ctrl for data in self.data]
         self._warnings = [data.warning.number for data in self.data]
         self._qpos_of, self._qvel_of = [data.qpos for data in self.data], [data.qvel for data in self.data]
-        self._qpos = np.zeros((num_envs, self.model.nq))
-        self._qvel = np.zeros((num_envs, self.model.nv))
-        self._warned = np.zeros((num_envs, len(mujoco.mjtWarning.__members__) - 1), dtype=np.int32)
-        self._block_at = [i for i, name in enumerate(spec.observation_names) if name.startswith("block_")]
-        self._block_home = np.array([spec.block_home["xyz".index(axis)] for axis in spec.block_axes])
+        self._qpos, self._qvel = np.zeros((num_envs, self.model.nq)), np.zeros((num_envs, self.model.nv))
+        self._block_home = np.array([spec.block_home[axis] for axis in spec.block_axes])
         self._painter: Painter | None = None
 
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
@@ -73,9 +69,8 @@ class MazeSimulator(Simulator):
             mujoco.mj_resetData(self.model, self.data[n])
             qpos[:positions] += rng.uniform(-RESET_NOISE, RESET_NOISE, size=positions)
             qvel[:velocities] += RESET_NOISE * rng.standard_normal(velocities)
-            if "qw" in self.spec.robot.positions:
-                at = self.spec.robot.positions.index("qw")
-                qpos[at : at + 4] /= np.linalg.norm(qpos[at : at + 4])
+            if self.spec.robot.name == "ant":
+                qpos[3:7] /= np.linalg.norm(qpos[3:7])  # the quaternion
             low, high = self.spec.train_goals if split_of(level_seed) == "train" else self.spec.eval_goals
             self.goal[n], self.level_seed[n], self.age[n] = rng.uniform(low, high), level_seed, 0
             self._qpos[n], self._qvel[n] = qpos, qvel
@@ -106,17 +101,14 @@ class MazeSimulator(Simulator):
 
     def observe(self) -> NDArray[np.float32]:
         """Observations [N, D]; `spec.observation_names` says what they hold."""
-        spec, robot = self.spec, self.spec.robot
-        positions, both = len(robot.positions), len(robot.positions) + len(robot.velocities)
-        obs = np.empty((self.num_envs, len(spec.observation_names)), dtype=np.float32)
-        obs[:, :positions] = self._qpos[:, :positions]
-        obs[:, positions:both] = self._qvel[:, : len(robot.velocities)]
-        if spec.observe_time:
-            obs[:, both] = TIME_SCALE * self.age
-        if self._block_at:
-            obs[:, self._block_at] = self._block_home + self._qpos[:, positions:]
-        obs[:, -self.goal.shape[1] :] = self.goal
-        return obs
+        robot = self.spec.robot
+        positions = len(robot.positions)
+        parts = [self._qpos[:, :positions], self._qvel[:, : len(robot.velocities)]]
+        if robot.name == "ant":
+            parts.append(TIME_SCALE * self.age[:, None])
+        if self.spec.observe_block:
+            parts.append(self._block_home + self._qpos[:, positions:])
+        return np.concatenate([*parts, self.goal], axis=1, dtype=np.float32)
 
     def arrays(self) -> State:
         """What the future depends on beside MuJoCo's own numbers."""
@@ -139,13 +131,12 @@ class MazeSimulator(Simulator):
 
     def render(self) -> NDArray[np.uint8]:
         """The maze from above, uint8 [480, 480, 3]; `UserError` if nothing can draw."""
-        if self._painter is None:
-            self._painter = Painter(self.model)
-        markers = [Marker(self.goal[0], self.spec.radius, _GREEN)]
+        self._painter = self._painter or Painter(self.model)
+        discs = [Disc(self.goal[0], self.spec.radius, _GREEN)]
         if self.subgoal is not None:
             rims = ((0.12, _BLACK), (0.1, _ORANGE))  # seen on any ground
-            markers += [Marker(self.subgoal, size * self.spec.cell, colour) for size, colour in rims]
-        return self._painter.draw(self.data[0], markers)
+            discs += [Disc(self.subgoal, size * self.spec.cell, colour) for size, colour in rims]
+        return self._painter.draw(self.data[0], discs)
 
     def close(self) -> None:
         """Free the renderer."""
@@ -154,19 +145,15 @@ class MazeSimulator(Simulator):
             self._painter = None
 
     def _fetch(self) -> None:
-        """Gather the numbers of all environments, and refuse them if they are not finite or came with a warning."""
+        """Gather the numbers of all environments. Raises `SimulationError` for the first that failed."""
         np.concatenate(self._qpos_of, out=self._qpos.reshape(-1))
         np.concatenate(self._qvel_of, out=self._qvel.reshape(-1))
-        np.concatenate(self._warnings, out=self._warned.reshape(-1))
-        sound = np.isfinite(self._qpos).all() and np.isfinite(self._qvel).all()
-        if not sound or self._warned.any():
-            self._report()
-
-    def _report(self) -> None:
-        """Raise `SimulationError` for the first environment that failed."""
-        bad = ~np.isfinite(self._qpos).all(axis=1) | ~np.isfinite(self._qvel).all(axis=1) | self._warned.any(axis=1)
+        if np.isfinite(self._qpos).all() and np.isfinite(self._qvel).all() and not np.concatenate(self._warnings).any():
+            return
+        warned = np.array(self._warnings)
+        bad = ~np.isfinite(self._qpos).all(axis=1) | ~np.isfinite(self._qvel).all(axis=1) | warned.any(axis=1)
         n = int(np.flatnonzero(bad)[0])
-        said = [mujoco.mju_warningText(int(w), 0) for w in np.flatnonzero(self._warned[n])]
+        said = [mujoco.mju_warningText(int(w), 0) for w in np.flatnonzero(warned[n])]
         why = "; ".join(text.split(".")[0] for text in said) or "its state is not finite"
         raise SimulationError(
             f"The simulator failed in environment {n} of {self.name} at step {self.age[n]} of level "

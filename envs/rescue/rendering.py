@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from envs.rescue.specs import RescueSpec
+from envs.rescue.specs import CELLS, SIZE, RescueSpec
 
-SIDE: Final = 400  # pixels
+_SIDE: Final = 400  # pixels
 
 _INK = {
     "red": (214, 48, 49),
@@ -30,19 +30,19 @@ def draw(spec: RescueSpec, cell: int, left: NDArray[np.bool_]) -> NDArray[np.uin
         cell: Where the agent is: a dark disc.
         left: Which targets are left [n]: they are filled, and the others frames.
     """
-    picture = Image.new("RGB", (SIDE, SIDE))
-    pen, side = ImageDraw.Draw(picture), SIDE / spec.size
+    picture = Image.new("RGB", (_SIDE, _SIDE))
+    pen, side = ImageDraw.Draw(picture), _SIDE / SIZE
 
     def box(number: int, inset: float = 0.0) -> tuple[float, float, float, float]:
         """The square of a cell, in pixels, so many cells within its edges."""
-        x, y = divmod(number, spec.size)
-        above = spec.size - 1 - y
+        x, y = divmod(number, SIZE)
+        above = SIZE - 1 - y
         return (x + inset) * side, (above + inset) * side, (x + 1 - inset) * side - 1, (above + 1 - inset) * side - 1
 
-    for number in range(spec.num_cells):
+    for number in CELLS.tolist():
         ground = _OBSTACLE if spec.is_obstacle[number] else _DANGER if spec.is_danger[number] else _FLOOR
         pen.rectangle(box(number), ground, _LINE)
-    for number, colour, waits in zip(spec.target_cells.tolist(), spec.colours, left, strict=True):
+    for number, colour, waits in zip(spec.targets, spec.colours, left, strict=True):
         pen.rectangle(box(number, 0.14), _INK[colour] if waits else None, _INK[colour], 3)
     pen.ellipse(box(cell, 0.21), _AGENT, _RIM, 2)
     return np.array(picture)

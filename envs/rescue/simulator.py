@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.rescue.rendering import draw
-from envs.rescue.specs import NUM_ACTIONS, RescueSpec
+from envs.rescue.specs import AIMED, COLUMN, NUM_ACTIONS, ROW, SIZE, RescueSpec
 from envs.vector import Outcome, Simulator, State
 from ground.level_seeds import random_bits
 
 FOUND, STEP, DANGER = 1000.0, -1.0, -100.0  # rewards
 _STATE: Final = ("level_seed", "cell", "left", "order", "age")
+_ONE_HOT = np.eye(SIZE, dtype=np.float32)
+_PLACES: Final = np.concatenate([_ONE_HOT[COLUMN], _ONE_HOT[ROW]], axis=1)  # [C, 2 * SIZE]
 
 
 class RescueSimulator(Simulator):
@@ -44,15 +46,12 @@ class RescueSimulator(Simulator):
     def __init__(self, spec: RescueSpec, num_envs: int) -> None:
         targets = len(spec.targets)
         self.spec, self.name, self.num_envs = spec, spec.name, num_envs
-        self.observation_space = gym.spaces.Box(0.0, 1.0, (2 * spec.size + targets,), np.float32)
+        self.observation_space = gym.spaces.Box(0.0, 1.0, (2 * SIZE + targets,), np.float32)
         self.action_space = gym.spaces.Discrete(NUM_ACTIONS)
         self.level_seed = np.full(num_envs, -1, dtype=np.int64)
         self.cell, self.age = np.zeros((2, num_envs), dtype=np.int64)
         self.left = np.zeros((num_envs, targets), dtype=np.bool_)
         self.order = np.zeros((num_envs, targets), dtype=np.int64)
-        x, y = np.divmod(np.arange(spec.num_cells), spec.size)
-        one_hot = np.eye(spec.size, dtype=np.float32)
-        self._places = np.concatenate([one_hot[x], one_hot[y]], axis=1)  # [C, 2 * size]
 
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
         """Start episodes: the level seed decides where, and in random order also in which order targets are due."""
@@ -80,20 +79,20 @@ class RescueSimulator(Simulator):
         exists = np.issubdtype(actions.dtype, np.integer) and ((actions >= 0) & (actions < NUM_ACTIONS)).all()
         if actions.shape != self.cell.shape or not exists:
             raise ValueError(f"actions must be {len(self.cell)} integers in [0, {NUM_ACTIONS})")
-        due, over = self.due, self.left.sum(axis=1) == 0
-        blocked = spec.is_obstacle[spec.aimed[self.cell, actions]]
-        self.cell = np.where(over, self.cell, spec.reached[self.cell, actions])
-        found = ~over & (self.cell == spec.target_cells[due])
+        due, goes_on = self.due, self.left.any(axis=1)
+        blocked = spec.is_obstacle[AIMED[self.cell, actions]]
+        self.cell = np.where(goes_on, spec.reached[self.cell, actions], self.cell)
+        found = goes_on & (self.cell == np.array(spec.targets)[due])
         hurt = ~blocked & spec.is_danger[self.cell]
-        reward = np.select([over, found, hurt], [0.0, FOUND, DANGER], STEP)
+        reward = np.select([~goes_on, found, hurt], [0.0, FOUND, DANGER], STEP)
         self.left[found, due[found]] = False
-        self.age += ~over
+        self.age += goes_on
         terminated = self.left.sum(axis=1) == 0
         return Outcome(reward, terminated, ~terminated & (self.age >= spec.horizon), terminated.copy())
 
     def observe(self) -> NDArray[np.float32]:
-        """Observations float32 [N, 2 * size + n]."""
-        return np.concatenate([self._places[self.cell], self.left], axis=1, dtype=np.float32)
+        """Observations float32 [N, 2 * SIZE + n]."""
+        return np.concatenate([_PLACES[self.cell], self.left], axis=1, dtype=np.float32)
 
     def arrays(self) -> State:
         """Everything that the future depends on."""

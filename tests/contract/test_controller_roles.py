@@ -3,6 +3,7 @@
 import json
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +11,15 @@ import pytest
 from agent.config import configure
 from agent.train import train
 from controller.checkpoint import ControllerMismatch, load_controller, save_controller
-from controller.roles import Controller
 from envs.catalog import get_task
 from ground.atomic import CheckpointError
 from tests.scripted import scripted
 
+TASK = get_task("SimpleDoorKey")
+
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A controller distilled in a few seconds by `--method dagger`."""
     logs = tmp_path_factory.mktemp("log")
     config = configure(method="dagger", preset="tiny", teacher="scripted", quiet=True, eval_episodes=0)
@@ -26,67 +28,49 @@ def folder(tmp_path_factory):
     return logs / "dagger" / "SimpleDoorKey" / "c" / "controller"
 
 
-@pytest.fixture
-def scenes():
-    """Observations of a held-out episode of the expert, with what is legal in them."""
-    task = get_task("SimpleDoorKey")
-    env = task.make_vec(64, split="eval", seed=5)
+def test_oracle_planner_and_prior_from_one_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On held-out episodes of the expert."""
+    monkeypatch.setattr(socket, "socket", lambda *_args, **_kwargs: pytest.fail("a controller needs no network"))
+    controller = load_controller(folder, TASK)
+    env = TASK.make_vec(64, split="eval", seed=5)
     obs, seen = env.reset()[0], []
     for _ in range(20):
         seen.append(obs)
-        obs = env.step(task.skill(obs, scripted(task, obs)))[0]
+        obs = env.step(TASK.skill(obs, scripted(TASK, obs)))[0]
     obs = np.concatenate(seen)
-    return obs, task.legal(obs), scripted(task, obs)
-
-
-def test_oracle_planner_and_prior_from_one_file(folder, scenes, monkeypatch):
-    def refuse(*_args, **_kwargs):
-        raise AssertionError("a controller needs no network")
-
-    monkeypatch.setattr(socket, "socket", refuse)
-    task = get_task("SimpleDoorKey")
-    controller = load_controller(folder, task)
-    obs, legal, expert = scenes
-
+    legal, expert = TASK.legal(obs), scripted(TASK, obs)
     prior = controller.probs(obs, legal=legal)
     np.testing.assert_allclose(prior.sum(1), 1, atol=1e-5)
     assert (prior[~legal] == 0).all()
-
     label, confidence = controller.label(obs, legal)
     assert (label == expert).mean() > 0.97
-    assert (confidence <= 1).all()
-
+    np.testing.assert_array_equal(confidence, prior.max(1))
     mean, scale = controller.goal(obs, label)
-    assert mean.shape == scale.shape == (len(obs), len(task.goal_space.names))
+    assert mean.shape == scale.shape == (len(obs), len(TASK.goal_space.names))
     assert (scale > 0).all()
-
-    over = controller.terminate(obs, expert)
-    assert (over == task.option_done(obs, expert)).mean() > 0.95
+    assert (controller.terminate(obs, expert) == TASK.option_done(obs, expert)).mean() > 0.95
 
 
-def test_the_description_is_complete(folder):
+def test_the_description_is_complete(folder: Path) -> None:
     described = json.loads((folder / "controller.json").read_text())
-    task = get_task("SimpleDoorKey")
-    assert described["options"] == list(task.options.ids)
-    assert described["options_digest"] == task.options.digest
+    assert described["options"] == list(TASK.options.ids)
+    assert described["options_digest"] == TASK.options.digest
     assert {"names", "scale"} == described["goal_space"].keys()
     assert {"agreement", "truth_agreement", "ece", "kl", "steps", "teacher"} <= described["training"].keys()
     assert described["training"]["agreement"] > 0.95
     assert {"queries", "calls"} <= described["training"]["teacher"].keys()
 
 
-def test_another_task_is_refused(folder):
+def test_another_task_is_refused(folder: Path) -> None:
     with pytest.raises(ControllerMismatch, match="SimpleDoorKey"):
         load_controller(folder, get_task("KeyInBox"))
 
 
 @pytest.mark.parametrize("damage", ["truncate", "foreign", "newer", "missing"])
-def test_damaged_files_are_named(folder, tmp_path, damage):
-    task = get_task("SimpleDoorKey")
-    original = load_controller(folder, task)
-    copy = tmp_path / "copy"
-    save_controller(copy, Controller(task, original.network, original.temperature, original.facts))
-    assert load_controller(copy, task).temperature == original.temperature
+def test_damaged_files_are_named(folder: Path, tmp_path: Path, damage: str) -> None:
+    original, copy = load_controller(folder, TASK), tmp_path / "copy"
+    save_controller(copy, original)
+    assert load_controller(copy, TASK).temperature == original.temperature
     weights, description = copy / "controller.safetensors", copy / "controller.json"
     match damage:
         case "truncate":
@@ -98,4 +82,4 @@ def test_damaged_files_are_named(folder, tmp_path, damage):
         case "missing":
             weights.unlink()
     with pytest.raises(CheckpointError):
-        load_controller(copy, task)
+        load_controller(copy, TASK)

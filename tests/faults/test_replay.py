@@ -66,6 +66,21 @@ def statuses(result: dict[str, Any]) -> set[str]:
         return {call.status for call in store.calls(answers_only=False)}
 
 
+@pytest.fixture(params=[(), (100.0, 300.0, 400.0)], ids=["whole", "killed"])
+def kills(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Steps after which the run is killed, between two checkpoints: what is not in the store is lost."""
+    written, ahead = Metrics.scalars, list(request.param)
+
+    def interrupt(self: Metrics, step: int, values: Any) -> None:
+        written(self, step, values)
+        if ahead and step > ahead[0]:
+            ahead.pop(0)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Metrics, "scalars", interrupt)
+    return ahead
+
+
 @pytest.mark.parametrize(
     ("policy", "changes"),
     [
@@ -75,10 +90,15 @@ def statuses(result: dict[str, Any]) -> set[str]:
     ],
 )
 def test_a_run_that_went_on_without_its_server_equals_its_replay(
-    tmp_path: Path, policy: str, changes: dict[str, Any]
+    tmp_path: Path, policy: str, changes: dict[str, Any], kills: list[float]
 ) -> None:
     with faulty(Script(steps=TROUBLE, off_menu=0.2)) as server:
-        config = configure(TINY, logdir=str(tmp_path), on_teacher_failure=policy, base_url=server.url, **changes)
+        config = configure(
+            TINY, logdir=str(tmp_path), resume=True, on_teacher_failure=policy, base_url=server.url, **changes
+        )
+        while kills:
+            with pytest.raises(KeyboardInterrupt):
+                train(config)
         result = train(config)
     assert statuses(result) >= {"ok", "off_menu", "empty", "error", "fallback"}
     assert outcome(replay(result, config)) == outcome(result)
@@ -107,29 +127,4 @@ def test_a_run_that_stopped_for_its_server_goes_on_and_equals_its_replay(tmp_pat
                 advice.add(error.next_step.partition(" ")[0])
     assert advice == {"curl"}
     assert statuses(result) >= {"ok", "off_menu", "empty", "error"}
-    assert outcome(replay(result, config)) == outcome(result)
-
-
-@pytest.mark.parametrize("policy", ["hold", "controller"])
-def test_a_run_that_was_killed_in_the_middle_of_trouble_equals_its_replay(
-    tmp_path: Path, policy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written, stop_after = Metrics.scalars, [100.0, 300.0, 400.0]
-
-    def interrupt(self: Metrics, step: int, values: Any) -> None:
-        written(self, step, values)
-        if stop_after and step > stop_after[0]:
-            stop_after.pop(0)
-            raise KeyboardInterrupt  # between two checkpoints: what is not in the store is lost, as with a kill
-
-    monkeypatch.setattr(Metrics, "scalars", interrupt)
-    with faulty(Script(steps=TROUBLE, off_menu=0.2)) as server:
-        config = configure(TINY, logdir=str(tmp_path), resume=True, on_teacher_failure=policy, base_url=server.url)
-        for _ in range(3):
-            with pytest.raises(KeyboardInterrupt):
-                train(config)
-        server.play(Script(steps=(Step("internal_error", forever=True, after=4),), off_menu=0.2))
-        result = train(config)
-    assert not stop_after
-    assert result["asking"]["fallbacks"] > 0
     assert outcome(replay(result, config)) == outcome(result)

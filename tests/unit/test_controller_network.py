@@ -1,6 +1,7 @@
-"""The token network's own gradient, the encoder's symmetries, and calibration."""
+"""The token network against plain torch, the encoder's symmetries, and calibration."""
 
 import numpy as np
+import pytest
 import torch
 
 from controller.encoders import NUM_TOKENS, GridEncoder, token_features
@@ -14,87 +15,66 @@ def a_map(seed: int, size: int = 10) -> np.ndarray:
     obs = np.zeros((1, size, size, 4), np.uint8)
     obs[..., 0] = rng.choice([0, 1, 1, 1, 2, 9], (1, size, size))
     obs[..., 3] = 4
-    obs[0, rng.integers(size), rng.integers(size), :3] = (4, rng.integers(6), 2)
-    obs[0, rng.integers(size), rng.integers(size), :3] = (5, rng.integers(6), 0)
-    x, y = rng.integers(size, size=2)
-    obs[0, x, y] = (1, 0, 0, rng.integers(4))
+    for kind, state in ((4, 2), (5, 0)):
+        obs[0, rng.integers(size), rng.integers(size), :3] = (kind, rng.integers(6), state)
+    obs[0, rng.integers(size), rng.integers(size)] = (1, 0, 0, rng.integers(4))
     return obs
 
 
-def turned(obs: np.ndarray) -> np.ndarray:
-    """The same world turned by a quarter: x' = size - 1 - y, y' = x, and every direction one further."""
-    rotated = np.swapaxes(obs, 1, 2)[:, ::-1].copy()
-    agent = rotated[..., 3] != 4
-    rotated[..., 3][agent] = (rotated[..., 3][agent] + 1) % 4
-    return rotated
+def moved(obs: np.ndarray, quarter: bool) -> np.ndarray:
+    """The same scene turned by a quarter: x' = size - 1 - y, y' = x; or mirrored, south and north exchanged."""
+    there = np.swapaxes(obs, 1, 2)[:, ::-1].copy() if quarter else obs[:, :, ::-1].copy()
+    agent = there[..., 3] != 4
+    facing = there[..., 3][agent].astype(int)
+    there[..., 3][agent] = (facing + 1 if quarter else -facing) % 4
+    return there
 
 
-def mirrored(obs: np.ndarray) -> np.ndarray:
-    """The same world with y negated: south and north change places."""
-    flipped = obs[:, :, ::-1].copy()
-    agent = flipped[..., 3] != 4
-    flipped[..., 3][agent] = (-flipped[..., 3][agent].astype(int)) % 4
-    return flipped
+@pytest.mark.parametrize("size", [10, 20])
+def test_turning_a_scene_changes_nothing_and_mirroring_it_mirrors_the_input(size: int) -> None:
+    encoder = GridEncoder((size, size, 4))
+    for seed in range(20):
+        obs = a_map(seed, size)
+        straight, turned, mirrored = encoder(obs), encoder(moved(obs, True)), encoder(moved(obs, False))
+        np.testing.assert_array_equal(turned.parts[0], straight.parts[0])
+        np.testing.assert_array_equal(mirrored.parts[0], encoder.mirror(straight).parts[0])
+        np.testing.assert_array_equal(mirrored.parts[1], straight.parts[1])
 
 
-def test_turning_the_world_changes_nothing_and_mirroring_it_mirrors_the_input():
-    for size in (10, 20):
-        encoder = GridEncoder((size, size, 4))
-        for seed in range(20):
-            obs = a_map(seed, size)
-            straight = encoder(obs)
-            np.testing.assert_array_equal(encoder(turned(obs)).parts[0], straight.parts[0])
-            np.testing.assert_array_equal(encoder(mirrored(obs)).parts[0], encoder.mirror(straight).parts[0])
-            np.testing.assert_array_equal(encoder(mirrored(obs)).parts[1], straight.parts[1])
+def test_mirroring_exchanges_the_turns() -> None:
+    assert GridEncoder.mirror_actions(np.arange(7)).tolist() == [1, 0, 2, 3, 4, 5, 6]
 
 
-def test_every_token_has_its_own_features():
-    features = token_features()
-    assert features.shape[0] == NUM_TOKENS
-    assert len(np.unique(features, axis=0)) == NUM_TOKENS
+def test_every_token_has_its_own_features() -> None:
+    assert len(np.unique(token_features(), axis=0)) == len(token_features()) == NUM_TOKENS
 
 
-def test_mirroring_actions_twice_is_the_identity():
-    actions = np.arange(7)
-    once = GridEncoder.mirror_actions(actions)
-    assert once.tolist() == [1, 0, 2, 3, 4, 5, 6]
-    np.testing.assert_array_equal(GridEncoder.mirror_actions(once), actions)
-
-
-def test_the_trunk_is_an_embedding_and_two_layers():
+def test_the_trunk_is_an_embedding_and_two_layers() -> None:
     torch.manual_seed(0)
-    encoded = GridEncoder((10, 10, 4))(np.concatenate([a_map(seed) for seed in range(8)]))
-    tokens, present = to_tensors(encoded)
+    tokens, present = to_tensors(GridEncoder((10, 10, 4))(np.concatenate([a_map(seed) for seed in range(8)])))
     trunk = TokenTrunk(tokens.shape[1], 0, TrunkConfig(embedding=3, hidden=16))
-    trunk(tokens, present).square().sum().backward()
-    gradient = trunk.embed.weight.grad.clone()
-    trunk.zero_grad()
     cells = torch.nn.functional.embedding(tokens.long(), trunk.embed(trunk.parts)).flatten(1)
     both = torch.cat([trunk.cells.weight, trunk.others.weight], 1)
+    torch.testing.assert_close(both @ both.T, 2 * torch.eye(16), atol=1e-4, rtol=1e-4)
     hidden = torch.relu(torch.cat([cells, present], 1) @ both.T + trunk.others.bias)
-    torch.relu(trunk.hidden(hidden)).square().sum().backward()
-    torch.testing.assert_close(gradient, trunk.embed.weight.grad, rtol=1e-4, atol=1e-5)
+    plain = torch.relu(trunk.hidden(hidden))
+    torch.testing.assert_close(trunk(tokens, present), plain)
+    (gradient,) = torch.autograd.grad(trunk(tokens, present).square().sum(), trunk.embed.weight)
+    (expected,) = torch.autograd.grad(plain.square().sum(), trunk.embed.weight)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_masked_options_have_probability_zero():
-    network = ControllerNetwork(GridEncoder((10, 10, 4)), 3)
-    encoded = GridEncoder((10, 10, 4))(a_map(0))
-    logits, done = network(*to_tensors(encoded), torch.tensor([-1]))
-    legal = torch.tensor([[True, False, True]])
-    probs = torch.softmax(mask_logits(logits, legal), 1)
-    assert probs[0, 1] == 0
+def test_masked_options_have_probability_zero() -> None:
+    encoder = GridEncoder((10, 10, 4))
+    network = ControllerNetwork(encoder, 3)
+    logits, done = network(*to_tensors(encoder(a_map(0))), torch.tensor([-1]))
+    assert torch.softmax(mask_logits(logits, torch.tensor([[True, False, True]])), 1)[0, 1] == 0
     assert done.shape == (1, 3)
     assert sum(p.numel() for p in network.parameters()) < 1_000_000
 
 
-def test_temperature_recovers_the_scale_of_overconfident_logits():
-    rng = np.random.default_rng(0)
-    true_logits = rng.normal(size=(2000, 4)).astype(np.float32)
-    probs = torch.softmax(torch.from_numpy(true_logits), 1).numpy()
-    assert abs(fit_temperature(torch.from_numpy(3 * true_logits), probs) - 3) < 0.2
-
-
-def test_calibration_error_of_a_known_case():
+def test_calibration_of_known_cases() -> None:
+    logits = torch.as_tensor(np.random.default_rng(0).normal(size=(2000, 4)).astype(np.float32))
+    assert fit_temperature(3 * logits, logits.softmax(1).numpy()) == pytest.approx(3, abs=0.2)
     probs = np.array([[0.8, 0.2]] * 10, np.float32)
-    truth = np.array([0] * 5 + [1] * 5)
-    assert abs(expected_calibration_error(probs, truth) - 0.3) < 1e-6
+    assert expected_calibration_error(probs, np.repeat([0, 1], 5)) == pytest.approx(0.3, abs=1e-6)

@@ -19,8 +19,8 @@ from controller.distill import (
     DistilConfig,
     Distillation,
     LabelledScenes,
+    calibrate,
     distillation_loss,
-    judge,
     scenes_of,
 )
 from controller.encoders import encoder_of
@@ -77,8 +77,10 @@ def test_the_loss_is_cross_entropy_where_there_is_a_label_and_that_of_the_ends_e
 def test_figures_on_held_out_scenes_are_those_of_the_tempered_distribution() -> None:
     scenes, net = labelled(), network()
     logits = log_probs_of(net, scenes, masked=True)
-    probs, labels = (logits / 3).softmax(1).numpy()[5:], scenes.probs[5:]
-    figures = judge(net, scenes, np.zeros(len(scenes), np.int64), 3.0)
+    fitted = replace(scenes, probs=(logits / 3).softmax(1).numpy())
+    temperature, figures = calibrate(net, fitted, scenes, np.zeros(len(scenes), np.int64))
+    assert temperature == pytest.approx(3.0, rel=0.02)
+    probs, labels = (logits / temperature).softmax(1).numpy()[5:], scenes.probs[5:]
     gap = np.log(labels, where=labels > 0, out=np.zeros_like(labels)) - np.log(np.maximum(probs, 1e-12))
     assert figures["kl"] == pytest.approx(float((labels * gap).sum(1).mean()), abs=1e-5)
     assert figures["agreement"] == (probs.argmax(1) == labels.argmax(1)).mean()

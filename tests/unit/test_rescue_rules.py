@@ -1,17 +1,18 @@
-"""Rescue World by its rules (those of HALO), each by hand and all against a plain reference."""
+"""Rescue World by its rules (those of HALO), against plain references; and the cheapest ways of its expert."""
 
+import heapq
 from collections import Counter
 from itertools import permutations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from envs.rescue.expert import Ways
+from envs.catalog import get_task
 from envs.rescue.simulator import RescueSimulator
-from envs.rescue.specs import SPECS, RescueSpec
+from envs.rescue.specs import SPECS, RescueSpec, cheapest_ways
 
 EAST, NORTH, WEST, SOUTH = range(4)
+STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 # The maps once more, as the reference lists them.
 TARGETS = {
     2: [(0, 0), (9, 9)],
@@ -43,7 +44,7 @@ class Reference:
         if self.due() < 0:
             return 0.0, True, False
         self.age += 1
-        dx, dy = {EAST: (1, 0), NORTH: (0, 1), WEST: (-1, 0), SOUTH: (0, -1)}[action]
+        dx, dy = STEPS[action]
         aim = (min(max(self.at[0] + dx, 0), 9), min(max(self.at[1] + dy, 0), 9))
         if aim in self.obstacles:
             what, reward = "blocked", -1.0
@@ -63,50 +64,36 @@ class Reference:
         self.seen["truncated" if truncated else "terminated" if terminated else "goes on"] += 1
         return reward, terminated, truncated
 
-    def full_state(self) -> list[int]:
-        left = [int(i not in self.found) for i in range(len(self.targets))]
-        return [*self.at, *[number for cell in self.targets for number in cell], *left, self.due()]
+    def state(self) -> list[int]:
+        return [self.at[0] * 10 + self.at[1], self.due(), *(int(i not in self.found) for i in range(len(self.targets)))]
 
 
-def begun(spec: RescueSpec, count: int, first: int = 0) -> RescueSimulator:
-    simulator = RescueSimulator(spec, count)
+def begun(name: str, count: int, first: int = 0) -> RescueSimulator:
+    simulator = RescueSimulator(SPECS[name], count)
     simulator.begin(np.arange(count), np.arange(first, first + count))
     return simulator
-
-
-def full_state(simulator: RescueSimulator) -> NDArray[np.int64]:
-    """HALO's unfiltered observation [N, 3n + 3]: agent's and targets' (x, y), which are left, which is due."""
-    agent = np.stack(np.divmod(simulator.cell, 10), axis=1)
-    targets = np.tile(np.array(simulator.spec.targets).reshape(-1), (len(agent), 1))
-    return np.concatenate([agent, targets, simulator.left, simulator.due[:, None]], axis=1, dtype=np.int64)
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_a_plain_reference_sees_the_same(name: str) -> None:
     """Most walks head for the target that is due, with many mistakes, so that episodes end in both ways."""
-    simulator, rng, ways = begun(SPECS[name], 24, first=1_000_000), np.random.default_rng(0), Ways(SPECS[name])
-    references = [
-        Reference(name, divmod(int(cell), 10), order.tolist())
-        for cell, order in zip(simulator.cell, simulator.order, strict=True)
-    ]
-    lost = np.arange(24) % 4 == 0  # these walk at random and never find everything
+    simulator, rng, task = begun(name, 24, first=1_000_000), np.random.default_rng(0), get_task(name)
+    states = zip(simulator.cell.tolist(), simulator.order.tolist(), strict=True)
+    references = [Reference(name, divmod(cell, 10), order) for cell, order in states]
+    epsilon = np.where(np.arange(24) % 4 == 0, 1.0, 0.4)  # some walk at random and never find everything
     for _ in range(620):
-        np.testing.assert_array_equal(full_state(simulator), [one.full_state() for one in references])
-        towards = ways.actions(simulator.cell, np.maximum(simulator.due, 0), rng)
-        actions = np.where(lost | (rng.random(24) < 0.4), rng.integers(4, size=24), towards)
-        for ours, theirs in zip(
-            zip(*simulator.step(actions)[:3], strict=True),
-            [one.step(int(action)) for one, action in zip(references, actions, strict=True)],
-            strict=True,
-        ):
-            assert ours == theirs
+        ours = np.column_stack([simulator.cell, simulator.due, simulator.left])
+        np.testing.assert_array_equal(ours, [one.state() for one in references])
+        actions = task.expert_actions(simulator.observe(), np.maximum(simulator.due, 0), rng, epsilon)
+        theirs = [one.step(int(action)) for one, action in zip(references, actions, strict=True)]
+        assert list(zip(*simulator.step(actions)[:3], strict=True)) == theirs
     seen = sum((one.seen for one in references), Counter[str]())
     expected = {"free", "edge", "found", "a target that was not due", "terminated", "truncated", "goes on"}
     assert set(seen) == expected | ({"blocked", "danger", "found in danger"} if "n6" in name else set())
 
 
 def test_the_last_target_in_the_last_step_is_success() -> None:
-    simulator = begun(SPECS["RescueWorld-n2"], 1)
+    simulator = begun("RescueWorld-n2", 1)
     simulator.cell[0], simulator.left[0, 0] = 98, False
     for _ in range(199):
         simulator.step(np.array([EAST]))
@@ -115,37 +102,116 @@ def test_the_last_target_in_the_last_step_is_success() -> None:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_levels_begin_on_every_free_cell_alike(name: str) -> None:
-    spec = SPECS[name]
-    simulator = begun(spec, 20_000)
-    count = len(spec.targets)
-    taken = set(TARGETS[count]) | (set(OBSTACLES) if count == 6 else set())
-    starts = Counter(divmod(int(cell), 10) for cell in simulator.cell)
-    free = {(x, y) for x in range(10) for y in range(10)} - taken
-    assert set(starts) == free
-    expected = 20_000 / len(free)
+    simulator, again, count = begun(name, 20_000), begun(name, 20_000), len(SPECS[name].targets)
+    taken = {x * 10 + y for x, y in TARGETS[count] + (OBSTACLES if count == 6 else [])}
+    starts = Counter(simulator.cell.tolist())
+    assert set(starts) == set(range(100)) - taken
+    expected = 20_000 / len(starts)
     assert max(abs(times - expected) for times in starts.values()) < 5 * expected**0.5
-    again = begun(spec, 20_000)
-    np.testing.assert_array_equal(again.cell, simulator.cell)
-    np.testing.assert_array_equal(again.order, simulator.order)
+    np.testing.assert_array_equal([again.cell, *again.order.T], [simulator.cell, *simulator.order.T])
     assert simulator.left.all()
 
 
 def test_random_orders_are_all_alike_and_do_not_depend_on_the_start() -> None:
-    simulator = begun(SPECS["RescueWorld-n3-random"], 24_000)
+    simulator = begun("RescueWorld-n3-random", 24_000)
     for half in (simulator.cell < 50, simulator.cell >= 50):
         orders = Counter(map(tuple, simulator.order[half].tolist()))
         expected = half.sum() / 6
         assert set(orders) == set(permutations(range(3)))
         assert max(abs(times - expected) for times in orders.values()) < 4.5 * expected**0.5
-    assert (begun(SPECS["RescueWorld-n3"], 100).order == np.arange(3)).all()
-    many = begun(SPECS["RescueWorld-n6-random"], 6_000).order
+    assert (begun("RescueWorld-n3", 100).order == np.arange(3)).all()
+    many = begun("RescueWorld-n6-random", 6_000).order
     assert (np.sort(many, axis=1) == np.arange(6)).all()
     assert np.abs([np.bincount(column, minlength=6) - 1000 for column in many.T]).max() < 5 * 1000**0.5
 
 
-@pytest.mark.parametrize("actions", [[4, 0], [-1, 0], [0], [[0, 0]], [0.0, 1.0]])
-def test_actions_that_do_not_exist_are_refused(actions: list) -> None:
-    simulator = begun(SPECS["RescueWorld-n2"], 2)
-    with pytest.raises(ValueError, match="2 integers in"):
-        simulator.step(np.array(actions))
+def test_actions_that_do_not_exist_are_refused() -> None:
+    simulator = begun("RescueWorld-n2", 2)
+    for actions in ([4, 0], [-1, 0], [0], [[0, 0]], [0.0, 1.0]):
+        with pytest.raises(ValueError, match="2 integers in"):
+            simulator.step(np.array(actions))
     assert (simulator.age == 0).all()
+
+
+def dijkstra(spec: RescueSpec, target: int) -> dict[int, int]:
+    """Cost of the cheapest way to a target from every cell that has one; searched from the target backwards."""
+    known: dict[int, int] = {}
+    queue = [(0, target)]
+    while queue:
+        cost, cell = heapq.heappop(queue)
+        if cell in known:
+            continue
+        known[cell] = cost
+        entering = 100 if cell in spec.danger and cell != target else 1
+        for before in neighbours(cell):
+            if before not in spec.obstacles:
+                heapq.heappush(queue, (cost + entering, before))
+    return known
+
+
+def neighbours(cell: int) -> dict[int, int]:
+    """The cells around, and the action that leads to each."""
+    x, y = divmod(cell, 10)
+    around = {(x + dx, y + dy): action for action, (dx, dy) in enumerate(STEPS)}
+    return {i * 10 + j: action for (i, j), action in around.items() if 0 <= i < 10 and 0 <= j < 10}
+
+
+@pytest.mark.parametrize("name", ["RescueWorld-n2", "RescueWorld-n3", "RescueWorld-n6"])
+def test_costs_and_best_actions_are_those_of_dijkstra(name: str) -> None:
+    spec = SPECS[name]
+    costs, best = cheapest_ways(spec)
+    assert np.isfinite(costs[:, spec.starts]).all()
+    for i, target in enumerate(spec.targets):
+        cost = dijkstra(spec, target)
+        assert set(cost) == set(np.flatnonzero(np.isfinite(costs[i])).tolist())
+        for cell, least in cost.items():
+            assert costs[i, cell] == least
+            after = {
+                action: cost[to] + (100 if to in spec.danger and to != target else 1)
+                for to, action in neighbours(cell).items()
+                if to in cost
+            }
+            leading = {action for action, total in after.items() if total == least}
+            assert set(np.flatnonzero(best[i, cell])) == (leading if cell != target else set(range(4)))
+
+
+def test_ties_are_broken_evenly_and_mistakes_are_uniform() -> None:
+    task, rng = get_task("RescueWorld-n2"), np.random.default_rng(0)
+    simulator = begun("RescueWorld-n2", 40_000)
+    simulator.cell[:] = 44  # both ways to the corner are as short
+    obs, target = simulator.observe(), np.ones(40_000, dtype=np.int64)
+    for epsilon, expected in ((0.0, [0.5, 0.5, 0, 0]), (0.4, [0.4, 0.4, 0.1, 0.1])):
+        shares = np.bincount(task.expert_actions(obs, target, rng, epsilon), minlength=4) / 40_000
+        np.testing.assert_allclose(shares, expected, atol=0.01)
+    assert set(task.skill(obs, target)) == {0}, "hands are steady"
+
+
+def returns(name: str, epsilon: float) -> np.ndarray:
+    """Returns of the first episode of 400 environments, which tell the options."""
+    task, rng = get_task(name), np.random.default_rng(1)
+    env = task.make_vec(400, seed=1)
+    obs, info = env.reset()
+    total, running = np.zeros(400), np.ones(400, dtype=np.bool_)
+    while running.any():
+        obs, reward, terminated, truncated, info = env.step(task.expert_actions(obs, info["option"], rng, epsilon))
+        total += reward * running
+        running &= ~(terminated | truncated)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("name", "epsilon", "measured", "within"),
+    [
+        ("RescueWorld-n2", 0.0, 1974.4, 1.5),
+        ("RescueWorld-n2", 0.1, 1971.0, 2.0),
+        ("RescueWorld-n3", 0.0, 2966.3, 1.5),
+        ("RescueWorld-n3", 0.1, 2961.9, 2.0),
+        ("RescueWorld-n6", 0.0, 5933.5, 1.5),
+        ("RescueWorld-n6", 0.1, 5856.0, 25.0),
+    ],
+)
+def test_the_expert_earns_what_it_earned_for_the_reference(
+    name: str, epsilon: float, measured: float, within: float
+) -> None:
+    """As measured on 100 demonstrations each, whose own standard error the tolerance allows for."""
+    assert returns(name, epsilon).mean() == pytest.approx(measured, abs=within)
