@@ -169,7 +169,7 @@ class SkillLow:
 
 
 class SingleOption:
-    """The high level of a flat policy: one option, over at every step."""
+    """The high level of a flat policy."""
 
     def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """Always over [N]; the one option with certainty [N, 1]."""

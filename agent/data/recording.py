@@ -73,27 +73,20 @@ class Recording:
     def fits(self, task: Task) -> None:
         """Raises `UserError` unless these could be episodes of a task."""
         seen, done = self.obs.shape[2:], self.action.shape[2:]
+        remedy = f"python main.py demos --task {task.name} --to NAME  # records some of {task.name}"
         if seen != task.observation_shape or done != ((task.num_actions,) if task.continuous else ()):
-            raise UserError(
-                f"These demonstrations show observations {seen} and actions {done or 'by number'}, which are not those "
-                f"of {task.name}.",
-                f"python main.py demos --task {task.name} --to NAME  # records some of {task.name}",
-            )
+            kinds = f"observations {seen} and actions {done or 'by number'}"
+            raise UserError(f"These demonstrations show {kinds}, which are not those of {task.name}.", remedy)
+        if (top := int(self.option.max(initial=-1))) >= len(task.options):
+            has = f"{task.name} has 0 to {len(task.options) - 1}"
+            raise UserError(f"These demonstrations speak of option {top}; {has}.", remedy)
         for name, numbers in (("observation", self.obs[self.inside]), ("action", self.action[self.acted])):
             if bad := int((~np.isfinite(numbers)).sum()):
-                raise UserError(
-                    f"{bad} numbers of the demonstrations' {name}s are NaN or infinite.",
-                    "record the demonstrations again: --demos 100",
-                )
+                what = f"{bad} numbers of the demonstrations' {name}s are NaN or infinite."
+                raise UserError(what, "record the demonstrations again: --demos 100")
         if (self.lengths < 2).any():
             first = int((self.lengths < 2).argmax())
             raise UserError(f"Demonstration {first} has no action.", "leave it out, or record them again: --demos 100")
-        top = int(self.option.max(initial=-1))
-        if top >= len(task.options):
-            raise UserError(
-                f"These demonstrations speak of option {top}; {task.name} has 0 to {len(task.options) - 1}.",
-                f"python main.py demos --task {task.name} --to NAME  # records some of {task.name}",
-            )
 
 
 def first_episodes(store: TrajectoryStore) -> Recording:
@@ -105,8 +98,8 @@ def first_episodes(store: TrajectoryStore) -> Recording:
     ended = store.column("terminated") | store.column("truncated")  # [T, N]
     if not ended.any(0).all():
         raise ValueError("an episode has not ended")
-    last = ended.argmax(0)  # [N], the step that each ended with
-    envs, steps = np.arange(store.num_envs), int(last.max()) + 1
+    last, envs = ended.argmax(0), np.arange(store.num_envs)  # [N], the step that each ended with
+    steps = int(last.max()) + 1
 
     def by_env(name: str) -> NDArray:
         """A column as [N, T, ...], with room for the last observation and zeros from there on."""

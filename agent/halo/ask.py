@@ -23,10 +23,6 @@ from controller.checkpoint import save_controller
 from ground.errors import UserError
 
 
-class Waiting(UserError):
-    """Questions are open, and the annotator has stopped."""
-
-
 class Ask(Method, Phase):
     """The method and its phase, from where its ledger stands to its end; the x-axis counts answers.
 
@@ -91,7 +87,7 @@ class Ask(Method, Phase):
         """Ask, hear and learn until there is something new to log: once for each number of answers.
 
         Raises:
-            Waiting: The annotator has stopped; everything said so far is in the ledger.
+            UserError: The annotator has stopped; everything said so far is in the ledger.
         """
         while True:
             if self.ledger.complete_rounds >= self.basis:
@@ -195,15 +191,15 @@ class Ask(Method, Phase):
     def _hear(self, found: Fit) -> None:
         """Put the answers to the questions of a round into the ledger, each before it counts."""
         due = self.ledger.due
-        at = ([question.trajectory for question in due], [question.step for question in due])
-        believed = found.posterior.gamma.mean(0)[at]  # [M, K]
+        n, t, _ = np.array(due).T
+        believed = found.posterior.gamma.mean(0)[n, t]  # [M, K]
         matrices = [None] * len(self.oracle.annotators) if found.confusion is None else found.confusion[found.best]
         for answer in self.oracle.ask(due, np.stack([information(believed, matrix) for matrix in matrices])):
             self.ledger.answer(answer)
         if set(due) & set(self.ledger.open):
             again = f"python main.py train --method halo --task {self.task.name} --savedir {self.config.savedir}"
             page = f"python main.py label --task {self.task.name} --savedir {self.config.savedir}"
-            raise Waiting(
+            raise UserError(
                 f"{len(self.ledger.open)} questions wait for an answer; {self.ledger.asked} of {self.budget} are "
                 f"answered and kept in {self.ledger.path}.",
                 f"{page}  # or {again} --resume, with its other flags, once they are answered",

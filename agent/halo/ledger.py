@@ -31,13 +31,7 @@ _Place = tuple[int, int]  # a round, and a question's number in it
 
 
 class Question(NamedTuple):
-    """Which option drove a step?
-
-    Attributes:
-        trajectory: Which demonstration.
-        step: Which step of it.
-        before: How often this was asked before.
-    """
+    """Which option drove a step of a demonstration? `before`: how often this was asked before."""
 
     trajectory: int
     step: int
@@ -46,12 +40,9 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What an annotator said to a question.
+    """What an annotator said to a question about a step of a trajectory.
 
     Attributes:
-        trajectory: Of the question.
-        step: Of the question.
-        annotator: Who.
         report: Distribution over options, K numbers; empty for an abstention.
         start: First step that it speaks of: the question's own, or the start of an interval around it.
         stop: The step behind the last.
@@ -77,6 +68,10 @@ class Answer:
         """An answer about the step of the question alone."""
         step = question.step
         return Answer(question.trajectory, step, annotator, report, step, step + 1, cost, seconds)
+
+    def line(self) -> dict[str, Any]:
+        """As it is written: without a name where the annotator has none."""
+        return {key: value for key, value in asdict(self).items() if key != "who" or value}
 
 
 class Ledger:
@@ -192,11 +187,11 @@ class Ledger:
             UserError: It is no distribution over the task's options, speaks of steps that do not exist, or answers what
                 is not open.
         """
-        self._add({"kind": "answer", **_line(answer)})
+        self._add({"kind": "answer", **answer.line()})
 
     def read_again(self, answer: Answer) -> None:
         """Keep what another person says to a question that is answered. Raises `UserError` as `answer` does."""
-        self._add({"kind": "reading", **_line(answer)})
+        self._add({"kind": "reading", **answer.line()})
 
     def take_back(self, who: str, ahead: int = 0) -> Answer | None:
         """Open the question again that a person answered last; None if no answer of theirs stands.
@@ -204,9 +199,7 @@ class Ledger:
         Rounds that were chosen in the light of that answer are taken back with it, unless an answer to them stands: so
         that what stands in the end is what would stand had the mistake never been made.
 
-        Args:
-            who: The person.
-            ahead: How many rounds are chosen before the answers of those before them are in.
+        `ahead` rounds are chosen before the answers of those before them are in.
         """
         mine = [at for at, answer in self._answers.items() if answer.who == who and answer.annotator == PERSON]
         if not mine:
@@ -262,24 +255,19 @@ class Ledger:
         for i, j in self._open():
             if self.rounds[i][j][:2] == (answer.trajectory, answer.step):
                 return i, j
-        raise UserError(
-            f"No question about step {answer.step} of demonstration {answer.trajectory} is open.",
-            "answer the questions that are open",
-        )
+        what = f"No question about step {answer.step} of demonstration {answer.trajectory} is open."
+        raise UserError(what, "answer the questions that are open")
 
     def _check(self, answer: Answer) -> None:
         report, options = np.array(answer.report, np.float64), len(self._task.options)
         if len(report) and not (len(report) == options and (report >= 0).all() and abs(report.sum() - 1) < 1e-3):
-            raise UserError(
-                f"{answer.annotator} answered with {answer.report}, which is no distribution over the {options} "
-                f"options of {self._task.name}.",
-                "ask another oracle: --oracle truth",
-            )
+            what = f"{answer.report}, which is no distribution over the {options} options of {self._task.name}"
+            raise UserError(f"{answer.annotator} answered with {what}.", "ask another oracle: --oracle truth")
         steps = self._recording.lengths[answer.trajectory]
         if not 0 <= answer.start <= answer.step < answer.stop <= steps:
+            what = f"steps {answer.start} to {answer.stop} of demonstration {answer.trajectory}, which has {steps}"
             raise UserError(
-                f"{answer.annotator} labelled steps {answer.start} to {answer.stop} of demonstration "
-                f"{answer.trajectory}, which has {steps}, when asked about step {answer.step}.",
+                f"{answer.annotator} labelled {what}, when asked about step {answer.step}.",
                 "answer with an interval around the step that is asked about",
             )
 
@@ -303,9 +291,8 @@ class Ledger:
             for line in lines:
                 self._change(**line)()
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise CheckpointError(
-                f"{self.path} is damaged: {error}.", "restore it, or start a new run under another --savedir"
-            ) from error
+            what = f"{self.path} is damaged: {error}."
+            raise CheckpointError(what, "restore it, or start a new run under another --savedir") from error
 
 
 def told(answers: Iterable[Answer], annotators: tuple[str, ...], options: int) -> Answers:
@@ -317,11 +304,6 @@ def told(answers: Iterable[Answer], annotators: tuple[str, ...], options: int) -
         np.array([answer.report for answer, _ in steps], np.float64).reshape(-1, options),
         np.array([annotators.index(answer.annotator) for answer, _ in steps], np.int64),
     )
-
-
-def _line(answer: Answer) -> dict[str, Any]:
-    """As it is written: without a name where the annotator has none."""
-    return {key: value for key, value in asdict(answer).items() if key != "who" or value}
 
 
 def digest(recording: Recording) -> str:

@@ -149,10 +149,9 @@ class Halo:
 
     def student(self, found: Fit) -> dict[str, Any]:
         """The likeliest policies as a tree, for `restored_player`."""
-        kept = {name: getattr(self.states, name) for name in ("counted", "size", "columns", "codes")}
-        likeliest = slice(found.best, found.best + 1)
-        policies = {name: values[likeliest] for name, values in found.policies.state_dict().items()}
-        return {"states": kept, "policies": policies}
+        states = {name: value for name, value in vars(self.states).items() if name != "task"}
+        policies = {name: values[[found.best]] for name, values in found.policies.state_dict().items()}
+        return {"states": states, "policies": policies}
 
     def held_out_error(self, found: Fit, recording: Recording) -> float:
         """Wrong share of the steps of other demonstrations, of which nothing but observations and actions is known."""

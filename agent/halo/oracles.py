@@ -176,16 +176,9 @@ def make_oracle(
     noise: float = 0.0,
     seed: int = 0,
 ) -> Oracle:
-    """The oracle of annotators by name.
+    """The oracle of annotators by name, of `PRICES`; the controller or the annotator, who is the teacher, as given.
 
-    Args:
-        names: Of `PRICES`.
-        recording: The demonstrations that will be asked about.
-        options: K.
-        controller: Who answers as `controller`.
-        annotator: Who answers as `teacher`.
-        noise: Of the truth.
-        seed: Draws that noise, and a cascade's audit.
+    `noise` is that of the truth; the seed draws it, and a cascade's audit.
 
     Raises:
         UserError: An oracle that is named is not given, or the truth is not known.

@@ -152,16 +152,9 @@ class StackedNetwork(nn.Module):
 
 
 class NeuralPolicies(nn.Module):
-    """Networks over D features; the M-step is some epochs of Adam.
+    """Networks over D features, K options, and A actions or, where they are `continuous`, Gaussians in A dimensions.
 
-    Args:
-        features: D
-        options: K
-        actions: Number of discrete actions, or the dimensions of continuous ones, which are Gaussian.
-        continuous: Which of the two.
-        restarts: R
-        config: Networks and M-steps.
-        seed: Draws weights and the order of steps.
+    The seed draws weights and the order of steps.
     """
 
     def __init__(

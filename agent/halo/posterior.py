@@ -61,7 +61,7 @@ class Answers(NamedTuple):
 
     Attributes:
         trajectory: int [M].
-        step: int [M], within the trajectory.
+        step: int [M].
         report: float [M, K], the distribution over options that was reported; one-hot for a plain label.
         annotator: int [M], who said it, as a row of the confusion matrices.
     """
@@ -79,15 +79,13 @@ class Answers(NamedTuple):
 
         Args:
             shape: (N, T) of the demonstrations.
-            confusion: [.., W, K, K], P(annotator w says y | option j) at [w, j, y]; axes in front, such as restarts,
-                stay in front. Without it, or with the identity, labels are exact.
+            confusion: P(annotator w says y | option j), [.., W, K, K]. Without it labels are exact.
 
         Returns:
             [.., N, T, K]
         """
-        if confusion is None:
-            likelihood = self.report  # [M, K]
-        else:
+        likelihood = self.report  # [M, K]
+        if confusion is not None:
             likelihood = np.einsum("...mjy,my->...mj", confusion[..., self.annotator, :, :], self.report)
         evidence = np.zeros((*likelihood.shape[:-2], *shape, self.report.shape[1]))
         with np.errstate(divide="ignore"):
@@ -236,32 +234,23 @@ def _log_sum(terms):  # type: ignore[no-untyped-def]
 def _log_pass(initial, log_table, emission, rows, gamma, xi):  # type: ignore[no-untyped-def]
     """What `_scaled_pass` does, in log space throughout; log Z, which is -inf, and gamma zero, if it is impossible."""
     length, options = emission.shape
-    log_alpha, norms, log_z, terms = np.empty((length, options)), np.empty(length), 0.0, np.empty(options)
+    log_alpha, norms, log_z = np.empty((length, options)), np.empty(length), 0.0
     for t in range(length):
         for j in range(options):
-            predicted = initial[j]
-            if t > 0:
-                for i in range(options):
-                    terms[i] = log_alpha[t - 1, i] + log_table[rows[t], i, j]
-                predicted = _log_sum(terms)
+            predicted = initial[j] if t == 0 else _log_sum(log_alpha[t - 1] + log_table[rows[t], :, j])
             log_alpha[t, j] = predicted + emission[t, j]
         norms[t] = _log_sum(log_alpha[t])
         log_z += norms[t]
         if not log_z > -np.inf:
             return log_z
         log_alpha[t] -= norms[t]
-    log_beta, ahead = np.zeros(options), np.empty(options)
+    log_beta = np.zeros(options)
     for t in range(length - 1, -1, -1):
-        total = 0.0
-        for j in range(options):
-            gamma[t, j] = np.exp(log_alpha[t, j] + log_beta[j])
-            total += gamma[t, j]
-        for j in range(options):
-            gamma[t, j] /= total
-            ahead[j] = emission[t, j] + log_beta[j] - norms[t]
+        gamma[t] = np.exp(log_alpha[t] + log_beta)
+        gamma[t] /= np.sum(gamma[t])
+        ahead = emission[t] + log_beta - norms[t]
         for i in range(options if t > 0 else 0):
-            for j in range(options):
-                terms[j] = log_table[rows[t], i, j] + ahead[j]
-                xi[t, i, j] = np.exp(log_alpha[t - 1, i] + terms[j])
-            log_beta[i] = _log_sum(terms)
+            onward = log_table[rows[t], i] + ahead
+            xi[t, i] = np.exp(log_alpha[t - 1, i] + onward)
+            log_beta[i] = _log_sum(onward)
     return log_z
