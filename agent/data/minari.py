@@ -53,18 +53,17 @@ def load_minari(dataset_id: str, task: Task) -> Recording:
     Raises:
         UserError: There is none of that id, or it is not of this task.
     """
+    remedy = f"python main.py demos --task {task.name} --to {_EXAMPLE}"
     try:
         dataset = minari.load_dataset(dataset_id)
     except (ValueError, OSError) as error:
         known = ", ".join(sorted(minari.list_local_datasets())) or "none"
-        raise UserError(
-            f"There is no Minari dataset {dataset_id!r} on this machine; there are: {known}.",
-            f"python main.py demos --task {task.name} --to {_EXAMPLE}",
-        ) from error
+        what = f"There is no Minari dataset {dataset_id!r} on this machine; there are: {known}."
+        raise UserError(what, remedy) from error
     if not isinstance(dataset.observation_space, spaces.Box):  # such as D4RL's, which hold goals as well
         kind = type(dataset.observation_space).__name__
         what = f"The observations of the Minari dataset {dataset_id!r} are of kind {kind}; {task.name} shows arrays."
-        raise UserError(what, f"python main.py demos --task {task.name} --to {_EXAMPLE}")
+        raise UserError(what, remedy)
     episodes = list(dataset.iterate_episodes())
     if not episodes:
         raise UserError(f"The Minari dataset {dataset_id!r} has no episodes.", f"--demos 100, or --to {_EXAMPLE}")
@@ -100,8 +99,7 @@ def load_minari(dataset_id: str, task: Task) -> Recording:
 
 def _buffer(recording: Recording, n: int) -> EpisodeBuffer:
     """One episode: T observations, and T - 1 of all else."""
-    seen = slice(0, int(recording.lengths[n]))
-    acted = slice(0, int(recording.lengths[n]) - 1)
+    seen, acted = slice(int(recording.lengths[n])), slice(int(recording.lengths[n]) - 1)
     last, over = np.arange(acted.stop) == acted.stop - 1, recording.terminated[n]
     return EpisodeBuffer(
         id=n,

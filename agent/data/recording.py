@@ -1,7 +1,8 @@
 """Recorded demonstrations: whole episodes, one after another, of different lengths and padded at the end."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Recording:
 
     def __getitem__(self, rows: NDArray[np.int64] | slice) -> "Recording":
         """Some of the episodes."""
-        return Recording(**{name: column[rows] for name, column in self._columns().items()})
+        return Recording(**{name: column[rows] for name, column in vars(self).items()})
 
     @property
     def inside(self) -> NDArray[np.bool_]:
@@ -59,7 +60,7 @@ class Recording:
 
     def save(self, folder: Path) -> None:
         """Write it to a folder in one step. Raises `UserError` if the disk is full."""
-        save_tree(folder, self._columns(), {"kind": "demonstrations"})
+        save_tree(folder, dict(vars(self)), {"kind": "demonstrations"})
 
     @staticmethod
     def load(folder: Path) -> "Recording":
@@ -72,30 +73,20 @@ class Recording:
     def fits(self, task: Task) -> None:
         """Raises `UserError` unless these could be episodes of a task."""
         seen, done = self.obs.shape[2:], self.action.shape[2:]
+        remedy = f"python main.py demos --task {task.name} --to NAME  # records some of {task.name}"
         if seen != task.observation_shape or done != ((task.num_actions,) if task.continuous else ()):
-            raise UserError(
-                f"These demonstrations show observations {seen} and actions {done or 'by number'}, which are not those "
-                f"of {task.name}.",
-                f"python main.py demos --task {task.name} --to NAME  # records some of {task.name}",
-            )
+            kinds = f"observations {seen} and actions {done or 'by number'}"
+            raise UserError(f"These demonstrations show {kinds}, which are not those of {task.name}.", remedy)
+        if (top := int(self.option.max(initial=-1))) >= len(task.options):
+            has = f"{task.name} has 0 to {len(task.options) - 1}"
+            raise UserError(f"These demonstrations speak of option {top}; {has}.", remedy)
         for name, numbers in (("observation", self.obs[self.inside]), ("action", self.action[self.acted])):
             if bad := int((~np.isfinite(numbers)).sum()):
-                raise UserError(
-                    f"{bad} numbers of the demonstrations' {name}s are NaN or infinite.",
-                    "record the demonstrations again: --demos 100",
-                )
+                what = f"{bad} numbers of the demonstrations' {name}s are NaN or infinite."
+                raise UserError(what, "record the demonstrations again: --demos 100")
         if (self.lengths < 2).any():
             first = int((self.lengths < 2).argmax())
             raise UserError(f"Demonstration {first} has no action.", "leave it out, or record them again: --demos 100")
-        top = int(self.option.max(initial=-1))
-        if top >= len(task.options):
-            raise UserError(
-                f"These demonstrations speak of option {top}; {task.name} has 0 to {len(task.options) - 1}.",
-                f"python main.py demos --task {task.name} --to NAME  # records some of {task.name}",
-            )
-
-    def _columns(self) -> dict[str, NDArray]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def first_episodes(store: TrajectoryStore) -> Recording:
@@ -107,8 +98,8 @@ def first_episodes(store: TrajectoryStore) -> Recording:
     ended = store.column("terminated") | store.column("truncated")  # [T, N]
     if not ended.any(0).all():
         raise ValueError("an episode has not ended")
-    last = ended.argmax(0)  # [N], the step that each ended with
-    envs, steps = np.arange(store.num_envs), int(last.max()) + 1
+    last, envs = ended.argmax(0), np.arange(store.num_envs)  # [N], the step that each ended with
+    steps = int(last.max()) + 1
 
     def by_env(name: str) -> NDArray:
         """A column as [N, T, ...], with room for the last observation and zeros from there on."""
@@ -133,31 +124,19 @@ def first_episodes(store: TrajectoryStore) -> Recording:
     )
 
 
-@dataclass(frozen=True)
-class OptionRuns:
-    """Runs of one option, M of them, in the order of their episodes: the view *segments* (DESIGN, section 5).
-
-    Attributes:
-        episode: int64 [M].
-        start: int64 [M], the first step of each.
-        stop: int64 [M], the step after its last.
-        option: int64 [M].
-    """
+class OptionRuns(NamedTuple):
+    """M runs of one option, from the step `start` to the one before `stop`, in the order of their episodes."""
 
     episode: NDArray[np.int64]
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
     option: NDArray[np.int64]
 
-    def __len__(self) -> int:
-        return len(self.episode)
-
 
 def segments(option: NDArray[np.int64], inside: NDArray[np.bool_]) -> OptionRuns:
     """Where options [N, T] begin and end within the steps that are `inside` [N, T]; no segment crosses an episode."""
     before = np.concatenate([np.full((len(option), 1), -2), option[:, :-1]], 1)
-    begins = inside & (option != before)
-    episode, start = np.nonzero(begins)
+    episode, start = np.nonzero(inside & (option != before))
     following = np.append(np.where(episode[1:] == episode[:-1], start[1:], -1), -1)
     stop = np.where(following < 0, inside.sum(1)[episode], following)
     return OptionRuns(episode, start, stop, option[episode, start])

@@ -27,7 +27,7 @@ class AskingContext:
     Attributes:
         gamma: Posteriors of the restarts, [R, N, T, K].
         lengths: Steps of each trajectory, [N].
-        allowed: bool [N, T], the steps that may be asked about: no padding, no held-out demonstration.
+        allowed: The steps that may be asked about, bool [N, T].
         asked: How often each step was asked about, int [N, T].
         label: The last answer about each step, int [N, T]; -1 without.
         best: The restart with the best likelihood.
@@ -179,8 +179,6 @@ def questions(budget: str, steps: int) -> int:
     except (ValueError, OverflowError):
         raise UserError(f"{budget!r} is not a budget.", "--budget 4%, or a number of questions: --budget 160") from None
     if not 1 <= count <= steps:
-        raise UserError(
-            f"A budget of {budget} is {count} questions, of {steps} steps that could be asked about.",
-            f"choose from 1 to {steps}, for example --budget 4%",
-        )
+        what = f"A budget of {budget} is {count} questions, of {steps} steps that could be asked about."
+        raise UserError(what, f"choose from 1 to {steps}, for example --budget 4%")
     return count

@@ -11,7 +11,7 @@ import torch
 
 from agent.data.recording import Recording
 from agent.halo.posterior import Floats
-from controller.distill import DistilConfig, Distillation, LabelledScenes, calibrate, distillation_loss, scenes_of
+from controller.distill import DistilConfig, Distillation, calibrate, distillation_loss, scenes_of
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork
 from controller.roles import Controller
@@ -23,7 +23,7 @@ _HOLD_OUT = 16  # one episode in so many is held out for calibration
 
 
 def distil(task: Task, recording: Recording, gamma: Floats, seed: int, facts: dict[str, Any]) -> Controller:
-    """A controller that says of each observation what the posterior says.
+    """A controller that says of each observation what the posterior says, among what is legal there.
 
     Args:
         task: What was demonstrated.
@@ -32,18 +32,24 @@ def distil(task: Task, recording: Recording, gamma: Floats, seed: int, facts: di
         seed: Draws weights and minibatches.
         facts: Provenance for the checkpoint.
     """
-    scenes, episode = _labelled(task, recording, gamma)
-    truth = recording.option[recording.acted]
-    held_out = episode % _HOLD_OUT == _HOLD_OUT - 1
+    acted, options = recording.acted, gamma.argmax(-1)
+    before = np.concatenate([np.full((len(options), 1), -1), options[:, :-1]], 1)[acted]
+    obs, truth = recording.obs[acted], recording.option[acted]
+    legal = task.legal(obs)
+    probs = gamma[acted] * legal
+    total = probs.sum(1, keepdims=True)
+    probs = np.divide(probs, total, out=np.zeros_like(probs), where=total > 0).astype(np.float32)
+    scenes, held_out = scenes_of(task, obs, before, probs, legal), np.nonzero(acted)[0] % _HOLD_OUT == _HOLD_OUT - 1
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = to_device(ControllerNetwork(encoder_of(task), len(task.options)))
-
-    def loss(batch: LabelledScenes) -> tuple[torch.Tensor, dict[str, float]]:
-        return distillation_loss(network, batch, masked=True)
-
-    rng, config = np.random.default_rng([seed, 2]), DistilConfig(mirror=False)
-    distillation = Distillation(encoder_of(task), list(network.parameters()), loss, config, rng)
+    distillation = Distillation(
+        encoder_of(task),
+        list(network.parameters()),
+        lambda batch: distillation_loss(network, batch, masked=True),
+        DistilConfig(mirror=False),
+        np.random.default_rng([seed, 2]),
+    )
     distillation.add(scenes[np.flatnonzero(~held_out)])
     for step in range(_STEPS):
         distillation.train(1, step / _STEPS)
@@ -54,15 +60,3 @@ def distil(task: Task, recording: Recording, gamma: Floats, seed: int, facts: di
     if (truth < 0).any():  # nobody knows how far it agrees with that
         del figures["truth_agreement"]
     return Controller(task, network, temperature, facts | figures)
-
-
-def _labelled(task: Task, recording: Recording, gamma: Floats) -> tuple[LabelledScenes, np.ndarray]:
-    """Every step at which something was done, with the posterior among what was legal there; and its episode [M]."""
-    acted = recording.acted
-    obs, options = recording.obs[acted], gamma.argmax(-1)
-    before = np.concatenate([np.full((len(options), 1), -1), options[:, :-1]], 1)[acted]
-    legal = task.legal(obs)
-    probs = gamma[acted] * legal
-    total = probs.sum(1, keepdims=True)
-    probs = np.divide(probs, total, out=np.zeros_like(probs), where=total > 0).astype(np.float32)
-    return scenes_of(task, obs, before, probs, legal), np.nonzero(acted)[0]

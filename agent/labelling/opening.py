@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from agent.checks import check_train
 from agent.config import TrainConfig, changed, configure, from_plain, to_plain
 from agent.controllers import named_controller, newest_controller
-from agent.data.demonstrations import demonstrations_of
-from agent.halo.ask import Ask, Asking
+from agent.halo.ask import Ask
 from agent.halo.config import EMConfig
 from agent.halo.ledger import PERSON, Answer, Ledger
 from agent.halo.method import Halo
-from agent.halo.oracles import Person
 from agent.labelling.config import LabelConfig
 from agent.labelling.frames import Frames
 from agent.labelling.opinions import Opinions
 from agent.labelling.session import Session
+from agent.methods.protocol import Parts
 from agent.runs.run import Run
 from agent.teaching import Annotator, ControllerLabels, Labeller
 from agent.train import Runner
@@ -54,15 +54,14 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
         run = Run.create(config.logdir, training.method, task.name, training.savedir, to_plain(training), resume=True)
         with run.beginning():
             labellers = _labellers(config, task, run, stack)
-            demonstrations, held_out = demonstrations_of(training.settings.demos, task, training.seed, run)
             log = stack.enter_context(run.metrics(quiet=True))
-            ask = Ask(training, task, demonstrations, held_out, Person(), run)
+            ask = Ask(Parts(task, training, np.random.SeedSequence(0), run))
             taken_along = _taken_along(config.answers, ask)
         _warm_up(ask)
-        frames, opinions = Frames(task, demonstrations), Opinions(demonstrations, labellers)
+        frames, opinions = Frames(task, ask.training), Opinions(ask.training, labellers)
 
         def runner(still: Ask) -> Runner:
-            return Runner(training, task, run, log, Asking.of(still), None, None, None, {"seconds": still.seconds})
+            return Runner(training, task, run, log, still, None, None, None, {"seconds": still.seconds})
 
         session = Session(ask, runner, frames, config.annotator, opinions, config.again, taken_along)
         stack.callback(session.close)

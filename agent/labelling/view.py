@@ -89,7 +89,7 @@ class View:
             "budget": budget,
             "mine": len(mine),
             "skipped": sum(not answer.report for answer in mine),
-            "cost": round(ledger.cost, 2),
+            "cost": round(ledger.cost(), 2),
             "seconds": round(sum(answer.seconds for answer in ledger.answers), 1),
             **pace([answer.seconds for answer in mine], budget - done),
             "expected_error": None if self._expected is None else round(self._expected, 4),

@@ -107,13 +107,14 @@ def test_an_m_step_is_where_the_penalised_expectation_is_highest():
 
 
 def test_restarts_use_unlabelled_steps_sooner_and_sooner():
+    """Labels always count."""
     demos = walks(2, 3, np.random.default_rng(0))
     seen, policies = [], tabular(2, restarts=3)
     improve = policies.improve
     policies.improve = lambda demos, posterior, weight: (seen.append(weight.copy()), improve(demos, posterior, weight))
     fit(demos, labels([(0, 0)], demos.option[0, :1], 2), policies, EMConfig(steps=5, anneal=0.8))
     seen = np.array(seen)  # [S, R, N, T]
-    assert (seen[:, :, 0, 0] == 1).all(), "labels always count"
+    assert (seen[:, :, 0, 0] == 1).all()
     np.testing.assert_allclose(seen[:, :, 1, 0].T, [[0, 0.25, 0.5, 0.75, 1], [0, 0.5, 1, 1, 1], [1] * 5])
     fit(demos, labels([(0, 0)], demos.option[0, :1], 2), policies := tabular(2), EMConfig(steps=1, anneal=1.0))
     counted = (np.abs(policies.log_low - np.log(0.25)) > 1e-9).any(-1)  # [R, S, K]
@@ -130,27 +131,14 @@ def test_contradictions_are_named_and_forgiven_where_annotators_may_err():
     np.testing.assert_allclose(nothing.gamma[demos.inside].sum(-1), 1)
 
 
-def test_a_learned_confusion_matrix_beats_taking_a_fifth_of_wrong_labels_for_exact():
-    believed, exact, learned = [], [], []
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        demos = walks(3, 100, rng)
-        answers = asked(demos, 0.06, rng, 3, wrong=0.2)
-        exact.append(error(fit(demos, answers, tabular(3, seed), EMConfig()), demos))
-        found = fit(demos, answers, tabular(3, seed), EMConfig(), honest_but_fallible(1, 3, 0.7))
-        learned.append(error(found, demos))
-        believed.append(found.confusion[found.best, 0])
-    assert np.mean(learned) < 0.75 * np.mean(exact)
-    np.testing.assert_allclose(np.mean(believed, 0), honest_but_fallible(1, 3, 0.8)[0], atol=0.1)
-
-
-def test_annotators_are_told_apart():
+def test_annotators_are_told_apart_and_their_errors_forgiven():
     rng = np.random.default_rng(0)
     demos = walks(3, 60, rng)
     good, bad = (asked(demos, 0.05, rng, 3, wrong=wrong) for wrong in (0.0, 0.5))
     where = np.concatenate([np.stack([said.trajectory, said.step], 1) for said in (good, bad)])
-    label = np.concatenate([good.report, bad.report]).argmax(1)
-    both = labels(where, label, 3, np.repeat([0, 1], len(good.step)))
+    where, first = np.unique(where, axis=0, return_index=True)  # two exact labels of a step may contradict each other
+    label = np.concatenate([good.report, bad.report]).argmax(1)[first]
+    both = labels(where, label, 3, np.repeat([0, 1], [len(good.step), len(bad.step)])[first])
     found = fit(demos, both, tabular(3), EMConfig(confusion_weight=10.0), honest_but_fallible(3, 3))
     confusion = found.confusion
     prior = (10.0 * honest_but_fallible(3, 3) * np.log(confusion)).sum((1, 2, 3))
@@ -160,6 +148,7 @@ def test_annotators_are_told_apart():
     accuracy = np.diagonal(confusion, axis1=-2, axis2=-1).mean((0, -1))
     assert accuracy[0] > 0.9
     assert accuracy[1] < 0.65
+    assert error(found, demos) < 0.75 * error(fit(demos, both, tabular(3), EMConfig()), demos)
 
 
 def features(demos):
@@ -167,9 +156,9 @@ def features(demos):
     return np.concatenate([np.eye(SIZE)[demos.obs // SIZE], np.eye(SIZE)[demos.obs % SIZE]], -1)
 
 
-def neural(options, continuous=False, restarts=2):
+def neural(options, continuous=False, restarts=2, config=None):
     actions = 2 if continuous else 4
-    return NeuralPolicies(2 * SIZE, options, actions, continuous, restarts, NeuralConfig(), 0)
+    return NeuralPolicies(2 * SIZE, options, actions, continuous, restarts, config or NeuralConfig(), 0)
 
 
 @pytest.mark.parametrize("continuous", [False, True])
@@ -204,9 +193,11 @@ def test_networks_stacked_over_restarts_equal_networks_one_by_one(continuous):
         np.testing.assert_allclose(alone.log_prior(), stacked.log_prior()[r], rtol=1e-5)
     assert not chain.emission[:, ~demos.acted].any()
     np.testing.assert_allclose(np.exp(chain.initial).sum(-1), 1, atol=1e-6)
-    np.testing.assert_allclose(np.exp(chain.transition[:, demos.inside]).sum(-1), 1, atol=1e-6)
-    stays = np.diagonal(np.exp(chain.transition[:, demos.inside]), axis1=-2, axis2=-1)
-    assert stays.min() > 0.8, "sticky before training"
+    high = np.exp(chain.transition)
+    np.testing.assert_allclose(high.sum(-1), 1, atol=1e-6)
+    assert np.diagonal(high, axis1=-2, axis2=-1).min() > 0.8, "sticky before training"
+    features_at = stacked.log_high(torch.from_numpy(demos.obs[2:3, 4]).float())[:, 0].detach()
+    np.testing.assert_allclose(features_at, chain.transition[:, chain.rows[2, 4]], atol=1e-5)
 
 
 def test_the_networks_emissions_are_densities():
@@ -225,8 +216,7 @@ def test_the_networks_prior_pulls_weights_to_zero():
     demos = walks(2, 3, np.random.default_rng(0))
     demos, sizes = replace(demos, obs=features(demos)), []
     for decay in (0.0, 100.0):
-        config = NeuralConfig(decay=decay, epochs=20)
-        policies = NeuralPolicies(2 * SIZE, 2, 4, False, 1, config, 0)
+        policies = neural(2, restarts=1, config=NeuralConfig(decay=decay, epochs=20))
         policies.improve(demos, infer(policies.chain(demos)), np.ones((1, *demos.acted.shape)))
         sizes.append(sum(float(weights.detach().square().sum()) for weights in policies.parameters()))
     assert sizes[1] < 0.8 * sizes[0]

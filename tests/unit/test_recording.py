@@ -34,16 +34,12 @@ def test_the_true_option_is_the_target_that_is_found_next(name: str) -> None:
     task = get_task(name)
     assert isinstance(task, RescueTask)
     recording = recorded(name)
-    for n in range(len(recording)):
-        steps = int(recording.lengths[n])
+    for n, steps in enumerate(recording.lengths):
         left = task.left(recording.obs[n, :steps])
-        found = [
-            int(np.flatnonzero(left[t] & ~left[t + 1])[0]) for t in range(steps - 1) if (left[t + 1] < left[t]).any()
-        ]
-        when = [t for t in range(steps - 1) if (left[t + 1] < left[t]).any()]
+        when, found = np.nonzero(left[:-1] & ~left[1:])
         here = segments(recording.option[n : n + 1], recording.inside[n : n + 1])
-        assert here.option.tolist() == found
-        assert (here.stop[:-1] - 1).tolist() == when[:-1], "an option ends with the step that finds its target"
+        assert here.option.tolist() == found.tolist()
+        assert (here.stop[:-1] - 1).tolist() == when[:-1].tolist(), "an option ends with the step that finds its target"
         assert recording.terminated[n]
         assert not left[-1].any(), "the last observation is that of the episode itself"
 
@@ -51,19 +47,14 @@ def test_the_true_option_is_the_target_that_is_found_next(name: str) -> None:
 @pytest.mark.parametrize("name", ["SimpleDoorKey", "PointPush"])
 def test_where_the_environment_tells_nothing_the_script_does(name: str) -> None:
     task, recording = get_task(name), recorded(name)
-    first = recording.obs[:, 0]
-    assert (recording.option[:, 0] == scripted(task, first)).all()  # type: ignore[attr-defined]
-    assert (
-        task.legal(recording.obs[recording.acted])[
-            np.arange(recording.acted.sum()), recording.option[recording.acted]
-        ].mean()
-        > 0.9
-    )
+    assert (recording.option[:, 0] == scripted(task, recording.obs[:, 0])).all()  # type: ignore[attr-defined]
+    legal, option = task.legal(recording.obs[recording.acted]), recording.option[recording.acted]
+    assert legal[np.arange(len(option)), option].mean() > 0.9
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_padding_is_empty_and_ends_are_marked(name: str) -> None:
-    recording = recorded(name)
+def test_padding_is_empty_and_the_seed_decides(name: str) -> None:
+    recording, again, other = (record(get_task(name), 6, seed) for seed in (3, 3, 2))
     recording.fits(get_task(name))
     assert (recording.inside.sum(1) == recording.lengths).all()
     assert (recording.acted.sum(1) == recording.lengths - 1).all()
@@ -71,13 +62,9 @@ def test_padding_is_empty_and_ends_are_marked(name: str) -> None:
     assert not recording.reward[~recording.acted].any()
     assert (recording.option[~recording.inside] == -1).all()
     assert (recording.option[recording.inside] >= 0).all()
-
-
-def test_the_same_seed_records_the_same_and_another_something_else() -> None:
-    one, two, other = (record(get_task("RescueWorld-n3"), 5, seed) for seed in (1, 1, 2))
-    assert np.array_equal(one.obs, two.obs)
-    assert np.array_equal(one.action, two.action)
-    assert one.obs.shape != other.obs.shape or not np.array_equal(one.obs, other.obs)
+    assert np.array_equal(recording.obs, again.obs)
+    assert np.array_equal(recording.action, again.action)
+    assert recording.obs.shape != other.obs.shape or not np.array_equal(recording.obs, other.obs)
 
 
 def test_an_episode_that_has_not_ended_is_no_demonstration() -> None:
@@ -141,8 +128,6 @@ def test_segments_tile_every_episode(options: list[list[int]]) -> None:
     padded = np.array([row + [-1] * (longest - len(row)) for row in options])
     found = segments(padded, padded >= 0)
     for n, row in enumerate(options):
-        mine = found.episode == n
-        parts = zip(found.start[mine], found.stop[mine], found.option[mine], strict=True)
-        told = [(int(a), int(b), int(k)) for a, b, k in parts]
+        told = [(a, b, k) for m, a, b, k in zip(*found, strict=True) if m == n]
         assert [k for a, b, k in told for _ in range(b - a)] == row
         assert all(this[2] != following[2] and this[1] == following[0] for this, following in itertools.pairwise(told))
