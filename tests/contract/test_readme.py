@@ -9,7 +9,6 @@ import pytest
 
 import main as cli
 from agent.checks import check_train
-from agent.commandline import default_of
 from agent.config import TrainConfig, places
 from agent.methods import METHODS, entry_of
 
