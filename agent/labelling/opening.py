@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from agent.checks import check_train
@@ -22,15 +23,15 @@ from agent.labelling.config import LabelConfig
 from agent.labelling.frames import Frames
 from agent.labelling.opinions import Opinions
 from agent.labelling.session import Session
+from agent.methods.protocol import Parts
 from agent.runs.run import Run
 from agent.teaching import Annotator, ControllerLabels, Labeller
-from agent.train import Runner
+from agent.train import Runner, open_labels
 from envs.catalog import get_task
 from envs.task import Task
 from ground.atomic import alone
 from ground.device import device
 from ground.errors import UserError
-from teacher.labels import LabelStore
 from teacher.make import make_teacher
 
 AHEAD = 1  # rounds, so that learning goes on while the person does
@@ -62,7 +63,9 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
         frames, opinions = Frames(task, demonstrations), Opinions(demonstrations, labellers)
 
         def runner(still: Ask) -> Runner:
-            return Runner(training, task, run, log, Asking.of(still), None, None, None, {"seconds": still.seconds})
+            runner = Runner(Parts(task, training, np.random.SeedSequence(0), run, log), Asking.of(still))
+            runner.facts["seconds"] = still.seconds
+            return runner
 
         session = Session(ask, runner, frames, config.annotator, opinions, config.again, taken_along)
         stack.callback(session.close)
@@ -127,8 +130,7 @@ def _labellers(config: LabelConfig, task: Task, run: Run, stack: contextlib.Exit
     labellers: dict[str, Labeller] = {"controller": ControllerLabels(controller)} if controller else {}
     asked = config.teacher
     if asked.teacher != "none":
-        given = None if "replay" in asked.teacher.split(":") else asked.labels  # a store that is replayed is only read
-        store = stack.enter_context(LabelStore(given) if given else LabelStore(run.labels, own=True))
+        store = stack.enter_context(open_labels(asked, run))
         teacher = make_teacher(asked, task, store, device=str(device()))
         assert teacher is not None
         labellers["teacher"] = Annotator(task, teacher, asked.on_teacher_failure)
