@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agent.clock import Clock, Named, Transition
+from agent.clock import Clock, Transition, named
 from agent.data.store import TrajectoryStore
 from agent.distributions import Distribution
 from agent.resumable import Resumable, places
@@ -84,7 +84,7 @@ class Player(NamedTuple):
     high: HighLevel
     low: LowLevel
     timeouts: NDArray[np.int64]
-    transition: Transition = Named()
+    transition: Transition = named()
 
 
 class Hierarchy(Resumable):
@@ -159,11 +159,32 @@ class Hierarchy(Resumable):
         action, action_logprob = self._choose_actions()
         obs, reward, terminated, truncated, info = self.env.step(action)
         ended = terminated | truncated
+        observed, clock = self.observed, self.clock
         if store is not None:
-            self._record(store, action, option_logprob, action_logprob, reward, terminated, truncated, info)
+            store.append(
+                ended=ended,
+                final_obs=info.get("final_obs"),
+                obs=observed.obs,
+                prev_option=clock.previous,
+                option=clock.option,
+                option_age=clock.age,
+                command=clock.command,
+                option_logprob=option_logprob,
+                action=action,
+                behaviour_logprob=action_logprob,
+                reward=reward,
+                terminated=terminated,
+                truncated=truncated,
+                legal=observed.legal,
+                label_probs=np.zeros_like(observed.legal, np.float32),
+                true_option=np.full(len(action), -1) if observed.true_option is None else observed.true_option,
+                level_seed=observed.level_seeds,
+                episode=self._episode,
+                **{name: info[name] for name in store.extra},
+            )
         self._book(reward, ended, info["success"])
-        option = self.clock.option
-        self.clock.advance(ended, self.observed.obs, obs)
+        option = clock.option
+        clock.advance(ended, observed.obs, obs)
         self.observed = self._observe(obs, info)
         return option, action
 
@@ -190,58 +211,16 @@ class Hierarchy(Resumable):
             choice = choice.replaced(self._guided, self.expert[1].act(self.observed, self.clock))
         return choice.sample(self.rng)
 
-    def _record(
-        self,
-        store: TrajectoryStore,
-        action: NDArray[np.int64],
-        option_logprob: NDArray[np.float32],
-        action_logprob: NDArray[np.float32],
-        reward: NDArray,
-        terminated: NDArray[np.bool_],
-        truncated: NDArray[np.bool_],
-        info: dict[str, Any],
-    ) -> None:
-        observed, clock = self.observed, self.clock
-        store.append(
-            ended=terminated | truncated,
-            final_obs=info.get("final_obs"),
-            obs=observed.obs,
-            prev_option=clock.previous,
-            option=clock.option,
-            option_age=clock.age,
-            command=clock.command,
-            option_logprob=option_logprob,
-            action=action,
-            behaviour_logprob=action_logprob,
-            reward=reward,
-            terminated=terminated,
-            truncated=truncated,
-            legal=observed.legal,
-            label_probs=np.zeros_like(observed.legal, np.float32),
-            true_option=np.full(len(action), -1) if observed.true_option is None else observed.true_option,
-            level_seed=observed.level_seeds,
-            episode=self._episode,
-            **{name: info[name] for name in store.extra},
-        )
-
     def _book(self, reward: NDArray, ended: NDArray[np.bool_], success: NDArray[np.bool_]) -> None:
         self._return += reward
         self._t += 1
+        figures = {"return": self._return, "length": self._t, "success": success, "guided": self._ever_guided}
         for n in np.flatnonzero(ended):
-            self.finished.append(
-                {
-                    "environment": float(n),
-                    "return": float(self._return[n]),
-                    "length": float(self._t[n]),
-                    "success": float(success[n]),
-                    "guided": float(self._ever_guided[n]),
-                }
-            )
-        self._return[ended] = 0
-        self._t[ended] = 0
+            episode = {name: float(column[n]) for name, column in figures.items()}
+            self.finished.append({"environment": float(n), **episode})
+        for counter in (self._return, self._t, self._ever_guided, self._guided):
+            counter[ended] = 0
         self._episode[ended] += 1
-        self._ever_guided[ended] = False
-        self._guided[ended] = False
 
     def _observe(self, obs: NDArray, info: dict[str, Any]) -> Observations:
         return Observations(self.task, self.encoder, obs, info["level_seed"], info.get("option"))

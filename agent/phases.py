@@ -7,7 +7,7 @@ set; HALO's `Ask` (agent/halo) asks questions. One runner (`agent/train.py`) pla
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from agent.hierarchy import Hierarchy, HighLevel, LowLevel, Observations
 from agent.losses import weighted_regression
 from agent.networks import LowNetwork
 from agent.resumable import Resumable, places
-from agent.teaching import Labeller, action_distribution, annotate, skill_actions
+from agent.teaching import action_distribution, annotate, skill_actions
 from controller.distill import (
     DistilConfig,
     Distillation,
@@ -30,8 +30,10 @@ from controller.distill import (
 )
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, to_tensors
-from envs.task import Task
 from ground.device import to_tensor
+
+if TYPE_CHECKING:
+    from agent.methods.protocol import Parts
 
 _HOLD_OUT = 16  # one environment (or episode) in so many is held out of training, for calibration and agreement
 
@@ -156,17 +158,12 @@ class Distil(Phase, Resumable):
     student, it learns the teacher's distribution over actions instead.
 
     Args:
-        task: Whose options are distilled.
-        labeller: Labels scenes.
+        parts: Task, labeller, settings and environments of the method.
         expert: The teacher's levels.
         controller: Learns the labels; None for a flat student.
-        low: Learns the skills, or None.
-        config: Hyper-parameters.
-        steps: Environment steps of distillation, which count as all others.
         rng: Samples minibatches.
-        num_envs: Environments that fill the store.
-        masked: The controller will choose among legal options only.
-        soft: Learn the labels' distributions, or their most probable options only.
+        low: Learns the skills, or None.
+        steps: Environment steps of distillation, which count as all others; all of the run's if not given.
         ended: Called when distillation is over.
     """
 
@@ -175,26 +172,23 @@ class Distil(Phase, Resumable):
 
     def __init__(
         self,
-        task: Task,
-        labeller: Labeller,
+        parts: "Parts",
         expert: Levels,
         controller: ControllerNetwork | None,
-        low: LowNetwork | None,
-        config: DistilConfig,
-        steps: int,
         rng: np.random.Generator,
-        num_envs: int,
         *,
-        masked: bool = True,
-        soft: bool = True,
+        low: LowNetwork | None = None,
+        steps: int | None = None,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
-        self.task, self.labeller, self.config, self.steps = task, labeller, config, steps
-        self.expert = expert
-        self.controller, self.low, self._masked, self._soft, self._ended = controller, low, masked, soft, ended
-        self.store = TrajectoryStore(task, -(-steps // num_envs) + config.rollout, num_envs)
+        assert parts.labeller is not None, "distillation needs labels"
+        self.task, self.labeller, self.expert, self._ended = parts.task, parts.labeller, expert, ended
+        self.config: DistilConfig = parts.settings.distil
+        self._masked, self._soft, self.steps = parts.settings.mask, parts.soft, parts.steps if steps is None else steps
+        self.controller, self.low = controller, low
+        self.store = TrajectoryStore(self.task, -(-self.steps // parts.num_envs) + self.config.rollout, parts.num_envs)
         parameters = [p for network in (controller, low) if network for p in network.parameters()]
-        self._distillation = Distillation(encoder_of(task), parameters, self.loss, config, rng)
+        self._distillation = Distillation(encoder_of(self.task), parameters, self.loss, self.config, rng)
         self._held_out: list[LabelledScenes] = []
         self._held_out_obs: list[NDArray] = []
         self._read = 0  # vector steps of the store that have become scenes

@@ -56,9 +56,7 @@ class Dagger(Method):
             raise UserError("Distillation needs a teacher.", "--teacher local")
         if parts.labeller is not None:
             expert, rng = (TeacherHigh(parts.labeller), SkillLow()), np.random.default_rng(parts.seeds)
-            rest = {"masked": settings.mask, "soft": parts.soft}
-            distilled = (network, None, settings.distil, parts.steps, rng, parts.num_envs)
-            self.distil = Distil(task, parts.labeller, expert, *distilled, **rest)
+            self.distil = Distil(parts, expert, network, rng)
             self.phases = (self.distil,)
 
 

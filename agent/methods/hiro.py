@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from agent.clock import Clock, Moving
+from agent.clock import Clock, moving
 from agent.data.store import TrajectoryStore
 from agent.data.views import Steps, newest_steps, sample_segments, sample_steps
 from agent.distributions import ClippedNormal, Distribution, UniformBox
@@ -222,7 +222,7 @@ class Hiro(TwoLevels):
         self.rng = np.random.default_rng(draws)
         self.generator = torch.Generator().manual_seed(int(noise.generate_state(1)[0]))
         self.store = ring_for(parts, settings.buffer_size, settings.rollout + 2 * settings.period, dims)
-        self.player = Player(self, self, np.full(1, settings.period), Moving(self.frame))
+        self.player = Player(self, self, np.full(1, settings.period), moving(self.frame))
         self.phases = (Online(self.store, settings.rollout, self.update),)
         self.low_ratio = UpdateRatio(settings.low_updates)
         if settings.low_level and parts.run is not None and parts.run.last_step is None:

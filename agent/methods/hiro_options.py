@@ -21,7 +21,7 @@ from agent.methods.off_policy import ring_for
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, rollout_batch
 from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
-from agent.networks import LowNetwork, NetworkLow
+from agent.networks import LowNetwork
 from agent.phases import Online
 from agent.resumable import places
 from controller.network import TrunkConfig, to_tensors
@@ -86,7 +86,7 @@ class OptionHiro(TwoLevels):
         self.high_learner = DiscreteSAC(self.encoder, options, settings.high, high_seed)
         self.rng = np.random.default_rng(draws)
         self.store = ring_for(parts, settings.buffer_size, settings.rollout + settings.period + 1)
-        self.player = Player(self, NetworkLow(self.low_network), np.full(options, settings.period))
+        self.player = Player(self, self.low_network, np.full(options, settings.period))
         self.phases = (Online(self.store, settings.rollout, self.update),)
 
     def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:

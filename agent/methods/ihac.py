@@ -25,7 +25,7 @@ from agent.hierarchy import Observations, Player
 from agent.losses import PriorWeight, explained_variance, option_advantages
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
 from agent.methods.protocol import Entry, Given, Method, Parts, Preset
-from agent.networks import HighNetwork, LowNetwork, NetworkHigh, NetworkLow, frozen
+from agent.networks import HighNetwork, LowNetwork, NetworkHigh, frozen
 from agent.phases import Distil, Online
 from agent.resumable import places
 from agent.teaching import SingleOption, SkillLow, TeacherActions, TeacherHigh
@@ -101,16 +101,15 @@ class Ihac(Method):
         self.low_learner = PPO(self.low_network, settings.ppo, streams[0])
         self.high_network: HighNetwork | None = None
         self.high_learner: PPO | None = None
-        low = NetworkLow(self.low_network)
         if flat:  # the only option ends at every step
-            self.player = Player(SingleOption(), low, np.ones(1, np.int64))
+            self.player = Player(SingleOption(), self.low_network, np.ones(1, np.int64))
         else:
             given = parts.controller.network if parts.controller else None
             network = given or ControllerNetwork(self.encoder, options, settings.trunk)
             self.high_network = to_device(HighNetwork(network))
             self.high_learner = PPO(self.high_network, settings.ppo, streams[1])
             self.controller = self.high_network.controller
-            self.player = Player(NetworkHigh(self.controller, settings.mask), low, task.options.timeouts)
+            self.player = Player(NetworkHigh(self.controller, settings.mask), self.low_network, task.options.timeouts)
         self.rollouts = TrajectoryStore(task, settings.rollout, parts.num_envs)
         online = Online(self.rollouts, settings.rollout, self.update)
         self.distil = self._distillation(parts, streams[2])
@@ -127,20 +126,10 @@ class Ihac(Method):
             return None
         flat_expert = SingleOption(), TeacherActions(parts.labeller)
         expert = TeacherHigh(parts.labeller), SkillLow()
-        return Distil(
-            parts.task,
-            parts.labeller,
-            flat_expert if settings.student == "flat" else expert,
-            self.controller if parts.controller is None else None,
-            self.low_network,
-            settings.distil,
-            settings.distil_steps,
-            rng,
-            parts.num_envs,
-            masked=settings.mask,
-            soft=parts.soft,
-            ended=self._freeze_priors,
-        )
+        controller = self.controller if parts.controller is None else None
+        levels = flat_expert if settings.student == "flat" else expert
+        rest = {"low": self.low_network, "steps": settings.distil_steps, "ended": self._freeze_priors}
+        return Distil(parts, levels, controller, rng, **rest)
 
     def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """Learn from the roll-out just collected; `observed` is what came after it, `steps` the steps so far."""
@@ -185,14 +174,14 @@ class Ihac(Method):
     def _update_low(
         self, rollout: OnPolicy, prior: nn.Module | None, weight: float, policy: bool, remaining: float
     ) -> dict[str, float]:
-        option = rollout.flat("option")
+        option = rollout.store.flat("option")
         values = _values(self.low_network, rollout.encoded, option).reshape(rollout.chosen.shape)
         advantages = self._advantages(rollout, np.ones_like(rollout.chosen), values, self._continuation)
         returns = advantages + values
         batch = PolicyBatch(
             (*to_tensors(rollout.encoded), to_tensor(option)),
-            to_tensor(rollout.flat("action")),
-            to_tensor(rollout.flat("behaviour_logprob")),
+            to_tensor(rollout.store.flat("action")),
+            to_tensor(rollout.store.flat("behaviour_logprob")),
             to_tensor(normalised(advantages.ravel())),
             to_tensor(returns.ravel()),
         )
@@ -204,7 +193,7 @@ class Ihac(Method):
     ) -> dict[str, float]:
         assert self.high_network is not None
         assert self.high_learner is not None
-        chosen, previous = rollout.chosen, rollout.flat("prev_option")
+        chosen, previous = rollout.chosen, rollout.store.flat("prev_option")
         values = _values(self.high_network, rollout.encoded, previous).reshape(chosen.shape)
         advantages = self._advantages(rollout, chosen, values, partial(_values, self.high_network))
         rows = np.flatnonzero(chosen)
@@ -213,11 +202,11 @@ class Ihac(Method):
         returns = (advantages + values).ravel()[rows]
         batch = PolicyBatch(
             (*to_tensors(rollout.encoded[rows]), to_tensor(previous[rows])),
-            to_tensor(rollout.flat("option")[rows]),
-            to_tensor(rollout.flat("option_logprob")[rows]),
+            to_tensor(rollout.store.flat("option")[rows]),
+            to_tensor(rollout.store.flat("option_logprob")[rows]),
             to_tensor(normalised(advantages.ravel()[rows])),
             to_tensor(returns),
-            to_tensor(rollout.flat("legal")[rows]) if self.settings.mask else None,
+            to_tensor(rollout.store.flat("legal")[rows]) if self.settings.mask else None,
         )
         info = self.high_learner.update(batch, prior, weight, policy, remaining)
         return info | {"explained_variance": explained_variance(values.ravel()[rows], returns)}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from agent.distributions import Categorical
 from agent.losses import prior_regularised
+from agent.networks import linear
 from agent.optim import FusedAdam, polyak
 from agent.resumable import Resumable, places
 from controller.encoders import Encoder
@@ -74,9 +75,7 @@ class OptionNetwork(nn.Module):
     def __init__(self, encoder: Encoder, num_options: int, config: TrunkConfig) -> None:
         super().__init__()
         self.trunk = make_trunk(encoder, 0, config)
-        self.head = nn.Linear(config.hidden, num_options)
-        nn.init.orthogonal_(self.head.weight, 0.01)
-        nn.init.zeros_(self.head.bias)
+        self.head = linear(config.hidden, num_options, 0.01)
 
     def forward(self, *parts: Tensor) -> Tensor:
         """[B, K]."""

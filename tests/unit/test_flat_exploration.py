@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.clock import Clock, Named
+from agent.clock import Clock, named
 from agent.hierarchy import Hierarchy, Observations
 from agent.methods.off_policy import Held, OffPolicy, SACSettings, UpdateRatio
 from agent.methods.sac import SACConfig
@@ -38,7 +38,7 @@ def test_no_action_is_held_beyond_the_end_of_an_episode_nor_on_held_out_levels_n
     held = method.held
     assert held is not None
     obs = np.ones((3, *task.observation_shape), np.float32)
-    clock = Clock(3, np.ones(1, np.int64), Named())
+    clock = Clock(3, np.ones(1, np.int64), named())
 
     def act(levels, rng):
         return method.act(Observations(task, encoder_of(task), obs, np.asarray(levels)), clock).sample(rng)[0]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.clock import Clock, Moving
+from agent.clock import Clock, moving
 from agent.data.views import sample_segments
 from agent.goals import ExploringGoals
 from agent.hierarchy import Observations
@@ -167,16 +167,16 @@ def test_the_low_level_does_not_know_where_it_is():
     obs = np.random.default_rng(0).normal(size=(4, *task.observation_shape)).astype(np.float32)
     elsewhere = obs.copy()
     elsewhere[:, hidden] += 3
-    clock = Clock(4, np.full(1, PERIOD), Moving(method.frame))
+    clock = Clock(4, np.full(1, PERIOD), moving(method.frame))
     clock.start(np.ones(4, bool), np.full((4, 2), 0.3, np.float32))
 
     def act(seen):
         return method.act(Observations(task, encoder_of(task), seen, np.zeros(4, np.int64)), clock).sample(None)[0]
 
     np.testing.assert_array_equal(act(obs), act(elsewhere))
-    moving = obs.copy()
-    moving[:, task.spec.observation_names.index("vx")] += 3
-    assert not np.allclose(act(obs), act(moving))
+    faster = obs.copy()
+    faster[:, task.spec.observation_names.index("vx")] += 3
+    assert not np.allclose(act(obs), act(faster))
     clock.command = -clock.command
     assert not np.allclose(act(obs), act(obs * 0 + 1))
 
