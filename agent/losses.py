@@ -72,30 +72,6 @@ class PriorWeight(Resumable):
             self._log_factor = float(np.clip(self._log_factor + np.clip(step, -1, 1), -10.0, 10.0))
 
 
-def prior_penalty(
-    loss: Tensor, obs: Tensor, action: Tensor, value: Tensor, critic: nn.Module, prior: "PriorActions"
-) -> Tensor:
-    """Loss L1 with a deterministic prior: plus lambda |Q| ||a - prior||^2, in the unit of the values.
-
-    The form of TD3+BC (Fujimoto & Gu, 2021, eq. 3), which divides the value by its mean size instead. The filter is
-    that of Nair et al. (2018, section IV-C): a prior that is worse than the actor does not hold it back.
-
-    Args:
-        loss: [], without the prior.
-        obs: [B, inputs].
-        action: [B, A], the actor's own.
-        value: [B], of those actions.
-        critic: Twin critics.
-        prior: What the prior would do.
-    """
-    divergence = (action - prior.action).square().sum(-1)
-    if prior.value_filter:
-        with torch.no_grad():
-            better = critic(obs, prior.action).amin(0) > value
-        divergence = divergence * better
-    return prior_regularised(loss, divergence, prior.weight * value.detach().abs().mean())
-
-
 @dataclass(frozen=True)
 class PriorActions:
     """A deterministic prior on a batch.
@@ -103,12 +79,26 @@ class PriorActions:
     Attributes:
         action: [B, A], what the prior would do.
         weight: lambda, above zero.
-        value_filter: Count only where the critics value the prior's action more than the actor's.
+        value_filter: Count only where the critics value the prior's action more than the actor's: a prior that is worse
+            does not hold the actor back (Nair et al., 2018, section IV-C).
     """
 
     action: Tensor
     weight: float
     value_filter: bool = False
+
+    def regularised(self, loss: Tensor, obs: Tensor, action: Tensor, value: Tensor, critic: nn.Module) -> Tensor:
+        """Loss L1: `loss` [] plus lambda |Q| ||a - prior||^2, in the unit of the values.
+
+        The form of TD3+BC (Fujimoto & Gu, 2021, eq. 3), which divides the value by its mean size instead. `value` [B]
+        is that of the actor's own `action` [B, A] at `obs` [B, inputs]; `critic` are twins.
+        """
+        divergence = (action - self.action).square().sum(-1)
+        if self.value_filter:
+            with torch.no_grad():
+                better = critic(obs, self.action).amin(0) > value
+            divergence = divergence * better
+        return prior_regularised(loss, divergence, self.weight * value.detach().abs().mean())
 
 
 def expectile_loss(error: Tensor, expectile: float) -> Tensor:

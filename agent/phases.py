@@ -184,9 +184,10 @@ class Distil(Phase, Resumable):
         assert parts.labeller is not None, "distillation needs labels"
         self.task, self.labeller, self.expert, self._ended = parts.task, parts.labeller, expert, ended
         self.config: DistilConfig = parts.settings.distil
-        self._masked, self._soft, self.steps = parts.settings.mask, parts.soft, parts.steps if steps is None else steps
+        self._masked, self._soft = parts.settings.mask, parts.config.teacher.soft
+        self.steps, num_envs = parts.config.steps if steps is None else steps, parts.config.num_envs
         self.controller, self.low = controller, low
-        self.store = TrajectoryStore(self.task, -(-self.steps // parts.num_envs) + self.config.rollout, parts.num_envs)
+        self.store = TrajectoryStore(self.task, -(-self.steps // num_envs) + self.config.rollout, num_envs)
         parameters = [p for network in (controller, low) if network for p in network.parameters()]
         self._distillation = Distillation(encoder_of(self.task), parameters, self.loss, self.config, rng)
         self._held_out: list[LabelledScenes] = []

@@ -140,10 +140,10 @@ class TwoLevels(Method):
 
     def __init__(self, parts: Parts) -> None:
         settings: TwoLevelSettings = parts.settings
-        self.task, self.settings, self.total_steps = parts.task, parts.settings, parts.steps
+        self.task, self.settings, self.total_steps = parts.task, parts.settings, parts.config.steps
         self.encoder = encoder_of(parts.task)
         weight = settings.prior_weight if settings.prior != "none" else 0.0
-        self.prior_weight = PriorWeight(weight, end=settings.prior_until * parts.steps)
+        self.prior_weight = PriorWeight(weight, end=settings.prior_until * parts.config.steps)
         self.warm = False  # whether the learners act
         self.steps = 0
         self.high_ratio = UpdateRatio(0.0 if settings.high_level == "controller" else settings.high_updates)

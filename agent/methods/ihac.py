@@ -91,7 +91,7 @@ class Ihac(Method):
         if not isinstance(settings, IhacSettings):  # PPO: no teacher, no options
             shared = {name: getattr(settings, name) for name in ("ppo", "rollout", "reward_scale", "trunk")}
             settings = IhacSettings(student="flat", distil_steps=0, **shared)
-        self.task, self.settings, self.total_steps = parts.task, settings, parts.steps
+        self.task, self.settings, self.total_steps = parts.task, settings, parts.config.steps
         task, flat = parts.task, settings.student == "flat"
         self.encoder = encoder_of(task)
         streams = [np.random.default_rng(seed) for seed in parts.seeds.spawn(3)]
@@ -110,14 +110,14 @@ class Ihac(Method):
             self.high_learner = PPO(self.high_network, settings.ppo, streams[1])
             self.controller = self.high_network.controller
             self.player = Player(NetworkHigh(self.controller, settings.mask), self.low_network, task.options.timeouts)
-        self.rollouts = TrajectoryStore(task, settings.rollout, parts.num_envs)
+        self.rollouts = TrajectoryStore(task, settings.rollout, parts.config.num_envs)
         online = Online(self.rollouts, settings.rollout, self.update)
         self.distil = self._distillation(parts, streams[2])
         self.phases = (self.distil, online) if self.distil else (online,)
         self._priors: tuple[nn.Module, nn.Module | None] | None = None
         self._began = settings.distil_steps if self.distil else 0  # step at which reinforcement begins
         self.prior_weight = PriorWeight(
-            settings.prior_weight, self._began, settings.prior_until * parts.steps, settings.prior_target
+            settings.prior_weight, self._began, settings.prior_until * parts.config.steps, settings.prior_target
         )
 
     def _distillation(self, parts: Parts, rng: np.random.Generator) -> Distil | None:
@@ -137,11 +137,11 @@ class Ihac(Method):
         weight, remaining = self.prior_weight(steps) if self._priors else 0.0, 1 - steps / self.total_steps
         warm = self._began + self.settings.critic_warmup * (self.total_steps - self._began)
         policy = steps > warm or self._priors is None
+        info: dict[str, float] = {}
         low_prior, high_prior = self._priors or (None, None)
-        info = {"low/" + k: v for k, v in self._update_low(rollout, low_prior, weight, policy, remaining).items()}
-        if self.high_learner is not None:
-            high_info = self._update_high(rollout, high_prior, weight, policy, remaining)
-            info |= {"high/" + k: v for k, v in high_info.items()}
+        for level, prior in {"low": low_prior, **({"high": high_prior} if self.high_learner else {})}.items():
+            learned = self._learn(level, rollout, prior, weight, policy, remaining)
+            info |= {f"{level}/{name}": value for name, value in learned.items()}
         divergences = [info[name] for name in ("low/prior_kl", "high/prior_kl") if name in info]
         if divergences:
             self.prior_weight.observe(float(np.mean(divergences)))
@@ -171,44 +171,39 @@ class Ihac(Method):
         if self.distil is not None:
             self.distil.release()
 
-    def _update_low(
-        self, rollout: OnPolicy, prior: nn.Module | None, weight: float, policy: bool, remaining: float
+    def _learn(
+        self, level: str, rollout: OnPolicy, prior: nn.Module | None, weight: float, policy: bool, remaining: float
     ) -> dict[str, float]:
-        option = rollout.store.flat("option")
-        values = _values(self.low_network, rollout.encoded, option).reshape(rollout.chosen.shape)
-        advantages = self._advantages(rollout, np.ones_like(rollout.chosen), values, self._continuation)
-        returns = advantages + values
-        batch = PolicyBatch(
-            (*to_tensors(rollout.encoded), to_tensor(option)),
-            to_tensor(rollout.store.flat("action")),
-            to_tensor(rollout.store.flat("behaviour_logprob")),
-            to_tensor(normalised(advantages.ravel())),
-            to_tensor(returns.ravel()),
-        )
-        info = self.low_learner.update(batch, prior, weight, policy, remaining)
-        return info | {"explained_variance": explained_variance(values, returns)}
+        """What a level learns from what it chose: the low one actions at every step, the high one options now and then.
 
-    def _update_high(
-        self, rollout: OnPolicy, prior: nn.Module | None, weight: float, policy: bool, remaining: float
-    ) -> dict[str, float]:
-        assert self.high_network is not None
-        assert self.high_learner is not None
-        chosen, previous = rollout.chosen, rollout.store.flat("prev_option")
-        values = _values(self.high_network, rollout.encoded, previous).reshape(chosen.shape)
-        advantages = self._advantages(rollout, chosen, values, partial(_values, self.high_network))
+        Nothing where one option ran through the whole roll-out, of few environments.
+        """
+        store, chosen = rollout.store, rollout.chosen
+        learner, condition, action, log_prob, legal = self.low_learner, "option", "action", "behaviour_logprob", None
+        value_after = self._continuation
+        if level == "high":
+            assert self.high_learner is not None
+            learner, condition, action, log_prob = self.high_learner, "prev_option", "option", "option_logprob"
+            legal = store.flat("legal") if self.settings.mask else None
+            value_after = partial(_values, learner.network)
+        else:
+            chosen = np.ones_like(chosen)
+        before = store.flat(condition)
+        values = _values(learner.network, rollout.encoded, before).reshape(chosen.shape)
+        advantages = self._advantages(rollout, chosen, values, value_after)
         rows = np.flatnonzero(chosen)
-        if not len(rows):  # one option ran through the whole roll-out, of few environments
+        if not len(rows):
             return {}
         returns = (advantages + values).ravel()[rows]
         batch = PolicyBatch(
-            (*to_tensors(rollout.encoded[rows]), to_tensor(previous[rows])),
-            to_tensor(rollout.store.flat("option")[rows]),
-            to_tensor(rollout.store.flat("option_logprob")[rows]),
+            (*to_tensors(rollout.encoded[rows]), to_tensor(before[rows])),
+            to_tensor(store.flat(action)[rows]),
+            to_tensor(store.flat(log_prob)[rows]),
             to_tensor(normalised(advantages.ravel()[rows])),
             to_tensor(returns),
-            to_tensor(rollout.store.flat("legal")[rows]) if self.settings.mask else None,
+            None if legal is None else to_tensor(legal[rows]),
         )
-        info = self.high_learner.update(batch, prior, weight, policy, remaining)
+        info = learner.update(batch, prior, weight, policy, remaining)
         return info | {"explained_variance": explained_variance(values.ravel()[rows], returns)}
 
     def _advantages(

@@ -1,6 +1,6 @@
 """Flat off-policy learning on primitive actions that are vectors: SAC or TD3, without a teacher."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -90,8 +90,9 @@ def ring_for(parts: Parts, steps: int, least: int, command_size: int = 0) -> Tra
     Raises:
         UserError: They do not fit into memory.
     """
-    rows = max(-(-min(steps, parts.steps + parts.num_envs) // parts.num_envs), least)
-    return TrajectoryStore(parts.task, rows, parts.num_envs, command_size=command_size, ring=True)
+    num_envs = parts.config.num_envs
+    rows = max(-(-min(steps, parts.config.steps + num_envs) // num_envs), least)
+    return TrajectoryStore(parts.task, rows, num_envs, command_size=command_size, ring=True)
 
 
 class UpdateRatio:
@@ -177,7 +178,7 @@ class OffPolicy(Method):
         self.rng = np.random.default_rng(draws)
         self.store = ring_for(parts, settings.buffer_size, 2)
         extended = settings.exploration == "extended"
-        self.held = Held(parts.num_envs, task.num_actions, settings.holding) if extended else None
+        self.held = Held(parts.config.num_envs, task.num_actions, settings.holding) if extended else None
         self.warm = False  # whether the learner acts
         self.player = Player(SingleOption(), self, np.ones(1, np.int64))
         self.ratio = UpdateRatio(settings.updates)
@@ -228,24 +229,13 @@ _POINT_ENVS, _ANT_ENVS = 4, 16
 _POINT_UPDATES = {"": 0.25, "PointUMaze": 0.5}
 
 PAPER_TD3 = TD3Config(hidden=(300, 300), lr=1e-3, actor_lr=1e-4, batch=100, huber=1.0)  # HIRO, appendix C
-# Of Gymnasium's own tasks networks, rates and one update per step are as in the papers, whatever the preset.
-_GYM: dict[str, Any] = {"sac": SACSettings(), "td3": TD3Settings()}
-_PENDULUM: dict[str, Any] = {
-    "sac": SACSettings(warmup=500, learner=SACConfig(hidden=(64, 64), lr=2e-3, gamma=0.95)),
-    "td3": TD3Settings(warmup=500, learner=TD3Config(hidden=(64, 64), lr=2e-3, actor_lr=2e-3, gamma=0.95)),
-}
-_POINT: dict[str, Any] = {
-    "sac": SACSettings(learner=SACConfig(hidden=(64, 64), lr=1e-3, batch=128)),
-    "td3": TD3Settings(learner=TD3Config(hidden=(64, 64), lr=1e-3, actor_lr=1e-3, batch=128)),
-}
-_ANT: dict[str, Any] = {
-    "sac": SACSettings(0.25, 5_000, learner=SACConfig(hidden=(128, 128), lr=5e-4, batch=128)),
-    "td3": TD3Settings(0.25, 5_000, learner=TD3Config(hidden=(128, 128), lr=5e-4, actor_lr=5e-4, batch=128)),
-}
-_PAPER: dict[str, Any] = {
-    "sac": SACSettings(),
-    "td3": TD3Settings(reward_scale=0.1, learner=replace(PAPER_TD3, noise=1 / 30)),
-}
+# Settings of SAC; those of TD3 follow from them. Of Gymnasium's own tasks networks, rates and one update per step are
+# as in the papers, whatever the preset.
+_GYM = SACSettings()
+_PENDULUM = SACSettings(warmup=500, learner=SACConfig(hidden=(64, 64), lr=2e-3, gamma=0.95))
+_POINT = SACSettings(learner=SACConfig(hidden=(64, 64), lr=1e-3, batch=128))
+_ANT = SACSettings(0.25, 5_000, learner=SACConfig(hidden=(128, 128), lr=5e-4, batch=128))
+_PAPER_TD3 = TD3Settings(reward_scale=0.1, learner=replace(PAPER_TD3, noise=1 / 30))
 
 
 def is_ant(task: str) -> bool:
@@ -279,12 +269,16 @@ def preset(learner: str, given: Given) -> Preset:
     name = given.task.name
     if not given.task.continuous:
         raise UserError(f"{learner} acts with vectors, and the actions of {name} are named.", "--method ihac")
-    if name not in MAZES:
-        settings = (_PENDULUM if name == "Pendulum-v1" and given.size != "paper" else _GYM)[learner]
-    elif given.size == "paper":
-        settings = _PAPER[learner]
-    else:
-        settings = _ANT[learner] if is_ant(name) else replace(_POINT[learner], updates=point_updates(name))
+    paper, maze = given.size == "paper", name in MAZES
+    if paper and maze and learner == "td3":
+        return Preset(steps_of(given), envs_of(given), _PAPER_TD3)
+    settings = _PENDULUM if name == "Pendulum-v1" else _ANT if is_ant(name) else _POINT if maze else _GYM
+    settings = _GYM if paper else settings
+    if settings is _POINT:
+        settings = replace(settings, updates=point_updates(name))
+    if learner == "td3":
+        shared = {f.name: getattr(settings, f.name) for f in fields(OffPolicySettings)}
+        settings = TD3Settings(**shared, learner=of_kind(settings.learner, "td3", noise=0.1))  # type: ignore[arg-type]
     return Preset(steps_of(given), envs_of(given), settings)
 
 

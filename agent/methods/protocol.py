@@ -68,21 +68,6 @@ class Parts:
         """The method's own settings."""
         return self.config.settings
 
-    @property
-    def steps(self) -> int:
-        """Environment steps of the whole run."""
-        return self.config.steps
-
-    @property
-    def num_envs(self) -> int:
-        """Environments side by side."""
-        return self.config.num_envs
-
-    @property
-    def soft(self) -> bool:
-        """Whether labels are learned as distributions."""
-        return self.config.teacher.soft
-
 
 @dataclass(frozen=True)
 class Given:

@@ -9,7 +9,7 @@ import tyro
 from torch import Tensor
 
 from agent.distributions import SquashedNormal
-from agent.losses import PriorActions, prior_penalty, prior_regularised
+from agent.losses import PriorActions, prior_regularised
 from agent.networks import GaussianActor, TwinCritic
 from agent.optim import FusedAdam, fast_precision, polyak, products_in
 from agent.resumable import Resumable, places
@@ -116,7 +116,7 @@ class SAC(Resumable):
         value = self.critic(batch.obs, action).amin(0)
         loss = prior_regularised(-value, log_prob, self.log_temperature.detach().exp())
         if batch.prior is not None:
-            loss = prior_penalty(loss, batch.obs, action, value, self.critic, batch.prior)
+            loss = batch.prior.regularised(loss, batch.obs, action, value, self.critic)
         return loss, {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean()}
 
     def temperature_loss(self, entropy: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from agent.distributions import ClippedNormal
-from agent.losses import prior_penalty
 from agent.methods.sac import ActorCriticConfig, Transitions
 from agent.networks import DeterministicActor, TwinCritic
 from agent.optim import FusedAdam, fast_precision, polyak, products_in
@@ -89,7 +88,7 @@ class TD3(Resumable):
         value = self.critic(batch.obs, action)[0]
         loss = -value.mean()
         if batch.prior is not None:
-            loss = prior_penalty(loss, batch.obs, action, value, self.critic, batch.prior)
+            loss = batch.prior.regularised(loss, batch.obs, action, value, self.critic)
         return loss, {"actor_loss": loss.detach()}
 
     def update(self, batch: Transitions) -> dict[str, Tensor]:
