@@ -1,5 +1,6 @@
 """The hierarchy: what a high level and a low level answer, what they look at, and the only roll-out class."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -17,10 +18,11 @@ from controller.network import to_tensors
 from envs.task import Task
 
 
+@dataclass(eq=False)
 class Observations:
     """One batch of observations; what is derived from them is computed once, when it is first asked for.
 
-    Args:
+    Attributes:
         task: Where they come from.
         encoder: Turns them into network inputs.
         obs: [N, ...].
@@ -29,19 +31,11 @@ class Observations:
             never for a student.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        encoder: Encoder,
-        obs: NDArray,
-        level_seeds: NDArray[np.int64],
-        true_option: NDArray[np.int64] | None = None,
-    ) -> None:
-        self.task = task
-        self.obs = obs
-        self.level_seeds = level_seeds
-        self.true_option = true_option
-        self._encoder = encoder
+    task: Task
+    encoder: Encoder
+    obs: NDArray
+    level_seeds: NDArray[np.int64]
+    true_option: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.obs)
@@ -49,7 +43,7 @@ class Observations:
     @cached_property
     def encoded(self) -> Encoded:
         """Network inputs as arrays."""
-        return self._encoder(self.obs)
+        return self.encoder(self.obs)
 
     @cached_property
     def inputs(self) -> tuple[torch.Tensor, ...]:

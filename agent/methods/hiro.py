@@ -5,6 +5,7 @@ segment is replaced, whenever it is drawn, by the one that explains best what th
 controller may be the high level, or a prior of it that fades to nothing.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -127,7 +128,7 @@ class HiroSettings(TwoLevelSettings):
     """The high level's learner; its gamma is per goal."""
 
 
-class TwoLevels(Method):
+class TwoLevels(Method, ABC):
     """What HIRO over goals and over options share: two learners that keep pace with the steps, and a fading prior.
 
     Args:
@@ -167,21 +168,21 @@ class TwoLevels(Method):
         info |= {f"high/{name}": float(value) for name, value in high.items()}
         return info | self.progress(kept) | {"high/prior": self.share}
 
+    @abstractmethod
     def update_low(self, observed: Observations, length: int) -> dict[str, float]:
         """The gradient steps of the low level that are due after so many vector steps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def high_batch(self, kept: list[Any] | None = None) -> Any:
         """Segments as transitions of the high level, each with the goal, or option, that explains it best.
 
         The prior is asked at the segment's own first state; it never sees what has been relabelled. What relabelling
         has kept is added to `kept`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def progress(self, kept: list[Any]) -> dict[str, float]:
         """Numbers to log, of what relabelling has kept."""
-        raise NotImplementedError
 
 
 class Hiro(TwoLevels):
