@@ -179,8 +179,9 @@ class Ihac(Method):
         Nothing where one option ran through the whole roll-out, of few environments.
         """
         store, chosen = rollout.store, rollout.chosen
-        learner, condition, action, log_prob, legal = self.low_learner, "option", "action", "behaviour_logprob", None
-        value_after = self._continuation
+        learner, condition, action, log_prob = self.low_learner, "option", "action", "behaviour_logprob"
+        legal: NDArray[np.bool_] | None = None
+        value_after: Callable[[Encoded, NDArray[np.int64]], NDArray[np.float32]] = self._continuation
         if level == "high":
             assert self.high_learner is not None
             learner, condition, action, log_prob = self.high_learner, "prev_option", "option", "option_logprob"

@@ -272,13 +272,13 @@ def preset(learner: str, given: Given) -> Preset:
     paper, maze = given.size == "paper", name in MAZES
     if paper and maze and learner == "td3":
         return Preset(steps_of(given), envs_of(given), _PAPER_TD3)
-    settings = _PENDULUM if name == "Pendulum-v1" else _ANT if is_ant(name) else _POINT if maze else _GYM
+    settings: Any = _PENDULUM if name == "Pendulum-v1" else _ANT if is_ant(name) else _POINT if maze else _GYM
     settings = _GYM if paper else settings
     if settings is _POINT:
         settings = replace(settings, updates=point_updates(name))
     if learner == "td3":
         shared = {f.name: getattr(settings, f.name) for f in fields(OffPolicySettings)}
-        settings = TD3Settings(**shared, learner=of_kind(settings.learner, "td3", noise=0.1))  # type: ignore[arg-type]
+        settings = TD3Settings(**shared, learner=of_kind(settings.learner, "td3", noise=0.1))
     return Preset(steps_of(given), envs_of(given), settings)
 
 
