@@ -24,11 +24,13 @@ class Transition(NamedTuple):
         size: Numbers of the vector, D; 0 where commands are named options, which have none.
         begin: The vectors [N, D] of what was chosen [N, D].
         advance: Of the vectors [N, D], `obs` and `next_obs`: the vectors after the step between these.
+        frame: The dimensions of goals, where commands are these.
     """
 
     size: int
     begin: Callable[[Vectors], Vectors] = lambda chosen: chosen
     advance: Callable[[Vectors, NDArray, NDArray], Vectors] = lambda command, obs, next_obs: command
+    frame: GoalFrame | None = None
 
 
 def named() -> Transition:
@@ -41,7 +43,7 @@ def moving(frame: GoalFrame) -> Transition:
 
     They are chosen in [-1, 1], and run in the units of the observation.
     """
-    return Transition(len(frame.indices), frame.to_units, frame.moved)
+    return Transition(len(frame.indices), frame.to_units, frame.moved, frame)
 
 
 def latent(dims: int) -> Transition:

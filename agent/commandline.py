@@ -61,7 +61,8 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
     Raises:
         UserError: An unknown flag (the nearest is suggested), or a value of the wrong type or out of range.
     """
-    said, kind, more = _spelled(words), type(default), {}
+    said, more = _spelled(words), dict[str, Place]()
+    kind: Any = type(default)
     if kind is TrainConfig:
         decides = {name: values[0] for name, values in said if name and values}
         changes = from_file(decides.pop("config")) if "config" in decides else {}
@@ -72,7 +73,8 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
         more = {name: Place((), str) for name in ("set", "config")}
     if {"--help", "-h"} & set(words):
         _show_help(default, f"main.py {verb}")
-    where = places(kind, type(default.settings) if kind is TrainConfig else None)
+    own: Any = type(default.settings) if kind is TrainConfig else None
+    where = places(kind, own)
     given = _values(verb, said, where | more)
     if kind is TrainConfig:
         return changed(default, {name: value for name, value in given.items() if name not in more})

@@ -127,9 +127,11 @@ def places(kind: type, settings: type | None = None) -> dict[str, Place]:
         hints = typing.get_type_hints(kind, include_extras=True)
         for f in fields(kind):  # type: ignore[arg-type]
             place = Place((*path, f.name), hints[f.name])
-            groups = [settings] if place.hint is Any and settings else filter(is_dataclass, place.kinds)
-            for group in (groups := list(groups)):
-                add(group, prefix if place.flattened else f"{prefix}{f.name}.", place.path)  # type: ignore[arg-type]
+            groups: list[Any] = (
+                [settings] if place.hint is Any and settings else list(filter(is_dataclass, place.kinds))
+            )
+            for group in groups:
+                add(group, prefix if place.flattened else f"{prefix}{f.name}.", place.path)
             if not groups and place.hint is not Any and SUPPRESSED not in place.marks:
                 found.setdefault(f"{prefix}{f.name}", place)
 
@@ -171,7 +173,8 @@ def preset(words: Mapping[str, Any]) -> TrainConfig:
 
 def changed(config: TrainConfig, words: Mapping[str, Any]) -> TrainConfig:
     """The settings with what is said of them, checked. Raises `UserError` as `configure`."""
-    where = places(TrainConfig, type(config.settings))
+    kind: Any = type(config.settings)
+    where = places(TrainConfig, kind)
     for name in words.keys() - where.keys():
         close = difflib.get_close_matches(name, where, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -70,7 +70,7 @@ def _state(of: Any, path: str) -> Any:
 
 def _restore(of: Any, path: str, value: Any) -> None:
     owner, name = _owner(of, path)
-    part = None if owner is None else getattr(owner, name)
+    part: Any = None if owner is None else getattr(owner, name)
     if isinstance(part, np.random.Generator):
         part.bit_generator.state = value
     elif isinstance(part, torch.Tensor):

@@ -128,7 +128,7 @@ class Ihac(Method):
         expert = TeacherHigh(parts.labeller), SkillLow()
         controller = self.controller if parts.controller is None else None
         levels = flat_expert if settings.student == "flat" else expert
-        rest = {"low": self.low_network, "steps": settings.distil_steps, "ended": self._freeze_priors}
+        rest: dict[str, Any] = {"low": self.low_network, "steps": settings.distil_steps, "ended": self._freeze_priors}
         return Distil(parts, levels, controller, rng, **rest)
 
     def update(self, observed: Observations, steps: int) -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from operator import itemgetter
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -83,7 +83,8 @@ class PolicyBatch:
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> "PolicyBatch":
         inputs, *columns = (getattr(self, f.name) for f in fields(self))
-        return PolicyBatch(tuple(map(change, inputs)), *(None if part is None else change(part) for part in columns))
+        changed: list[Any] = [None if part is None else change(part) for part in columns]
+        return PolicyBatch(tuple(map(change, inputs)), *changed)
 
 
 class PPO(Resumable):
