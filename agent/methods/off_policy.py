@@ -278,7 +278,8 @@ def preset(learner: str, given: Given) -> Preset:
         settings = replace(settings, updates=point_updates(name))
     if learner == "td3":
         shared = {f.name: getattr(settings, f.name) for f in fields(OffPolicySettings)}
-        settings = TD3Settings(**shared, learner=of_kind(settings.learner, "td3", noise=0.1))
+        td3: Any = of_kind(settings.learner, "td3", noise=0.1)
+        settings = TD3Settings(**shared, learner=td3)
     return Preset(steps_of(given), envs_of(given), settings)
 
 
