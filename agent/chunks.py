@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agent.clock import Chunk, Clock
+from agent.clock import Clock, sliced
 from agent.distributions import Categorical, ClippedNormal, Distribution, Sampled
 from agent.hierarchy import Observations, Player
+from agent.networks import linear
 from controller.encoders import Encoder, encoder_of
 from controller.network import TrunkConfig, make_trunk
 from envs.task import Task
@@ -19,7 +20,7 @@ _LOG_STD = -5.0, 1.0  # range of the logarithm of a deviation
 
 
 @dataclass(frozen=True)
-class CategoricalChunk:
+class CategoricalChunk(Distribution):
     """N distributions over k indices, which are independent given the observation.
 
     Attributes:
@@ -33,10 +34,6 @@ class CategoricalChunk:
         count, steps, actions = self.probs.shape
         index, log_prob = Categorical(self.probs.reshape(-1, actions)).sample(rng)
         return index.reshape(count, steps).astype(np.float32), log_prob.reshape(count, steps).sum(1)
-
-    def replaced(self, rows: NDArray[np.bool_], other: "CategoricalChunk") -> "CategoricalChunk":
-        """The distributions of `other` in `rows` [N], these elsewhere."""
-        return CategoricalChunk(np.where(rows[:, None, None], other.probs, self.probs))
 
 
 class ChunkPolicy(nn.Module):
@@ -54,9 +51,7 @@ class ChunkPolicy(nn.Module):
         super().__init__()
         self.steps, self.actions, self.continuous = steps, task.num_actions, task.continuous
         self.trunk = make_trunk(encoder_of(task), 0, config)
-        self.head = nn.Linear(config.hidden, steps * task.num_actions)
-        nn.init.orthogonal_(self.head.weight, 0.01)
-        nn.init.zeros_(self.head.bias)
+        self.head = linear(config.hidden, steps * task.num_actions, 0.01)
         self.log_std = nn.Parameter(torch.full((steps, task.num_actions), -1.0)) if task.continuous else None
         groups = task.action_groups or {"all": tuple(range(task.num_actions))}
         self.groups = tuple(groups.values()) if task.continuous else (tuple(range(task.num_actions)),)
@@ -74,6 +69,21 @@ class ChunkPolicy(nn.Module):
         each = -0.5 * ((action - outputs) * (-log_std).exp()).square() - log_std  # [B, k, A]
         return torch.stack([each[..., list(group)].sum((1, 2)) for group in self.groups], 1)
 
+    @torch.no_grad()
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
+        """As the high level of a player: no chunk is over before its end; what the next one is sampled from."""
+        never, outputs = np.zeros(len(observed), np.bool_), self(*observed.inputs)
+        if self.log_std is None:
+            return never, CategoricalChunk(to_numpy(outputs.softmax(-1)))
+        std = to_numpy(self.log_std.clamp(*_LOG_STD).exp()).reshape(1, -1)
+        return never, ClippedNormal(to_numpy(outputs).reshape(len(observed), -1), std)
+
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
+        """As the low level of a player: the first slice of the clock's command, with certainty."""
+        if self.continuous:
+            return ClippedNormal(clock.command[:, : self.actions])
+        return Categorical(np.eye(self.actions, dtype=np.float32)[clock.command[:, 0].astype(np.int64)])
+
 
 def chunk_vectors(task: Task, action: NDArray) -> NDArray[np.float32]:
     """Chunks float [B, k, A] or int64 [B, k] as a critic's input, float32 [B, k A]; named actions are one-hot."""
@@ -82,38 +92,10 @@ def chunk_vectors(task: Task, action: NDArray) -> NDArray[np.float32]:
     return action.reshape(len(action), -1).astype(np.float32)
 
 
-class ChunkHigh:
-    """Chooses a chunk when the one before it has been played."""
-
-    def __init__(self, policy: ChunkPolicy) -> None:
-        self._policy = policy
-
-    @torch.no_grad()
-    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
-        """No chunk is over before its end; what the next one is sampled from."""
-        policy, never = self._policy, np.zeros(len(observed), np.bool_)
-        outputs = policy(*observed.inputs)
-        if policy.log_std is None:
-            return never, CategoricalChunk(to_numpy(outputs.softmax(-1)))
-        std = to_numpy(policy.log_std.clamp(*_LOG_STD).exp()).reshape(1, -1)
-        return never, ClippedNormal(to_numpy(outputs).reshape(len(observed), -1), std)
-
-
-class ChunkLow:
-    """Plays the first slice of the clock's command."""
-
-    def act(self, observed: Observations, clock: Clock) -> Distribution:
-        """The slice with certainty."""
-        actions = observed.task.num_actions
-        if observed.task.continuous:
-            return ClippedNormal(clock.command[:, :actions])
-        return Categorical(np.eye(actions, dtype=np.float32)[clock.command[:, 0].astype(np.int64)])
-
-
 def chunk_player(task: Task, policy: ChunkPolicy) -> Player:
     """The player of a policy over chunks."""
-    transition = Chunk(policy.steps, task.num_actions if task.continuous else 1)
-    return Player(ChunkHigh(policy), ChunkLow(), np.full(1, policy.steps), transition)
+    transition = sliced(policy.steps, task.num_actions if task.continuous else 1)
+    return Player(policy, policy, np.full(1, policy.steps), transition)
 
 
 class ChunkValue(nn.Module):

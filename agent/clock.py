@@ -5,102 +5,58 @@ vector changes while it runs: a named option has none, a goal moves with the age
 steps (SPiRL), a chunk of k actions is played slice by slice (action chunking).
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.goals import GoalFrame
+from agent.resumable import Resumable, places
 
 Vectors = NDArray[np.float32]
 
 
-class Transition:
-    """How a command's vector begins and changes; by default it stays as it was chosen."""
+class Transition(NamedTuple):
+    """How a command's vector begins and changes; by default it stays as it was chosen.
 
-    @property
-    def size(self) -> int:
-        """Numbers of the vector, D; 0 where commands are named options."""
-        return 0
+    Attributes:
+        size: Numbers of the vector, D; 0 where commands are named options, which have none.
+        begin: The vectors [N, D] of what was chosen [N, D].
+        advance: Of the vectors [N, D], `obs` and `next_obs`: the vectors after the step between these.
+        frame: The dimensions of goals, where commands are these.
+    """
 
-    def begin(self, chosen: Vectors) -> Vectors:
-        """The vectors [N, D] of what was chosen [N, D]."""
-        return chosen
-
-    def advance(self, command: Vectors, obs: NDArray, next_obs: NDArray) -> Vectors:
-        """The vectors [N, D] after a step from `obs` to `next_obs`."""
-        return command
-
-
-@dataclass(frozen=True)
-class Named(Transition):
-    """Commands are named options, which have no vector."""
+    size: int
+    begin: Callable[[Vectors], Vectors] = lambda chosen: chosen
+    advance: Callable[[Vectors, NDArray, NDArray], Vectors] = lambda command, obs, next_obs: command
+    frame: GoalFrame | None = None
 
 
-@dataclass(frozen=True)
-class Moving(Transition):
+def named() -> Transition:
+    """Commands are named options."""
+    return Transition(0)
+
+
+def moving(frame: GoalFrame) -> Transition:
     """Commands are goals relative to the agent: h(s, g, s') = s + g - s' keeps the target where it is (HIRO, eq. 3).
 
-    Attributes:
-        frame: Their dimensions.
+    They are chosen in [-1, 1], and run in the units of the observation.
     """
-
-    frame: GoalFrame
-
-    @property
-    def size(self) -> int:
-        """D."""
-        return len(self.frame.indices)
-
-    def begin(self, chosen: Vectors) -> Vectors:
-        """Goals in the units of the observation, of choices in [-1, 1]."""
-        return self.frame.to_units(chosen)
-
-    def advance(self, command: Vectors, obs: NDArray, next_obs: NDArray) -> Vectors:
-        """The same target, seen from the next observation."""
-        return self.frame.moved(command, obs, next_obs)
+    return Transition(len(frame.indices), frame.to_units, frame.moved, frame)
 
 
-@dataclass(frozen=True)
-class Latent(Transition):
-    """Commands are latent skills, which stay as they were chosen.
-
-    Attributes:
-        dims: D, dimensions of the latent.
-    """
-
-    dims: int
-
-    @property
-    def size(self) -> int:
-        """D."""
-        return self.dims
+def latent(dims: int) -> Transition:
+    """Commands are latent skills of so many dimensions, which stay as they were chosen."""
+    return Transition(dims)
 
 
-@dataclass(frozen=True)
-class Chunk(Transition):
-    """Commands are k actions one behind the other; the first A numbers are what is played now.
-
-    Attributes:
-        steps: k.
-        actions: A, numbers of an action; 1 where actions are named.
-    """
-
-    steps: int
-    actions: int
-
-    @property
-    def size(self) -> int:
-        """k A."""
-        return self.steps * self.actions
-
-    def advance(self, command: Vectors, obs: NDArray, next_obs: NDArray) -> Vectors:
-        """The next slice comes to the front."""
-        return np.roll(command, -self.actions, axis=1)
+def sliced(steps: int, actions: int) -> Transition:
+    """Commands are k actions of A numbers, one behind the other; the first A are what is played now."""
+    return Transition(steps * actions, advance=lambda command, obs, next_obs: np.roll(command, -actions, axis=1))
 
 
-class Clock:
+class Clock(Resumable):
     """Runs a command until it is over, has run out of time, or the episode has ended.
 
     Args:
@@ -114,6 +70,8 @@ class Clock:
         age: Steps for which it has run [N].
         command: Its vector [N, D].
     """
+
+    saved = places("option", "previous", "age", "command")
 
     def __init__(self, num_envs: int, timeouts: NDArray[np.int64], transition: Transition) -> None:
         self._timeouts, self._transition = timeouts, transition
@@ -141,12 +99,3 @@ class Clock:
         self.option = np.where(ended, -1, self.option)
         self.previous = np.where(ended, -1, self.previous)
         self.command = self._transition.advance(self.command, obs, next_obs)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Arrays for an exact resume."""
-        return {"option": self.option, "previous": self.previous, "age": self.age, "command": self.command}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        for name, value in state.items():
-            setattr(self, name, value)

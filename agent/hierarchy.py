@@ -1,5 +1,6 @@
 """The hierarchy: what a high level and a low level answer, what they look at, and the only roll-out class."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -8,18 +9,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agent.clock import Clock, Named, Transition
+from agent.clock import Clock, Transition, named
 from agent.data.store import TrajectoryStore
 from agent.distributions import Distribution
+from agent.resumable import Resumable, places
 from controller.encoders import Encoded, Encoder, encoder_of
 from controller.network import to_tensors
 from envs.task import Task
 
 
+@dataclass(eq=False)
 class Observations:
     """One batch of observations; what is derived from them is computed once, when it is first asked for.
 
-    Args:
+    Attributes:
         task: Where they come from.
         encoder: Turns them into network inputs.
         obs: [N, ...].
@@ -28,19 +31,11 @@ class Observations:
             never for a student.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        encoder: Encoder,
-        obs: NDArray,
-        level_seeds: NDArray[np.int64],
-        true_option: NDArray[np.int64] | None = None,
-    ) -> None:
-        self.task = task
-        self.obs = obs
-        self.level_seeds = level_seeds
-        self.true_option = true_option
-        self._encoder = encoder
+    task: Task
+    encoder: Encoder
+    obs: NDArray
+    level_seeds: NDArray[np.int64]
+    true_option: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.obs)
@@ -48,7 +43,7 @@ class Observations:
     @cached_property
     def encoded(self) -> Encoded:
         """Network inputs as arrays."""
-        return self._encoder(self.obs)
+        return self.encoder(self.obs)
 
     @cached_property
     def inputs(self) -> tuple[torch.Tensor, ...]:
@@ -83,10 +78,10 @@ class Player(NamedTuple):
     high: HighLevel
     low: LowLevel
     timeouts: NDArray[np.int64]
-    transition: Transition = Named()
+    transition: Transition = named()
 
 
-class Hierarchy:
+class Hierarchy(Resumable):
     """Plays N environments and writes what happens into a store.
 
     An *expert* is a second pair of levels (the teacher with its scripted skills). Whenever an option is chosen, each
@@ -101,6 +96,13 @@ class Hierarchy:
         expert: The levels of the expert, or None.
         levels: Level seeds of the first episodes [N]; drawn by the environments if not given.
     """
+
+    saved = places(
+        *("env", "clock", "rng"),
+        **{name: f"observed.{name}" for name in ("obs", "level_seeds", "true_option")},
+        counters=("_guided", "_ever_guided", "_episode", "_t", "_return"),
+        finished="finished",
+    )
 
     def __init__(
         self,
@@ -151,11 +153,32 @@ class Hierarchy:
         action, action_logprob = self._choose_actions()
         obs, reward, terminated, truncated, info = self.env.step(action)
         ended = terminated | truncated
+        observed, clock = self.observed, self.clock
         if store is not None:
-            self._record(store, action, option_logprob, action_logprob, reward, terminated, truncated, info)
+            store.append(
+                ended=ended,
+                final_obs=info.get("final_obs"),
+                obs=observed.obs,
+                prev_option=clock.previous,
+                option=clock.option,
+                option_age=clock.age,
+                command=clock.command,
+                option_logprob=option_logprob,
+                action=action,
+                behaviour_logprob=action_logprob,
+                reward=reward,
+                terminated=terminated,
+                truncated=truncated,
+                legal=observed.legal,
+                label_probs=np.zeros_like(observed.legal, np.float32),
+                true_option=np.full(len(action), -1) if observed.true_option is None else observed.true_option,
+                level_seed=observed.level_seeds,
+                episode=self._episode,
+                **{name: info[name] for name in store.extra},
+            )
         self._book(reward, ended, info["success"])
-        option = self.clock.option
-        self.clock.advance(ended, self.observed.obs, obs)
+        option = clock.option
+        clock.advance(ended, observed.obs, obs)
         self.observed = self._observe(obs, info)
         return option, action
 
@@ -182,82 +205,21 @@ class Hierarchy:
             choice = choice.replaced(self._guided, self.expert[1].act(self.observed, self.clock))
         return choice.sample(self.rng)
 
-    def _record(
-        self,
-        store: TrajectoryStore,
-        action: NDArray[np.int64],
-        option_logprob: NDArray[np.float32],
-        action_logprob: NDArray[np.float32],
-        reward: NDArray,
-        terminated: NDArray[np.bool_],
-        truncated: NDArray[np.bool_],
-        info: dict[str, Any],
-    ) -> None:
-        observed, clock = self.observed, self.clock
-        store.append(
-            ended=terminated | truncated,
-            final_obs=info.get("final_obs"),
-            obs=observed.obs,
-            prev_option=clock.previous,
-            option=clock.option,
-            option_age=clock.age,
-            command=clock.command,
-            option_logprob=option_logprob,
-            action=action,
-            behaviour_logprob=action_logprob,
-            reward=reward,
-            terminated=terminated,
-            truncated=truncated,
-            legal=observed.legal,
-            label_probs=np.zeros_like(observed.legal, np.float32),
-            true_option=np.full(len(action), -1) if observed.true_option is None else observed.true_option,
-            level_seed=observed.level_seeds,
-            episode=self._episode,
-            **{name: info[name] for name in store.extra},
-        )
-
     def _book(self, reward: NDArray, ended: NDArray[np.bool_], success: NDArray[np.bool_]) -> None:
         self._return += reward
         self._t += 1
+        figures = {"return": self._return, "length": self._t, "success": success, "guided": self._ever_guided}
         for n in np.flatnonzero(ended):
-            self.finished.append(
-                {
-                    "environment": float(n),
-                    "return": float(self._return[n]),
-                    "length": float(self._t[n]),
-                    "success": float(success[n]),
-                    "guided": float(self._ever_guided[n]),
-                }
-            )
-        self._return[ended] = 0
-        self._t[ended] = 0
+            episode = {name: float(column[n]) for name, column in figures.items()}
+            self.finished.append({"environment": float(n), **episode})
+        for counter in (self._return, self._t, self._ever_guided, self._guided):
+            counter[ended] = 0
         self._episode[ended] += 1
-        self._ever_guided[ended] = False
-        self._guided[ended] = False
 
     def _observe(self, obs: NDArray, info: dict[str, Any]) -> Observations:
         return Observations(self.task, self.encoder, obs, info["level_seed"], info.get("option"))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Environments, clock, counters and random state, for an exact resume."""
-        return {
-            "env": self.env.get_state(),  # type: ignore[attr-defined]
-            "clock": self.clock.state_dict(),
-            "rng": self.rng.bit_generator.state if self.rng else None,
-            "obs": self.observed.obs,
-            "level_seeds": self.observed.level_seeds,
-            "true_option": self.observed.true_option,
-            "counters": [self._guided, self._ever_guided, self._episode, self._t, self._return],
-            "finished": self.finished,
-        }
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.env.set_state(state["env"])  # type: ignore[attr-defined]
-        self.clock.load_state_dict(state["clock"])
-        if self.rng:
-            self.rng.bit_generator.state = state["rng"]
-        self._guided, self._ever_guided, self._episode, self._t, self._return = state["counters"]
-        self.finished = state["finished"]
-        seen = (state["obs"], state["level_seeds"], state["true_option"])
-        self.observed = Observations(self.task, self.encoder, *seen)
+        super().load_state_dict(state)
+        self.observed = Observations(self.task, self.encoder, state["obs"], state["level_seeds"], state["true_option"])

@@ -7,7 +7,6 @@ action groups g (`controller.distill.weighted_regression`, since distillation is
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,10 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agent.networks import Head
+from agent.resumable import Resumable, places
 from controller.distill import weighted_regression
 
-__all__ = ["PriorWeight", "option_advantages", "prior_regularised", "surrogate_loss", "weighted_regression"]
+__all__ = ["PriorWeight", "option_advantages", "prior_regularised", "weighted_regression"]
 
 
 def prior_regularised(loss: Tensor, divergence: Tensor, weight: float | Tensor) -> Tensor:
@@ -34,7 +33,7 @@ def prior_regularised(loss: Tensor, divergence: Tensor, weight: float | Tensor) 
     return loss + weight * divergence.mean()
 
 
-class PriorWeight:
+class PriorWeight(Resumable):
     """lambda of loss L1: fixed, annealed to zero, or tuned until the divergence is what it should be.
 
     Args:
@@ -45,6 +44,8 @@ class PriorWeight:
             gradient of SAC's temperature and of SPiRL; Pertsch et al., 2020, eq. 6); None for no tuning.
         rate: Size of those steps.
     """
+
+    saved = places(log_factor="_log_factor")
 
     def __init__(
         self, first: float, start: float = 0, end: float | None = None, target: float | None = None, rate: float = 0.05
@@ -70,92 +71,6 @@ class PriorWeight:
             step = self.rate * (divergence - self.target) / max(self.target, 1e-6)
             self._log_factor = float(np.clip(self._log_factor + np.clip(step, -1, 1), -10.0, 10.0))
 
-    def state_dict(self) -> dict[str, Any]:
-        """What tuning has come to."""
-        return {"log_factor": self._log_factor}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self._log_factor = state["log_factor"]
-
-
-def surrogate_loss(
-    head: Head,
-    outputs: Tensor,
-    value: Tensor,
-    action: Tensor,
-    behaviour_logprob: Tensor,
-    advantage: Tensor,
-    returns: Tensor,
-    *,
-    clip: float,
-    value_weight: float,
-    entropy_weight: float,
-    prior_weight: float = 0.0,
-    legal: Tensor | None = None,
-    prior: Tensor | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss L1 with PPO's clipped surrogate for the value (Schulman et al., 2017, eq. 9), and the squared value error.
-
-    Args:
-        head: Reads `outputs`.
-        outputs: [B, P], the policy's.
-        value: [B].
-        action: [B, ...], what was done.
-        behaviour_logprob: [B], its log-probability under the policy that acted.
-        advantage: [B], normalised by the caller.
-        returns: [B], targets of the value.
-        clip: Trust region on the ratio (eq. 7).
-        value_weight: Weight of the squared value error.
-        entropy_weight: Weight of the entropy bonus: lambda for a uniform prior.
-        prior_weight: lambda.
-        legal: bool [B, C], the named actions that are allowed, or None.
-        prior: [B, P], outputs of the network that the policy is held to; only read when `prior_weight` > 0.
-    """
-    log_ratio = head.log_prob(outputs, action, legal) - behaviour_logprob
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - clip, 1 + clip)
-    policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
-    value_loss = (value - returns).square().mean()
-    loss = policy_loss + 0.5 * value_weight * value_loss
-    terms = {"policy_loss": policy_loss, "value_loss": value_loss}
-    if entropy_weight > 0:
-        entropy = head.entropy(outputs, legal)
-        terms["entropy"] = entropy.mean()
-        loss = prior_regularised(loss, entropy, -entropy_weight)
-    if prior is not None and prior_weight > 0:
-        divergence = head.divergence(outputs, prior, legal)
-        terms["prior_kl"] = divergence.mean()
-        loss = prior_regularised(loss, divergence, prior_weight)
-    with torch.no_grad():
-        terms["approximate_kl"] = (ratio - 1 - log_ratio).mean()
-        terms["clip_fraction"] = (ratio != clipped).float().mean()
-    return loss, {name: term.detach() for name, term in terms.items()}
-
-
-def prior_penalty(
-    loss: Tensor, obs: Tensor, action: Tensor, value: Tensor, critic: nn.Module, prior: "PriorActions"
-) -> Tensor:
-    """Loss L1 with a deterministic prior: plus lambda |Q| ||a - prior||^2, in the unit of the values.
-
-    The form of TD3+BC (Fujimoto & Gu, 2021, eq. 3), which divides the value by its mean size instead. The filter is
-    that of Nair et al. (2018, section IV-C): a prior that is worse than the actor does not hold it back.
-
-    Args:
-        loss: [], without the prior.
-        obs: [B, inputs].
-        action: [B, A], the actor's own.
-        value: [B], of those actions.
-        critic: Twin critics.
-        prior: What the prior would do.
-    """
-    divergence = (action - prior.action).square().sum(-1)
-    if prior.value_filter:
-        with torch.no_grad():
-            better = critic(obs, prior.action).amin(0) > value
-        divergence = divergence * better
-    return prior_regularised(loss, divergence, prior.weight * value.detach().abs().mean())
-
 
 @dataclass(frozen=True)
 class PriorActions:
@@ -164,12 +79,26 @@ class PriorActions:
     Attributes:
         action: [B, A], what the prior would do.
         weight: lambda, above zero.
-        value_filter: Count only where the critics value the prior's action more than the actor's.
+        value_filter: Count only where the critics value the prior's action more than the actor's: a prior that is worse
+            does not hold the actor back (Nair et al., 2018, section IV-C).
     """
 
     action: Tensor
     weight: float
     value_filter: bool = False
+
+    def regularised(self, loss: Tensor, obs: Tensor, action: Tensor, value: Tensor, critic: nn.Module) -> Tensor:
+        """Loss L1: `loss` [] plus lambda |Q| ||a - prior||^2, in the unit of the values.
+
+        The form of TD3+BC (Fujimoto & Gu, 2021, eq. 3), which divides the value by its mean size instead. `value` [B]
+        is that of the actor's own `action` [B, A] at `obs` [B, inputs]; `critic` are twins.
+        """
+        divergence = (action - self.action).square().sum(-1)
+        if self.value_filter:
+            with torch.no_grad():
+                better = critic(obs, self.action).amin(0) > value
+            divergence = divergence * better
+        return prior_regularised(loss, divergence, self.weight * value.detach().abs().mean())
 
 
 def expectile_loss(error: Tensor, expectile: float) -> Tensor:

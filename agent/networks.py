@@ -145,6 +145,11 @@ class LowNetwork(nn.Module):
         heads = option[:, None, None].expand(-1, 1, outputs.shape[2])
         return outputs.gather(1, heads).squeeze(1), values.gather(1, option[:, None]).squeeze(1)
 
+    @torch.no_grad()
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
+        """As the low level of a player: what actions are sampled from under the running option."""
+        return self.head.distribution(self(*observed.inputs, to_tensor(clock.option))[0])
+
 
 class HighNetwork(nn.Module):
     """The controller's network with a value head: pi(o | s, previous), beta(s, o) and V(s).
@@ -188,17 +193,12 @@ class NetworkHigh:
         return to_numpy(done_logits)[np.arange(len(running)), running] > 0, Categorical(probs)
 
 
-class NetworkLow:
-    """The low level that a `LowNetwork` plays."""
-
-    def __init__(self, network: LowNetwork) -> None:
-        self.network = network
-
-    @torch.no_grad()
-    def act(self, observed: Observations, clock: Clock) -> Distribution:
-        """What actions are sampled from."""
-        outputs, _ = self.network(*observed.inputs, to_tensor(clock.option))
-        return self.network.head.distribution(outputs)
+def linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
+    """A last layer that starts orthogonal, with so small outputs, and without a bias."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def frozen(network: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ set; HALO's `Ask` (agent/halo) asks questions. One runner (`agent/train.py`) pla
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from agent.data.views import labelled_scenes
 from agent.hierarchy import Hierarchy, HighLevel, LowLevel, Observations
 from agent.losses import weighted_regression
 from agent.networks import LowNetwork
-from agent.teaching import Labeller, action_distribution, annotate, skill_actions
+from agent.resumable import Resumable, places
+from agent.teaching import action_distribution, annotate, skill_actions
 from controller.distill import (
     DistilConfig,
     Distillation,
@@ -29,8 +30,10 @@ from controller.distill import (
 )
 from controller.encoders import encoder_of
 from controller.network import ControllerNetwork, to_tensors
-from envs.task import Task
 from ground.device import to_tensor
+
+if TYPE_CHECKING:
+    from agent.methods.protocol import Parts
 
 _HOLD_OUT = 16  # one environment (or episode) in so many is held out of training, for calibration and agreement
 
@@ -147,7 +150,7 @@ class Offline(Phase):
         return Advance(steps + count, info)
 
 
-class Distil(Phase):
+class Distil(Phase, Resumable):
     """Teacher and student share the playing, every scene is labelled, and the student learns from all scenes so far.
 
     The controller learns the teacher's distribution over options. A low level, where one is given, learns what the
@@ -155,44 +158,38 @@ class Distil(Phase):
     student, it learns the teacher's distribution over actions instead.
 
     Args:
-        task: Whose options are distilled.
-        labeller: Labels scenes.
+        parts: Task, labeller, settings and environments of the method.
         expert: The teacher's levels.
         controller: Learns the labels; None for a flat student.
-        low: Learns the skills, or None.
-        config: Hyper-parameters.
-        steps: Environment steps of distillation, which count as all others.
         rng: Samples minibatches.
-        num_envs: Environments that fill the store.
-        masked: The controller will choose among legal options only.
-        soft: Learn the labels' distributions, or their most probable options only.
+        low: Learns the skills, or None.
+        steps: Environment steps of distillation, which count as all others; all of the run's if not given.
         ended: Called when distillation is over.
     """
 
     judged_as = "distilled"
+    saved = places("store", optimizer="_distillation.optimizer", rng="_distillation.rng")
 
     def __init__(
         self,
-        task: Task,
-        labeller: Labeller,
+        parts: "Parts",
         expert: Levels,
         controller: ControllerNetwork | None,
-        low: LowNetwork | None,
-        config: DistilConfig,
-        steps: int,
         rng: np.random.Generator,
-        num_envs: int,
         *,
-        masked: bool = True,
-        soft: bool = True,
+        low: LowNetwork | None = None,
+        steps: int | None = None,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
-        self.task, self.labeller, self.config, self.steps = task, labeller, config, steps
-        self.expert = expert
-        self.controller, self.low, self._masked, self._soft, self._ended = controller, low, masked, soft, ended
-        self.store = TrajectoryStore(task, -(-steps // num_envs) + config.rollout, num_envs)
+        assert parts.labeller is not None, "distillation needs labels"
+        self.task, self.labeller, self.expert, self._ended = parts.task, parts.labeller, expert, ended
+        self.config: DistilConfig = parts.settings.distil
+        self._masked, self._soft = parts.settings.mask, parts.config.teacher.soft
+        self.steps, num_envs = parts.config.steps if steps is None else steps, parts.config.num_envs
+        self.controller, self.low = controller, low
+        self.store = TrajectoryStore(self.task, -(-self.steps // num_envs) + self.config.rollout, num_envs)
         parameters = [p for network in (controller, low) if network for p in network.parameters()]
-        self._distillation = Distillation(encoder_of(task), parameters, self.loss, config, rng)
+        self._distillation = Distillation(encoder_of(self.task), parameters, self.loss, self.config, rng)
         self._held_out: list[LabelledScenes] = []
         self._held_out_obs: list[NDArray] = []
         self._read = 0  # vector steps of the store that have become scenes
@@ -237,19 +234,9 @@ class Distil(Phase):
             info["skill_loss"] = float(skill_loss.detach())
         return loss, info
 
-    def state_dict(self) -> dict[str, Any]:
-        """Stored scenes, optimiser and random state; what is derived from the scenes is computed anew."""
-        return {
-            "store": self.store.state_dict(),
-            "optimizer": self._distillation.optimizer.state_dict(),
-            "rng": self._distillation.rng.bit_generator.state,
-        }
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.store.load_state_dict(state["store"])
-        self._distillation.optimizer.load_state_dict(state["optimizer"])
-        self._distillation.rng.bit_generator.state = state["rng"]
+        """Restore what `state_dict` gave; what is derived from the scenes is computed anew."""
+        super().load_state_dict(state)
         self._distillation.clear()
         self._held_out, self._held_out_obs, self._read = [], [], 0
         self._aggregate()

@@ -130,6 +130,11 @@ class TrajectoryStore:
         """Rows from `start` on of a column, [T - start, N, ...], not copied; in order of time until a ring is full."""
         return self._columns[name][start : len(self)]
 
+    def flat(self, name: str, start: int = 0) -> NDArray:
+        """These as [(T - start) N, ...], time-major."""
+        column = self.column(name, start)
+        return column.reshape(-1, *column.shape[2:])
+
     def at(self, name: str, times: NDArray[np.int64], envs: NDArray[np.int64]) -> NDArray:
         """Entries of a column at `oldest` <= times < `total` of envs, [..., *shape]."""
         return self._columns[name][times % self.capacity, envs]

@@ -30,11 +30,6 @@ class OnPolicy:
     final: Encoded
     final_rows: NDArray[np.int64]
 
-    def flat(self, name: str) -> NDArray:
-        """A column as [T * N, ...], in the order of `encoded`."""
-        column = self.store.column(name)
-        return column.reshape(-1, *column.shape[2:])
-
     @property
     def chosen(self) -> NDArray[np.bool_]:
         """bool [T, N], where the high level chose an option."""
@@ -43,9 +38,8 @@ class OnPolicy:
 
 def on_policy(store: TrajectoryStore, encoder: Encoder, next_obs: NDArray) -> OnPolicy:
     """View everything in the store as one rollout that stopped at `next_obs` [N, ...]."""
-    obs = store.column("obs")
     rows, final_obs = store.final_observations()
-    return OnPolicy(store, encoder(obs.reshape(-1, *obs.shape[2:])), encoder(next_obs), encoder(final_obs), rows)
+    return OnPolicy(store, encoder(store.flat("obs")), encoder(next_obs), encoder(final_obs), rows)
 
 
 @dataclass(frozen=True)
@@ -66,14 +60,12 @@ def labelled_scenes(store: TrajectoryStore, start: int) -> SceneRows:
     `previous` is what the high level would have been told: the option that runs, or, where one was just chosen, the
     one before it.
     """
-
-    def flat(name: str) -> NDArray:
-        column = store.column(name, start)
-        return column.reshape(-1, *column.shape[2:])
-
-    previous = np.where(flat("option_age") == 0, flat("prev_option"), flat("option"))
-    env = np.tile(np.arange(store.num_envs), len(previous) // store.num_envs)
-    return SceneRows(flat("obs"), previous, flat("legal"), flat("label_probs"), env, flat("episode"))
+    obs, option, before, age, legal, probs, episode = (
+        store.flat(name, start)
+        for name in ("obs", "option", "prev_option", "option_age", "legal", "label_probs", "episode")
+    )
+    env = np.tile(np.arange(store.num_envs), len(obs) // store.num_envs)
+    return SceneRows(obs, np.where(age == 0, before, option), legal, probs, env, episode)
 
 
 @dataclass(frozen=True)

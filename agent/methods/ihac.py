@@ -25,8 +25,9 @@ from agent.hierarchy import Observations, Player
 from agent.losses import PriorWeight, explained_variance, option_advantages
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
 from agent.methods.protocol import Entry, Given, Method, Parts, Preset
-from agent.networks import HighNetwork, LowNetwork, NetworkHigh, NetworkLow, frozen
+from agent.networks import HighNetwork, LowNetwork, NetworkHigh, frozen
 from agent.phases import Distil, Online
+from agent.resumable import places
 from agent.teaching import SingleOption, SkillLow, TeacherActions, TeacherHigh
 from controller.distill import DistilConfig
 from controller.encoders import Encoded, encoder_of
@@ -82,12 +83,15 @@ class Ihac(Method):
             a controller is used instead of distilling one.
     """
 
+    saved = places("prior_weight", low="low_learner", high="high_learner")
+    played = ("low", "high")
+
     def __init__(self, parts: Parts) -> None:
         settings: PPOSettings = parts.settings
         if not isinstance(settings, IhacSettings):  # PPO: no teacher, no options
             shared = {name: getattr(settings, name) for name in ("ppo", "rollout", "reward_scale", "trunk")}
             settings = IhacSettings(student="flat", distil_steps=0, **shared)
-        self.task, self.settings, self.total_steps = parts.task, settings, parts.steps
+        self.task, self.settings, self.total_steps = parts.task, settings, parts.config.steps
         task, flat = parts.task, settings.student == "flat"
         self.encoder = encoder_of(task)
         streams = [np.random.default_rng(seed) for seed in parts.seeds.spawn(3)]
@@ -97,24 +101,23 @@ class Ihac(Method):
         self.low_learner = PPO(self.low_network, settings.ppo, streams[0])
         self.high_network: HighNetwork | None = None
         self.high_learner: PPO | None = None
-        low = NetworkLow(self.low_network)
         if flat:  # the only option ends at every step
-            self.player = Player(SingleOption(), low, np.ones(1, np.int64))
+            self.player = Player(SingleOption(), self.low_network, np.ones(1, np.int64))
         else:
             given = parts.controller.network if parts.controller else None
             network = given or ControllerNetwork(self.encoder, options, settings.trunk)
             self.high_network = to_device(HighNetwork(network))
             self.high_learner = PPO(self.high_network, settings.ppo, streams[1])
             self.controller = self.high_network.controller
-            self.player = Player(NetworkHigh(self.controller, settings.mask), low, task.options.timeouts)
-        self.rollouts = TrajectoryStore(task, settings.rollout, parts.num_envs)
+            self.player = Player(NetworkHigh(self.controller, settings.mask), self.low_network, task.options.timeouts)
+        self.rollouts = TrajectoryStore(task, settings.rollout, parts.config.num_envs)
         online = Online(self.rollouts, settings.rollout, self.update)
         self.distil = self._distillation(parts, streams[2])
         self.phases = (self.distil, online) if self.distil else (online,)
         self._priors: tuple[nn.Module, nn.Module | None] | None = None
         self._began = settings.distil_steps if self.distil else 0  # step at which reinforcement begins
         self.prior_weight = PriorWeight(
-            settings.prior_weight, self._began, settings.prior_until * parts.steps, settings.prior_target
+            settings.prior_weight, self._began, settings.prior_until * parts.config.steps, settings.prior_target
         )
 
     def _distillation(self, parts: Parts, rng: np.random.Generator) -> Distil | None:
@@ -123,20 +126,10 @@ class Ihac(Method):
             return None
         flat_expert = SingleOption(), TeacherActions(parts.labeller)
         expert = TeacherHigh(parts.labeller), SkillLow()
-        return Distil(
-            parts.task,
-            parts.labeller,
-            flat_expert if settings.student == "flat" else expert,
-            self.controller if parts.controller is None else None,
-            self.low_network,
-            settings.distil,
-            settings.distil_steps,
-            rng,
-            parts.num_envs,
-            masked=settings.mask,
-            soft=parts.soft,
-            ended=self._freeze_priors,
-        )
+        controller = self.controller if parts.controller is None else None
+        levels = flat_expert if settings.student == "flat" else expert
+        rest: dict[str, Any] = {"low": self.low_network, "steps": settings.distil_steps, "ended": self._freeze_priors}
+        return Distil(parts, levels, controller, rng, **rest)
 
     def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """Learn from the roll-out just collected; `observed` is what came after it, `steps` the steps so far."""
@@ -144,11 +137,11 @@ class Ihac(Method):
         weight, remaining = self.prior_weight(steps) if self._priors else 0.0, 1 - steps / self.total_steps
         warm = self._began + self.settings.critic_warmup * (self.total_steps - self._began)
         policy = steps > warm or self._priors is None
+        info: dict[str, float] = {}
         low_prior, high_prior = self._priors or (None, None)
-        info = {"low/" + k: v for k, v in self._update_low(rollout, low_prior, weight, policy, remaining).items()}
-        if self.high_learner is not None:
-            high_info = self._update_high(rollout, high_prior, weight, policy, remaining)
-            info |= {"high/" + k: v for k, v in high_info.items()}
+        for level, prior in {"low": low_prior, **({"high": high_prior} if self.high_learner else {})}.items():
+            learned = self._learn(level, rollout, prior, weight, policy, remaining)
+            info |= {f"{level}/{name}": value for name, value in learned.items()}
         divergences = [info[name] for name in ("low/prior_kl", "high/prior_kl") if name in info]
         if divergences:
             self.prior_weight.observe(float(np.mean(divergences)))
@@ -157,27 +150,13 @@ class Ihac(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, priors, stored scenes and random states, for an exact resume."""
-        distils = self.distil is not None and self._priors is None
-        return {
-            "low": self.low_learner.state_dict(),
-            "high": self.high_learner.state_dict() if self.high_learner else None,
-            "priors": [prior.state_dict() if prior else None for prior in self._priors] if self._priors else None,
-            "prior_weight": self.prior_weight.state_dict(),
-            "distil": self.distil.state_dict() if self.distil and distils else None,
-        }
-
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Restore the networks alone, to play."""
-        self.low_network.load_state_dict(state["low"]["network"])
-        if self.high_network is not None:
-            self.high_network.load_state_dict(state["high"]["network"])
+        distil = self.distil.state_dict() if self.distil and self._priors is None else None
+        priors = [prior.state_dict() if prior else None for prior in self._priors] if self._priors else None
+        return super().state_dict() | {"priors": priors, "distil": distil}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.low_learner.load_state_dict(state["low"])
-        if self.high_learner is not None:
-            self.high_learner.load_state_dict(state["high"])
-        self.prior_weight.load_state_dict(state["prior_weight"])
+        super().load_state_dict(state)
         if state["priors"] is not None:
             self._freeze_priors()
             for prior, saved in zip(self._priors or (), state["priors"], strict=True):
@@ -192,44 +171,40 @@ class Ihac(Method):
         if self.distil is not None:
             self.distil.release()
 
-    def _update_low(
-        self, rollout: OnPolicy, prior: nn.Module | None, weight: float, policy: bool, remaining: float
+    def _learn(
+        self, level: str, rollout: OnPolicy, prior: nn.Module | None, weight: float, policy: bool, remaining: float
     ) -> dict[str, float]:
-        option = rollout.flat("option")
-        values = _values(self.low_network, rollout.encoded, option).reshape(rollout.chosen.shape)
-        advantages = self._advantages(rollout, np.ones_like(rollout.chosen), values, self._continuation)
-        returns = advantages + values
-        batch = PolicyBatch(
-            (*to_tensors(rollout.encoded), to_tensor(option)),
-            to_tensor(rollout.flat("action")),
-            to_tensor(rollout.flat("behaviour_logprob")),
-            to_tensor(normalised(advantages.ravel())),
-            to_tensor(returns.ravel()),
-        )
-        info = self.low_learner.update(batch, prior, weight, policy, remaining)
-        return info | {"explained_variance": explained_variance(values, returns)}
+        """What a level learns from what it chose: the low one actions at every step, the high one options now and then.
 
-    def _update_high(
-        self, rollout: OnPolicy, prior: nn.Module | None, weight: float, policy: bool, remaining: float
-    ) -> dict[str, float]:
-        assert self.high_network is not None
-        assert self.high_learner is not None
-        chosen, previous = rollout.chosen, rollout.flat("prev_option")
-        values = _values(self.high_network, rollout.encoded, previous).reshape(chosen.shape)
-        advantages = self._advantages(rollout, chosen, values, partial(_values, self.high_network))
+        Nothing where one option ran through the whole roll-out, of few environments.
+        """
+        store, chosen = rollout.store, rollout.chosen
+        learner, condition, action, log_prob = self.low_learner, "option", "action", "behaviour_logprob"
+        legal: NDArray[np.bool_] | None = None
+        value_after: Callable[[Encoded, NDArray[np.int64]], NDArray[np.float32]] = self._continuation
+        if level == "high":
+            assert self.high_learner is not None
+            learner, condition, action, log_prob = self.high_learner, "prev_option", "option", "option_logprob"
+            legal = store.flat("legal") if self.settings.mask else None
+            value_after = partial(_values, learner.network)
+        else:
+            chosen = np.ones_like(chosen)
+        before = store.flat(condition)
+        values = _values(learner.network, rollout.encoded, before).reshape(chosen.shape)
+        advantages = self._advantages(rollout, chosen, values, value_after)
         rows = np.flatnonzero(chosen)
-        if not len(rows):  # one option ran through the whole roll-out, of few environments
+        if not len(rows):
             return {}
         returns = (advantages + values).ravel()[rows]
         batch = PolicyBatch(
-            (*to_tensors(rollout.encoded[rows]), to_tensor(previous[rows])),
-            to_tensor(rollout.flat("option")[rows]),
-            to_tensor(rollout.flat("option_logprob")[rows]),
+            (*to_tensors(rollout.encoded[rows]), to_tensor(before[rows])),
+            to_tensor(store.flat(action)[rows]),
+            to_tensor(store.flat(log_prob)[rows]),
             to_tensor(normalised(advantages.ravel()[rows])),
             to_tensor(returns),
-            to_tensor(rollout.flat("legal")[rows]) if self.settings.mask else None,
+            None if legal is None else to_tensor(legal[rows]),
         )
-        info = self.high_learner.update(batch, prior, weight, policy, remaining)
+        info = learner.update(batch, prior, weight, policy, remaining)
         return info | {"explained_variance": explained_variance(values.ravel()[rows], returns)}
 
     def _advantages(

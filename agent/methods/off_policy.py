@@ -1,6 +1,6 @@
 """Flat off-policy learning on primitive actions that are vectors: SAC or TD3, without a teacher."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.methods.sac import SAC, SACConfig, Transitions
 from agent.methods.td3 import TD3, TD3Config
 from agent.phases import Online
+from agent.resumable import places
 from agent.teaching import SingleOption
 from controller.encoders import encoder_of
 from envs.mujoco.mazes import SPECS as MAZES
@@ -89,8 +90,9 @@ def ring_for(parts: Parts, steps: int, least: int, command_size: int = 0) -> Tra
     Raises:
         UserError: They do not fit into memory.
     """
-    rows = max(-(-min(steps, parts.steps + parts.num_envs) // parts.num_envs), least)
-    return TrajectoryStore(parts.task, rows, parts.num_envs, command_size=command_size, ring=True)
+    num_envs = parts.config.num_envs
+    rows = max(-(-min(steps, parts.config.steps + num_envs) // num_envs), least)
+    return TrajectoryStore(parts.task, rows, num_envs, command_size=command_size, ring=True)
 
 
 class UpdateRatio:
@@ -144,7 +146,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Holding:
+class Holding(Distribution):
     """What the policy samples, or what is held instead of it."""
 
     policy: Distribution
@@ -155,28 +157,6 @@ class Holding:
         action, _ = self.policy.sample(rng)
         return action if rng is None else self.held.instead(action, rng), np.zeros(len(action), np.float32)
 
-    def replaced(self, rows: NDArray[np.bool_], other: Distribution) -> Distribution:
-        """No expert shares the playing of a flat agent."""
-        raise NotImplementedError
-
-
-class ActorLow:
-    """The low level that a learner's actor plays; uniform actions until `warm`, held ones where `held` is given."""
-
-    def __init__(self, learner: OffPolicyLearner, warm: bool = True, held: Held | None = None) -> None:
-        self.learner, self.warm, self.held = learner, warm, held
-
-    def act(self, observed: Observations, clock: Clock) -> Distribution:
-        """What the action is sampled from."""
-        choice: Distribution = self.learner.act(observed.inputs[0])
-        if not self.warm:
-            choice = UniformBox((len(observed), observed.task.num_actions))
-        held_out = observed.level_seeds[0] >= SEEDS_PER_SPLIT  # played without exploration
-        if self.held is None or held_out:
-            return choice
-        self.held.left[clock.previous < 0] = 0  # the first step of an episode
-        return Holding(choice, self.held)
-
 
 class OffPolicy(Method):
     """The method: every step is remembered, and gradient steps keep pace with steps.
@@ -184,6 +164,9 @@ class OffPolicy(Method):
     Args:
         parts: Task (its actions are vectors), settings and random streams.
     """
+
+    saved = places("learner", "store", "rng", "warm", ratio="ratio.left", held=("held.action", "held.left"))
+    played = ("learner", "warm")
 
     def __init__(self, parts: Parts) -> None:
         task, settings = parts.task, parts.settings
@@ -195,16 +178,27 @@ class OffPolicy(Method):
         self.rng = np.random.default_rng(draws)
         self.store = ring_for(parts, settings.buffer_size, 2)
         extended = settings.exploration == "extended"
-        self.held = Held(parts.num_envs, task.num_actions, settings.holding) if extended else None
-        self.low = ActorLow(self.learner, warm=False, held=self.held)
-        self.player = Player(SingleOption(), self.low, np.ones(1, np.int64))
+        self.held = Held(parts.config.num_envs, task.num_actions, settings.holding) if extended else None
+        self.warm = False  # whether the learner acts
+        self.player = Player(SingleOption(), self, np.ones(1, np.int64))
         self.ratio = UpdateRatio(settings.updates)
         self.phases = (Online(self.store, settings.rollout, self.update),)
 
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
+        """What the action is sampled from: uniform until the learner is warm; one that is held may take its place."""
+        choice: Distribution = self.learner.act(observed.inputs[0])
+        if not self.warm:
+            choice = UniformBox((len(observed), observed.task.num_actions))
+        held_out = observed.level_seeds[0] >= SEEDS_PER_SPLIT  # played without exploration
+        if self.held is None or held_out:
+            return choice
+        self.held.left[clock.previous < 0] = 0  # the first step of an episode
+        return Holding(choice, self.held)
+
     def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """As many gradient steps as are due."""
-        self.low.warm = steps >= self.settings.warmup
-        if not self.low.warm:
+        self.warm = steps >= self.settings.warmup
+        if not self.warm:
             return {}
         info: dict[str, torch.Tensor] = {}
         for _ in range(self.ratio.due(self.settings.rollout * self.store.num_envs)):
@@ -215,39 +209,13 @@ class OffPolicy(Method):
         """Remembered steps as the learner reads them."""
         settings, config = self.settings, self.settings.learner
         steps = sample_steps(self.store, self.rng, config.batch)
-        discount = np.where(steps.terminated, 0.0, config.gamma).astype(np.float32)
         return Transitions(
             to_tensor(self.encoder(steps.obs).parts[0]),
             to_tensor(steps.action),
             to_tensor(steps.reward * np.float32(settings.reward_scale)),
             to_tensor(self.encoder(steps.next_obs).parts[0]),
-            to_tensor(discount),
+            to_tensor(np.where(steps.terminated, 0.0, config.gamma).astype(np.float32)),
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Learner, remembered steps and random state, for an exact resume."""
-        return {
-            "learner": self.learner.state_dict(),
-            "store": self.store.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "ratio": self.ratio.left,
-            "warm": self.low.warm,
-            "held": [self.held.action, self.held.left] if self.held else None,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.load_policy(state)
-        self.store.load_state_dict(state["store"])
-        self.rng.bit_generator.state = state["rng"]
-        self.ratio.left = state["ratio"]
-        if self.held:
-            self.held.action, self.held.left = state["held"]
-
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Restore the learner alone, to play."""
-        self.learner.load_state_dict(state["learner"])
-        self.low.warm = state["warm"]
 
 
 # Steps in all. A point mass needs few environments and small networks; an ant many steps, and what one costs is the
@@ -261,24 +229,13 @@ _POINT_ENVS, _ANT_ENVS = 4, 16
 _POINT_UPDATES = {"": 0.25, "PointUMaze": 0.5}
 
 PAPER_TD3 = TD3Config(hidden=(300, 300), lr=1e-3, actor_lr=1e-4, batch=100, huber=1.0)  # HIRO, appendix C
-# Of Gymnasium's own tasks networks, rates and one update per step are as in the papers, whatever the preset.
-_GYM: dict[str, Any] = {"sac": SACSettings(), "td3": TD3Settings()}
-_PENDULUM: dict[str, Any] = {
-    "sac": SACSettings(warmup=500, learner=SACConfig(hidden=(64, 64), lr=2e-3, gamma=0.95)),
-    "td3": TD3Settings(warmup=500, learner=TD3Config(hidden=(64, 64), lr=2e-3, actor_lr=2e-3, gamma=0.95)),
-}
-_POINT: dict[str, Any] = {
-    "sac": SACSettings(learner=SACConfig(hidden=(64, 64), lr=1e-3, batch=128)),
-    "td3": TD3Settings(learner=TD3Config(hidden=(64, 64), lr=1e-3, actor_lr=1e-3, batch=128)),
-}
-_ANT: dict[str, Any] = {
-    "sac": SACSettings(0.25, 5_000, learner=SACConfig(hidden=(128, 128), lr=5e-4, batch=128)),
-    "td3": TD3Settings(0.25, 5_000, learner=TD3Config(hidden=(128, 128), lr=5e-4, actor_lr=5e-4, batch=128)),
-}
-_PAPER: dict[str, Any] = {
-    "sac": SACSettings(),
-    "td3": TD3Settings(reward_scale=0.1, learner=replace(PAPER_TD3, noise=1 / 30)),
-}
+# Settings of SAC; those of TD3 follow from them. Of Gymnasium's own tasks networks, rates and one update per step are
+# as in the papers, whatever the preset.
+_GYM = SACSettings()
+_PENDULUM = SACSettings(warmup=500, learner=SACConfig(hidden=(64, 64), lr=2e-3, gamma=0.95))
+_POINT = SACSettings(learner=SACConfig(hidden=(64, 64), lr=1e-3, batch=128))
+_ANT = SACSettings(0.25, 5_000, learner=SACConfig(hidden=(128, 128), lr=5e-4, batch=128))
+_PAPER_TD3 = TD3Settings(reward_scale=0.1, learner=replace(PAPER_TD3, noise=1 / 30))
 
 
 def is_ant(task: str) -> bool:
@@ -312,12 +269,17 @@ def preset(learner: str, given: Given) -> Preset:
     name = given.task.name
     if not given.task.continuous:
         raise UserError(f"{learner} acts with vectors, and the actions of {name} are named.", "--method ihac")
-    if name not in MAZES:
-        settings = (_PENDULUM if name == "Pendulum-v1" and given.size != "paper" else _GYM)[learner]
-    elif given.size == "paper":
-        settings = _PAPER[learner]
-    else:
-        settings = _ANT[learner] if is_ant(name) else replace(_POINT[learner], updates=point_updates(name))
+    paper, maze = given.size == "paper", name in MAZES
+    if paper and maze and learner == "td3":
+        return Preset(steps_of(given), envs_of(given), _PAPER_TD3)
+    settings: Any = _PENDULUM if name == "Pendulum-v1" else _ANT if is_ant(name) else _POINT if maze else _GYM
+    settings = _GYM if paper else settings
+    if settings is _POINT:
+        settings = replace(settings, updates=point_updates(name))
+    if learner == "td3":
+        shared = {f.name: getattr(settings, f.name) for f in fields(OffPolicySettings)}
+        td3: Any = of_kind(settings.learner, "td3", noise=0.1)
+        settings = TD3Settings(**shared, learner=td3)
     return Preset(steps_of(given), envs_of(given), settings)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from agent.clock import Moving
 from agent.hierarchy import Hierarchy, Player
 from envs.mujoco.mazes import SPECS
 from envs.mujoco.rendering import undrawable
@@ -101,9 +100,9 @@ def _subgoal(
     task: Task, player: Player, hierarchy: Hierarchy, obs: NDArray, option: NDArray[np.int64]
 ) -> tuple[str, NDArray[np.float32] | None]:
     """What the player followed in the step from `obs` [1, ...], in words, and where that is [D]."""
-    if isinstance(player.transition, Moving):
+    if (frame := player.transition.frame) is not None:
         # The goal moves with the agent, so that its place is the same before the step and after.
-        target = (player.transition.frame.of(hierarchy.observed.obs) + hierarchy.clock.command)[0]
+        target = (frame.of(hierarchy.observed.obs) + hierarchy.clock.command)[0]
         named = zip(task.goal_space.names[:2], target[:2], strict=True)
         return f"go to {', '.join(f'{name} {value:.1f}' for name, value in named)}", target
     if len(player.timeouts) != len(task.options):

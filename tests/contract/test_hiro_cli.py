@@ -72,7 +72,6 @@ MISTAKES = {
         "nothing asks for it",
         "--prior controller",
     ),
-    "a prior of whom": (["--method", "hiro", "--task", "PointPush", "--prior", "teacher"], "'teacher'", "train --help"),
     "two roles": (
         ["--method", "hiro", "--task", "PointPush", "--prior", "controller", "--high-level", "controller"],
         "the controller is the high level",
@@ -83,30 +82,15 @@ MISTAKES = {
         "needs a teacher",
         "--teacher local",
     ),
-    "extended goals": (
-        ["--method", "hiro", "--task", "PointPush", "--exploration", "extended"],
-        "Unknown flag '--exploration'",
-        "train --help",
-    ),
     "legs of another": (
         ["--method", "hiro", "--task", "AntMaze", "--low-level", "legs"],
         "sees or does something else than AntMaze",
         "--low-level",
     ),
-    "legs for nobody": (
-        ["--method", "sac", "--task", "PointPush", "--low-level", "legs"],
-        "Unknown flag",
-        "train --help",
-    ),
     "too much to remember": (
         ["--method", "sac", "--task", "PointPush", "--steps", "900000000", "--buffer-size", "900000000"],
         "more than the",
         "--buffer-size ",
-    ),
-    "nothing to remember": (
-        ["--method", "sac", "--task", "PointPush", "--buffer-size", "0"],
-        "greater than or equal to 1",
-        "another",
     ),
 }
 

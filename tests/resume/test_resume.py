@@ -1,49 +1,129 @@
 """A run that was interrupted and resumed leaves, to the bit, what an uninterrupted one leaves."""
 
+import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import main as cli
 from agent.config import configure
+from agent.evaluate import evaluate
+from agent.flags import EvalConfig
 from agent.runs.run import Run
+from agent.train import train
 from tests.interrupting import left_behind, train_until
 
-
-def run_once(
-    logdir: Path,
-    method: str,
-    name: str,
-    *,
-    stop_after: int | None = None,
-    teacher: str = "scripted",
-    task: str = "SimpleDoorKey",
-) -> Run:
-    """Train a little; `stop_after` interrupts at the first metrics after that step, between two checkpoints."""
-    config = configure(
-        method=method, task=task, teacher=teacher, preset="tiny", steps=2500, savedir=name, logdir=str(logdir),
-        resume=True, quiet=True, eval_episodes=0, seed=3, label_noise=0.1,
-    )  # fmt: skip
-    return train_until(config, stop_after)
-
-
-@pytest.mark.parametrize(
-    ("method", "task"), [*((m, "SimpleDoorKey") for m in ("ihac", "ppo", "dagger")), ("ihac", "RescueWorld-n3-random")]
-)
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, method: str, task: str) -> None:
-    whole = run_once(tmp_path, method, "whole", task=task)
-    for stop in (300, 900, 2000):  # while demonstrating, while distilling, while PPO learns
-        parts = run_once(tmp_path, method, "parts", stop_after=stop, task=task)
-        assert (parts.last_step or 0) < 2500 - 32
-    parts = run_once(tmp_path, method, "parts", task=task)
-    assert len(parts.manifest()["starts"]) == 4
-    assert left_behind(parts) == left_behind(whole)
+SMALL = {
+    "task": "PointPush", "teacher": "scripted", "steps": 1_600, "resume": True, "quiet": True, "eval_episodes": 3,
+    "seed": 3,
+}  # fmt: skip
+GRID = {"task": "SimpleDoorKey", "preset": "tiny", "steps": 2_500, "label_noise": 0.1}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "ihac": {"method": "ihac", **GRID},
+    "ihac, rescue": {"method": "ihac", **GRID, "task": "RescueWorld-n3-random"},
+    "dagger": {"method": "dagger", **GRID},
+    "ppo, grid": {"method": "ppo", **GRID},
+    "sac": {"method": "sac"},
+    "sac, extended": {"method": "sac", "exploration": "extended"},
+    "td3": {"method": "td3"},
+    "hiro": {"method": "hiro"},
+    "hiro, paper": {"method": "hiro", "preset": "paper", "steps": 2_560, "num_envs": 4},
+    "hiro, prior": {"method": "hiro", "prior": "controller"},
+    "hiro, planned": {"method": "hiro", "high_level": "controller"},
+    "hiro, filtered": {"method": "hiro", "prior": "controller", "value_filter": True},
+    "hiro, mixed": {"method": "hiro", "low_learner": "ppo", "high_learner": "td3", "steps": 8_192},
+    "hiro, options": {"method": "hiro", "high_level": "options", "prior": "controller", "steps": 8_192},
+    "ppo": {"method": "ppo", "steps": 8_192, "num_envs": 4},
+    "bc": {"method": "bc", "steps": 1_000, "demos": "8"},
+    "iql": {"method": "iql", "steps": 1_000, "demos": "8", "chunk": 2},
+}
 
 
-def test_what_a_killed_run_has_asked_is_counted_once(tmp_path: Path) -> None:
-    whole = run_once(tmp_path, "dagger", "whole", teacher="local")
-    for stop in (0, 300, 1100):  # before the first checkpoint, and after it
-        run_once(tmp_path, "dagger", "parts", stop_after=stop, teacher="local")
-    parts = run_once(tmp_path, "dagger", "parts", teacher="local")
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log directory with a distilled controller, which need not be good."""
+    folder = tmp_path_factory.mktemp("log")
+    said = {"method": "dagger", "steps": 1_024, "savedir": "controller", "logdir": str(folder), "eval_episodes": 0}
+    train(configure(SMALL | said))
+    return folder
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_interrupted_and_resumed_equals_uninterrupted(logs: Path, name: str) -> None:
+    config = configure(SMALL | {"logdir": str(logs)} | VARIANTS[name])
+    assert config.steps
+    place = name.replace(", ", "-")
+    whole = train_until(replace(config, savedir=f"{place}-whole"), None)
+    parts = replace(config, savedir=f"{place}-parts")
+    for share in (0.2, 0.55, 0.75):  # demonstrating or uniform; distilling or while the prior fades; after it
+        run = train_until(parts, int(share * config.steps))
+        assert (run.last_step or 0) < config.steps - 40
+        if share == 0.55 and config.needs_controller:  # whatever is distilled meanwhile is not this run's
+            later = logs / "dagger" / "PointPush" / "later"
+            shutil.copytree(logs / "dagger" / "PointPush" / "controller", later)
+            facts = json.loads((later / "controller" / "controller.json").read_text())
+            facts["temperature"] = 40.0
+            (later / "controller" / "controller.json").write_text(json.dumps(facts))
+            os.utime(later / "controller")
+    run = train_until(parts, None)
+    shutil.rmtree(logs / "dagger" / "PointPush" / "later", ignore_errors=True)
+    assert len(run.manifest()["starts"]) == 4
+    assert left_behind(run) == left_behind(whole)
+    assert run.results()["student"] == whole.results()["student"]
+    # `eval` plays what training left.
+    levels = "1000000:1000003"
+    judged = evaluate(EvalConfig(task=config.task, loaddir=str(run.path), logdir=str(logs), seeds=levels, quiet=True))
+    for style in ("greedy", "sampled"):
+        for measure in ("success", "return") if style == "greedy" else ("success",):
+            assert judged["student"][style][measure] == run.results()["student"][style][measure]
+
+
+@pytest.mark.parametrize("method", ["sac", "td3", "hiro"])
+def test_half_the_steps_and_then_the_rest_equal_all_at_once(logs: Path, method: str) -> None:
+    said = SMALL | {"logdir": str(logs), "method": method, "eval_episodes": 0}
+    whole = train_until(configure(said, savedir=f"{method}-all"), None)
+    for steps in (800, 1_600):
+        halves = train_until(configure(said, savedir=f"{method}-halves", steps=steps), None)
+        assert halves.last_step == steps
+    assert left_behind(halves) == left_behind(whole)
+
+
+def test_a_run_whose_prior_has_faded_plays_without_any_controller(logs: Path) -> None:
+    config = configure(SMALL, logdir=str(logs), method="hiro", prior="controller", savedir="alone")
+    result = train(config)
+    assert result["teacher"] == "scripted"
+    assert result["controller_steps"] == 1_024
+    assert result["steps"] == 1_600 + 1_024, "steps spent on distilling count"
+    run = Run.open(Path(result["run"]))
+    shutil.rmtree(run.controller)
+    words = ["eval", "--task", "PointPush", "--loaddir", str(run.path), "--seeds", "1000000:1000003", "--quiet"]
+    assert cli.main(words) == 0
+
+
+def test_several_seeds_are_judged_together(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--task", "PointPush", "--logdir", str(logs), "--quiet", "--json"]
+    words = ["train", "--method", "hiro", "--prior", "controller", "--teacher", "scripted", "--steps", "1200"]
+    words += ["--eval-episodes", "2", "--seeds", "4", "5", "--savedir", "both"]
+    assert cli.main([*words, *where]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["seed"] for run in runs] == [4, 5]
+    assert {run["teacher"] for run in runs} == {"scripted"}
+    words = ["eval", "--method", "hiro", "--loaddir", "both", "--seeds", "1000000:1000003", "--compare"]
+    assert cli.main([*words, "student,controller", *where]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["seeds"] == 2
+    assert judged["student"]["greedy"]["episodes"] == 6
+
+
+def test_what_a_killed_run_has_asked_is_counted_once(logs: Path) -> None:
+    config = configure(SMALL | {"logdir": str(logs)} | GRID, method="dagger", teacher="local", savedir="asked")
+    whole = train_until(config, None)
+    for stop in (0, 300, 1100, None):  # before the first checkpoint, after it, and to the end
+        parts = train_until(replace(config, savedir="asked-in-parts"), stop)
     assert left_behind(parts) == left_behind(whole)
     assert {name: parts.results()[name] for name in ("queries", "calls")} == {
         name: whole.results()[name] for name in ("queries", "calls")

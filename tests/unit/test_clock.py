@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.clock import Chunk, Clock, Latent, Moving, Named
+from agent.clock import Clock, latent, moving, named, sliced
 from agent.goals import GoalFrame
 
 NONE = np.zeros(2, np.bool_)
@@ -12,7 +12,7 @@ OBS = np.zeros((2, 1), np.float32)
 
 
 def test_a_named_option_ends_when_it_is_over_out_of_time_or_with_its_episode():
-    clock = Clock(2, np.array([9, 2]), Named())
+    clock = Clock(2, np.array([9, 2]), named())
     assert clock.due(NONE).all(), "nothing runs before the first choice"
     clock.start(BOTH, np.array([0, 1]))
     for age in range(2):
@@ -31,7 +31,7 @@ def test_a_named_option_ends_when_it_is_over_out_of_time_or_with_its_episode():
 
 
 def test_a_latent_stays_until_its_time_is_over():
-    clock, chosen = Clock(2, np.array([3]), Latent(2)), np.array([[1, 2], [3, 4]], np.float32)
+    clock, chosen = Clock(2, np.array([3]), latent(2)), np.array([[1, 2], [3, 4]], np.float32)
     clock.start(BOTH, chosen)
     for _ in range(3):
         assert not clock.due(NONE).any()
@@ -43,7 +43,7 @@ def test_a_latent_stays_until_its_time_is_over():
 
 
 def test_a_chunk_is_played_slice_by_slice():
-    clock = Clock(2, np.array([3]), Chunk(steps=3, actions=2))
+    clock = Clock(2, np.array([3]), sliced(steps=3, actions=2))
     clock.start(BOTH, np.arange(12, dtype=np.float32).reshape(2, 6))
     played = []
     for _ in range(3):
@@ -57,7 +57,7 @@ def test_a_chunk_is_played_slice_by_slice():
 def test_a_goal_moves_so_that_its_target_stays():
     """h(s, g, s') = s + g - s' (Nachum et al., 2018, arXiv 1805.08296, eq. 3)."""
     frame = GoalFrame((3, 0), (2.0, 0.5))
-    clock = Clock(2, np.array([5]), Moving(frame))
+    clock = Clock(2, np.array([5]), moving(frame))
     rng = np.random.default_rng(0)
     obs = rng.normal(size=(2, 4)).astype(np.float32)
     chosen = rng.uniform(-1, 1, (2, len(frame.indices))).astype(np.float32)
@@ -71,7 +71,7 @@ def test_a_goal_moves_so_that_its_target_stays():
         obs = following
 
 
-@pytest.mark.parametrize("transition", [Named(), Latent(2), Chunk(2, 1)])
+@pytest.mark.parametrize("transition", [named(), latent(2), sliced(2, 1)])
 def test_a_clock_resumes_where_it_stood(transition):
     clock, other = (Clock(2, np.array([4]), transition) for _ in range(2))
     for _ in range(2):

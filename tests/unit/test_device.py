@@ -10,7 +10,7 @@ from agent.evaluate import evaluate
 from agent.flags import EvalConfig
 from agent.methods.sac import SAC, SACConfig
 from agent.train import train
-from ground.device import device, normal, to_device, to_numpy, to_tensor, use_device
+from ground.device import device, normal, to_numpy, use_device
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 PLANNED = {"prior": "controller", "value_filter": True}
@@ -61,14 +61,6 @@ def test_weights_and_noise_are_the_same_everywhere(where):
     for there, mine in zip(learner.actor.parameters(), here.actor.parameters(), strict=True):
         assert there.device.type == where
         np.testing.assert_array_equal(to_numpy(there.detach()), to_numpy(mine.detach()))
-
-
-def test_arrays_go_in_and_come_out(where):
-    use_device(where)
-    values = np.arange(6.0).reshape(2, 3)
-    assert to_tensor(values).device.type == where
-    np.testing.assert_array_equal(to_numpy(to_tensor(values)), values)
-    assert next(to_device(torch.nn.Linear(1, 1)).parameters()).device.type == where
 
 
 @pytest.mark.parametrize(("name", "says"), [("cuda:99", "Networks cannot be on cuda:99"), ("tpu", "is not known")])

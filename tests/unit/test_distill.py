@@ -29,6 +29,7 @@ from envs.catalog import get_task
 from teacher.config import TeacherConfig
 from teacher.controls import ScriptedTeacher
 from teacher.labels import LabelStore
+from tests.parts import parts
 
 TASK = get_task("SimpleDoorKey")
 K = len(TASK.options)
@@ -114,15 +115,17 @@ def test_minibatches_hide_the_option_before_and_mirror_map_and_skills_together(f
         np.testing.assert_array_equal(batch.skills[known], skills[rows][known])
 
 
-def phase(num_envs: int, steps: int, **changes: object) -> tuple[Distil, Hierarchy]:
+def phase(num_envs: int, steps: int, masked: bool = True, soft: bool = True) -> tuple[Distil, Hierarchy]:
     """Distillation with everything that the expert plays in its store, labelled and aggregated."""
     torch.manual_seed(0)
     levels = TeacherHigh(LABELLER), SkillLow()
     low = LowNetwork(encoder_of(TASK), K, TASK.num_actions, SMALL)
-    config = DistilConfig(rollout=steps, mirror=False)
+    settings = DaggerSettings(distil=DistilConfig(rollout=steps, mirror=False), mask=masked)
+    made = parts(TASK, settings, num_envs, 2_000)
+    config = replace(made.config, teacher=TeacherConfig(soft=soft))
     distil = Distil(
-        TASK, LABELLER, levels, network(), low, config, 2_000, np.random.default_rng(0), num_envs, **changes
-    )  # type: ignore[arg-type]
+        replace(made, config=config, labeller=LABELLER), levels, network(), np.random.default_rng(0), low=low
+    )
     player = Player(*levels, TASK.options.timeouts)
     hierarchy = Hierarchy(TASK, TASK.make_vec(num_envs), player, rng=np.random.default_rng(0))
     hierarchy.collect(distil.store, steps)

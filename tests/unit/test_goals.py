@@ -2,7 +2,6 @@
 
 import torch
 
-from agent.data.views import Segments
 from agent.goals import GoalFrame, candidates, explained, relabelled
 from agent.methods.sac import SAC, SACConfig
 from agent.methods.td3 import TD3, TD3Config
@@ -19,17 +18,6 @@ def segments():
     goal = torch.randn(B, 2, generator=generator)
     action = torch.rand(B, STEPS, ACTIONS, generator=generator) * 1.8 - 0.9
     return obs, final, goal, action
-
-
-def test_the_target_stays_where_it_is_while_the_agent_moves():
-    obs, final, goal, _ = segments()
-    target = obs[:, 0][:, [3, 1]] + goal
-    for t in range(STEPS - 1):
-        goal = FRAME.moved(goal, obs[:, t], obs[:, t + 1])
-        torch.testing.assert_close(obs[:, t + 1][:, [3, 1]] + goal, target)
-    reward = FRAME.reward(goal, obs[:, -1], final)
-    torch.testing.assert_close(reward, -(target - final[:, [3, 1]]).square().sum(1).sqrt())
-    assert (reward < 0).all()
 
 
 def test_candidates_are_the_original_the_difference_that_was_reached_and_draws_around_it():
@@ -79,39 +67,3 @@ def test_relabelling_equals_brute_force():
         best, which = relabelled(goals, ours)
         assert which.tolist() == brute_force(score, goals, obs, action, length).argmax(1).tolist()
         torch.testing.assert_close(best, goals[torch.arange(B), which])
-
-
-def test_a_low_level_that_goes_where_it_is_told_gives_its_goal_away():
-    """The candidates must reach the policy: with equal scores for all, the first would always win."""
-    speed = 0.3
-    frame = GoalFrame((0, 1), (5.0, 5.0))
-
-    def acts(obs, goal):
-        return goal / goal.norm(dim=1, keepdim=True) * speed
-
-    def score(obs, goal, action):
-        return -(action - acts(obs, goal)).square().sum(1)
-
-    true = torch.tensor([[3.0, 1.0], [-2.0, 4.0]])
-    states, actions, goal = [torch.zeros(2, 2)], [], true
-    for _ in range(4):
-        actions.append(acts(states[-1], goal))
-        states.append(states[-1] + actions[-1])
-        goal = frame.moved(goal, states[-2], states[-1])
-    obs, action = torch.stack(states[:-1], 1), torch.stack(actions, 1)
-    wrong = -true
-    goals = candidates(frame, wrong, states[0], states[-1], 8, torch.Generator().manual_seed(0))
-    scores = explained(frame, score, goals, obs, action, torch.ones(2, 4, dtype=torch.bool))
-    best, which = relabelled(goals, scores)
-    assert (which > 0).all(), "the goal that was stored explains nothing"
-    assert ((best / best.norm(dim=1, keepdim=True)) * (true / true.norm(dim=1, keepdim=True))).sum(1).min() > 0.99
-
-
-def test_the_steps_inside_a_segment():
-    import numpy as np
-
-    empty = np.zeros((2, 3, 1))
-    parts = Segments(
-        empty, empty[:, 0], np.zeros(2, int), empty[:, 0], empty, empty[..., 0], np.array([3, 1]), np.zeros(2, bool)
-    )
-    assert parts.inside.tolist() == [[True, True, True], [True, False, False]]

@@ -11,7 +11,6 @@ from agent.losses import (
     PriorWeight,
     expectile_loss,
     explained_variance,
-    prior_penalty,
     prior_regularised,
 )
 from controller.distill import weighted_regression
@@ -91,9 +90,9 @@ class Twin(torch.nn.Module):
 def test_a_prior_that_the_critics_value_less_does_not_hold_the_actor_back() -> None:
     obs, action = torch.zeros(3, 1), torch.tensor([[0.5], [0.5], [-0.5]], requires_grad=True)
     value, prior = action.sum(-1), torch.tensor([[1.0], [0.0], [-0.45]])
-    plain = prior_penalty(torch.zeros(()), obs, action, value, Twin(), PriorActions(prior, 0.4))
+    plain = PriorActions(prior, 0.4).regularised(torch.zeros(()), obs, action, value, Twin())
     assert float(plain.detach()) == pytest.approx(0.4 * 0.5 * (0.25 + 0.25 + 0.0025) / 3)
-    filtered = prior_penalty(torch.zeros(()), obs, action, value, Twin(), PriorActions(prior, 0.4, value_filter=True))
+    filtered = PriorActions(prior, 0.4, value_filter=True).regularised(torch.zeros(()), obs, action, value, Twin())
     assert float(filtered.detach()) == pytest.approx(0.4 * 0.5 * 0.25 / 3), "both critics have to value it more"
     filtered.backward()
     assert action.grad is not None

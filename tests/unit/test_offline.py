@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from agent.chunks import CategoricalChunk, ChunkLow, ChunkPolicy, ChunkValue, chunk_player, inputs_of
+from agent.chunks import CategoricalChunk, ChunkPolicy, ChunkValue, chunk_player, inputs_of
 from agent.clock import Clock
 from agent.data.recording import Recording
 from agent.data.views import windows
@@ -55,7 +55,7 @@ def test_what_is_played_is_the_first_slice_of_what_the_policy_drew():
     clock = Clock(3, player.timeouts, player.transition)
     clock.start(np.ones(3, np.bool_), np.arange(12, dtype=np.float32).reshape(3, 4) / 12)
     for columns in ([0, 1], [2, 3]):
-        played, _ = ChunkLow().act(observed, clock).sample(None)
+        played, _ = policy.act(observed, clock).sample(None)
         np.testing.assert_allclose(played, np.arange(12).reshape(3, 4)[:, columns] / 12)
         clock.advance(np.zeros(3, np.bool_), obs, obs)
 

@@ -41,16 +41,6 @@ def learners():
     }
 
 
-def test_the_squashed_density_integrates_to_one():
-    torch.manual_seed(0)
-    actor = GaussianActor(OBS, 1, (8,))
-    actions = torch.linspace(-1, 1, 200_001)[1:-1, None]
-    obs = torch.randn(1, OBS)
-    with torch.no_grad():
-        density = squashed_log_prob(*actor(obs.expand(len(actions), -1)), actions).exp()
-    assert float(torch.trapezoid(density, actions[:, 0])) == pytest.approx(1.0, abs=1e-3)
-
-
 def test_a_sample_has_the_log_probability_that_its_action_has():
     torch.manual_seed(0)
     actor = GaussianActor(OBS, ACTIONS, (8,))
@@ -188,11 +178,6 @@ def test_it_learns_to_act_by_what_it_sees(name):
     assert np.abs(greedy - probe.numpy()).max() < 0.2
 
 
-def test_a_drawn_action_has_the_log_probability_that_the_actor_gives_it():
-    learner = SAC(OBS, ACTIONS, SACConfig(hidden=(8,)), 0)
-    obs = batch(200).obs
-    action, log_prob = learner.act(obs).sample(np.random.default_rng(0))
-    inside = np.abs(action).max(1) < 0.999
-    given = squashed_log_prob(*learner.actor(obs), torch.from_numpy(action)).detach().numpy()
-    np.testing.assert_allclose(log_prob[inside], given[inside], atol=2e-3, rtol=1e-3)
-    assert (np.abs(TD3(OBS, ACTIONS, TD3Config(noise=5.0), 0).act(obs).sample(np.random.default_rng(0))[0]) <= 1).all()
+def test_noise_does_not_lead_out_of_the_box():
+    drawn, _ = TD3(OBS, ACTIONS, TD3Config(noise=5.0), 0).act(batch().obs).sample(np.random.default_rng(0))
+    assert np.abs(drawn).max() == 1.0

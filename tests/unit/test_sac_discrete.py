@@ -4,7 +4,6 @@ import copy
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 
 from agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
@@ -84,10 +83,3 @@ def test_a_resumed_learner_learns_on_as_if_nothing_had_happened():
         other.update(batch(seed))
     for mine, theirs in zip(one.actor.parameters(), other.actor.parameters(), strict=True):
         assert torch.equal(mine, theirs)
-
-
-def test_options_with_equal_values_are_drawn_alike():
-    learned = learner()
-    probs = learned.act((torch.randn(5, 2),), torch.ones(5, OPTIONS, dtype=torch.bool)).probs
-    assert probs.dtype == np.float32
-    assert probs.sum(1) == pytest.approx(1.0, abs=1e-5)
