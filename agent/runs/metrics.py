@@ -70,7 +70,12 @@ class Metrics:
                 raise UserError(f"Stopped: `{tag}` became {number} at step {step:,}.", again)
         with self._losing():
             self._append((json.dumps({"step": step, **numbers}) + "\n").encode())
-        self._draw(lambda board: [board.add_scalar(tag, number, step) for tag, number in numbers.items()])
+
+        def draw(board: SummaryWriter) -> None:
+            for tag, number in numbers.items():
+                board.add_scalar(tag, number, step)
+
+        self._draw(draw)
         self._screen.show(step, numbers)
 
     def hparams(self, config: Mapping[str, Any], results: Mapping[str, float]) -> None:

@@ -189,8 +189,7 @@ class Engine:
         from transformers import DynamicCache
 
         lengths = [len(job.prompt) for job in jobs]
-        order = sorted(range(len(jobs)), key=lambda i: lengths[i])
-        together = [[jobs[i] for i in batch] for batch in batches(order, lengths, CPU_BATCH_TOKENS)]
+        together = [[jobs[i] for i in batch] for batch in batches(lengths, CPU_BATCH_TOKENS)]
         if not any(DynamicCache(config=self._network.config).is_sliding):
             return together
         return [list(equal) for batch in together for _, equal in groupby(batch, key=lambda job: len(job.prompt))]
