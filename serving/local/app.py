@@ -6,7 +6,7 @@ import hmac
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -109,7 +109,7 @@ async def _respond(engine: Engine, jobs: Sequence[Job], request: Request) -> Res
     return JSONResponse({**reply, "choices": choices(jobs, engine.codec), "usage": usage(jobs)})
 
 
-async def _progress(engine: Engine, jobs: Sequence[Job]) -> AsyncIterator[None]:
+async def _progress(engine: Engine, jobs: Sequence[Job]) -> AsyncGenerator[None, None]:
     """Have jobs done, with a look now and then, in a stream after each token. Raises `Refused`; left, cancels them."""
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
