@@ -53,22 +53,19 @@ class LocalModel:
         self.name = f"{self.path.name}@{_weights_hash(self.path)}@T={self.temperature:.4f}"
         self.extra: dict[str, float] = {}
         self._batch_tokens = CPU_BATCH_TOKENS if torch.device(device).type == "cpu" else _GPU_BATCH_TOKENS
-        self._letter_ids = torch.tensor([self._letter_id(letter) for letter in LETTERS])
-
-    def _letter_id(self, letter: str) -> int:
-        ids = self.tokenizer.encode(letter, add_special_tokens=False)
-        if len(ids) != 1:
-            raise UserError(f"The tokenizer of {self.path} splits the letter {letter!r}.", "use another model")
-        return int(ids[0])
+        letters = [self.tokenizer.encode(letter, add_special_tokens=False) for letter in LETTERS]
+        if split := [letter for letter, ids in zip(LETTERS, letters, strict=True) if len(ids) != 1]:
+            raise UserError(f"The tokenizer of {self.path} splits the letter {split[0]!r}.", "use another model")
+        self._letter_ids = torch.tensor(letters)[:, 0]
 
     def replies(self, prompts: Sequence[Prompt]) -> Generator[list[tuple[int, Reply]], None, None]:
         """Scores of the menus' letters, in batches of prompts of similar length."""
         tokens = self.encode(prompts)
-        order = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))
-        for batch in batches(order, [len(ids) for ids in tokens], self._batch_tokens):
+        for batch in batches([len(ids) for ids in tokens], self._batch_tokens):
             started = time.perf_counter()
-            logits = self.letter_logits([tokens[i] for i in batch])
-            scores = [self._scores(row, prompts[i]) for row, i in zip(logits, batch, strict=True)]
+            logits = self.letter_logits([tokens[i] for i in batch]).double() / self.temperature
+            menus = [len(prompts[i].menu.options) for i in batch]
+            scores = [tuple(row[:size].softmax(dim=-1).tolist()) for row, size in zip(logits, menus, strict=True)]
             share = (time.perf_counter() - started) / len(batch)
             yield [
                 (i, Reply(OK, score, LETTERS[score.index(max(score))], len(tokens[i]) + 1, share))
@@ -95,10 +92,6 @@ class LocalModel:
         logits: torch.Tensor = self.network.get_output_embeddings()(last)[:, self._letter_ids]
         return logits.float().cpu()
 
-    def _scores(self, logits: torch.Tensor, prompt: Prompt) -> tuple[float, ...]:
-        on_menu = logits[: len(prompt.menu.options)].double() / self.temperature
-        return tuple(on_menu.softmax(dim=-1).tolist())
-
 
 def load_model(path: Path) -> tuple[Any, Any]:
     """Tokenizer and network in evaluation mode, from files alone. Raises `UserError` for a folder without a model."""
@@ -113,9 +106,8 @@ def load_model(path: Path) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         network = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=torch.float32)
     except Exception as error:  # transformers raises whatever its many loaders raise
-        raise UserError(
-            f"The model in {path} cannot be loaded: {error}.", "give another folder with --model"
-        ) from error
+        what = f"The model in {path} cannot be loaded: {error}."
+        raise UserError(what, "give another folder with --model") from error
     return tokenizer, network.eval()
 
 
@@ -136,10 +128,10 @@ def _weights_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def batches(order: Sequence[int], lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
-    """Consecutive runs of `order`, sorted by length, of at most `limit` padded tokens each (one prompt at least)."""
+def batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Indices of prompts by their lengths, the shortest first, of at most `limit` padded tokens together (or one)."""
     batch: list[int] = []
-    for i in order:
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         if batch and (len(batch) + 1) * lengths[i] > limit:
             yield batch
             batch = []

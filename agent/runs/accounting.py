@@ -31,18 +31,14 @@ class Accounting:
     def figures(self, steps: int) -> dict[str, float]:
         """The figures by name; those without a meaning yet (the latency of no call) are left out."""
         stats = self._stats
-        figures: dict[str, Any] = {name: float(getattr(stats, name)) for name in COUNTERS} | stats.extra
+        figures: dict[str, Any] = {name: getattr(stats, name) for name in COUNTERS} | stats.extra
         for name in ("queries", "calls"):
             figures[f"{name}_per_1k_steps"] = 1000 * figures[name] / steps if steps else 0.0
         if stats.calls:
             figures["invalid_rate"] = stats.invalid / stats.calls
-        return {name: float(figure) for name, figure in (figures | self._latencies()).items()}
-
-    def _latencies(self) -> dict[str, float]:
-        """Median and 95th percentile; read from the store only if there were calls since the last time."""
-        if self._stats.calls != self._counted:
-            self._counted, seconds = self._stats.calls, self._store.latencies(self._after)
+        if stats.calls != self._counted:  # else the store has nothing new
+            self._counted, seconds = stats.calls, self._store.latencies(self._after)
             if seconds:
-                p50, p95 = np.percentile(seconds, (50, 95)).tolist()
+                p50, p95 = np.percentile(seconds, (50, 95))
                 self._latency = {"latency_p50": p50, "latency_p95": p95}
-        return self._latency
+        return {name: float(figure) for name, figure in (figures | self._latency).items()}

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,11 @@ def save_tree(folder: Path, tree: Any, meta: dict[str, Any]) -> None:
         UserError: The disk is full or the place is not writable; what `folder` held before is still there.
         TypeError: A leaf is of a kind that a tree cannot hold.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    structure = _encode(tree, "", _collector(tensors))
+    writer = _Writer()
+    structure = writer.encode(tree, "")
     with publish_folder(folder) as draft:
         try:
-            save_file(tensors, draft / TENSORS)
+            save_file(writer.tensors, draft / TENSORS)
         except SafetensorError as error:
             raise _as_os_error(error) from error
         facts = {"format": KIND, "schema": SCHEMA, "digest": _digest(draft / TENSORS)}
@@ -74,47 +73,46 @@ def _as_os_error(error: SafetensorError) -> OSError:
     return OSError(int(code), os.strerror(int(code))) if code.isdigit() else OSError(str(error))
 
 
-def _collector(tensors: dict[str, torch.Tensor]) -> Callable[[str, torch.Tensor], str]:
-    """A function that files a tensor under a free name and returns the name. Storage is never shared (tied weights)."""
-    seen: set[int] = set()
+class _Writer:
+    """Encodes a tree, and files its tensors under free names. Storage is never shared (tied weights)."""
 
-    def add(path: str, tensor: torch.Tensor) -> str:
+    def __init__(self) -> None:
+        self.tensors: dict[str, torch.Tensor] = {}
+        self._seen: set[int] = set()
+
+    def encode(self, node: Any, path: str) -> Any:
+        """JSON for a node: lists and plain scalars are themselves, all else is an object with one tag as its key."""
+        if isinstance(node, torch.Tensor):
+            return {"tensor": self._add(path, node)}
+        if isinstance(node, np.ndarray | np.generic):
+            tag = "array" if isinstance(node, np.ndarray) else "scalar"
+            try:
+                return {tag: self._add(path, torch.as_tensor(np.array(node, order="C")))}
+            except TypeError as error:
+                raise TypeError(f"cannot save {path or 'root'}: an array of dtype {node.dtype}") from error
+        if isinstance(node, dict):
+            if wrong := [key for key in node if key is not None and type(key) not in (bool, int, str)]:
+                raise TypeError(f"cannot save {path or 'root'}: a key of type {type(wrong[0]).__name__}")
+            return {"dict": [[key, self.encode(item, f"{path}/{key}".lstrip("/"))] for key, item in node.items()]}
+        if type(node) in (list, tuple):
+            items = [self.encode(item, f"{path}/{i}".lstrip("/")) for i, item in enumerate(node)]
+            return items if type(node) is list else {"tuple": items}
+        if type(node) is float and not math.isfinite(node):
+            return {"float": struct.pack(">d", node).hex()}
+        if node is None or type(node) in (bool, int, float, str):
+            return node
+        raise TypeError(f"cannot save {path or 'root'}: a {type(node).__name__}")
+
+    def _add(self, name: str, tensor: torch.Tensor) -> str:
         tensor = tensor.detach().cpu().contiguous()
-        storage = tensor.untyped_storage().data_ptr()
-        if storage in seen:
+        if tensor.untyped_storage().data_ptr() in self._seen:
             tensor = tensor.clone()
-        seen.add(tensor.untyped_storage().data_ptr())
-        name = path or "root"
-        while name in tensors or name == "__metadata__":
+        self._seen.add(tensor.untyped_storage().data_ptr())
+        name = name or "root"
+        while name in self.tensors or name == "__metadata__":
             name += "'"
-        tensors[name] = tensor
+        self.tensors[name] = tensor
         return name
-
-    return add
-
-
-def _encode(node: Any, path: str, add: Callable[[str, torch.Tensor], str]) -> Any:
-    """JSON for a node: lists and plain scalars are themselves, all else is an object with one tag as its key."""
-    if isinstance(node, torch.Tensor):
-        return {"tensor": add(path, node)}
-    if isinstance(node, np.ndarray | np.generic):
-        tag = "array" if isinstance(node, np.ndarray) else "scalar"
-        try:
-            return {tag: add(path, torch.as_tensor(np.array(node, order="C")))}
-        except TypeError as error:
-            raise TypeError(f"cannot save {path or 'root'}: an array of dtype {node.dtype}") from error
-    if isinstance(node, dict):
-        if wrong := [key for key in node if key is not None and type(key) not in (bool, int, str)]:
-            raise TypeError(f"cannot save {path or 'root'}: a key of type {type(wrong[0]).__name__}")
-        return {"dict": [[k, _encode(v, f"{path}/{k}" if path else str(k), add)] for k, v in node.items()]}
-    if type(node) in (list, tuple):
-        items = [_encode(item, f"{path}/{i}" if path else str(i), add) for i, item in enumerate(node)]
-        return items if type(node) is list else {"tuple": items}
-    if type(node) is float and not math.isfinite(node):
-        return {"float": struct.pack(">d", node).hex()}
-    if node is None or type(node) in (bool, int, float, str):
-        return node
-    raise TypeError(f"cannot save {path or 'root'}: a {type(node).__name__}")
 
 
 def _decode(node: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -4,17 +4,18 @@ Losing metrics must not kill a run, so a full disk costs one warning here (check
 A number that is not finite does stop the run: nothing that is learned after it is of use.
 """
 
+import contextlib
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
@@ -35,8 +36,8 @@ ON_SCREEN = (
 SECONDS_BETWEEN_LINES = 2.0
 
 
-class Metrics(AbstractContextManager["Metrics"]):
-    """The writer of one run.
+class Metrics:
+    """The writer of one run, closed at the end of a `with`.
 
     Args:
         folder: The run directory; `metrics.jsonl` is appended to, TensorBoard gets a new event file.
@@ -65,11 +66,10 @@ class Metrics(AbstractContextManager["Metrics"]):
             if not tag.startswith(PREFIXES):
                 raise ValueError(f"tag {tag!r} starts with none of {PREFIXES}")
             if not math.isfinite(number):
-                raise UserError(
-                    f"Stopped: `{tag}` became {number} at step {step:,}.",
-                    "repeat with --resume from the last checkpoint, or with another --seed or --preset",
-                )
-        self._append(json.dumps({"step": step, **numbers}) + "\n")
+                again = "repeat with --resume from the last checkpoint, or with another --seed or --preset"
+                raise UserError(f"Stopped: `{tag}` became {number} at step {step:,}.", again)
+        with self._losing():
+            self._append((json.dumps({"step": step, **numbers}) + "\n").encode())
 
         def draw(board: SummaryWriter) -> None:
             for tag, number in numbers.items():
@@ -81,13 +81,8 @@ class Metrics(AbstractContextManager["Metrics"]):
     def hparams(self, config: Mapping[str, Any], results: Mapping[str, float]) -> None:
         """Record the settings of a run, by dotted name, beside its results, for TensorBoard's HPARAMS table."""
         plain = {k: v if isinstance(v, bool | int | float | str) else json.dumps(v) for k, v in dotted(config).items()}
-
-        def draw(board: SummaryWriter) -> None:
-            assert board.file_writer is not None  # its constructor sets it; only close() unsets it
-            for summary in hparams_summaries(plain, dict(results)):
-                board.file_writer.add_summary(summary)
-
-        self._draw(draw)
+        summaries = hparams_summaries(plain, dict(results))
+        self._draw(lambda board: [board._get_file_writer().add_summary(summary) for summary in summaries])
 
     def say(self, text: str) -> None:
         """A line for the person who watches: a phase that begins, a teacher that is switched off."""
@@ -97,49 +92,51 @@ class Metrics(AbstractContextManager["Metrics"]):
         """Finish the files and the progress display. May be called twice."""
         self._screen.close()
         self._file.close()
-        self._draw(lambda board: board.close())
+        self._draw(SummaryWriter.close)
         self._tensorboard = None
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *raised: object) -> None:
         self.close()
 
     def _draw(self, on: Callable[[SummaryWriter], object]) -> None:
         """Write to TensorBoard, whose writer does not survive a failure and is dropped then."""
-        if self._tensorboard is None:
-            return
-        try:
-            on(self._tensorboard)
-            self._tensorboard.flush()
-        except OSError as error:
-            self._lost(error)
+        with self._losing():
+            if self._tensorboard is not None:
+                on(self._tensorboard)
+                self._tensorboard.flush()
 
-    def _append(self, line: str) -> None:
+    def _append(self, line: bytes) -> None:
         """Write a whole line or none, so that a disk that fills up leaves a file that still parses."""
         size = os.fstat(self._file.fileno()).st_size
         try:
-            data = line.encode()
-            while data:
-                data = data[self._file.write(data) :]
-        except OSError as error:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError:
             os.ftruncate(self._file.fileno(), size)
-            self._lost(error)
+            raise
 
-    def _lost(self, error: OSError) -> None:
-        """Warn once, and leave TensorBoard alone from now on."""
-        self._tensorboard = None
-        if not self.incomplete:
-            self._screen.warn(f"metrics are incomplete from here on: {error.strerror or error} ({self._file.name})")
-        self.incomplete = True
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        """Where writing fails, warn once, and leave TensorBoard alone from then on."""
+        try:
+            yield
+        except OSError as error:
+            self._tensorboard = None
+            if not self.incomplete:
+                why = f"{error.strerror or error} ({self._file.name})"
+                self._screen.say(f"[yellow]warning: metrics are incomplete from here on: {escape(why)}", always=True)
+            self.incomplete = True
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The lines of a `metrics.jsonl`, none if there is no file; a last line that was cut off by a kill is left out."""
     rows: list[dict[str, float]] = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        for line in path.read_text().splitlines():
             rows.append(json.loads(line))
-        except ValueError:
-            break
     return rows
 
 
@@ -157,45 +154,33 @@ class _Screen:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._total, self._quiet, self._last = total_steps, quiet, -math.inf
         self._shown: dict[str, float] = {}
-        self._progress: Progress | None = None
+        steps = TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps")
+        columns = (steps, BarColumn(20), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+        self._bar = Progress(*columns, console=self._console, auto_refresh=False)
         if total_steps and not quiet and sys.stderr.isatty():
-            columns = (
-                TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
-                BarColumn(20),
-                TimeRemainingColumn(),
-            )
-            text = TextColumn("{task.fields[text]}")
-            self._progress = Progress(*columns, text, console=self._console, auto_refresh=False)
-            self._task = self._progress.add_task("", total=total_steps, text="")
-            self._progress.start()
+            self._bar.add_task("", total=total_steps, text="")
+            self._bar.start()
 
     def show(self, step: int, numbers: Mapping[str, float]) -> None:
         shown = {tag: number for tag, number in numbers.items() if tag in ON_SCREEN or tag.startswith("eval/")}
-        if self._progress is not None:
+        if self._bar.task_ids:
             self._shown |= {tag: number for tag, number in shown.items() if not tag.startswith("time/")}
-            text = _one_line(self._shown)
-            self._progress.update(self._task, completed=step, text=text, refresh=True)
+            self._bar.update(self._bar.task_ids[0], completed=step, text=_one_line(self._shown), refresh=True)
             return
         due = time.monotonic() - self._last > SECONDS_BETWEEN_LINES or any(tag.startswith("eval/") for tag in shown)
-        if not self._quiet and shown and due:
+        if shown and due and not self._quiet:
             of_total = f"/{self._total:,}" if self._total else ""
-            self._console.print(f"step {step:,}{of_total}  {_one_line(shown)}")
+            self.say(f"step {step:,}{of_total}  {_one_line(shown)}")
             self._last = time.monotonic()
 
-    def say(self, text: str) -> None:
-        if not self._quiet:
+    def say(self, text: str, *, always: bool = False) -> None:
+        if always or not self._quiet:
             self._console.print(text)
 
-    def warn(self, text: str) -> None:
-        self._console.print(f"warning: {text}", style="yellow")
-
     def close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._bar.task_ids:
+            self._bar.stop()
 
 
 def _one_line(numbers: Mapping[str, float]) -> str:
-    return "  ".join(
-        f"{tag} {number:,.0f}" if abs(number) >= 100 else f"{tag} {number:.3g}" for tag, number in numbers.items()
-    )
+    return "  ".join(f"{tag} {number:{',.0f' if abs(number) >= 100 else '.3g'}}" for tag, number in numbers.items())

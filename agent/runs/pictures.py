@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -26,12 +25,9 @@ _REST = 1.0  # seconds for which the last picture of an episode stays
 
 
 class Moment(NamedTuple):
-    """One step of an episode.
+    """One step of an episode: what the player saw and did, and the option or goal that it followed, in words.
 
     Attributes:
-        obs: What the player saw.
-        action: What it did.
-        words: The option or the goal that it followed, in words.
         target: Where that leads, in the dimensions of the task's goal space [D]; None where nothing says so.
         chosen: Whether the option or the goal was chosen in this step.
     """
@@ -43,8 +39,7 @@ class Moment(NamedTuple):
     chosen: bool
 
 
-@dataclass(frozen=True)
-class Watched:
+class Watched(NamedTuple):
     """An episode from its first step to its last, on a level."""
 
     level: int

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -46,31 +46,25 @@ def report(config: ReportConfig) -> dict[str, Any]:
 def _chosen(config: ReportConfig) -> list[Run]:
     task = get_task(config.task).name if config.task else None
     every = Run.all(config.logdir, task=task)
-    if not config.runs:
-        if not every:
-            of_task = f" of {task}" if task else ""
-            raise UserError(
-                f"There are no runs{of_task} under {config.logdir}.",
-                f"python main.py train --task {task or 'KeyInBox'}",
-            )
-        return every
-    chosen: dict[Path, Run] = {}
+    if not config.runs and not every:
+        what = f"There are no runs{f' of {task}' if task else ''} under {config.logdir}."
+        raise UserError(what, f"python main.py train --task {task or 'KeyInBox'}")
+    chosen: dict[Path, Run] = {} if config.runs else {run.path: run for run in every}
     for name in config.runs:
         same = [run for run in every if name in (run.name, run.group.name)]
-        for run in same or Run.find_all(config.logdir, None, task, name):
-            chosen[run.path] = run
+        chosen |= {run.path: run for run in same or Run.find_all(config.logdir, None, task, name)}
     return list(chosen.values())
 
 
 def _row(runs: Sequence[Run]) -> dict[str, Any]:
     """One line of the table: settings of the first seed, results averaged over the seeds."""
     first, results = runs[0], [run.results() for run in runs]
-    row: dict[str, Any] = {key: first.config.get(key) for key in ("task", "method")}
     found = [_so_far(run) | result for run, result in zip(runs, results, strict=True)]
+    row: dict[str, Any] = {key: first.config.get(key) for key in ("task", "method")}
     row |= {"teacher": _teacher(first, found[0]), "run": first.group.name, "seeds": len(runs)}
-    row |= {key: _mean([seed.get(key) for seed in found]) for key in ("steps", "queries", "calls")}
+    row |= _means(found, ("steps", "queries", "calls"))
     asking = [seed["asking"] for seed in found]
-    row["asking"] = {name: _mean([seed.get(name) for seed in asking]) for name in dict.fromkeys(chain(*asking))}
+    row["asking"] = _means(asking, dict.fromkeys(chain(*asking)))
     together = first.group / "eval.json"  # `eval` judges all seeds of a run at once
     if len(runs) > 1 and together.exists():
         results = [json.loads(together.read_text())]
@@ -82,10 +76,8 @@ def _row(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _teacher(run: Run, found: Mapping[str, Any]) -> str:
     """Who taught a run, or the controller that it was given; or why its settings cannot be read."""
-    if "damaged" in run.config:
-        return str(run.config["damaged"])
-    taught = found.get("teacher")  # the scores of the teacher, if `eval` has judged it
-    if isinstance(taught, str):
+    taught = run.config.get("damaged") or found.get("teacher")
+    if isinstance(taught, str):  # not the scores of the teacher, if `eval` has judged it
         return taught
     return run.teacher if found["asking"] else "none"
 
@@ -97,10 +89,10 @@ def _so_far(run: Run) -> dict[str, Any]:
     return {"steps": last.get("step"), "queries": asking.get("queries"), "calls": asking.get("calls"), "asking": asking}
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean over the seeds that say so."""
-    said = [value for value in values if value is not None]
-    return float(np.mean(said)) if said else None
+def _means(seeds: Sequence[Mapping[str, float | None]], names: Iterable[str]) -> dict[str, float | None]:
+    """Mean of each figure over the seeds that have it."""
+    said = {name: [value for seed in seeds if (value := seed.get(name)) is not None] for name in names}
+    return {name: float(np.mean(values)) if values else None for name, values in said.items()}
 
 
 def _over_seeds(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -128,9 +120,8 @@ def draw_curves(groups: Sequence[Sequence[Run]], path: Path) -> bool:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(
-        1, len(curves), figsize=(6.5 * len(curves), 3.6), squeeze=False, layout="constrained"
-    )
+    size = (6.5 * len(curves), 3.6)
+    figure, axes = pyplot.subplots(1, len(curves), figsize=size, squeeze=False, layout="constrained")
     for axis, (task, lines) in zip(axes[0], curves.items(), strict=True):
         for label, seeds in lines:
             steps, mean, low, high = _band(seeds)

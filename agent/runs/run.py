@@ -49,7 +49,7 @@ class Run:
     @staticmethod
     def place(logdir: str | Path, method: str, task: str, name: str) -> Path:
         """Where a run of that name lies. Raises `UserError` if a file is in the way."""
-        path = Path(logdir) / method / task / name
+        path = Path(logdir, method, task, name)
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file, and a run needs a directory there.", "another --savedir")
         return path
@@ -70,15 +70,12 @@ class Run:
         settings = json.loads(json.dumps(without_passwords(dict(config))))
         if _occupied(path):
             if not resume:
-                raise UserError(
-                    f"{path} already holds a run.", "--resume to continue it, or another --savedir to start a new one"
-                )
+                advice = "--resume to continue it, or another --savedir to start a new one"
+                raise UserError(f"{path} already holds a run.", advice)
             run = cls.open(path)
-            if other := list(refusals(run.config, settings)):
-                raise UserError(
-                    f"{path} was started with other settings: {'; '.join(other)}.",
-                    "repeat its own settings, or start a new run under another --savedir",
-                )
+            if other := "; ".join(refusals(run.config, settings)):
+                advice = "repeat its own settings, or start a new run under another --savedir"
+                raise UserError(f"{path} was started with other settings: {other}.", advice)
             cut_after(path / METRICS, -1 if run.last_step is None else run.last_step)
         run = cls(path, settings)
         write_json(path / "config.json", {"format": CONFIG, "schema": SCHEMAS[CONFIG], "config": settings})
@@ -90,11 +87,9 @@ class Run:
         """An existing run. Raises `CheckpointError` if the directory holds none, or one of an older version."""
         saved = read_json(path / "config.json", kind=CONFIG, schema=SCHEMAS[CONFIG])
         if saved["schema"] < SCHEMAS[CONFIG]:
-            raise CheckpointError(
-                f"{path} was started by an older version, which kept settings in another form (schema "
-                f"{saved['schema']}; this one reads {SCHEMAS[CONFIG]}).",
-                f"git checkout {LAST_OF_SCHEMA_1}  # which reads it; or train again under another --savedir",
-            )
+            what = f"{path} was started by an older version, which kept settings in another form"
+            advice = f"git checkout {LAST_OF_SCHEMA_1}  # which reads it; or train again under another --savedir"
+            raise CheckpointError(f"{what} (schema {saved['schema']}; this one reads {SCHEMAS[CONFIG]}).", advice)
         return cls(path, saved["config"])
 
     @classmethod
@@ -114,13 +109,12 @@ class Run:
     def find_all(cls, logdir: str | Path, method: str | None, task: str | None, name: str) -> "list[Run]":
         """Like `find`, with all seeds of a run that was started with `--seeds`, in their order."""
         root = Path(logdir)
-        places = [Path(name), *sorted(root.glob(f"{method or '*'}/{task or '*'}/{glob.escape(name)}"), key=_age)]
-        for place in places:
-            if (place / "config.json").exists():
-                return [cls.open(place)]
+        named = sorted(root.glob(f"{method or '*'}/{task or '*'}/{glob.escape(name)}"), key=_age)
+        for place in (Path(name), *named):
             seeds = sorted(place.glob("seed-*/config.json"), key=lambda path: int(path.parent.name[5:]))
-            if seeds:
-                return [cls.open(path.parent) for path in seeds]
+            alone = place / "config.json"
+            if found := [alone] if alone.exists() else seeds:
+                return [cls.open(path.parent) for path in found]
         known = {path.relative_to(root).parts[2] for path in _all_runs(root, method, task)}
         start = f"python main.py train{f' --method {method}' if method else ''} --task {task or 'TASK'} --savedir NAME"
         if not known:
@@ -170,7 +164,7 @@ class Run:
 
     @property
     def labels(self) -> Path:
-        """Where the label store of this run lies."""
+        """Its label store."""
         return self.path / "labels.sqlite"
 
     @contextlib.contextmanager
@@ -196,11 +190,10 @@ class Run:
     def last_step(self) -> int | None:
         """Step of the checkpoint that `load` would read; None before the first one."""
         steps = self.saved_steps()
-        try:
-            pointed = int((self.path / "last").read_text().removeprefix("checkpoints/"))
-        except (OSError, ValueError):
-            pointed = None
-        return pointed if pointed in steps else max(steps, default=None)
+        with contextlib.suppress(OSError, ValueError):
+            if (pointed := int((self.path / "last").read_text().removeprefix("checkpoints/"))) in steps:
+                return pointed
+        return max(steps, default=None)
 
     def saved_steps(self) -> list[int]:
         """Steps of the checkpoints on the disk, ascending."""
@@ -229,16 +222,14 @@ class Run:
         """
         step = self.last_step
         if step is None:
-            raise CheckpointError(
-                f"{self.path} holds no checkpoint yet.", "repeat the command of its training with --resume"
-            )
+            advice = "repeat the command of its training with --resume"
+            raise CheckpointError(f"{self.path} holds no checkpoint yet.", advice)
+        folder, older = self.checkpoint(step), [other for other in self.saved_steps() if other < step]
         try:
-            return step, load_tree(self.checkpoint(step))[0]
+            return step, load_tree(folder)[0]
         except DamagedError as error:
-            older = [other for other in self.saved_steps() if other < step]
             if not older:
                 raise
-            folder = self.checkpoint(step)
             back = f"mv {folder} {folder}.damaged  # then --resume continues from step {older[-1]:,}"
             raise DamagedError(error.what, back) from error
 
@@ -259,16 +250,13 @@ class Run:
         starts, folder = self.manifest()["starts"], self.checkpoint(step)
         commit = ([start for start in starts if start["from_step"] < step] or starts)[-1]["commit"]
         if commit != _commit():
-            return CheckpointError(
-                f"{folder} does not fit this version of the program; it was saved by commit {commit or 'unknown'}.",
-                f"git checkout {(commit or 'COMMIT').removesuffix('+changes')}, or train again under another --savedir",
-            )
+            what = f"{folder} does not fit this version of the program; it was saved by commit {commit or 'unknown'}."
+            checkout = f"git checkout {(commit or 'COMMIT').removesuffix('+changes')}"
+            return CheckpointError(what, f"{checkout}, or train again under another --savedir")
         method, task = self.config.get("method"), self.config.get("task")
         reason = (str(error).splitlines() or [type(error).__name__])[-1].strip().rstrip(".")
-        return CheckpointError(
-            f"{folder} is of {method} on {task}, and does not fit what is asked for: {reason}.",
-            f"--task {task} --method {method}, or the name of another run",
-        )
+        what = f"{folder} is of {method} on {task}, and does not fit what is asked for: {reason}."
+        return CheckpointError(what, f"--task {task} --method {method}, or the name of another run")
 
     def metrics(self, *, total_steps: int = 0, quiet: bool = False) -> Metrics:
         """The writer of this run's numbers."""

@@ -85,25 +85,20 @@ def _result(result: Mapping[str, Any]) -> str:
     lines = [table(rows)] if rows else []
     lines += [_difference(row) for row in result.get("differences", ())]
     facts = {name: fact for name, fact in result.items() if isinstance(fact, str | int | float) and fact != ""}
-    lines += [f"{name.replace('_', ' ')}: {_said(fact)}" for name, fact in facts.items()]
+    for name, fact in facts.items():
+        form = "" if isinstance(fact, str) else "," if isinstance(fact, int) else ",.1f"
+        lines.append(f"{name.replace('_', ' ')}: {fact:{form}}")
     if result.get("asking", {}).get("queries"):
         costs = [f"{title} {cost}" for title, cost in _asking(result["asking"]).items() if cost]
         lines.append(f"asking: {', '.join(costs)}")
     return "\n".join(lines)
 
 
-def _said(fact: str | float) -> str:
-    if isinstance(fact, str):
-        return fact
-    return f"{fact:,}" if isinstance(fact, int) else f"{fact:,.1f}"
-
-
 def _difference(row: Mapping[str, Any]) -> str:
     """A paired comparison in words."""
     figures = ["{} {:+.3f} [{:+.3f}, {:+.3f}]".format(measure, *row[measure]) for measure in ("success", "length")]
-    return (
-        f"student minus {row['student minus']}, same levels: {', '.join(figures)}, McNemar p = {row['mcnemar_p']:.3g}"
-    )
+    against = f"student minus {row['student minus']}, same levels"
+    return f"{against}: {', '.join(figures)}, McNemar p = {row['mcnemar_p']:.3g}"
 
 
 def _rate(score: Mapping[str, float] | None) -> str:

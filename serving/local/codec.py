@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from serving.local.sampling import Trie, trie
+from serving.local.sampling import END, Trie
 
 # Tokens before a continuation that its text is decoded with: some tokenizers drop the space of a text's first token.
 _CONTEXT = 4
@@ -34,8 +34,14 @@ class Codec:
         return self.encode(text, special=False)
 
     def choices(self, texts: Sequence[str]) -> Trie:
-        """The continuations that spell one of some texts."""
-        return trie(self.encode(text, special=False) for text in texts)
+        """The tree of the continuations that spell one of some texts."""
+        root: Trie = {}
+        for text in texts:
+            node = root
+            for token in self.encode(text, special=False):
+                node = node.setdefault(token, {})
+            node[END] = {}
+        return root
 
     def text(self, ids: Sequence[int], after: Sequence[int] = ()) -> str:
         """The text of tokens that follow others."""

@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ground.errors import UserError
 from serving.local.codec import Codec
+from serving.local.protocol import ChatRequest, CompletionRequest, Refused
 from serving.local.sampling import END, Scored, Trie, draw, only, scored
 from teacher.local import CPU_BATCH_TOKENS, batches, load_model
 
@@ -28,50 +29,22 @@ _DEFAULT_CONTEXT = 2048  # of a model whose config names none
 _log = logging.getLogger("preceptor.local")
 
 
-class EngineStopped(Exception):
-    """The server is shutting down and answers no more."""
-
-    def __init__(self) -> None:
-        super().__init__("The server is shutting down.")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a prompt is continued.
-
-    Attributes:
-        max_tokens: Most tokens.
-        temperature: Divides the logits; 0 takes the most probable token.
-        top_p: Share of the probability, from the top, that is drawn from.
-        stop: Texts that end a continuation and are not part of it.
-        seed: Makes the draws reproducible.
-        top: Alternatives to report for each token beside its own log-probability; None to report nothing.
-        choice: The continuations that are allowed; None for all.
-    """
-
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    top: int | None = None
-    choice: Trie | None = None
-
-
-@dataclass
+@dataclass(eq=False)
 class Continuation:
     """What a prompt is continued with, growing while it is generated.
 
     Attributes:
+        allowed: What may follow; None for everything.
         ids: Its tokens; one that ends the reply is not among them.
-        scores: A score for each token drawn, the one that ended the reply included as with vLLM, if asked for.
+        scores: If asked for, a score for each token drawn, the one that ended the reply included as with vLLM.
         sampled: Tokens drawn, the one that ended the reply included.
         cut: Length of the text up to a stop text; None if none was met.
         finish: `stop` or `length`; empty while it grows.
     """
 
+    job: "Job"
     rng: random.Random
-    allowed: Trie | None
+    allowed: Trie | None = None
     ids: list[int] = field(default_factory=list)
     scores: list[Scored] = field(default_factory=list)
     sampled: int = 0
@@ -81,41 +54,40 @@ class Continuation:
 
 @dataclass(eq=False)
 class Job:
-    """A prompt and its n continuations.
+    """A prompt and the n continuations that a request wants.
 
     Attributes:
+        ask: The request.
         prompt: Token ids, at least one.
-        text: The prompt in words.
-        echo: Whether the prompt's own tokens are scored too.
+        max_tokens: Most tokens of a continuation.
+        text: The prompt in words, of completions.
         on_token: Called from the engine's thread after each token.
-        done: Its end or its failure; cancelled, the job is given up.
+        done: Its end or its failure, which is a `Refused`; cancelled, the job is given up.
         prompt_scores: With `echo`, a score for each token of the prompt after the first.
     """
 
+    ask: ChatRequest | CompletionRequest
     prompt: Sequence[int]
-    text: str
-    settings: Settings
-    n: int = 1
-    echo: bool = False
+    max_tokens: int
+    text: str = ""
     on_token: Callable[[], None] = lambda: None
     done: Future[None] = field(default_factory=Future)
     prompt_scores: list[Scored] = field(default_factory=list)
     continuations: list[Continuation] = field(init=False)
 
     def __post_init__(self) -> None:
-        seed = self.settings.seed
-        self.continuations = [
-            Continuation(random.Random(None if seed is None else f"{seed}/{i}"), self.settings.choice)
-            for i in range(self.n)
-        ]
+        seeds = [None if self.ask.seed is None else f"{self.ask.seed}/{i}" for i in range(self.ask.n)]
+        self.continuations = [Continuation(self, random.Random(seed)) for seed in seeds]
 
-    def end(self, error: Exception | None = None) -> None:
+    @property
+    def echo(self) -> bool:
+        """Whether the prompt is part of the reply."""
+        return isinstance(self.ask, CompletionRequest) and self.ask.echo
+
+    def end(self, error: Refused | None = None) -> None:
         """Set its outcome, unless it has one or was cancelled."""
         with contextlib.suppress(InvalidStateError):
             self.done.set_result(None) if error is None else self.done.set_exception(error)
-
-
-Row = tuple[Job, Continuation]
 
 
 class Engine:
@@ -126,21 +98,25 @@ class Engine:
         max_model_len: Most tokens of a prompt with its reply; else what the model was made for.
 
     Raises:
-        UserError: No model there, or it was not made for so many tokens.
+        UserError: No model there, not one that goes on from what it has read, or not made for so many tokens.
     """
 
     def __init__(self, path: Path, *, max_model_len: int | None = None) -> None:
         tokenizer, self._network = load_model(path)
-        self._path = path
         longest = getattr(self._network.config, "max_position_embeddings", None)
-        if max_model_len is not None and longest is not None and max_model_len > longest:
-            raise UserError(
-                f"The model in {path} was made for {longest} tokens, not {max_model_len}.", f"--max-model-len {longest}"
-            )
-        self.max_model_len: int = max_model_len or longest or _DEFAULT_CONTEXT
+        longest = longest or max(_DEFAULT_CONTEXT, max_model_len or 0)
+        self.max_model_len: int = longest if max_model_len is None else max_model_len
+        if not 1 <= self.max_model_len <= longest:
+            what = f"The model in {path} was made for 1 to {longest} tokens, not {max_model_len}."
+            raise UserError(what, f"--max-model-len {longest}")
         self.codec = Codec(tokenizer, _stop_tokens(self._network, tokenizer))
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        try:  # the first passes take longer than the others, and some models cannot
+            self._continue([Job(CompletionRequest(model="", prompt=["."], n=2), [0], 3)])
+        except Exception as error:
+            what = f"The model in {path} cannot be served: {type(error).__name__}: {error}."
+            raise UserError(what, "serve it with --backend vllm, or give another folder with --model") from error
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -149,23 +125,35 @@ class Engine:
         """Whether it answers no more."""
         return self._stopping.is_set() or not self._thread.is_alive()
 
-    def warm_up(self) -> None:
-        """Continue a short prompt: the first passes take longer than the others, and some models cannot.
-
-        Raises:
-            UserError: The model is of a kind that does not continue what it has read.
-        """
-        job = Job([0], "", Settings(max_tokens=3), n=2)
-        self.submit(job)
-        if error := job.done.exception():
-            what = f"The model in {self._path} cannot be served: {type(error).__name__}: {error}."
-            raise UserError(what, "serve it with --backend vllm, or give another folder with --model")
+    def jobs(self, ask: ChatRequest | CompletionRequest) -> list[Job]:
+        """The work that a request asks for. Raises `Refused`, and what chat templates raise."""
+        if isinstance(ask, ChatRequest):
+            messages = [{"role": message.role, "content": message.content} for message in ask.messages]
+            ids = self.codec.render(messages, ask.chat_template_kwargs)
+            length = ask.max_completion_tokens or ask.max_tokens or max(1, self.max_model_len - len(ids))
+            jobs = [Job(ask, ids, length)]
+        else:
+            encoded = [(text, self.codec.encode(text, special=True)) for text in ask.prompt]
+            jobs = [Job(ask, ids, ask.max_tokens, text) for text, ids in encoded]
+        for job in jobs:
+            read, wanted = len(job.prompt), len(job.prompt) + job.max_tokens
+            if not read:
+                raise Refused(400, "The tokenizer makes no tokens of the prompt or the messages.")
+            if wanted > self.max_model_len:
+                what = f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "
+                what += f"{wanted} tokens ({read} in the prompt, {job.max_tokens} in the completion)."
+                raise Refused(400, f"{what} Please reduce the length of either.", code="context_length_exceeded")
+        if ask.structured_outputs:
+            tree = self.codec.choices(ask.structured_outputs.choice)
+            for grown in (grown for job in jobs for grown in job.continuations):
+                grown.allowed = tree
+        return jobs
 
     def submit(self, job: Job) -> None:
-        """Queue a job. Raises `EngineStopped`."""
-        if self.stopped:
-            raise EngineStopped
+        """Queue a job; one that comes after the engine was closed fails."""
         self._waiting.put(job)
+        if self.stopped:
+            job.end(_closing())
 
     def close(self) -> None:
         """End the thread; jobs that are not done fail."""
@@ -173,20 +161,20 @@ class Engine:
         self._waiting.put(None)
         self._thread.join()
 
-    @torch.inference_mode()
     def _run(self) -> None:
         while not self._stopping.is_set():
             for batch in self._batched(self._arrivals()):
                 try:
                     self._continue([job for job in batch if not job.done.cancelled()])
                 except Exception as error:
-                    if not isinstance(error, EngineStopped):
+                    if not isinstance(error, Refused):
                         _log.exception("a forward pass failed")
+                        error = Refused(500, f"The server failed: {type(error).__name__}: {error}")
                     for job in batch:
                         job.end(error)
         while not self._waiting.empty():
             if left := self._waiting.get():
-                left.end(EngineStopped())
+                left.end(_closing())
 
     def _arrivals(self) -> list[Job]:
         """Wait for a job; with it come all that wait."""
@@ -198,113 +186,103 @@ class Engine:
 
     def _batched(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Jobs of similar length together; of equal length where padding would push a prompt out of the cache."""
+        from transformers import DynamicCache
+
         lengths = [len(job.prompt) for job in jobs]
-        order = sorted(range(len(jobs)), key=lambda i: lengths[i])
-        together = [[jobs[i] for i in batch] for batch in batches(order, lengths, CPU_BATCH_TOKENS)]
-        if not _slides(self._network):
+        together = [[jobs[i] for i in batch] for batch in batches(lengths, CPU_BATCH_TOKENS)]
+        if not any(DynamicCache(config=self._network.config).is_sliding):
             return together
         return [list(equal) for batch in together for _, equal in groupby(batch, key=lambda job: len(job.prompt))]
 
+    @torch.inference_mode()
     def _continue(self, jobs: Sequence[Job]) -> None:
         """Continue a batch to its end."""
         if not jobs:
             return
         rows, logits, cache, mask = self._read(jobs)
         while True:
-            _advance(rows, logits, self.codec)
+            self._advance(rows, logits)
             for job in jobs:
                 job.on_token()
                 if all(grown.finish for grown in job.continuations):
                     job.end()
-            kept = [i for i, (job, grown) in enumerate(rows) if not (grown.finish or job.done.cancelled())]
+            kept = [i for i, row in enumerate(rows) if not (row.finish or row.job.done.cancelled())]
             if not kept:
                 return
             if self._stopping.is_set():
-                raise EngineStopped
+                raise _closing()
             if len(kept) < len(rows):
                 rows, mask = [rows[i] for i in kept], mask[kept]
                 cache.reorder_cache(torch.tensor(kept))
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             out = self._network(
-                input_ids=torch.tensor([[grown.ids[-1]] for _, grown in rows]),
+                input_ids=torch.tensor([[row.ids[-1]] for row in rows]),
                 attention_mask=mask.long(),
-                position_ids=torch.tensor([[len(job.prompt) + len(grown.ids) - 1] for job, grown in rows]),
+                position_ids=torch.tensor([[len(row.job.prompt) + len(row.ids) - 1] for row in rows]),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
             logits = out.logits[:, -1]
 
-    def _read(self, jobs: Sequence[Job]) -> tuple[list[Row], torch.Tensor, Any, torch.Tensor]:
+    def _read(self, jobs: Sequence[Job]) -> tuple[list[Continuation], torch.Tensor, Any, torch.Tensor]:
         """Read prompts; a row for each continuation, its next logits [N, V], the cache and its mask [N, T]."""
         lengths = torch.tensor([len(job.prompt) for job in jobs])
         padded = pad_sequence([torch.tensor(job.prompt) for job in jobs], batch_first=True)
-        echoing = [(i, job) for i, job in enumerate(jobs) if job.echo and job.settings.top is not None]
+        echoing = [(i, job) for i, job in enumerate(jobs) if job.echo and job.ask.top is not None]
         ends, place = (lengths - 1).unique(return_inverse=True)
         out = self._network(input_ids=padded, use_cache=True, logits_to_keep=0 if echoing else ends)  # [N, T', V]
         last = out.logits[torch.arange(len(jobs)), lengths - 1 if echoing else place]
         for i, job in echoing:
             if len(job.prompt) > 1:
                 before = out.logits[i, : len(job.prompt) - 1]
-                job.prompt_scores = scored(before, job.prompt[1:], job.settings.top or 0)
-        rows = [(job, grown) for job in jobs for grown in job.continuations]
+                job.prompt_scores = scored(before, job.prompt[1:], job.ask.top or 0)
         sources = torch.tensor([i for i, job in enumerate(jobs) for _ in job.continuations])
         mask = torch.arange(padded.shape[1]) < lengths[:, None]
         out.past_key_values.reorder_cache(sources)
-        return rows, last[sources], out.past_key_values, mask[sources]
+        return [row for job in jobs for row in job.continuations], last[sources], out.past_key_values, mask[sources]
+
+    def _advance(self, rows: Sequence[Continuation], logits: torch.Tensor) -> None:
+        """Draw a token for each row from logits [N, V], and end what has come to its end."""
+        asks, stops = [row.job.ask for row in rows], self.codec.stops
+        pairs = zip(rows, logits, strict=True)
+        allowed = torch.stack([own if row.allowed is None else only(row.allowed, own, stops) for row, own in pairs])
+        uniforms = [row.rng.random() for row in rows]
+        tokens = draw(allowed, [ask.temperature for ask in asks], [ask.top_p for ask in asks], uniforms)
+        scores = scored(logits, tokens, max(ask.top or 0 for ask in asks))
+        for row, token, score in zip(rows, tokens, scores, strict=True):
+            if row.job.max_tokens == 0:
+                row.finish = "length"
+                continue
+            row.sampled += 1
+            if row.job.ask.top is not None:
+                row.scores.append(Scored(score.token, score.logprob, score.top[: row.job.ask.top]))
+            if token in stops:
+                row.finish = "stop"
+                continue
+            row.ids.append(token)
+            row.finish = self._finish(row)
+
+    def _finish(self, row: Continuation) -> str:
+        """Why a continuation ends with its newest token; empty if it goes on."""
+        if row.allowed is not None:
+            row.allowed = row.allowed[row.ids[-1]]
+            if set(row.allowed) == {END}:
+                return "stop"
+        if row.job.ask.stop:
+            text = self.codec.text(row.ids, row.job.prompt)
+            if found := [at for at in map(text.find, row.job.ask.stop) if at >= 0]:
+                row.cut = min(found)
+                return "stop"
+        return "length" if len(row.ids) >= row.job.max_tokens else ""
 
 
-def _advance(rows: Sequence[Row], logits: torch.Tensor, codec: Codec) -> None:
-    """Draw a token for each row from logits [N, V], and end what has come to its end."""
-    allowed = torch.stack(
-        [
-            row if grown.allowed is None else only(grown.allowed, row, codec.stops)
-            for (_, grown), row in zip(rows, logits, strict=True)
-        ]
-    )
-    settings = [job.settings for job, _ in rows]
-    uniforms = [grown.rng.random() for _, grown in rows]
-    tokens = draw(allowed, [each.temperature for each in settings], [each.top_p for each in settings], uniforms)
-    scores = scored(logits, tokens, max(each.top or 0 for each in settings))
-    for (job, grown), token, score in zip(rows, tokens, scores, strict=True):
-        if job.settings.max_tokens == 0:
-            grown.finish = "length"
-            continue
-        grown.sampled += 1
-        if job.settings.top is not None:
-            grown.scores.append(Scored(score.token, score.logprob, score.top[: job.settings.top]))
-        if token in codec.stops:
-            grown.finish = "stop"
-            continue
-        grown.ids.append(token)
-        grown.finish = _finish(job, grown, codec)
-
-
-def _finish(job: Job, grown: Continuation, codec: Codec) -> str:
-    """Why a continuation ends with its newest token; empty if it goes on."""
-    if grown.allowed is not None:
-        grown.allowed = grown.allowed[grown.ids[-1]]
-        if set(grown.allowed) == {END}:
-            return "stop"
-    if job.settings.stop:
-        text = codec.text(grown.ids, job.prompt)
-        found = [at for at in (text.find(stop) for stop in job.settings.stop) if at >= 0]
-        if found:
-            grown.cut = min(found)
-            return "stop"
-    return "length" if len(grown.ids) >= job.settings.max_tokens else ""
-
-
-def _slides(network: Any) -> bool:
-    """Whether the model's attention slides: its cache holds the newest tokens alone, padding included."""
-    from transformers import DynamicCache
-
-    return any(DynamicCache(config=network.config).is_sliding)
+def _closing() -> Refused:
+    return Refused(503, "The server is shutting down.")
 
 
 def _stop_tokens(network: Any, tokenizer: Any) -> frozenset[int]:
     """Tokens that end a reply, by the model's generation config and its tokenizer."""
-    config = getattr(network, "generation_config", None)
-    named = getattr(config, "eos_token_id", None)
+    named = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
     ids = named if isinstance(named, list) else [named, tokenizer.eos_token_id]
     return frozenset(int(token) for token in ids if token is not None)

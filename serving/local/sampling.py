@@ -1,12 +1,12 @@
 """From logits to tokens: temperature, nucleus, and choices that bind."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-# A node: token id -> what may follow. END: the choice may end here.
+# A node of a tree of choices: token id -> what may follow. END: the choice may end here.
 Trie = dict[int, Any]
 END = -1
 _LEAST = -9999.0  # JSON has no infinity; vLLM's own bound
@@ -19,17 +19,6 @@ class Scored:
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...]
-
-
-def trie(choices: Iterable[Sequence[int]]) -> Trie:
-    """The tree of some token sequences."""
-    root: Trie = {}
-    for ids in choices:
-        node = root
-        for token in ids:
-            node = node.setdefault(token, {})
-        node[END] = {}
-    return root
 
 
 def only(node: Trie, logits: torch.Tensor, stops: frozenset[int]) -> torch.Tensor:
@@ -45,10 +34,8 @@ def scored(logits: torch.Tensor, tokens: Sequence[int], top: int) -> list[Scored
     logprobs = logits.float().log_softmax(dim=-1).clamp(min=_LEAST)
     own = logprobs[torch.arange(len(tokens)), torch.tensor(tokens, dtype=torch.long)].tolist()
     best = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)
-    return [
-        Scored(token, logprob, tuple(zip(ids, values, strict=True)))
-        for token, logprob, ids, values in zip(tokens, own, best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
+    tops = (zip(*row, strict=True) for row in zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    return [Scored(token, logprob, tuple(row)) for token, logprob, row in zip(tokens, own, tops, strict=True)]
 
 
 def draw(
@@ -59,8 +46,7 @@ def draw(
     A row's draw does not depend on the rest of the batch, up to rounding of its logits.
     """
     temperature = torch.tensor(temperatures, dtype=torch.float64)
-    scaled = logits.double() / temperature.where(temperature > 0, 1.0)[:, None]
-    probs = scaled.softmax(dim=-1)
+    probs = (logits.double() / temperature.where(temperature > 0, 1.0)[:, None]).softmax(dim=-1)
     if min(top_ps) < 1:
         ordered, order = probs.sort(dim=-1, descending=True)
         before = ordered.cumsum(dim=-1) - ordered

@@ -3,24 +3,17 @@
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from typing import Any
 
 import httpx
-import numpy as np
 import openai
 import pytest
 import torch
 
-from envs.catalog import TASKS, get_task
 from teacher.card import TINY_MODEL
 from teacher.local import LocalModel
-from teacher.prompts import Prompt, load_template, menus
 from tests.local_server import CHAT, PROMPT, WILD, Running, first_token
-
-
-@pytest.fixture(scope="module")
-def local(one_thread: None) -> LocalModel:
-    return LocalModel()
 
 
 def test_models_are_listed_with_what_a_client_wants_to_know(server: Running) -> None:
@@ -30,39 +23,8 @@ def test_models_are_listed_with_what_a_client_wants_to_know(server: Running) -> 
     assert httpx.get(f"{server.url}/health").status_code == 200
 
 
-def real_prompts() -> list[Prompt]:
-    rng, template = np.random.default_rng(0), load_template("compact")
-    tasks = [get_task(name) for name in TASKS]
-    return [
-        template.render(task, scene, menu)
-        for task in tasks
-        for scene in task.sample_scenes(rng, 6)
-        if len(scene.legal) > 1
-        for menu in menus(scene, 2)
-    ]
-
-
-def test_served_probabilities_are_those_of_the_model_in_this_process(server: Running, local: LocalModel) -> None:
-    """The server gives the model's own probabilities; the teacher applies the card's temperature to them."""
-    prompts = real_prompts()
-    assert len(prompts) > 40
-    own = {i: reply.scores for batch in local.replies(prompts) for i, reply in batch}
-
-    def ask(prompt: Prompt) -> dict[str, float]:
-        messages: Any = prompt.chat
-        reply = server.client.chat.completions.create(
-            model="tiny", messages=messages, logprobs=True, top_logprobs=20, max_tokens=1
-        )
-        return first_token(reply)
-
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(ask, prompts))
-    for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        weights = [math.exp(answer.get(letter, -99.0) / local.temperature) for letter in prompt.menu.letters]
-        assert sum(abs(w / sum(weights) - p) for w, p in zip(weights, own[i], strict=True)) / 2 < 1e-4
-
-
-def test_each_token_of_an_echo_is_scored_as_the_model_scores_it(server: Running, local: LocalModel) -> None:
+def test_each_token_of_an_echo_is_scored_as_the_model_scores_it(server: Running) -> None:
+    local = LocalModel()
     reply = server.client.completions.create(model="tiny", prompt=PROMPT, echo=True, logprobs=3, max_tokens=0)
     given: Any = reply.choices[0].logprobs
     ids = local.tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
@@ -101,10 +63,10 @@ def test_chat_answers_with_probabilities(server: Running) -> None:
     assert reply.usage.completion_tokens == 2, "the letter, and the token that ends the reply"
 
 
-def test_both_names_of_the_limit_and_null_are_understood(server: Running) -> None:
-    for limit in ({"max_completion_tokens": 1}, {"max_tokens": 1}):
-        reply = server.post("/chat/completions", CHAT | limit | {"tools": None})
-        assert reply.json()["usage"]["completion_tokens"] == 1
+@pytest.mark.parametrize("limit", ["max_completion_tokens", "max_tokens"])
+def test_both_names_of_the_limit_and_null_are_understood(server: Running, limit: str) -> None:
+    reply = server.post("/chat/completions", CHAT | {limit: 1, "tools": None})
+    assert reply.json()["usage"]["completion_tokens"] == 1
 
 
 def test_samples_follow_the_probabilities_temperature_and_seed(server: Running) -> None:
@@ -133,28 +95,15 @@ def test_a_seed_is_reproducible_whoever_else_is_served(server: Running) -> None:
         assert list(pool.map(text, range(8))) == alone
 
 
-def test_prompts_of_different_lengths_go_on_together_as_they_do_alone(server: Running) -> None:
-    prompts = ["Scene:", PROMPT, "Goal: Open the door.\nScene: You"]
-    options: dict[str, Any] = {"model": "tiny", "temperature": 0, "max_tokens": 12, "logprobs": 1}
-    server.engine.codec.stops, stops = frozenset(), server.engine.codec.stops
-    try:
-        alone = [server.post("/completions", {**options, "prompt": prompt}).json()["choices"][0] for prompt in prompts]
-        texts = server.post("/completions", {**options, "prompt": prompts}).json()["choices"]
-    finally:
-        server.engine.codec.stops = stops
-    for one, other in zip(alone, texts, strict=True):
-        assert one["text"] == other["text"]
-        assert one["logprobs"]["token_logprobs"] == pytest.approx(other["logprobs"]["token_logprobs"], abs=1e-4)
-        assert len(one["logprobs"]["tokens"]) == 12
-    assert [choice["index"] for choice in texts] == [0, 1, 2]
-
-
-def test_completions_offsets_begin_where_the_prompt_ends(server: Running) -> None:
-    reply = server.client.completions.create(**WILD, logprobs=0, seed=4)
-    logprobs: Any = reply.choices[0].logprobs
-    lengths = [len(token) for token in logprobs.tokens]
-    assert logprobs.text_offset == [len(WILD["prompt"]) + sum(lengths[:i]) for i in range(len(lengths))]
-    assert [list(top) for top in logprobs.top_logprobs] == [[token] for token in logprobs.tokens]
+def test_completions_offsets_begin_where_each_prompt_ends(server: Running) -> None:
+    prompts = ["Scene:", PROMPT]
+    reply = server.client.completions.create(**WILD | {"prompt": prompts}, logprobs=0, seed=4, n=2)
+    assert [choice.index for choice in reply.choices] == list(range(4))
+    for choice in reply.choices:
+        logprobs: Any = choice.logprobs
+        starts = accumulate(map(len, logprobs.tokens), initial=len(prompts[choice.index // 2]))
+        assert logprobs.text_offset == list(starts)[:-1]
+        assert [list(top) for top in logprobs.top_logprobs] == [[token] for token in logprobs.tokens]
 
 
 @pytest.mark.parametrize("stop", [None, ["key", "the"]])
@@ -221,62 +170,30 @@ def test_a_choice_binds(server: Running) -> None:
     assert abs(letters.count("A") / 64 - p) < 4 * math.sqrt(p * (1 - p) / 64) + 0.01
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("guided_choice", ["A"]),
-        ("response_format", {"type": "json_object"}),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("top_k", 5),
-        ("structured_outputs", {"regex": "A|B"}),
-        ("structured_outputs", {"choice": []}),
-        ("structured_outputs", {"choice": ["A", ""]}),
-        ("n", 129),
-        ("n", "2"),
-        ("temperature", 2.1),
-        ("top_p", 0.0),
-        ("max_tokens", 0),
-        ("top_logprobs", 21),
-        ("top_logprobs", 2),
-        ("logprobs", 5),
-        ("stop", [""]),
-        ("stream_options", {"include_usage": True}),
-        ("messages", []),
-        ("messages", [{"role": "robot", "content": "x"}]),
-        ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
-        ("messages", [{"role": "user", "content": ""}]),
-        ("chat_template_kwargs", {"tokenize": True}),
-    ],
+CHATS = (
+    *({"guided_choice": ["A"]}, {"response_format": {"type": "json_object"}}, {"top_k": 5}),
+    *({"tools": [{"type": "function", "function": {"name": "f"}}]}, {"chat_template_kwargs": {"tokenize": True}}),
+    *({"structured_outputs": {"regex": "A|B"}}, {"structured_outputs": {"choice": []}}),
+    *({"structured_outputs": {"choice": ["A", ""]}}, {"n": 129}, {"n": "2"}, {"temperature": 2.1}, {"top_p": 0.0}),
+    *({"max_tokens": 0}, {"top_logprobs": 21}, {"top_logprobs": 2}, {"logprobs": 5}, {"stop": [""]}),
+    *({"stream_options": {"include_usage": True}}, {"messages": []}, {"messages": [{"role": "robot", "content": "x"}]}),
+    *({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, {"messages": [{"role": "user", "content": ""}]}),
 )
-def test_what_is_wrong_or_not_supported_is_refused_by_its_name(server: Running, field: str, value: Any) -> None:
-    reply = server.post("/chat/completions", CHAT | {field: value})
+COMPLETIONS = (
+    *({"prompt": []}, {"prompt": ["x", 5]}, {"prompt": {"text": "x"}}, {"max_tokens": 0}, {"logprobs": 21}),
+    *({"echo": True, "stream": True}, {"logprobs": 1, "stream": True}, {"suffix": "y"}, {"best_of": 3}),
+    *({"prompt": ["x", "y" * 4000]}, {"prompt": None}),
+)
+
+
+@pytest.mark.parametrize("change", [*CHATS, *COMPLETIONS], ids=str)
+def test_what_is_wrong_or_not_supported_is_refused_by_its_name(server: Running, change: dict[str, Any]) -> None:
+    path, body = ("/chat/completions", CHAT) if change in CHATS else ("/completions", {"model": "tiny", "prompt": "x"})
+    reply = server.post(path, body | change)
     error = reply.json()["error"]
-    assert reply.status_code == 400
-    assert error["type"] == "invalid_request_error"
-    assert field in error["message"] or field in error["param"]
+    assert (reply.status_code, error["type"]) == (400, "invalid_request_error")
+    assert next(iter(change)) in f"{error['message']} {error['param']}"
     assert not server.jobs, "nothing reached the model"
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"prompt": []},
-        {"prompt": ["x", 5]},
-        {"prompt": {"text": "x"}},
-        {"prompt": "x", "max_tokens": 0},
-        {"prompt": "x", "echo": True, "stream": True},
-        {"prompt": "x", "logprobs": 1, "stream": True},
-        {"prompt": "x", "logprobs": 21},
-        {"prompt": "x", "suffix": "y"},
-        {"prompt": "x", "best_of": 3},
-        {"prompt": ["x", "y" * 4000]},
-        {},
-    ],
-)
-def test_wrong_completions_are_refused(server: Running, body: dict[str, Any]) -> None:
-    with pytest.raises(openai.BadRequestError):
-        server.client.post("/completions", body={"model": "tiny"} | body, cast_to=httpx.Response)
-    assert not server.jobs
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"model": NaN}', b"null"])
@@ -293,12 +210,8 @@ def test_errors_have_the_types_of_the_official_client(server: Running) -> None:
     assert unknown.value.code == "model_not_found"
     with pytest.raises(openai.NotFoundError):
         server.client.embeddings.create(model="tiny", input="x")
-    assert (
-        httpx.get(f"{server.url}/v1/completions").json()["error"]["message"]
-        == "Method Not Allowed: GET /v1/completions"
-    )
-    with pytest.raises(openai.BadRequestError, match="guided_choice"):
-        server.client.chat.completions.create(**CHAT, extra_body={"guided_choice": ["A"]})
+    error = httpx.get(f"{server.url}/v1/completions").json()["error"]
+    assert error["message"] == "Method Not Allowed: GET /v1/completions"
 
 
 def test_a_prompt_that_is_too_long_is_refused_with_the_numbers(server: Running) -> None:

@@ -32,8 +32,12 @@ def server() -> Iterator[FaultyServer]:
         yield running
 
 
-def client(server: FaultyServer, seconds: float = 20.0) -> openai.OpenAI:
-    return openai.OpenAI(base_url=server.url, api_key="EMPTY", max_retries=0, timeout=seconds)
+def client(server: FaultyServer, seconds: float = 20.0, key: str = "EMPTY") -> openai.OpenAI:
+    return openai.OpenAI(base_url=server.url, api_key=key, max_retries=0, timeout=seconds)
+
+
+def complete(server: FaultyServer, **body: Any) -> httpx.Response:
+    return httpx.post(f"{server.url}/completions", json={"model": "toy", **body})
 
 
 def ask(server: FaultyServer, **more: Any) -> httpx.Response:
@@ -42,71 +46,42 @@ def ask(server: FaultyServer, **more: Any) -> httpx.Response:
 
 def letters(server: FaultyServer, prompt: str = PROMPT) -> dict[str, float]:
     """Log-probabilities of the first token by the way of chat."""
-    messages: Any = [{"role": "user", "content": prompt}]
-    reply = client(server).chat.completions.create(
-        model="toy", messages=messages, logprobs=True, top_logprobs=20, max_tokens=1
-    )
-    logprobs = reply.choices[0].logprobs
-    assert logprobs is not None
-    assert logprobs.content is not None
-    return {top.token: top.logprob for top in logprobs.content[0].top_logprobs}
+    messages = [{"role": "user", "content": prompt}]
+    reply = ask(server, messages=messages, logprobs=True, top_logprobs=20, max_tokens=1).json()
+    return {top["token"]: top["logprob"] for top in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]}
 
 
-# What the official client makes of each fault: an exception, or a predicate of the reply.
-OUTCOMES: dict[str, Any] = {
-    "rate_limit": openai.RateLimitError,
-    "internal_error": openai.InternalServerError,
-    "bad_gateway": openai.InternalServerError,
-    "unavailable": openai.InternalServerError,
-    "unauthorized": openai.AuthenticationError,
-    "unknown_model": openai.NotFoundError,
-    "context_too_long": openai.BadRequestError,
-    "no_worker": openai.BadRequestError,
-    "worker_killed": openai.BadRequestError,
-    "worker_error": openai.BadRequestError,
-    "out_of_memory": openai.BadRequestError,
-    "worker_context": openai.BadRequestError,
-    "refused": openai.APIConnectionError,
-    "frozen": lambda reply: reply.choices[0].message.content in LETTERS,
-    "cut": openai.APIConnectionError,
-    "drip": lambda reply: reply.choices[0].message.content in LETTERS,
-    "hang": openai.APIConnectionError,
-    "no_choices": lambda reply: reply.choices == [],
-    "null_content": lambda reply: reply.choices[0].message.content is None,
-    "wrong_model": lambda reply: reply.model == "another-model",
-    "logprobs_withheld": lambda reply: reply.choices[0].logprobs is None,
-    "constraint_ignored": lambda reply: reply.choices[0].message.content not in LETTERS,
-    "off_menu": lambda reply: not re.search(r"\b[ABC]\b", reply.choices[0].message.content),
-    "markdown": lambda reply: reply.choices[0].message.content.startswith("```"),
-    "json": lambda reply: re.fullmatch(r'{"answer": "[ABC]"}', reply.choices[0].message.content),
-    "thinking": lambda reply: reply.choices[0].message.content.startswith("<think>"),
-    "truncated": lambda reply: reply.choices[0].finish_reason == "length",
-    "megabyte": lambda reply: len(reply.choices[0].message.content) > 10**6,
-    "invalid_utf8": UnicodeDecodeError,
+# What each fault of a reply does to it; test_fault_table sees that the others are played.
+REPLIES: dict[str, Callable[[Any], object]] = {
+    "no_choices": lambda reply: reply["choices"] == [],
+    "null_content": lambda reply: reply["choices"][0]["message"]["content"] is None,
+    "wrong_model": lambda reply: reply["model"] == "another-model",
+    "logprobs_withheld": lambda reply: reply["choices"][0]["logprobs"] is None,
+    "constraint_ignored": lambda reply: text_of(reply) not in LETTERS,
+    "off_menu": lambda reply: not re.search(r"\b[ABC]\b", text_of(reply)),
+    "markdown": lambda reply: re.fullmatch(r"```text\n\*\*[ABC]\*\*\n```", text_of(reply)),
+    "json": lambda reply: re.fullmatch(r'{"answer": "[ABC]"}', text_of(reply)),
+    "thinking": lambda reply: re.fullmatch(r"<think>[^<]+</think>\n\n[ABC]", text_of(reply)),
+    "truncated": lambda reply: reply["choices"][0]["finish_reason"] == "length",
+    "megabyte": lambda reply: len(text_of(reply)) > 10**6,
 }
 
 
-def test_every_fault_is_in_the_table() -> None:
-    assert set(OUTCOMES) == set(FAULTS)
+@pytest.mark.parametrize("fault", REPLIES)
+def test_each_fault_of_a_reply_is_played_and_then_all_is_well(fault: str) -> None:
+    with faulty(Script(steps=(Step(fault),))) as server:
+        asked = {**SCORED, "structured_outputs": {"choice": LETTERS}}
+        assert REPLIES[fault](ask(server, **asked).json())
+        well = ask(server, **asked).json()
+        assert text_of(well) in LETTERS
+        assert (well["model"], well["choices"][0]["finish_reason"]) == ("toy", "stop")
+        assert well["choices"][0]["logprobs"] is not None
+        assert [request.fault for request in server.requests] == [fault, ""]
 
 
-@pytest.mark.parametrize("fault", OUTCOMES)
-def test_each_fault_is_played_and_then_all_is_well(fault: str) -> None:
-    step = Step(fault, seconds=0.2 if FAULTS[fault].timed else None)
-    constrained: Any = {**CHAT, **SCORED, "extra_body": {"structured_outputs": {"choice": LETTERS}}}
-    with faulty(Script(steps=(step,))) as server:
-        expected = OUTCOMES[fault]
-        if isinstance(expected, type):
-            with pytest.raises(expected):
-                client(server).chat.completions.create(**constrained)
-        else:
-            assert expected(client(server).chat.completions.create(**constrained))
-        wait_for(lambda: fault != "refused" or listens(server))
-        reply = client(server).chat.completions.create(**constrained)
-        assert reply.model == "toy"
-        assert reply.choices[0].message.content in LETTERS
-        assert reply.choices[0].logprobs is not None
-        assert [request.fault for request in server.requests if request.kind == "chat"] == [fault, ""]
+def text_of(reply: Any) -> str:
+    text: str = reply["choices"][0]["message"]["content"]
+    return text
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -116,31 +91,23 @@ def wait_for(condition: Callable[[], bool]) -> None:
         sleep(0.01)
 
 
-def listens(server: FaultyServer) -> bool:
-    try:
-        return httpx.get(f"{server.url}/models").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def test_retry_after_is_there_if_seconds_are_given() -> None:
-    with faulty(Script(steps=(Step("rate_limit", seconds=1.5), Step("rate_limit")))) as server:
+def test_what_a_fault_does_to_the_bytes() -> None:
+    steps = (
+        Step("rate_limit", seconds=1.5),
+        Step("rate_limit"),
+        Step("cut"),
+        Step("invalid_utf8"),
+        Step("drip", seconds=2.5),
+    )
+    with faulty(Script(steps=steps)) as server:
         assert ask(server).headers["Retry-After"] == "1.5"
         assert "Retry-After" not in ask(server).headers
-
-
-def test_a_cut_body_is_shorter_than_announced_and_not_utf8_is_not_utf8() -> None:
-    with faulty(Script(steps=(Step("cut"), Step("invalid_utf8")))) as server:
         with pytest.raises(httpx.RemoteProtocolError, match="without sending complete"):
             ask(server)
         assert b"\xff\xfe" in ask(server).content
-
-
-def test_a_drip_outlasts_a_time_out_per_read() -> None:
-    with faulty(Script(steps=(Step("drip", seconds=2.5),))) as server:
         started = monotonic()
         client(server, seconds=2.0).chat.completions.create(**CHAT)
-        assert monotonic() - started >= 2.4
+        assert monotonic() - started >= 2.4, "a drip outlasts a time-out per read"
 
 
 def test_a_client_may_leave_a_server_that_hangs_and_closing_it_breaks_off() -> None:
@@ -210,15 +177,13 @@ def test_a_fault_is_not_spent_on_what_it_would_not_change() -> None:
         assert said(ask(server, structured_outputs={"choice": LETTERS})) not in LETTERS
         assert said(ask(server)) in LETTERS
         assert ask(server, logprobs=True).json()["choices"][0]["logprobs"] is None
-        body = {"model": "toy", "prompt": PROMPT + "A", "echo": True, "logprobs": 1, "max_tokens": 0}
-        echoed = httpx.post(f"{server.url}/completions", json=body)
+        echoed = complete(server, prompt=PROMPT + "A", echo=True, logprobs=1, max_tokens=0)
         assert echoed.json()["choices"][0]["logprobs"]["tokens"][-1] == "A"
         assert said(ask(server)) not in LETTERS
 
 
 def said(reply: httpx.Response) -> str:
-    text: str = reply.json()["choices"][0]["message"]["content"]
-    return text
+    return text_of(reply.json())
 
 
 def test_the_toy_likes_options_by_their_words(server: FaultyServer) -> None:
@@ -234,32 +199,24 @@ def test_the_toy_likes_options_by_their_words(server: FaultyServer) -> None:
     assert liked == pytest.approx({"A": 0.09, "B": 0.72, "C": 0.09, "The": 0.07, "I": 0.03})
 
 
-@pytest.mark.parametrize("dialect", ["openai", "fastchat"])
-def test_an_echo_scores_the_letters_as_chat_does(server: FaultyServer, dialect: str) -> None:
+@pytest.mark.parametrize(("dialect", "fewest"), [("openai", 0), ("fastchat", 1)])
+def test_an_echo_scores_the_letters_as_chat_does(server: FaultyServer, dialect: str, fewest: int) -> None:
     chat = letters(server)
     server.play(Script(dialect=dialect))
     for letter in LETTERS:
-        fewest = 1 if dialect == "fastchat" else 0
-        reply = client(server).completions.create(
-            model="toy", prompt=PROMPT + letter, echo=True, logprobs=1, max_tokens=fewest
-        )
-        logprobs = reply.choices[0].logprobs
-        assert logprobs is not None
-        assert logprobs.tokens is not None
-        assert logprobs.token_logprobs is not None
-        assert logprobs.text_offset is not None
-        last = len(logprobs.tokens) - 1 - fewest
-        assert (logprobs.tokens[last], logprobs.text_offset[last]) == (letter, len(PROMPT))
-        assert logprobs.token_logprobs[last] == pytest.approx(chat[letter])
-        assert logprobs.token_logprobs[0] is None
-        assert "".join(logprobs.tokens) == reply.choices[0].text
-        assert reply.choices[0].text.startswith(PROMPT + letter)
+        body: dict[str, Any] = {"prompt": PROMPT + letter, "echo": True, "logprobs": 1, "max_tokens": fewest}
+        (choice,) = complete(server, **body).json()["choices"]
+        scores, last = choice["logprobs"], -1 - fewest
+        assert (scores["tokens"][last], scores["text_offset"][last]) == (letter, len(PROMPT))
+        assert scores["token_logprobs"][last] == pytest.approx(chat[letter])
+        assert scores["token_logprobs"][0] is None
+        assert "".join(scores["tokens"]) == choice["text"]
+        assert choice["text"].startswith(PROMPT + letter)
 
 
 def test_samples_follow_the_probabilities_and_the_seed(server: FaultyServer) -> None:
     def sample(**more: Any) -> list[str]:
-        replies = client(server).chat.completions.create(**CHAT, n=200, max_tokens=4, **more)
-        return [choice.message.content or "" for choice in replies.choices]
+        return [choice["message"]["content"] for choice in ask(server, n=200, max_tokens=4, **more).json()["choices"]]
 
     probs = {letter: math.exp(value) for letter, value in letters(server).items()}
     drawn = Counter(sample(seed=1))
@@ -274,34 +231,22 @@ def test_samples_follow_the_probabilities_and_the_seed(server: FaultyServer) -> 
     assert set(sample(temperature=0)) == {max(probs, key=lambda letter: probs[letter])}
 
 
-def test_a_constraint_binds_where_it_is_honoured(server: FaultyServer) -> None:
-    off_menu = CHAT | {"messages": [{"role": "user", "content": "What is the weather like?"}]}
-    constraint = {"structured_outputs": {"choice": ["X", "Y"]}}
-
-    def answer(manner: str) -> httpx.Response:
-        server.play(Script(structured_outputs=manner))
-        return httpx.post(f"{server.url}/chat/completions", json=off_menu | constraint)
-
-    assert said(answer("honoured")) in ("X", "Y")
-    assert said(answer("ignored")) not in ("X", "Y")
-    assert answer("refused").status_code == 400
-
-
-def test_log_probabilities_are_given_ignored_or_refused(server: FaultyServer) -> None:
-    echo = {"model": "toy", "prompt": PROMPT + "A", "echo": True, "logprobs": 1, "max_tokens": 1}
+def test_what_a_server_cannot_do_it_ignores_or_refuses(server: FaultyServer) -> None:
+    weather = [{"role": "user", "content": "What is the weather like?"}]
+    echo: dict[str, Any] = {"prompt": PROMPT + "A", "echo": True, "logprobs": 1, "max_tokens": 1}
     seen = {}
     for manner in ("honoured", "ignored", "refused"):
-        server.play(Script(logprobs=manner, echo=manner))
-        chat = ask(server, **SCORED)
-        completion = httpx.post(f"{server.url}/completions", json=echo)
+        server.play(Script(logprobs=manner, echo=manner, structured_outputs=manner))
+        constrained = ask(server, messages=weather, structured_outputs={"choice": ["X", "Y"]})
+        scored = ask(server, **SCORED), complete(server, **echo)
         seen[manner] = [
-            reply.json()["choices"][0]["logprobs"] is not None if reply.status_code == 200 else reply.status_code
-            for reply in (chat, completion)
+            reply.status_code == 200 and reply.json()["choices"][0]["logprobs"] is not None for reply in scored
         ]
-    assert seen == {"honoured": [True, True], "ignored": [False, False], "refused": [400, 400]}
+        seen[manner].append(constrained.status_code == 200 and said(constrained) in ("X", "Y"))
+        assert {reply.status_code for reply in (constrained, *scored)} == {400 if manner == "refused" else 200}
+    assert seen == {"honoured": [True] * 3, "ignored": [False] * 3, "refused": [False] * 3}
     server.play(Script(top_logprobs=5))
-    assert ask(server, logprobs=True, top_logprobs=6).status_code == 400
-    assert ask(server, logprobs=True, top_logprobs=5).status_code == 200
+    assert [ask(server, logprobs=True, top_logprobs=top).status_code for top in (5, 6)] == [200, 400]
 
 
 @pytest.mark.parametrize(
@@ -321,8 +266,7 @@ def test_a_key_is_wanted_if_the_script_has_one(server: FaultyServer) -> None:
     server.play(Script(key="secret"))
     with pytest.raises(openai.AuthenticationError):
         client(server).models.list()
-    right = openai.OpenAI(base_url=server.url, api_key="secret", max_retries=0)
-    assert [model.id for model in right.models.list()] == ["toy"]
+    assert [model.id for model in client(server, key="secret").models.list()] == ["toy"]
     assert server.requests[-1].key == "Bearer secret"
 
 

@@ -2,15 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 # Status, headers, body: a dictionary goes out as JSON.
 Response = tuple[int, dict[str, str], dict[str, Any] | str]
 
-NOT_UTF8 = "\udcff\udcfe"  # surrogates that the server writes as the bytes FF FE
-_PROSE = "I would rather dance."
-_THOUGHT = "<think>\nA or B?"
 _PAGE = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 _LIMIT = "This model's maximum context length is 512 tokens. However, "
 _TRAFFIC = "**NETWORK ERROR DUE TO HIGH TRAFFIC. PLEASE REGENERATE OR REFRESH THIS PAGE.**\n\n(CUDA out of memory.)"
@@ -24,18 +20,16 @@ class Fault:
         answer: The response in place of a proper one.
         say: What is said in place of the toy model's words.
         spoil: Changes the body of a proper reply in place.
-        wire: What happens to the connection: `cut`, `drip`, `hang`, `refused`, `frozen`.
+        seconds: How long it lasts by default, where a step's `seconds` means something to it.
         needs: The request must have this field, or the fault would change nothing about it.
-        timed: Whether `seconds` means something to it.
         finish: The finish_reason of what is said.
     """
 
     answer: Response | None = None
     say: Callable[[str], str] | None = None
-    spoil: Callable[[dict[str, Any]], None] | None = None
-    wire: str = ""
+    spoil: Callable[[dict[str, Any]], object] | None = None
+    seconds: float | None = None
     needs: str = ""
-    timed: bool = False
     finish: str = "stop"
 
     def matters(self, request: Mapping[str, Any]) -> bool:
@@ -54,20 +48,18 @@ def fastchat_error(code: int, message: str) -> Response:
     return 400, {}, {"object": "error", "message": message, "code": code}
 
 
-def _each(change: Callable[[str], str | None], body: dict[str, Any]) -> None:
-    for choice in body["choices"]:
-        at, key = (choice["message"], "content") if "message" in choice else (choice, "text")
-        at[key] = change(at[key])
+def _write(change: Callable[[str], str | None]) -> Callable[[dict[str, Any]], None]:
+    def spoil(body: dict[str, Any]) -> None:
+        for choice in body["choices"]:
+            at, key = (choice["message"], "content") if "message" in choice else (choice, "text")
+            at[key] = change(at[key])
 
-
-def _withhold(body: dict[str, Any]) -> None:
-    for choice in body["choices"]:
-        choice["logprobs"] = None
+    return spoil
 
 
 FAULTS: dict[str, Fault] = {
     # Statuses; `seconds` of a rate_limit is its Retry-After.
-    "rate_limit": Fault(openai_error(429, "Rate limit reached.", code="rate_limit_exceeded"), timed=True),
+    "rate_limit": Fault(openai_error(429, "Rate limit reached.", code="rate_limit_exceeded"), seconds=0.0),
     "internal_error": Fault((500, {}, "Internal Server Error")),
     "bad_gateway": Fault((502, {"Content-Type": "text/html"}, _PAGE)),
     "unavailable": Fault(openai_error(503, "Overloaded.", "ServiceUnavailableError")),
@@ -81,22 +73,24 @@ FAULTS: dict[str, Fault] = {
     "out_of_memory": Fault(fastchat_error(50002, _TRAFFIC)),
     "worker_context": Fault(fastchat_error(40303, f"{_LIMIT}your messages resulted in 513 tokens.")),
     # The wire: nothing listens for a while; everything stands still; the body ends in the middle, or comes by bytes.
-    "refused": Fault(wire="refused", timed=True),
-    "frozen": Fault(wire="frozen", timed=True),
-    "cut": Fault(wire="cut"),
-    "drip": Fault(wire="drip", timed=True),
-    "hang": Fault(wire="hang", timed=True),
+    "refused": Fault(seconds=2.0),
+    "frozen": Fault(seconds=2.0),
+    "cut": Fault(),
+    "drip": Fault(seconds=10.0),
+    "hang": Fault(seconds=3600.0),
     # Replies
     "no_choices": Fault(spoil=lambda body: body.update(choices=[])),
-    "null_content": Fault(spoil=partial(_each, lambda text: None)),
+    "null_content": Fault(spoil=_write(lambda text: None)),
     "wrong_model": Fault(spoil=lambda body: body.update(model="another-model")),
-    "logprobs_withheld": Fault(spoil=_withhold, needs="logprobs"),
-    "constraint_ignored": Fault(say=lambda text: _PROSE, needs="structured_outputs"),
-    "off_menu": Fault(say=lambda text: _PROSE),
+    "logprobs_withheld": Fault(
+        spoil=lambda body: [each.update(logprobs=None) for each in body["choices"]], needs="logprobs"
+    ),
+    "constraint_ignored": Fault(say=lambda text: "I would rather dance.", needs="structured_outputs"),
+    "off_menu": Fault(say=lambda text: "I would rather dance."),
     "markdown": Fault(say=lambda text: f"```text\n**{text}**\n```"),
     "json": Fault(say=lambda text: f'{{"answer": "{text}"}}'),
-    "thinking": Fault(say=lambda text: f"{_THOUGHT}\n</think>\n\n{text}"),
-    "truncated": Fault(say=lambda text: f"{_THOUGHT} Well, let", finish="length"),
+    "thinking": Fault(say=lambda text: f"<think>\nA or B?\n</think>\n\n{text}"),
+    "truncated": Fault(say=lambda text: "<think>\nA or B? Well, let", finish="length"),
     "megabyte": Fault(say=lambda text: text + " and so on" * 105_000),
-    "invalid_utf8": Fault(spoil=partial(_each, lambda text: text + NOT_UTF8)),
+    "invalid_utf8": Fault(spoil=_write(lambda text: text + "\udcff\udcfe")),  # goes out as the bytes FF FE
 }

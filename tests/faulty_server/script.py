@@ -11,25 +11,14 @@ from pydantic.dataclasses import dataclass
 from ground.errors import UserError, unknown_name
 from tests.faulty_server.faults import FAULTS
 
-EXAMPLE = Path(__file__).parent / "example.toml"
+EXAMPLE = Path(__file__).parent / "example.toml"  # explains all that is below
 Manner = Literal["honoured", "ignored", "refused"]
 Count = Annotated[int, Field(ge=1, strict=True)]
-_STRICT = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Step:
-    """One fault, and which of the requests that follow meet it.
-
-    Attributes:
-        fault: Its name, one of `FAULTS`.
-        times: Requests that meet it; then the next step begins.
-        forever: It never ends.
-        probability: Chance that a request meets it, drawn with `seed`.
-        after: Requests of its kind that are answered properly first.
-        on: The requests that it is about: `generation` (chat or completions), `models` or `any`.
-        seconds: How long it takes; for `rate_limit`, the Retry-After. None for the fault's own default.
-    """
+    """One fault, and which of the requests that follow meet it: `times` of those that it is about, `after` others."""
 
     fault: str
     times: Count = 1
@@ -44,9 +33,14 @@ class Step:
     def _makes_sense(self) -> "Step":
         if self.fault not in FAULTS:
             raise unknown_name("fault", self.fault, FAULTS, f"see {EXAMPLE}")
-        if self.seconds is not None and not FAULTS[self.fault].timed:
+        if self.seconds is not None and FAULTS[self.fault].seconds is None:
             raise ValueError(f"seconds means nothing to {self.fault}")
         return self
+
+    @property
+    def lasting(self) -> float:
+        """Seconds that a fault of the wire takes."""
+        return (FAULTS[self.fault].seconds or 0.0) if self.seconds is None else self.seconds
 
     def concerns(self, kind: str, request: Mapping[str, Any]) -> bool:
         """Whether a request of a kind can meet this fault; one that would change nothing is not spent on it."""
@@ -54,23 +48,9 @@ class Step:
         return kind in wanted and FAULTS[self.fault].matters(request)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Script:
-    """A server: what it can do when it behaves, and the steps in which it does not.
-
-    Attributes:
-        models: Ids that it lists.
-        dialect: Whose errors and habits it has: `openai` (vLLM's too) or `fastchat`.
-        logprobs: What becomes of a wish for log-probabilities on chat: `honoured`, `ignored` (HTTP 200) or `refused`.
-        top_logprobs: Most alternatives; more are refused.
-        structured_outputs: What becomes of a constraint.
-        echo: What becomes of `echo` on completions.
-        context: Tokens of a prompt with its reply.
-        key: The key that it wants; empty for none.
-        off_menu: Share of the toy model's probability that is on no letter.
-        likes: Option words -> weight against the 1 of an option that is not named here. Empty: a hash of the words.
-        steps: Faults, in order.
-    """
+    """A server: what it can do when it behaves, and the steps in which it does not."""
 
     models: tuple[str, ...] = Field(default=("toy",), min_length=1)
     dialect: Literal["openai", "fastchat"] = "openai"
@@ -89,9 +69,9 @@ def read_script(path: Path | str) -> Script:
     """The script in a file. Raises `UserError` with the name of what is wrong."""
     try:
         return TypeAdapter(Script).validate_python(tomllib.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"The script {path} cannot be read: {error}.", f"begin with a copy of {EXAMPLE}") from error
     except ValidationError as error:
         wrong = error.errors()[0]
-        where = ".".join(map(str, wrong["loc"]))
-        raise UserError(f"{path}: {where}: {wrong['msg']}.", f"compare it with {EXAMPLE}") from error
+        what = f"{path}: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}."
+        raise UserError(what, f"compare it with {EXAMPLE}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"The script {path} cannot be read: {error}.", f"begin with a copy of {EXAMPLE}") from error

@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
@@ -23,7 +23,6 @@ Reply = Callable[[str], Weights | str]
 Intercept = Callable[[int, dict[str, Any]], Response | None]
 
 KINDS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/models": "models"}
-_SECONDS = {"drip": 10.0, "hang": 3600.0, "refused": 2.0, "frozen": 2.0}
 _log = logging.getLogger("preceptor.faulty")
 
 
@@ -37,39 +36,12 @@ class Request:
     fault: str
 
 
-class _Progress:
-    """Where the server stands in the steps of its script."""
-
-    def __init__(self, steps: tuple[Step, ...]) -> None:
-        self._steps = list(steps)
-        self._begin()
-
-    def _begin(self) -> None:
-        self._seen = self._played = 0
-        self._rng = random.Random(self._steps[0].seed) if self._steps else random.Random()
-
-    def next(self, kind: str, body: Mapping[str, Any]) -> Step | None:
-        """The step whose fault a request meets, if it meets one."""
-        if not self._steps or not self._steps[0].concerns(kind, body):
-            return None
-        step = self._steps[0]
-        self._seen += 1
-        if self._seen <= step.after or (step.probability < 1 and self._rng.random() >= step.probability):
-            return None
-        self._played += 1
-        if not step.forever and self._played >= step.times:
-            self._steps.pop(0)
-            self._begin()
-        return step
-
-
 class FaultyServer:
     """A running server.
 
     Attributes:
         url: Its base URL, with /v1.
         port: Where it listens.
-        script: What it can do, and its steps; `play` gives it another.
         requests: All that it saw, in order.
         reply: Prompt (of a chat, its last message) -> weights of first tokens or a text, in place of the toy model.
         intercept: Number of the chat request, request -> a response in place of everything else, or None.
@@ -82,7 +54,7 @@ class FaultyServer:
         self.intercept: Intercept | None = None
         self.reply = reply
         self.connections: set[socket.socket] = set()
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._stopping = threading.Event()
         self._frozen_until = 0.0
         self.play(script or Script())
@@ -99,7 +71,7 @@ class FaultyServer:
         self.port = self._http.socket.getsockname()[1]
 
     def _listen(self) -> None:
-        with self._lock:
+        with self.lock:
             if not self._stopping.is_set():
                 self._http.server_activate()
                 self._listening = True
@@ -117,7 +89,7 @@ class FaultyServer:
 
     def refuse(self, seconds: float) -> None:
         """Let nothing connect for a while."""
-        with self._lock:
+        with self.lock:
             if self._listening and not self._stopping.is_set():
                 self._break()
                 self._hold()
@@ -127,44 +99,61 @@ class FaultyServer:
 
     def close(self) -> None:
         """Stop: nothing listens, all connections end."""
-        with self._lock:
+        with self.lock:
             self._stopping.set()
             self._break()
 
     def play(self, script: Script) -> None:
         """Begin a script."""
-        with self._lock:
-            self.script, self._progress = script, _Progress(script.steps)
+        with self.lock:
+            self.script = script
             self.toy = Toy(script.likes, script.off_menu, lambda prompt: self.reply(prompt) if self.reply else None)
+            self._begin(script.steps)
+
+    def _begin(self, steps: tuple[Step, ...]) -> None:
+        self._steps, self._seen, self._played = steps, 0, 0
+        self._rng = random.Random(steps[0].seed if steps else 0)
 
     def bodies(self, kind: str) -> list[dict[str, Any]]:
         """The bodies of all requests of a kind."""
         return [request.body for request in self.requests if request.kind == kind]
 
-    def meet(self, path: str, body: dict[str, Any], key: str) -> tuple[str, Step | None, int]:
-        """Record a request: its kind, the step that it meets, and how many of its kind there have been."""
+    def meet(self, path: str, body: dict[str, Any], key: str) -> tuple[Request, Step | None, int]:
+        """Record a request: with it the step that it meets, and how many of its kind there have been."""
         kind = KINDS.get(path, "other")
-        with self._lock:
-            step = self._progress.next(kind, body)
+        with self.lock:
+            step = self._next(kind, body)
             if step is not None and step.fault == "frozen":
-                self._frozen_until = monotonic() + seconds_of(step)
-            self.requests.append(Request(kind, body, key, step.fault if step else ""))
-            number = len(self.bodies(kind))
-        _log.info("%s %s", path, step.fault if step else "answered")
-        return kind, step, number
+                self._frozen_until = monotonic() + step.lasting
+            request = Request(kind, body, key, step.fault if step else "")
+            self.requests.append(request)
+            _log.info("%s %s", path, request.fault or "answered")
+            return request, step, len(self.bodies(kind))
 
-    def respond(self, kind: str, number: int, request: dict[str, Any], key: str, fault: Fault | None) -> Response:
-        """The response to a request, as a fault has it if it is not about the connection alone."""
-        special = self.intercept(number, request) if self.intercept is not None and kind == "chat" else None
-        if special is not None:
-            return special
-        if fault is not None and fault.answer is not None:
-            return fault.answer
+    def _next(self, kind: str, body: Mapping[str, Any]) -> Step | None:
+        """The step of the script whose fault a request meets, if it meets one."""
+        if not self._steps or not self._steps[0].concerns(kind, body):
+            return None
+        step = self._steps[0]
+        self._seen += 1
+        if self._seen <= step.after or (step.probability < 1 and self._rng.random() >= step.probability):
+            return None
+        self._played += 1
+        if not step.forever and self._played >= step.times:
+            self._begin(self._steps[1:])
+        return step
+
+    def respond(self, request: Request, number: int) -> Response:
+        """The response to a request, as its fault has it if that is not about the connection alone."""
+        kind, fault = request.kind, FAULTS.get(request.fault, Fault())
+        special = self.intercept(number, request.body) if self.intercept is not None and kind == "chat" else None
+        if response := special or fault.answer:
+            return response
         if kind == "other":
             return openai_error(404, "Not Found", "NotFoundError")
-        if self.script.key and key != f"Bearer {self.script.key}":
+        if self.script.key and request.key != f"Bearer {self.script.key}":
             return Refusal(401, 40102, "Incorrect API key provided.").response("openai")
-        return reply(kind, request, self.script, self.toy, fault)
+        return reply(kind, request.body, self.script, self.toy, fault)
 
     def wait(self, seconds: float) -> bool:
         """Whether the server was closed within so many seconds."""
@@ -174,11 +163,6 @@ class FaultyServer:
         """Wait while the server stands still."""
         while monotonic() < self._frozen_until and not self._stopping.wait(0.05):
             pass
-
-
-def seconds_of(step: Step) -> float:
-    """How long a fault of the wire takes."""
-    return _SECONDS[step.fault] if step.seconds is None else step.seconds
 
 
 class _Http(ThreadingHTTPServer):
@@ -196,42 +180,41 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        with self.server.owner._lock:
+        with self.server.owner.lock:
             self.server.owner.connections.add(self.connection)
 
     def finish(self) -> None:
-        with self.server.owner._lock:
+        with self.server.owner.lock:
             self.server.owner.connections.discard(self.connection)
         super().finish()
 
     def do_GET(self) -> None:
-        owner, key = self.server.owner, self.headers.get("Authorization", "")
+        owner = self.server.owner
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = json.loads(data) if data else {}
-        kind, step, number = owner.meet(self.path, body, key)
-        fault = FAULTS[step.fault] if step is not None else None
-        wire = fault.wire if fault is not None else ""
-        if step is not None and wire in ("refused", "hang"):
+        request, step, number = owner.meet(
+            self.path, json.loads(data) if data else {}, self.headers.get("Authorization", "")
+        )
+        fault, seconds = (step.fault, step.lasting) if step is not None else ("", 0.0)
+        if fault in ("refused", "hang"):
             self.close_connection = True
-            owner.refuse(seconds_of(step)) if wire == "refused" else owner.wait(seconds_of(step))
+            owner.refuse(seconds) if fault == "refused" else owner.wait(seconds)
             return
         owner.thaw()
-        status, headers, answer = owner.respond(kind, number, body, key, fault)
-        if step is not None and step.fault == "rate_limit" and step.seconds is not None:
-            headers = headers | {"Retry-After": f"{step.seconds:g}"}
+        status, headers, answer = owner.respond(request, number)
+        kind = "text/plain; charset=utf-8" if isinstance(answer, str) else "application/json"
         text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
         data = text.encode(errors="surrogateescape")
+        if fault == "rate_limit" and step is not None and step.seconds is not None:
+            headers = headers | {"Retry-After": f"{seconds:g}"}
         self.send_response(status)
-        default = "text/plain; charset=utf-8" if isinstance(answer, str) else "application/json"
-        for name, value in {"Content-Type": default, "Content-Length": str(len(data)), **headers}.items():
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if wire == "cut":
+        if fault == "cut":
             self.close_connection = True
             data = data[: len(data) // 2]
-        pieces = [bytes([byte]) for byte in data] if wire == "drip" else [data]
-        for piece in pieces:
-            if step is not None and wire == "drip" and owner.wait(seconds_of(step) / len(data)):
+        for piece in [bytes([byte]) for byte in data] if fault == "drip" else [data]:
+            if fault == "drip" and owner.wait(seconds / len(data)):
                 return
             self.wfile.write(piece)
 
@@ -244,8 +227,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def faulty(script: Script | None = None, *, reply: Reply | None = None) -> Iterator[FaultyServer]:
     """A server on a free port of this machine while the block lasts."""
-    server = FaultyServer(script, reply=reply)
-    try:
+    with closing(FaultyServer(script, reply=reply)) as server:
         yield server
-    finally:
-        server.close()

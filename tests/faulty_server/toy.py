@@ -8,21 +8,17 @@ import hashlib
 import math
 import random
 import re
-import threading
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 Weights = dict[str, float]
 
-NO_MENU = "I only read lettered menus."
-_LINE = re.compile(r"([A-Z])\) ([^<\n]+)")
-_TOKEN = re.compile(r"\w+|\s|[^\w\s]")
-
 
 def tokens(text: str) -> list[str]:
     """The toy's tokens: words, and single characters of everything else. Joined, they are the text."""
-    return _TOKEN.findall(text)
+    return re.findall(r"\w+|\s|[^\w\s]", text)
 
 
 def menu(prompt: str) -> dict[str, str]:
@@ -30,7 +26,7 @@ def menu(prompt: str) -> dict[str, str]:
     found: dict[str, str] = {}
     last: dict[str, str] = {}
     for line in prompt.splitlines():
-        match = _LINE.match(line)
+        match = re.match(r"([A-Z])\) ([^<\n]+)", line)
         found = found | {match[1]: match[2].strip()} if match else {}
         last = found or last
     return last
@@ -38,14 +34,12 @@ def menu(prompt: str) -> dict[str, str]:
 
 def hashed_weight(words: str) -> float:
     """A weight from 1 to 50 that depends on the words alone."""
-    share = int.from_bytes(hashlib.sha256(words.encode()).digest()[:4]) / 2**32
-    return math.exp(share * math.log(50))
+    return math.exp(int.from_bytes(hashlib.sha256(words.encode()).digest()[:4]) / 2**32 * math.log(50))
 
 
 def normalised(weights: Weights) -> Weights:
     """The weights divided by their sum."""
-    total = sum(weights.values())
-    return {text: weight / total for text, weight in weights.items()}
+    return {text: weight / sum(weights.values()) for text, weight in weights.items()}
 
 
 class Toy:
@@ -63,36 +57,27 @@ class Toy:
         off_menu: float = 0.0,
         reply: Callable[[str], Weights | str | None] = lambda prompt: None,
     ) -> None:
-        self._likes, self._off_menu, self.reply = dict(likes or {}), off_menu, reply
-        self._lock = threading.Lock()
-        self._drawn = Counter[str]()
+        self._likes, self._off_menu, self._reply = likes or {}, off_menu, reply
+        self._occasions: defaultdict[str, Iterator[int]] = defaultdict(count)
 
-    def draw(self, weights: Weights, temperature: float, prompt: str, seed: Any, count: int) -> list[str]:
-        """Some texts; the most probable at temperature 0.
-
-        A seed draws the same again. Without one a prompt that comes again gets other draws, but the same in each run.
-        """
+    def draw(self, weights: Weights, temperature: float, prompt: str, seed: Any, times: int) -> list[str]:
+        """Some texts. Without a seed a prompt that comes again gets other draws, but the same in each run."""
         if temperature <= 0:
-            return [max(weights, key=lambda text: weights[text])] * count
-        with self._lock:
-            occasion = f"seed {seed}" if seed is not None else str(self._drawn[prompt])
-            self._drawn[prompt] += 1
+            return [max(weights, key=lambda text: weights[text])] * times
+        occasion = next(self._occasions[prompt]) if seed is None else f"seed {seed}"
         scaled = [weight ** (1 / temperature) for weight in weights.values()]
-        return random.Random(f"{occasion}/{prompt}").choices(list(weights), scaled, k=count)
+        return random.Random(f"{occasion}/{prompt}").choices(list(weights), scaled, k=times)
 
     def answer(self, prompt: str) -> Weights | str:
         """Probabilities of first tokens, or the text that it says without a doubt."""
-        if (said := self.reply(prompt)) is not None:
+        if (said := self._reply(prompt)) is not None:
             return said
-        offered = menu(prompt)
-        if not offered:
-            return NO_MENU
-        weights = normalised({letter: self._weight(words) for letter, words in offered.items()})
+        if not (offered := menu(prompt)):
+            return "I only read lettered menus."
+        likes = self._likes
+        weights = {letter: likes.get(said, 1.0) if likes else hashed_weight(said) for letter, said in offered.items()}
         doubts = {"The": 0.7 * self._off_menu, "I": 0.3 * self._off_menu} if self._off_menu else {}
-        return {letter: weight * (1 - self._off_menu) for letter, weight in weights.items()} | doubts
-
-    def _weight(self, words: str) -> float:
-        return self._likes.get(words, 1.0) if self._likes else hashed_weight(words)
+        return {letter: weight * (1 - self._off_menu) for letter, weight in normalised(weights).items()} | doubts
 
     def constrained(self, prompt: str, choice: list[str]) -> Weights:
         """Probabilities of the choices: as of the letters if they are such, else by a hash."""

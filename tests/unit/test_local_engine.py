@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from ground.errors import UserError
-from serving.local.engine import Engine, EngineStopped, Job, Settings
+from serving.local.engine import Engine, Job
+from serving.local.protocol import CompletionRequest, Refused
 from serving.local.replies import Stream
 from teacher.card import TINY_MODEL
 from tests.local_server import wait_for
@@ -63,6 +64,10 @@ def alone(network: Any, prompt: list[int], count: int) -> tuple[list[int], list[
     return ids[len(prompt) :], logprobs
 
 
+def wish(prompt: list[int], length: int, **more: Any) -> Job:
+    return Job(CompletionRequest(model="tiny", prompt=["."], **more), prompt, length)
+
+
 def run(engine: Engine, jobs: list[Job]) -> None:
     """Have jobs done that arrive together."""
     for job in jobs:
@@ -77,7 +82,7 @@ def test_batches_go_on_as_each_prompt_does_alone(kind: str, tmp_path: Path) -> N
     engine = Engine(tmp_path)
     engine.codec.stops = frozenset()
     lengths = [12, 6, 9, 12, 3]  # rows leave the batch at different times
-    jobs = [Job(p, "", Settings(k, temperature=0.0, top=1), n=2) for p, k in zip(PROMPTS, lengths, strict=True)]
+    jobs = [wish(p, k, temperature=0.0, logprobs=1, n=2) for p, k in zip(PROMPTS, lengths, strict=True)]
     try:
         run(engine, jobs)
     finally:
@@ -93,12 +98,8 @@ def test_batches_go_on_as_each_prompt_does_alone(kind: str, tmp_path: Path) -> N
 
 def test_a_model_that_cannot_go_on_is_refused_before_it_serves(tmp_path: Path) -> None:
     build("mamba", tmp_path)
-    engine = Engine(tmp_path)
-    try:
-        with pytest.raises(UserError, match="cannot be served"):
-            engine.warm_up()
-    finally:
-        engine.close()
+    with pytest.raises(UserError, match="cannot be served"):
+        Engine(tmp_path)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -108,9 +109,10 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         Engine(tmp_path)
 
 
-def test_a_context_beyond_the_models_own_is_refused() -> None:
-    with pytest.raises(UserError, match="was made for 512 tokens, not 1000") as error:
-        Engine(TINY_MODEL, max_model_len=1000)
+@pytest.mark.parametrize("tokens", [0, 1000])
+def test_a_context_beyond_the_models_own_is_refused(tokens: int) -> None:
+    with pytest.raises(UserError, match=f"was made for 1 to 512 tokens, not {tokens}") as error:
+        Engine(TINY_MODEL, max_model_len=tokens)
     assert "--max-model-len 512" in str(error.value)
 
 
@@ -118,7 +120,7 @@ def test_a_closed_engine_takes_no_jobs_and_leaves_none_waiting() -> None:
     engine = Engine(TINY_MODEL)
     held, release = threading.Event(), threading.Event()
     engine._network.register_forward_pre_hook(lambda *_: (held.set(), release.wait(30), None)[2])
-    jobs = [Job([5], "", Settings(50)) for _ in range(3)]
+    jobs = [wish([5], 50) for _ in range(3)]
     for job in jobs:
         engine.submit(job)
         held.wait(30)
@@ -127,15 +129,17 @@ def test_a_closed_engine_takes_no_jobs_and_leaves_none_waiting() -> None:
     wait_for(lambda: engine.stopped)
     release.set()
     closing.join(60)
-    assert all(isinstance(job.done.exception(30), EngineStopped) for job in jobs)
-    with pytest.raises(EngineStopped):
-        engine.submit(Job([5], "", Settings(1)))
+    jobs.append(wish([5], 1))
+    engine.submit(jobs[-1])
+    for job in jobs:
+        with pytest.raises(Refused, match="shutting down"):
+            job.done.result(30)
 
 
 def test_a_stream_holds_back_half_a_character_and_what_may_begin_a_stop_text() -> None:
     codec: Any = SimpleNamespace(text=lambda ids, after: "".join(map(chr, ids)))
-    job = Job([1], "", Settings(9, stop=("xyz",)))
-    stream, grown = Stream(job, codec), job.continuations[0]
+    job = wish([1], 9, stop="xyz")
+    stream, grown = Stream([job], codec), job.continuations[0]
     sent = []
     for text in ("a", "ax", "axy", "axyb", "axyb\ufffd", "axybé", "axybéx"):
         grown.ids = list(map(ord, text))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.local.sampling import END, draw, scored, trie
+from serving.local.sampling import draw, scored
 
 LOGITS = st.lists(st.floats(-8, 8), min_size=2, max_size=12)
 
@@ -62,7 +62,3 @@ def test_scores_are_raw_log_probabilities_and_json_can_hold_them() -> None:
     assert score.logprob == -9999.0
     assert [token for token, _ in score.top] == [1, 0, 2]
     assert [value for _, value in score.top] == pytest.approx([math.log(0.75), math.log(0.25), -9999.0])
-
-
-def test_choices_become_a_tree_with_ends() -> None:
-    assert trie([[1, 2], [1], [3]]) == {1: {2: {END: {}}, END: {}}, 3: {END: {}}}

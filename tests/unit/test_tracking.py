@@ -65,14 +65,14 @@ def test_a_run_directory_has_its_parts(tmp_path: Path) -> None:
 
 
 def test_the_manifest_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://me:hunter2@host/v1"
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    monkeypatch.setattr(sys, "argv", ["main.py", "--base-url", "https://me:hunter2@host/v1"])
-    run = start(tmp_path, base_url="https://me:hunter2@host/v1")
-    run.annotate(teacher={"url": "https://me:hunter2@host/v1", "logprobs": True})
-    written = "".join(path.read_text() for path in run.path.glob("*.json"))
+    monkeypatch.setattr(sys, "argv", ["main.py", "--base-url", url])
+    run = start(tmp_path, base_url=url)
+    run.annotate(teacher={"url": url, "logprobs": True})
     assert run.manifest()["teacher"] == {"url": "https://***@host/v1", "logprobs": True}
-    assert "hunter2" not in written
-    assert "sk-secret" not in written
+    written = "".join(path.read_text() for path in run.path.glob("*.json"))
+    assert not [secret for secret in ("hunter2", "sk-secret") if secret in written]
 
 
 def test_a_directory_in_use_is_neither_overwritten_nor_taken_for_a_run(tmp_path: Path) -> None:
@@ -148,23 +148,14 @@ def test_a_run_of_an_older_version_names_the_commit_that_reads_it(tmp_path: Path
     assert Run.all(tmp_path)[0].config["damaged"] == "(not of this version)"
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "words", "advice"),
-    [
-        ('{"format"', "{", "truncated", "--resume continues from step 10"),
-        ('"schema": 1', '"schema": 9', "schema 9", "git pull"),
-    ],
-)
-def test_a_last_checkpoint_that_cannot_be_read_is_never_advised_away(
-    tmp_path: Path, old: str, new: str, words: str, advice: str
-) -> None:
+def test_a_last_checkpoint_that_cannot_be_read_is_never_advised_away(tmp_path: Path) -> None:
     play(run := start(tmp_path), until=20)
     state = run.checkpoint(20) / "state.json"
-    state.write_text(state.read_text().replace(old, new))
-    with pytest.raises(CheckpointError, match=words) as caught:
+    state.write_text(state.read_text().replace('{"format"', "{"))
+    with pytest.raises(CheckpointError, match="truncated") as caught:
         run.load()
-    assert advice in caught.value.next_step
-    assert "rm " not in caught.value.next_step
+    assert caught.value.next_step.startswith("mv ")
+    assert "--resume continues from step 10" in caught.value.next_step
 
 
 @pytest.mark.parametrize(
@@ -177,11 +168,10 @@ def test_a_last_checkpoint_that_cannot_be_read_is_never_advised_away(
 def test_a_checkpoint_of_another_network_is_a_named_error(
     tmp_path: Path, saved_by: str | None, words: str, advice: str
 ) -> None:
-    run = start(tmp_path, method="ihac")
+    run = start(tmp_path)
     run.save(10, torch.nn.Linear(3, 2).state_dict())
     if saved_by:
-        starts = run.manifest()["starts"]
-        run.annotate(starts=[{**starts[0], "commit": saved_by}])
+        run.annotate(starts=[{**run.manifest()["starts"][0], "commit": saved_by}])
     run = start(tmp_path, resume=True)
     assert run.restore(torch.nn.Linear(3, 2).load_state_dict) == 10
     with pytest.raises(CheckpointError, match=words) as caught:
@@ -255,10 +245,9 @@ def test_a_full_disk_costs_metrics_one_warning(tmp_path: Path) -> None:
 
 
 def test_hyperparameters_stand_beside_results(tmp_path: Path) -> None:
+    settings = {"seed": 1, "settings": {"low": {"lr": 0.1}}, "controller": None, "seeds": (0, 1)}
     with Metrics(tmp_path, quiet=True) as log:
-        log.hparams(
-            {"seed": 1, "settings": {"low": {"lr": 0.1}}, "controller": None, "seeds": (0, 1)}, {"eval/success": 0.9}
-        )
+        log.hparams(settings, {"eval/success": 0.9})
     written = b"".join(path.read_bytes() for path in tmp_path.glob("events.*"))
     assert b"_hparams_/session_start_info" in written
     assert b"settings.low.lr" in written
