@@ -127,17 +127,15 @@ def serve(config: Any) -> dict[str, Any]:
 
 def label(config: Any) -> dict[str, Any]:
     """The `label` verb: the session comes from `agent`, the page from `serving`."""
-    from agent.labelling.config import check_label
     from agent.labelling.opening import open_session
-    from agent.labelling.review import open_review
-    from serving.labelling.server import HOST, serve_page
+    from agent.labelling.review import Review
+    from serving.labelling.app import HOST, serve_page
     from serving.ports import bound
 
-    check_label(config)
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(bound(HOST, config.port))
         if config.review is not None:
-            session: Any = open_review(config)
+            session: Any = Review(config)
             token = secrets.token_urlsafe(16)
         else:
             session, token = stack.enter_context(open_session(config))

@@ -1,30 +1,27 @@
 """`main.py label`: the run that a person answers for, new or taken up, ready for the page."""
 
-import contextlib
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from agent.checks import check_train
 from agent.config import TrainConfig, changed, configure, from_plain, to_plain
 from agent.controllers import named_controller, newest_controller
-from agent.data.demonstrations import demonstrations_of
 from agent.halo.ask import Ask, Asking
 from agent.halo.config import EMConfig
 from agent.halo.ledger import PERSON, Answer, Ledger
 from agent.halo.method import Halo
-from agent.halo.oracles import Person
 from agent.labelling.config import LabelConfig
-from agent.labelling.frames import Frames
-from agent.labelling.opinions import Opinions
 from agent.labelling.session import Session
+from agent.methods.protocol import Parts
 from agent.runs.run import Run
 from agent.teaching import Annotator, ControllerLabels, Labeller
-from agent.train import Runner
 from envs.catalog import get_task
 from envs.task import Task
 from ground.atomic import alone
@@ -33,12 +30,10 @@ from ground.errors import UserError
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
 
-AHEAD = 1  # rounds, so that learning goes on while the person does
-TOKEN = ".token"
 _SETTLED = ("budget", "demos", "rule", "policies", "preset", "seed", "stop_error")  # the run's own if not given
 
 
-@contextlib.contextmanager
+@contextmanager
 def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
     """The session of a run, and the token that the page's address must hold; the context closes both.
 
@@ -49,24 +44,21 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
     task = get_task(config.task)
     training = training_config(config, task)
     check_train(training)
-    with contextlib.ExitStack() as stack:
-        token = stack.enter_context(_alone(Run.place(config.logdir, "halo", task.name, config.savedir)))
-        run = Run.create(config.logdir, training.method, task.name, training.savedir, to_plain(training), resume=True)
+    with ExitStack() as stack:
+        stack.enter_context(alone(Run.place(config.logdir, "halo", task.name, config.savedir)))
+        run = Run.create(config.logdir, "halo", task.name, config.savedir, to_plain(training), resume=True)
         with run.beginning():
             labellers = _labellers(config, task, run, stack)
-            demonstrations, held_out = demonstrations_of(training.settings.demos, task, training.seed, run)
             log = stack.enter_context(run.metrics(quiet=True))
-            ask = Ask(training, task, demonstrations, held_out, Person(), run)
-            taken_along = _taken_along(config.answers, ask)
-        _warm_up(ask)
-        frames, opinions = Frames(task, demonstrations), Opinions(demonstrations, labellers)
-
-        def runner(still: Ask) -> Runner:
-            return Runner(training, task, run, log, Asking.of(still), None, None, None, {"seconds": still.seconds})
-
-        session = Session(ask, runner, frames, config.annotator, opinions, config.again, taken_along)
+            ask = Asking(Parts(task, training, np.random.SeedSequence(0), run)).ask
+            assert ask is not None
+            elsewhere = _elsewhere(config.answers, ask) if config.answers else []
+        # What learning needs is compiled on one demonstration: that takes half a minute, in which a page would hang.
+        halo = Halo(task, ask.training[:1], replace(ask.settings, em=EMConfig(steps=1)), 0, ask.halo.confusion)
+        halo.learn(ask.ledger.evidence(ask.oracle.annotators, 0), 0)
+        session = Session(config, ask, log, labellers, elsewhere)
         stack.callback(session.close)
-        yield session, token
+        yield session, _token(run.path / ".token")
 
 
 def training_config(config: LabelConfig, task: Task) -> TrainConfig:
@@ -76,7 +68,7 @@ def training_config(config: LabelConfig, task: Task) -> TrainConfig:
     said |= {name: getattr(config, name) for name in ("savedir", "logdir", "threads", "eval_episodes")}
     said |= {"quiet": True, "seeds": ()}
     if not (path / "config.json").exists():
-        return configure({"method": "halo", "task": task.name, "oracle": "person", "ahead": AHEAD} | said)
+        return configure({"method": "halo", "task": task.name, "oracle": "person", "ahead": 1} | said)
     own = from_plain(Run.open(path).config)
     if own.settings.oracle != "person":
         what = f"{path} is a run whose questions {own.settings.oracle} answers."
@@ -84,41 +76,24 @@ def training_config(config: LabelConfig, task: Task) -> TrainConfig:
     return changed(own, said)
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[str]:
-    """The run's token, which only this user may read, and the lock of the run."""
-    with alone(folder):
-        path = folder / TOKEN
-        path.touch(mode=0o600)
-        if not (token := path.read_text().strip()):
-            token = secrets.token_urlsafe(16)
-            path.write_text(token)
-        yield token
+def _token(path: Path) -> str:
+    """The run's token, which only this user may read."""
+    path.touch(mode=0o600)
+    token = path.read_text().strip() or secrets.token_urlsafe(16)
+    path.write_text(token)
+    return token
 
 
-def _warm_up(ask: Ask) -> None:
-    """Compile what learning needs, on one demonstration: the first time it takes half a minute, in which a page that
-    is there already would hang."""
-    settings = replace(ask.settings, em=EMConfig(steps=1))
-    halo = Halo(ask.task, ask.training[:1], settings, ask.config.seed, ask.halo.confusion)
-    halo.learn(ask.ledger.evidence(ask.oracle.annotators, 0), 0)
-
-
-def _taken_along(path: str | None, ask: Ask) -> list[Answer]:
+def _elsewhere(path: str, ask: Ask) -> list[Answer]:
     """What people said in another ledger. Raises `UserError` if it is not one of the same demonstrations."""
-    if path is None:
-        return []
     if not Path(path).is_file():
         raise UserError(f"There is no ledger {path}.", "--answers log/halo/TASK/NAME/ledger.jsonl")
-    other = Ledger(Path(path), ask.task, ask.training)
-    return [answer for answer in other.answers if answer.annotator == PERSON]
+    return [answer for answer in Ledger(Path(path), ask.task, ask.training).answers if answer.annotator == PERSON]
 
 
-def _labellers(config: LabelConfig, task: Task, run: Run, stack: contextlib.ExitStack) -> dict[str, Labeller]:
-    """Whose opinions are shown: the controller that is named, or the newest of the task, and a teacher on request.
-
-    The teacher's answers are kept in the run's label store, so that none is asked for twice.
-    """
+def _labellers(config: LabelConfig, task: Task, run: Run, stack: ExitStack) -> dict[str, Labeller]:
+    """Whose opinions are shown: the controller that is named, or the newest of the task, and a teacher on request,
+    whose answers are kept in the run's label store, so that none is asked for twice."""
     controller = (
         named_controller(config.controller, config.logdir, task)
         if config.controller is not None
@@ -126,10 +101,12 @@ def _labellers(config: LabelConfig, task: Task, run: Run, stack: contextlib.Exit
     )
     labellers: dict[str, Labeller] = {"controller": ControllerLabels(controller)} if controller else {}
     asked = config.teacher
+    if asked.on_teacher_failure != "abort":
+        what = "An opinion that cannot be had is not shown: nothing stands in for it."
+        raise UserError(what, "--on-teacher-failure abort")
+    given = None if "replay" in asked.teacher.split(":") else asked.labels  # a store that is replayed is only read
     if asked.teacher != "none":
-        given = None if "replay" in asked.teacher.split(":") else asked.labels  # a store that is replayed is only read
         store = stack.enter_context(LabelStore(given) if given else LabelStore(run.labels, own=True))
-        teacher = make_teacher(asked, task, store, device=str(device()))
-        assert teacher is not None
-        labellers["teacher"] = Annotator(task, teacher, asked.on_teacher_failure)
+        if teacher := make_teacher(asked, task, store, device=str(device())):
+            labellers["teacher"] = Annotator(task, teacher, asked.on_teacher_failure)
     return labellers

@@ -23,11 +23,8 @@ class Asking:
     """Three questions; the first may be answered with option 0 alone."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[str | None, tuple[int, int, int], int | None, int | None, int | None]] = []
+        self.said: list[tuple[str | None, tuple[int, int, int], int | None, tuple[int, int] | None]] = []
         self.full = False
-
-    def about(self) -> dict[str, Any]:
-        return {"task": "T", "options": []}
 
     def state(self, who: str | None = None) -> dict[str, Any]:
         return {"who": who or "me", "question": len(self.said), "phase": "asking"}
@@ -37,8 +34,7 @@ class Asking:
         who: str | None,
         question: tuple[int, int, int],
         option: int | None,
-        start: int | None = None,
-        stop: int | None = None,
+        interval: tuple[int, int] | None = None,
         seconds: float = 0.0,
     ) -> bool:
         if self.full:
@@ -47,7 +43,7 @@ class Asking:
             return False
         if option not in (0, None):
             raise ValueError(f"option {option} is not legal")
-        self.said.append((who, question, option, start, stop))
+        self.said.append((who, question, option, interval))
         return True
 
     def undo(self, who: str | None = None) -> bool:
@@ -78,7 +74,7 @@ def say(client: httpx.Client, number: int = 0, **rest: Any) -> httpx.Response:
     return client.post("answers", json={"question": [number, 5, 0], **rest})
 
 
-PATHS = ["", "state", "about", "page.js", "frames/0/0.png", "agreement", "ledger.jsonl", "answers", "undo", "nothing"]
+PATHS = ["", "state", "page.js", "frames/0/0.png", "agreement", "ledger.jsonl", "answers", "undo", "nothing"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -111,9 +107,9 @@ def test_nothing_but_the_page_is_given_out(name: str, client: httpx.Client) -> N
 
 
 def test_an_answer_is_answered_with_what_comes_next(client: httpx.Client, asking: Asking) -> None:
-    reply = say(client, option=0, start=3, stop=7, seconds=1.5, who="ann")
+    reply = say(client, option=0, interval=[3, 7], seconds=1.5, who="ann")
     assert (reply.status_code, reply.json()["question"], reply.json()["who"]) == (200, 1, "ann")
-    assert asking.said == [("ann", (0, 5, 0), 0, 3, 7)]
+    assert asking.said == [("ann", (0, 5, 0), 0, (3, 7))]
     assert say(client, 1).status_code == 200, "without an option it is an abstention"
     assert client.get("state", params={"who": "bob"}).json()["who"] == "bob"
 
@@ -166,7 +162,7 @@ def test_pictures_are_waited_for_and_kept_by_the_browser(client: httpx.Client) -
 
 def test_what_was_said_can_be_taken_along(client: httpx.Client) -> None:
     assert client.get("ledger.jsonl").text == '{"kind": "answer"}\n'
-    assert client.get("agreement").json() == {"pairs": [{"pair": ["ann", "bob"]}]}
+    assert client.get("agreement").json() == [{"pair": ["ann", "bob"]}]
 
 
 def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -183,6 +179,6 @@ def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
 
 def test_the_page_imports_no_learner() -> None:
-    code = "import sys, serving.labelling.server; print(sorted({'torch', 'numpy', 'agent'} & set(sys.modules)))"
+    code = "import sys, serving.labelling.app; print(sorted({'torch', 'numpy', 'agent'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=PAGE.parents[2], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -18,7 +18,7 @@ from agent.demonstrating import record
 from agent.halo.ledger import FILE, Ledger, Question
 from agent.labelling import frames
 from agent.labelling.agreement import kappa
-from agent.labelling.config import LabelConfig, check_label
+from agent.labelling.config import LabelConfig
 from agent.labelling.opening import open_session
 from agent.labelling.session import Session
 from agent.runs.run import Run
@@ -29,6 +29,7 @@ from teacher.config import TeacherConfig
 from teacher.labels import LabelStore
 
 CONFIG = LabelConfig(savedir="x", demos="24", budget="40", eval_episodes=0, annotator="ann")
+TASK = get_task("RescueWorld-n3")
 Truth = Callable[[dict[str, Any]], int]
 
 
@@ -60,7 +61,7 @@ def folder(logs: Path, name: str = "x") -> Path:
 def what_was_learnt(run: Path, recording: Recording) -> tuple[Any, ...]:
     """Questions and answers that stand, and the controller's weights; and tables."""
     opened = Run.open(run)
-    ledger = Ledger(run / FILE, get_task("RescueWorld-n3"), recording)
+    ledger = Ledger(run / FILE, TASK, recording)
     answers = [(a.trajectory, a.step, a.report, a.start, a.stop, a.cost) for a in ledger.answers]
     tables = {name: table.tolist() for name, table in opened.load()[1]["method"]["policies"].items()}
     return ledger.rounds, answers, tables, (run / "controller" / "controller.safetensors").read_bytes()
@@ -128,7 +129,7 @@ def test_a_finished_run_can_be_taken_back_and_finished_again(tmp_path: Path) -> 
 def test_it_is_taken_up_where_it_was_left_with_its_own_settings(tmp_path: Path) -> None:
     with session(tmp_path, seed=3, rule="random") as (opened, truth):
         question = wait(opened, "asking")["question"]
-        assert opened.answer(None, key(question), truth(question), 0, question["step"] + 1, 2.0)
+        assert opened.answer(None, key(question), truth(question), (0, question["step"] + 1), 2.0)
         following = opened.state()["question"]
     with session(tmp_path, demos=None, budget=None) as (opened, _):
         state = wait(opened, "asking")
@@ -162,9 +163,10 @@ def test_a_full_disk_is_told_and_nothing_advances(tmp_path: Path, monkeypatch: p
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with session(tmp_path) as (opened, truth):
         question = wait(opened, "asking")["question"]
-        for option, start, stop in ((7, None, None), (-1, None, None), (0, question["step"] + 1, None), (0, -1, None)):
+        step = question["step"]
+        for option, interval in ((7, None), (-1, None), (0, (step + 1, step + 2)), (0, (-1, step + 1)), (0, (0, 999))):
             with pytest.raises(ValueError, match=r"legal|interval"):
-                opened.answer(None, key(question), option, start, stop)
+                opened.answer(None, key(question), option, interval)
         illegal = None
         while illegal is None:
             question = wait(opened, "asking")["question"]
@@ -206,16 +208,18 @@ def test_second_readings_measure_how_far_people_agree(tmp_path: Path) -> None:
 def test_two_laws_about_one_step_are_refused_before_they_are_kept(tmp_path: Path) -> None:
     with session(tmp_path) as (opened, _):
         wait(opened, "asking")
-        with opened._change:  # all of them chosen before anybody knew of the interval
+        with opened._lock:  # all of them chosen before anybody knew of the interval
             taken = {question.trajectory for question in opened._ledger.open}
-            choices = {n: np.flatnonzero(opened._view.legal(n)[:4].all(0)) for n in set(range(24)) - taken}
+            choices = {
+                n: np.flatnonzero(TASK.legal(opened._ask.training.obs[n, :4]).all(0)) for n in set(range(24)) - taken
+            }
             n, (one, other, *_) = next((n, legal.tolist()) for n, legal in choices.items() if len(legal) > 1)
             opened._ledger.ask([Question(n, t) for t in range(4)])
-        assert opened.answer(None, (n, 0, 0), one, 0, 3)
+        assert opened.answer(None, (n, 0, 0), one, (0, 3))
         with pytest.raises(ValueError, match="answered otherwise"):
             opened.answer(None, (n, 1, 0), other)
         with pytest.raises(ValueError, match="answered otherwise"):
-            opened.answer(None, (n, 3, 0), other, 2, 4)
+            opened.answer(None, (n, 3, 0), other, (2, 4))
         assert opened.answer(None, (n, 3, 0), other)
         assert opened.answer(None, (n, 1, 0), one)
         assert opened.answer(None, (n, 2, 0), None), "a skip is always possible"
@@ -311,25 +315,10 @@ def test_pictures_are_those_of_the_recorded_steps(tmp_path: Path) -> None:
             assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture))), drawn)
 
 
-def test_pictures_that_memory_cannot_hold_are_not_drawn_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = get_task("RescueWorld-n3")
-    recording = record(task, 6, 0)
-    monkeypatch.setattr(frames, "_KEPT", 300_000)  # half of them
-    drawing = frames.Frames(task, recording)
-    drawing.want([(n, 3) for n in range(6)])
-    with drawing._change:
-        assert drawing._change.wait_for(lambda: drawing._job() is None, 20)
+def test_old_pictures_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "_KEPT", 6)
+    drawing = frames.Frames(TASK, record(TASK, 2, 0))
+    for step in (3, 9):
+        assert drawing.get(1, step, patience=60.0)
+    assert list(drawing._drawn) == [(1, step) for step in range(8, 14)]
     drawing.close()
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"annotator": " "}, "not a name"),
-        ({"port": 70_000}, "no port"),
-        ({"teacher": TeacherConfig("llm", on_teacher_failure="hold")}, "nothing stands in"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        check_label(replace(CONFIG, **change))
