@@ -6,7 +6,7 @@ from typing import Any
 
 from envs.task import Scene
 from ground.errors import UserError
-from teacher.call import FALLBACK
+from teacher.call import FALLBACK, OK, Call, mean_probs, top_margin
 
 UNAVAILABLE = "unavailable"  # method of the label of a scene about which the model could not be asked
 HELD = f"{FALLBACK}:hold"  # source of labels that let the running option go on
@@ -14,23 +14,36 @@ HELD = f"{FALLBACK}:hold"  # source of labels that let the running option go on
 
 @dataclass(frozen=True)
 class Label:
-    """A distribution over a task's options for one scene.
+    """A distribution over a task's options for one scene."""
 
-    Attributes:
-        probs: Probability of each option, length K, zero where illegal; sums to one unless `abstained`.
-        source: Who labelled: `local`, `llm:<model>`, `scripted`, `random`, ...
-        method: How: a tier (`logprobs`, `choice`, `echo`, `samples`), `script`, `control`, `only_option` (one is
-            legal, no model was asked), `unavailable` (the model could not be asked), `fallback` (what stands in for
-            that), `none`.
-        key: Query key in the label store, shared by the calls that were averaged; empty for labels that are not stored.
-        abstained: The teacher declined; `probs` are all zero and no learner may use them.
-    """
-
-    probs: tuple[float, ...]
-    source: str
+    probs: tuple[float, ...]  # of each option, length K, zero where illegal; sum to one unless `abstained`
+    source: str  # who labelled: `local`, `llm:<model>`, `scripted`, `random`, ...
+    # How: a tier (`logprobs`, `choice`, `echo`, `samples`), `script`, `control`, `only_option` (one is legal, no model
+    # was asked), `unavailable` (the model could not be asked), `fallback` (what stands in for that), `none`.
     method: str
-    key: str = ""
-    abstained: bool = False
+    key: str = ""  # query key in the store, shared by the calls that were averaged; empty for labels not stored
+    abstained: bool = False  # the teacher declined; `probs` are all zero and no learner may use them
+
+
+def only_option(scene: Scene, num_options: int, source: str) -> Label:
+    """The label of a scene with one legal option, which is no question."""
+    return Label(tuple(float(option in scene.legal) for option in range(num_options)), source, "only_option")
+
+
+def label_of(rows: Sequence[Call], source: str, margin: float, num_options: int) -> Label:
+    """The label of a scene from the calls about it, in the order of writing, of whose teacher `source` is the name.
+
+    The last row decides: if it is what stood in for the teacher, that is the label; else the mean of the answers is.
+    The label is an abstention if there is none, or its best two are closer than `margin`.
+    """
+    if rows and rows[-1].status == FALLBACK:
+        rows, source, probs = rows[-1:], rows[-1].source, rows[-1].probs
+    else:
+        rows = [row for row in rows if row.status == OK]
+        probs = mean_probs(rows)
+        probs = probs if top_margin(probs) >= margin else ()
+    method, key = (rows[0].method, rows[0].query) if rows else ("none", "")
+    return Label(probs or (0.0,) * num_options, source, method, key, abstained=not probs)
 
 
 @dataclass
@@ -54,22 +67,15 @@ class TeacherStats:
 
 
 class Teacher:
-    """It labels scenes, those with equal facts once, and counts over the whole run.
-
-    Args:
-        name: As on the command line.
-        stats: Counters of this run.
-    """
+    """It labels scenes, those with equal facts once, and counts over the whole run in `stats`; `name` as in a flag."""
 
     def __init__(self, name: str, stats: TeacherStats | None = None) -> None:
         self.name, self.stats = name, stats or TeacherStats()
+        # Labels of this process, abstentions included: a scene that a model could not answer is not asked again.
+        self._labels: dict[tuple[str, ...], Label] = {}
 
     def label(self, scenes: Sequence[Scene]) -> list[Label]:
-        """One label per scene, in order; equal facts have equal labels.
-
-        Raises:
-            TeacherError: No answer can be had at all.
-        """
+        """One label per scene, in order; equal facts have equal labels. Raises `TeacherError` if none can be had."""
         distinct = {scene.facts: scene for scene in scenes}
         labels = dict(zip(distinct, self._label_distinct(list(distinct.values())), strict=True))
         return [labels[scene.facts] for scene in scenes]
@@ -83,12 +89,8 @@ class Teacher:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
-        for name, value in state["stats"].items():
-            if name == "extra":
-                # In place: a teacher's model may count into the same dictionary.
-                self.stats.extra.update(value)
-            else:
-                setattr(self.stats, name, value)
+        self.stats.extra.update(state["stats"]["extra"])  # in place: a teacher's model may count into it
+        vars(self.stats).update({name: value for name, value in state["stats"].items() if name != "extra"})
 
 
 class TeacherError(UserError):

@@ -1,4 +1,4 @@
-"""What is known of one call: what was asked of whom, and what came back."""
+"""One call: what was asked of whom, and what came back. It is a row of the label store and a line of an export."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Le
 
@@ -17,71 +17,56 @@ FALLBACK = "fallback"  # something else stood in for the model: an event of the 
 # The ranges hold where lines of JSON are read (`teacher/label_lines.py`); here they cost nothing.
 Natural = Annotated[int, Ge(0), Le(2**63 - 1)]  # as SQLite's integers
 Measure = Annotated[float, Ge(0), Le(sys.float_info.max)]  # finite
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a call was about; its hash is the key of the row.
-
-    Attributes:
-        model: Identifier of the model, with the hash of its weights where they are known.
-        prompt: Hash of the prompt template and the task's words in it, empty for teachers that read no prompt.
-        task: Task name.
-        options: Digest of the option space.
-        facts: Facts of the scene.
-        menu: Option indices in the order in which they were shown.
-        sample: 0 for a scored choice; the number of the sample otherwise.
-    """
-
-    model: str
-    prompt: str
-    task: str
-    options: str
-    facts: tuple[str, ...]
-    menu: tuple[Natural, ...]
-    sample: Natural = 0
-
-    # Computed once: with a small model in this process, hashing would be a large part of the time of a label.
-    @cached_property
-    def key(self) -> str:
-        """Key of the call."""
-        return _sha({name: getattr(self, name) for name in IDENTITY})
-
-    @cached_property
-    def query(self) -> str:
-        """Key of everything but the menu and the sample: the calls that are averaged into one label share it."""
-        return _sha({name: getattr(self, name) for name in IDENTITY if name not in ("menu", "sample")})
+_QUERY = ("model", "prompt", "task", "options", "facts")
 
 
 @dataclass(frozen=True)
 class Call:
-    """One row.
+    """A prompt scored once, or sampled once."""
 
-    Attributes:
-        identity: What was asked of whom.
-        scene: Text of the scene.
-        legal: Option indices that were legal in the scene.
-        source: Who answered, as in `Label.source`.
-        method: How, as in `Label.method`.
-        status: `ok`, a `ParseFailure`, `error`, or `fallback`.
-        probs: Probability of each option of the task (length K), empty unless `ok` or `fallback`.
-        reply: The text that came back, or the error.
-        tokens: Prompt and completion tokens.
-        seconds: Wall time of the call (a share of the batch where calls are batched).
-        created: Unix time in seconds.
-    """
+    model: str  # identifier, with the hash of its weights where they are known
+    prompt: str  # hash of the template and the task's words in it, empty for teachers that read no prompt
+    task: str
+    options: str  # digest of the option space
+    facts: tuple[str, ...]  # of the scene
+    menu: tuple[Natural, ...]  # option indices in the order in which they were shown
+    sample: Natural  # 0 for a scored choice; the number of the sample otherwise
+    scene: str  # its text
+    legal: tuple[Natural, ...]  # option indices that were legal
+    source: str  # who answered, as in `Label.source`
+    method: str  # how, as in `Label.method`
+    status: str  # `ok`, a `ParseFailure`, `error`, `fallback`, ...
+    probs: tuple[Measure, ...] = ()  # of each option of the task, length K; empty unless `ok` or `fallback`
+    reply: str = ""  # the text that came back, or the error
+    tokens: Natural = 0  # of prompt and completion
+    seconds: Measure = 0.0  # wall time (a share of the batch where calls are batched)
+    created: Measure = 0.0  # Unix time in seconds
 
-    identity: Identity
-    scene: str
-    legal: tuple[Natural, ...]
-    source: str
-    method: str
-    status: str
-    probs: tuple[Measure, ...] = ()
-    reply: str = ""
-    tokens: Natural = 0
-    seconds: Measure = 0.0
-    created: Measure = 0.0
+    @cached_property
+    def key(self) -> str:
+        """Hash of what was asked of whom."""
+        return self._hash(*_QUERY, "menu", "sample")
+
+    @cached_property
+    def query(self) -> str:
+        """Hash of everything in the key but menu and sample: calls that are averaged into one label share it."""
+        return self._hash(*_QUERY)
+
+    def _hash(self, *names: str) -> str:
+        asked = {name: getattr(self, name) for name in names}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+FIELDS = tuple(field.name for field in fields(Call))
+Recorded = dict[tuple[str, str], dict[tuple[str, ...], list[Call]]]
+
+
+def recorded_rows(calls: Sequence[Call]) -> Recorded:
+    """Calls of a task, in the order of writing, by who was asked: (model, prompt hash) -> facts -> rows."""
+    found: Recorded = {}
+    for call in calls:
+        found.setdefault((call.model, call.prompt), {}).setdefault(call.facts, []).append(call)
+    return found
 
 
 def mean_probs(calls: Sequence[Call]) -> tuple[float, ...]:
@@ -95,17 +80,3 @@ def top_margin(probs: Sequence[float]) -> float:
     """Probability of the best option minus that of the second best; -1 for an empty sequence, which decides nothing."""
     best = sorted(probs, reverse=True)[:2]
     return best[0] - (best[1] if len(best) > 1 else 0.0) if best else -1.0
-
-
-def _sha(value: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def flat(call: Call) -> dict[str, Any]:
-    """The fields of a call and of its identity, and its key, by name."""
-    identity = {name: getattr(call.identity, name) for name in IDENTITY}
-    return {"key": call.identity.key, **identity, **{name: getattr(call, name) for name in REST}}
-
-
-IDENTITY = tuple(field.name for field in fields(Identity))
-REST = tuple(field.name for field in fields(Call) if field.name != "identity")

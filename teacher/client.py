@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import threading
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextvars import ContextVar
 from functools import cache
@@ -13,29 +13,22 @@ from typing import Any, TypeVar
 
 import httpx
 import openai
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_before_delay,
-    stop_when_event_set,
-    wait_random_exponential,
-)
+import tenacity
 
 from teacher.base import BudgetExhausted
 from teacher.config import Limits, TeacherConfig
 from teacher.faults import GARBLED, Handling, ServerFault, fault_of_response, say
 from teacher.parse import ParseFailure
-from teacher.scoring import Payload
 
 T = TypeVar("T")
 
 _CONNECT_SECONDS = 5.0
 # uvicorn, which most servers here run on, drops idle connections after five seconds.
 _KEEP_ALIVE_SECONDS = 3.0
-_BACKOFF = wait_random_exponential(multiplier=0.25, max=10.0)
+_BACKOFF = tenacity.wait_random_exponential(multiplier=0.25, max=10.0)
 _LATE_SECONDS, _SECONDS_BETWEEN_LINES = 10.0, 30.0
 _LEAST_SECONDS = 0.05  # for a request that begins just before its deadline
+_COUNTERS = ("requests", "retries", "failures", "calls_sent", "tokens_spent", "seconds_spent")
 
 
 @cache
@@ -55,55 +48,37 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
 _most_bytes: ContextVar[int] = ContextVar("most_bytes")
 
 
-class _Bounded(httpx.AsyncByteStream):
-    """A reply that is cut off, as a fault, where it is too long."""
-
-    def __init__(self, stream: httpx.AsyncByteStream, most: int) -> None:
-        self._stream, self._most = stream, most
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        received = 0
-        async for chunk in self._stream:
-            received += len(chunk)
-            if received > self._most:
-                raise ServerFault(ParseFailure.TOO_LONG, Handling.FALL_BACK, f"more than {self._most} bytes")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
 class _BoundedTransport(httpx.AsyncHTTPTransport):
+    """Reads replies as a whole, and cuts one that is too long off, as a fault."""
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        response = await super().handle_async_request(request)
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Bounded(response.stream, _most_bytes.get())
-        return response
+        response, body, most = await super().handle_async_request(request), bytearray(), _most_bytes.get()
+        try:
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > most:
+                    raise ServerFault(ParseFailure.TOO_LONG, Handling.FALL_BACK, f"more than {most} bytes")
+        finally:
+            await response.aclose()
+        return httpx.Response(response.status_code, headers=response.headers, content=bytes(body))
 
 
 class ServerClient:
-    """The connections to one server. Its coroutines run in the loop of `start`.
-
-    Args:
-        base_url: The server, `http://host:port/v1`.
-        key: Its key, or an empty string.
-        config: The budget: `max_llm_calls`, `max_llm_tokens`, `max_llm_seconds`.
-        limits: Time and bytes.
+    """The connections to one server, `http://host:port/v1`. Its coroutines run in the loop of `start`.
 
     Attributes:
-        counters: `requests` sent, `retries` among them, `failures` of any kind; and what counts for the budget, which
-            survives a resume: `calls_sent`, `tokens_spent`, `seconds_spent`.
+        counters: `requests` sent, `retries` among them, `failures` of any kind; and what counts for the budget of the
+            config, which survives a resume: `calls_sent`, `tokens_spent`, `seconds_spent`.
         stopping: Set where nothing is sent again, since the run gives up.
     """
 
     def __init__(self, base_url: str, key: str, config: TeacherConfig, limits: Limits) -> None:
-        self.base_url, self.config, self.limits = base_url, config, limits
-        self.counters: dict[str, float] = dict.fromkeys(
-            ("requests", "retries", "failures", "calls_sent", "tokens_spent", "seconds_spent"), 0
-        )
+        self.base_url, self.config, self.limits, self._key = base_url, config, limits, key
+        self.counters: dict[str, float] = dict.fromkeys(_COUNTERS, 0)
         self.stopping = threading.Event()
-        self._asking: float | None = None
-        self._key = key
+        self._asking_since: float | None = None
+        self._trouble_since: float | None = None
+        self._said = float("-inf")
         connections = httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS)
         self._openai = openai.AsyncOpenAI(
             base_url=base_url,
@@ -113,16 +88,11 @@ class ServerClient:
             default_headers={"Accept-Encoding": "identity"},  # bytes are counted as they come
             http_client=httpx.AsyncClient(transport=_BoundedTransport(limits=connections)),
         )
-        self._trouble: float | None = None
-        self._said = float("-inf")
 
-    async def post(self, path: str, payload: Payload, patience: float | None = None) -> dict[str, Any]:
-        """The body of the reply.
-
-        Args:
-            path: Below the base URL.
-            payload: The request.
-            patience: Deadline in seconds if not that of the limits; 0 for one attempt.
+    async def post(
+        self, path: str, body: dict[str, Any], calls: int = 1, patience: float | None = None
+    ) -> dict[str, Any]:
+        """The body of the reply; `calls` count for the budget. `patience` is another deadline, 0 for one attempt.
 
         Raises:
             ServerFault: It failed, with `Handling.RETRY` after its deadline.
@@ -131,45 +101,44 @@ class ServerClient:
         deadline = self.limits.deadline_seconds if patience is None else patience
         started = monotonic()
 
-        def again(state: RetryCallState) -> None:
+        async def attempt() -> dict[str, Any]:
+            remaining = max(deadline - (monotonic() - started), _LEAST_SECONDS) if deadline else math.inf
+            self._charge(calls)
+            return await self._send(path, body, min(self.limits.request_seconds, remaining))
+
+        def again(state: tenacity.RetryCallState) -> None:
             self.counters["retries"] += 1
             assert state.outcome is not None
             self._say_trouble(state.outcome.exception(), deadline)
 
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, ServerFault) and error.handling == Handling.RETRY),
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(lambda error: getattr(error, "handling", None) == Handling.RETRY),
             wait=_wait,
-            stop=stop_before_delay(deadline) | stop_when_event_set(self.stopping),
+            stop=tenacity.stop_before_delay(deadline) | tenacity.stop_when_event_set(self.stopping),
             before_sleep=again,
             reraise=True,
         )
-
-        async def attempt() -> dict[str, Any]:
-            remaining = max(deadline - (monotonic() - started), _LEAST_SECONDS) if deadline else math.inf
-            self._charge(payload.calls)
-            seconds = min(self.limits.request_seconds, remaining)
-            return await self._send(path, payload.body, self.limits.max_bytes * payload.size, seconds)
-
         reply: dict[str, Any] = await retrying(attempt)
         usage = reply.get("usage")
         total = usage.get("total_tokens") if isinstance(usage, dict) else 0
         self.counters["tokens_spent"] += total if isinstance(total, int) else 0
-        self._say_recovery()
+        if self._trouble_since is not None:
+            say(f"{self.base_url} answers again after {monotonic() - self._trouble_since:.1f} s")
+            self._trouble_since = None
         return reply
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """The body of the reply; one attempt. Raises `ServerFault`."""
+        return await self._send(path, None, self.limits.request_seconds)
 
     def begin(self) -> None:
         """The clock of the budget runs from here to `end`."""
         self.stopping.clear()
-        self._asking = monotonic()
+        self._asking_since = monotonic()
 
     def end(self) -> None:
         """The clock of the budget stops."""
-        self.counters["seconds_spent"] += monotonic() - (self._asking or monotonic())
-        self._asking = None
-
-    async def get(self, path: str) -> dict[str, Any]:
-        """The body of the reply; one attempt. Raises `ServerFault`."""
-        return await self._send(path, None, self.limits.max_bytes, self.limits.request_seconds)
+        self.counters["seconds_spent"], self._asking_since = self._seconds_spent(), None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -179,9 +148,11 @@ class ServerClient:
         """A text that may be shown."""
         return text.replace(self._key, "***") if self._key else text
 
-    async def _send(self, path: str, body: Mapping[str, Any] | None, most: int, seconds: float) -> dict[str, Any]:
+    async def _send(self, path: str, body: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
         """One attempt, as a POST if there is a body. Raises `ServerFault`."""
-        _most_bytes.set(most)
+        prompts = (body or {}).get("prompt")
+        texts = len(prompts) if isinstance(prompts, list) else (body or {}).get("n", 1)
+        _most_bytes.set(self.limits.max_bytes * texts)
         late = ServerFault("late", Handling.RETRY, f"no reply for {_LATE_SECONDS:g} s")
         warning = asyncio.get_running_loop().call_later(_LATE_SECONDS, self._say_trouble, late, seconds)
         try:
@@ -199,14 +170,17 @@ class ServerClient:
         finally:
             warning.cancel()
 
+    def _seconds_spent(self) -> float:
+        since = self._asking_since
+        return self.counters["seconds_spent"] + (monotonic() - since if since is not None else 0.0)
+
     def _charge(self, calls: int) -> None:
         """Count a request, or refuse it where the budget is spent."""
         spent, config = self.counters, self.config
-        seconds = spent["seconds_spent"] + (monotonic() - self._asking if self._asking else 0.0)
         for limit, used, what, flag in (
             (config.max_llm_calls, spent["calls_sent"] + calls, "calls to the language model", "--max-llm-calls"),
             (config.max_llm_tokens, spent["tokens_spent"] + 1, "tokens of the language model", "--max-llm-tokens"),
-            (config.max_llm_seconds, seconds, "seconds of asking", "--max-llm-seconds"),
+            (config.max_llm_seconds, self._seconds_spent(), "seconds of asking", "--max-llm-seconds"),
         ):
             if limit is not None and used > limit:
                 raise BudgetExhausted(
@@ -217,19 +191,14 @@ class ServerClient:
         spent["requests"] += 1
 
     def _say_trouble(self, fault: BaseException | None, deadline: float) -> None:
-        if self._trouble is None:
-            self._trouble = monotonic()
-        if monotonic() - self._said > _SECONDS_BETWEEN_LINES:
-            self._said = monotonic()
+        now = monotonic()
+        self._trouble_since = self._trouble_since or now
+        if now - self._said > _SECONDS_BETWEEN_LINES:
+            self._said = now
             say(f"warning: {self.base_url}: {self.without_key(str(fault))}; trying for up to {deadline:.3g} s")
 
-    def _say_recovery(self) -> None:
-        if self._trouble is not None:
-            say(f"{self.base_url} answers again after {monotonic() - self._trouble:.1f} s")
-            self._trouble = None
 
-
-def _wait(state: RetryCallState) -> float:
+def _wait(state: tenacity.RetryCallState) -> float:
     """What the server asks for in Retry-After, else an exponential wait with jitter."""
     error = state.outcome.exception() if state.outcome else None
     return max(_BACKOFF(state), error.retry_after if isinstance(error, ServerFault) else 0.0)
@@ -244,9 +213,8 @@ def _fault_of(error: Exception, seconds: float) -> ServerFault:
         case TimeoutError():
             return ServerFault("timed out", Handling.RETRY, f"no reply within {seconds:.3g} s")
         case openai.APIStatusError(response=response):
-            return fault_of_response(
-                response.status_code, response.headers, response.content.decode("utf-8", "replace")
-            )
+            said = response.content.decode("utf-8", "replace")
+            return fault_of_response(response.status_code, response.headers, said)
         case httpx.ConnectError():
             return ServerFault("no server", Handling.RETRY, str(cause))
     return ServerFault("connection lost", Handling.RETRY, str(cause) or type(cause).__name__)

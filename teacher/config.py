@@ -54,16 +54,10 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to wait, and how much to read.
+    """How long to wait, and how much to read."""
 
-    Attributes:
-        request_seconds: Limit of one request, however slowly it drips.
-        deadline_seconds: Limit of one request with all its repetitions.
-        cool_down_seconds: How long a server that spent a deadline in vain is left alone, where the run may go on.
-        max_bytes: Size of the reply to one prompt; more is cut off.
-    """
-
-    request_seconds: float = 60.0
-    deadline_seconds: float = 120.0
+    request_seconds: float = 60.0  # one request, however slowly it drips
+    deadline_seconds: float = 120.0  # one request with all its repetitions
+    # How long a server that spent a deadline in vain is left alone, where the run may go on.
     cool_down_seconds: float = 30.0
-    max_bytes: int = 256 * 1024
+    max_bytes: int = 256 * 1024  # of the reply to one prompt; more is cut off

@@ -13,30 +13,25 @@ import numpy as np
 
 from envs.task import Scene, Task
 from ground.errors import UserError
-from teacher.asking import label_from_rows, only_option, recorded_rows
-from teacher.base import Label, Teacher, TeacherError
-from teacher.call import FALLBACK, OK, Call, Identity
+from teacher.base import Label, Teacher, TeacherError, label_of, only_option
+from teacher.call import FALLBACK, OK, Call, recorded_rows
 from teacher.corrections import HUMAN, standing
 from teacher.labels import LabelStore
 from teacher.prompts import scene_digest
 
-# How many scenes `shuffled` draws its wrong answers from.
-_SHUFFLE_POOL = 256
+_SHUFFLE_POOL = 256  # scenes that `shuffled` draws its wrong answers from
 _SCRIPT = "script@smoothing=0"  # as the keys of existing label stores have it
 
 
 class ScriptedTeacher(Teacher):
     """Labels with `task.script`, the task's own expert, and keeps the labels in the store as any other teacher's.
 
-    Args:
-        task: The task whose script answers.
-        store: Where labels are kept. They are computed anew in each process; the script may have changed.
+    They are computed anew in each process; the script may have changed.
     """
 
     def __init__(self, task: Task, store: LabelStore) -> None:
         super().__init__("scripted")
         self._task, self._store = task, store
-        self._labels: dict[tuple[str, ...], Label] = {}
 
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
         calls = [self._call(scene) for scene in scenes if scene.facts not in self._labels]
@@ -44,15 +39,13 @@ class ScriptedTeacher(Teacher):
         self.stats.queries += len(calls)
         self.stats.calls += len(calls)
         self._store.put_many(calls)
-        for call in calls:
-            self._labels[call.identity.facts] = Label(call.probs, self.name, call.method, call.identity.query)
+        self._labels |= {call.facts: Label(call.probs, self.name, call.method, call.query) for call in calls}
         return [self._labels[scene.facts] for scene in scenes]
 
     def _call(self, scene: Scene) -> Call:
         options, chosen = self._task.options, self._task.script(scene)
-        identity = Identity(_SCRIPT, "", self._task.name, options.digest, scene.facts, scene.legal)
-        probs = _one_hot(chosen, len(options))
-        return Call(identity, scene.text, scene.legal, self.name, "script", OK, probs, options[chosen].id)
+        asked = (_SCRIPT, "", self._task.name, options.digest, scene.facts, scene.legal, 0, scene.text, scene.legal)
+        return Call(*asked, self.name, "script", OK, _one_hot(chosen, len(options)), options[chosen].id)
 
 
 class ReplayTeacher(Teacher):
@@ -77,28 +70,27 @@ class ReplayTeacher(Teacher):
             raise UserError("The replay teacher needs a label store.", "--labels log/METHOD/TASK/RUN/labels.sqlite")
         self.path, self._task, self._margin = Path(path), task, margin
         self._calls = self._read(model)
-        self._labels: dict[tuple[str, ...], Label] = {}
 
     def _read(self, model: str | None) -> dict[tuple[str, ...], list[Call]]:
         with LabelStore(self.path, read_only=True) as store:
             calls = store.calls(self._task.name, self._task.options.digest, answers_only=False)
-        recorded, corrected = recorded_rows(calls), standing(calls)
-        if not recorded:
+        if not calls:
             raise TeacherError(
                 f"{self.path} holds no labels for {self._task.name} with these options.",
                 f"python main.py train --task {self._task.name} --teacher local, then replay its labels.sqlite",
             )
-        people = [who for who in recorded if who[0].startswith(f"{HUMAN}:")]
-        recorded = {who: rows for who, rows in recorded.items() if who not in people or model == who[0]} or recorded
-        named = [who for who in recorded if who[0] == model]
-        chosen = named or [who for who in recorded if model is None or model in who[0]]
+        recorded = recorded_rows(calls)
+        # Models before people, whose corrections stand beside those of any model; the whole name before a part of it.
+        models = [who for who in recorded if not who[0].startswith(f"{HUMAN}:")]
+        chosen = [who for who in recorded if model == who[0]]
+        chosen = chosen or [who for who in models or recorded if model is None or model in who[0]]
         if len(chosen) != 1:
             raise TeacherError(
                 f"{self.path} holds labels of several models or prompts, or none that fits: {sorted(recorded)}.",
                 "name one of them with --model",
             )
-        rows = {} if chosen[0] in people else recorded[chosen[0]]  # what a person took back is no label
-        return rows | {facts: [call] for facts, call in corrected.items()}
+        rows = recorded[chosen[0]] if chosen[0] in models else {}  # what a person took back is no label
+        return rows | {facts: [call] for facts, call in standing(calls).items()}
 
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
         """Raises `TeacherError` for a scene that was never labelled."""
@@ -116,7 +108,7 @@ class ReplayTeacher(Teacher):
                 f"{self.path} has no answer for a scene of {self._task.name}: {scene.text!r}.",
                 "ask a teacher that can answer: --teacher local, or --teacher llm",
             )
-        label = label_from_rows(calls, self._margin, count)
+        label = label_of(calls, calls[-1].source, self._margin, count)
         if label.method == FALLBACK:
             self.stats.extra["fallbacks"] = self.stats.extra.get("fallbacks", 0) + 1
         else:
@@ -136,29 +128,19 @@ class ControlTeacher(Teacher):
     def __init__(self, name: str, task: Task, seed: int) -> None:
         super().__init__(name)
         self._count, self._seed = len(task.options), seed
-        self._seen: set[tuple[str, ...]] = set()
 
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
-        new = {scene.facts for scene in scenes} - self._seen
+        new = [scene for scene in scenes if scene.facts not in self._labels]
         self.stats.queries += len(new)
         self.stats.hits += len(scenes) - len(new)
-        self._seen |= new
-        return [Label(self._probs(scene), self.name, "control") for scene in scenes]
+        self._labels |= {scene.facts: Label(self._probs(scene), self.name, "control") for scene in new}
+        return [self._labels[scene.facts] for scene in scenes]
 
     def _probs(self, scene: Scene) -> tuple[float, ...]:
         if self.name == "uniform-legal":
             return _uniform(scene.legal, self._count)
         rng = _generator("random", self._seed, scene_digest(scene))
         return _one_hot(int(rng.choice(scene.legal)), self._count)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Counters and the scenes that were asked about, for an exact resume."""
-        return super().state_dict() | {"seen": sorted(map(list, self._seen))}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the counters of another process."""
-        super().load_state_dict(state)
-        self._seen = {tuple(facts) for facts in state["seen"]}
 
 
 class AlteredTeacher(Teacher):
@@ -178,15 +160,10 @@ class AlteredTeacher(Teacher):
 
 
 class NoisyTeacher(AlteredTeacher):
-    """Replaces a label by a one-hot on another legal option with probability p.
+    """Replaces a label by a one-hot on another legal option with probability p; abstentions are passed on.
 
     The noise is not frozen: each time that a distinct scene is asked, it is a new query with a new index, and whether
     and how it is corrupted is a function of the run's seed and that index. Within one call equal facts stay equal.
-
-    Args:
-        inner: The teacher whose labels are corrupted. Abstentions are passed on.
-        probability: p.
-        seed: Seed of the run.
     """
 
     def __init__(self, inner: Teacher, probability: float, seed: int) -> None:
@@ -218,15 +195,10 @@ class NoisyTeacher(AlteredTeacher):
 
 
 class ShuffledTeacher(AlteredTeacher):
-    """The inner teacher's answer to another scene of the same task: true labels in the wrong places.
+    """The inner teacher's answer to another scene of the same task: true labels in the wrong places, at the same cost.
 
     The other scene is drawn for each scene by the seed. Its answer is restricted to what is legal here and
     renormalised; where nothing is left of it, the label is uniform over the legal options.
-
-    Args:
-        inner: The teacher that answers. Wrong answers cost as much as right ones.
-        task: The task whose scenes are drawn.
-        seed: Seed of the run.
     """
 
     def __init__(self, inner: Teacher, task: Task, seed: int) -> None:

@@ -5,10 +5,10 @@ correction. `sample` counts them, so that each has a key of its own.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from envs.task import Task
-from teacher.call import OK, Call, Identity
+from teacher.call import OK, Call
 from teacher.labels import LabelStore
 
 HUMAN, WITHDRAWN = "human", "withdrawn"
@@ -23,11 +23,11 @@ def standing(calls: Sequence[Call]) -> dict[tuple[str, ...], Call]:
     """The correction of each scene (by its facts) that stands, of rows in the order of writing."""
     said: dict[tuple[str, ...], list[Call]] = {}
     for call in filter(is_correction, calls):
-        rows = said.setdefault(call.identity.facts, [])
+        rows = said.setdefault(call.facts, [])
         if call.status == OK:
             rows.append(call)
         else:
-            mine = [i for i, row in enumerate(rows) if row.identity.model == call.identity.model]
+            mine = [i for i, row in enumerate(rows) if row.model == call.model]
             for last in mine[-1:]:  # none where a file was imported without the correction
                 del rows[last]
     return {facts: rows[-1] for facts, rows in said.items() if rows}
@@ -36,20 +36,19 @@ def standing(calls: Sequence[Call]) -> dict[tuple[str, ...], Call]:
 def correct(store: LabelStore, task: Task, of: Call, who: str, option: int, seconds: float) -> Call:
     """Write that a person says `option` of the scene of a call. Raises `UserError` if the disk refuses."""
     probs = tuple(float(k == option) for k in range(len(task.options)))
-    said = {"status": OK, "probs": probs, "reply": task.options[option].id, "seconds": seconds}
-    return _write(store, task, of, f"{HUMAN}:{who}", said)
+    said = replace(of, model=f"{HUMAN}:{who}", status=OK, probs=probs, reply=task.options[option].id, seconds=seconds)
+    return _write(store, said)
 
 
-def withdraw(store: LabelStore, task: Task, correction: Call) -> Call:
+def withdraw(store: LabelStore, correction: Call) -> Call:
     """Write that a person takes a correction back. Raises `UserError` if the disk refuses."""
-    return _write(store, task, correction, correction.identity.model, {"status": WITHDRAWN})
+    return _write(store, replace(correction, status=WITHDRAWN, probs=(), reply="", seconds=0.0))
 
 
-def _write(store: LabelStore, task: Task, of: Call, model: str, said: dict[str, Any]) -> Call:
-    """The next row of a person about the scene of a call."""
-    facts, rows = of.identity.facts, store.calls(task.name, task.options.digest, answers_only=False)
-    number = sum(row.identity.model == model and row.identity.facts == facts for row in rows)
-    identity = Identity(model, "", task.name, task.options.digest, facts, of.legal, number)
-    call = Call(identity, of.scene, of.legal, HUMAN, "review", **said)
-    store.put_many([call])
+def _write(store: LabelStore, said: Call) -> Call:
+    """Append what a person said as the next row about its scene."""
+    rows = store.calls(said.task, said.options, answers_only=False)
+    number = sum((row.model, row.facts) == (said.model, said.facts) for row in rows)
+    about = replace(said, prompt="", menu=said.legal, source=HUMAN, method="review", tokens=0, created=0.0)
+    store.put_many([call := replace(about, sample=number)])
     return call

@@ -33,15 +33,7 @@ class Handling(StrEnum):
 
 
 class ServerFault(Exception):
-    """A request that failed.
-
-    Args:
-        name: What it is, in a word or two.
-        handling: What follows from it.
-        text: The server's words, or the network's.
-        retry_after: Seconds that the server wants to be left alone.
-        status: HTTP status; 0 where there was none.
-    """
+    """A request that failed: `text` are the server's words or the network's, `retry_after` is in seconds."""
 
     def __init__(
         self, name: str, handling: Handling, text: str = "", *, retry_after: float = 0.0, status: int = 0
@@ -51,26 +43,30 @@ class ServerFault(Exception):
         self.retry_after, self.status = retry_after, status
 
 
-# (name, handling, HTTP statuses, codes in a body: FastChat's (fastchat/constants.py) and OpenAI's).
-_FAULTS: tuple[tuple[str, Handling, tuple[int, ...], tuple[str, ...]], ...] = (
-    ("wrong key", Handling.ABORT, (401, 403), ("40101", "40102", "40103", "invalid_api_key")),
-    ("quota", Handling.ABORT, (402,), ("42902", "insufficient_quota")),
-    ("context", Handling.ABORT, (), ("40303", "context_length_exceeded")),
-    ("unknown model", Handling.ABORT, (), ("model_not_found",)),
-    ("not found", Handling.ABORT, (404,), ()),
-    ("not implemented", Handling.ABORT, (501,), ()),
-    # 40301 is said of every model whose workers are dead or not registered yet; unknown models are found by the list.
-    ("no worker", Handling.RETRY, (), ("40301", "50005")),
-    ("worker failed", Handling.RETRY, (), ("50001", "50003", "50004")),
-    ("worker timed out", Handling.RETRY, (), ("50006",)),
-    ("out of memory", Handling.RETRY, (), ("50002",)),
-    ("overloaded", Handling.RETRY, (), ("42903",)),
-    ("rate limit", Handling.RETRY, (429,), ("42901",)),
-    ("timed out", Handling.RETRY, (408,), ()),
-    ("conflict", Handling.RETRY, (409,), ()),
-    ("too early", Handling.RETRY, (425,), ()),
-)
-_KNOWN = {key: (name, handling) for name, handling, statuses, codes in _FAULTS for key in (*statuses, *codes)}
+# Name, HTTP statuses and codes in a body: FastChat's (fastchat/constants.py) and OpenAI's.
+_FAULTS: dict[Handling, dict[str, tuple[int | str, ...]]] = {
+    Handling.ABORT: {
+        "wrong key": (401, 403, "40101", "40102", "40103", "invalid_api_key"),
+        "quota": (402, "42902", "insufficient_quota"),
+        "context": ("40303", "context_length_exceeded"),
+        "unknown model": ("model_not_found",),
+        "not found": (404,),
+        "not implemented": (501,),
+    },
+    Handling.RETRY: {
+        # 40301 is said of every model without workers, dead or not registered yet; the list tells unknown models.
+        "no worker": ("40301", "50005"),
+        "worker failed": ("50001", "50003", "50004"),
+        "worker timed out": ("50006",),
+        "out of memory": ("50002",),
+        "overloaded": ("42903",),
+        "rate limit": (429, "42901"),
+        "timed out": (408,),
+        "conflict": (409,),
+        "too early": (425,),
+    },
+}
+_KNOWN = {key: (name, how) for how, names in _FAULTS.items() for name, keys in names.items() for key in keys}
 _CONTEXT = re.compile(r"context length|maximum model length|max_model_len|context window", re.IGNORECASE)
 _DEAD_WORKER = re.compile(r"server disconnected|cannot connect to host", re.IGNORECASE)
 
@@ -84,14 +80,15 @@ def fault_of_response(status: int, headers: Mapping[str, str], body: str) -> Ser
         name, handling = "context", Handling.ABORT
     elif status == 400 and _DEAD_WORKER.search(text):
         name, handling = "worker failed", Handling.RETRY
-    elif status in _KNOWN:
-        name, handling = _KNOWN[status]
-    elif status >= 500:
-        name, handling = "server error", Handling.RETRY
     else:
-        name, handling = "refused", Handling.ABORT
+        otherwise = ("server error", Handling.RETRY) if status >= 500 else ("refused", Handling.ABORT)
+        name, handling = _KNOWN.get(status, otherwise)
+    try:
+        retry_after = max(0.0, float(headers.get("retry-after", 0)))
+    except ValueError:  # a date
+        retry_after = 0.0
     words = f"HTTP {status}{f', code {code}' if code and code != str(status) else ''}: {text[:_SHOWN]}"
-    return ServerFault(name, handling, words, retry_after=_retry_after(headers), status=status)
+    return ServerFault(name, handling, words, retry_after=retry_after, status=status)
 
 
 def _message(body: str) -> tuple[str, str]:
@@ -106,13 +103,6 @@ def _message(body: str) -> tuple[str, str]:
     return str(error.get("message", error)), str(error.get("code") or "")
 
 
-def _retry_after(headers: Mapping[str, str]) -> float:
-    try:
-        return max(0.0, float(headers["retry-after"]))
-    except (KeyError, ValueError):
-        return 0.0
-
-
 def say(text: str) -> None:
     """A line for the user; a progress bar on the terminal makes room for it."""
     sys.stderr.write(f"{text}\n")
@@ -123,12 +113,8 @@ class Breaker:
     """Keeps a run that may go on without its teacher from waiting for it again and again (Nygard, *Release It!*, 2007).
 
     Closed, it lets every request through. A request that spends its deadline in vain opens it: no request goes out
-    until `cool_down` has passed; then one does, once, and the outcome closes the breaker or opens it again.
-
-    Args:
-        url: The server, for messages.
-        cool_down: Seconds.
-        counters: Where `breaker_opened` is counted.
+    until `cool_down` seconds have passed; then one does, and its outcome closes the breaker or opens it again. In
+    `counters` it counts `breaker_opened`.
     """
 
     def __init__(self, url: str, cool_down: float, counters: dict[str, float]) -> None:

@@ -6,18 +6,18 @@ it is in the store and the row's key; what it says is checked before it is belie
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from ground.errors import UserError
-from teacher.call import FALLBACK, IDENTITY, OK, REST, Call, flat
+from teacher.call import FALLBACK, FIELDS, OK, Call
 
 MARK = "preceptor-label"
 SCHEMA = 1
-_FIELDS = frozenset((MARK, "key", *IDENTITY, *REST))
+_KEYS = frozenset((MARK, "key", *FIELDS))
 _LAST_YEAR = 253_402_300_800  # Unix time at the end of the year 9999
 _TOLERANCE = 1e-4  # of the sum of probabilities
 _CALL = TypeAdapter(Call)
@@ -25,7 +25,7 @@ _CALL = TypeAdapter(Call)
 
 def to_record(call: Call) -> dict[str, Any]:
     """A call as JSON types, with its key and the mark of the format."""
-    return {MARK: SCHEMA, **flat(call)}
+    return {MARK: SCHEMA, "key": call.key, **{name: getattr(call, name) for name in FIELDS}}
 
 
 def from_lines(lines: Iterable[bytes], source: str, sizes: Mapping[str, int] | None = None) -> list[Call]:
@@ -41,16 +41,15 @@ def from_lines(lines: Iterable[bytes], source: str, sizes: Mapping[str, int] | N
     """
     calls = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            calls.append(_from_line(line, sizes or {}))
-        except (_Refused, ValueError) as error:
-            what = str(error) if isinstance(error, _Refused) else f"it is no line of JSON: {error}"
-            raise UserError(
-                f"{source}, line {number}, cannot be imported: {what}.",
-                f"sed -n {number}p {source}  # look at the line; nothing of the file was imported",
-            ) from error
+        if line.strip():
+            try:
+                calls.append(_from_line(line, sizes or {}))
+            except (_Refused, ValueError) as error:
+                what = str(error) if isinstance(error, _Refused) else f"it is no line of JSON: {error}"
+                raise UserError(
+                    f"{source}, line {number}, cannot be imported: {what}.",
+                    f"sed -n {number}p {source}  # look at the line; nothing of the file was imported",
+                ) from error
     return calls
 
 
@@ -64,35 +63,33 @@ def _from_line(line: bytes, sizes: Mapping[str, int]) -> Call:
         raise _Refused(f"it is foreign, without {MARK!r}: it does not come from `labels export`")
     if record[MARK] != SCHEMA:
         raise _Refused(f"it has label schema {record[MARK]!r}, and this version reads {SCHEMA}: update preceptor")
-    if record.keys() != _FIELDS:
-        raise _Refused(f"it is damaged: fields {sorted(record.keys() ^ _FIELDS)} are missing or unknown")
-    parts = {name: record[name] for name in REST} | {"identity": {name: record[name] for name in IDENTITY}}
+    if record.keys() != _KEYS:
+        raise _Refused(f"it is damaged: fields {sorted(record.keys() ^ _KEYS)} are missing or unknown")
     try:
-        call = _CALL.validate_json(to_json(parts, inf_nan_mode="constants"), strict=True)
+        said = {name: record[name] for name in FIELDS}
+        call = _CALL.validate_json(to_json(said, inf_nan_mode="constants"), strict=True)
     except ValidationError as error:
-        field = next(str(part) for part in error.errors()[0]["loc"] if part != "identity")
+        field = str(error.errors()[0]["loc"][0])
         raise _Refused(f"it is damaged: {field!r} is {json.dumps(record[field])[:60]}") from error
-    if call.identity.key != record["key"]:
-        raise _Refused("it is damaged: its key is not that of what was asked")
-    if not 0 < call.created < _LAST_YEAR:
-        raise _Refused("it is damaged: its date is none")
-    _check_answer(call, sizes.get(call.identity.options))
+    if damage := next(_damages(call, record["key"], sizes.get(call.options)), None):
+        raise _Refused(f"it is damaged: {damage}")
     return call
 
 
-def _check_answer(call: Call, size: int | None) -> None:
-    """Refuse an answer that no teacher gives: not a distribution over `size` options, or over what was not asked."""
-    menu, probs = call.identity.menu, call.probs
+def _damages(call: Call, key: Any, size: int | None) -> Iterator[str]:
+    """What no teacher writes: an answer that is no distribution over `size` options, or over what was not asked."""
+    menu, probs = call.menu, call.probs
+    if call.key != key:
+        yield "its key is not that of what was asked"
+    if not 0 < call.created < _LAST_YEAR:
+        yield "its date is none"
     if probs and (len(probs) != size if size else len(probs) <= max((*menu, *call.legal), default=0)):
-        raise _Refused(f"it is damaged: {len(probs)} probabilities are not those of the task's options")
-    if call.status == FALLBACK:
-        return
-    if call.status != OK:
-        if probs:
-            raise _Refused(f"it is damaged: it has probabilities, and its status {call.status!r} is that of no answer")
-        return
-    positive = {option for option, probability in enumerate(probs) if probability > 0}
-    if len(set(menu)) != len(menu) or not positive <= set(menu) <= set(call.legal):
-        raise _Refused("it is damaged: its menu, its legal options and its probabilities do not belong together")
-    if abs(math.fsum(probs) - 1) > _TOLERANCE:
-        raise _Refused(f"it is damaged: its probabilities sum to {math.fsum(probs):.6g}")
+        yield f"{len(probs)} probabilities are not those of the task's options"
+    if call.status == OK:
+        positive = {option for option, probability in enumerate(probs) if probability > 0}
+        if len(set(menu)) != len(menu) or not positive <= set(menu) <= set(call.legal):
+            yield "its menu, its legal options and its probabilities do not belong together"
+        if abs(math.fsum(probs) - 1) > _TOLERANCE:
+            yield f"its probabilities sum to {math.fsum(probs):.6g}"
+    elif probs and call.status != FALLBACK:
+        yield f"it has probabilities, and its status {call.status!r} is that of no answer"

@@ -1,10 +1,9 @@
 """The label store: cache and trace of all calls in one SQLite file.
 
-One row is one *call*: a prompt scored once, or sampled once. Calls that belong to the same scene, model and prompt
-share a `query`. Rows with status `ok` are answers and are found again by their key; every other row (an error, a reply
-off the menu, a fallback) is kept as a trace and is never an answer. Rows are committed as they arrive, in write-ahead
-mode, so that two processes may write at once and a kill -9 loses at most what was in flight. The store holds clean
-labels: noise is applied after it.
+One row is one `Call`. Rows with status `ok` are answers and are found again by their key; every other row (an error, a
+reply off the menu, a fallback) is kept as a trace and is never an answer. Rows are committed as they arrive, in
+write-ahead mode, so that two processes may write at once and a kill -9 loses at most what was in flight. The store
+holds clean labels: noise is applied after it.
 """
 
 import contextlib
@@ -13,15 +12,13 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
-from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random
+from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from ground.errors import UserError
-from teacher.call import ERROR, FALLBACK, IDENTITY, OK, REST, Call, Identity, flat
+from teacher.call import ERROR, FALLBACK, FIELDS, OK, Call
 
 SCHEMA_VERSION = 1
 # "PRCP" as SQLite's application id: another program's database is refused before anything is written into it.
@@ -41,16 +38,10 @@ CREATE TABLE IF NOT EXISTS calls (
 CREATE UNIQUE INDEX IF NOT EXISTS answers ON calls (key) WHERE status = 'ok';
 CREATE INDEX IF NOT EXISTS queries ON calls (query);
 """
-
-
-@dataclass(frozen=True)
-class Merged:
-    """What a merge came to: rows added, rows that were there already, answers kept although others were brought."""
-
-    added: int
-    known: int
-    kept: int
-
+_COLUMNS = ("key", "query", *FIELDS)
+_INSERT = f"INSERT OR IGNORE INTO calls ({','.join(_COLUMNS)}) VALUES ({','.join('?' * len(_COLUMNS))})"
+_SAME = f"SELECT 1 FROM calls WHERE {' AND '.join(f'{column} = ?' for column in _COLUMNS)}"
+_JSON = {"facts", "menu", "legal", "probs"}
 
 # What the rows of a store are to those who look for a kind of them.
 KINDS = {
@@ -60,7 +51,15 @@ KINDS = {
 }
 
 
-class LabelStore:
+class Merged(NamedTuple):
+    """What a merge came to: rows added, rows that were there already, answers kept although others were brought."""
+
+    added: int
+    known: int
+    kept: int
+
+
+class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
     """Calls in a SQLite file, or in memory if `path` is None; for one thread at a time, which may be another one later.
 
     Args:
@@ -82,15 +81,7 @@ class LabelStore:
             self._db = sqlite3.connect(
                 name, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            # SQLite does not wait by itself where two processes switch the mode of the journal at once.
-            for attempt in Retrying(
-                retry=retry_if_exception_message(match=".*(locked|busy)"),
-                wait=wait_random(0.01, 0.1),
-                stop=stop_after_delay(_BUSY_SECONDS),
-                reraise=True,
-            ):
-                with attempt:
-                    self._open(read_only)
+            self._open()
 
     @contextlib.contextmanager
     def _explained(self, next_step: str) -> Iterator[None]:
@@ -100,21 +91,24 @@ class LabelStore:
         except sqlite3.Error as error:
             raise UserError(f"{self.path} cannot be used as a label store: {error}.", next_step) from error
 
-    def _open(self, read_only: bool) -> None:
+    # SQLite does not wait by itself where two processes switch the mode of the journal at once.
+    @retry(
+        retry=retry_if_exception_message(match=".*(locked|busy)"),
+        wait=wait_random(0.01, 0.1),
+        stop=stop_after_delay(_BUSY_SECONDS),
+        reraise=True,
+    )
+    def _open(self) -> None:
         with self._db:  # one snapshot: another process may be creating the tables right now
             self._db.execute("BEGIN")
-            application, version, tables = (
-                self._db.execute(query).fetchone()[0]
-                for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-            )
+            application, version = self._number("PRAGMA application_id"), self._number("PRAGMA user_version")
+            tables = self._number("SELECT count(*) FROM sqlite_master")
         if tables and application != _APPLICATION_ID:
             raise UserError(f"{self.path} is a database, but not a label store.", "give another file")
         if version > SCHEMA_VERSION:
-            raise UserError(
-                f"{self.path} has label schema {version}; this version reads up to {SCHEMA_VERSION}.",
-                "update preceptor",
-            )
-        if read_only:
+            reads = f"this version reads up to {SCHEMA_VERSION}"
+            raise UserError(f"{self.path} has label schema {version}; {reads}.", "update preceptor")
+        if self._read_only:
             return
         self._db.execute("PRAGMA journal_mode = WAL")
         # In write-ahead mode a commit survives the death of the process without an fsync of its own.
@@ -148,73 +142,47 @@ class LabelStore:
     def merge(self, calls: Iterable[Call]) -> Merged:
         """Add the calls that are not there yet, all or none. An answer that is there stands, whatever is brought."""
         added = known = kept = 0
-        same = f"SELECT 1 FROM calls WHERE {' AND '.join(f'{column} = ?' for column in _COLUMNS)}"
         with self._writing():
             for call in calls:
                 row = _to_row(call)
-                answer = self._db.execute("SELECT probs FROM calls WHERE key = ? AND status = ?", (row[0], OK))
-                stored = answer.fetchone() if call.status == OK else self._db.execute(same, row).fetchone()
-                if stored is None:
-                    self._db.execute(_INSERT, row)
+                traced = call.status != OK and self._db.execute(_SAME, row).fetchone()
+                if not traced and self._db.execute(_INSERT, row).rowcount:
                     added += 1
-                elif call.status == OK and stored[0] != row[_COLUMNS.index("probs")]:
-                    kept += 1
-                else:
+                elif call.status != OK or self.get_many([call.key])[call.key].probs == call.probs:
                     known += 1
+                else:
+                    kept += 1
         return Merged(added, known, kept)
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Call]:
         """The answers among these keys. Errors and replies off the menu are never among them."""
-        found: dict[str, Call] = {}
-        with self._db:
-            self._db.execute("BEGIN")
-            for start in range(0, len(keys), 500):
-                part = keys[start : start + 500]
-                where = f"status = '{OK}' AND key IN ({','.join('?' * len(part))})"
-                found.update((call.identity.key, call) for call in self._select(where, part))
-        return found
+        wanted = "key IN (SELECT value FROM json_each(?))"
+        return {call.key: call for _, call in self._rows(f"status = '{OK}' AND {wanted}", json.dumps(keys))}
 
     def last_row(self) -> int:
         """Number of the row written last, 0 before the first."""
-        return int(self._db.execute("SELECT coalesce(max(id), 0) FROM calls").fetchone()[0])
-
-    def spent_after(self, row: int) -> tuple[int, int, float]:
-        """Calls, tokens and seconds of what was asked after that row."""
-        sums = "SELECT count(*), coalesce(sum(tokens), 0), coalesce(sum(seconds), 0)"
-        calls, tokens, seconds = self._db.execute(f"{sums} FROM calls WHERE seconds > 0 AND id > ?", (row,)).fetchone()
-        return calls, tokens, seconds
-
-    def answers_after(self, row: int) -> set[str]:
-        """Keys of the answers that were written after that row."""
-        found = self._db.execute("SELECT key FROM calls WHERE status = ? AND id > ?", (OK, row))
-        return {key for (key,) in found}
+        return self._number("SELECT coalesce(max(id), 0) FROM calls")
 
     def calls(self, task: str | None = None, options: str | None = None, *, answers_only: bool = True) -> list[Call]:
         """Calls in the order of writing, of one task and option digest if they are given."""
-        where, values = ["1"], []
-        for column, value in (("task", task), ("options", options), ("status", OK if answers_only else None)):
-            if value is not None:
-                where.append(f"{column} = ?")
-                values.append(value)
-        return list(self._select(" AND ".join(where), values))
+        kind = "answers" if answers_only else None
+        return [call for _, call in self._rows(*_which(kind, task=task, options=options))]
+
+    def calls_after(self, row: int) -> list[Call]:
+        """What was written after that row."""
+        return [call for _, call in self._rows("id > ?", row)]
 
     def last_calls(self, count: int, task: str | None = None, kind: str | None = None) -> list[tuple[int, Call]]:
         """The last calls with their row numbers, oldest first, of one task and one of `KINDS` if they are given."""
-        where = f"{KINDS[kind] if kind else '1'} AND (task = ? OR ? IS NULL)"
-        select = f"SELECT id,{','.join(_COLUMNS)} FROM calls WHERE {where} ORDER BY id DESC LIMIT ?"
-        rows = self._db.execute(select, (task, task, count)).fetchall()
-        return [(row[0], _from_row(row[1:])) for row in reversed(rows)]
+        where, *values = _which(kind, task=task)
+        last = f"id IN (SELECT id FROM calls WHERE {where} ORDER BY id DESC LIMIT ?)"
+        return list(self._rows(last, *values, count))
 
     def latencies(self, after: int = 0) -> list[float]:
         """Seconds that each reply took, shortest first, of the rows after that one; errors and fallbacks left out."""
         where = f"id > ? AND seconds > 0 AND status NOT IN ('{ERROR}', '{FALLBACK}')"
-        return [
-            seconds for (seconds,) in self._db.execute(f"SELECT seconds FROM calls WHERE {where} ORDER BY 1", (after,))
-        ]
-
-    def _select(self, where: str, values: Sequence[Any]) -> Iterable[Call]:
-        cursor = self._db.execute(f"SELECT {','.join(_COLUMNS)} FROM calls WHERE {where} ORDER BY id", values)
-        return (_from_row(row) for row in cursor)
+        found = self._db.execute(f"SELECT seconds FROM calls WHERE {where} ORDER BY 1", (after,))
+        return [seconds for (seconds,) in found]
 
     def digest(self) -> str:
         """Hash of the answers, whatever the order in which they came and the time that they took."""
@@ -230,35 +198,34 @@ class LabelStore:
                 self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
 
+    def _rows(self, where: str, *values: Any) -> Iterator[tuple[int, Call]]:
+        """Numbers and calls of rows, in the order of writing."""
+        select = f"SELECT id,{','.join(FIELDS)} FROM calls WHERE {where} ORDER BY id"
+        for row, *columns in self._db.execute(select, values):
+            named: dict[str, Any] = dict(zip(FIELDS, columns, strict=True))
+            yield row, Call(**named | {name: tuple(json.loads(named[name])) for name in _JSON})
+
+    def _number(self, query: str) -> int:
+        return int(self._db.execute(query).fetchone()[0])
+
     def __len__(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM calls").fetchone()[0])
+        return self._number("SELECT count(*) FROM calls")
 
-    def __enter__(self) -> "LabelStore":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 
-_COLUMNS = ("key", "query", *IDENTITY, *REST)
-_INSERT = f"INSERT OR IGNORE INTO calls ({','.join(_COLUMNS)}) VALUES ({','.join('?' * len(_COLUMNS))})"
-_JSON = {"facts", "menu", "legal", "probs"}
+def _which(kind: str | None, **columns: str | None) -> tuple[str, ...]:
+    """A condition on rows, and its values: of a kind, and with these values where they are not None."""
+    given = {column: value for column, value in columns.items() if value is not None}
+    return " AND ".join([KINDS[kind] if kind else "1", *(f"{column} = ?" for column in given)]), *given.values()
 
 
 def _to_row(call: Call) -> tuple[Any, ...]:
-    values = flat(call) | {"query": call.identity.query, "created": call.created or time.time()}
-    return tuple(json.dumps(values[name]) if name in _JSON else _storable(values[name]) for name in _COLUMNS)
+    values = {name: getattr(call, name) for name in _COLUMNS} | {"created": call.created or time.time()}
+    return tuple(json.dumps(value) if name in _JSON else _storable(value) for name, value in values.items())
 
 
 def _storable(value: Any) -> Any:
     """Text without the lone surrogates that a server's JSON may hold, and that no file can."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _from_row(row: tuple[Any, ...]) -> Call:
-    values: dict[str, Any] = {
-        name: tuple(json.loads(value)) if name in _JSON else value for name, value in zip(_COLUMNS, row, strict=True)
-    }
-    return Call(identity=Identity(**{name: values[name] for name in IDENTITY}), **{name: values[name] for name in REST})

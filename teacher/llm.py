@@ -24,9 +24,9 @@ from teacher.card import card_of
 from teacher.client import ServerClient, start
 from teacher.config import Limits, TeacherConfig
 from teacher.faults import WRONG_MODEL, Breaker, Handling, ServerFault, say
-from teacher.probe import Capability, Probe
-from teacher.prompts import Prompt
-from teacher.scoring import WAYS, Way, Work
+from teacher.probe import Probe
+from teacher.prompts import TEMPLATES, Prompt
+from teacher.scoring import WAYS, Way
 
 # vLLM's and FastChat's own default.
 DEFAULT_BASE_URL = "http://localhost:8000/v1"
@@ -35,10 +35,9 @@ OPENAI_URL = "https://api.openai.com/v1"
 _DEFAULT_LIMITS = Limits()
 # Replies with the positions of their prompts, and why the run stops if it does.
 _Replied = tuple[list[tuple[int, Reply]], TeacherError | None]
-_LOCAL_INSTEAD = "or use --teacher local"
 # Requests in flight: for a service, so many; for a server of one's own, so many that even one that answers them one
 # after another answers the last within a quarter of its time limit.
-_OF_A_SERVICE, _MOST = 8, 32
+_OF_A_SERVICE, _MOST, _MOST_LISTS = 8, 32, 4
 
 
 class ServedModel:
@@ -55,7 +54,9 @@ class ServedModel:
 
     Attributes:
         template: Name of the prompt template that the model wants, as far as the server tells.
-        capability: What the probe saw; None before `prepare`.
+        concurrency: Requests in flight at once.
+        capability: What the probe saw, for a run's manifest; empty before `prepare`. `dropped` are the ways that were
+            tried in vain, with the reason.
 
     Raises:
         TeacherError: No server there, or key refused.
@@ -70,21 +71,21 @@ class ServedModel:
             raise UserError(f"{self.base_url!r} is no URL of a server.", "--base-url http://localhost:8000/v1")
         self._config, self._limits = config, limits
         self._client = ServerClient(self.base_url, key, config, limits)
-        self._close = weakref.finalize(self, lambda client: start(client.close()), self._client)
+        weakref.finalize(self, lambda client: start(client.close()), self._client)
         self.extra = self._client.counters
         self.extra["breaker_opened"] = 0
         breaker = Breaker(self.base_url, limits.cool_down_seconds, self.extra)
         self._breaker = None if config.on_teacher_failure == "abort" else breaker
         self._trial = asyncio.Lock()
         self._way: Way | None = None
-        self._answers_as = ""
-        self.capability: Capability | None = None
+        self._answers_as, self.concurrency = "", 1
+        self.capability: dict[str, Any] = {}
         self.model = config.model or "any model"
         try:
             listed = start(self._models()).result()
-            self.model = _chosen(config.model, list(listed), self.base_url)
         except ServerFault as fault:
             raise self._explain(fault) from fault
+        self.model = _chosen(config.model, list(listed), self.base_url)
         self._listed = tuple(sorted(listed))
         self.template = _template(listed.get(self.model, {}))
         self.name, self.method, self.samples = self.model, "none", 1
@@ -98,36 +99,36 @@ class ServedModel:
         """
         probe, wanted = Probe(self._client, self.model, prompts), self._config.scoring
         try:
-            self._way, dropped = start(probe.run(WAYS if wanted == "auto" else (wanted,))).result()
+            self._way, reasons = start(probe.run(WAYS if wanted == "auto" else (wanted,))).result()
         except ServerFault as fault:
             raise self._explain(fault) from fault
-        way = self._way
+        way, dropped = self._way, tuple(self._client.without_key(why) for why in reasons)
         self.method, self._answers_as = way.name, probe.answers_as
-        sampled = way.name in ("choice", "samples")
-        self.samples = self._config.samples if sampled else 1
-        # Scores are scores, but a frequency is another label.
-        self.name = f"{self.model}#{way.name}" if sampled else self.model
-        self.capability = Capability(
-            self.base_url,
-            self.model,
-            self._listed,
-            way.name,
-            way.top,
-            way.size,
-            probe.thinking,
-            tuple(self._client.without_key(why) for why in dropped),
-            self._config.concurrency or _concurrency(self.base_url, self._limits, probe.seconds, way.size),
-        )
-        for why in self.capability.dropped:
+        if way.sampled:
+            # Scores are scores, but a frequency is another label.
+            self.samples, self.name = self._config.samples, f"{self.model}#{way.name}"
+        self.concurrency = self._config.concurrency or self._by_speed(probe.seconds, way.size)
+        self.capability = {
+            "base_url": self.base_url,
+            "model": self.model,
+            "models": self._listed,
+            "scoring": way.name,
+            "top_logprobs": way.top,
+            "list_size": way.size,
+            "thinking": probe.thinking,
+            "dropped": dropped,
+            "concurrency": self.concurrency,
+        }
+        for why in dropped:
             say(f"{self.base_url}: not used: {why}")
 
     def replies(self, prompts: Sequence[Prompt]) -> Generator[list[tuple[int, Reply]], None, None]:
         """Replies as they come. After a failure nothing more is sent, what is in flight is kept, then it is raised."""
-        assert self._way is not None
-        assert self.capability is not None
-        gate, done, failure = asyncio.Semaphore(self.capability.concurrency), SimpleQueue[Future[_Replied]](), None
+        assert self._way is not None, "prepared before"
+        gate, done, failure = asyncio.Semaphore(self.concurrency), SimpleQueue[Future[_Replied]](), None
         self._client.begin()
-        asking = [start(self._ask(work, gate)) for work in self._way.works(prompts)]
+        groups = self._way.groups(prompts)
+        asking = [start(self._ask(self._way, group, [prompts[i] for i in group], gate)) for group in groups]
         try:
             for one in asking:
                 one.add_done_callback(done.put)
@@ -143,67 +144,70 @@ class ServedModel:
         if failure is not None:
             raise failure
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._close()
-
-    async def _ask(self, work: Work, gate: asyncio.Semaphore) -> _Replied:
-        """Ask, unless the server is given up for now; after the cool-down one work finds out, and the others wait."""
+    async def _ask(self, way: Way, positions: list[int], group: list[Prompt], gate: asyncio.Semaphore) -> _Replied:
+        """Ask, unless the server is given up for now; after the cool-down one group finds out, and the others wait."""
         async with gate:
             if self._client.stopping.is_set():
                 return [], None
             if self._breaker and self._breaker.open:
                 async with self._trial:
                     if not self._breaker.admits():
-                        return [(i, Reply(UNAVAILABLE)) for i in work.positions], None
+                        return [(i, Reply(UNAVAILABLE)) for i in positions], None
                     if self._breaker.open:
-                        return await self._answer(work, patience=0.0)
-            return await self._answer(work)
+                        return await self._answer(way, positions, group, patience=0.0)
+            return await self._answer(way, positions, group)
 
-    async def _answer(self, work: Work, patience: float | None = None) -> _Replied:
-        """The replies to one work, and the error that follows from it if one does."""
+    async def _answer(
+        self, way: Way, positions: list[int], group: list[Prompt], patience: float | None = None
+    ) -> _Replied:
+        """The replies to one group of prompts, and the error that follows from it if one does."""
         started, failure = monotonic(), None
         try:
-            responses = [await self._client.post(work.path, payload, patience) for payload in work.payloads]
+            requests = way.requests(group)
+            responses = [await self._client.post(way.path, body, calls, patience) for body, calls in requests]
             others = {str(response.get("model", "")) for response in responses} - {self._answers_as}
             if others:
                 raise ServerFault(WRONG_MODEL, Handling.FALL_BACK, f"{others.pop()!r} answered")
-            replies = work.read(responses)
+            replies = way.read(group, responses)
         except BudgetExhausted as exhausted:
             self._client.stopping.set()
             return [], exhausted
         except ServerFault as fault:
             status = fault.name if fault.handling == Handling.FALL_BACK else ERROR
-            replies = [Reply(status, text=self._client.without_key(str(fault)))] * len(work.positions)
-            if fault.handling == Handling.ABORT or (fault.handling == Handling.RETRY and self._breaker is None):
+            replies = [Reply(status, text=self._client.without_key(str(fault)))] * len(group)
+            if fault.handling == Handling.RETRY and self._breaker:
+                self._breaker.failed()
+            elif fault.handling != Handling.FALL_BACK:
                 self._client.stopping.set()
                 failure = self._explain(fault)
-            elif fault.handling == Handling.RETRY and self._breaker:
-                self._breaker.failed()
         if self._breaker and not any(reply.status == ERROR for reply in replies):
             self._breaker.succeeded()
         share = (monotonic() - started) / len(replies)
-        return [(i, replace(r, seconds=share)) for i, r in zip(work.positions, replies, strict=True)], failure
+        return [(i, replace(r, seconds=share)) for i, r in zip(positions, replies, strict=True)], failure
+
+    def _by_speed(self, seconds: float, size: int) -> int:
+        if urlsplit(self.base_url).hostname not in ("localhost", "127.0.0.1", "::1"):
+            return _OF_A_SERVICE
+        one_by_one = int(self._limits.request_seconds / 4 / max(seconds, 1e-3))
+        return max(2, min(_MOST if size == 1 else _MOST_LISTS, one_by_one))
 
     def _explain(self, fault: ServerFault) -> TeacherError:
         """The fault in words for a user, without the key."""
         text = self._client.without_key(fault.text)
-        check = f"check with: curl {self.base_url}/models, {_LOCAL_INSTEAD}"
-        if self.capability is not None:
+        check = f"check with: curl {self.base_url}/models, or use --teacher local"
+        if self.capability:
             check = f"curl {self.base_url}/models, start the server again, and repeat the command with --resume"
+        if fault.name == "no server":
+            return TeacherError(f"No server answers at {self.base_url}: {text}", check)
+        shorter = "--prompt compact, or serve the model with a larger --max-model-len"
         what, advice = {
             "wrong key": ("refused the key", "export OPENAI_API_KEY=..."),
             "quota": ("asks for payment", "another --base-url, or a new key"),
             "no worker": (f"has no worker with {self.model} at the moment", check),
             "timed out": ("did not answer in time", check),
             "rate limit": ("keeps limiting the rate", "wait, or lower --concurrency"),
-            "context": (
-                "has too short a context for the prompt",
-                "--prompt compact, or serve the model with a larger --max-model-len",
-            ),
+            "context": ("has too short a context for the prompt", shorter),
         }.get(fault.name, (f"failed ({fault.name})", check))
-        if fault.name == "no server":
-            return TeacherError(f"No server answers at {self.base_url}: {text}", check)
         return TeacherError(f"{self.base_url} {what}: {text}", advice)
 
     async def _models(self) -> dict[str, dict[str, Any]]:
@@ -219,26 +223,19 @@ class ServedModel:
 
 
 def _chosen(model: str | None, models: list[str], base_url: str) -> str:
-    if model is None:
-        if len(models) != 1:
-            offered = f"offers {len(models)} models: {', '.join(sorted(models)[:20])}" if models else "lists no model"
-            hint = "name one with --model" if models else "name one with --model; FastChat's workers take a while"
-            raise UserError(f"{base_url} {offered}.", hint)
-        return models[0]
-    if models and model not in models:
-        raise unknown_name("model", model, models, "name one of them with --model")
-    return model
+    if model is not None:
+        if models and model not in models:
+            raise unknown_name("model", model, models, "name one of them with --model")
+        return model
+    if len(models) != 1:
+        offered = f"offers {len(models)} models: {', '.join(sorted(models)[:20])}" if models else "lists no model"
+        hint = "name one with --model" if models else "name one with --model; FastChat's workers take a while"
+        raise UserError(f"{base_url} {offered}.", hint)
+    return models[0]
 
 
 def _template(entry: dict[str, Any]) -> str:
     """The prompt template that a model wants: its own word, or its card's if its folder (vLLM's `root`) is here."""
     root = entry.get("root")
     said = (card_of(root) if "prompt" not in entry and isinstance(root, str) else entry).get("prompt")
-    return said if said in ("compact", "chat") else "chat"
-
-
-def _concurrency(base_url: str, limits: Limits, seconds: float, size: int) -> int:
-    if urlsplit(base_url).hostname not in ("localhost", "127.0.0.1", "::1"):
-        return _OF_A_SERVICE
-    one_by_one = int(limits.request_seconds / 4 / max(seconds, 1e-3))
-    return max(2, min(_MOST if size == 1 else 4, one_by_one))
+    return said if said in TEMPLATES else "chat"

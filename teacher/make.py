@@ -1,23 +1,16 @@
 """Teacher names, as on the command line, -> teachers."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
 
 from envs.task import Task
 from ground.errors import UserError, unknown_name
+from teacher import controls
 from teacher.asking import AskingTeacher, Model
 from teacher.base import Teacher
 from teacher.config import Limits, TeacherConfig, TeacherName
-from teacher.controls import (
-    AlteredTeacher,
-    ControlTeacher,
-    NoisyTeacher,
-    ReplayTeacher,
-    ScriptedTeacher,
-    ShuffledTeacher,
-)
 from teacher.faults import say
 from teacher.labels import LabelStore
 from teacher.prompts import Prompt, Template, distinct_scenes, load_template, menus
@@ -57,57 +50,51 @@ def make_teacher(
     kind, _, inner = config.teacher.partition(":")
     if kind not in TEACHERS or (inner and kind != "shuffled"):
         raise unknown_name("teacher", config.teacher, TEACHERS, "--teacher local")
-    if kind == "none":
-        return None
-    if kind == "shuffled":
-        if config.on_teacher_failure != "abort":
-            what = "Shuffled labels are those of other scenes, for which nothing can stand in."
-            raise UserError(what, "--on-teacher-failure abort")
-        plain = replace(config, teacher=inner or "local", label_noise=0.0)
-        answering = make_teacher(plain, task, store, seed=seed, device=device, as_recorded=as_recorded)
-        if answering is None:
-            raise UserError("There is nothing to shuffle without a teacher.", "--teacher shuffled:local")
-        teacher: Teacher = ShuffledTeacher(answering, task, seed)
-    elif kind == "scripted":
-        teacher = ScriptedTeacher(task, store)
-    elif kind == "replay":
-        teacher = ReplayTeacher(task, config.labels, model=config.model, margin=config.margin)
-    elif kind in ("local", "llm"):
-        teacher = _asking(config, task, store, device, as_recorded)
-    else:
-        teacher = ControlTeacher(kind, task, seed)
-    return NoisyTeacher(teacher, config.label_noise, seed) if config.label_noise > 0 else teacher
+    teacher: Teacher
+    match kind:
+        case "none":
+            return None
+        case "shuffled":
+            if config.on_teacher_failure != "abort":
+                what = "Shuffled labels are those of other scenes, for which nothing can stand in."
+                raise UserError(what, "--on-teacher-failure abort")
+            plain = replace(config, teacher=inner or "local", label_noise=0.0)
+            answering = make_teacher(plain, task, store, seed=seed, device=device, as_recorded=as_recorded)
+            if answering is None:
+                raise UserError("There is nothing to shuffle without a teacher.", "--teacher shuffled:local")
+            teacher = controls.ShuffledTeacher(answering, task, seed)
+        case "scripted":
+            teacher = controls.ScriptedTeacher(task, store)
+        case "replay":
+            teacher = controls.ReplayTeacher(task, config.labels, model=config.model, margin=config.margin)
+        case "local" | "llm":
+            model, template = (_local if kind == "local" else _served)(config, task, device)
+            teacher = AskingTeacher(
+                kind, task, model, template, store, config.permutations, config.margin, as_recorded=as_recorded
+            )
+        case _:
+            teacher = controls.ControlTeacher(kind, task, seed)
+    return controls.NoisyTeacher(teacher, config.label_noise, seed) if config.label_noise > 0 else teacher
 
 
-def _asking(config: TeacherConfig, task: Task, store: LabelStore, device: str, as_recorded: bool) -> AskingTeacher:
-    """A teacher that asks a language model. Their modules are slow to import, so only the one in use is."""
-    if config.teacher == "local":
-        from teacher.card import TINY_MODEL
-        from teacher.local import LocalModel
+def _local(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Template]:
+    from teacher.card import TINY_MODEL
+    from teacher.local import LocalModel  # slow to import, as is the other one
 
-        local = LocalModel(config.model or TINY_MODEL, device=device)
-        if local.tasks and task.name not in local.tasks:
-            judge = f"python main.py labels judge --teacher local --task {task.name}"
-            say(f"warning: the model of --teacher local was not trained on {task.name}; how good it is: {judge}")
-        model: Model = local
-        template = load_template(config.prompt or model.template)
-    else:
-        from teacher.llm import ServedModel
+    model = LocalModel(config.model or TINY_MODEL, device=device)
+    if model.tasks and task.name not in model.tasks:
+        judge = f"python main.py labels judge --teacher local --task {task.name}"
+        say(f"warning: the model of --teacher local was not trained on {task.name}; how good it is: {judge}")
+    return model, load_template(config.prompt or model.template)
 
-        limits = LIMITS["abort" if config.on_teacher_failure == "abort" else "otherwise"]
-        model = served = ServedModel(config, limits=limits)
-        template = load_template(config.prompt or model.template)
-        served.prepare(longest_prompts(task, template))
-    return AskingTeacher(
-        config.teacher,
-        task,
-        model,
-        template,
-        store,
-        permutations=config.permutations,
-        margin=config.margin,
-        as_recorded=as_recorded,
-    )
+
+def _served(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Template]:
+    from teacher.llm import ServedModel
+
+    model = ServedModel(config, limits=LIMITS["abort" if config.on_teacher_failure == "abort" else "otherwise"])
+    template = load_template(config.prompt or model.template)
+    model.prepare(longest_prompts(task, template))
+    return model, template
 
 
 def longest_prompts(task: Task, template: Template) -> list[Prompt]:
@@ -119,7 +106,7 @@ def longest_prompts(task: Task, template: Template) -> list[Prompt]:
 
 def asking_of(teacher: Teacher) -> AskingTeacher | None:
     """The teacher inside noise and the like that asks a language model, if one does."""
-    while isinstance(teacher, AlteredTeacher):
+    while isinstance(teacher, controls.AlteredTeacher):
         teacher = teacher.inner
     return teacher if isinstance(teacher, AskingTeacher) else None
 
@@ -127,5 +114,4 @@ def asking_of(teacher: Teacher) -> AskingTeacher | None:
 def capability_of(teacher: Teacher) -> dict[str, Any]:
     """What a served model was seen to do when it was probed, for a run's manifest; empty for all other teachers."""
     asking = asking_of(teacher)
-    capability = getattr(asking.model, "capability", None) if asking else None
-    return asdict(capability) if capability else {}
+    return getattr(asking.model, "capability", {}) if asking else {}

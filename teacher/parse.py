@@ -87,7 +87,8 @@ def parse_reply(reply: str, words: Sequence[str]) -> int | ParseFailure:
         return ParseFailure.EMPTY
     if said.startswith("{"):
         said = _json_answer(said)
-    answer, reasons = _without_reasons(said)
+    match = _REASONS.search(said)
+    answer, reasons = (said[: match.start()], said[match.start("reasons") :]) if match else (said, "")
     position = _position(answer, words)
     if position is None or (reasons and _speaks_of(reasons, words) - {position}):
         return ParseFailure.AMBIGUOUS if _speaks_of(said, words) else ParseFailure.OFF_MENU
@@ -120,19 +121,10 @@ def _json_answer(text: str) -> str:
         pairs: Any = json.loads(text, object_pairs_hook=list)
     except (ValueError, RecursionError):
         return text
-    answers = [value for key, value in pairs if _key(key) in _ANSWER_KEYS]
-    known = all(_key(key) in _ANSWER_KEYS | _REASON_KEYS for key, _ in pairs)
+    named = [(key.lower().replace("_", "").replace(" ", ""), value) for key, value in pairs]
+    answers = [value for key, value in named if key in _ANSWER_KEYS]
+    known = all(key in _ANSWER_KEYS | _REASON_KEYS for key, _ in named)
     return answers[0] if known and len(answers) == 1 and isinstance(answers[0], str) else text
-
-
-def _key(name: str) -> str:
-    return name.lower().replace("_", "").replace(" ", "")
-
-
-def _without_reasons(text: str) -> tuple[str, str]:
-    """A reply as the answer and the reasons that follow it, which are often empty."""
-    match = _REASONS.search(text)
-    return (text[: match.start()], text[match.start("reasons") :]) if match else (text, "")
 
 
 def _position(text: str, words: Sequence[str]) -> int | None:

@@ -4,32 +4,18 @@ Each way is tried on the longest real prompts of the task, which shows at the sa
 the model answers them; a constraint is tried on a question whose natural answer it forbids.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
+from teacher import scoring
 from teacher.asking import Reply
 from teacher.base import TeacherError
+from teacher.call import OK
 from teacher.client import ServerClient
 from teacher.faults import Handling, ServerFault
-from teacher.labels import OK
 from teacher.prompts import Menu, Prompt
-from teacher.scoring import (
-    CHAT,
-    MIN_MENU_MASS,
-    Echo,
-    LetterLists,
-    Letters,
-    Payload,
-    Samples,
-    Way,
-    Work,
-    choices_of,
-    echoed_mass,
-    first_token,
-    text_of,
-)
+from teacher.scoring import Fields, Way, choices_of
 
 _QUESTION = "Which letter comes first?\nA) A\nB) B\nReply with one letter.\nAnswer:"
 CANARY = Prompt((("user", _QUESTION),), Menu((0, 1)), ("A", "B"))
@@ -43,33 +29,6 @@ _LIST_SIZE = 64
 _PROBE_SAMPLES = 8
 
 
-@dataclass(frozen=True)
-class Capability:
-    """What the server was seen to do when it was probed; part of a run's manifest.
-
-    Attributes:
-        base_url: Where it is.
-        model: The model that answers.
-        models: All ids that the server offers, empty if it does not list them.
-        scoring: The way in use, one of `teacher.scoring.WAYS`.
-        top_logprobs: Alternatives that it gives with the first token; 0 if it gives no log-probabilities.
-        list_size: Prompts in one request.
-        thinking: `off`: the server took the wish that the model not think aloud (or ignored it); `refused`.
-        dropped: Ways that were tried in vain, with the reason.
-        concurrency: Requests in flight at once.
-    """
-
-    base_url: str
-    model: str
-    models: tuple[str, ...]
-    scoring: str
-    top_logprobs: int = 0
-    list_size: int = 1
-    thinking: str = "off"
-    dropped: tuple[str, ...] = ()
-    concurrency: int = 1
-
-
 class Probe:
     """One probing of a server.
 
@@ -77,15 +36,18 @@ class Probe:
         client: The connections.
         model: The model to ask.
         prompts: Real prompts of the task, the longest first.
+
+    Attributes:
+        thinking: `off`: the server took the wish that the model not think aloud (or ignored it); `refused`.
+        seconds: That the last way took for one prompt.
+        answers_as: What the server calls the model in its replies.
     """
 
     def __init__(self, client: ServerClient, model: str, prompts: Sequence[Prompt]) -> None:
         self._client = client
         self._common: dict[str, Any] = {"model": model, "temperature": 1.0}
         self._prompts = prompts or (CANARY,)
-        self.thinking = "off"
-        self.seconds = 0.0  # that the chosen way took for one prompt
-        self.answers_as = ""  # what the server calls the model in its replies
+        self.thinking, self.seconds, self.answers_as = "off", 0.0, ""
 
     async def run(self, wanted: Sequence[str]) -> tuple[Way, list[str]]:
         """The first way that works, and why those before it do not.
@@ -94,44 +56,36 @@ class Probe:
             ServerFault: The server does not answer at all, or the prompt does not fit.
             TeacherError: No wanted way works.
         """
-        chat = await self._settle_thinking()
+        chats = await self._settle_thinking()
+        tries = {"logprobs": self._letters, "choice": self._choice, "echo": self._echo, "samples": self._samples}
         dropped: list[str] = []
-        tries: dict[str, Callable[[], Awaitable[Way]]] = {
-            "logprobs": self._letters,
-            "choice": self._choice,
-            "echo": self._echo,
-            "samples": self._samples,
-        }
         for name in wanted:
             try:
-                if not chat and name != "echo":
+                if not chats and name != "echo":
                     raise _Unfit("the server has no chat")
-                way = await tries[name]()
+                return await tries[name](), dropped
             except _Unfit as why:
                 dropped.append(f"{name}: {why}")
-                continue
             except ServerFault as fault:
                 gone = fault.handling == Handling.RETRY and not fault.status
                 if gone or fault.name in ("context", "wrong key", "quota"):
                     raise
                 dropped.append(f"{name}: {fault}")
-                continue
-            return way, dropped
         raise TeacherError(
             f"{self._client.base_url} answers, but {self._common['model']} gives no usable answer to the longest "
             f"prompt of the task ({'; '.join(dropped)}).",
             "another --model, or --prompt compact for a small one" + ("" if len(wanted) > 1 else ", or --scoring auto"),
         )
 
-    async def _send(self, path: str, payload: Payload) -> dict[str, Any]:
-        response = await self._client.post(path, payload, _PATIENCE)
+    async def _send(self, path: str, body: dict[str, Any], calls: int) -> Fields:
+        response = await self._client.post(path, body, calls, _PATIENCE)
         self.answers_as = str(response.get("model", ""))
         return response
 
-    async def _chat(self, count: int = 1, **fields: Any) -> list[dict[str, Any]]:
+    async def _chat(self, count: int = 1, **fields: Any) -> list[Fields]:
         """The choices that the server gives for the canary."""
         body = {**self._common, "messages": CANARY.chat, "max_tokens": 8, "n": count, **fields}
-        return choices_of(await self._send(CHAT, Payload(body, count, count)))
+        return choices_of(await self._send(scoring.CHAT, body, count))
 
     async def _settle_thinking(self) -> bool:
         """Whether the server chats, with the wish not to think where it takes it."""
@@ -141,67 +95,66 @@ class Probe:
         except ServerFault as fault:
             if fault.name == "context" or fault.status not in (400, 404, 405, 422, 501):
                 raise
-            if fault.status != 404:
-                self._common = _without_thinking(self._common)
-                self.thinking = "refused"
-                await self._chat()
-            return fault.status != 404
+            if fault.status == 404:
+                return False
+            self._common = self._without_thinking()
+            self.thinking = "refused"
+            await self._chat()
         return True
 
-    async def _first(self, way: Way) -> tuple[Work, list[dict[str, Any]]]:
-        """The work that is the longest prompt, and its responses."""
-        work, started = next(way.works(self._prompts[:1])), monotonic()
-        responses = [await self._send(work.path, payload) for payload in work.payloads]
-        self.seconds = monotonic() - started
-        return work, responses
+    def _without_thinking(self) -> dict[str, Any]:
+        return {key: value for key, value in self._common.items() if key not in _THINKING_OFF}
 
-    async def _replies(self, way: Way, prompts: Sequence[Prompt]) -> list[Reply]:
-        """Replies of a way to some prompts, in order."""
-        replies: dict[int, Reply] = {}
-        for work in way.works(prompts):
-            responses = [await self._send(work.path, payload) for payload in work.payloads]
-            replies |= dict(zip(work.positions, work.read(responses), strict=True))
-        return [replies[i] for i in range(len(prompts))]
+    async def _ask(self, way: Way, prompts: Sequence[Prompt]) -> tuple[list[Reply], list[Fields]]:
+        """Replies of a way to some prompts, in order, and all responses."""
+        started, replies, responses = monotonic(), list[Reply](), list[Fields]()
+        for positions in way.groups(prompts):
+            group = [prompts[i] for i in positions]
+            new = [await self._send(way.path, body, calls) for body, calls in way.requests(group)]
+            replies += way.read(group, new)
+            responses += new
+        self.seconds = monotonic() - started
+        return replies, responses
 
     async def _letters(self) -> Way:
         refused: ServerFault | None = None
         for top in _TOP_LOGPROBS:
-            way = Letters(self._common, "logprobs", top)
+            way = scoring.letters(self._common, top)
             try:
-                work, responses = await self._first(way)
+                (reply,), (response,) = await self._ask(way, self._prompts[:1])
             except ServerFault as fault:
                 if fault.name == "context" or fault.status not in (400, 422):
                     raise
                 refused = fault
                 continue
-            if len(first_token(next(iter(choices_of(responses[0])), {}))) < 2:
+            if len(scoring.first_token(next(iter(choices_of(response)), {}))) < 2:
                 raise _Unfit("asked for log-probabilities of alternatives, the server gave none")
-            if work.read(responses)[0].status != OK:
-                raise _Unfit(f"less than {MIN_MENU_MASS:.0%} of the probability is on the letters of the menu")
+            if reply.status != OK:
+                raise _Unfit(f"less than {scoring.MIN_MENU_MASS:.0%} of the probability is on the letters of the menu")
             return await self._in_lists(way)
         raise _Unfit(str(refused))
 
-    async def _in_lists(self, way: Letters) -> Way:
+    async def _in_lists(self, way: Way) -> Way:
         """The same scores faster, where lists of prompts give them."""
-        lists = LetterLists(_without_thinking(self._common), way.name, way.top, _LIST_SIZE)
-        prompts = [*self._prompts, CANARY]
+        lists = scoring.letter_lists(self._without_thinking(), way.top, _LIST_SIZE)
+        prompts, seconds = [*self._prompts, CANARY], self.seconds
         try:
-            ours, theirs = await self._replies(lists, prompts), await self._replies(way, prompts)
+            (ours, _), (theirs, _) = await self._ask(lists, prompts), await self._ask(way, prompts)
         except ServerFault:
             return way
-        same = all(
-            a.status == b.status and _distance(a.scores, b.scores) < _SAME for a, b in zip(ours, theirs, strict=True)
-        )
+        finally:
+            self.seconds = seconds
+        same = all(_alike(*pair) for pair in zip(ours, theirs, strict=True))
         # A sure model may say the same of another text: a chat template shows in the number of tokens.
-        read = sum(reply.tokens for reply in ours), sum(reply.tokens for reply in theirs)
+        read = [sum(reply.tokens for reply in replies) for replies in (ours, theirs)]
         return lists if same and read[0] == read[1] > 0 else way
 
     async def _choice(self) -> Way:
         choices = await self._chat(2, structured_outputs={"choice": _FORCED})
-        texts = [text_of(choice).strip() for choice in choices]
+        texts = [scoring.text_of(choice).strip() for choice in choices]
         if not texts or any(text not in _FORCED for text in texts):
             raise _Unfit(f"told to answer one of {_FORCED}, the model said {(texts or [''])[0][:40]!r}")
-        return await self._answering(Samples(self._common, "choice", many=len(texts) == 2))
+        return await self._answering(scoring.samples(self._common, "choice", many=len(texts) == 2))
 
     async def _samples(self) -> Way:
         try:
@@ -210,30 +163,28 @@ class Probe:
             if fault.status not in (400, 422):
                 raise
             many = False
-        return await self._answering(Samples(self._common, "samples", many=many))
+        return await self._answering(scoring.samples(self._common, "samples", many=many))
 
-    async def _answering(self, way: Samples) -> Way:
-        started = monotonic()
-        replies = await self._replies(way, [self._prompts[0]] * _PROBE_SAMPLES)
-        self.seconds = monotonic() - started
+    async def _answering(self, way: Way) -> Way:
+        replies, _ = await self._ask(way, [self._prompts[0]] * _PROBE_SAMPLES)
         if not any(reply.status == OK for reply in replies):
             raise _Unfit(f"{len(replies)} samples and no answer; the last: {replies[-1].text[:60]!r}")
         return way
 
     async def _echo(self) -> Way:
         """The way to write the letter that the model has in mind, and whether lists are taken."""
-        common, found = _without_thinking(self._common), list[tuple[float, Echo]]()
+        found: list[tuple[float, Way]] = []
         for lead in ("", " "):
             for lists in (True, False):
-                way = Echo(common, "echo", lead=lead, lists=lists)
+                way = scoring.echo(self._without_thinking(), lead, lists)
                 try:
-                    work, responses = await self._first(way)
+                    (reply,), responses = await self._ask(way, self._prompts[:1])
                 except ServerFault as fault:
                     if fault.name == "context" or not lists:
                         raise
                     continue
-                if work.read(responses)[0].status == OK:
-                    found.append((echoed_mass(self._prompts[0], responses), way))
+                if reply.status == OK:
+                    found.append((scoring.echoed_mass(self._prompts[0], responses), way))
                     break
         if not found:
             raise _Unfit("the server echoes no log-probabilities, or has next to none for the letters of the menu")
@@ -244,10 +195,8 @@ class _Unfit(Exception):
     """Why a way is dropped."""
 
 
-def _without_thinking(common: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in common.items() if key not in _THINKING_OFF}
-
-
-def _distance(a: Sequence[float], b: Sequence[float]) -> float:
-    """Total variation of two distributions; 1 where one of them is missing."""
-    return sum(abs(x - y) for x, y in zip(a, b, strict=True)) / 2 if len(a) == len(b) else 1.0
+def _alike(one: Reply, other: Reply) -> bool:
+    """Whether two replies have the same status and nearly the same scores, by total variation."""
+    return (one.status, len(one.scores)) == (other.status, len(other.scores)) and (
+        sum(abs(x - y) for x, y in zip(one.scores, other.scores, strict=True)) / 2 < _SAME
+    )

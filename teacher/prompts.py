@@ -1,8 +1,7 @@
 """Scene -> the messages that a language model reads, with a lettered menu of the legal options.
 
 A template is a text file in `teacher/prompts/` with a `[user]` section and optionally a `[system]` section before it.
-Its placeholders are strict: one that is missing or unknown is an error when the template is loaded, and the hash of
-the file is part of the key of every label that it helped to make.
+The hash of the file is part of the key of every label that it helped to make.
 """
 
 import hashlib
@@ -16,28 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from envs.task import Scene, Task
-from ground.errors import UserError, unknown_name
+from ground.errors import unknown_name
 
 LETTERS = string.ascii_uppercase
-TEMPLATE_DIR = Path(__file__).parent / "prompts"
-
-# What each template has to mention: `compact` is for a small model that was trained on the task, `chat` for any other.
-PLACEHOLDERS = {
-    "compact": frozenset({"goal", "scene", "menu"}),
-    "chat": frozenset({"goal", "rules", "scene", "menu", "letters"}),
-}
-
-_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+TEMPLATES = ("compact", "chat")  # for a small model that was trained on the task; for any other
 _SECTION = re.compile(r"^\[(system|user)\]\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Menu:
-    """The options that a prompt offers; the option at position i has letter `LETTERS[i]`.
-
-    Attributes:
-        options: Option indices of the task, in the order in which they are shown.
-    """
+    """The options (indices of the task) that a prompt offers, in order; that at position i has letter `LETTERS[i]`."""
 
     options: tuple[int, ...]
 
@@ -75,13 +62,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt template.
-
-    Attributes:
-        name: `compact` or `chat`.
-        sections: (role, text with placeholders) in order.
-        hash: Hash of the file.
-    """
+    """A prompt template: its name, (role, text with placeholders) in order, and the hash of its file."""
 
     name: str
     sections: tuple[tuple[str, str], ...]
@@ -89,46 +70,28 @@ class Template:
 
     def hash_for(self, task: Task) -> str:
         """Hash of the file and of the task's own words in it; part of every label's key."""
-        values = {"goal": task.goal, "rules": task.rules, "scene": "", "menu": "", "letters": ""}
-        words = [text for _, text in self._filled(values)] + [option.words for option in task.options]
+        words = [text for _, text in self._filled(task)] + [option.words for option in task.options]
         return hashlib.sha256("\n".join((self.hash, *words)).encode()).hexdigest()[:16]
 
     def render(self, task: Task, scene: Scene, menu: Menu) -> Prompt:
         """The prompt for a scene; braces in a task's own words are left as they are."""
-        values = {"goal": task.goal, "rules": task.rules, "scene": scene.text, "menu": menu.text(task)}
-        values["letters"] = " or ".join(filter(None, (", ".join(menu.letters[:-1]), menu.letters[-1])))
-        return Prompt(self._filled(values), menu, menu.words(task))
+        letters = " or ".join(filter(None, (", ".join(menu.letters[:-1]), menu.letters[-1])))
+        return Prompt(self._filled(task, scene.text, menu.text(task), letters), menu, menu.words(task))
 
-    def _filled(self, values: dict[str, str]) -> tuple[tuple[str, str], ...]:
-        return tuple((role, _PLACEHOLDER.sub(lambda match: values[match[1]], text)) for role, text in self.sections)
-
-
-def parse_template(name: str, text: str, required: frozenset[str]) -> Template:
-    """A template from the text of its file. Raises `UserError` if its sections or placeholders are not as required."""
-    found = frozenset(_PLACEHOLDER.findall(text))
-    if found != required:
-        missing, unknown = sorted(required - found), sorted(found - required)
-        raise UserError(
-            f"Prompt template {name!r}: missing placeholders {missing}, unknown placeholders {unknown}.",
-            f"use each of {sorted(required)} in teacher/prompts/{name}.txt and no other {{word}}",
-        )
-    head, *parts = _SECTION.split(text)
-    sections = tuple((role, body.strip()) for role, body in zip(parts[::2], parts[1::2], strict=True))
-    if head.strip() or [role for role, _ in sections] not in (["user"], ["system", "user"]):
-        raise UserError(
-            f"Prompt template {name!r} must be a [user] section, or a [system] section and then a [user] section.",
-            f"begin teacher/prompts/{name}.txt with a line [system] or [user]",
-        )
-    return Template(name, sections, hashlib.sha256(text.encode()).hexdigest()[:16])
+    def _filled(self, task: Task, scene: str = "", menu: str = "", letters: str = "") -> tuple[tuple[str, str], ...]:
+        values = {"goal": task.goal, "rules": task.rules, "scene": scene, "menu": menu, "letters": letters}
+        return tuple((role, text.format_map(values)) for role, text in self.sections)
 
 
 @cache
 def load_template(name: str) -> Template:
-    """The template `compact` or `chat`. Raises `UserError` for another name or a file with wrong placeholders."""
-    if name not in PLACEHOLDERS:
-        raise unknown_name("prompt template", name, PLACEHOLDERS, "--prompt compact, or --prompt chat")
-    text = (TEMPLATE_DIR / f"{name}.txt").read_text(encoding="utf-8")
-    return parse_template(name, text, PLACEHOLDERS[name])
+    """The template `compact` or `chat`. Raises `UserError` for another name."""
+    if name not in TEMPLATES:
+        raise unknown_name("prompt template", name, TEMPLATES, "--prompt compact, or --prompt chat")
+    text = (Path(__file__).parent / "prompts" / f"{name}.txt").read_text(encoding="utf-8")
+    _, *parts = _SECTION.split(text)
+    sections = tuple(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
+    return Template(name, sections, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def scene_digest(scene: Scene) -> str:

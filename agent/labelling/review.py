@@ -39,17 +39,17 @@ class Review:
         self._lock = threading.RLock()
         with LabelStore(self._path, read_only=True) as store:
             rows = store.last_calls(len(store))
-        tasks = {call.identity.task for _, call in rows}
+        tasks = {call.task for _, call in rows}
         if config.task not in tasks and len(tasks) != 1:
             what = f"{self._path} holds labels of {', '.join(sorted(tasks)) or 'no task'}."
             raise UserError(what, "name one of them with --task")
         self._task = task = get_task(config.task if config.task in tasks else tasks.pop())
         reviewed = task.name, task.options.digest
-        rows = [(row, call) for row, call in rows if (call.identity.task, call.identity.options) == reviewed]
+        rows = [(row, call) for row, call in rows if (call.task, call.options) == reviewed]
         asked: dict[str, list[tuple[int, Call]]] = {}
         for row, call in rows:
             if not is_correction(call) and len(call.legal) > 1:
-                asked.setdefault(call.identity.query, []).append((row, call))
+                asked.setdefault(call.query, []).append((row, call))
         queries = [_Query(*calls[-1], mean_probs([call for _, call in calls])) for calls in asked.values()]
         self._queries = sorted(queries, key=lambda query: top_margin(query.probs))
         self._order = [*range(len(queries))]  # what is skipped goes to the end
@@ -62,7 +62,7 @@ class Review:
         """Everything that the page shows, as JSON takes it."""
         with self._lock:
             queue, said = self._queue(), list(standing(self._said).values())
-        mine = [call.seconds for call in said if call.identity.model == self._model(who)]
+        mine = [call.seconds for call in said if call.model == self._model(who)]
         done = len(self._queries) - len(queue)
         unsure = [1 - max(self._queries[i].probs, default=0.0) for i in queue]
         more = {"skipped": 0, "cost": done, "seconds": round(sum(call.seconds for call in said), 1)}
@@ -104,10 +104,10 @@ class Review:
         """Take back a person's last correction."""
         with self._lock:
             stand = standing(self._said).values()
-            mine = [call for call in self._said if call.identity.model == self._model(who) and call in stand]
+            mine = [call for call in self._said if call.model == self._model(who) and call in stand]
             if mine:
                 with LabelStore(self._path) as store:
-                    self._said.append(withdraw(store, self._task, mine[-1]))
+                    self._said.append(withdraw(store, mine[-1]))
         return bool(mine)
 
     def frame(self, trajectory: int, step: int) -> bytes | None:
@@ -117,7 +117,7 @@ class Review:
     def agreement(self) -> list[dict[str, Any]]:
         """How far people agree with the teacher; see `agent.labelling.agreement`."""
         said = {facts: int(np.argmax(call.probs)) for facts, call in standing(self._said).items()}
-        teacher = {query.last.identity.facts: int(np.argmax(query.probs)) for query in self._queries if query.probs}
+        teacher = {query.last.facts: int(np.argmax(query.probs)) for query in self._queries if query.probs}
         found = compared({"you": said, "the teacher": teacher}, ("you", "the teacher"), len(self._task.options))
         return [found] if found else []
 
@@ -137,7 +137,7 @@ class Review:
 
     def _queue(self) -> list[int]:
         said = standing(self._said)
-        return [number for number in self._order if self._queries[number].last.identity.facts not in said]
+        return [number for number in self._order if self._queries[number].last.facts not in said]
 
     def _question(self, number: int) -> dict[str, Any]:
         row, last, probs = self._queries[number]
@@ -154,5 +154,5 @@ class Review:
             "suggestion": suggested(probs) if probs else None,
             "answers": [],
             "prompt": "\n\n".join(message["content"] for message in line["messages"] or ()) or line["note"],
-            "reply": f"{last.identity.model}: {last.reply or line['why'] or last.method}",
+            "reply": f"{last.model}: {last.reply or line['why'] or last.method}",
         }

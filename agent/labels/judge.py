@@ -17,7 +17,7 @@ from teacher.base import Label
 from teacher.call import FALLBACK, OK, Call
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
-from teacher.prompts import PLACEHOLDERS, load_template
+from teacher.prompts import TEMPLATES, load_template
 
 _AT_ONCE = 32  # scenes per request to the teacher: enough to fill a batch, few enough to show progress
 _DRAWS = 20  # draws of so many scenes as are wanted, after which the task is taken to have no more distinct ones
@@ -55,11 +55,10 @@ def _judge_task(config: JudgeConfig, task: Task) -> tuple[dict[str, Any], list[E
         shown = track(parts, f"judging on {task.name}", console=console, disable=quiet)
         labels = [label for part in shown for label in teacher.label(part)]
         calls = _calls(store, task, scenes, labels)
-    identity = calls[0].identity if calls else None
     methods = Counter(label.method for label in labels if not label.abstained)
     method = max(methods, key=methods.__getitem__, default="none")
-    template = _template(task, identity.prompt) if identity else ""
-    head = {"model": identity.model if identity else teacher.name, "task": task.name}
+    template = _template(task, calls[0].prompt) if calls else ""
+    head = {"model": calls[0].model if calls else teacher.name, "task": task.name}
     return head | {"method": method, "template": template}, evidence_of(task, scenes, labels, calls)
 
 
@@ -77,10 +76,10 @@ def _recorded(store: LabelStore, task: Task, config: JudgeConfig) -> list[Scene]
     """The scenes that the model in question was asked about, without those that a stand-in answered."""
     found: dict[tuple[str, ...], Scene] = {}
     for call in store.calls(task.name, task.options.digest, answers_only=False):
-        facts = call.identity.facts
+        facts = call.facts
         if call.status == FALLBACK:
             found.pop(facts, None)
-        elif len(call.legal) > 1 and (config.teacher.model or "") in call.identity.model:
+        elif len(call.legal) > 1 and (config.teacher.model or "") in call.model:
             found.setdefault(facts, Scene(task.name, facts, call.scene, call.legal))
     if not found:
         raise UserError(f"{store.path} holds no answers for {task.name}.", f"python main.py labels show {store.path}")
@@ -91,14 +90,14 @@ def _calls(store: LabelStore, task: Task, scenes: Sequence[Scene], labels: Seque
     """The calls, rejected ones included, of the model and the prompt that gave the labels; the store may hold more."""
     facts, queries = {scene.facts for scene in scenes}, {label.key for label in labels if label.key}
     about = store.calls(task.name, task.options.digest, answers_only=False)
-    asked = {(call.identity.model, call.identity.prompt) for call in about if call.identity.query in queries}
-    about = [call for call in about if call.identity.facts in facts]
-    return [call for call in about if not asked or (call.identity.model, call.identity.prompt) in asked]
+    asked = {(call.model, call.prompt) for call in about if call.query in queries}
+    about = [call for call in about if call.facts in facts]
+    return [call for call in about if not asked or (call.model, call.prompt) in asked]
 
 
 def _template(task: Task, prompt: str) -> str:
     """`chat 9ab706340bf7bc6f`, or the hash alone for a template that has changed since."""
-    names = [name for name in PLACEHOLDERS if load_template(name).hash_for(task) == prompt]
+    names = [name for name in TEMPLATES if load_template(name).hash_for(task) == prompt]
     return " ".join((*names, prompt))
 
 
@@ -106,13 +105,13 @@ def evidence_of(task: Task, scenes: Sequence[Scene], labels: Sequence[Label], ca
     """What labels and calls show of a teacher, by scene; the right option of a scene is the script's."""
     found, of_scene = [], dict[tuple[str, ...], list[Call]]()
     for call in calls:
-        of_scene.setdefault(call.identity.facts, []).append(call)
+        of_scene.setdefault(call.facts, []).append(call)
     for scene, label in zip(scenes, labels, strict=True):
         mine = of_scene.get(scene.facts, [])
         answers = [call for call in mine if call.status == OK]
         by_menu: dict[tuple[int, ...], list[tuple[float, ...]]] = {}
         for call in answers:
-            by_menu.setdefault(call.identity.menu, []).append(call.probs)
+            by_menu.setdefault(call.menu, []).append(call.probs)
         orders = [
             MenuOrder(menu, tuple(np.mean(samples, axis=0)[list(menu)].tolist())) for menu, samples in by_menu.items()
         ]

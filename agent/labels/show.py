@@ -15,7 +15,7 @@ from teacher.faults import GARBLED, WRONG_MODEL
 from teacher.label_lines import to_record
 from teacher.labels import LabelStore
 from teacher.parse import ParseFailure
-from teacher.prompts import LETTERS, PLACEHOLDERS, Menu, Template, load_template
+from teacher.prompts import LETTERS, TEMPLATES, Menu, Template, load_template
 
 _TOO_LITTLE = "the letters of the menu had almost none of the probability"
 _IN_WORDS = {GARBLED: "the reply is not text", WRONG_MODEL: "another model answered than the one that was asked"}
@@ -33,13 +33,12 @@ def show(config: ShowConfig) -> dict[str, Any]:
 
 def line_of(row: int, call: Call) -> dict[str, Any]:
     """What is known of a call: as it is in the store, with its prompt and menu as they were sent, and why it failed."""
-    identity = call.identity
-    line = {"row": row, **to_record(call), "query": identity.query, "why": why(call)}
-    worded, template, note = wording(identity.task, identity.options, identity.prompt)
+    line = {"row": row, **to_record(call), "query": call.query, "why": why(call)}
+    worded, template, note = wording(call.task, call.options, call.prompt)
     line |= {"template": template.name if template else None, "messages": None, "note": note}
     if worded and template:
-        scene = Scene(identity.task, identity.facts, call.scene, call.legal)
-        line["messages"] = template.render(worded, scene, Menu(identity.menu)).chat
+        scene = Scene(call.task, call.facts, call.scene, call.legal)
+        line["messages"] = template.render(worded, scene, Menu(call.menu)).chat
     line["shown"] = [
         {
             "letter": letter,
@@ -47,7 +46,7 @@ def line_of(row: int, call: Call) -> dict[str, Any]:
             "words": worded.options[option].words if worded else "",
             "probability": call.probs[option] if call.probs else None,
         }
-        for letter, option in zip(LETTERS, identity.menu, strict=False)
+        for letter, option in zip(LETTERS, call.menu, strict=False)
     ]
     return line
 
@@ -85,7 +84,7 @@ def wording(task_name: str, options: str, prompt: str) -> tuple[Task | None, Tem
         except UserError:
             continue
     for task in tasks:
-        for template in map(load_template, PLACEHOLDERS):
+        for template in map(load_template, TEMPLATES):
             if template.hash_for(task) == prompt:
                 return task, template, ""
     return tasks[0], None, "the template has changed since, so that what was sent cannot be shown"

@@ -19,7 +19,7 @@ import main as cli
 from envs.catalog import get_task
 from envs.task import Scene
 from teacher.asking import AskingTeacher, Reply
-from teacher.call import Call, Identity
+from teacher.call import Call
 from teacher.labels import LabelStore
 from teacher.local import LocalModel
 from teacher.prompts import Prompt, load_template, menus
@@ -34,9 +34,9 @@ def call_about(scene: Scene, template: str = "chat", **changes: Any) -> Call:
     """A call about a scene, as a teacher would have written it."""
     menu = menus(scene, 1)[0].options
     prompt = load_template(template).hash_for(TASK)
-    identity = Identity("some/model", prompt, TASK.name, TASK.options.digest, scene.facts, menu, 0)
+    asked = ("some/model", prompt, TASK.name, TASK.options.digest, scene.facts, menu, 0, scene.text, scene.legal)
     probs = tuple({menu[0]: 0.75, menu[2]: 0.25}.get(option, 0.0) for option in range(len(TASK.options)))
-    call = Call(identity, scene.text, scene.legal, "llm:some/model", "logprobs", "ok", probs, "A", 500, 0.25, 1.0)
+    call = Call(*asked, "llm:some/model", "logprobs", "ok", probs, "A", 500, 0.25, 1.0)
     return replace(call, **changes)
 
 
@@ -44,8 +44,6 @@ def call_about(scene: Scene, template: str = "chat", **changes: Any) -> Call:
 def store(tmp_path: Path) -> Path:
     """A store with an answer, one row of each kind of trouble, and rows that cannot be rendered any more."""
     failed: dict[str, Any] = {"probs": (), "method": "samples"}
-    other = replace(call_about(SCENES[0]).identity, prompt="an older template")
-    unknown = replace(call_about(SCENES[0]).identity, task="Gone")
     rows = [
         call_about(SCENES[0]),
         call_about(SCENES[1], **failed, status="off_menu", reply="I would\n\x1b[31mopen the window"),
@@ -53,8 +51,8 @@ def store(tmp_path: Path) -> Path:
         call_about(SCENES[3], **failed, status="error", reply="The server is asleep."),
         call_about(SCENES[4], source="fallback:scripted", method="fallback", status="fallback", reply=""),
         call_about(SCENES[5], probs=(), status="off_menu", reply="The"),
-        replace(call_about(SCENES[0]), identity=other),
-        replace(call_about(SCENES[0]), identity=unknown),
+        call_about(SCENES[0], prompt="an older template"),
+        call_about(SCENES[0], task="Gone"),
         call_about(SCENES[6], template="compact", **failed, status="unfinished", reply="<think>"),
     ]
     with LabelStore(tmp_path / "labels.sqlite") as labels:

@@ -40,7 +40,6 @@ def test_each_way_of_asking_gives_the_models_distribution(server: Running, scori
 def test_the_best_way_is_found_and_prompts_go_in_lists(server: Running) -> None:
     model = ServedModel(TeacherConfig("llm", base_url=f"{server.url}/v1"))
     model.prepare(longest_prompts(TASK, TEMPLATE))
-    assert model.capability is not None
     assert model.template == "compact"
-    assert (model.capability.scoring, model.capability.dropped) == ("logprobs", ())
-    assert model.capability.list_size > 1
+    assert (model.capability["scoring"], model.capability["dropped"]) == ("logprobs", ())
+    assert model.capability["list_size"] > 1

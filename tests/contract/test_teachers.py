@@ -164,7 +164,7 @@ def test_noise_is_keyed_by_seed_and_query_not_frozen_and_after_the_store() -> No
     assert first != one.label(CHOICES)
     store = LabelStore()
     NoisyTeacher(ScriptedTeacher(TASK, store), 1.0, 0).label(CHOICES)
-    kept = {call.identity.facts: call.probs for call in store.calls()}
+    kept = {call.facts: call.probs for call in store.calls()}
     assert all(int(np.argmax(kept[scene.facts])) == TASK.script(scene) for scene in CHOICES)
 
 

@@ -211,7 +211,7 @@ def test_after_the_cool_down_one_request_finds_out(server: FaultyServer, capsys:
 
 def test_while_one_request_finds_out_the_others_wait_for_what_it_finds(server: FaultyServer) -> None:
     teacher = ask(server, "samples", request=20.0, patient=True)
-    teacher.model.capability = replace(teacher.model.capability, concurrency=8)  # type: ignore[attr-defined, type-var]
+    teacher.model.concurrency = 8  # type: ignore[attr-defined]
     breaker: Any = teacher.model._breaker  # type: ignore[attr-defined]
     breaker.failed()
     breaker._opened -= 120.0

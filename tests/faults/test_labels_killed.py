@@ -68,8 +68,7 @@ def killed(child: int, read: int, delay: float) -> int:
 def group(trial: int, number: int) -> list[Call]:
     """Three calls that are written together; one of them is no answer, and one is large."""
     name = f"trial={trial}", f"group={number}"
-    identities = [replace(CALL.identity, facts=(*name, f"row={row}")) for row in range(3)]
-    calls = [replace(CALL, identity=identity, created=1.0) for identity in identities]
+    calls = [replace(CALL, facts=(*name, f"row={row}"), created=1.0) for row in range(3)]
     return [calls[0], replace(calls[1], status="off_menu", probs=()), replace(calls[2], reply="x" * 10_000)]
 
 
@@ -111,13 +110,13 @@ def test_a_killed_writer_loses_at_most_what_was_in_flight(tmp_path: Path) -> Non
     finished = {line["trial"]: line["finished"] for line in in_a_process_of_its_own(kill_writers, str(path), TRIALS)}
     assert set(finished) == {-1, *range(TRIALS)}
     with LabelStore(path, read_only=True) as store:
-        rows = {call.identity.facts: call for call in store.calls(answers_only=False)}
+        rows = {call.facts: call for call in store.calls(answers_only=False)}
         assert len(rows) == len(store)
     counts = dict.fromkeys(finished, 0)
     for trial in finished:
         while any((f"trial={trial}", f"group={counts[trial]}", f"row={row}") in rows for row in range(3)):
             for written in group(trial, counts[trial]):
-                assert rows.pop(written.identity.facts) == written
+                assert rows.pop(written.facts) == written
             counts[trial] += 1
     assert not rows, "rows that nobody wrote in that order"
     assert all(finished[trial] <= counts[trial] <= finished[trial] + 1 for trial in finished)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ground.errors import UserError
-from teacher.call import OK, Call, Identity
+from teacher.call import OK, Call
 from teacher.label_lines import from_lines, to_record
 from teacher.labels import LabelStore
 
@@ -26,12 +26,10 @@ def calls(draw: Any) -> Call:
     if status in (OK, "fallback"):
         weights = [draw(st.floats(0.01, 1)) if option in menu else 0.0 for option in range(8)]
         probs = tuple(weight / sum(weights) for weight in weights)
-    identity = Identity(
-        *(draw(text) for _ in range(4)), tuple(draw(st.lists(text, max_size=4))), menu, draw(st.integers(0, 9))
-    )
-    scene, source, method, reply = (draw(text) for _ in range(4))
+    model, prompt, task, options, scene, source, method, reply = (draw(text) for _ in range(8))
+    asked = (model, prompt, task, options, tuple(draw(st.lists(text, max_size=4))), menu, draw(st.integers(0, 9)))
     numbers = draw(st.integers(0, 2**40)), draw(st.floats(0, 1e6)), draw(positive)
-    return Call(identity, scene, legal, source, method, status, probs, reply, *numbers)
+    return Call(*asked, scene, legal, source, method, status, probs, reply, *numbers)
 
 
 def stored(rows: list[Call]) -> LabelStore:
@@ -78,4 +76,4 @@ def test_a_line_that_was_hurt_is_refused_or_still_says_the_same(call: Call, data
         read = from_lines([bytes(line)], "x")
     except UserError:
         return
-    assert [one.identity for one in read] in ([], [call.identity])
+    assert [one.key for one in read] in ([], [call.key])

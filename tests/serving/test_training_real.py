@@ -56,7 +56,7 @@ def answers(store: Path) -> dict[str, tuple[float, ...]]:
     """The answers in a store that others write to; none while it is being created."""
     try:
         with LabelStore(store, read_only=True) as labels:
-            return {call.identity.key: call.probs for call in labels.calls()}
+            return {call.key: call.probs for call in labels.calls()}
     except (UserError, sqlite3.Error):
         return {}
 

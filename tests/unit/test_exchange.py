@@ -19,7 +19,7 @@ def line(**changes: Any) -> bytes:
 
 def refusal(*lines: bytes) -> str:
     with pytest.raises(UserError) as caught:
-        from_lines(lines, "calls.jsonl", {CALL.identity.options: len(PROBS)})
+        from_lines(lines, "calls.jsonl", {CALL.options: len(PROBS)})
     assert "nothing of the file was imported" in caught.value.next_step
     return caught.value.what
 
@@ -27,8 +27,8 @@ def refusal(*lines: bytes) -> str:
 def test_a_line_is_the_row_with_its_key() -> None:
     record = json.loads(GOOD)
     assert record[MARK] == SCHEMA
-    assert record["key"] == CALL.identity.key
-    assert record["facts"] == list(CALL.identity.facts)
+    assert record["key"] == CALL.key
+    assert record["facts"] == list(CALL.facts)
     assert from_lines([GOOD, b"\n", b"  \r\n", GOOD + b"\r\n"], "x") == [CALL, CALL]
     assert from_lines([], "x") == []
 

@@ -12,7 +12,7 @@ from agent.labelling.review import Review
 from envs.catalog import get_task
 from ground.errors import UserError
 from teacher.base import TeacherError
-from teacher.call import OK, Call, Identity
+from teacher.call import OK, Call
 from teacher.controls import ReplayTeacher
 from teacher.corrections import correct, standing, withdraw
 from teacher.labels import LabelStore
@@ -23,8 +23,12 @@ SURE, UNSURE, TORN = (0.9, 0.05, 0.05), (0.5, 0.3, 0.2), (0.4, 0.4, 0.2)
 
 
 def row(facts: str, probs: tuple[float, ...], status: str = OK) -> Call:
-    identity = Identity("model", "", TASK.name, TASK.options.digest, (facts,), ALL)
-    return Call(identity, f"Scene {facts}.", ALL, "llm", "logprobs", status, probs, "A")
+    return about((facts,), f"Scene {facts}.", probs, status)
+
+
+def about(facts: tuple[str, ...], scene: str, probs: tuple[float, ...] = SURE, status: str = OK) -> Call:
+    asked = ("model", "", TASK.name, TASK.options.digest, facts, ALL, 0, scene, ALL)
+    return Call(*asked, "llm", "logprobs", status, probs, "A")
 
 
 @pytest.fixture
@@ -73,8 +77,7 @@ def test_prompt_and_reply_are_shown(review: Review) -> None:
 def test_corrections_are_rows_of_a_human_and_replays_heed_them(path: Path, review: Review) -> None:
     scene = next(s for s in TASK.describe(TASK.make_vec(1).reset()[0]) if len(s.legal) == 3)
     with LabelStore(path) as store:
-        identity = Identity("model", "", TASK.name, TASK.options.digest, scene.facts, ALL)
-        store.put_many([Call(identity, scene.text, ALL, "llm", "logprobs", OK, SURE, "A")])
+        store.put_many([about(scene.facts, scene.text)])
     before = ReplayTeacher(TASK, path).label([scene])[0]
     assert before.probs == pytest.approx(SURE)
     review = Review(LabelConfig(task=TASK.name, review=str(path), annotator="ann"))
@@ -84,7 +87,7 @@ def test_corrections_are_rows_of_a_human_and_replays_heed_them(path: Path, revie
     assert ReplayTeacher(TASK, path).label([scene])[0].probs == (0.0, 0.0, 1.0)
     with LabelStore(path, read_only=True) as store:
         human = [call for call in store.calls() if call.source == "human"]
-    assert {call.identity.model for call in human} == {"human:ann"}
+    assert {call.model for call in human} == {"human:ann"}
     assert len(human) == 5
 
 
@@ -110,11 +113,10 @@ def test_the_last_of_several_people_is_heeded_and_what_was_taken_back_is_not(tmp
     first, second, *_ = (s for s in TASK.sample_scenes(np.random.default_rng(0), 50) if len(s.legal) == 3)
     made = tmp_path / "people.sqlite"
     with LabelStore(made) as store:
-        identity = Identity("model", "", TASK.name, TASK.options.digest, second.facts, ALL)
-        asked = Call(identity, second.text, ALL, "llm", "logprobs", OK, SURE, "A")
-        other = replace(asked, identity=replace(identity, facts=first.facts))
+        asked = about(second.facts, second.text)
+        other = replace(asked, facts=first.facts)
         store.put_many([asked, other])
-        taken_back = withdraw(store, TASK, correct(store, TASK, other, "ann", 0, 1.0))
+        taken_back = withdraw(store, correct(store, TASK, other, "ann", 0, 1.0))
         correct(store, TASK, asked, "bob", 1, 1.0)
         correct(store, TASK, asked, "ann", 2, 1.0)
     assert ReplayTeacher(TASK, made).label([second])[0].probs == (0.0, 0.0, 1.0)

@@ -12,25 +12,24 @@ from typing import Any
 import pytest
 
 from ground.errors import UserError
-from teacher.labels import Call, Identity, LabelStore, Merged
+from teacher.labels import Call, LabelStore, Merged
 
-IDENTITY = Identity("tiny@1", "p", "SmallTask", "o", ("door=red", "held=nothing"), (0, 4), 0)
 PROBS = (0.75, 0.0, 0.0, 0.0, 0.25)
-CALL = Call(IDENTITY, "The red door.", (0, 4), "local", "logprobs", "ok", PROBS, "A", 11, 0.5, 1.0)
+ASKED = ("tiny@1", "p", "SmallTask", "o", ("door=red", "held=nothing"), (0, 4), 0, "The red door.", (0, 4))
+CALL = Call(*ASKED, "local", "logprobs", "ok", PROBS, "A", 11, 0.5, 1.0)
 
 
 def call(number: int, **changes: object) -> Call:
-    facts = (f"door={number}",)
-    return replace(CALL, identity=replace(IDENTITY, facts=facts), **changes)  # type: ignore[arg-type]
+    return replace(CALL, facts=(f"door={number}",), **changes)  # type: ignore[arg-type]
 
 
 def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
     with LabelStore(tmp_path / "labels.sqlite") as store:
         store.put_many([CALL])
-        assert store.get_many([IDENTITY.key]) == {IDENTITY.key: CALL}
+        assert store.get_many([CALL.key]) == {CALL.key: CALL}
         store.put_many(others := [call(i) for i in range(1200)])
-        keys = [call(i).identity.key for i in range(1300)]
-        assert store.get_many(keys) == {other.identity.key: other for other in others}, "more than SQLite takes at once"
+        keys = [call(i).key for i in range(1300)]
+        assert store.get_many(keys) == {other.key: other for other in others}, "more than SQLite takes at once"
     with LabelStore(tmp_path / "labels.sqlite", read_only=True) as store:
         assert store.calls("SmallTask", "o")[0] == CALL
         assert store.calls("Other") == []
@@ -41,10 +40,10 @@ def test_what_is_no_answer_is_kept_and_never_given_out(status: str) -> None:
     store = LabelStore()
     store.put_many([replace(CALL, status=status, probs=())])
     assert len(store) == 1
-    assert store.get_many([IDENTITY.key]) == {}
+    assert store.get_many([CALL.key]) == {}
     assert store.calls() == []
     store.put_many([CALL, replace(CALL, probs=PROBS[::-1])])
-    assert store.get_many([IDENTITY.key]) == {IDENTITY.key: CALL}, "the first answer stands"
+    assert store.get_many([CALL.key]) == {CALL.key: CALL}, "the first answer stands"
 
 
 @pytest.mark.parametrize(
@@ -60,15 +59,15 @@ def test_what_is_no_answer_is_kept_and_never_given_out(status: str) -> None:
     ],
 )
 def test_every_part_of_the_identity_is_in_the_key(change: dict[str, object]) -> None:
-    other = replace(IDENTITY, **change)  # type: ignore[arg-type]
-    assert other.key != IDENTITY.key
-    assert (other.query == IDENTITY.query) == (set(change) <= {"menu", "sample"})
+    other = replace(CALL, **change)  # type: ignore[arg-type]
+    assert other.key != CALL.key
+    assert (other.query == CALL.query) == (set(change) <= {"menu", "sample"})
 
 
 def test_keys_are_those_of_stores_that_were_written_before() -> None:
     """Another key for the same question would orphan every label in a store that exists."""
-    assert IDENTITY.key == "d3ac6c3532d5ed4acd3bdcfb76cc3d146a3456ffdddfc610885a0fb27b36fbbd"
-    assert IDENTITY.query == "cc799ebb4fc60e431e8b820a35e093567182010bc547a40ad9293fc0fdb3ecd7"
+    assert CALL.key == "d3ac6c3532d5ed4acd3bdcfb76cc3d146a3456ffdddfc610885a0fb27b36fbbd"
+    assert CALL.query == "cc799ebb4fc60e431e8b820a35e093567182010bc547a40ad9293fc0fdb3ecd7"
 
 
 def test_the_digest_is_of_the_answers_alone() -> None:
@@ -119,7 +118,7 @@ def test_a_merge_adds_what_is_not_there_and_changes_nothing() -> None:
 
 def test_the_last_calls_of_a_kind_and_of_a_task() -> None:
     store = LabelStore()
-    elsewhere = replace(CALL, identity=replace(IDENTITY, task="Other"))
+    elsewhere = replace(CALL, task="Other")
     rows = [call(0), call(1, status="off_menu", probs=()), call(2, status="fallback"), elsewhere, call(3)]
     store.put_many(rows)
     assert store.last_calls(2) == [(4, elsewhere), (5, call(3))]
