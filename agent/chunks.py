@@ -19,7 +19,7 @@ _LOG_STD = -5.0, 1.0  # range of the logarithm of a deviation
 
 
 @dataclass(frozen=True)
-class CategoricalChunk:
+class CategoricalChunk(Distribution):
     """N distributions over k indices, which are independent given the observation.
 
     Attributes:
@@ -33,10 +33,6 @@ class CategoricalChunk:
         count, steps, actions = self.probs.shape
         index, log_prob = Categorical(self.probs.reshape(-1, actions)).sample(rng)
         return index.reshape(count, steps).astype(np.float32), log_prob.reshape(count, steps).sum(1)
-
-    def replaced(self, rows: NDArray[np.bool_], other: "CategoricalChunk") -> "CategoricalChunk":
-        """The distributions of `other` in `rows` [N], these elsewhere."""
-        return CategoricalChunk(np.where(rows[:, None, None], other.probs, self.probs))
 
 
 class ChunkPolicy(nn.Module):

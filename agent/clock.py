@@ -6,12 +6,12 @@ steps (SPiRL), a chunk of k actions is played slice by slice (action chunking).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.goals import GoalFrame
+from agent.resumable import Resumable, places
 
 Vectors = NDArray[np.float32]
 
@@ -100,7 +100,7 @@ class Chunk(Transition):
         return np.roll(command, -self.actions, axis=1)
 
 
-class Clock:
+class Clock(Resumable):
     """Runs a command until it is over, has run out of time, or the episode has ended.
 
     Args:
@@ -114,6 +114,8 @@ class Clock:
         age: Steps for which it has run [N].
         command: Its vector [N, D].
     """
+
+    saved = places("option", "previous", "age", "command")
 
     def __init__(self, num_envs: int, timeouts: NDArray[np.int64], transition: Transition) -> None:
         self._timeouts, self._transition = timeouts, transition
@@ -141,12 +143,3 @@ class Clock:
         self.option = np.where(ended, -1, self.option)
         self.previous = np.where(ended, -1, self.previous)
         self.command = self._transition.advance(self.command, obs, next_obs)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Arrays for an exact resume."""
-        return {"option": self.option, "previous": self.previous, "age": self.age, "command": self.command}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        for name, value in state.items():
-            setattr(self, name, value)

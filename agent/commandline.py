@@ -1,16 +1,25 @@
-"""Words of the command line -> settings: one set of flags from the dataclasses, a file, and `--set`."""
+"""Words of the command line -> settings: flags of the dataclasses' fields, a file, and `--set`."""
 
 import dataclasses
-import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from agent.config import TrainConfig, changed, from_file, from_plain, is_flattened, paths, preset, to_plain, validated
+from agent.config import (
+    POSITIONAL,
+    Place,
+    TrainConfig,
+    changed,
+    from_file,
+    from_plain,
+    places,
+    preset,
+    validated,
+    with_said,
+)
 from ground.errors import UserError, unknown_name
 
 # IHAC's and LLM4Teach's spellings, and names of earlier versions. Their offline planner is a fixed table from scene to
@@ -32,15 +41,18 @@ GONE = {
         "The misbehaving server is one for tests now.",
         "python -m tests.faulty_server --script tests/faulty_server/example.toml",
     ),
-    "planned-candidate": ("The controller's goal is no candidate for relabelling any more.", "leave the flag out"),
+    "planned_candidate": ("The controller's goal is no candidate for relabelling any more.", "leave the flag out"),
 }
-Pairs = list[tuple[str, str | None]]  # (flag without hyphens in front, its value), in the order in which they were said
+Said = list[tuple[str, list[str]]]  # flags as settings are named, as they were said, and the words after each
 
 
 def default_of(kind: Any) -> Any:
     """Settings as they are before anything is said; what must be said is missing."""
-    required = [f.name for f in fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
-    return kind(**dict.fromkeys(required, tyro.MISSING))
+    return kind(**dict.fromkeys(_required(kind), tyro.MISSING))
+
+
+def _required(kind: Any) -> list[str]:
+    return [f.name for f in fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
 
 
 def read(verb: str, default: Any, words: Sequence[str]) -> Any:
@@ -49,154 +61,121 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
     Raises:
         UserError: An unknown flag (the nearest is suggested), or a value of the wrong type or out of range.
     """
-    said, pairs = _spelled(words)
-    given = {name.replace("-", "_"): value for name, value in pairs}
-    known = flag_names(default)
-    _check_choices(verb, default, given)
-    if isinstance(default, TrainConfig):
-        changes = from_file(given["config"] or "") if "config" in given else {}
-        changes |= _assignments(pairs)
-        default = changed(_own(given | changes) or preset(changes | _chosen(given)), changes)
-        said = _without(said, "--set", "--config")
-        known = {*paths(default.settings.__class__), "set", "config"}
-        _check_choices(verb, default.settings, given)
-    _check(verb, pairs, known)
-    found = _parse(default, said, f"main.py {verb}")
-    if isinstance(found, TrainConfig):
-        return from_plain(to_plain(found))
-    found = validated(type(found), dataclasses.asdict(found), "")
-    names = {f.name for f in fields(found)}
-    return dataclasses.replace(found, said=tuple(given)) if "said" in names else found
+    said, kind, more = _spelled(words), type(default), {}
+    if kind is TrainConfig:
+        decides = {name: values[0] for name, values in said if name and values}
+        changes = from_file(decides.pop("config")) if "config" in decides else {}
+        changes |= dict(_assignment(" ".join(values)) for name, values in said if name == "set")
+        decides = changes | {name: value for name, value in decides.items() if name != "set"}
+        resumed = _own(decides) if "resume" in dict(said) else None
+        default = changed(resumed or preset(decides), changes)
+        more = {name: Place((), str) for name in ("set", "config")}
+    if {"--help", "-h"} & set(words):
+        _show_help(default, f"main.py {verb}")
+    where = places(kind, type(default.settings) if kind is TrainConfig else None)
+    given = _values(verb, said, where | more)
+    if kind is TrainConfig:
+        return changed(default, {name: value for name, value in given.items() if name not in more})
+    if missing := [name for name in _required(kind) if name not in given]:
+        raise UserError(f"{verb} needs --{missing[0]}, or what it stands for.", f"python main.py {verb} --help")
+    found = validated(kind, with_said(dataclasses.asdict(default), given, where, verb), where)
+    return dataclasses.replace(found, said=tuple(given)) if hasattr(found, "said") else found
 
 
-def _own(given: Mapping[str, Any]) -> TrainConfig | None:
+def _own(said: Mapping[str, Any]) -> TrainConfig | None:
     """The settings of the run that is to be continued, where there is one: a preset may have changed since."""
     from agent.runs.run import Run
     from envs.catalog import get_task
 
-    if "resume" not in given:
-        return None
-    method, task = given.get("method") or TrainConfig.method, given.get("task") or TrainConfig.task
-    name = get_task(str(task), given.get("teacher_flaw")).name
-    place = (
-        Path(given.get("logdir") or TrainConfig.logdir) / method / name / (given.get("savedir") or TrainConfig.savedir)
+    method, task, logdir, savedir = (
+        said.get(name, getattr(TrainConfig, name)) for name in ("method", "task", "logdir", "savedir")
     )
+    place = Path(logdir) / method / get_task(str(task), said.get("teacher_flaw")).name / savedir
     of_seeds = sorted(place.glob("seed-*/config.json"))
-    found = place / "config.json" if (place / "config.json").exists() else of_seeds[0] if of_seeds else None
-    if found is None:
+    if (place / "config.json").exists():
+        return from_plain(Run.open(place).config)
+    if not of_seeds:
         return None
-    config = from_plain(Run.open(found.parent).config)
-    return config if found.parent == place else dataclasses.replace(config, seed=0, savedir=place.name)
+    return dataclasses.replace(from_plain(Run.open(of_seeds[0].parent).config), seed=0, savedir=place.name)
 
 
-def _chosen(given: Mapping[str, str | None]) -> dict[str, Any]:
-    """What was said, as what decides a preset; switches decide nothing."""
-    return {name: value for name, value in given.items() if value is not None and name not in ("set", "config")}
-
-
-def _spelled(words: Sequence[str]) -> tuple[list[str], Pairs]:
-    """The words with every flag as the dataclasses spell it, and the flags with the first value of each."""
-    said: list[str] = []
-    pairs: Pairs = []
+def _spelled(words: Sequence[str]) -> Said:
+    """The words by flag, under "" those before the first flag."""
+    said: Said = [("", [])]
     for word in words:
         flag, equals, value = word.partition("=")
-        if not flag.startswith("--") or flag == "--help":
-            said.append(word)
-            if pairs and pairs[-1][1] is None and not word.startswith("-"):
-                pairs[-1] = (pairs[-1][0], word)
+        if not flag.startswith("--"):
+            said[-1][1].append(word)
             continue
-        flag, *rest = SPELLINGS.get(flag.replace("_", "-"), [flag.replace("_", "-")])
-        value = rest[0] if rest else value
-        said += [flag, *([value] if equals or rest else [])]
-        pairs.append((flag.removeprefix("--"), value if equals or rest else None))
-    return said, pairs
+        flag, *rest = SPELLINGS.get(flag.replace("_", "-"), [flag])
+        said.append((flag.removeprefix("--").replace("-", "_"), [value] if equals else rest))
+    return said
 
 
-def _assignments(pairs: Pairs) -> dict[str, str]:
+def _assignment(text: str) -> tuple[str, str]:
     """What `--set a.b=1` says."""
-    found = {}
-    for name, text in pairs:
-        if name == "set":
-            setting, equals, value = (text or "").partition("=")
-            if not equals:
-                raise UserError(f"--set {text} sets nothing.", "--set NAME=VALUE, such as --set lr=1e-3")
-            found[setting.strip().replace("-", "_")] = value.strip()
-    return found
+    setting, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text} sets nothing.", "--set NAME=VALUE, such as --set lr=1e-3")
+    return setting.strip().replace("-", "_"), value.strip()
 
 
-def _without(words: Sequence[str], *flags: str) -> list[str]:
-    """The words without some flags and their values."""
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if not skip and word not in flags:
-            kept.append(word)
-        skip = not skip and word in flags
-    return kept
-
-
-def _check(verb: str, pairs: Pairs, known: Iterable[str]) -> None:
-    flags = {f"--{name.replace('_', '-')}" for name in known}
-    for name, _ in pairs:
-        if name in GONE:
+def _values(verb: str, said: Said, where: Mapping[str, Place]) -> dict[str, Any]:
+    """What flags and the words without one say, by setting."""
+    found: dict[str, Any] = {}
+    rest: list[str] = []
+    more = f"python main.py {verb} --help"
+    for name, words in said:
+        flag, setting = f"--{name.replace('_', '-')}", name.removeprefix("no_")
+        place, taken = where.get(name), len(words)
+        if not name:
+            taken = 0
+        elif name in GONE:
             raise UserError(*GONE[name])
-        if f"--{name}" not in flags and f"--{name.removeprefix('no-')}" not in flags:
-            raise unknown_name("flag", f"--{name}", flags, f"python main.py {verb} --help")
-
-
-def _check_choices(verb: str, config: Any, given: Mapping[str, str | None]) -> None:
-    """Suggest the nearest choice where a flag has a few; all else about values is for their types to say."""
-    hints = typing.get_type_hints(config.__class__)
-    for f in fields(config):
-        value, said = getattr(config, f.name), given.get(f.name)
-        if is_dataclass(value):
-            _check_choices(verb, value, given)
-        known = [choice for option in (hints[f.name], *typing.get_args(hints[f.name])) for choice in _literals(option)]
-        if known and said is not None and said not in map(str, known):
-            raise unknown_name(f.name.replace("_", " "), said, map(str, known), f"python main.py {verb} --help")
-
-
-def _literals(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
-
-
-def flag_names(config: Any) -> set[str]:
-    """Names of all flags of settings, nested ones included."""
-    found: set[str] = set()
-    for f in fields(config):
-        value = getattr(config, f.name)
-        found |= flag_names(value) if is_dataclass(value) else {f.name}
+        elif setting in where and bool in where[setting].kinds:
+            found[setting], taken = setting == name, 0
+        elif place is None:
+            raise unknown_name("flag", flag, (f"--{known.replace('_', '-')}" for known in where), more)
+        elif place.many:
+            found[name] = words
+        elif not words:
+            raise UserError(f"{flag} needs a value.", more)
+        else:
+            found[name], taken = words[0], 1
+        rest += words[taken:]
+    for name, place in where.items():
+        if rest and POSITIONAL in place.marks:
+            found[name], rest = (rest, []) if place.many else (rest[0], rest[1:])
+    if rest:
+        raise UserError(f"There is no place for {rest[0]!r}: values come after a flag.", more)
     return found
 
 
-def _parse(default: Any, words: Sequence[str], prog: str) -> Any:
-    """Settings of the kind of `default`, changed by the words."""
-    kind, values = type(default), {f.name: getattr(default, f.name) for f in fields(default)}
-    nested = {name: _with_flags(value) for name, value in values.items() if is_dataclass(value)}
-    groups = [(name, type(value)) for name, value in nested.items()]
-    flags = dataclasses.make_dataclass(kind.__name__, groups, bases=(kind,), frozen=True, kw_only=True)
-    start = flags(**(values | nested))
-    found = tyro.cli(flags, args=list(words), default=start, prog=prog, config=(tyro.conf.AvoidSubcommands,))
-    said = {f.name: getattr(found, f.name) for f in fields(found)}
-    return kind(**(said | {name: _without_flags(said[name]) for name in nested}))
+def _show_help(default: Any, prog: str) -> None:
+    """Print every flag with its help, and exit. Groups are shown by themselves, but need no prefix."""
+    groups = {f.name: value for f in fields(default) if is_dataclass(value := getattr(default, f.name))}
+    shown = {name: _without_prefix(type(value)) for name, value in groups.items()}
+    kind = dataclasses.make_dataclass(
+        type(default).__name__, shown.items(), bases=(type(default),), frozen=True, kw_only=True
+    )
+    values = _values_of(default) | {name: shown[name](**_values_of(value)) for name, value in groups.items()}
+    tyro.cli(kind, args=["--help"], default=kind(**values), prog=prog, config=(tyro.conf.AvoidSubcommands,))
 
 
-@cache
-def _flags_of(kind: type) -> type:
+def _values_of(config: Any) -> dict[str, Any]:
+    return {f.name: getattr(config, f.name) for f in fields(config)}
+
+
+def _without_prefix(kind: type) -> type:
     """A dataclass of settings whose flags have no prefix, whatever it is nested in; groups within it keep theirs.
 
     A group without a name would do that, too, but its flags would be lost among the others in the help.
     """
-    hints = typing.get_type_hints(kind, include_extras=True)
     whole, part = tyro.conf.arg(name="", prefix_name=False), tyro.conf.arg(prefix_name=False)
-    marked = [(f.name, Annotated[hints[f.name], whole if is_flattened(hints[f.name]) else part]) for f in fields(kind)]
+    hints = get_type_hints(kind, include_extras=True)
+    marked = [
+        (f.name, Annotated[hint, whole if Place((kind.__name__, f.name), hint).flattened else part])
+        for f in fields(kind)
+        for hint in (hints[f.name],)
+    ]
     return dataclasses.make_dataclass(kind.__name__, marked, bases=(kind,), frozen=True, kw_only=True)
-
-
-def _with_flags(config: Any) -> Any:
-    return _flags_of(config.__class__)(**{f.name: getattr(config, f.name) for f in fields(config)})
-
-
-def _without_flags(config: Any) -> Any:
-    kind = type(config).__mro__[1]
-    return kind(**{f.name: getattr(config, f.name) for f in fields(kind)})

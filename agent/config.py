@@ -9,17 +9,21 @@ import difflib
 import json
 import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, NamedTuple
 
+import tyro
 from annotated_types import Ge
 
 from ground.errors import UserError, unknown_name
 from ground.ranges import Count, CountOrNone
 from teacher.config import TeacherConfig
+
+SUPPRESSED, POSITIONAL = (mark[int].__metadata__[0] for mark in (tyro.conf.Suppress, tyro.conf.Positional))
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,58 @@ class TrainConfig:
 
 
 _SHARED = [f.name for f in fields(TrainConfig) if f.name not in ("teacher", "settings")]
-_TEACHER = [f.name for f in fields(TeacherConfig)]
+
+
+class Place(NamedTuple):
+    """Where a setting is in the nested settings, and what it may be: its type with marks, and without."""
+
+    path: tuple[str, ...]
+    hint: Any
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The type, and those that it is a union of."""
+        bare = typing.get_args(self.hint)[0] if typing.get_origin(self.hint) is Annotated else self.hint
+        return (bare, *typing.get_args(bare))
+
+    @property
+    def choices(self) -> list[str]:
+        """The few values that there are; none where there are many."""
+        return [str(c) for kind in self.kinds if typing.get_origin(kind) is Literal for c in typing.get_args(kind)]
+
+    @property
+    def many(self) -> bool:
+        """Whether it is a list."""
+        return any(typing.get_origin(kind) is tuple for kind in self.kinds)
+
+    @property
+    def marks(self) -> tuple[Any, ...]:
+        """What tyro and pydantic are told of it."""
+        return getattr(self.hint, "__metadata__", ())
+
+    @property
+    def flattened(self) -> bool:
+        """Whether it is a group whose flags have no prefix."""
+        return len(self.path) == 1 or any(getattr(m, "name", None) == "" for m in self.marks)
+
+
+@cache
+def places(kind: type, settings: type | None = None) -> dict[str, Place]:
+    """Every setting by the name of its flag, of the verb with settings of this kind; of `train`, with the method's."""
+    found: dict[str, Place] = {}
+
+    def add(kind: type, prefix: str, path: tuple[str, ...]) -> None:
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for f in fields(kind):  # type: ignore[arg-type]
+            place = Place((*path, f.name), hints[f.name])
+            groups = [settings] if place.hint is Any and settings else filter(is_dataclass, place.kinds)
+            for group in (groups := list(groups)):
+                add(group, prefix if place.flattened else f"{prefix}{f.name}.", place.path)  # type: ignore[arg-type]
+            if not groups and place.hint is not Any and SUPPRESSED not in place.marks:
+                found.setdefault(f"{prefix}{f.name}", place)
+
+    add(kind, "", ())
+    return found
 
 
 def configure(said: Mapping[str, Any] | None = None, **more: Any) -> TrainConfig:
@@ -104,64 +159,66 @@ def preset(words: Mapping[str, Any]) -> TrainConfig:
     from agent.methods.protocol import Given
     from envs.catalog import get_task
 
-    size = str(words.get("preset", "small"))
-    if size not in (sizes := typing.get_args(typing.get_type_hints(TrainConfig)["preset"])):
-        raise unknown_name("preset", size, sizes, f"--preset {sizes[1]}")
-    method, flaw = str(words.get("method", "ihac")), words.get("teacher_flaw")
-    entry, task = entry_of(method), get_task(str(words.get("task", TrainConfig.task)), flaw)
-    steps = validated(CountOrNone | None, words.get("steps"), "steps") or None
-    taught = words.get("teacher", "local") != "none"
-    found = entry.preset(Given(task, size, steps, taught, flaw, dict(words)))
-    start = TrainConfig(method, task.name, size)  # type: ignore[arg-type]
+    where = places(TrainConfig)
+    said = {name: as_said(name, value, where[name]) for name, value in words.items() if name in where}
+    size, method, flaw = said.get("preset", "small"), str(said.get("method", "ihac")), said.get("teacher_flaw")
+    entry, task = entry_of(method), get_task(str(said.get("task", TrainConfig.task)), flaw)
+    steps = validated(CountOrNone | None, said.get("steps"), where, "steps") or None
+    found = entry.preset(Given(task, size, steps, said.get("teacher", "local") != "none", flaw, dict(words)))
+    start = TrainConfig(method, task.name, size)
     return replace(start, steps=found.steps, num_envs=found.num_envs, settings=found.settings)
 
 
 def changed(config: TrainConfig, words: Mapping[str, Any]) -> TrainConfig:
     """The settings with what is said of them, checked. Raises `UserError` as `configure`."""
-    where = paths(config.settings.__class__)
-    tree = to_plain(config)
+    where = places(TrainConfig, type(config.settings))
+    for name in words.keys() - where.keys():
+        close = difflib.get_close_matches(name, where, n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        again = f"python main.py train --method {config.method} --help"
+        raise UserError(f"{config.method} has no setting {name!r}.{hint}", again)
+    said = {name: value for name, value in words.items() if name != "task"}  # that was resolved with the preset
+    return from_plain(with_said(to_plain(config), said, where))
+
+
+def with_said(tree: dict[str, Any], words: Mapping[str, Any], where: Mapping[str, Place], verb: str = "train") -> Any:
+    """Settings as JSON holds them, changed in place by what is said of them."""
     for name, value in words.items():
-        if name == "task":
-            continue  # resolved with the preset
-        path = where.get(name)
-        if path is None:
-            raise unknown_setting(name, where, config.method)
-        *parents, last = path
+        *parents, last = where[name].path
         node = tree
         for parent in parents:
             node = node[parent]
-        if isinstance(value, str) and isinstance(node.get(last), list):
-            value = [part for part in re.split(r"[\s,\[\]()]+", value) if part]
-        node[last] = value if not isinstance(node.get(last), list) or isinstance(value, list | tuple) else [value]
-    return from_plain(tree)
+        node[last] = as_said(name, value, where[name], verb)
+    return tree
 
 
-def unknown_setting(name: str, known: Iterable[str], method: str) -> UserError:
-    """The error for a setting that there is not, with the nearest one suggested."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return UserError(f"{method} has no setting {name!r}.{hint}", f"python main.py train --method {method} --help")
+def as_said(name: str, value: Any, place: Place, verb: str = "train") -> Any:
+    """A value, where it is text with None and lists read. Raises `UserError` if it is none of the few that there are,
+    with the nearest one suggested; all else about values is for their types to say."""
+    if value == "None" and NoneType in place.kinds:
+        return None
+    if isinstance(value, str) and place.choices and value not in place.choices:
+        raise unknown_name(name.replace("_", " "), value, place.choices, f"python main.py {verb} --help")
+    if place.many and isinstance(value, str):
+        return [part for part in re.split(r"[\s,\[\]()]+", value) if part]
+    return [value] if place.many and not isinstance(value, list | tuple) else value
 
 
 def from_file(path: str) -> dict[str, Any]:
     """What a TOML or YAML file says, by dotted names. Raises `UserError` if it cannot be read."""
+    import tomllib
+
+    import yaml
+
     source = Path(path)
+    if source.suffix not in (".toml", ".yaml", ".yml"):
+        raise UserError(f"--config {path} is neither TOML nor YAML by its name.", "a file ending in .toml or .yaml")
     try:
-        if source.suffix == ".toml":
-            import tomllib
-
-            tree = tomllib.loads(source.read_text())
-        elif source.suffix in (".yaml", ".yml"):
-            import yaml
-
-            tree = yaml.safe_load(source.read_text())
-        else:
-            raise UserError(f"--config {path} is neither TOML nor YAML by its name.", "a file ending in .toml or .yaml")
-    except (OSError, ValueError, UnicodeDecodeError) as error:
+        text = source.read_text()
+        tree = tomllib.loads(text) if source.suffix == ".toml" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"--config {path} cannot be read: {reason}.", f"ls -l {path}") from error
-    except Exception as error:  # a YAML error is no ValueError
-        raise UserError(f"--config {path} cannot be read: {error}".splitlines()[0], f"ls -l {path}") from error
     if not isinstance(tree, dict):
         raise UserError(f"--config {path} holds no settings.", "lines such as: lr = 1e-3")
     return flat(tree)
@@ -177,37 +234,6 @@ def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
         else:
             out[name.replace("-", "_")] = value
     return out
-
-
-@cache
-def paths(settings: type) -> dict[str, tuple[str, ...]]:
-    """Every setting by the name of its flag -> where it is in the nested settings."""
-    found: dict[str, tuple[str, ...]] = {name: (name,) for name in _SHARED}
-    found |= {name: ("teacher", name) for name in _TEACHER}
-
-    def add(kind: Any, prefix: str, path: tuple[str, ...]) -> None:
-        hints = typing.get_type_hints(kind, include_extras=True)
-        for f in fields(kind):
-            options = [option for option in _options(hints[f.name]) if is_dataclass(option)]
-            inner = prefix if is_flattened(hints[f.name]) else f"{prefix}{f.name}."
-            for option in options:
-                add(option, inner, (*path, f.name))
-            if not options:
-                found.setdefault(f"{prefix}{f.name}", (*path, f.name))
-
-    add(settings, "", ("settings",))
-    return found
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    """The kinds of a field: one, or those of a union."""
-    bare = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-    return typing.get_args(bare) or (bare,)
-
-
-def is_flattened(hint: Any) -> bool:
-    """Whether a nested group of settings has flags without a prefix: `tyro.conf.arg(name="")`."""
-    return any(getattr(mark, "name", None) == "" for mark in getattr(hint, "__metadata__", ()))
 
 
 def to_plain(config: Any) -> dict[str, Any]:
@@ -227,32 +253,36 @@ def from_plain(tree: Mapping[str, Any]) -> TrainConfig:
     kinds = entry_of(tree["method"]).settings
     own = tree["settings"] or {}
     kind = next((kind for kind in kinds if own.keys() <= {f.name for f in fields(kind)}), kinds[0])
-    settings = validated(kind, own, "")
-    teacher = validated(TeacherConfig, tree["teacher"], "")
-    shared = validated(TrainConfig, {name: tree[name] for name in _SHARED if name in tree}, "")
+    where = places(TrainConfig, kind)
+    settings = validated(kind, own, where, "settings")
+    teacher = validated(TeacherConfig, tree["teacher"], where, "teacher")
+    shared = validated(TrainConfig, {name: tree[name] for name in _SHARED if name in tree}, where)
     return replace(shared, teacher=teacher, settings=settings)
 
 
-def validated(kind: Any, value: Any, name: str) -> Any:
-    """A value as its type has it. Raises `UserError` with the name of what does not fit."""
+def validated(kind: Any, value: Any, where: Mapping[str, Place], *above: str) -> Any:
+    """A value as its type has it. Raises `UserError` with the flag of what does not fit.
+
+    Args:
+        kind: The type.
+        value: Anything.
+        where: Every setting.
+        *above: Where the value is in the nested settings.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        flag = "--" + (_setting_at(kind, first["loc"]) or name).replace("_", "-")
+        place = (*above, *first["loc"])  # which also names kinds of unions and entries of lists
+        flag = next((name for name, (path, _) in where.items() if _leads(path, place)), ".".join(map(str, place)))
+        flag = "--" + flag.replace("_", "-")
         wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         raise UserError(f"{flag} is {first['input']!r}, and must be {wanted}.", f"{flag} with another value") from error
 
 
-def _setting_at(kind: Any, place: Sequence[str | int]) -> str:
-    """The setting that an error is about, as its flag has it; its place also names kinds of unions and list entries."""
-
-    def leads_there(path: Sequence[str]) -> bool:
-        parts = iter(place)
-        return all(part in parts for part in path)
-
-    known = paths(kind).items() if isinstance(kind, type) and is_dataclass(kind) else ()
-    found = (name for name, (group, *path) in known if group == "settings" and leads_there(path))
-    return next(found, ".".join(map(str, place)))
+def _leads(path: Sequence[str], place: Sequence[str | int]) -> bool:
+    """Whether the parts of a path come in that order in a place."""
+    parts = iter(place)
+    return all(part in parts for part in path)

@@ -9,13 +9,14 @@ from agent.clock import Clock
 from agent.data.recording import Recording, first_episodes, segments
 from agent.data.store import TrajectoryStore
 from agent.distributions import Categorical, ClippedNormal, Distribution
-from agent.flags import TRAINING_LEVELS, DemosConfig
+from agent.flags import DemosConfig
 from agent.hierarchy import Hierarchy, Observations, Player
 from agent.players import play
 from agent.teaching import Annotator, TeacherHigh
 from envs.catalog import get_task
 from envs.task import Task
 from ground.errors import UserError
+from ground.level_seeds import SEEDS_PER_SPLIT
 from teacher.controls import ScriptedTeacher
 from teacher.labels import LabelStore
 
@@ -133,6 +134,6 @@ def demos(config: DemosConfig) -> dict[str, Any]:
 
 def expert_return(task: Task, episodes: int, seed: int) -> float:
     """Mean return of the expert, mistakes included, on held-out levels."""
-    levels = range(TRAINING_LEVELS, TRAINING_LEVELS + episodes)
+    levels = range(SEEDS_PER_SPLIT, SEEDS_PER_SPLIT + episodes)
     player = expert_player(task, EPSILON, np.random.default_rng(seed))
     return float(play(task, player, levels, greedy=False, seed=seed).returns.mean())

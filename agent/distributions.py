@@ -1,8 +1,9 @@
 """What options, goals and actions are sampled from: N distributions at once, in NumPy."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,20 +16,27 @@ _INSIDE = 1.0 - 1e-6
 Sampled = tuple[NDArray, NDArray[np.float32]]
 
 
-class Distribution(Protocol):
-    """N distributions, one per environment."""
+class Distribution(ABC):
+    """N distributions, one per environment: a dataclass of arrays [N, ...] and of settings that all N share."""
 
+    @abstractmethod
     def sample(self, rng: np.random.Generator | None) -> Sampled:
         """One value per row, [N, ...], and its log-probability [N]; the most probable value where `rng` is None."""
-        ...
 
-    def replaced(self, rows: NDArray[np.bool_], other: Any) -> "Distribution":
-        """The distributions of `other`, which is of the same kind, in `rows` [N]; these elsewhere."""
-        ...
+    def replaced(self, rows: NDArray[np.bool_], other: Self) -> Self:
+        """The distributions of `other` in `rows` [N], these elsewhere."""
+
+        def mixed(ours: Any, theirs: Any) -> Any:
+            if not isinstance(ours, np.ndarray) and not isinstance(theirs, np.ndarray) and ours == theirs:
+                return ours
+            across = rows.reshape(-1, *(1,) * (max(np.ndim(ours), np.ndim(theirs)) - 1))
+            return np.where(across, theirs, ours)
+
+        return type(self)(*(mixed(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
-class Categorical:
+class Categorical(Distribution):
     """Distributions over C indices.
 
     Attributes:
@@ -47,13 +55,9 @@ class Categorical:
             index = (cumulative > threshold[:, None]).argmax(1)
         return index, np.log(self.probs[np.arange(len(index)), index])
 
-    def replaced(self, rows: NDArray[np.bool_], other: "Categorical") -> "Categorical":
-        """The distributions of `other` in `rows` [N], these elsewhere."""
-        return Categorical(np.where(rows[:, None], other.probs, self.probs))
-
 
 @dataclass(frozen=True)
-class SquashedNormal:
+class SquashedNormal(Distribution):
     """Gaussians squashed by tanh into [-1, 1].
 
     Attributes:
@@ -75,14 +79,9 @@ class SquashedNormal:
         mean, log_std, played = (torch.as_tensor(column) for column in (self.mean, self.log_std, action))
         return action, squashed_log_prob(mean, log_std, played).numpy()
 
-    def replaced(self, rows: NDArray[np.bool_], other: "SquashedNormal") -> "SquashedNormal":
-        """The distributions of `other` in `rows` [N], these elsewhere."""
-        across = rows[:, None]
-        return SquashedNormal(np.where(across, other.mean, self.mean), np.where(across, other.log_std, self.log_std))
-
 
 @dataclass(frozen=True)
-class ClippedNormal:
+class ClippedNormal(Distribution):
     """Points with Gaussian noise around them, clipped to [-1, 1]; without noise, the points with certainty.
 
     Attributes:
@@ -101,15 +100,9 @@ class ClippedNormal:
         noise = np.float32(self.std) * rng.standard_normal(self.mean.shape, np.float32)
         return np.clip(self.mean + noise, -1.0, 1.0), nothing
 
-    def replaced(self, rows: NDArray[np.bool_], other: "ClippedNormal") -> "ClippedNormal":
-        """The distributions of `other` in `rows` [N], these elsewhere."""
-        across = rows[:, None]
-        std = self.std if np.array_equal(self.std, other.std) else np.where(across, other.std, self.std)
-        return ClippedNormal(np.where(across, other.mean, self.mean), std)
-
 
 @dataclass(frozen=True)
-class UniformBox:
+class UniformBox(Distribution):
     """Uniform distributions over [-1, 1] per dimension.
 
     Attributes:
@@ -124,10 +117,6 @@ class UniformBox:
             return np.zeros(self.shape, np.float32), np.zeros(self.shape[0], np.float32)
         action = rng.uniform(-1.0, 1.0, self.shape).astype(np.float32)
         return action, np.full(self.shape[0], -self.shape[1] * math.log(2.0), np.float32)
-
-    def replaced(self, rows: NDArray[np.bool_], other: "UniformBox") -> "UniformBox":
-        """The distributions of `other` in `rows` [N], which are the same."""
-        return self
 
 
 def log_tanh_slope(unsquashed: Tensor) -> Tensor:

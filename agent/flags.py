@@ -9,7 +9,6 @@ from ground.errors import UserError, unknown_name
 from ground.ranges import Count, CountOrNone, Share
 from teacher.config import TeacherConfig
 
-TRAINING_LEVELS, ALL_LEVELS = 1_000_000, 2_000_000  # level seeds below the first are for training
 PLAYERS = ("teacher", "student", "controller", "scripted", "random")
 
 
@@ -74,19 +73,19 @@ class EvalConfig:
 
 
 def _levels(text: str) -> range:
+    from ground.level_seeds import split_range
+
     first, colon, end = text.partition(":")
+    good, (held_out, after) = "--seeds 1000000:1000500", split_range("eval")
     try:
         levels = range(int(first), int(end) if colon else int(first) + 1)
     except ValueError as error:
-        raise UserError(f"--seeds {text} is not of the form A:B.", "--seeds 1000000:1000500") from error
+        raise UserError(f"--seeds {text} is not of the form A:B.", good) from error
     if not levels:
-        raise UserError(f"--seeds {text} holds no level.", "--seeds 1000000:1000500")
-    if levels.start < TRAINING_LEVELS or levels.stop > ALL_LEVELS:
-        raise UserError(
-            f"--seeds {text} is not held out: levels below {TRAINING_LEVELS} are for training, and {ALL_LEVELS} is "
-            "the end.",
-            "--seeds 1000000:1000500",
-        )
+        raise UserError(f"--seeds {text} holds no level.", good)
+    if levels.start < held_out or levels.stop > after:
+        what = f"levels below {held_out} are for training, and {after} is the end"
+        raise UserError(f"--seeds {text} is not held out: {what}.", good)
     return levels
 
 

@@ -198,7 +198,7 @@ class PlannedGoals:
 
 
 @dataclass(frozen=True)
-class ExploringGoals:
+class ExploringGoals(Distribution):
     """N goals, sampled from the policy, from the planner, or uniformly.
 
     Attributes:
@@ -222,7 +222,3 @@ class ExploringGoals:
             anywhere, _ = UniformBox(goal.shape).sample(rng)
             goal = np.where(rng.random(len(goal))[:, None] < self.uniform[:, None], anywhere, goal)
         return goal, np.zeros(len(goal), np.float32)
-
-    def replaced(self, rows: NDArray[np.bool_], other: Distribution) -> Distribution:
-        """No expert shares the playing of HIRO."""
-        raise NotImplementedError

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from agent.clock import Clock, Named, Transition
 from agent.data.store import TrajectoryStore
 from agent.distributions import Distribution
+from agent.resumable import Resumable, places
 from controller.encoders import Encoded, Encoder, encoder_of
 from controller.network import to_tensors
 from envs.task import Task
@@ -86,7 +87,7 @@ class Player(NamedTuple):
     transition: Transition = Named()
 
 
-class Hierarchy:
+class Hierarchy(Resumable):
     """Plays N environments and writes what happens into a store.
 
     An *expert* is a second pair of levels (the teacher with its scripted skills). Whenever an option is chosen, each
@@ -101,6 +102,13 @@ class Hierarchy:
         expert: The levels of the expert, or None.
         levels: Level seeds of the first episodes [N]; drawn by the environments if not given.
     """
+
+    saved = places(
+        *("env", "clock", "rng"),
+        **{name: f"observed.{name}" for name in ("obs", "level_seeds", "true_option")},
+        counters=("_guided", "_ever_guided", "_episode", "_t", "_return"),
+        finished="finished",
+    )
 
     def __init__(
         self,
@@ -238,26 +246,7 @@ class Hierarchy:
     def _observe(self, obs: NDArray, info: dict[str, Any]) -> Observations:
         return Observations(self.task, self.encoder, obs, info["level_seed"], info.get("option"))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Environments, clock, counters and random state, for an exact resume."""
-        return {
-            "env": self.env.get_state(),  # type: ignore[attr-defined]
-            "clock": self.clock.state_dict(),
-            "rng": self.rng.bit_generator.state if self.rng else None,
-            "obs": self.observed.obs,
-            "level_seeds": self.observed.level_seeds,
-            "true_option": self.observed.true_option,
-            "counters": [self._guided, self._ever_guided, self._episode, self._t, self._return],
-            "finished": self.finished,
-        }
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.env.set_state(state["env"])  # type: ignore[attr-defined]
-        self.clock.load_state_dict(state["clock"])
-        if self.rng:
-            self.rng.bit_generator.state = state["rng"]
-        self._guided, self._ever_guided, self._episode, self._t, self._return = state["counters"]
-        self.finished = state["finished"]
-        seen = (state["obs"], state["level_seeds"], state["true_option"])
-        self.observed = Observations(self.task, self.encoder, *seen)
+        super().load_state_dict(state)
+        self.observed = Observations(self.task, self.encoder, state["obs"], state["level_seeds"], state["true_option"])

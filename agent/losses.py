@@ -7,7 +7,6 @@ action groups g (`controller.distill.weighted_regression`, since distillation is
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,10 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agent.networks import Head
+from agent.resumable import Resumable, places
 from controller.distill import weighted_regression
 
-__all__ = ["PriorWeight", "option_advantages", "prior_regularised", "surrogate_loss", "weighted_regression"]
+__all__ = ["PriorWeight", "option_advantages", "prior_regularised", "weighted_regression"]
 
 
 def prior_regularised(loss: Tensor, divergence: Tensor, weight: float | Tensor) -> Tensor:
@@ -34,7 +33,7 @@ def prior_regularised(loss: Tensor, divergence: Tensor, weight: float | Tensor) 
     return loss + weight * divergence.mean()
 
 
-class PriorWeight:
+class PriorWeight(Resumable):
     """lambda of loss L1: fixed, annealed to zero, or tuned until the divergence is what it should be.
 
     Args:
@@ -45,6 +44,8 @@ class PriorWeight:
             gradient of SAC's temperature and of SPiRL; Pertsch et al., 2020, eq. 6); None for no tuning.
         rate: Size of those steps.
     """
+
+    saved = places(log_factor="_log_factor")
 
     def __init__(
         self, first: float, start: float = 0, end: float | None = None, target: float | None = None, rate: float = 0.05
@@ -69,68 +70,6 @@ class PriorWeight:
         if self.target is not None:
             step = self.rate * (divergence - self.target) / max(self.target, 1e-6)
             self._log_factor = float(np.clip(self._log_factor + np.clip(step, -1, 1), -10.0, 10.0))
-
-    def state_dict(self) -> dict[str, Any]:
-        """What tuning has come to."""
-        return {"log_factor": self._log_factor}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self._log_factor = state["log_factor"]
-
-
-def surrogate_loss(
-    head: Head,
-    outputs: Tensor,
-    value: Tensor,
-    action: Tensor,
-    behaviour_logprob: Tensor,
-    advantage: Tensor,
-    returns: Tensor,
-    *,
-    clip: float,
-    value_weight: float,
-    entropy_weight: float,
-    prior_weight: float = 0.0,
-    legal: Tensor | None = None,
-    prior: Tensor | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss L1 with PPO's clipped surrogate for the value (Schulman et al., 2017, eq. 9), and the squared value error.
-
-    Args:
-        head: Reads `outputs`.
-        outputs: [B, P], the policy's.
-        value: [B].
-        action: [B, ...], what was done.
-        behaviour_logprob: [B], its log-probability under the policy that acted.
-        advantage: [B], normalised by the caller.
-        returns: [B], targets of the value.
-        clip: Trust region on the ratio (eq. 7).
-        value_weight: Weight of the squared value error.
-        entropy_weight: Weight of the entropy bonus: lambda for a uniform prior.
-        prior_weight: lambda.
-        legal: bool [B, C], the named actions that are allowed, or None.
-        prior: [B, P], outputs of the network that the policy is held to; only read when `prior_weight` > 0.
-    """
-    log_ratio = head.log_prob(outputs, action, legal) - behaviour_logprob
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - clip, 1 + clip)
-    policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
-    value_loss = (value - returns).square().mean()
-    loss = policy_loss + 0.5 * value_weight * value_loss
-    terms = {"policy_loss": policy_loss, "value_loss": value_loss}
-    if entropy_weight > 0:
-        entropy = head.entropy(outputs, legal)
-        terms["entropy"] = entropy.mean()
-        loss = prior_regularised(loss, entropy, -entropy_weight)
-    if prior is not None and prior_weight > 0:
-        divergence = head.divergence(outputs, prior, legal)
-        terms["prior_kl"] = divergence.mean()
-        loss = prior_regularised(loss, divergence, prior_weight)
-    with torch.no_grad():
-        terms["approximate_kl"] = (ratio - 1 - log_ratio).mean()
-        terms["clip_fraction"] = (ratio != clipped).float().mean()
-    return loss, {name: term.detach() for name, term in terms.items()}
 
 
 def prior_penalty(

@@ -18,6 +18,7 @@ from agent.data.views import labelled_scenes
 from agent.hierarchy import Hierarchy, HighLevel, LowLevel, Observations
 from agent.losses import weighted_regression
 from agent.networks import LowNetwork
+from agent.resumable import Resumable, places
 from agent.teaching import Labeller, action_distribution, annotate, skill_actions
 from controller.distill import (
     DistilConfig,
@@ -147,7 +148,7 @@ class Offline(Phase):
         return Advance(steps + count, info)
 
 
-class Distil(Phase):
+class Distil(Phase, Resumable):
     """Teacher and student share the playing, every scene is labelled, and the student learns from all scenes so far.
 
     The controller learns the teacher's distribution over options. A low level, where one is given, learns what the
@@ -170,6 +171,7 @@ class Distil(Phase):
     """
 
     judged_as = "distilled"
+    saved = places("store", optimizer="_distillation.optimizer", rng="_distillation.rng")
 
     def __init__(
         self,
@@ -237,19 +239,9 @@ class Distil(Phase):
             info["skill_loss"] = float(skill_loss.detach())
         return loss, info
 
-    def state_dict(self) -> dict[str, Any]:
-        """Stored scenes, optimiser and random state; what is derived from the scenes is computed anew."""
-        return {
-            "store": self.store.state_dict(),
-            "optimizer": self._distillation.optimizer.state_dict(),
-            "rng": self._distillation.rng.bit_generator.state,
-        }
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.store.load_state_dict(state["store"])
-        self._distillation.optimizer.load_state_dict(state["optimizer"])
-        self._distillation.rng.bit_generator.state = state["rng"]
+        """Restore what `state_dict` gave; what is derived from the scenes is computed anew."""
+        super().load_state_dict(state)
         self._distillation.clear()
         self._held_out, self._held_out_obs, self._read = [], [], 0
         self._aggregate()

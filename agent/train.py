@@ -12,16 +12,15 @@ import torch
 from agent.checks import check_train
 from agent.config import TrainConfig, configure, to_plain
 from agent.controllers import named_controller, newest_controller
-from agent.flags import TRAINING_LEVELS
 from agent.hierarchy import Hierarchy
 from agent.methods import entry_of
 from agent.methods.protocol import Method, Parts
 from agent.phases import Advance, Phase
 from agent.players import STYLES, play, summary
+from agent.resumable import Resumable, places
 from agent.runs.accounting import Accounting
-from agent.runs.metrics import Metrics
 from agent.runs.run import Run
-from agent.teaching import Annotator, ControllerLabels, Labeller
+from agent.teaching import Annotator, ControllerLabels
 from controller.checkpoint import load_controller, save_controller
 from controller.network import ControllerNetwork
 from controller.roles import Controller
@@ -29,6 +28,8 @@ from envs.catalog import get_task
 from envs.task import Task
 from ground.atomic import alone, write_json
 from ground.device import device, use_device
+from ground.level_seeds import SPLITS
+from teacher.config import TeacherConfig
 from teacher.labels import LabelStore
 from teacher.make import capability_of, make_teacher
 
@@ -53,11 +54,11 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
     task, entry = get_task(config.task, config.teacher_flaw), entry_of(config.method)
     given = _given_controller(config, task)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(alone(Run.place(config.logdir, config.method, task.name, config.savedir)))
-        settings = to_plain(config)
-        run = Run.create(config.logdir, config.method, task.name, config.savedir, settings, resume=config.resume)
+        place = config.logdir, config.method, task.name, config.savedir
+        stack.enter_context(alone(Run.place(*place)))
+        run = Run.create(*place, to_plain(config), resume=config.resume)
         with run.beginning():
-            labels = stack.enter_context(_open_labels(config, run))
+            labels = stack.enter_context(open_labels(config.teacher, run))
             replaced = given if entry.controller_teaches else None
             labeller = ControllerLabels(replaced) if replaced else make_annotator(config, task, labels)
             if isinstance(labeller, Annotator):
@@ -65,7 +66,6 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
             log = stack.enter_context(run.metrics(total_steps=config.steps, quiet=config.quiet))
             parts = Parts(task, config, learning, run, log, labeller, given)
             method = entry.make(parts)
-            facts: dict[str, Any] = {"seconds": 0.0, **method.facts}
             if given and method.controller is None:  # what the run is judged with, whatever becomes of the other
                 save_controller(run.controller, given)
             if isinstance(labeller, Annotator) and method.controller is not None:
@@ -74,8 +74,7 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
         if entry.plays:
             environments = task.make_vec(config.num_envs, seed=int(levels.generate_state(1)[0]))
             hierarchy = Hierarchy(task, environments, method.player, rng=np.random.default_rng(acting))
-        accounting = Accounting(labeller.stats, labels) if labeller else None
-        return Runner(config, task, run, log, method, hierarchy, labeller, accounting, facts).to_the_end()
+        return Runner(parts, method, hierarchy, labels).to_the_end()
 
 
 def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annotator | None:
@@ -86,11 +85,10 @@ def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annot
     return Annotator(task, teacher, config.teacher.on_teacher_failure) if teacher else None
 
 
-def _open_labels(config: TrainConfig, run: Run) -> LabelStore:
+def open_labels(teacher: TeacherConfig, run: Run) -> LabelStore:
     """Where answers are kept; a store that is replayed belongs to another run and is only read."""
-    if config.teacher.labels and "replay" not in config.teacher.teacher.split(":"):
-        return LabelStore(config.teacher.labels)
-    return LabelStore(run.labels, own=True)
+    given = None if "replay" in teacher.teacher.split(":") else teacher.labels
+    return LabelStore(given) if given else LabelStore(run.labels, own=True)
 
 
 def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
@@ -116,31 +114,36 @@ def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
     return load_controller(Run.find(config.logdir, "dagger", task.name, name).controller, task)
 
 
-class Runner:
+class Runner(Resumable):
     """One run from where it stands to its end.
+
+    Args:
+        parts: Task, settings, run directory and its metrics, and who labels.
+        method: What is trained.
+        hierarchy: Plays the method's player, where environments are stepped.
+        labels: Where the labeller's answers are kept.
 
     Attributes:
         steps: Where it stands on the x-axis: environment steps, or what the phase counts.
+        facts: What the run's result holds besides.
     """
 
+    saved = places("steps", "phase", "facts", "method", "hierarchy", "labeller")
+
     def __init__(
-        self,
-        config: TrainConfig,
-        task: Task,
-        run: Run,
-        log: Metrics,
-        method: Method,
-        hierarchy: Hierarchy | None,
-        labeller: Labeller | None,
-        accounting: Accounting | None,
-        facts: dict[str, Any],
+        self, parts: Parts, method: Method, hierarchy: Hierarchy | None = None, labels: LabelStore | None = None
     ) -> None:
-        self.config, self.task, self.run, self.log = config, task, run, log
-        self.method, self.hierarchy, self.labeller, self.accounting = method, hierarchy, labeller, accounting
-        self.steps, self.facts = 0, facts
-        self._phase = 0  # of the method's
-        if config.resume and run.last_step is not None:
-            run.restore(self._restore)
+        assert parts.run is not None
+        assert parts.log is not None
+        self.config, self.task, self.run, self.log, self.labeller = (
+            parts.config, parts.task, parts.run, parts.log, parts.labeller,
+        )  # fmt: skip
+        self.method, self.hierarchy = method, hierarchy
+        self.accounting = Accounting(self.labeller.stats, labels) if self.labeller and labels else None
+        self.facts: dict[str, Any] = {"seconds": 0.0, **method.facts}
+        self.steps, self.phase = 0, 0  # of the method's phases
+        if self.config.resume and self.run.last_step is not None:
+            self.run.restore(self.load_state_dict)
         self._share_the_playing()
 
     def to_the_end(self) -> dict[str, Any]:
@@ -149,12 +152,12 @@ class Runner:
         if self.run.results() and phases[-1].over(self.steps, total):
             self.log.say("this run is complete; more of what it spends would continue it")
             return self.run.results()
-        self._phase = min(self._phase, len(phases) - 1)  # a larger budget continues the last phase
+        self.phase = min(self.phase, len(phases) - 1)  # a larger budget continues the last phase
         save_every = max(self.config.num_envs, total // _SAVES)
-        while self._phase < len(phases):
-            phase, before, started = phases[self._phase], self.steps, time.perf_counter()
+        while self.phase < len(phases):
+            phase, before, started = phases[self.phase], self.steps, time.perf_counter()
             if phase.over(before, total):  # a phase that had nothing to do, such as one without a budget
-                self._phase += 1
+                self.phase += 1
                 continue
             self.steps, info = phase.advance(self.hierarchy, before, total)
             if phase.over(self.steps, total):
@@ -166,8 +169,8 @@ class Runner:
             if info:
                 self.log.scalars(self.steps, info | self._progress() | {"time/fps": (self.steps - before) / seconds})
             if phase.saves_each_round or before // save_every != self.steps // save_every:
-                self.run.save(self.steps, self._state())
-        self.run.save(self.steps, self._state())
+                self.run.save(self.steps, self.state_dict())
+        self.run.save(self.steps, self.state_dict())
         return self.finish()
 
     def keep(self, advance: Advance) -> None:
@@ -175,12 +178,12 @@ class Runner:
         self.steps = advance.steps
         if advance.info:
             self.log.scalars(self.steps, advance.info)
-        self.run.save(self.steps, self._state())
+        self.run.save(self.steps, self.state_dict())
 
     def _end(self, phase: Phase) -> dict[str, float]:
         """A phase is over: keep the controller as it is now, and judge the student where the phase asks for it."""
         info = phase.end()
-        self._phase += 1
+        self.phase += 1
         self._share_the_playing()
         if not phase.judged_as:
             return info
@@ -195,7 +198,7 @@ class Runner:
         """Give the hierarchy the expert of the phase that begins."""
         phases = self.method.phases
         if self.hierarchy is not None:
-            self.hierarchy.expert = phases[self._phase].expert if self._phase < len(phases) else None
+            self.hierarchy.expert = phases[self.phase].expert if self.phase < len(phases) else None
 
     def _distilled(self, network: ControllerNetwork, temperature: float, figures: dict[str, float]) -> Controller:
         """The controller as it is now, with its provenance: that of another run where it was taken over from there."""
@@ -221,7 +224,7 @@ class Runner:
 
     def _judge(self, stage: str) -> dict[str, Any]:
         """Play the held-out levels, sampled and greedy, and keep each episode for paired comparisons."""
-        levels = range(TRAINING_LEVELS, TRAINING_LEVELS + self.config.eval_episodes)
+        levels = range(SPLITS["eval"], SPLITS["eval"] + self.config.eval_episodes)
         scores = {}
         for style in STYLES:
             played = play(self.task, self.method.player, levels, greedy=style == "greedy", seed=self.config.seed)
@@ -261,24 +264,6 @@ class Runner:
             self.log.hparams(to_plain(self.config), scores)
         self.run.conclude(result)
         return result
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "steps": self.steps,
-            "phase": self._phase,
-            "facts": self.facts,
-            "method": self.method.state_dict(),
-            "hierarchy": self.hierarchy.state_dict() if self.hierarchy else None,
-            "labeller": self.labeller.state_dict() if self.labeller else None,
-        }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.steps, self._phase, self.facts = state["steps"], state["phase"], state["facts"]
-        self.method.load_state_dict(state["method"])
-        if self.hierarchy is not None:
-            self.hierarchy.load_state_dict(state["hierarchy"])
-        if self.labeller is not None:
-            self.labeller.load_state_dict(state["labeller"])
 
 
 def _evaluation(scores: dict[str, Any]) -> dict[str, float]:

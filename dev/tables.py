@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from agent.config import TrainConfig, configure
-from agent.flags import TRAINING_LEVELS
 from agent.players import STYLES, play, random_player, summary, teacher_player
 from agent.runs.statistics import paired_difference, wilson
 from agent.train import train
 from envs.catalog import TASKS, get_task
+from ground.level_seeds import SEEDS_PER_SPLIT
 from teacher.labels import LabelStore
 from teacher.make import make_teacher
 
@@ -219,7 +219,7 @@ def baseline(task_name: str, who: str, limit: str | None = None) -> dict[str, fl
         teacher = make_teacher(who, task, LabelStore())
         assert teacher is not None
         player = teacher_player(task, teacher)
-    return summary(play(task, player, range(TRAINING_LEVELS, TRAINING_LEVELS + LEVELS), greedy=False))
+    return summary(play(task, player, range(SEEDS_PER_SPLIT, SEEDS_PER_SPLIT + LEVELS), greedy=False))
 
 
 def print_table(part: str, rows: Sequence[Row]) -> None:

@@ -1,14 +1,11 @@
 """The settings of `main.py label`. The text under each field is its `--help`; nothing heavy is imported here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
-import tyro
-from annotated_types import Ge, Le, Len
+from annotated_types import Interval, Len
 
 from teacher.config import TeacherConfig
-
-_NO_TEACHER = TeacherConfig("none")
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,11 @@ class LabelConfig:
     """As in train; the run's own if not given."""
     controller: str | None = None
     """Run, or folder, of a distilled controller whose opinion is shown; the newest of the task, if there is one."""
-    teacher: Annotated[TeacherConfig, tyro.conf.arg(name="")] = _NO_TEACHER
+    teacher: TeacherConfig = field(default_factory=lambda: TeacherConfig("none"))
     """A teacher whose opinion is shown, too (none: no opinion); its answers are kept."""
     eval_episodes: int = 100
     """Held-out levels on which the student is judged when all is answered; 0 for none."""
-    port: Annotated[int, Ge(0), Le(65535)] = 8321
+    port: Annotated[int, Interval(ge=0, le=65535)] = 8321
     """Port on this machine, which other machines cannot reach; 0 for any free one."""
     browser: bool = True
     """Open the page in the browser."""

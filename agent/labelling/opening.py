@@ -22,12 +22,12 @@ from agent.labelling.session import Session
 from agent.methods.protocol import Parts
 from agent.runs.run import Run
 from agent.teaching import Annotator, ControllerLabels, Labeller
+from agent.train import open_labels
 from envs.catalog import get_task
 from envs.task import Task
 from ground.atomic import alone
 from ground.device import device
 from ground.errors import UserError
-from teacher.labels import LabelStore
 from teacher.make import make_teacher
 
 _SETTLED = ("budget", "demos", "rule", "policies", "preset", "seed", "stop_error")  # the run's own if not given
@@ -50,13 +50,14 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
         with run.beginning():
             labellers = _labellers(config, task, run, stack)
             log = stack.enter_context(run.metrics(quiet=True))
-            ask = Asking(Parts(task, training, np.random.SeedSequence(0), run)).ask
+            parts = Parts(task, training, np.random.SeedSequence(0), run, log)
+            ask = Asking(parts).ask
             assert ask is not None
             elsewhere = _elsewhere(config.answers, ask) if config.answers else []
         # What learning needs is compiled on one demonstration: that takes half a minute, in which a page would hang.
         halo = Halo(task, ask.training[:1], replace(ask.settings, em=EMConfig(steps=1)), 0, ask.halo.confusion)
         halo.learn(ask.ledger.evidence(ask.oracle.annotators, 0), 0)
-        session = Session(config, ask, log, labellers, elsewhere)
+        session = Session(config, ask, parts, labellers, elsewhere)
         stack.callback(session.close)
         yield session, _token(run.path / ".token")
 
@@ -104,9 +105,7 @@ def _labellers(config: LabelConfig, task: Task, run: Run, stack: ExitStack) -> d
     if asked.on_teacher_failure != "abort":
         what = "An opinion that cannot be had is not shown: nothing stands in for it."
         raise UserError(what, "--on-teacher-failure abort")
-    given = None if "replay" in asked.teacher.split(":") else asked.labels  # a store that is replayed is only read
     if asked.teacher != "none":
-        store = stack.enter_context(LabelStore(given) if given else LabelStore(run.labels, own=True))
-        if teacher := make_teacher(asked, task, store, device=str(device())):
+        if teacher := make_teacher(asked, task, stack.enter_context(open_labels(asked, run)), device=str(device())):
             labellers["teacher"] = Annotator(task, teacher, asked.on_teacher_failure)
     return labellers

@@ -22,8 +22,8 @@ from agent.labelling.config import LabelConfig
 from agent.labelling.frames import Frames
 from agent.labelling.opinions import Opinions
 from agent.labelling.view import LONGEST, Asked, Interval, about, progress, shown
+from agent.methods.protocol import Parts
 from agent.phases import Advance
-from agent.runs.metrics import Metrics
 from agent.teaching import Labeller
 from agent.train import Runner
 from ground.errors import UserError
@@ -37,16 +37,16 @@ class Session:
     Args:
         config: Who answers where a request gives no name, and whether they read what others have answered again.
         ask: The phase that asks.
-        log: The run's metrics.
+        parts: Task, settings, run and metrics, for what keeps and judges what was learnt.
         labellers: Whose opinions are shown.
         elsewhere: Answers that are taken over from another run, each the first time that the same is asked here.
     """
 
     def __init__(
-        self, config: LabelConfig, ask: Ask, log: Metrics, labellers: Mapping[str, Labeller], elsewhere: list[Answer]
+        self, config: LabelConfig, ask: Ask, parts: Parts, labellers: Mapping[str, Labeller], elsewhere: list[Answer]
     ) -> None:
         self._annotator, self._again = config.annotator, config.again
-        self._ask, self._ledger, self._log = ask, ask.ledger, log
+        self._ask, self._ledger, self._parts = ask, ask.ledger, parts
         self._frames, self._opinions = Frames(ask.task, ask.training), Opinions(ask.training, labellers)
         self._elsewhere = {(answer.trajectory, answer.step): answer for answer in elsewhere}
         self._lock = threading.RLock()
@@ -227,8 +227,8 @@ class Session:
             self._found, self._looked = found, rounds
         if due == "look":
             return True
-        seconds, news = {"seconds": still.seconds}, still.news(found, rounds)
-        runner = Runner(still.config, still.task, still.run, self._log, Asking.of(still), None, None, None, seconds)
+        runner, news = Runner(self._parts, Asking.of(still)), still.news(found, rounds)
+        runner.facts["seconds"] = still.seconds
         if due == "choose":
             if news is not None:
                 runner.keep(news)

@@ -1,7 +1,6 @@
 """Behavioural cloning: loss L2 with w = 1 on demonstrations, one action or a chunk of them at a time."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from agent.losses import weighted_regression
 from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.optim import FusedAdam
 from agent.phases import Offline
+from agent.resumable import places
 from controller.encoders import encoder_of
 from controller.network import TrunkConfig
 from ground.device import to_device, to_tensor
@@ -46,6 +46,9 @@ class Cloning(Method):
         UserError: There are too few demonstrations, or they are not of this task.
     """
 
+    saved = places("policy", "optimizer", "rng")  # the demonstrations are the run's own
+    played = ("policy",)
+
     def __init__(self, parts: Parts) -> None:
         task, settings = parts.task, parts.settings
         self.settings, self.encoder = settings, encoder_of(task)
@@ -67,21 +70,6 @@ class Cloning(Method):
         loss = weighted_regression(log_probs, torch.ones_like(log_probs)).mean()
         self.optimizer.minimize(loss)
         return {"low/nll": float(loss.detach())}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Network, optimiser and random state, for an exact resume; the demonstrations are the run's own."""
-        optimizer, rng = self.optimizer.state_dict(), self.rng.bit_generator.state
-        return {"policy": self.policy.state_dict(), "optimizer": optimizer, "rng": rng}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.load_policy(state)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.rng.bit_generator.state = state["rng"]
-
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Restore the network alone, to play."""
-        self.policy.load_state_dict(state["policy"])
 
 
 def preset(given: Given) -> Preset:

@@ -1,7 +1,7 @@
 """DAgger (Ross, Gordon and Bagnell, 2011): distil a controller and stop; the scripted skills carry its options out."""
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import tyro
@@ -11,6 +11,7 @@ from agent.methods.ihac import FEW_SCENES, budget
 from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.networks import NetworkHigh
 from agent.phases import Distil
+from agent.resumable import places
 from agent.teaching import SkillLow, TeacherHigh
 from controller.distill import DistilConfig
 from controller.encoders import encoder_of
@@ -41,6 +42,9 @@ class Dagger(Method):
 
     controller: ControllerNetwork
 
+    saved = places("controller", "distil")
+    played = ("controller",)
+
     def __init__(self, parts: Parts) -> None:
         task, settings = parts.task, parts.settings
         if task.continuous:  # a task without scripted skills says so here, not in mid-run
@@ -56,21 +60,6 @@ class Dagger(Method):
             distilled = (network, None, settings.distil, parts.steps, rng, parts.num_envs)
             self.distil = Distil(task, parts.labeller, expert, *distilled, **rest)
             self.phases = (self.distil,)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Network and everything that distillation needs, for an exact resume."""
-        distil = self.distil.state_dict() if self.distil else None
-        return {"controller": self.controller.state_dict(), "distil": distil}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.load_policy(state)
-        if self.distil is not None:
-            self.distil.load_state_dict(state["distil"])
-
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Restore the network alone, to play."""
-        self.controller.load_state_dict(state["controller"])
 
 
 def preset(given: Given) -> Preset:

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from agent.clock import Clock, Moving
+from agent.data.store import TrajectoryStore
 from agent.data.views import Steps, newest_steps, sample_segments, sample_steps
 from agent.distributions import ClippedNormal, Distribution, UniformBox
 from agent.goals import CANDIDATES, ExploringGoals, GoalFrame, PlannedGoals, goal_space, relabel
@@ -24,7 +25,6 @@ from agent.losses import PriorActions, PriorWeight
 from agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
 from agent.methods.off_policy import (
     PAPER_TD3,
-    OffPolicyLearner,
     UpdateRatio,
     envs_of,
     is_ant,
@@ -34,11 +34,12 @@ from agent.methods.off_policy import (
     ring_for,
     steps_of,
 )
-from agent.methods.ppo import BoxPPO, PolicyBatch, PPOConfig
+from agent.methods.ppo import BoxPPO, PolicyBatch, PPOConfig, only_option, rollout_batch
 from agent.methods.protocol import Given, Method, Parts, Preset
 from agent.methods.sac import SACConfig, Transitions
 from agent.methods.td3 import TD3Config
 from agent.phases import Online
+from agent.resumable import places
 from agent.runs.run import Run
 from controller.encoders import encoder_of
 from ground.device import device, to_numpy, to_tensor
@@ -52,11 +53,29 @@ _HIGH = SACConfig(hidden=(64, 64), lr=1e-3, gamma=0.93, batch=128)
 _LOW = replace(_HIGH, gamma=0.95)
 
 
-class Planned:
-    """Settings of a high level that a controller may be, or offer its own choices to."""
+@dataclass(frozen=True)
+class TwoLevelSettings:
+    """What HIRO over goals and HIRO over options share."""
 
-    high_level: str
-    prior: str
+    high_level: str = "learned"
+    prior: str = "none"
+    prior_weight: NotNegative = 2.0
+    """lambda of the divergence from what the controller would choose, at the start; of options, in units of the reward
+    per nat."""
+    prior_until: Share = 0.3
+    """Share of the steps after which the prior has faded: divergence, and share of its choices."""
+    relabel: bool = True
+    """Correct old goals, or options, when they are sampled (section 3.3)."""
+    period: Count = 10
+    """c, steps for which a goal runs (section 4), or the most for which an option does."""
+    high_updates: Positive = 0.1
+    """Gradient steps of the high level per environment step."""
+    warmup: CountOrNone = 1_000
+    """Environment steps before the first gradient step; over options, of the high level alone."""
+    rollout: Count = 10
+    """Vector steps between updates."""
+    buffer_size: Count = 2_000_000
+    """Environment steps that are remembered."""
 
     @property
     def plans(self) -> bool:
@@ -67,7 +86,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class HiroSettings(Planned):
+class HiroSettings(TwoLevelSettings):
     """HIRO over goals (Nachum et al., 2018). Defaults are for a point mass on a CPU; --preset paper has the paper's."""
 
     high_level: Literal["learned", "options", "controller"] = "learned"
@@ -82,22 +101,12 @@ class HiroSettings(Planned):
     prior: Literal["none", "controller", "reversed"] = "none"
     """none, controller (its goals are offered at first, and have faded long before the end), or reversed (the opposite
     of its goals, as a control)."""
-    prior_weight: NotNegative = 2.0
-    """lambda of the divergence from the controller's goals, at the start."""
-    prior_until: Share = 0.3
-    """Share of the steps after which the prior has faded: divergence, and share of its goals."""
     value_filter: bool = False
     """Follow the controller's goal, and hold to it, only where the critics value it more than the actor's own."""
-    relabel: bool = True
-    """Correct the goals of old segments when they are sampled (section 3.3)."""
     draws: Count = 8
-    """Gaussian candidates for that (appendix C)."""
-    period: Count = 10
-    """c, steps for which a goal runs (section 4)."""
+    """Gaussian candidates for relabelling (appendix C)."""
     low_updates: Positive = 0.25
     """Gradient steps of the low level per environment step; PPO has its epochs instead."""
-    high_updates: Positive = 0.1
-    """Gradient steps of the high level per environment step."""
     low_reward: Positive = 1.0
     """Factor on -||s + g - s'||."""
     high_reward: Positive = 0.025
@@ -106,14 +115,8 @@ class HiroSettings(Planned):
     """Share of goals sampled uniformly."""
     random_episodes: Share = 0.3
     """Share of episodes all of whose goals are."""
-    warmup: CountOrNone = 1_000
-    """Environment steps before the first gradient step."""
-    rollout: Count = 10
-    """Vector steps between updates."""
-    buffer_size: Count = 2_000_000
-    """Environment steps that are remembered."""
     low_buffer_size: Count = 2_000_000
-    """The newest of them, which the low level learns from."""
+    """The newest of the remembered steps, which the low level learns from."""
     low_learner: LowKind = "sac"
     """Kind of the low level's learner."""
     high_learner: HighKind = "sac"
@@ -124,48 +127,65 @@ class HiroSettings(Planned):
     """The high level's learner; its gamma is per goal."""
 
 
-class GoalHigh:
-    """The high level that sets goals until the clock says that they end."""
+class TwoLevels(Method):
+    """What HIRO over goals and over options share: two learners that keep pace with the steps, and a fading prior.
 
-    def __init__(self, method: "Hiro") -> None:
-        self._method = method
+    Args:
+        parts: Task, settings and random streams.
+    """
 
-    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
-        """No goal is over before its time; what the next one is sampled from."""
-        method, settings = self._method, self._method.settings
-        # An episode explores or does not as a whole; its level decides, so that nothing has to be remembered. On
-        # held-out levels there is no exploration.
-        exploring = (observed.level_seeds * 2_654_435_761 % 2**32) / 2**32 < settings.random_episodes
-        training = observed.level_seeds < SEEDS_PER_SPLIT
-        uniform = training * np.where(exploring | (not method.warm), 1.0, settings.random_goals)
-        never = np.zeros(len(observed), np.bool_)
-        if settings.high_level == "controller":
-            assert method.planner is not None
-            return never, ExploringGoals(ClippedNormal(method.planner(observed.obs)), uniform)
-        policy = method.high_learner.act(observed.inputs[0])
-        planned = method.planner(observed.obs) if method.planner and method.share > 0 else None
-        share = training * method.share
-        if planned is not None and settings.value_filter:
-            share = share * method.preferred(observed.inputs[0], policy, planned)
-        return never, ExploringGoals(policy, uniform, planned, share)
+    low_learner: Any
+    high_learner: Any
+    store: TrajectoryStore
+
+    def __init__(self, parts: Parts) -> None:
+        settings: TwoLevelSettings = parts.settings
+        self.task, self.settings, self.total_steps = parts.task, parts.settings, parts.steps
+        self.encoder = encoder_of(parts.task)
+        weight = settings.prior_weight if settings.prior != "none" else 0.0
+        self.prior_weight = PriorWeight(weight, end=settings.prior_until * parts.steps)
+        self.warm = False  # whether the learners act
+        self.steps = 0
+        self.high_ratio = UpdateRatio(0.0 if settings.high_level == "controller" else settings.high_updates)
+
+    @property
+    def share(self) -> float:
+        """Share of the choices that are the prior's: one at the start, zero from `prior_until` on."""
+        return self.prior_weight.left(self.steps)
+
+    def update(self, observed: Observations, steps: int) -> dict[str, float]:
+        """As many gradient steps of both levels as are due."""
+        length, self.steps = (steps - self.steps) // self.store.num_envs, steps
+        self.warm = steps >= self.settings.warmup and len(self.store) > self.settings.period
+        info = {f"low/{name}": value for name, value in self.update_low(observed, length).items()}
+        if not self.warm:
+            return info
+        high: dict[str, Tensor] = {}
+        kept: list[Any] = []
+        for _ in range(self.high_ratio.due(length * self.store.num_envs)):
+            high |= self.high_learner.update(self.high_batch(kept))
+        info |= {f"high/{name}": float(value) for name, value in high.items()}
+        return info | self.progress(kept) | {"high/prior": self.share}
+
+    def update_low(self, observed: Observations, length: int) -> dict[str, float]:
+        """The gradient steps of the low level that are due after so many vector steps."""
+        raise NotImplementedError
+
+    def high_batch(self, kept: list[Any] | None = None) -> Any:
+        """Segments as transitions of the high level, each with the goal, or option, that explains it best.
+
+        The prior is asked at the segment's own first state; it never sees what has been relabelled. What relabelling
+        has kept is added to `kept`.
+        """
+        raise NotImplementedError
+
+    def progress(self, kept: list[Any]) -> dict[str, float]:
+        """Numbers to log, of what relabelling has kept."""
+        raise NotImplementedError
 
 
-class GoalLow:
-    """The low level under a goal: it does not see where it is, only where it is to go."""
-
-    def __init__(self, method: "Hiro") -> None:
-        self._method = method
-
-    def act(self, observed: Observations, clock: Clock) -> Distribution:
-        """What the action is sampled from."""
-        method = self._method
-        if not isinstance(method.low_learner, BoxPPO) and not method.warm and not method.settings.low_level:
-            return UniformBox((len(observed), observed.task.num_actions))
-        return method.low_learner.act(method.low_inputs(to_tensor(observed.obs), to_tensor(clock.command)))
-
-
-class Hiro(Method):
-    """The method.
+class Hiro(TwoLevels):
+    """HIRO over goals: both of the player's levels.
 
     Args:
         parts: Task (state vectors, continuous actions, and a space in which goals can be set), settings, streams, and
@@ -175,10 +195,17 @@ class Hiro(Method):
         UserError: No goal could be set in the task.
     """
 
+    saved = places(
+        *("store", "rng", "generator", "steps", "warm"),
+        low="low_learner",
+        high="high_learner",
+        ratios=("low_ratio.left", "high_ratio.left"),
+    )
+    played = ("low", "high", "steps", "warm")
+
     def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
         task, settings = parts.task, parts.settings
-        self.task, self.settings, self.total_steps = task, settings, parts.steps
-        self.encoder = encoder_of(task)
         space = goal_space(task, settings.goal_space, settings.plans)
         self.frame = GoalFrame(space.indices, space.scale)
         reverse = settings.prior == "reversed"
@@ -189,30 +216,45 @@ class Hiro(Method):
         self._scale = torch.tensor(task.observation_scale, device=device())
         self._reach = torch.tensor(self.frame.reach, device=device())
         first_weights = [int(seed.generate_state(1)[0]) for seed in (low_seed, high_seed)]
-        inputs, low = len(self._seen) + dims, settings.low
-        make: Any = BoxPPO if isinstance(low, PPOConfig) else make_learner
-        self.low_learner: OffPolicyLearner | BoxPPO = make(inputs, task.num_actions, low, first_weights[0])
+        make: Any = BoxPPO if isinstance(settings.low, PPOConfig) else make_learner
+        self.low_learner = make(len(self._seen) + dims, task.num_actions, settings.low, first_weights[0])
         self.high_learner = make_learner(width, dims, settings.high, first_weights[1])
         self.rng = np.random.default_rng(draws)
         self.generator = torch.Generator().manual_seed(int(noise.generate_state(1)[0]))
         self.store = ring_for(parts, settings.buffer_size, settings.rollout + 2 * settings.period, dims)
-        self.player = Player(GoalHigh(self), GoalLow(self), np.full(1, settings.period), Moving(self.frame))
+        self.player = Player(self, self, np.full(1, settings.period), Moving(self.frame))
         self.phases = (Online(self.store, settings.rollout, self.update),)
-        faded = settings.prior_until * parts.steps
-        self.prior_weight = PriorWeight(settings.prior_weight if settings.prior != "none" else 0.0, end=faded)
+        self.low_ratio = UpdateRatio(settings.low_updates)
         if settings.low_level and parts.run is not None and parts.run.last_step is None:
             run = Run.find(parts.config.logdir, "hiro", None, settings.low_level)
             step = run.restore(lambda tree: self.take_low_level(tree["method"]))
             self.facts = {"low_level_steps": int(run.results().get("steps", step))}
-        self.warm = False  # whether the learners act
-        self._steps = 0
-        self._low_ratio = UpdateRatio(0.0 if settings.low_level else settings.low_updates)
-        self._high_ratio = UpdateRatio(0.0 if settings.high_level == "controller" else settings.high_updates)
 
-    @property
-    def share(self) -> float:
-        """Share of the goals that are the prior's: one at the start, zero from `prior_until` on."""
-        return self.prior_weight.left(self._steps)
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
+        """No goal is over before its time; what the next one is sampled from."""
+        settings = self.settings
+        # An episode explores or does not as a whole; its level decides, so that nothing has to be remembered. On
+        # held-out levels there is no exploration.
+        exploring = (observed.level_seeds * 2_654_435_761 % 2**32) / 2**32 < settings.random_episodes
+        training = observed.level_seeds < SEEDS_PER_SPLIT
+        uniform = training * np.where(exploring | (not self.warm), 1.0, settings.random_goals)
+        never = np.zeros(len(observed), np.bool_)
+        if settings.high_level == "controller":
+            assert self.planner is not None
+            return never, ExploringGoals(ClippedNormal(self.planner(observed.obs)), uniform)
+        policy = self.high_learner.act(observed.inputs[0])
+        planned = self.planner(observed.obs) if self.planner and self.share > 0 else None
+        share = training * self.share
+        if planned is not None and settings.value_filter:
+            share = share * self.preferred(observed.inputs[0], policy, planned)
+        return never, ExploringGoals(policy, uniform, planned, share)
+
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
+        """What the action is sampled from. The low level does not see where it is, only where it is to go."""
+        if not isinstance(self.low_learner, BoxPPO) and not self.warm and not self.settings.low_level:
+            return UniformBox((len(observed), observed.task.num_actions))
+        choice: Distribution = self.low_learner.act(self.low_inputs(to_tensor(observed.obs), to_tensor(clock.command)))
+        return choice
 
     def low_inputs(self, obs: Tensor, goal: Tensor) -> Tensor:
         """What the low level's networks take, [B, S + D]: what it may see of observations [B, O], and goals [B, D]."""
@@ -225,34 +267,21 @@ class Hiro(Method):
         theirs, ours = (self.high_learner.critic(inputs, to_tensor(goal)).amin(0) for goal in (planned, own))
         return to_numpy(theirs > ours)
 
-    def update(self, observed: Observations, steps: int) -> dict[str, float]:
-        """As many gradient steps of both levels as are due."""
-        length = (steps - self._steps) // self.store.num_envs
-        self._steps, self.warm = steps, steps >= self.settings.warmup and len(self.store) > self.settings.period
-        info: dict[str, float] = {}
-        on_policy = isinstance(self.low_learner, BoxPPO)
-        if isinstance(self.low_learner, BoxPPO) and not self.settings.low_level:
-            learned = self.low_learner.update(self.low_rollout(observed, length), 1 - steps / self.total_steps)
-            info = {f"low/{name}": value for name, value in learned.items()}
-        if not self.warm:
-            return info
-        new = length * self.store.num_envs
-        low: dict[str, Tensor] = {}
-        high: dict[str, Tensor] = {}
-        winners: Counter[str] = Counter()
-        for _ in range(0 if on_policy else self._low_ratio.due(new)):
-            low |= self.low_learner.update(self.low_batch())  # type: ignore[call-arg, arg-type]
-        for _ in range(self._high_ratio.due(new)):
-            high |= self.high_learner.update(self.high_batch(winners))
-        info |= {f"low/{name}": float(value) for name, value in low.items()}
-        info |= {f"high/{name}": float(value) for name, value in high.items()}
-        info |= {f"high/relabelled_{kind}": winners[kind] / winners.total() for kind in CANDIDATES if winners}
-        return info | self._progress() | {"high/prior": self.share}
+    def update_low(self, observed: Observations, length: int) -> dict[str, float]:
+        """PPO learns from the newest steps; SAC and TD3 from all that are remembered, once they are warm."""
+        if self.settings.low_level:
+            return {}
+        if isinstance(self.low_learner, BoxPPO):
+            remaining = 1 - self.steps / self.total_steps
+            return self.low_learner.update(self.low_rollout(observed, length), remaining=remaining)
+        info: dict[str, Tensor] = {}
+        for _ in range(self.low_ratio.due(length * self.store.num_envs) if self.warm else 0):
+            info |= self.low_learner.update(self.low_batch())
+        return {name: float(value) for name, value in info.items()}
 
     def low_batch(self) -> Transitions:
         """Steps under the goals that ran, rewarded by what is left of the way."""
         config = self.settings.low
-        assert not isinstance(config, PPOConfig)
         newest = self.settings.low_buffer_size // self.store.num_envs
         steps = sample_steps(self.store, self.rng, config.batch, newest)
         inputs, reward, after = self._rewarded(steps)
@@ -263,10 +292,15 @@ class Hiro(Method):
         """The newest steps as PPO reads them; where a goal is over, what it would still have been worth counts."""
         steps = newest_steps(self.store, length, observed.obs)
         inputs, reward, after = self._rewarded(steps)
-        assert isinstance(self.low_learner, BoxPPO)
-        action, log_prob = to_tensor(steps.action), to_tensor(steps.behaviour_logprob)
-        return self.low_learner.rollout(
-            inputs, after, action, log_prob, reward, terminated=steps.terminated, cut=steps.switched
+        return rollout_batch(
+            self.low_learner,
+            only_option(inputs),
+            only_option(after),
+            to_tensor(steps.action).flatten(0, 1),
+            to_tensor(steps.behaviour_logprob).flatten(),
+            to_numpy(reward),
+            terminated=steps.terminated,
+            cut=steps.switched,
         )
 
     def _rewarded(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
@@ -275,11 +309,8 @@ class Hiro(Method):
         reward = self.settings.low_reward * self.frame.reward(goal, obs, next_obs)
         return self.low_inputs(obs, goal), reward, self.low_inputs(next_obs, self.frame.moved(goal, obs, next_obs))
 
-    def high_batch(self, winners: Counter[str] | None = None) -> Transitions:
-        """Segments as transitions of the high level, each with the goal that explains it best.
-
-        The prior is asked at the segment's own first state; it never sees a relabelled goal.
-        """
+    def high_batch(self, kept: list[str] | None = None) -> Transitions:
+        """As `TwoLevels` has it; `kept` are the kinds of the candidates that explain best."""
         config = self.settings.high
         parts = sample_segments(self.store, self.rng, config.batch, self.settings.period)
         first = parts.obs[:, 0]
@@ -287,9 +318,9 @@ class Hiro(Method):
         if self.settings.relabel:
             mode, frame, draws = self.low_learner.mode, self.frame, self.settings.draws
             goal, kinds = relabel(frame, lambda *seen: mode(self.low_inputs(*seen)), parts, draws, self.generator)
-            if winners is not None:
-                winners.update(kinds)
-        weight, prior = self.prior_weight(self._steps), None
+            if kept is not None:
+                kept += kinds
+        weight, prior = self.prior_weight(self.steps), None
         if self.planner and weight > 0:
             prior = PriorActions(to_tensor(self.planner(first)), weight, self.settings.value_filter)
         return Transitions(
@@ -301,27 +332,6 @@ class Hiro(Method):
             prior,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Learners, remembered steps and random states, for an exact resume."""
-        return {
-            "low": self.low_learner.state_dict(),
-            "high": self.high_learner.state_dict(),
-            "store": self.store.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "generator": self.generator.get_state(),
-            "steps": self._steps,
-            "ratios": [self._low_ratio.left, self._high_ratio.left],
-            "warm": self.warm,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.load_policy(state)
-        self.store.load_state_dict(state["store"])
-        self.rng.bit_generator.state = state["rng"]
-        self.generator.set_state(state["generator"])
-        self._low_ratio.left, self._high_ratio.left = state["ratios"]
-
     def take_low_level(self, state: dict[str, Any]) -> None:
         """The low level of another run, from what its `state_dict` gave. Raises `UserError` if it acts otherwise."""
         try:
@@ -330,22 +340,16 @@ class Hiro(Method):
             again = f"--low-level RUN, of train --method hiro --task {self.task.name}"
             raise UserError(f"That low level sees or does something else than {self.task.name} has.", again) from error
 
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Restore the learners alone, to play."""
-        self.low_learner.load_state_dict(state["low"])
-        self.high_learner.load_state_dict(state["high"])
-        self._steps, self.warm = state["steps"], state["warm"]
-
-    def _progress(self) -> dict[str, float]:
-        """What is left of the way when a goal ends, of late: the mean, and the share that was reached."""
+    def progress(self, kept: list[str]) -> dict[str, float]:
+        """Which candidates explained best; what is left of the way when a goal ends, of late; the share reached."""
+        winners = Counter(kept)
+        info = {f"high/relabelled_{kind}": winners[kind] / len(kept) for kind in CANDIDATES if kept}
         rng, late = np.random.default_rng(self.store.total), 20 * self.settings.period
         parts = sample_segments(self.store, rng, 64, self.settings.period, late)
         goal, first, final = (to_tensor(column) for column in (parts.command, parts.obs[:, 0], parts.final))
         left = -self.frame.reward(goal, first, final)
-        return {
-            "low/goal_distance": float(left.mean()),
-            "low/goal_reached": float((left < 0.25 * self._reach.norm()).float().mean()),
-        }
+        reached = (left < 0.25 * self._reach.norm()).float().mean()
+        return info | {"low/goal_distance": float(left.mean()), "low/goal_reached": float(reached)}
 
 
 # An ant: wider layers, slower learning, a longer view.

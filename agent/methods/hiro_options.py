@@ -6,26 +6,24 @@ probabilities of actions are needed, so that the low level may learn on-policy (
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from agent.data.views import Segments, newest_steps, sample_segments
 from agent.distributions import Categorical
 from agent.hierarchy import Observations, Player
-from agent.losses import PriorWeight
-from agent.methods.hiro import Hiro, HiroSettings, Planned, goals_preset
+from agent.methods.hiro import Hiro, HiroSettings, TwoLevels, TwoLevelSettings, goals_preset
 from agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
-from agent.methods.off_policy import UpdateRatio, ring_for
+from agent.methods.off_policy import ring_for
 from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, rollout_batch
 from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
 from agent.networks import LowNetwork, NetworkLow
 from agent.phases import Online
-from controller.encoders import encoder_of
+from agent.resumable import places
 from controller.network import TrunkConfig, to_tensors
 from ground.device import to_device, to_numpy, to_tensor
 from ground.errors import UserError
@@ -34,7 +32,7 @@ from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)
-class OptionHiroSettings(Planned):
+class OptionHiroSettings(TwoLevelSettings):
     """HIRO over named options: the high level chooses among the task's own."""
 
     high_level: Literal["learned", "options", "controller"] = "options"
@@ -42,25 +40,15 @@ class OptionHiroSettings(Planned):
     prior: Literal["none", "controller"] = "none"
     """none, or controller (its options are offered at first, and have faded long before the end)."""
     prior_weight: NotNegative = 0.2
-    """lambda of KL(policy || controller) at the start, in units of the reward per nat."""
     prior_until: Share = 0.6
-    """Share of the steps after which the prior has faded: divergence, and share of its choices."""
-    relabel: bool = True
-    """Correct old options when they are sampled."""
+    high_updates: Positive = 0.01
+    warmup: CountOrNone = 4_000
+    rollout: Count = 32
+    buffer_size: Count = 200_000
     mask: bool = True
     """Choose among legal options only."""
-    period: Count = 10
-    """c, most steps for which an option runs before one is chosen anew."""
-    high_updates: Positive = 0.01
-    """Gradient steps of the high level per environment step."""
     uniform: Share = 0.1
     """Share of options sampled uniformly."""
-    warmup: CountOrNone = 4_000
-    """Environment steps before the high level's first gradient step."""
-    rollout: Count = 32
-    """Vector steps between updates."""
-    buffer_size: Count = 200_000
-    """Environment steps that the high level remembers."""
     low: PPOConfig = field(default_factory=PPOConfig)
     """The low level's learner."""
     high: DiscreteSACConfig = field(default_factory=DiscreteSACConfig)
@@ -69,33 +57,8 @@ class OptionHiroSettings(Planned):
     """Size of the low level."""
 
 
-class OptionHiroHigh:
-    """The high level that chooses options until they are done or the clock says so."""
-
-    def __init__(self, method: "OptionHiro") -> None:
-        self._method = method
-
-    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
-        """Whether the running option [N] has reached its end, and what the next one is sampled from."""
-        method, settings = self._method, self._method.settings
-        legal = method.legal(observed.obs)
-        over = method.task.option_done(observed.obs, np.maximum(running, 0)) & (running >= 0)
-        training = observed.level_seeds < SEEDS_PER_SPLIT
-        if settings.high_level == "controller":
-            assert method.planner is not None
-            probs = method.planner.probs(observed.obs, legal=legal)
-        else:
-            probs = method.high_learner.act(observed.inputs, to_tensor(legal)).probs
-            if method.planner is not None and method.share > 0:
-                share = (training * method.share)[:, None]
-                probs = (1 - share) * probs + share * method.planner.probs(observed.obs, legal=legal)
-        uniform = (training * settings.uniform)[:, None]
-        probs = (1 - uniform) * probs + uniform * legal / legal.sum(1, keepdims=True)
-        return over, Categorical(probs.astype(np.float32))
-
-
-class OptionHiro(Method):
-    """The method.
+class OptionHiro(TwoLevels):
+    """HIRO over options: the player's high level.
 
     Args:
         parts: Task, settings and random streams, and the controller where one plans.
@@ -104,10 +67,12 @@ class OptionHiro(Method):
         UserError: The task names no options.
     """
 
+    saved = places("store", "rng", "steps", low="low_learner", high="high_learner", ratio="high_ratio.left")
+    played = ("low", "high", "steps")
+
     def __init__(self, parts: Parts) -> None:
-        task, settings = parts.task, parts.settings
-        self.task, self.settings, self.total_steps, self.planner = task, settings, parts.steps, parts.controller
-        self.encoder = encoder_of(task)
+        super().__init__(parts)
+        task, settings, self.planner = parts.task, parts.settings, parts.controller
         weights, draws, shuffles = parts.seeds.spawn(3)
         low_seed, high_seed = (int(seed) for seed in weights.generate_state(2))
         options = len(task.options)
@@ -121,17 +86,25 @@ class OptionHiro(Method):
         self.high_learner = DiscreteSAC(self.encoder, options, settings.high, high_seed)
         self.rng = np.random.default_rng(draws)
         self.store = ring_for(parts, settings.buffer_size, settings.rollout + settings.period + 1)
-        self.player = Player(OptionHiroHigh(self), NetworkLow(self.low_network), np.full(options, settings.period))
+        self.player = Player(self, NetworkLow(self.low_network), np.full(options, settings.period))
         self.phases = (Online(self.store, settings.rollout, self.update),)
-        faded = settings.prior_until * parts.steps
-        self.prior_weight = PriorWeight(settings.prior_weight if settings.prior != "none" else 0.0, end=faded)
-        self._steps = 0
-        self._ratio = UpdateRatio(settings.high_updates)
 
-    @property
-    def share(self) -> float:
-        """Share of the choices that are the prior's: one at the start, zero from `prior_until` on."""
-        return self.prior_weight.left(self._steps)
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
+        """Whether the running option [N] has reached its end, and what the next one is sampled from."""
+        settings, legal = self.settings, self.legal(observed.obs)
+        over = self.task.option_done(observed.obs, np.maximum(running, 0)) & (running >= 0)
+        training = observed.level_seeds < SEEDS_PER_SPLIT
+        if settings.high_level == "controller":
+            assert self.planner is not None
+            probs = self.planner.probs(observed.obs, legal=legal)
+        else:
+            probs = self.high_learner.act(observed.inputs, to_tensor(legal)).probs
+            if self.planner is not None and self.share > 0:
+                share = (training * self.share)[:, None]
+                probs = (1 - share) * probs + share * self.planner.probs(observed.obs, legal=legal)
+        uniform = (training * settings.uniform)[:, None]
+        probs = (1 - uniform) * probs + uniform * legal / legal.sum(1, keepdims=True)
+        return over, Categorical(probs.astype(np.float32))
 
     def legal(self, obs: NDArray) -> NDArray[np.bool_]:
         """Options [N, K] that may be chosen at observations [N, ...]."""
@@ -139,23 +112,10 @@ class OptionHiro(Method):
             return self.task.legal(obs)
         return np.ones((len(obs), len(self.task.options)), np.bool_)
 
-    def update(self, observed: Observations, steps: int) -> dict[str, float]:
-        """The low level learns from the roll-out just played, the high level from all that is remembered."""
-        length, self._steps = (steps - self._steps) // self.store.num_envs, steps
-        batch = self.low_batch(observed, length)
-        info = self.low_learner.update(batch, remaining=1 - steps / self.total_steps)
-        numbers = {f"low/{name}": value for name, value in info.items()}
-        settings = self.settings
-        if settings.high_level == "controller" or steps < settings.warmup or len(self.store) <= settings.period:
-            return numbers
-        learned: dict[str, Tensor] = {}
-        kept: list[float] = []
-        for _ in range(self._ratio.due(length * self.store.num_envs)):
-            learned |= self.high_learner.update(self.high_batch(kept))
-        numbers |= {f"high/{name}": float(value) for name, value in learned.items()}
-        if kept:
-            numbers["high/relabelled_original"] = float(np.mean(kept))
-        return numbers | {"high/prior": self.share}
+    def update_low(self, observed: Observations, length: int) -> dict[str, float]:
+        """The low level learns from the roll-out just played."""
+        remaining = 1 - self.steps / self.total_steps
+        return self.low_learner.update(self.low_batch(observed, length), remaining=remaining)
 
     def low_batch(self, observed: Observations, length: int) -> PolicyBatch:
         """The newest steps, rewarded with 1 where the running option was achieved.
@@ -182,10 +142,7 @@ class OptionHiro(Method):
         )
 
     def high_batch(self, kept: list[float] | None = None) -> OptionTransitions:
-        """Segments as transitions of the high level, each with the option that explains it best.
-
-        The prior is asked at the segment's own first state; it never sees a relabelled option.
-        """
+        """As `TwoLevels` has it; `kept` are shares of options that explain their segment best themselves."""
         config = self.settings.high
         parts = sample_segments(self.store, self.rng, config.batch, self.settings.period)
         first, legal = parts.obs[:, 0], self.legal(parts.obs[:, 0])
@@ -193,7 +150,7 @@ class OptionHiro(Method):
         if kept is not None:
             kept.append(float((option == parts.option).mean()))
         decay = np.float32(config.gamma) ** np.arange(self.settings.period, dtype=np.float32)
-        weight = self.prior_weight(self._steps)
+        weight = self.prior_weight(self.steps)
         prior = self.planner.probs(first, legal=legal) if self.planner is not None and weight > 0 else None
         return OptionTransitions(
             to_tensors(self.encoder(first)),
@@ -222,30 +179,9 @@ class OptionHiro(Method):
         score[np.arange(batch), parts.option] += 1e-6
         return score.argmax(1)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Learners, remembered steps and random states, for an exact resume."""
-        return {
-            "low": self.low_learner.state_dict(),
-            "high": self.high_learner.state_dict(),
-            "store": self.store.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "steps": self._steps,
-            "ratio": self._ratio.left,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.low_learner.load_state_dict(state["low"])
-        self.high_learner.load_state_dict(state["high"])
-        self.store.load_state_dict(state["store"])
-        self.rng.bit_generator.state = state["rng"]
-        self._steps, self._ratio.left = state["steps"], state["ratio"]
-
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Restore the networks alone, to play."""
-        self.low_network.load_state_dict(state["low"]["network"])
-        self.high_learner.load_state_dict(state["high"])
-        self._steps = state["steps"]
+    def progress(self, kept: list[float]) -> dict[str, float]:
+        """The share of options that were not relabelled."""
+        return {"high/relabelled_original": float(np.mean(kept))} if kept else {}
 
 
 _STEPS, _NUM_ENVS = {"": 300_000, "PointReach": 100_000}, 64

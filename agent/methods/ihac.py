@@ -27,6 +27,7 @@ from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
 from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.networks import HighNetwork, LowNetwork, NetworkHigh, NetworkLow, frozen
 from agent.phases import Distil, Online
+from agent.resumable import places
 from agent.teaching import SingleOption, SkillLow, TeacherActions, TeacherHigh
 from controller.distill import DistilConfig
 from controller.encoders import Encoded, encoder_of
@@ -81,6 +82,9 @@ class Ihac(Method):
         parts: Task, settings and random streams. `settings.distil_steps` of 0, or no labeller, leaves distillation out;
             a controller is used instead of distilling one.
     """
+
+    saved = places("prior_weight", low="low_learner", high="high_learner")
+    played = ("low", "high")
 
     def __init__(self, parts: Parts) -> None:
         settings: PPOSettings = parts.settings
@@ -157,27 +161,13 @@ class Ihac(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, priors, stored scenes and random states, for an exact resume."""
-        distils = self.distil is not None and self._priors is None
-        return {
-            "low": self.low_learner.state_dict(),
-            "high": self.high_learner.state_dict() if self.high_learner else None,
-            "priors": [prior.state_dict() if prior else None for prior in self._priors] if self._priors else None,
-            "prior_weight": self.prior_weight.state_dict(),
-            "distil": self.distil.state_dict() if self.distil and distils else None,
-        }
-
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Restore the networks alone, to play."""
-        self.low_network.load_state_dict(state["low"]["network"])
-        if self.high_network is not None:
-            self.high_network.load_state_dict(state["high"]["network"])
+        distil = self.distil.state_dict() if self.distil and self._priors is None else None
+        priors = [prior.state_dict() if prior else None for prior in self._priors] if self._priors else None
+        return super().state_dict() | {"priors": priors, "distil": distil}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.low_learner.load_state_dict(state["low"])
-        if self.high_learner is not None:
-            self.high_learner.load_state_dict(state["high"])
-        self.prior_weight.load_state_dict(state["prior_weight"])
+        super().load_state_dict(state)
         if state["priors"] is not None:
             self._freeze_priors()
             for prior, saved in zip(self._priors or (), state["priors"], strict=True):

@@ -5,9 +5,7 @@ cloned with weights exp(beta (Q - V)): loss L2 with w from the advantage.
 """
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ from agent.losses import expectile_loss, weighted_regression
 from agent.methods.cloning import Cloning, CloningSettings
 from agent.methods.protocol import Entry, Given, Parts, Preset
 from agent.optim import FusedAdam, polyak
+from agent.resumable import places
 from ground.device import to_device, to_tensor
 from ground.ranges import Positive, Share
 
@@ -42,6 +41,8 @@ class IqlSettings(CloningSettings):
 
 class Iql(Cloning):
     """The method: cloning with weights, and the values that they come from; sizes and rates are those of the policy."""
+
+    saved = places(*Cloning.saved, "q", "v", "target", "q_optimizer", "v_optimizer")
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
@@ -79,19 +80,6 @@ class Iql(Cloning):
         self.optimizer.minimize(policy_loss)
         terms = {"policy_loss": policy_loss, "q_loss": q_loss, "v_loss": v_loss, "q": q.mean(), "weight": weight.mean()}
         return {f"low/{name}": float(value.detach()) for name, value in terms.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """What cloning keeps, and the values with their optimisers, for an exact resume."""
-        return super().state_dict() | {name: part.state_dict() for name, part in self._values()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        super().load_state_dict(state)
-        for name, part in self._values():
-            part.load_state_dict(state[name])
-
-    def _values(self) -> Iterator[tuple[str, Any]]:
-        return ((name, getattr(self, name)) for name in ("q", "v", "target", "q_optimizer", "v_optimizer"))
 
 
 def preset(given: Given) -> Preset:

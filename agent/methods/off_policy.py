@@ -18,6 +18,7 @@ from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.methods.sac import SAC, SACConfig, Transitions
 from agent.methods.td3 import TD3, TD3Config
 from agent.phases import Online
+from agent.resumable import places
 from agent.teaching import SingleOption
 from controller.encoders import encoder_of
 from envs.mujoco.mazes import SPECS as MAZES
@@ -144,7 +145,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Holding:
+class Holding(Distribution):
     """What the policy samples, or what is held instead of it."""
 
     policy: Distribution
@@ -155,28 +156,6 @@ class Holding:
         action, _ = self.policy.sample(rng)
         return action if rng is None else self.held.instead(action, rng), np.zeros(len(action), np.float32)
 
-    def replaced(self, rows: NDArray[np.bool_], other: Distribution) -> Distribution:
-        """No expert shares the playing of a flat agent."""
-        raise NotImplementedError
-
-
-class ActorLow:
-    """The low level that a learner's actor plays; uniform actions until `warm`, held ones where `held` is given."""
-
-    def __init__(self, learner: OffPolicyLearner, warm: bool = True, held: Held | None = None) -> None:
-        self.learner, self.warm, self.held = learner, warm, held
-
-    def act(self, observed: Observations, clock: Clock) -> Distribution:
-        """What the action is sampled from."""
-        choice: Distribution = self.learner.act(observed.inputs[0])
-        if not self.warm:
-            choice = UniformBox((len(observed), observed.task.num_actions))
-        held_out = observed.level_seeds[0] >= SEEDS_PER_SPLIT  # played without exploration
-        if self.held is None or held_out:
-            return choice
-        self.held.left[clock.previous < 0] = 0  # the first step of an episode
-        return Holding(choice, self.held)
-
 
 class OffPolicy(Method):
     """The method: every step is remembered, and gradient steps keep pace with steps.
@@ -184,6 +163,9 @@ class OffPolicy(Method):
     Args:
         parts: Task (its actions are vectors), settings and random streams.
     """
+
+    saved = places("learner", "store", "rng", "warm", ratio="ratio.left", held=("held.action", "held.left"))
+    played = ("learner", "warm")
 
     def __init__(self, parts: Parts) -> None:
         task, settings = parts.task, parts.settings
@@ -196,15 +178,26 @@ class OffPolicy(Method):
         self.store = ring_for(parts, settings.buffer_size, 2)
         extended = settings.exploration == "extended"
         self.held = Held(parts.num_envs, task.num_actions, settings.holding) if extended else None
-        self.low = ActorLow(self.learner, warm=False, held=self.held)
-        self.player = Player(SingleOption(), self.low, np.ones(1, np.int64))
+        self.warm = False  # whether the learner acts
+        self.player = Player(SingleOption(), self, np.ones(1, np.int64))
         self.ratio = UpdateRatio(settings.updates)
         self.phases = (Online(self.store, settings.rollout, self.update),)
 
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
+        """What the action is sampled from: uniform until the learner is warm; one that is held may take its place."""
+        choice: Distribution = self.learner.act(observed.inputs[0])
+        if not self.warm:
+            choice = UniformBox((len(observed), observed.task.num_actions))
+        held_out = observed.level_seeds[0] >= SEEDS_PER_SPLIT  # played without exploration
+        if self.held is None or held_out:
+            return choice
+        self.held.left[clock.previous < 0] = 0  # the first step of an episode
+        return Holding(choice, self.held)
+
     def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """As many gradient steps as are due."""
-        self.low.warm = steps >= self.settings.warmup
-        if not self.low.warm:
+        self.warm = steps >= self.settings.warmup
+        if not self.warm:
             return {}
         info: dict[str, torch.Tensor] = {}
         for _ in range(self.ratio.due(self.settings.rollout * self.store.num_envs)):
@@ -215,39 +208,13 @@ class OffPolicy(Method):
         """Remembered steps as the learner reads them."""
         settings, config = self.settings, self.settings.learner
         steps = sample_steps(self.store, self.rng, config.batch)
-        discount = np.where(steps.terminated, 0.0, config.gamma).astype(np.float32)
         return Transitions(
             to_tensor(self.encoder(steps.obs).parts[0]),
             to_tensor(steps.action),
             to_tensor(steps.reward * np.float32(settings.reward_scale)),
             to_tensor(self.encoder(steps.next_obs).parts[0]),
-            to_tensor(discount),
+            to_tensor(np.where(steps.terminated, 0.0, config.gamma).astype(np.float32)),
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Learner, remembered steps and random state, for an exact resume."""
-        return {
-            "learner": self.learner.state_dict(),
-            "store": self.store.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "ratio": self.ratio.left,
-            "warm": self.low.warm,
-            "held": [self.held.action, self.held.left] if self.held else None,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.load_policy(state)
-        self.store.load_state_dict(state["store"])
-        self.rng.bit_generator.state = state["rng"]
-        self.ratio.left = state["ratio"]
-        if self.held:
-            self.held.action, self.held.left = state["held"]
-
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Restore the learner alone, to play."""
-        self.learner.load_state_dict(state["learner"])
-        self.low.warm = state["warm"]
 
 
 # Steps in all. A point mass needs few environments and small networks; an ant many steps, and what one costs is the

@@ -1,10 +1,10 @@
 """Proximal policy optimisation (Schulman et al., 2017) for one policy head: the low level's, or the high level's."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ import tyro
 from torch import Tensor, nn
 
 from agent.distributions import Distribution
-from agent.losses import option_advantages, surrogate_loss
+from agent.losses import option_advantages, prior_regularised
 from agent.networks import HighNetwork, LowNetwork
+from agent.resumable import Resumable, places
 from controller.encoders import VectorEncoder
 from controller.network import TrunkConfig
 from ground.device import to_device, to_numpy, to_tensor
@@ -81,18 +82,11 @@ class PolicyBatch:
             yield self._mapped(itemgetter(slice(start, end)))
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> "PolicyBatch":
-        legal = None if self.legal is None else change(self.legal)
-        return PolicyBatch(
-            tuple(change(column) for column in self.inputs),
-            change(self.action),
-            change(self.behaviour_logprob),
-            change(self.advantage),
-            change(self.returns),
-            legal,
-        )
+        inputs, *columns = (getattr(self, f.name) for f in fields(self))
+        return PolicyBatch(tuple(map(change, inputs)), *(None if part is None else change(part) for part in columns))
 
 
-class PPO:
+class PPO(Resumable):
     """Improves a network that maps a batch's inputs to (outputs [B, P], value [B]); its `head` reads the outputs.
 
     Args:
@@ -101,38 +95,46 @@ class PPO:
         rng: Shuffles minibatches.
     """
 
+    saved = places("network", "optimizer", "rng")
+
     def __init__(self, network: LowNetwork | HighNetwork, config: PPOConfig, rng: np.random.Generator) -> None:
         self.network, self.config, self.rng = network, config, rng
         self.parameters = list(network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, config.lr, eps=1e-5, fused=True)
 
     def loss(
-        self, batch: PolicyBatch, prior: nn.Module | None, prior_weight: float, policy: bool
+        self, batch: PolicyBatch, prior: nn.Module | None = None, prior_weight: float = 0.0, policy: bool = True
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss L1 on a minibatch; with `policy` false, the value error alone."""
+        """Loss L1 with the clipped surrogate for the value, and the squared value error (eq. 9); or the latter alone.
+
+        The entropy bonus is L1 with a uniform prior. For the arguments see `update`.
+        """
+        config, head, legal = self.config, self.network.head, batch.legal
         outputs, value = self.network(*batch.inputs)
+        value_loss = (value - batch.returns).square().mean()
         if not policy:
-            error = 0.5 * (value - batch.returns).square().mean()
+            error = 0.5 * value_loss
             return error, {"value_loss": error.detach()}
-        wanted = None
+        log_ratio = head.log_prob(outputs, batch.action, legal) - batch.behaviour_logprob
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
+        policy_loss = -torch.minimum(ratio * batch.advantage, clipped * batch.advantage).mean()
+        loss = policy_loss + 0.5 * config.value * value_loss
+        terms = {"policy_loss": policy_loss, "value_loss": value_loss}
+        if config.entropy > 0:
+            entropy = head.entropy(outputs, legal)
+            terms["entropy"] = entropy.mean()
+            loss = prior_regularised(loss, entropy, -config.entropy)
         if prior is not None and prior_weight > 0:
             with torch.no_grad():
                 wanted = prior(*batch.inputs)[0]
-        return surrogate_loss(
-            self.network.head,
-            outputs,
-            value,
-            batch.action,
-            batch.behaviour_logprob,
-            batch.advantage,
-            batch.returns,
-            clip=self.config.clip,
-            value_weight=self.config.value,
-            entropy_weight=self.config.entropy,
-            prior_weight=prior_weight,
-            legal=batch.legal,
-            prior=wanted,
-        )
+            divergence = head.divergence(outputs, wanted, legal)
+            terms["prior_kl"] = divergence.mean()
+            loss = prior_regularised(loss, divergence, prior_weight)
+        with torch.no_grad():
+            terms["approximate_kl"] = (ratio - 1 - log_ratio).mean()
+            terms["clip_fraction"] = (ratio != clipped).float().mean()
+        return loss, {name: term.detach() for name, term in terms.items()}
 
     def update(
         self,
@@ -166,20 +168,6 @@ class PPO:
                 self.optimizer.step()
                 terms.append(info)
         return {name: float(torch.stack([info[name] for info in terms]).mean()) for name in terms[0]}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Network, optimiser and shuffling state, for an exact resume."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "rng": self.rng.bit_generator.state,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.rng.bit_generator.state = state["rng"]
 
 
 def rollout_batch(
@@ -225,7 +213,7 @@ def normalised(advantage: np.ndarray) -> np.ndarray:
     return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
 
 
-class BoxPPO:
+class BoxPPO(PPO):
     """PPO behind the interface of SAC and TD3: a vector in, a vector in [-1, 1] out.
 
     Args:
@@ -239,56 +227,22 @@ class BoxPPO:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = to_device(LowNetwork(VectorEncoder([1.0] * inputs), 1, actions, TrunkConfig(), continuous=True))
-        self.learner = PPO(network, config, np.random.default_rng(seed))
-
-    def rollout(
-        self,
-        obs: Tensor,
-        after: Tensor,
-        action: Tensor,
-        behaviour_logprob: Tensor,
-        reward: Tensor,
-        *,
-        terminated: np.ndarray,
-        cut: np.ndarray,
-    ) -> PolicyBatch:
-        """A rollout [T, N, ...] as samples: see `rollout_batch`."""
-        return rollout_batch(
-            self.learner,
-            self._inputs(obs),
-            self._inputs(after),
-            action.flatten(0, 1),
-            behaviour_logprob.flatten(),
-            to_numpy(reward),
-            terminated=terminated,
-            cut=cut,
-        )
-
-    def update(self, batch: PolicyBatch, remaining: float) -> dict[str, float]:
-        """Several epochs over one rollout, with `remaining` of the learning rate."""
-        return self.learner.update(batch, remaining=remaining)
+        super().__init__(network, config, np.random.default_rng(seed))
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> Distribution:
         """What actions for observations [N, inputs] are sampled from."""
-        outputs, _ = self.learner.network(*self._inputs(obs))
-        return self.learner.network.head.distribution(outputs)
+        outputs, _ = self.network(*only_option(obs))
+        return self.network.head.distribution(outputs)
 
     @torch.no_grad()
     def mode(self, obs: Tensor) -> Tensor:
         """The most probable actions [B, A]."""
-        outputs, _ = self.learner.network(*self._inputs(obs))
+        outputs, _ = self.network(*only_option(obs))
         return torch.tanh(outputs.chunk(2, -1)[0])
 
-    def state_dict(self) -> dict[str, Any]:
-        """Network, optimiser and shuffling state, for an exact resume."""
-        return self.learner.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.learner.load_state_dict(state)
-
-    def _inputs(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Observations [..., inputs] as rows, under the only option."""
-        rows = obs.reshape(-1, obs.shape[-1])
-        return rows, rows.new_zeros(len(rows), dtype=torch.int64)
+def only_option(obs: Tensor) -> tuple[Tensor, Tensor]:
+    """Observations [..., inputs] as rows, and the only option, as `LowNetwork` takes them."""
+    rows = obs.reshape(-1, obs.shape[-1])
+    return rows, rows.new_zeros(len(rows), dtype=torch.int64)

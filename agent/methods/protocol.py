@@ -1,16 +1,16 @@
 """What the runner asks of a method, and what a method says of itself in the catalogue."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from agent.config import TrainConfig
 from agent.hierarchy import Player
 from agent.phases import Phase
+from agent.resumable import Resumable
 from agent.runs.metrics import Metrics
 from agent.runs.run import Run
 from agent.teaching import Labeller
@@ -19,7 +19,7 @@ from controller.roles import Controller
 from envs.task import Task
 
 
-class Method(ABC):
+class Method(Resumable):
     """A method: its phases in their order, and the player that they train.
 
     Attributes:
@@ -27,24 +27,18 @@ class Method(ABC):
         player: The student.
         controller: The network that labels are distilled into, or None.
         facts: What making it adds to the run's result.
+        played: What of `saved` playing needs.
     """
 
     phases: tuple[Phase, ...] = ()
     player: Player
     controller: ControllerNetwork | None = None
     facts: Mapping[str, Any] = MappingProxyType({})
+    played: ClassVar[tuple[str, ...]] = ()
 
-    @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that an exact resume needs."""
-
-    @abstractmethod
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-
-    @abstractmethod
     def load_policy(self, state: dict[str, Any]) -> None:
         """Restore what playing needs, and no more."""
+        self.restore(state, self.played)
 
 
 @dataclass(frozen=True)

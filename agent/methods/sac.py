@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import tyro
@@ -12,30 +12,37 @@ from agent.distributions import SquashedNormal
 from agent.losses import PriorActions, prior_penalty, prior_regularised
 from agent.networks import GaussianActor, TwinCritic
 from agent.optim import FusedAdam, fast_precision, polyak, products_in
+from agent.resumable import Resumable, places
 from ground.device import device, to_device, to_numpy
 from ground.ranges import Count, Positive, Share, Widths
 
 
 @dataclass(frozen=True)
-class SACConfig:
-    """One SAC learner (Haarnoja et al., 2018)."""
+class ActorCriticConfig:
+    """What SAC and TD3 share."""
 
     hidden: Widths = (256, 256)
     """Widths of actor and critics."""
     lr: Positive = 3e-4
-    """Learning rate of Adam, of actor, critics and temperature."""
+    """Learning rate of Adam, of all that has none of its own."""
     gamma: Share = 0.99
     """Discount per transition."""
     tau: Share = 0.005
-    """Share by which the target critics follow (section 4.2)."""
+    """Share by which the targets follow, whenever the actor learns."""
     batch: Count = 256
     """Transitions per gradient step."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Of products of matrices; None takes the faster for these widths."""
+
+
+@dataclass(frozen=True)
+class SACConfig(ActorCriticConfig):
+    """One SAC learner (Haarnoja et al., 2018)."""
+
     temperature: Positive | None = None
     """Weight of the entropy; None learns it (section 5)."""
     target_entropy: float | None = None
     """Nats that a learned temperature holds; minus the number of actions if None."""
-    precision: Literal["float32", "bfloat16"] | None = None
-    """Of products of matrices; None takes the faster for these widths."""
     kind: tyro.conf.Suppress[Literal["sac"]] = "sac"
 
 
@@ -60,7 +67,7 @@ class Transitions:
     prior: PriorActions | None = None
 
 
-class SAC:
+class SAC(Resumable):
     """Learns an actor and twin critics from transitions of any policy.
 
     Args:
@@ -69,6 +76,12 @@ class SAC:
         config: Hyper-parameters.
         seed: Of the first weights and of the noise.
     """
+
+    saved = places(
+        *("log_temperature", "generator"),
+        modules=("actor", "critic", "target"),
+        optimizers=("actor_optimizer", "critic_optimizer", "temperature_optimizer"),
+    )
 
     def __init__(self, inputs: int, actions: int, config: SACConfig, seed: int) -> None:
         self.config = config
@@ -113,17 +126,14 @@ class SAC:
     def update(self, batch: Transitions) -> dict[str, Tensor]:
         """One gradient step of critics, actor and temperature."""
         with products_in(self._precision):
-            return self._update(batch)
-
-    def _update(self, batch: Transitions) -> dict[str, Tensor]:
-        loss, info = self.critic_loss(batch)
-        self.critic_optimizer.minimize(loss)
-        loss, actor_info = self.actor_loss(batch)
-        self.actor_optimizer.minimize(loss)
-        if self.log_temperature.requires_grad:
-            self.temperature_optimizer.minimize(self.temperature_loss(actor_info["entropy"]))
-        polyak(self.target, self.critic, self.config.tau)
-        return info | actor_info | {"temperature": self.log_temperature.detach().exp()}
+            loss, info = self.critic_loss(batch)
+            self.critic_optimizer.minimize(loss)
+            loss, actor_info = self.actor_loss(batch)
+            self.actor_optimizer.minimize(loss)
+            if self.log_temperature.requires_grad:
+                self.temperature_optimizer.minimize(self.temperature_loss(actor_info["entropy"]))
+            polyak(self.target, self.critic, self.config.tau)
+            return info | actor_info | {"temperature": self.log_temperature.detach().exp()}
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> SquashedNormal:
@@ -135,25 +145,3 @@ class SAC:
     def mode(self, obs: Tensor) -> Tensor:
         """The most probable actions [B, A]."""
         return self.actor.mode(obs)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers and noise, for an exact resume."""
-        modules = (self.actor, self.critic, self.target)
-        optimizers = (self.actor_optimizer, self.critic_optimizer, self.temperature_optimizer)
-        return {
-            "modules": [module.state_dict() for module in modules],
-            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            "log_temperature": self.log_temperature.detach(),
-            "generator": self.generator.get_state(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        for module, saved in zip((self.actor, self.critic, self.target), state["modules"], strict=True):
-            module.load_state_dict(saved)
-        optimizers = (self.actor_optimizer, self.critic_optimizer, self.temperature_optimizer)
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        with torch.no_grad():
-            self.log_temperature.copy_(state["log_temperature"])
-        self.generator.set_state(state["generator"])

@@ -4,9 +4,7 @@ Loss L1 is here to the letter: the values of the options, an entropy bonus, and 
 """
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from agent.distributions import Categorical
 from agent.losses import prior_regularised
 from agent.optim import FusedAdam, polyak
+from agent.resumable import Resumable, places
 from controller.encoders import Encoder
 from controller.network import TrunkConfig, make_trunk, mask_logits
 from ground.device import to_device, to_numpy
@@ -84,7 +83,7 @@ class OptionNetwork(nn.Module):
         return self.head(self.trunk(*parts))
 
 
-class DiscreteSAC:
+class DiscreteSAC(Resumable):
     """Learns a distribution over options and their values from transitions of any policy.
 
     Args:
@@ -93,6 +92,8 @@ class DiscreteSAC:
         config: Hyper-parameters.
         seed: Of the first weights.
     """
+
+    saved = places("actor", "critics", "targets", "actor_optimizer", "critic_optimizer")
 
     def __init__(self, encoder: Encoder, num_options: int, config: DiscreteSACConfig, seed: int) -> None:
         self.config = config
@@ -143,16 +144,3 @@ class DiscreteSAC:
         """What options are sampled from, among those that are `legal` [N, K]."""
         probs = torch.softmax(mask_logits(self.actor(*inputs), legal), 1)
         return Categorical(to_numpy(probs))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks and optimisers, for an exact resume."""
-        return {name: part.state_dict() for name, part in self._parts()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        for name, part in self._parts():
-            part.load_state_dict(state[name])
-
-    def _parts(self) -> Iterator[tuple[str, Any]]:
-        names = ("actor", "critics", "targets", "actor_optimizer", "critic_optimizer")
-        return ((name, getattr(self, name)) for name in names)

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import tyro
@@ -11,29 +11,20 @@ from torch.nn import functional
 
 from agent.distributions import ClippedNormal
 from agent.losses import prior_penalty
-from agent.methods.sac import Transitions
+from agent.methods.sac import ActorCriticConfig, Transitions
 from agent.networks import DeterministicActor, TwinCritic
 from agent.optim import FusedAdam, fast_precision, polyak, products_in
+from agent.resumable import Resumable, places
 from ground.device import normal, to_device, to_numpy
-from ground.ranges import Count, NotNegative, Positive, Share, Widths
+from ground.ranges import Count, NotNegative, Positive
 
 
 @dataclass(frozen=True)
-class TD3Config:
+class TD3Config(ActorCriticConfig):
     """One TD3 learner (Fujimoto et al., 2018). Noise is in the unit of the actions here, [-1, 1]."""
 
-    hidden: Widths = (256, 256)
-    """Widths of actor and critics."""
-    lr: Positive = 3e-4
-    """Learning rate of Adam, of the critics."""
     actor_lr: Positive = 3e-4
     """Learning rate of Adam, of the actor."""
-    gamma: Share = 0.99
-    """Discount per transition."""
-    tau: Share = 0.005
-    """Share by which the targets follow, at each step of the actor."""
-    batch: Count = 256
-    """Transitions per gradient step."""
     actor_every: Count = 2
     """Critic steps per step of actor and targets (section 5.2)."""
     noise: NotNegative = 0.1
@@ -44,12 +35,10 @@ class TD3Config:
     """Bound of that noise."""
     huber: Positive | None = None
     """Where the critics' error turns linear; None: squared everywhere."""
-    precision: Literal["float32", "bfloat16"] | None = None
-    """Of products of matrices; None takes the faster for these widths."""
     kind: tyro.conf.Suppress[Literal["td3"]] = "td3"
 
 
-class TD3:
+class TD3(Resumable):
     """Learns a deterministic actor and twin critics from transitions of any policy.
 
     Args:
@@ -58,6 +47,12 @@ class TD3:
         config: Hyper-parameters.
         seed: Of the first weights and of the noise.
     """
+
+    saved = places(
+        *("generator", "updates"),
+        modules=("actor", "critic", "target_actor", "target_critic"),
+        optimizers=("actor_optimizer", "critic_optimizer"),
+    )
 
     def __init__(self, inputs: int, actions: int, config: TD3Config, seed: int) -> None:
         self.config = config
@@ -100,19 +95,16 @@ class TD3:
     def update(self, batch: Transitions) -> dict[str, Tensor]:
         """One gradient step of the critics, and every so often one of the actor and the targets."""
         with products_in(self._precision):
-            return self._update(batch)
-
-    def _update(self, batch: Transitions) -> dict[str, Tensor]:
-        self.updates += 1
-        loss, info = self.critic_loss(batch)
-        self.critic_optimizer.minimize(loss)
-        if self.updates % self.config.actor_every == 0:
-            loss, actor_info = self.actor_loss(batch)
-            self.actor_optimizer.minimize(loss)
-            polyak(self.target_critic, self.critic, self.config.tau)
-            polyak(self.target_actor, self.actor, self.config.tau)
-            info |= actor_info
-        return info
+            self.updates += 1
+            loss, info = self.critic_loss(batch)
+            self.critic_optimizer.minimize(loss)
+            if self.updates % self.config.actor_every == 0:
+                loss, actor_info = self.actor_loss(batch)
+                self.actor_optimizer.minimize(loss)
+                polyak(self.target_critic, self.critic, self.config.tau)
+                polyak(self.target_actor, self.actor, self.config.tau)
+                info |= actor_info
+            return info
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> ClippedNormal:
@@ -124,24 +116,3 @@ class TD3:
         """The actor's actions [B, A], without noise."""
         actions: Tensor = self.actor(obs)
         return actions
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, noise and the number of updates, for an exact resume."""
-        return {
-            "modules": [module.state_dict() for module in self._modules()],
-            "optimizers": [self.actor_optimizer.state_dict(), self.critic_optimizer.state_dict()],
-            "generator": self.generator.get_state(),
-            "updates": self.updates,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        for module, saved in zip(self._modules(), state["modules"], strict=True):
-            module.load_state_dict(saved)
-        for optimizer, saved in zip((self.actor_optimizer, self.critic_optimizer), state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.generator.set_state(state["generator"])
-        self.updates = state["updates"]
-
-    def _modules(self) -> tuple[torch.nn.Module, ...]:
-        return self.actor, self.critic, self.target_actor, self.target_critic

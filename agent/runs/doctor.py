@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.flags import TRAINING_LEVELS, DoctorConfig
+from agent.flags import DoctorConfig
 from ground.errors import Doubt, UserError
+from ground.level_seeds import SEEDS_PER_SPLIT
 
 ROOT = Path(__file__).parents[2]
 SERVING = ROOT / ".venv-serving"
@@ -151,10 +152,10 @@ def check_rendering() -> str:
     teacher = make_teacher("scripted", task)
     assert teacher is not None
     with tempfile.TemporaryDirectory() as folder:
-        episode = watch(task, teacher_player(task, teacher), TRAINING_LEVELS)
+        episode = watch(task, teacher_player(task, teacher), SEEDS_PER_SPLIT)
         film = record(task, [episode], Path(folder) / "doctor.mp4")
         found = f"an episode of the scripted teacher is {film.stat().st_size:,} bytes of mp4"
-    stage = get_task("PointReach").make_single(TRAINING_LEVELS)
+    stage = get_task("PointReach").make_single(SEEDS_PER_SPLIT)
     try:
         stage.render()
     except UserError as error:

@@ -9,8 +9,7 @@ import pytest
 
 import main as cli
 from agent.checks import check_train
-from agent.commandline import default_of, flag_names
-from agent.config import paths
+from agent.config import TrainConfig, places
 from agent.methods import METHODS, entry_of
 
 ROOT = Path(__file__).parents[2]
@@ -52,9 +51,9 @@ def test_every_command_is_understood(words: list[str]) -> None:
 def test_every_flag_in_the_text_exists() -> None:
     prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
     flags = set(re.findall(r"`(--[a-z-]+)", prose))
-    names = {name for method in METHODS for kind in entry_of(method).settings for name in paths(kind)}
+    names = {name for method in METHODS for kind in entry_of(method).settings for name in places(TrainConfig, kind)}
     for verb in cli.VERBS.values():
-        names |= flag_names(default_of(cli._function(verb.settings)))
+        names |= set(places(cli._function(verb.settings)))
     known = {f"--{name.replace('_', '-')}" for name in (*names, "set", "config")}
     assert flags
     assert flags <= known

@@ -4,8 +4,10 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from agent.losses import option_advantages, surrogate_loss
+from agent.losses import option_advantages
+from agent.methods.ppo import PPO, PolicyBatch, PPOConfig
 from agent.networks import CategoricalHead
 
 
@@ -67,15 +69,32 @@ def test_truncation_bootstraps_and_termination_does_not():
     assert option_advantages(*rewarded, no, no, 0.5, 1.0).item() == 1 + 0.5 * 10
 
 
+class Fixed(nn.Module):
+    """A network whose outputs are given; its values are 0."""
+
+    head = CategoricalHead()
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits, self.value = logits, nn.Parameter(torch.zeros(len(logits)))
+
+    def forward(self):
+        return self.logits, self.value
+
+
+def learner(logits, config):
+    return PPO(Fixed(logits), config, np.random.default_rng(0))
+
+
 def test_the_surrogate_has_the_policy_gradient_at_ratio_one():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(32, 5, generator=generator, requires_grad=True)
     action = torch.randint(5, (32,), generator=generator)
     advantage = torch.randn(32, generator=generator)
     logprob = torch.log_softmax(logits, 1).gather(1, action[:, None]).squeeze(1)
-    weights = {"clip": 0.2, "value_weight": 0.0, "entropy_weight": 0.0}
     zeros = torch.zeros(32)
-    loss, info = surrogate_loss(CategoricalHead(), logits, zeros, action, logprob.detach(), advantage, zeros, **weights)
+    batch = PolicyBatch((), action, logprob.detach(), advantage, zeros)
+    loss, info = learner(logits, PPOConfig(value=0.0, entropy=0.0)).loss(batch)
     (gradient,) = torch.autograd.grad(loss, logits)
     (expected,) = torch.autograd.grad(-(logprob * advantage).mean(), logits)
     torch.testing.assert_close(gradient, expected)
@@ -87,9 +106,8 @@ def test_the_prior_the_entropy_and_the_value_have_their_weights_among_what_is_le
     prior, legal = torch.tensor([[2.0, 0.0, 4.0]]), torch.tensor([[True, True, False]])
     zero, action = torch.zeros(1), torch.zeros(1, dtype=torch.int64)
     p, q = torch.softmax(logits[0, :2], 0), torch.softmax(prior[0, :2], 0)
-    head, weights = CategoricalHead(), {"clip": 0.2, "value_weight": 0.5, "entropy_weight": 0.1, "prior_weight": 2.0}
-    given = (action, p[:1].log().detach(), zero, zero + 3)
-    loss, info = surrogate_loss(head, logits, zero, *given, **weights, legal=legal, prior=prior)
+    batch = PolicyBatch((), action, p[:1].log().detach(), zero, zero + 3, legal)
+    loss, info = learner(logits, PPOConfig(value=0.5, entropy=0.1)).loss(batch, Fixed(prior), 2.0)
     divergence, entropy = (p * (p / q).log()).sum(), -(p * p.log()).sum()
     torch.testing.assert_close(info["prior_kl"], divergence.detach())
     torch.testing.assert_close(loss, 2.0 * divergence - 0.1 * entropy + 0.5 * 0.5 * 9)

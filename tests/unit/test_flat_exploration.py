@@ -34,14 +34,14 @@ def test_held_actions_last_as_long_as_the_zeta_law_says():
 def test_no_action_is_held_beyond_the_end_of_an_episode_nor_on_held_out_levels_nor_greedily():
     task = get_task("PointReach")
     method = OffPolicy(parts(task, CONFIG, 3, 1_000))
-    method.low.warm = True
+    method.warm = True
     held = method.held
     assert held is not None
     obs = np.ones((3, *task.observation_shape), np.float32)
     clock = Clock(3, np.ones(1, np.int64), Named())
 
     def act(levels, rng):
-        return method.low.act(Observations(task, encoder_of(task), obs, np.asarray(levels)), clock).sample(rng)[0]
+        return method.act(Observations(task, encoder_of(task), obs, np.asarray(levels)), clock).sample(rng)[0]
 
     greedy = act([1, 2, 3], None)
     held.action[:], held.left[:] = 0.25, 9
@@ -70,7 +70,7 @@ def test_steps_without_holding_are_as_before_and_what_is_held_is_restored():
         env.close()
         return method.store.column("action")[-10:].copy(), (method.state_dict(), hierarchy.state_dict())
 
-    assert play(replace(CONFIG, exploration="steps"), 1)[1][0]["held"] is None
+    assert play(replace(CONFIG, exploration="steps"), 1)[1][0]["held"] == [None, None]
     whole, _ = play(CONFIG, 30)
     _, state = play(CONFIG, 20)
     np.testing.assert_array_equal(play(CONFIG, 10, state)[0], whole)

@@ -8,7 +8,7 @@ import torch
 
 from agent.data.views import sample_segments
 from agent.hierarchy import Hierarchy, Observations
-from agent.methods.hiro_options import OptionHiro, OptionHiroHigh, OptionHiroSettings
+from agent.methods.hiro_options import OptionHiro, OptionHiroSettings
 from agent.methods.ppo import PPOConfig
 from agent.methods.sac_discrete import DiscreteSACConfig
 from controller.encoders import encoder_of
@@ -147,7 +147,7 @@ def choose(method, levels):
     task = method.task
     obs, _ = task.make_vec(1, seed=1).reset()
     observed = Observations(task, encoder_of(task), np.repeat(obs, len(levels), 0), np.asarray(levels))
-    return OptionHiroHigh(method).choose(observed, np.full(len(levels), -1))[1].probs
+    return method.choose(observed, np.full(len(levels), -1))[1].probs
 
 
 def test_the_prior_fades_and_is_asked_no_more_and_there_is_no_exploration_on_held_out_levels():
@@ -156,7 +156,7 @@ def test_the_prior_fades_and_is_asked_no_more_and_there_is_no_exploration_on_hel
     method = OptionHiro(parts_of(task, PRIOR, ENVS, TOTAL, planner))
     uniform = CONFIG.uniform
     for steps, share in ((0, 1.0), (600, 0.5), (1_200, 0.0), (2_000, 0.0)):
-        method._steps = steps
+        method.steps = steps
         planner.refuses = share == 0
         assert method.share == pytest.approx(share)
         training, held_out = choose(method, [5, 1_000_005])

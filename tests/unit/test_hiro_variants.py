@@ -25,7 +25,7 @@ def test_the_rollout_of_a_low_level_that_learns_by_ppo_equals_a_loop():
     played = play(config, length=length, update=False)
     method = played.method
     batch = method.low_rollout(played.hierarchy.observed, length)
-    network = method.low_learner.learner.network
+    network = method.low_learner.network
 
     def worth(obs, goal):
         inputs = method.low_inputs(torch.tensor(obs)[None], torch.tensor(goal)[None])
@@ -80,7 +80,7 @@ def test_a_value_filter_follows_the_planner_only_where_the_critics_would():
     played = play(replace(CONFIG, prior="controller", prior_weight=2.0, value_filter=True), controller=planner)
     method, observed = played.method, played.hierarchy.observed
     learner, running = method.high_learner, np.zeros(len(observed), np.int64)
-    method._steps = 0  # all of the prior is left
+    method.steps = 0  # all of the prior is left
     own, _ = learner.act(observed.inputs[0]).sample(None)
     planned = method.planner(observed.obs)
     for sign in (1.0, -1.0):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent import commandline
-from agent.config import TrainConfig, changed, configure, from_file, from_plain, paths, to_plain
+from agent.config import TrainConfig, changed, configure, from_file, from_plain, places, to_plain
 from agent.methods import METHODS, cloning, entry_of
 from agent.methods.protocol import Preset
 from agent.train import train
@@ -34,7 +34,7 @@ def test_every_setting_of_a_method_can_be_said(method: str) -> None:
     """Each name that errors and `--help` offer leads to a value that is there to be changed."""
     config = of(method)
     tree = to_plain(config)
-    for name, path in paths(type(config.settings)).items():
+    for name, (path, _) in places(TrainConfig, type(config.settings)).items():
         node: Any = tree
         for part in path[:-1]:
             node = node.get(part) if isinstance(node, dict) else None

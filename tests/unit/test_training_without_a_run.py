@@ -4,16 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.config import configure
-from agent.flags import TRAINING_LEVELS
 from agent.players import play
 from agent.train import train
 from bench.sac import trained
 from envs.catalog import get_task
+from ground.level_seeds import SEEDS_PER_SPLIT
 
 
 def test_the_same_student(tmp_path: Path) -> None:
     config = configure(method="sac", task="PointReach", steps=1_600, eval_episodes=6, quiet=True, seed=5)
     result = train(replace(config, logdir=str(tmp_path)))["student"]["sampled"]
-    levels = range(TRAINING_LEVELS, TRAINING_LEVELS + config.eval_episodes)
+    levels = range(SEEDS_PER_SPLIT, SEEDS_PER_SPLIT + config.eval_episodes)
     played = play(get_task(config.task), trained(config), levels, greedy=False, seed=config.seed)
     assert (result["return"], result["success"]) == (played.returns.mean(), played.success.mean())
