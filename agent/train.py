@@ -139,7 +139,7 @@ class Runner(Resumable):
             parts.config, parts.task, parts.run, parts.log, parts.labeller,
         )  # fmt: skip
         self.method, self.hierarchy = method, hierarchy
-        self.accounting = Accounting(self.labeller.stats, labels) if self.labeller and labels else None
+        self.accounting = Accounting(self.labeller.stats, labels) if self.labeller and labels is not None else None
         self.facts: dict[str, Any] = {"seconds": 0.0, **method.facts}
         self.steps, self.phase = 0, 0  # of the method's phases
         if self.config.resume and self.run.last_step is not None:

@@ -12,8 +12,7 @@ from agent.labelling.opinions import Opinions
 
 
 def agreement(ledger: Ledger, options: int, opinions: Opinions) -> list[dict[str, Any]]:
-    """Every pair of people who answered about the same steps, and each of them with a controller and a teacher, as
-    `compared` has it."""
+    """Every pair of people who answered about the same steps, and each of them with a controller and a teacher."""
     said: dict[str, dict[tuple[int, int], int]] = {}  # name -> (trajectory, step) -> option
     for answer in (*ledger.answers, *ledger.readings):
         if answer.report:
@@ -28,9 +27,7 @@ def agreement(ledger: Ledger, options: int, opinions: Opinions) -> list[dict[str
 def compared(said: Mapping[str, Mapping[Any, int]], pair: tuple[str, str], options: int) -> dict[str, Any] | None:
     """How far two names agree, given the option that each chose by what was asked; None if nothing was asked of both.
 
-    Returns:
-        `pair`, `steps` that both spoke about, `agree` (a share), `kappa` (or None), and `confusion` [K, K], options of
-        the first in rows.
+    `confusion` [K, K] has the options of the first in rows.
     """
     one, other = said[pair[0]], said[pair[1]]
     shared = one.keys() & other.keys()
@@ -39,8 +36,7 @@ def compared(said: Mapping[str, Mapping[Any, int]], pair: tuple[str, str], optio
     table = np.zeros((options, options), np.int64)
     np.add.at(table, ([one[step] for step in shared], [other[step] for step in shared]), 1)
     agree = float(np.trace(table) / len(shared))
-    found = {"pair": list(pair), "steps": len(shared), "agree": agree, "kappa": kappa(table)}
-    return found | {"confusion": table.tolist()}
+    return {"pair": pair, "steps": len(shared), "agree": agree, "kappa": kappa(table), "confusion": table.tolist()}
 
 
 def kappa(table: NDArray[np.int64]) -> float | None:

@@ -11,8 +11,9 @@ Place = tuple[int, int]  # trajectory, step
 class Background:
     """Does what is submitted, one after another. Unlike an executor's thread, it does not keep the process alive."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, patience: float | None = None, last: Callable[[], None] = lambda: None) -> None:
         self.closing = False  # what is being done should come to an end
+        self._patience, self._last = patience, last
         self._jobs: SimpleQueue[tuple[Callable[[], None], threading.Event] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -23,11 +24,12 @@ class Background:
         self._jobs.put((job, done))
         return done
 
-    def close(self, patience: float | None = None) -> None:
-        """End the thread, which is waited for so many seconds."""
+    def close(self) -> None:
+        """Do what is done last and end the thread, which is waited for as long as there is patience, in seconds."""
         self.closing = True
+        self.submit(self._last)
         self._jobs.put(None)
-        self._thread.join(patience)
+        self._thread.join(self._patience)
 
     def _work(self) -> None:
         while (submitted := self._jobs.get()) is not None:

@@ -22,8 +22,7 @@ class LabelConfig:
     annotator: Annotated[str, Len(1, 60)] = "me"
     """Your name: it stands beside your answers, and you can take back only your own."""
     answers: str | None = None
-    """A ledger.jsonl that was taken along from another run of the same demonstrations: people's answers there are taken
-    over wherever the same is asked here."""
+    """A ledger.jsonl of another run of the same demonstrations: people's answers there count where they fit."""
     again: bool = False
     """Answer what others have answered, to see how far people agree; nothing is learnt from it."""
     review: str | None = None

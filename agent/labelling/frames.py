@@ -26,11 +26,10 @@ class Frames:
         self.trouble: str | None = None  # why nothing is drawn any more
         self._task, self._recording = task, recording
         self._drawn: dict[Place, bytes] = {}
-        self._replay: Generator[gym.Env] = (
-            env for env in list[gym.Env]()
-        )  # kept, since the first picture of a level takes long
-        self._at: Place = (-1, -1)  # where the replay stands
-        self._thread = Background("frames")
+        self._at: Place = (-1, -1)  # where the replay stands, which is kept: a level's first picture takes long
+        self._replay: Generator[gym.Env] = (env for env in list[gym.Env]())
+        self._thread = Background("frames", last=lambda: self._replay.close())
+        self.close = self._thread.close
 
     def get(self, trajectory: int, step: int, patience: float = 1.0) -> bytes | None:
         """A picture as PNG, waited for so many seconds; None if it is not drawn by then, or there is no such step."""
@@ -40,12 +39,6 @@ class Frames:
         if place not in self._drawn and self.trouble is None:
             self._thread.submit(partial(self._draw, *place)).wait(patience)
         return self._drawn.get(place)
-
-    def close(self) -> None:
-        """End the thread, and what it draws with."""
-        self._thread.closing = True
-        self._thread.submit(lambda: self._replay.close())
-        self._thread.close()
 
     def _draw(self, trajectory: int, step: int) -> None:
         """Draw a step and those around it, with the replay that is there unless that is beyond them."""
@@ -73,9 +66,7 @@ class Frames:
 def replayed(task: Task, recording: Recording, trajectory: int) -> Generator[gym.Env]:
     """A demonstration played again on its level: the environment at each of its steps.
 
-    Raises:
-        UserError: The level is not known, or the demonstration took another course. Only where observations of a
-            single environment are arrays can they be compared with what was recorded.
+    Raises `UserError` if the level is not known, or the demonstration took another course, as far as arrays tell.
     """
     level = int(recording.level_seed[trajectory])
     again = f"python main.py demos --task {task.name} --to NAME  # records new ones, with their levels"
@@ -86,6 +77,5 @@ def replayed(task: Task, recording: Recording, trajectory: int) -> Generator[gym
         for step in range(1, int(recording.lengths[trajectory])):
             obs, was = env.step(recording.action[trajectory, step - 1])[0], recording.obs[trajectory, step]
             if isinstance(obs, np.ndarray) and obs.shape == was.shape and not np.allclose(obs, was, atol=1e-3):
-                what = f"Demonstration {trajectory} took another course when it was replayed to be drawn."
-                raise UserError(what, again)
+                raise UserError(f"Demonstration {trajectory} took another course when it was replayed.", again)
             yield env

@@ -35,10 +35,9 @@ _SETTLED = ("budget", "demos", "rule", "policies", "preset", "seed", "stop_error
 
 @contextmanager
 def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
-    """The session of a run, and the token that the page's address must hold; the context closes both.
+    """The session of a run, which the context closes, and the token that the page's address must hold.
 
-    Raises:
-        UserError: The run's settings are others, another page has it open, or its demonstrations cannot be had.
+    Raises `UserError` if the run's settings are others, another has it open, or its demonstrations cannot be had.
     """
     torch.set_num_threads(config.threads)
     task = get_task(config.task)
@@ -72,8 +71,9 @@ def training_config(config: LabelConfig, task: Task) -> TrainConfig:
         return configure({"method": "halo", "task": task.name, "oracle": "person", "ahead": 1} | said)
     own = from_plain(Run.open(path).config)
     if own.settings.oracle != "person":
-        what = f"{path} is a run whose questions {own.settings.oracle} answers."
-        raise UserError(what, "another --savedir for yours")
+        raise UserError(
+            f"{path} is a run whose questions {own.settings.oracle} answers.", "another --savedir for yours"
+        )
     return changed(own, said)
 
 
@@ -103,9 +103,8 @@ def _labellers(config: LabelConfig, task: Task, run: Run, stack: ExitStack) -> d
     labellers: dict[str, Labeller] = {"controller": ControllerLabels(controller)} if controller else {}
     asked = config.teacher
     if asked.on_teacher_failure != "abort":
-        what = "An opinion that cannot be had is not shown: nothing stands in for it."
-        raise UserError(what, "--on-teacher-failure abort")
+        raise UserError("Nothing stands in for an opinion that cannot be had.", "--on-teacher-failure abort")
     if asked.teacher != "none":
-        if teacher := make_teacher(asked, task, stack.enter_context(open_labels(asked, run)), device=str(device())):
-            labellers["teacher"] = Annotator(task, teacher, asked.on_teacher_failure)
+        teacher = make_teacher(asked, task, stack.enter_context(open_labels(asked, run)), device=str(device()))
+        labellers |= {"teacher": Annotator(task, teacher)} if teacher else {}
     return labellers

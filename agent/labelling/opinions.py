@@ -23,7 +23,8 @@ class Opinions:
         self._recording, self._labellers = recording, dict(labellers)
         self._known: dict[str, dict[Place, NDArray[np.float32]]] = {name: {} for name in labellers}
         self._wanted: dict[Place, None] = {}
-        self._thread = Background("opinions")
+        self._thread = Background("opinions", _PATIENCE)
+        self.close = self._thread.close
 
     def want(self, places: Sequence[Place]) -> None:
         """Say which steps the person will be asked about, the next one first; what was wanted before comes later."""
@@ -44,10 +45,6 @@ class Opinions:
             self._wanted = dict.fromkeys((*self._wanted, *places))
             self._thread.submit(self._ask).wait(patience)
         return {place: int(known[place].argmax()) for place in places if place in known and known[place].any()}
-
-    def close(self) -> None:
-        """End the thread; a model that is being asked is not waited for."""
-        self._thread.close(_PATIENCE)
 
     def _ask(self) -> None:
         """Ask until nothing is wanted any more."""

@@ -20,7 +20,7 @@ from teacher.labels import LabelStore
 
 
 class _Query(NamedTuple):
-    """A scene that the teacher was asked about: its last call, with the number of that row, and the teacher's label."""
+    """A scene that the teacher was asked about: the number of its last row, that call, and the teacher's label."""
 
     row: int
     last: Call
@@ -30,19 +30,18 @@ class _Query(NamedTuple):
 class Review:
     """The queries of a label store about a task as questions; the methods are those of `Session`.
 
-    Raises:
-        UserError: It is not clear which store is meant, or which of its tasks.
+    Raises `UserError` if it is not clear which store is meant, or which of its tasks.
     """
 
     def __init__(self, config: LabelConfig) -> None:
         self._path, self._annotator = find_store(config.review, config.logdir), config.annotator
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         with LabelStore(self._path, read_only=True) as store:
             rows = store.last_calls(len(store))
         tasks = {call.task for _, call in rows}
         if config.task not in tasks and len(tasks) != 1:
-            what = f"{self._path} holds labels of {', '.join(sorted(tasks)) or 'no task'}."
-            raise UserError(what, "name one of them with --task")
+            found = ", ".join(sorted(tasks)) or "no task"
+            raise UserError(f"{self._path} holds labels of {found}.", "name one of them with --task")
         self._task = task = get_task(config.task if config.task in tasks else tasks.pop())
         reviewed = task.name, task.options.digest
         rows = [(row, call) for row, call in rows if (call.task, call.options) == reviewed]
@@ -55,18 +54,16 @@ class Review:
         self._order = [*range(len(queries))]  # what is skipped goes to the end
         self._said = [call for _, call in rows if is_correction(call)]
         if not self._queries:
-            what = f"{self._path} holds no labels of {task.name}."
-            raise UserError(what, f"python main.py labels show {self._path}")
+            raise UserError(f"{self._path} holds no labels of {task.name}.", f"python main.py labels show {self._path}")
 
     def state(self, who: str | None = None) -> dict[str, Any]:
         """Everything that the page shows, as JSON takes it."""
         with self._lock:
             queue, said = self._queue(), list(standing(self._said).values())
         mine = [call.seconds for call in said if call.model == self._model(who)]
-        done = len(self._queries) - len(queue)
-        unsure = [1 - max(self._queries[i].probs, default=0.0) for i in queue]
-        more = {"skipped": 0, "cost": done, "seconds": round(sum(call.seconds for call in said), 1)}
-        more["expected_error"] = round(float(np.mean(unsure or 0.0)), 4)
+        done, seconds = len(self._queries) - len(queue), round(sum(call.seconds for call in said), 1)
+        unsure = round(float(np.mean([1 - max(self._queries[i].probs, default=0.0) for i in queue] or 0.0)), 4)
+        more = {"skipped": 0, "cost": done, "seconds": seconds, "expected_error": unsure}
         return {
             "about": about(self._task, ": review"),
             "who": who or self._annotator,
@@ -77,12 +74,7 @@ class Review:
         }
 
     def answer(
-        self,
-        who: str | None,
-        question: Asked,
-        option: int | None,
-        interval: Interval | None = None,
-        seconds: float = 0.0,
+        self, who: str | None, question: Asked, option: int | None, interval: Interval = None, seconds: float = 0.0
     ) -> bool:
         """Keep a correction, or an acceptance; None leaves the scene for later, and the teacher's word stands."""
         number = question[0]
@@ -123,8 +115,7 @@ class Review:
 
     def lines(self) -> bytes:
         """The corrections, those that were taken back too, as `labels export` writes them."""
-        with self._lock:
-            return b"".join(json.dumps(to_record(call)).encode() + b"\n" for call in self._said)
+        return b"".join(json.dumps(to_record(call)).encode() + b"\n" for call in self._said)
 
     def outcome(self) -> dict[str, Any]:
         """What the review came to."""

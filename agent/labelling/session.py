@@ -1,9 +1,8 @@
 """A person as HALO's oracle: what the page shows, and what becomes of what is typed there.
 
-Learning and asking go on in a thread beside the person. So that the person need not wait, a round of questions is
-chosen while the one before it is being answered (`ahead` is 1): round r rests on the answers of the rounds before
-r - 1. So what is asked depends on the seed and on the answers that stand, never on how long they took, and
-`train --ahead 1` with an oracle that gives the same answers asks the same questions and learns the same.
+Learning and asking go on in a thread beside the person, who need not wait: a round of questions is chosen while the one
+before it is being answered, by the rounds before that (`ahead` is 1). So what is asked depends on the seed and on the
+answers that stand, never on how long they took, and `train --ahead 1` with an oracle that gives them learns the same.
 """
 
 import threading
@@ -37,7 +36,7 @@ class Session:
     Args:
         config: Who answers where a request gives no name, and whether they read what others have answered again.
         ask: The phase that asks.
-        parts: Task, settings, run and metrics, for what keeps and judges what was learnt.
+        parts: What the runner needs, which keeps and judges what was learnt.
         labellers: Whose opinions are shown.
         elsewhere: Answers that are taken over from another run, each the first time that the same is asked here.
     """
@@ -48,6 +47,7 @@ class Session:
         self._annotator, self._again = config.annotator, config.again
         self._ask, self._ledger, self._parts = ask, ask.ledger, parts
         self._frames, self._opinions = Frames(ask.task, ask.training), Opinions(ask.training, labellers)
+        self.frame = self._frames.get
         self._elsewhere = {(answer.trajectory, answer.step): answer for answer in elsewhere}
         self._lock = threading.RLock()
         self._trouble: str | None = None
@@ -59,8 +59,6 @@ class Session:
         self._take_over(self._ledger.open)
         self._thread = Background("learning")
         self._thread.submit(self._learn)
-
-    # --- what the page asks for ---------------------------------------------------------------------------------
 
     def state(self, who: str | None = None) -> dict[str, Any]:
         """Everything that the page shows, as JSON takes it."""
@@ -95,12 +93,7 @@ class Session:
         }
 
     def answer(
-        self,
-        who: str | None,
-        question: Asked,
-        option: int | None,
-        interval: Interval | None = None,
-        seconds: float = 0.0,
+        self, who: str | None, question: Asked, option: int | None, interval: Interval = None, seconds: float = 0.0
     ) -> bool:
         """Keep an answer on the disk; false if this question is answered already.
 
@@ -148,10 +141,6 @@ class Session:
         self._thread.submit(self._learn)
         return True
 
-    def frame(self, trajectory: int, step: int) -> bytes | None:
-        """The picture of a step as PNG; None while it is being drawn, and if there is no such step."""
-        return self._frames.get(trajectory, step)
-
     def agreement(self) -> list[dict[str, Any]]:
         """How far those who spoke agree: see `agent.labelling.agreement`."""
         with self._lock:
@@ -165,9 +154,8 @@ class Session:
 
     def outcome(self) -> dict[str, Any]:
         """What the work came to when the page is closed: the result line of a run whose questions are all answered."""
-        head = {"task": self._ask.task.name, "method": "halo"} | (self._result or {}) | {"run": str(self._ask.run.path)}
-        with self._lock:
-            return head | {"answered": self._ledger.asked, "budget": self._ask.budget, "open": len(self._ledger.open)}
+        head = {"task": self._ask.task.name, "method": "halo", **(self._result or {}), "run": str(self._ask.run.path)}
+        return head | {"answered": self._ledger.asked, "budget": self._ask.budget, "open": len(self._ledger.open)}
 
     def close(self) -> None:
         """End the threads at once; what is being learnt is thrown away, and learnt again next time."""
@@ -189,11 +177,8 @@ class Session:
         for other in self._ledger.answers if self._ask.halo.confusion is None and answer.report else ():
             shared = range(max(answer.start, other.start), min(answer.stop, other.stop))
             if other.trajectory == answer.trajectory and shared and other.report not in ((), answer.report):
-                raise ValueError(
-                    f"steps {shared[0]} to {shared[-1]} were answered otherwise: mark less, skip, or take that back"
-                )
-
-    # --- what goes on beside ------------------------------------------------------------------------------------
+                both = f"steps {shared[0]} to {shared[-1]}"
+                raise ValueError(f"{both} were answered otherwise: mark less, skip, or take that back")
 
     def _learn(self) -> None:
         """Learn and ask until nothing is due; what fails is tried again after the next answer, which may mend it."""
@@ -218,9 +203,9 @@ class Session:
             if self._thread.closing or undone != self._undone:  # an answer was taken back on which this rests
                 raise CancelledError
 
-        still.on_step = require
         if due is None:
             return False
+        still.on_step = require
         found = still.learn(rounds)
         with self._lock:
             require()

@@ -15,7 +15,7 @@ from envs.task import Task
 KEYS = "1234567890bcdefghijklmnopqrtvwxyz"  # of options, in their order; a, s and u mean something else
 LONGEST = 600.0  # seconds that one answer may count for: beyond, the person was away
 Asked = tuple[int, int, int]  # trajectory, step, and how often that was asked before
-Interval = tuple[int, int]  # the first step, and the one behind the last
+Interval = tuple[int, int] | None  # the first step that an answer speaks of, and the one behind the last
 _RECENT = 20  # answers that tell how fast a person is
 
 

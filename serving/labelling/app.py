@@ -23,7 +23,6 @@ from serving.ports import serve_app
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
-_GRACE_SECONDS = 1
 _GUARDS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -94,11 +93,10 @@ def create_app(session: PageSession, token: str) -> FastAPI:
         reply.headers.setdefault("Cache-Control", "no-store")
         return reply
 
-    @app.exception_handler(RequestValidationError)
-    def not_understood(request: object, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        return _failure(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 400)
+    def not_understood(request: object, error: Any) -> Response:
+        return _failure("; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()), 400)
 
+    app.add_exception_handler(RequestValidationError, not_understood)
     app.add_exception_handler(ValueError, lambda request, error: _failure(str(error), 400))
     app.add_exception_handler(UserError, lambda request, error: _failure(str(error), 507))
     return app
@@ -116,7 +114,6 @@ def serve_page(
     port.listen()  # so that a browser that follows the address at once is answered
     tell(f"label at {address}  (Ctrl-C ends it; everything said is kept)")
     if browser:
-        with contextlib.suppress(webbrowser.Error):
-            webbrowser.open(address)
+        webbrowser.open(address)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn stops at it, and then raises it again
-        serve_app(create_app(session, token), port, _GRACE_SECONDS)
+        serve_app(create_app(session, token), port, grace_seconds=1)

@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -110,16 +109,6 @@ def test_labels_alone_lists_its_verbs_and_each_has_help(capsys: pytest.CaptureFi
         assert "--json" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["show", "judge"])
-def test_help_loads_nothing_heavy(verb: str) -> None:
-    code = (
-        "import sys, main\ntry:\n    main.main(['labels', sys.argv[1], '--help'])\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'torch', 'numba', 'numpy', 'transformers', 'gymnasium'} & set(sys.modules)), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, verb], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stderr.splitlines()[-1] == "[]"
-
-
 def test_show_prints_prompt_reply_verdict_and_why(store: Path, verb: Callable[..., str]) -> None:
     text = verb("show", str(store))
     blocks = text.split("\n\n#")
@@ -149,10 +138,20 @@ def test_show_prints_prompt_reply_verdict_and_why(store: Path, verb: Callable[..
     assert f"Goal: {TASK.goal}" in unfinished, "the compact template"
 
 
-def test_show_chooses_by_number_kind_and_task(store: Path, verb: Callable[..., str]) -> None:
-    def rows(*words: str) -> list[int]:
-        return [json.loads(line)["row"] for line in verb("show", str(store), "--json", *words).splitlines()]
+def test_show_in_json_has_what_was_sent_and_chooses_by_number_kind_and_task(
+    store: Path, verb: Callable[..., str]
+) -> None:
+    def lines(*words: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in verb("show", str(store), "--json", *words).splitlines()]
 
+    def rows(*words: str) -> list[int]:
+        return [line["row"] for line in lines(*words)]
+
+    first, second, *_ = lines()
+    assert first["messages"] == load_template("chat").render(TASK, SCENES[0], menus(SCENES[0], 1)[0]).chat
+    assert first["why"] is None
+    assert [option["probability"] for option in first["shown"]] == [0.75, 0.0, 0.25]
+    assert (second["reply"], second["status"]) == ("I would\n\x1b[31mopen the window", "off_menu")
     assert rows() == list(range(1, 10))
     assert rows("--last", "2") == [8, 9]
     assert rows("--only", "rejected") == [2, 3, 4, 6, 9]
@@ -168,15 +167,6 @@ def test_a_store_can_be_looked_at_while_a_run_writes_it(store: Path, verb: Calla
         writer.put_many([call_about(SCENES[8])])
         assert json.loads(verb("show", str(store), "--last", "1", "--json"))["row"] == 11
     assert len(store.with_suffix(".jsonl").read_text().splitlines()) == 10
-
-
-def test_show_in_json_has_what_was_sent_and_why(store: Path, verb: Callable[..., str]) -> None:
-    first, second = (json.loads(line) for line in verb("show", str(store), "--json").splitlines()[:2])
-    assert first["messages"] == load_template("chat").render(TASK, SCENES[0], menus(SCENES[0], 1)[0]).chat
-    assert first["why"] is None
-    assert [option["probability"] for option in first["shown"]] == [0.75, 0.0, 0.25]
-    assert second["reply"] == "I would\n\x1b[31mopen the window"
-    assert second["status"] == "off_menu"
 
 
 def test_show_finds_a_run_and_the_store_that_was_written_last(tmp_path: Path, verb: Callable[..., str]) -> None:
@@ -272,22 +262,6 @@ def test_a_store_goes_out_and_comes_back(store: Path, verb: Callable[..., str], 
     assert again.read_bytes() == file.read_bytes()
     verb("export", str(copy), "--to", str(again), "--answers-only", "--task", "keyinbox")
     assert [json.loads(line)["status"] for line in again.read_text().splitlines()] == ["ok", "ok"]
-
-
-def test_an_import_keeps_the_answers_that_are_there(store: Path, verb: Callable[..., str], tmp_path: Path) -> None:
-    other = tmp_path / "other.sqlite"
-    with LabelStore(other) as labels:
-        theirs = call_about(SCENES[0])
-        labels.put_many([replace(theirs, probs=tuple(sorted(theirs.probs, reverse=True)), legal=(0, 1, 2))])
-        stands = labels.calls()
-    with sqlite3.connect(store) as db:
-        db.execute("DELETE FROM calls WHERE id > 1")
-    db.close()
-    verb("export", str(store))
-    result = json.loads(verb("import", str(store.with_suffix(".jsonl")), "--into", str(other), "--json"))
-    assert (result["added"], result["known"], result["kept"]) == (0, 0, 1)
-    with LabelStore(other, read_only=True) as labels:
-        assert labels.calls() == stands
 
 
 def test_a_bad_line_is_named_and_nothing_is_imported(
