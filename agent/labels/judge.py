@@ -37,16 +37,17 @@ class Seen(NamedTuple):
 def judge(config: JudgeConfig) -> dict[str, Any]:
     """`{"rows": [figures of a task, ...]}`, with a row over all tasks where there are several."""
     check_judge(config)
-    heads, seen = map(list, zip(*(_judge_task(config, get_task(name)) for name in config.task), strict=True))
-    if len(heads) > 1:  # the hashes of templates differ by task, since the task's words are in them
-        names = {head["template"].partition(" ")[0] for head in heads}
-        heads.append(heads[0] | {"task": "all", "template": names.pop() if len(names) == 1 else ""})
-        seen.append(Seen(*(sum(parts, []) for parts in zip(*seen, strict=True))))
-    rows = []
-    for head, figures in zip(heads, map(measure, seen), strict=True):
-        if config.usd_per_million_tokens is not None:
-            figures["usd"] = figures["tokens"] * config.usd_per_million_tokens / 1e6
-        rows.append(head | {"seed": config.seed, "permutations": config.teacher.permutations} | figures)
+    rows, everything, price = [], Seen([], [], []), config.usd_per_million_tokens
+    for name in config.task:
+        head, seen = _judge_task(config, get_task(name))
+        rows.append(head | measure(seen, price))
+        everything.labels.extend(seen.labels)
+        everything.truth.extend(seen.truth)
+        everything.calls.extend(seen.calls)
+    if len(rows) > 1:  # the hashes of templates differ by task, since the task's words are in them
+        names = {row["template"].partition(" ")[0] for row in rows}
+        template = names.pop() if len(names) == 1 else ""
+        rows.append(rows[0] | {"task": "all", "template": template} | measure(everything, price))
     return {"teacher": config.teacher.teacher, "latex": config.latex, "rows": rows}
 
 
@@ -66,11 +67,15 @@ def _judge_task(config: JudgeConfig, task: Task) -> tuple[dict[str, Any], Seen]:
         labels = [label for part in shown for label in teacher.label(part)]
         calls = _calls(store, task, scenes, labels)
     methods = Counter(label.method for label in labels if not label.abstained)
+    prompt = calls[0].prompt if calls else ""
+    template = [name for name in TEMPLATES if load_template(name).hash_for(task) == prompt]  # none if it has changed
     head = {
         "model": calls[0].model if calls else teacher.name,
         "task": task.name,
-        "method": max(methods, key=methods.__getitem__, default="none"),
-        "template": _template(task, calls[0].prompt) if calls else "",
+        "method": methods.most_common(1)[0][0] if methods else "none",
+        "template": " ".join((*template, prompt)),
+        "seed": config.seed,
+        "permutations": config.teacher.permutations,
     }
     return head, Seen(labels, [task.script(scene) for scene in scenes], calls)
 
@@ -106,13 +111,7 @@ def _calls(store: LabelStore, task: Task, scenes: Sequence[Scene], labels: Seque
     return [c for c in about if c.facts in facts and (not asked or (c.model, c.prompt) in asked)]
 
 
-def _template(task: Task, prompt: str) -> str:
-    """`chat 9ab706340bf7bc6f`, or the hash alone for a template that has changed since."""
-    names = [name for name in TEMPLATES if load_template(name).hash_for(task) == prompt]
-    return " ".join((*names, prompt))
-
-
-def measure(seen: Seen) -> dict[str, Any]:
+def measure(seen: Seen, usd_per_million_tokens: float | None = None) -> dict[str, Any]:
     """The figures by name; None where there is nothing to measure (calls of a teacher that makes none).
 
     Right is a label that gives the right option more than any other; a tie or an abstention is not.
@@ -138,6 +137,7 @@ def measure(seen: Seen) -> dict[str, Any]:
         "tokens_per_scene": tokens / n if n and calls else None,
         "seconds_p50": p50,
         "seconds_p95": p95,
+        "usd": None if usd_per_million_tokens is None else tokens * usd_per_million_tokens / 1e6,
     }
 
 
@@ -149,9 +149,8 @@ def _calibration(said: Sequence[tuple[Sequence[float], int]]) -> dict[str, float
     """ECE (Naeini et al., 2015) and the Brier score summed over options (Brier, 1950), abstentions left out."""
     if not said:
         return {"ece": None, "brier": None}
-    # [n, K]; tasks have different K
-    probs: NDArray[np.float32] = np.array([*zip_longest(*(p for p, _ in said), fillvalue=0.0)], np.float32).T
-    truth = np.array([option for _, option in said], np.int64)
+    padded = zip_longest(*(probs for probs, _ in said), fillvalue=0.0)  # tasks have different numbers of options
+    probs, truth = np.array([*padded], np.float32).T, np.array([option for _, option in said])
     brier = float(((probs - np.eye(probs.shape[1])[truth]) ** 2).sum(axis=1).mean())
     return {"ece": expected_calibration_error(probs, truth), "brier": brier}
 
