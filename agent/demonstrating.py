@@ -1,6 +1,6 @@
 """The expert in the hierarchy's slots: demonstrations of a task, with the option that drove each step."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from agent.distributions import Categorical, ClippedNormal, Distribution
 from agent.flags import DemosConfig
 from agent.hierarchy import Hierarchy, Observations, Player
 from agent.players import play
+from agent.runs.run import Run
 from agent.teaching import Annotator, TeacherHigh
 from envs.catalog import get_task
 from envs.task import Task
@@ -20,19 +21,10 @@ from ground.level_seeds import SEEDS_PER_SPLIT
 from teacher.controls import ScriptedTeacher
 from teacher.labels import LabelStore
 
+DEMONSTRATIONS = "demonstrations"  # folder of a run
+_HELD_OUT = 0.25  # demonstrations that are held out, for each to learn from
 EPSILON = 0.1  # of demonstrations: the experts of HALO's data err (Orlov Savko and Unhelkar, 2024)
 _LONGEST = 2**14  # steps after which an episode that has not ended is taken for one that never does
-
-
-@runtime_checkable
-class VariedExpert(Protocol):
-    """A task whose expert knows several best ways, and takes one at random."""
-
-    def expert_actions(
-        self, obs: NDArray, target: NDArray[np.int64], rng: np.random.Generator, epsilon: float
-    ) -> NDArray[np.int64]:
-        """Primitive actions [N] for options [N], each a uniformly random one with probability `epsilon`."""
-        ...
 
 
 class ExpertHigh:
@@ -52,6 +44,9 @@ class ExpertHigh:
 class ExpertLow:
     """Acts as the task's expert does, with mistakes.
 
+    A task whose expert knows several best ways has `expert_actions(obs, options, rng, epsilon)`: primitive actions [N]
+    along one of them, mistakes included.
+
     Args:
         epsilon: Probability of a uniformly random action; where actions are vectors, deviation of Gaussian noise.
         rng: Draws ways and mistakes where the task's expert does so itself.
@@ -63,14 +58,13 @@ class ExpertLow:
     def act(self, observed: Observations, clock: Clock) -> Distribution:
         """The expert's action, disturbed."""
         task = observed.task
-        if isinstance(task, VariedExpert):
-            action = task.expert_actions(observed.obs, clock.option, self._rng, self.epsilon)
-            return Categorical(np.eye(task.num_actions, dtype=np.float32)[action])
+        one_hot = np.eye(0 if task.continuous else task.num_actions, dtype=np.float32)
+        if varied := getattr(task, "expert_actions", None):
+            return Categorical(one_hot[varied(observed.obs, clock.option, self._rng, self.epsilon)])
         action = task.skill(observed.obs, clock.option)
         if task.continuous:
             return ClippedNormal(action.astype(np.float32), self.epsilon)
-        wanted = np.eye(task.num_actions, dtype=np.float32)[action]
-        return Categorical((1 - self.epsilon) * wanted + self.epsilon / task.num_actions)
+        return Categorical((1 - self.epsilon) * one_hot[action] + self.epsilon / task.num_actions)
 
 
 def expert_player(task: Task, epsilon: float, rng: np.random.Generator) -> Player:
@@ -80,13 +74,7 @@ def expert_player(task: Task, epsilon: float, rng: np.random.Generator) -> Playe
 
 
 def record(task: Task, count: int, seed: int, epsilon: float = EPSILON) -> Recording:
-    """`count` demonstrations of a task by its expert, one per training level.
-
-    Args:
-        task: What is demonstrated.
-        count: N.
-        seed: Draws levels, ways and mistakes.
-        epsilon: See `ExpertLow`.
+    """`count` demonstrations of a task by its expert, one per training level; `epsilon` as `ExpertLow` has it.
 
     Raises:
         UserError: The task has no expert, or an episode of it never ends.
@@ -112,6 +100,38 @@ def record(task: Task, count: int, seed: int, epsilon: float = EPSILON) -> Recor
     return first_episodes(store)
 
 
+def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Recording, Recording]:
+    """The demonstrations that a run began with, or new ones, or a Minari dataset.
+
+    Args:
+        demos: How many to record of the task's expert to learn from, or a Minari dataset by its id.
+        task: What is demonstrated.
+        seed: Of `record`.
+        run: Keeps them.
+
+    Returns:
+        Those to learn from, and those that are held out.
+
+    Raises:
+        UserError: There are too few, or they are not of this task.
+    """
+    folder = run.path / DEMONSTRATIONS
+    if folder.exists():
+        recording = Recording.load(folder)
+    else:
+        if not demos.isdigit():
+            from agent.data.minari import load_minari
+
+            recording = load_minari(demos, task)
+        elif int(demos):
+            recording = record(task, int(demos) + round(int(demos) * _HELD_OUT), seed)
+        else:
+            raise UserError("There are no demonstrations to learn from.", "record some: --demos 100")
+        recording.save(folder)
+    kept = len(recording) - int(_HELD_OUT / (1 + _HELD_OUT) * len(recording))
+    return recording[:kept], recording[kept:]
+
+
 def demos(config: DemosConfig) -> dict[str, Any]:
     """The `demos` verb: record, and leave a Minari dataset. Raises `UserError`."""
     from agent.data.minari import save_minari
@@ -127,7 +147,7 @@ def demos(config: DemosConfig) -> dict[str, Any]:
         "dataset": config.to,
         "demonstrations": len(recording),
         "steps": int(recording.acted.sum()),
-        "segments": len(segments(recording.option, recording.inside)),
+        "segments": len(segments(recording.option, recording.inside).start),
         "return": float(recording.returns.mean()),
     }
 

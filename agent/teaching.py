@@ -15,8 +15,36 @@ from teacher.base import HELD, UNAVAILABLE, Label, Teacher, TeacherStats
 from teacher.make import asking_of
 
 
-class Annotator:
-    """Labels observations; equal facts are looked up, so that a teacher is asked once per distinct scene.
+class Labeller:
+    """Labels observations.
+
+    Attributes:
+        stats: What the labels have cost.
+    """
+
+    stats: TeacherStats
+
+    def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Option distributions [N, K], zeros for an abstention, and the codes [N] of the facts that were read.
+
+        The level seeds [N] matter to a deliberately limited teacher only (`Task.teacher_view`).
+        """
+        raise NotImplementedError
+
+    def held(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the abstention on each of these facts [N] means that the running option goes on."""
+        return np.zeros(len(codes), np.bool_)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Labels known so far and the teacher's own state, for an exact resume."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+
+
+class Annotator(Labeller):
+    """A teacher's labels; equal facts are looked up, so that it is asked once per distinct scene.
 
     Args:
         task: Describes observations as scenes.
@@ -29,24 +57,20 @@ class Annotator:
     """
 
     def __init__(self, task: Task, teacher: Teacher, on_failure: str = "abort") -> None:
-        self.task, self.teacher = task, teacher
+        self.task, self.teacher, self.stats = task, teacher, teacher.stats
         self.controller: Controller | None = None
         self._on_failure = on_failure
         self._known: dict[int, NDArray[np.float32]] = {}
         self._held: set[int] = set()
 
     def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Option distributions [N, K], zeros where the teacher abstained, and the codes [N] of the facts it read.
-
-        The level seeds [N] matter to a deliberately limited teacher only (`Task.teacher_view`).
-        """
+        """As `Labeller.label`; scenes that are new are asked about at once."""
         obs = self.task.teacher_view(obs, level_seeds)
         codes = self.task.fact_codes(obs)
         distinct, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
         new = [i for i, code in enumerate(distinct.tolist()) if code not in self._known]
         if new:
-            labels = self._labels(obs[first[new]])
-            for i, label in zip(new, labels, strict=True):
+            for i, label in zip(new, self._labels(obs[first[new]]), strict=True):
                 self._known[int(distinct[i])] = np.array(label.probs, np.float32)
                 if label.source == HELD:
                     self._held.add(int(distinct[i]))
@@ -54,22 +78,20 @@ class Annotator:
         return np.take_along_axis(rows[inverse], self.task.teacher_to_true(level_seeds), axis=1), codes
 
     def held(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether the abstention on each of these facts [N] means that the running option goes on."""
-        return np.isin(codes, list(self._held)) if self._held else np.zeros(len(codes), np.bool_)
+        """Where the teacher could not be reached, and is waited for."""
+        return np.isin(codes, list(self._held))
 
     def _labels(self, obs: NDArray[np.uint8]) -> list[Label]:
         """The teacher's labels, and what stands in for them where the teacher cannot be reached."""
         scenes = self.task.describe(obs)
         labels = self.teacher.label(scenes)
         stands_in: dict[tuple[str, ...], Label] = {}
-        for i, label in enumerate(labels):
-            scene = scenes[i]
+        for i, (scene, label) in enumerate(zip(scenes, labels, strict=True)):
             if label.method == UNAVAILABLE and scene.facts not in stands_in:
                 asking = asking_of(self.teacher)
                 assert asking is not None, "only a server can be unavailable"
-                stands_in[scene.facts] = asking.fall_back(
-                    scene, self._on_failure, self._stand_in(scene, obs[i : i + 1])
-                )
+                stand_in = self._stand_in(scene, obs[i : i + 1])
+                stands_in[scene.facts] = asking.fall_back(scene, self._on_failure, stand_in)
         return [stands_in.get(scene.facts, label) for scene, label in zip(scenes, labels, strict=True)]
 
     def _stand_in(self, scene: Scene, obs: NDArray[np.uint8]) -> tuple[float, ...]:
@@ -82,22 +104,17 @@ class Annotator:
                 return tuple(map(float, self.controller.probs(obs, legal=self.task.legal(obs))[0]))
         return ()
 
-    @property
-    def stats(self) -> TeacherStats:
-        """What the labels have cost."""
-        return self.teacher.stats
-
     def state_dict(self) -> dict[str, Any]:
-        """Labels known so far and the teacher's own state, for an exact resume."""
+        """As `Labeller.state_dict`."""
         return {"known": self._known, "held": sorted(self._held), "teacher": self.teacher.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self._known, self._held = state["known"], set(state.get("held", ()))
+        self._known, self._held = state["known"], set(state["held"])
         self.teacher.load_state_dict(state["teacher"])
 
 
-class ControllerLabels:
+class ControllerLabels(Labeller):
     """A finished controller in the teacher's place: its distribution is the label, and no teacher is asked."""
 
     def __init__(self, controller: Controller) -> None:
@@ -106,23 +123,9 @@ class ControllerLabels:
         self.stats = TeacherStats(queries=paid.get("queries", 0), calls=paid.get("calls", 0))
 
     def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Option distributions [N, K] and fact codes [N]."""
+        """As `Labeller.label`; a controller never abstains."""
         task = self.controller.task
         return self.controller.probs(obs, legal=task.legal(obs)), task.fact_codes(obs)
-
-    def held(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """A controller never abstains [N]."""
-        return np.zeros(len(codes), np.bool_)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing changes."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
-
-
-Labeller = Annotator | ControllerLabels
 
 
 def annotate(store: TrajectoryStore, start: int, labeller: Labeller) -> None:

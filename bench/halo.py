@@ -29,7 +29,8 @@ from agent.halo.acquisition import RULES
 from agent.halo.config import HaloConfig, PolicyKind
 from agent.halo.ledger import Answer, Ledger, Question
 from agent.halo.method import Halo, wrong_share
-from agent.halo.oracles import Belief, LabellerOracle, Oracle, Truth, at_first, controller_oracle
+from agent.halo.oracles import LabellerOracle, Member, Oracle, Truth
+from agent.teaching import ControllerLabels
 from agent.train import train
 from bench.halo_report import BUDGETS, report
 from controller.checkpoint import load_controller
@@ -41,7 +42,6 @@ TASKS = ("RescueWorld-n2-random", "RescueWorld-n3", "RescueWorld-n6")
 TIMELINE = "timeline"  # no rule: whole demonstrations, of which an annotator marks where each option begins
 DEMONSTRATIONS, NOISE, FIRST = 100, 0.2, 2
 GROWTH = {"tabular": 1.33, "neural": 2.0}  # networks take far longer to fit
-NO_BELIEF = Belief(np.empty((0, 0)), np.empty((0, 0, 0)))  # no oracle here asks for it
 TEACHERS = ("scripted", "local")  # of the controllers that answer
 
 
@@ -77,16 +77,16 @@ class Memory(Ledger):
 class Timeline(Truth):
     """An annotator who sees the whole demonstration and marks the stretch of each option with one interaction."""
 
-    def ask(self, questions: Sequence[Question], belief: Belief) -> list[Answer]:
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """The true option of the whole stretch that begins at the step."""
-        said = super().ask(questions, belief)
+        said = super().ask(questions)
         following = [np.append(self._option[q.trajectory, q.step :], -1) for q in questions]
         lasting = [int((option != option[0]).argmax()) for option in following]
         return [replace(answer, stop=answer.start + steps) for answer, steps in zip(said, lasting, strict=True)]
 
 
 def asking(
-    halo: Halo, oracle: Oracle, shares: Sequence[float], growth: float, choose: Callable[..., list[Question]]
+    halo: Halo, annotator: Member, shares: Sequence[float], growth: float, choose: Callable[..., list[Question]]
 ) -> np.ndarray:
     """Questions asked and the wrong share of all other steps after each round [rounds, 2], up to the largest share.
 
@@ -98,7 +98,7 @@ def asking(
     marks = [int(share * recording.acted.sum()) for share in shares]
     curve: list[tuple[int, float]] = []
     while True:
-        found = halo.learn(ledger.evidence(oracle.annotators, len(curve)), len(curve))
+        found = halo.learn(ledger.evidence((annotator.name,), len(curve)), len(curve))
         unasked = recording.acted & (ledger.times_asked() == 0)
         curve.append((ledger.asked, wrong_share(found.gamma, recording, unasked)))
         if ledger.asked >= marks[-1]:
@@ -109,7 +109,7 @@ def asking(
         if not chosen:
             return np.array(curve)
         ledger.ask(chosen)
-        for answer in oracle.ask(chosen, NO_BELIEF):
+        for answer in annotator.ask(chosen):
             ledger.answer(answer)
 
 
@@ -118,7 +118,7 @@ def by_rule(halo: Halo) -> Callable[..., list[Question]]:
 
     def choose(found: Any, ledger: Ledger, batch: int, round_: int) -> list[Question]:
         halo.config = replace(halo.config, batch=batch)
-        return halo.questions(halo.context(found, ledger), batch, round_)
+        return halo.choose(found, ledger, batch, round_)
 
     return choose
 
@@ -165,30 +165,31 @@ def measure(one: Pass, controllers: Path) -> dict[str, Any]:
     started = time.process_time()
     task = get_task(one.task)
     recording, options = demonstrated(task, one.seed), len(task.options)
-    oracle: Oracle
+    annotator: Member
     if one.answers in TEACHERS:
-        oracle = controller_oracle(controller_of(task, one.answers, controllers), recording)
+        labels = ControllerLabels(controller_of(task, one.answers, controllers))
+        annotator = LabellerOracle("controller", labels, recording)
     elif one.rule == TIMELINE:
-        oracle = Timeline(recording, options, 0.0, one.seed)
+        annotator = Timeline(recording, options, 0.0, one.seed)
     else:
-        oracle = Truth(recording, options, 0.0 if one.answers == "truth" else NOISE, one.seed)
-    learned = oracle.fallible and one.answers != "exact"
-    confusion = at_first(oracle, options) if learned else None
+        annotator = Truth(recording, options, 0.0 if one.answers == "truth" else NOISE, one.seed)
+    learned = annotator.fallible and one.answers != "exact"
+    confusion = Oracle([annotator]).at_first(options) if learned else None
     rule: Any = "random" if one.rule == TIMELINE else one.rule
     config = HaloConfig(policies=one.policies, rule=rule)
-    halo = Halo(task, recording, config, one.seed, confusion, again=learned and oracle.varies)
+    halo = Halo(task, recording, config, one.seed, confusion, again=learned and annotator.varies)
     choose = by_timeline(halo, one.seed) if one.rule == TIMELINE else by_rule(halo)
     shares = [share for share in BUDGETS if share <= one.upto]
-    curve = asking(halo, oracle, shares, GROWTH[one.policies], choose)
+    curve = asking(halo, annotator, shares, GROWTH[one.policies], choose)
     line: dict[str, Any] = {
         **asdict(one),
         "steps": int(recording.acted.sum()),
-        "marks": len(segments(recording.option, recording.acted)),
+        "marks": len(segments(recording.option, recording.acted).start),
         "curve": [[int(asked), round(error, 6)] for asked, error in curve],
     }
-    if isinstance(oracle, LabellerOracle):
-        wrong = oracle.everywhere() != recording.option
-        line |= {"everywhere": float(wrong[recording.acted].mean()), "calls": oracle.cost_before}
+    if isinstance(annotator, LabellerOracle):
+        wrong = annotator.everywhere() != recording.option
+        line |= {"everywhere": float(wrong[recording.acted].mean()), "calls": annotator.cost_before}
     return {**line, "seconds": round(time.process_time() - started, 2)}
 
 

@@ -25,7 +25,8 @@ def drawn(rng: np.random.Generator) -> Chain:
     logits = 3 * np.eye(k) + rng.normal(size=(n, t, k, k))
     transition = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     emission = 2 * rng.normal(size=(n, t, k))
-    return Chain(np.full((1, n, k), -np.log(k)), transition[None], emission[None], np.full(n, t))
+    every = np.arange(n * t).reshape(n, t)
+    return Chain(np.full((1, n, k), -np.log(k)), transition.reshape(1, -1, k, k), emission[None], every, np.full(n, t))
 
 
 def compiled(chain: Chain) -> Figures:
@@ -36,7 +37,7 @@ def compiled(chain: Chain) -> Figures:
 
 def by_trajectory(chain: Chain) -> Figures:
     """One trajectory after another, one step after another."""
-    initial, transition, emission = chain.initial[0], chain.transition[0], chain.emission[0]
+    initial, transition, emission = chain.initial[0], chain.transition[0][chain.rows], chain.emission[0]
     n, t, k = emission.shape
     log_z, gamma, xi = np.empty(n), np.empty((n, t, k)), np.zeros((n, t, k, k))
     alpha, scale, ahead, beta = np.empty((t, k)), np.empty(t), np.empty((t, k)), np.ones((t, k))
@@ -62,7 +63,7 @@ def by_trajectory(chain: Chain) -> Figures:
 
 def by_step(chain: Chain) -> Figures:
     """One step after another, of all trajectories at once."""
-    initial, transition, emission = chain.initial[0], chain.transition[0], chain.emission[0]
+    initial, transition, emission = chain.initial[0], chain.transition[0][chain.rows], chain.emission[0]
     n, t, k = emission.shape
     table, top = np.exp(transition), emission.max(2, keepdims=True)
     likelihood = np.exp(emission - top)

@@ -1,7 +1,8 @@
 """Recorded demonstrations: whole episodes, one after another, of different lengths and padded at the end."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Recording:
 
     def __getitem__(self, rows: NDArray[np.int64] | slice) -> "Recording":
         """Some of the episodes."""
-        return Recording(**{name: column[rows] for name, column in self._columns().items()})
+        return Recording(**{name: column[rows] for name, column in vars(self).items()})
 
     @property
     def inside(self) -> NDArray[np.bool_]:
@@ -59,7 +60,7 @@ class Recording:
 
     def save(self, folder: Path) -> None:
         """Write it to a folder in one step. Raises `UserError` if the disk is full."""
-        save_tree(folder, self._columns(), {"kind": "demonstrations"})
+        save_tree(folder, dict(vars(self)), {"kind": "demonstrations"})
 
     @staticmethod
     def load(folder: Path) -> "Recording":
@@ -93,9 +94,6 @@ class Recording:
                 f"These demonstrations speak of option {top}; {task.name} has 0 to {len(task.options) - 1}.",
                 f"python main.py demos --task {task.name} --to NAME  # records some of {task.name}",
             )
-
-    def _columns(self) -> dict[str, NDArray]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def first_episodes(store: TrajectoryStore) -> Recording:
@@ -133,31 +131,19 @@ def first_episodes(store: TrajectoryStore) -> Recording:
     )
 
 
-@dataclass(frozen=True)
-class OptionRuns:
-    """Runs of one option, M of them, in the order of their episodes: the view *segments* (DESIGN, section 5).
-
-    Attributes:
-        episode: int64 [M].
-        start: int64 [M], the first step of each.
-        stop: int64 [M], the step after its last.
-        option: int64 [M].
-    """
+class OptionRuns(NamedTuple):
+    """M runs of one option, from the step `start` to the one before `stop`, in the order of their episodes."""
 
     episode: NDArray[np.int64]
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
     option: NDArray[np.int64]
 
-    def __len__(self) -> int:
-        return len(self.episode)
-
 
 def segments(option: NDArray[np.int64], inside: NDArray[np.bool_]) -> OptionRuns:
     """Where options [N, T] begin and end within the steps that are `inside` [N, T]; no segment crosses an episode."""
     before = np.concatenate([np.full((len(option), 1), -2), option[:, :-1]], 1)
-    begins = inside & (option != before)
-    episode, start = np.nonzero(begins)
+    episode, start = np.nonzero(inside & (option != before))
     following = np.append(np.where(episode[1:] == episode[:-1], start[1:], -1), -1)
     stop = np.where(following < 0, inside.sum(1)[episode], following)
     return OptionRuns(episode, start, stop, option[episode, start])

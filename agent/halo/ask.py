@@ -1,4 +1,4 @@
-"""HALO's phase: learn, ask where it helps, learn again, until the budget is spent; and HALO as a method."""
+"""HALO as a method of one phase: learn, ask where it helps, learn again, until the budget is spent."""
 
 import copy
 import time
@@ -7,24 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from agent.config import TrainConfig
-from agent.data.demonstrations import demonstrations_of
-from agent.data.recording import Recording
-from agent.demonstrating import expert_return
-from agent.halo.acquisition import expected_error, questions
+from agent.demonstrating import demonstrations_of, expert_return
+from agent.halo.acquisition import expected_error, information, questions
 from agent.halo.config import PRESETS, HaloConfig
 from agent.halo.em import Fit
 from agent.halo.handover import distil
 from agent.halo.ledger import FILE, Ledger, Question
 from agent.halo.method import Halo, restored_player, wrong_share
-from agent.halo.oracles import Belief, LabellerOracle, Oracle, at_first, make_oracle
+from agent.halo.oracles import LabellerOracle, make_oracle
 from agent.hierarchy import Hierarchy, Player
 from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.phases import Advance, Phase
-from agent.runs.run import Run
 from agent.teaching import Annotator
 from controller.checkpoint import save_controller
-from envs.task import Task
 from ground.errors import UserError
 
 
@@ -32,45 +27,56 @@ class Waiting(UserError):
     """Questions are open, and the annotator has stopped."""
 
 
-class Ask(Phase):
-    """The phase, from where its ledger stands to its end; the x-axis counts answers.
+class Ask(Method, Phase):
+    """The method and its phase, from where its ledger stands to its end; the x-axis counts answers.
 
     What a round does depends on the seed and on the answers of the rounds before it alone: a run that was killed reads
     its ledger, and goes on as if nothing had happened.
 
     Args:
-        config: The run's settings.
-        task: What was demonstrated.
+        parts: Task, settings, run, and who may answer; without a run, policies are only restored and played.
+
+    Attributes:
         training: Demonstrations that may be asked about.
         held_out: Others, on which the posterior is judged.
         oracle: Answers.
-        run: Where everything is kept.
-
-    Attributes:
-        found: What was learned last, or None.
         on_step: Called now and then while it learns; what it raises ends the learning.
+
+    Raises:
+        UserError: There are too few demonstrations, they are not of this task, or an annotator is missing.
     """
 
     saves_each_round = True
 
-    def __init__(
-        self, config: TrainConfig, task: Task, training: Recording, held_out: Recording, oracle: Oracle, run: Run
-    ) -> None:
-        self.config, self.task, self.oracle, self.run = config, task, oracle, run
-        self.settings: HaloConfig = config.settings
-        self.training, self.held_out = training, held_out
-        self.ledger = Ledger(run.path / FILE, task, training)
-        self.budget = questions(self.settings.budget, int(training.acted.sum()))
+    def __init__(self, parts: Parts) -> None:
+        self.config, self.task = parts.config, parts.task
+        self.settings: HaloConfig = parts.settings
+        self._tree: dict[str, Any] | None = None  # of policies that are only played
+        if parts.run is None:
+            return
+        seed, options = parts.config.seed, len(parts.task.options)
+        self.run, self.phases = parts.run, (self,)
+        self.training, self.held_out = demonstrations_of(self.settings.demos, parts.task, seed, parts.run)
+        self.oracle = oracle = make_oracle(
+            self.settings.oracles,
+            self.training,
+            options,
+            controller=parts.controller,
+            annotator=parts.labeller if isinstance(parts.labeller, Annotator) else None,
+            noise=parts.config.teacher.label_noise,
+            seed=seed,
+        )
+        self.ledger = Ledger(self.run.path / FILE, parts.task, self.training)
+        self.budget = questions(self.settings.budget, int(self.training.acted.sum()))
         model = self.settings.annotator_model
         learned = oracle.fallible if model == "auto" else model == "learned"
-        confusion = at_first(oracle, len(task.options)) if learned else None
-        self.halo = Halo(task, training, self.settings, config.seed, confusion, again=learned and oracle.varies)
-        self.truth_known = bool((training.option[training.acted] >= 0).all())
+        confusion, again = oracle.at_first(options) if learned else None, learned and oracle.varies
+        self.halo = Halo(parts.task, self.training, self.settings, seed, confusion, again)
+        self.truth_known = bool((self.training.option[self.training.acted] >= 0).all())
         self.seconds = 0.0
-        self.found: Fit | None = None
         self.on_step: Callable[[], None] = lambda: None
         self._learned: tuple[int, Fit] | None = None
-        self._done = bool(run.results()) and run.last_step == self.ledger.asked >= self.budget
+        self._done = bool(self.run.results()) and self.run.last_step == self.ledger.asked >= self.budget
 
     @property
     def basis(self) -> int:
@@ -102,12 +108,12 @@ class Ask(Phase):
 
     def news(self, found: Fit, rounds: int) -> Advance | None:
         """What the answers of the first rounds have taught, if it was not told before."""
-        self.found, answered = found, self.ledger.asked_in(rounds)
+        answered = self.ledger.asked_in(rounds)
         if answered <= (-1 if self.run.last_step is None else self.run.last_step):
             return None
         numbers = self._errors(found, rounds) | {
             "queries": answered,
-            "cost": self.oracle.cost_before + self.ledger.cost_of(rounds),
+            "cost": self.oracle.cost_before + self.ledger.cost(rounds),
             "expected_error": expected_error(found.posterior.gamma, self.training.acted),
             "log_likelihood": float(found.posterior.log_z[found.best].sum()),
         }
@@ -116,7 +122,7 @@ class Ask(Phase):
 
     def end(self) -> dict[str, float]:
         """Distil a controller from the posterior, and sum up."""
-        found = self.found or self.learn(len(self.ledger.rounds))
+        found = self.learn(len(self.ledger.rounds))
         self.result = self._sum_up(found)
         taught = {"name": self.settings.oracle, "queries": self.result["queries"], "calls": round(self.result["cost"])}
         facts = {"steps": self.result["steps"], "seed": self.config.seed, "teacher": taught}
@@ -136,21 +142,34 @@ class Ask(Phase):
 
     def choose(self, found: Fit) -> list[Question]:
         """The questions of the next round; none if the budget is spent, or what is left is not worth asking."""
-        context, stop = self.halo.context(found, self.ledger, self.basis), self.settings.stop_error
-        left = self.budget - self.ledger.asked_in()
-        if left <= 0 or (stop is not None and expected_error(context.gamma, context.allowed) <= stop):
+        left, stop = self.budget - self.ledger.asked_in(), self.settings.stop_error
+        if left <= 0 or (stop is not None and expected_error(found.posterior.gamma, self.training.acted) <= stop):
             return []
-        return self.halo.questions(context, left, len(self.ledger.rounds))
+        return self.halo.choose(found, self.ledger, left, len(self.ledger.rounds), self.basis)
 
     def as_it_stands(self) -> "Ask":
         """The same with the ledger as it is now, whatever is answered meanwhile; it has learned nothing yet."""
         still = copy.copy(self)
-        still.ledger, still._learned = self.ledger.as_it_stands(), None
+        still.ledger, still.phases, still._learned = self.ledger.as_it_stands(), (still,), None
         return still
 
-    def student(self) -> dict[str, Any]:
-        """The likeliest policies learned so far, as a tree."""
-        return self.halo.student(self.found or self.learn(self.ledger.complete_rounds))
+    @property
+    def player(self) -> Player:  # type: ignore[override]  # made anew of what was learned last
+        """The likeliest policies learned so far."""
+        return restored_player(self.task, self.settings, self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The likeliest policies; what was asked and answered is in the ledger, and all else follows from that."""
+        if self._tree is not None:
+            return self._tree
+        return self.halo.student(self._learned[1] if self._learned else self.learn(self.ledger.complete_rounds))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore: the ledger holds it."""
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """Restore the policies, to play."""
+        self._tree = state
 
     def _sum_up(self, found: Fit) -> dict[str, Any]:
         """What was asked, and what it came to on the demonstrations."""
@@ -160,16 +179,16 @@ class Ask(Phase):
             **self._errors(found, len(self.ledger.rounds)),
             "queries": self.ledger.asked,
             "abstained": sum(not answer.report for answer in self.ledger.answers),
-            "cost": self.oracle.cost_before + self.ledger.cost,
+            "cost": self.oracle.cost_before + self.ledger.cost(),
             "demonstrations": len(self.training),
             "rule": self.settings.rule,
         }
         if found.confusion is not None:
             right = np.diagonal(found.confusion[found.best], axis1=1, axis2=2).mean(1)
             result["annotators"] = dict(zip(self.oracle.annotators, right.round(4).tolist(), strict=True))
-        oracle = self.oracle
-        if isinstance(oracle, LabellerOracle) and oracle.annotators == ("controller",) and self.truth_known:
-            wrong = oracle.everywhere() != self.training.option
+        first = self.oracle.members[0]
+        if isinstance(first, LabellerOracle) and self.oracle.annotators == ("controller",) and self.truth_known:
+            wrong = first.everywhere() != self.training.option
             result["labelling_everything_error"] = float(wrong[self.training.acted].mean())
         return result
 
@@ -177,9 +196,9 @@ class Ask(Phase):
         """Put the answers to the questions of a round into the ledger, each before it counts."""
         due = self.ledger.due
         at = ([question.trajectory for question in due], [question.step for question in due])
-        exact = np.tile(np.eye(len(self.task.options)), (len(self.oracle.annotators), 1, 1))
-        confusion = exact if found.confusion is None else found.confusion[found.best]
-        for answer in self.oracle.ask(due, Belief(found.posterior.gamma.mean(0)[at], confusion)):
+        believed = found.posterior.gamma.mean(0)[at]  # [M, K]
+        matrices = [None] * len(self.oracle.annotators) if found.confusion is None else found.confusion[found.best]
+        for answer in self.oracle.ask(due, np.stack([information(believed, matrix) for matrix in matrices])):
             self.ledger.answer(answer)
         if set(due) & set(self.ledger.open):
             again = f"python main.py train --method halo --task {self.task.name} --savedir {self.config.savedir}"
@@ -201,64 +220,9 @@ class Ask(Phase):
         return errors
 
 
-class Asking(Method):
-    """HALO as a method: one phase, `Ask`, and the likeliest policies as the player.
-
-    Args:
-        parts: Task, settings, run, and who may answer.
-        ask: The phase, where it is there already.
-
-    Raises:
-        UserError: There are too few demonstrations, they are not of this task, or an oracle is missing.
-    """
-
-    def __init__(self, parts: Parts, ask: Ask | None = None) -> None:
-        self.task, self.settings = parts.task, parts.settings
-        self._tree: dict[str, Any] | None = None
-        self.ask = ask
-        if parts.run is not None:
-            config, run = parts.config, parts.run
-            training, held_out = demonstrations_of(self.settings.demos, parts.task, config.seed, run)
-            oracle = make_oracle(
-                self.settings.oracles,
-                training,
-                len(parts.task.options),
-                controller=parts.controller,
-                annotator=parts.labeller if isinstance(parts.labeller, Annotator) else None,
-                noise=config.teacher.label_noise,
-                seed=config.seed,
-            )
-            self.ask = Ask(config, parts.task, training, held_out, oracle, run)
-        self.phases = (self.ask,) if self.ask else ()
-
-    @staticmethod
-    def of(ask: Ask) -> "Asking":
-        """The method whose phase is there already."""
-        return Asking(Parts(ask.task, ask.config, np.random.SeedSequence(0)), ask)
-
-    @property
-    def player(self) -> Player:  # type: ignore[override]  # made anew of what was learned last
-        """The likeliest policies learned so far."""
-        return restored_player(self.task, self.settings, self.state_dict())
-
-    def state_dict(self) -> dict[str, Any]:
-        """The policies; what was asked and answered is in the ledger, and all else follows from that."""
-        if self.ask is not None:
-            return self.ask.student()
-        assert self._tree is not None, "there is nothing to play before a checkpoint is loaded"
-        return self._tree
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore: the ledger holds it."""
-
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Restore the policies, to play."""
-        self._tree = state
-
-
 def preset(given: Given) -> Preset:
     """Settings of HALO for a task."""
     return Preset(0, 1, PRESETS[given.size])
 
 
-HALO = Entry((HaloConfig,), preset, Asking, plays=False, takes_controller=True, controller_teaches=False)
+HALO = Entry((HaloConfig,), preset, Ask, plays=False, takes_controller=True, controller_teaches=False)

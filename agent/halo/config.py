@@ -3,19 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval, Lt
+from annotated_types import Gt, Lt
 
 from ground.errors import unknown_name
+from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
 RuleName = Literal["auto", "random", "entropy", "bisection"]
 PolicyKind = Literal["auto", "tabular", "neural"]
 AnnotatorModel = Literal["auto", "exact", "learned"]
 # Of one question. A controller answers for nothing once it is distilled, but a cascade needs something to divide by.
 PRICES = {"controller": 0.01, "teacher": 1.0, "truth": 10.0, "person": 10.0}
-
-Share = Annotated[float, Interval(ge=0, le=1)]
-Count = Annotated[int, Ge(1)]
-Weight = Annotated[float, Gt(0)]
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class EMConfig:
     anneal: Share = 0.9
     """Share of the rounds over which the weight of unlabelled steps in the low level's loss rises from 0 to 1 in the
     first restart; evenly less in the others, and none in the last (EM-lambda: Nigam et al., 2000, section 5.3)."""
-    confusion_weight: Weight = 10.0
+    confusion_weight: Positive = 10.0
     """Answers that the first estimate of an annotator's confusion matrix counts for, per option."""
 
 
@@ -37,11 +34,11 @@ class TabularConfig:
 
     stay: Share = 0.95
     """Mean probability that an option goes on, before any step was seen."""
-    stay_weight: Weight = 1.0
+    stay_weight: Positive = 1.0
     """Steps that this prior counts for, in each state and option."""
-    smoothing: Weight = 0.5
+    smoothing: Positive = 0.5
     """Steps that each action counts for, in each state and option."""
-    initial_smoothing: Weight = 1.0
+    initial_smoothing: Positive = 1.0
     """Demonstrations that each first option counts for."""
 
 
@@ -51,13 +48,13 @@ class NeuralConfig:
 
     hidden: Count = 32
     """Width of both hidden layers."""
-    lr: Weight = 1e-2
+    lr: Positive = 1e-2
     """Learning rate of Adam."""
     batch: Count = 1024
     """Demonstrated steps per gradient step."""
     epochs: Count = 2
     """Passes over all steps per M-step: a generalised M-step, since networks have no closed one."""
-    decay: Annotated[float, Ge(0)] = 1e-2
+    decay: NotNegative = 1e-2
     """Precision of the Gaussian prior on the weights, in nats per squared unit."""
     stay: Share = 0.95
     """Probability that an option goes on, before training."""
@@ -84,7 +81,7 @@ class HaloConfig:
     annotator_model: AnnotatorModel = "auto"
     """What is believed of an answer: exact (it is right), learned (the confusion matrix of each annotator is learned
     with all else), or auto: exact for the truth and for a person, learned for an annotator that may err."""
-    ahead: Annotated[int, Ge(0)] = 0
+    ahead: CountOrNone = 0
     """Rounds of questions that are chosen before the rounds before them are answered, so that the annotator need not
     wait while HALO learns; `label` uses 1."""
     stop_error: Annotated[float, Gt(0), Lt(1)] | None = None

@@ -8,11 +8,10 @@ E-step: the exact posterior of every restart. M-step: weighted regression with t
 
 (Dempster et al., 1977; for option policies, Giammarino and Paschalidis, 2021, arXiv 2103.08141). Unlabelled steps teach
 the low level little at first and as much as labelled ones at the end (EM-lambda; Nigam et al., 2000, section 5.3): the
-few labels decide which option is which before the many steps sharpen what they are. How long that takes differs between
-the restarts, from most of the fit to not at all: labels that were asked for where it was hard show the options from one
-side, and once there are many, only restarts that use all steps from the beginning get away from there. The likelihood
-decides between them. An annotator's confusion matrix is learned after that: learned earlier, it takes in that two
-options have each other's names. Every fit starts from scratch: kept warm across rounds of questions, it does not
+few labels decide which option is which before the many steps sharpen what they are. Many labels of hard steps show the
+options from one side, which only restarts that use all steps from the beginning get away from; so that time differs
+between restarts, and the likelihood decides. An annotator's confusion matrix is learned after it: learned earlier, it
+takes in that two options have each other's names. Every fit starts from scratch: kept warm across rounds, it does not
 recover from a permutation that early labels left open.
 """
 

@@ -9,8 +9,9 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,9 +101,10 @@ class Ledger:
         self.rounds: list[list[Question]] = []
         self.readings: list[Answer] = []
         self._answers: dict[_Place, Answer] = {}  # those that stand, in the order in which they came
-        self._read({"format": FORMAT, "schema": SCHEMA, "task": task.name, "options": task.options.digest})
+        head = {"format": FORMAT, "schema": SCHEMA, "task": task.name, "options": task.options.digest}
+        self._read(head | {"demonstrations": digest(recording)})
 
-    # --- what stands --------------------------------------------------------------------------------------------
+    # --- what stands; of the first rounds alone where their number is given ---------------------------------------
 
     @property
     def answers(self) -> list[Answer]:
@@ -115,16 +117,11 @@ class Ledger:
         return len(self._answers)
 
     def asked_in(self, rounds: int | None = None) -> int:
-        """How many questions the first rounds have, or all; open ones included."""
+        """How many questions there are, open ones included."""
         return sum(map(len, self.rounds[:rounds]))
 
-    @property
-    def cost(self) -> float:
+    def cost(self, rounds: int | None = None) -> float:
         """What the answers have cost."""
-        return self.cost_of(len(self.rounds))
-
-    def cost_of(self, rounds: int) -> float:
-        """What the answers of the first rounds have cost."""
         return sum(answer.cost for answer in self._of(rounds))
 
     @property
@@ -163,7 +160,7 @@ class Ledger:
         return times
 
     def labels(self, rounds: int | None = None) -> Ints:
-        """The likeliest option of the last answer about each step, of some rounds or all, int [N, T]; or -1."""
+        """The likeliest option of the last answer about each step, int [N, T]; -1 without one."""
         labels = np.full(self._recording.option.shape, -1)
         for answer in self._of(rounds):
             if answer.report:
@@ -171,18 +168,18 @@ class Ledger:
         return labels
 
     def evidence(self, annotators: tuple[str, ...], rounds: int) -> Answers:
-        """The answers of the first rounds as inference reads them, by `told`."""
+        """The answers as inference reads them, by `told`."""
         return told(self._of(rounds), annotators, len(self._task.options))
 
     def _of(self, rounds: int | None) -> list[Answer]:
-        """Answers of the first rounds, or all, in the order of their questions, whatever the order they came in."""
+        """Answers in the order of their questions, whatever the order they came in."""
         return [self._answers[at] for at in sorted(self._answers) if rounds is None or at[0] < rounds]
 
     def _open(self) -> Iterator[_Place]:
         every = ((i, j) for i, questions in enumerate(self.rounds) for j in range(len(questions)))
         return (place for place in every if place not in self._answers)
 
-    # --- what is added ------------------------------------------------------------------------------------------
+    # --- what is added --------------------------------------------------------------------------------------------
 
     def ask(self, questions: list[Question]) -> None:
         """Begin a round."""
@@ -195,13 +192,10 @@ class Ledger:
             UserError: It is no distribution over the task's options, speaks of steps that do not exist, or answers what
                 is not open.
         """
-        self._check(answer)
-        self._place(answer)
         self._add({"kind": "answer", **_line(answer)})
 
     def read_again(self, answer: Answer) -> None:
         """Keep what another person says to a question that is answered. Raises `UserError` as `answer` does."""
-        self._check(answer)
         self._add({"kind": "reading", **_line(answer)})
 
     def take_back(self, who: str, ahead: int = 0) -> Answer | None:
@@ -214,12 +208,12 @@ class Ledger:
             who: The person.
             ahead: How many rounds are chosen before the answers of those before them are in.
         """
-        last = max((i for i, a in enumerate(self.answers) if a.who == who and a.annotator == PERSON), default=None)
-        if last is None:
+        mine = [at for at, answer in self._answers.items() if answer.who == who and answer.annotator == PERSON]
+        if not mine:
             return None
-        places, answer = list(self._answers), self.answers[last]
-        begun = max((round_ for i, (round_, _) in enumerate(places) if i != last), default=-1)
-        rounds = min(len(self.rounds), max(places[last][0] + ahead, begun) + 1)
+        last, answer = mine[-1], self._answers[mine[-1]]
+        begun = max((round_ for round_, number in self._answers if (round_, number) != last), default=-1)
+        rounds = min(len(self.rounds), max(last[0] + ahead, begun) + 1)
         about = {"trajectory": answer.trajectory, "step": answer.step, "who": who}
         self._add({"kind": "undo", **about, "rounds": rounds})
         return answer
@@ -230,6 +224,38 @@ class Ledger:
         if mine:
             self._add({"kind": "undo reading", "who": who})
         return mine[-1] if mine else None
+
+    # --- the file -------------------------------------------------------------------------------------------------
+
+    def _add(self, line: dict[str, Any]) -> None:
+        change = self._change(**line)
+        self._write(line)
+        change()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        append_line(self.path, json.dumps(line).encode())
+
+    def _change(self, kind: str, **line: Any) -> Callable[[], None]:
+        """What a line of the file does to what stands; made before the line is written, called once it is."""
+        if kind == "questions":
+            return partial(self.rounds.append, [Question(*asked) for asked in line["questions"]])
+        if kind in ("answer", "reading"):
+            answer = Answer(**line | {"report": tuple(line["report"])})
+            self._check(answer)
+            if kind == "reading":
+                return partial(self.readings.append, answer)
+            return partial(self._answers.__setitem__, self._place(answer), answer)
+        if kind == "undo":
+            about = (line["trajectory"], line["step"], line["who"])
+            said = [at for at, answer in self._answers.items() if (answer.trajectory, answer.step, answer.who) == about]
+            return partial(self._strike, said[-1], line["rounds"])
+        if kind == "undo reading":
+            mine = [i for i, answer in enumerate(self.readings) if answer.who == line["who"]]
+            return partial(self.readings.__delitem__, mine[-1])
+        raise ValueError(f"a line of kind {kind!r}")
+
+    def _strike(self, place: _Place, rounds: int) -> None:
+        del self._answers[place], self.rounds[rounds:]
 
     def _place(self, answer: Answer) -> _Place:
         """Where the first open question is that an answer is to."""
@@ -257,39 +283,8 @@ class Ledger:
                 "answer with an interval around the step that is asked about",
             )
 
-    # --- the file -----------------------------------------------------------------------------------------------
-
-    def _add(self, line: dict[str, Any]) -> None:
-        self._write(line)
-        self._take(line)
-
-    def _take(self, line: dict[str, Any]) -> None:
-        """What a line of the file, which is on the disk, does to what stands."""
-        kind, rest = line["kind"], {key: value for key, value in line.items() if key != "kind"}
-        if kind == "questions":
-            self.rounds.append([Question(*asked) for asked in rest["questions"]])
-        elif kind in ("answer", "reading"):
-            answer = Answer(**{**rest, "report": tuple(rest["report"])})
-            self._check(answer)
-            if kind == "answer":
-                self._answers[self._place(answer)] = answer
-            else:
-                self.readings.append(answer)
-        elif kind == "undo":
-            about = (rest["trajectory"], rest["step"], rest["who"])
-            said = [at for at, answer in self._answers.items() if (answer.trajectory, answer.step, answer.who) == about]
-            del self._answers[said[-1]], self.rounds[rest["rounds"] :]
-        elif kind == "undo reading":
-            del self.readings[max(i for i, answer in enumerate(self.readings) if answer.who == rest["who"])]
-        else:
-            raise ValueError(f"a line of kind {kind!r}")
-
-    def _write(self, line: dict[str, Any]) -> None:
-        append_line(self.path, json.dumps(line).encode())
-
     def _read(self, head: dict[str, Any]) -> None:
         """Take in what the file holds. A last line that a kill cut short never counted, and is cut off."""
-        head = {**head, "demonstrations": digest(self._recording)}
         data = self.path.read_bytes() if self.path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
@@ -306,7 +301,7 @@ class Ledger:
                         "use it with the task and demonstrations that it was begun with, or start another --savedir",
                     )
             for line in lines:
-                self._take(line)
+                self._change(**line)()
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise CheckpointError(
                 f"{self.path} is damaged: {error}.", "restore it, or start a new run under another --savedir"

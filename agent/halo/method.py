@@ -8,8 +8,8 @@ most (Orlov Savko and Unhelkar's HALO, with an exact posterior in place of its a
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,20 +29,11 @@ from envs.task import Task
 from ground.errors import UserError
 
 
-@runtime_checkable
-class Counted(Protocol):
-    """A task whose observations fall into so many cells."""
-
-    num_cells: int
-
-    def cells(self, obs: NDArray) -> Ints:
-        """The cell [N] of each observation."""
-        ...
-
-
 @dataclass(frozen=True)
 class States:
     """What policies see of observations: a number where states can be counted, features where not.
+
+    States can be counted where the task says how: `num_cells`, and `cells(obs)`, the cell [N] of each observation.
 
     Attributes:
         counted: Whether a state is a number below `size`, or that many features.
@@ -60,23 +51,18 @@ class States:
 
     @staticmethod
     def of(task: Task, recording: Recording, policies: PolicyKind) -> "States":
-        """States for demonstrations of a task.
-
-        Args:
-            task: The task.
-            recording: Shows which features vary; a constant one tells nothing, and maps have thousands.
-            policies: Tables, networks, or tables where states can be counted.
+        """States for demonstrations of a task; a feature that is constant in them tells nothing, and is left out.
 
         Raises:
             UserError: Tables are asked for where states cannot be counted.
         """
-        if isinstance(task, Counted) and not task.continuous:
-            if policies != "neural":
-                return States(task, True, task.num_cells, *np.zeros((2, 0), np.int64))
-        elif policies == "tabular":
+        cells = getattr(task, "num_cells", 0)
+        if cells and policies != "neural":
+            return States(task, True, cells, *np.zeros((2, 0), np.int64))
+        if policies == "tabular":
             raise UserError(f"The states of {task.name} cannot be counted.", "--policies neural")
         obs = recording.obs[recording.inside]
-        numbers = _numbers(task)(obs)
+        numbers = _numbers(task, obs)
         columns = np.flatnonzero(numbers.min(0) < numbers.max(0))
         codes = np.unique(task.fact_codes(obs))[: 0 if hasattr(task, "halo_view") else None]
         return States(task, False, len(columns) + len(codes), columns, codes)
@@ -86,29 +72,22 @@ class States:
         lead = obs.shape[: obs.ndim - len(self.task.observation_shape)]
         flat = obs.reshape(-1, *self.task.observation_shape)
         if self.counted:
-            assert isinstance(self.task, Counted)
-            return self.task.cells(flat).reshape(lead)
-        features = self._numbers(flat)[:, self.columns]
+            return self.task.cells(flat).reshape(lead)  # type: ignore[attr-defined,no-any-return]
+        features = _numbers(self.task, flat)[:, self.columns]
         if len(self.codes):
             # What a teacher would read, as the network's own input: options follow from it, actions from the rest.
             facts = self.task.fact_codes(flat)[:, None] == self.codes
             features = np.concatenate([features, facts.astype(np.float32)], 1)
         return features.reshape(*lead, self.size)
 
-    @cached_property
-    def _numbers(self) -> Callable[[NDArray], NDArray[np.float32]]:
-        return _numbers(self.task)
 
-
-def _numbers(task: Task) -> Callable[[NDArray], NDArray[np.float32]]:
+def _numbers(task: Task, obs: NDArray) -> NDArray[np.float32]:
     """Numbers of order one [N, D] from observations [N, ...]: a map's cells around the agent, or a scaled vector."""
     if len(task.observation_shape) == 3:
-        encoder = GridEncoder(task.observation_shape)
-        one_hot = np.eye(NUM_TOKENS, dtype=np.float32)
-        return lambda obs: one_hot[encoder(obs).parts[0]].reshape(len(obs), -1)
+        tokens = GridEncoder(task.observation_shape)(obs).parts[0]
+        return np.eye(NUM_TOKENS, dtype=np.float32)[tokens].reshape(len(obs), -1)
     kept = np.array(getattr(task, "halo_view", range(task.observation_shape[0])))
-    scale = np.array(task.observation_scale, np.float32)[kept]
-    return lambda obs: (obs[:, kept] / scale).astype(np.float32)
+    return (obs[:, kept] / np.array(task.observation_scale, np.float32)[kept]).astype(np.float32)
 
 
 class Halo:
@@ -121,6 +100,9 @@ class Halo:
         seed: Draws restarts, questions and minibatches; each round by itself, so that a run can be resumed anywhere.
         confusion: What is believed of annotators at first, [W, K, K]; None where their labels are exact.
         again: Whether a step may be asked about more than once.
+
+    Attributes:
+        demos: The recording with states for observations, as inference reads it.
     """
 
     def __init__(
@@ -135,11 +117,7 @@ class Halo:
         self.task, self.recording, self.config, self.seed = task, recording, config, seed
         self.confusion, self.again = confusion, again
         self.states = States.of(task, recording, config.policies)
-        self.demos = self.demonstrations(recording)
-
-    def demonstrations(self, recording: Recording) -> Recording:
-        """Recorded episodes with states for observations, as inference reads them."""
-        return replace(recording, obs=self.states(recording.obs))
+        self.demos = replace(recording, obs=self.states(recording.obs))
 
     def learn(self, answers: Answers, round_: int, on_step: Callable[[], None] = lambda: None) -> Fit:
         """Policies and posterior given answers; `on_step` as `fit` has it.
@@ -150,9 +128,12 @@ class Halo:
         policies = fresh_policies(self.task, self.states, self.config, self.config.restarts, [self.seed, round_])
         return fit(self.demos, answers, policies, self.config.em, self.confusion, on_step)
 
-    def context(self, found: Fit, ledger: Ledger, rounds: int | None = None) -> AskingContext:
-        """What rules may look at: the answers of all rounds, or of the first ones and where else was asked."""
-        return AskingContext(
+    def choose(self, found: Fit, ledger: Ledger, budget: int, round_: int, rounds: int | None = None) -> list[Question]:
+        """The questions of a round, as many as a batch and the budget allow; none if there is nothing left to ask.
+
+        The rule knows the answers of all rounds, or of the first ones and where else was asked.
+        """
+        context = AskingContext(
             gamma=found.posterior.gamma,
             lengths=self.recording.lengths,
             allowed=self.recording.acted,
@@ -162,9 +143,6 @@ class Halo:
             confusion=None if found.confusion is None else found.confusion[found.best].mean(0),
             again=self.again,
         )
-
-    def questions(self, context: AskingContext, budget: int, round_: int) -> list[Question]:
-        """The next questions, no more than the budget; none if there is nothing left to ask."""
         rng = np.random.default_rng([self.seed, round_, 1])
         chosen = select(RULES[self.config.rule], context, min(self.config.batch, budget), rng)
         return [Question(int(n), int(t), int(context.asked[n, t])) for n, t in chosen]
@@ -178,7 +156,7 @@ class Halo:
 
     def held_out_error(self, found: Fit, recording: Recording) -> float:
         """Wrong share of the steps of other demonstrations, of which nothing but observations and actions is known."""
-        demos = self.demonstrations(recording)
+        demos = replace(recording, obs=self.states(recording.obs))
         gamma = infer(found.policies.chain(demos)).gamma[found.best]
         return wrong_share(gamma, recording, recording.acted)
 
@@ -202,18 +180,17 @@ class HaloLevels:
     """pi_H and pi_L at play: both levels of a player."""
 
     def __init__(self, states: States, policies: Policies) -> None:
-        self._states, self._policies = states, policies
+        self._states = lru_cache(maxsize=1)(lambda observed: states(observed.obs))  # both levels see the same
+        self._policies = policies
 
     def choose(self, observed: Observations, running: Ints) -> tuple[Bools, Categorical]:
         """Always due [N]: the switch is part of the choice; distribution over options [N, K], given the one before."""
-        initial, high = self._policies.choosing(self._states(observed.obs))  # [N, K], [N, K, K]
-        rows = np.arange(len(running))
-        probs = np.where((running < 0)[:, None], initial, high[rows, np.maximum(running, 0)])
+        probs = self._policies.choosing(self._states(observed), running)
         return np.ones(len(running), np.bool_), Categorical(probs.astype(np.float32))
 
     def act(self, observed: Observations, clock: Clock) -> Distribution:
         """Distribution over actions under the running option."""
-        return self._policies.acting(self._states(observed.obs), clock.option)
+        return self._policies.acting(self._states(observed), clock.option)
 
 
 def restored_player(task: Task, config: HaloConfig, tree: dict[str, Any]) -> Player:
@@ -221,6 +198,5 @@ def restored_player(task: Task, config: HaloConfig, tree: dict[str, Any]) -> Pla
     states = States(task, **tree["states"])
     policies = fresh_policies(task, states, config, 1, [0])
     policies.load_state_dict(tree["policies"])
-    forever = np.full(len(task.options), np.iinfo(np.int64).max)
     levels = HaloLevels(states, policies)
-    return Player(levels, levels, forever)
+    return Player(levels, levels, np.full(len(task.options), np.iinfo(np.int64).max))

@@ -1,18 +1,18 @@
-"""Who answers questions about demonstrations, behind one protocol: `ask(questions) -> answers`.
+"""Who answers questions about demonstrations: annotators, and the oracle that asks the right one of them.
 
-Oracles see what the agent saw, never which option was due; `Truth` alone knows it, from the recording. A cascade asks
-the one of several that tells most for its price.
+An annotator has a `name`, says of itself whether an answer may be wrong (`fallible`), whether asking again about a step
+may bring another (`varies`) and what it had cost before the first question, in calls of a teacher (`cost_before`); and
+it answers, `ask(questions) -> answers`, in their order, and fewer where it has stopped. It sees what the agent saw,
+never which option was due; `Truth` alone knows that, from the recording.
 """
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.data.recording import Recording
-from agent.halo.acquisition import information
 from agent.halo.config import PRICES
 from agent.halo.em import honest_but_fallible
 from agent.halo.ledger import PERSON, Answer, Question
@@ -22,38 +22,6 @@ from controller.roles import Controller
 from ground.errors import UserError
 
 AUDIT = 0.1  # share of a cascade's questions that go to its most expensive member: no cheap one judges itself
-
-
-class Belief(NamedTuple):
-    """What learning believes when it asks.
-
-    Attributes:
-        options: Posterior at each step that is asked about, [M, K].
-        confusion: P(annotator w says y | option j), [W, K, K], rows in the order of the oracle's `annotators`.
-    """
-
-    options: Floats
-    confusion: Floats
-
-
-class Oracle(Protocol):
-    """Answers questions.
-
-    Attributes:
-        annotators: Who speaks through it, W names; one, but for a cascade.
-        fallible: Whether an answer may be wrong.
-        varies: Whether asking again about the same step may bring another answer.
-        cost_before: What it had cost before the first question, in calls of a teacher.
-    """
-
-    annotators: tuple[str, ...]
-    fallible: bool
-    varies: bool
-    cost_before: float
-
-    def ask(self, questions: Sequence[Question], belief: Belief) -> list[Answer]:
-        """Answers in the order of the questions; fewer where the annotator has stopped."""
-        ...
 
 
 class Truth:
@@ -69,8 +37,7 @@ class Truth:
         UserError: The recording does not know the options.
     """
 
-    annotators: tuple[str, ...] = ("truth",)
-    cost_before = 0.0
+    name, cost_before = "truth", 0.0
 
     def __init__(self, recording: Recording, options: int, noise: float, seed: int) -> None:
         if (recording.option[recording.acted] < 0).any():
@@ -80,7 +47,7 @@ class Truth:
         self.fallible = self.varies = noise > 0
         self._option, self._count, self._noise, self._seed = recording.option, options, noise, seed
 
-    def ask(self, questions: Sequence[Question], belief: Belief) -> list[Answer]:
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """One option each, with certainty."""
         return [Answer.to(question, "truth", self._report(question)) for question in questions]
 
@@ -95,21 +62,22 @@ class Truth:
 class LabellerOracle:
     """A distilled controller, a language model or a script that labels what was seen.
 
+    Each answer of a controller is free; what distilling it has cost stands before them.
+
     Args:
         name: Of the annotator, one of `PRICES`.
         labeller: Labels observations; it asks its teacher once about equal scenes, and counts the calls.
         recording: The demonstrations.
-        cost_before: See `Oracle`.
     """
 
     fallible, varies = True, False
 
-    def __init__(self, name: str, labeller: Labeller, recording: Recording, cost_before: float = 0.0) -> None:
-        self.annotators: tuple[str, ...] = (name,)
-        self.cost_before = cost_before
+    def __init__(self, name: str, labeller: Labeller, recording: Recording) -> None:
+        self.name = name
+        self.cost_before = float(labeller.stats.calls) if isinstance(labeller, ControllerLabels) else 0.0
         self._labeller, self._recording = labeller, recording
 
-    def ask(self, questions: Sequence[Question], belief: Belief) -> list[Answer]:
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """Its distribution, or nothing where it abstained; it costs the calls that were made.
 
         Raises:
@@ -121,7 +89,7 @@ class LabellerOracle:
         cost, seconds = (self._labeller.stats.calls - before) / count, (time.perf_counter() - start) / count
         reports = [tuple((row / row.sum(dtype=np.float64)).tolist()) if row.any() else () for row in probs]
         return [
-            Answer.to(question, self.annotators[0], report, cost, seconds)
+            Answer.to(question, self.name, report, cost, seconds)
             for question, report in zip(questions, reports, strict=True)
         ]
 
@@ -136,57 +104,66 @@ class LabellerOracle:
         return self._labeller.label(self._recording.obs[trajectory, step], self._recording.level_seed[trajectory])[0]
 
 
-def controller_oracle(controller: Controller, recording: Recording) -> LabellerOracle:
-    """A controller as oracle: each answer is free, and what distilling it has cost stands before them."""
-    labels = ControllerLabels(controller)
-    return LabellerOracle("controller", labels, recording, float(labels.stats.calls))
-
-
 class Person:
     """A person, who answers when there is time: the questions wait in the run's ledger for `main.py label`."""
 
-    annotators: tuple[str, ...] = (PERSON,)
-    fallible, varies = False, True
-    cost_before = 0.0
+    name, fallible, varies, cost_before = PERSON, False, True, 0.0
 
-    def ask(self, questions: Sequence[Question], belief: Belief) -> list[Answer]:
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """Nothing yet."""
         return []
 
 
-class Cascade:
-    """Several oracles: each question goes to the one that tells most for its price, the largest I(z; y_w) / price_w.
+Member = Truth | LabellerOracle | Person
 
-    Confusion matrices are those that have been learned so far. Some questions go to the most expensive oracle as an
-    audit: otherwise no answer would contradict a cheap one.
+
+class Oracle:
+    """One annotator, or a cascade of several, in the order of their prices.
 
     Args:
-        oracles: Of one annotator each, in the order of their prices.
+        members: Of different names.
         seed: Draws the audit.
+
+    Attributes:
+        annotators: Their names, [W].
+        fallible: Whether an answer may be wrong.
+        varies: Whether asking again about the same step may bring another answer.
+        cost_before: What they had cost before the first question, in calls of a teacher.
     """
 
-    fallible, varies = True, False
+    def __init__(self, members: Sequence[Member], seed: int = 0) -> None:
+        self.members, self._seed = members, seed
+        self.annotators = tuple(member.name for member in members)
+        self.fallible = len(members) > 1 or members[0].fallible
+        self.varies = len(members) == 1 and members[0].varies
+        self.cost_before = sum(member.cost_before for member in members)
 
-    def __init__(self, oracles: Sequence[Oracle], seed: int) -> None:
-        self.annotators = tuple(name for oracle in oracles for name in oracle.annotators)
-        self.cost_before = sum(oracle.cost_before for oracle in oracles)
-        self.exact = np.array([isinstance(oracle, Truth) and not oracle.fallible for oracle in oracles])  # [W]
-        self._oracles, self._seed = oracles, seed
-        self._prices = np.array([PRICES[name] for name in self.annotators])
+    def ask(self, questions: Sequence[Question], information: Floats) -> list[Answer]:
+        """Answers in the order of the questions, each of the annotator that tells most for its price.
 
-    def ask(self, questions: Sequence[Question], belief: Belief) -> list[Answer]:
-        """Each question to one of them."""
-        told = np.stack([information(belief.options, matrix) for matrix in belief.confusion])  # [W, M]
-        chosen = (told / self._prices[:, None]).argmax(0)
+        Some questions go to the most expensive one as an audit: otherwise no answer would contradict a cheap one.
+
+        Args:
+            questions: M of them.
+            information: I(z; y_w) in nats of each annotator's answer to each question, as is believed now, [W, M].
+        """
+        prices = np.array([PRICES[name] for name in self.annotators])
+        chosen = (information / prices[:, None]).argmax(0)
         audited = [_drawing(self._seed, question).random() < AUDIT for question in questions]
-        chosen[audited] = self._prices.argmax()
+        chosen[audited] = prices.argmax()
         answered: dict[int, Answer] = {}
-        for w, oracle in enumerate(self._oracles):
+        for w, member in enumerate(self.members):
             mine = np.flatnonzero(chosen == w)
             if len(mine):
-                part = Belief(belief.options[mine], belief.confusion[w : w + 1])
-                answered |= dict(zip(mine, oracle.ask([questions[i] for i in mine], part), strict=False))
+                answered |= dict(zip(mine, member.ask([questions[i] for i in mine]), strict=False))
         return [answered[i] for i in sorted(answered)]
+
+    def at_first(self, options: int) -> Floats:
+        """Confusion matrices [W, K, K] before any answer: all err now and then, but a cascade's truth, unless noisy."""
+        confusion = honest_but_fallible(len(self.members), options)
+        if len(self.members) > 1:
+            confusion[[isinstance(member, Truth) and not member.fallible for member in self.members]] = np.eye(options)
+        return confusion
 
 
 def make_oracle(
@@ -199,7 +176,7 @@ def make_oracle(
     noise: float = 0.0,
     seed: int = 0,
 ) -> Oracle:
-    """The oracle of that name, or the cascade of several.
+    """The oracle of annotators by name.
 
     Args:
         names: Of `PRICES`.
@@ -213,29 +190,20 @@ def make_oracle(
     Raises:
         UserError: An oracle that is named is not given, or the truth is not known.
     """
-    oracles: list[Oracle] = []
+    members: list[Member] = []
     for name in sorted(names, key=lambda name: PRICES[name]):
         match name:
             case "truth":
-                oracles.append(Truth(recording, options, noise, seed))
+                members.append(Truth(recording, options, noise, seed))
             case "controller" if controller is not None:
-                oracles.append(controller_oracle(controller, recording))
+                members.append(LabellerOracle(name, ControllerLabels(controller), recording))
             case "teacher" if annotator is not None:
-                oracles.append(LabellerOracle("teacher", annotator, recording))
+                members.append(LabellerOracle(name, annotator, recording))
             case "person":
-                oracles.append(Person())
+                members.append(Person())
             case _:
                 raise UserError(f"There is no {name} to ask.", "--oracle truth")
-    return oracles[0] if len(oracles) == 1 else Cascade(oracles, seed)
-
-
-def at_first(oracle: Oracle, options: int) -> Floats:
-    """What is believed of annotators before they answer, [W, K, K]: they err now and then; a cascade's truth never
-    does, unless it is noisy."""
-    confusion = honest_but_fallible(len(oracle.annotators), options)
-    if isinstance(oracle, Cascade):
-        confusion[oracle.exact] = np.eye(options)
-    return confusion
+    return Oracle(members, seed)
 
 
 def _drawing(seed: int, question: Question) -> np.random.Generator:

@@ -1,8 +1,7 @@
 """HALO's policies for R restarts, mu(z_0 | s_0), pi_H(z_t | s_t, z_{t-1}) and pi_L(a | s, z).
 
-They are tables over discrete states, or small networks over features, whose state has the restarts as the first axis
-of everything. The demonstrations that they learn from are
-recordings with states for observations: ids int [N, T], or features float [N, T, D].
+They are tables over discrete states, or small networks over features; both learn from recordings with states for
+observations, ids int [N, T] or features float [N, T, D], and play as their first restart.
 """
 
 import math
@@ -61,7 +60,7 @@ class TabularPolicies:
         state, action = np.where(demos.inside, demos.obs, 0), np.where(demos.acted, demos.action, 0)
         by_action = np.moveaxis(self.log_low, 2, 3)  # [R, S, A, K]
         emission = np.where(demos.acted[..., None], by_action[:, state, action], 0.0)  # [R, N, T, K]
-        return Chain(initial, self.log_high, emission, demos.lengths, state)
+        return Chain(initial, self.log_high, emission, state, demos.lengths)
 
     def improve(self, demos: Recording, posterior: Posterior, weight: Floats) -> None:
         """The M-step, exactly: expected counts plus the prior's."""
@@ -80,13 +79,13 @@ class TabularPolicies:
             + self._initial_prior * self.log_initial.sum(1)
         )
 
-    def choosing(self, state: Ints) -> tuple[Floats, Floats]:
-        """mu [N, K] and pi_H [N, K, K] of the first restart in states [N]."""
-        initial = np.broadcast_to(np.exp(self.log_initial[0]), (len(state), self.log_initial.shape[1]))
-        return initial, np.exp(self.log_high[0, state])
+    def choosing(self, state: Ints, running: Ints) -> Floats:
+        """Distribution over the next options [N, K] in states [N], given those before [N]; -1 at the beginning."""
+        high = self.log_high[0, state, running]
+        return np.exp(np.where((running < 0)[:, None], self.log_initial[0], high))
 
     def acting(self, state: Ints, option: Ints) -> Distribution:
-        """pi_L of the first restart in states [N] under options [N]."""
+        """pi_L in states [N] under options [N]."""
         return Categorical(np.exp(self.log_low[0, state, option]).astype(np.float32))
 
     def state_dict(self) -> dict[str, Floats]:
@@ -122,13 +121,7 @@ def _log_mean(pseudo: Floats) -> Floats:
 class StackedNetwork(nn.Module):
     """R networks of two tanh layers, with the weights of all stacked: one product serves them all.
 
-    Args:
-        restarts: R
-        inputs: D
-        options: K, for networks that are read once for every option, as one-hot inputs; 0 for those that are not.
-        outputs: F
-        hidden: Width.
-        generator: Draws the weights.
+    Given a number of `options` above 0, they are read once for every option, as a one-hot input.
     """
 
     def __init__(
@@ -159,7 +152,7 @@ class StackedNetwork(nn.Module):
 
 
 class NeuralPolicies(nn.Module):
-    """Networks over D features.
+    """Networks over D features; the M-step is some epochs of Adam.
 
     Args:
         features: D
@@ -182,7 +175,7 @@ class NeuralPolicies(nn.Module):
         seed: int,
     ) -> None:
         super().__init__()
-        self.config, self.continuous, self.restarts = config, continuous, restarts
+        self.config, self.continuous = config, continuous
         self._generator = torch.Generator().manual_seed(seed)
 
         def network(reads: int, outputs: int) -> StackedNetwork:
@@ -217,14 +210,12 @@ class NeuralPolicies(nn.Module):
     def chain(self, demos: Recording) -> Chain:
         """The chain of all restarts over demonstrations, without evidence."""
         inside, acted = demos.inside, demos.acted
-        high = self.log_high(_features(demos.obs[inside]))  # [R, M, K, K], M real steps
-        options = high.shape[-1]
-        transition = np.zeros((self.restarts, *inside.shape, options, options))
-        transition[:, inside] = to_numpy(high.double())
-        emission = np.zeros((self.restarts, *inside.shape, options))
+        high = self.log_high(_features(demos.obs[inside]))  # [R, M, K, K]: each of the M real steps is a state
+        rows = np.cumsum(inside).reshape(inside.shape) - 1
+        emission = np.zeros((len(high), *inside.shape, high.shape[-1]))
         emission[:, acted] = to_numpy(self.log_low(_features(demos.obs[acted]), self._actions(demos.action[acted])))
         initial = to_numpy(self.log_initial(_features(demos.obs[:, 0])).double())
-        return Chain(initial, transition, emission, demos.lengths)
+        return Chain(initial, to_numpy(high.double()), emission, rows, demos.lengths)
 
     def improve(self, demos: Recording, posterior: Posterior, weight: Floats) -> None:
         """Some epochs of Adam on L_init + L_high + L_low plus the weights' prior."""
@@ -253,15 +244,17 @@ class NeuralPolicies(nn.Module):
         return to_numpy(self._log_density().double())
 
     @torch.no_grad()
-    def choosing(self, state: NDArray[np.float32]) -> tuple[Floats, Floats]:
-        """mu [N, K] and pi_H [N, K, K] of the first restart in states [N, D]."""
-        features = _features(state)
-        initial, high = self.log_initial(features)[0], self.log_high(features)[0]
-        return to_numpy(initial.double().exp()), to_numpy(high.double().exp())
+    def choosing(self, state: NDArray[np.float32], running: Ints) -> Floats:
+        """Distribution over the next options [N, K] in states [N, D], given those before [N]; -1 at the beginning."""
+        features, begins = _features(state), running < 0
+        log_probs = self.log_high(features)[0, np.arange(len(running)), running]
+        if begins.any():
+            log_probs[begins] = self.log_initial(features)[0, begins]
+        return to_numpy(log_probs.double().exp())
 
     @torch.no_grad()
     def acting(self, state: NDArray[np.float32], option: Ints) -> Distribution:
-        """pi_L of the first restart in states [N, D] under options [N]."""
+        """pi_L in states [N, D] under options [N]."""
         out = self.low(_features(state))[0][np.arange(len(option)), option]  # [N, A]
         if not self.continuous:
             return Categorical(to_numpy(torch.softmax(out.double(), -1)).astype(np.float32))

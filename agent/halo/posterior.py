@@ -14,7 +14,6 @@ An exact label zeros the emission of every other option, so that no posterior co
 the chain cannot produce has log Z = -inf and a gamma of zeros; `require_possible` names it.
 """
 
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,41 +33,27 @@ _TINY = 1e-100
 _LOG_TINY = -230.25850929940458
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(NamedTuple):
     """Log-probabilities of N ragged trajectories under R restarts.
 
     Attributes:
         initial: log mu(j | s_0), [R, N, K].
-        transition: log pi_H(j | s_t, i) at [.., i, j], from t - 1 to t: [R, N, T, K, K], where step 0 is not read; or
-            a table [R, S, K, K], if `rows` says which of its rows a step uses.
+        transition: log pi_H(j | s, i) at [r, s, i, j], a table of S states, [R, S, K, K].
         emission: log pi_L(a_t | s_t, j) plus the evidence of labels, [R, N, T, K]; zero where nothing was done, as at
             a terminal observation.
+        rows: int [N, T], the row of the table by which step t is reached; that of step 0 is not read.
         lengths: Observations of each trajectory, [N], at least 1; the steps behind them are padding, never read.
-        rows: int [N, T], rows of the transition table, or None.
-
-    Raises:
-        ValueError: If shapes do not fit each other.
     """
 
     initial: Floats
     transition: Floats
     emission: Floats
+    rows: Ints
     lengths: Ints
-    rows: Ints | None = None
-
-    def __post_init__(self) -> None:
-        r, n, t, k = self.emission.shape
-        steps = (n, t) if self.rows is None else self.transition.shape[1:2]
-        for name, shape in (("initial", (r, n, k)), ("transition", (r, *steps, k, k)), ("lengths", (n,))):
-            if getattr(self, name).shape != shape:  # compiled code would read beyond
-                raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
-        if n == 0 or self.lengths.min() < 1 or self.lengths.max() > t:
-            raise ValueError(f"lengths must be within 1 and {t}")
 
     def given(self, evidence: Floats) -> "Chain":
         """This chain with the log-likelihood of answers, [(R,) N, T, K], on top of what it knows."""
-        return replace(self, emission=self.emission + evidence)
+        return self._replace(emission=self.emission + evidence)
 
 
 class Answers(NamedTuple):
@@ -130,15 +115,22 @@ def infer(chain: Chain) -> Posterior:
     """The posterior of a chain, with the evidence of labels in its emissions.
 
     Raises:
-        ValueError: If the chain holds NaN or +inf.
+        ValueError: The parts of the chain do not fit each other, or hold NaN or +inf.
     """
     r, n, t, k = chain.emission.shape
-    tables, rows = chain.transition, np.tile(np.arange(t), (n, 1))
-    if chain.rows is not None:
-        tables, rows = tables[:, None], chain.rows
-    floats = (np.ascontiguousarray(part, np.float64) for part in (chain.initial, tables, chain.emission))
+    states = chain.transition.shape[1]
+    expected = {"initial": (r, n, k), "transition": (r, states, k, k), "rows": (n, t), "lengths": (n,)}
+    for name, shape in expected.items():
+        if getattr(chain, name).shape != shape:  # compiled code would read beyond
+            raise ValueError(f"{name} has shape {getattr(chain, name).shape}, expected {shape}")
+    if n == 0 or chain.lengths.min() < 1 or chain.lengths.max() > t:
+        raise ValueError(f"lengths must be within 1 and {t}")
+    if chain.rows.min() < 0 or chain.rows.max() >= states:
+        raise ValueError(f"rows must be within 0 and {states - 1}")
+    small = ((chain.transition > -np.inf) & (chain.transition < _LOG_TINY)).any((2, 3))  # [R, S]
+    floats = (np.ascontiguousarray(part, np.float64) for part in chain[:3])
     found = Posterior(np.empty((r, n)), np.zeros((r, n, t, k)), np.zeros((r, n, t, k, k)))
-    _posteriors(*floats, np.ascontiguousarray(rows, np.int64), chain.lengths.astype(np.int64), *found)
+    _posteriors(*floats, small, np.ascontiguousarray(chain.rows, np.int64), chain.lengths.astype(np.int64), *found)
     if np.isnan(found.log_z).any() or (found.log_z == np.inf).any():
         raise ValueError("NaN or +inf among the chain's log-probabilities")
     return found
@@ -165,46 +157,24 @@ def entropy(probs: Floats) -> Floats:
 
 
 @njit(cache=True, nogil=True)
-def _posteriors(initial, tables, emission, rows, lengths, log_z, gamma, xi):  # type: ignore[no-untyped-def]
-    """Fills log Z [R, N], gamma [R, N, T, K] and xi [R, N, T, K, K]; padding stays.
-
-    `tables` [R, 1, S, K, K] holds one table for all trajectories, which is exponentiated once, or [R, N, T, K, K] one
-    for each, which is exponentiated where it stays in the cache: that is half of the time.
-    """
-    restarts, count, steps, options = emission.shape
-    alpha, likelihood, scale = np.empty((steps, options)), np.empty((steps, options)), np.empty(steps)
-    table, small = np.empty(tables.shape[2:]), np.empty(tables.shape[2], np.bool_)
-    for r in range(restarts):
-        for n in range(count):
-            mine = min(n, tables.shape[1] - 1)
-            log_table, where, seen = tables[r, mine], rows[n], emission[r, n, : lengths[n]]
-            if mine == n:
-                _exponentials(log_table, table, small)
-            log_z[r, n] = _scaled_pass(
-                initial[r, n], table, small, seen, where, alpha, likelihood, scale, gamma[r, n], xi[r, n]
-            )
-            if np.isnan(log_z[r, n]):
-                log_z[r, n] = _log_pass(initial[r, n], log_table, seen, where, alpha, scale, gamma[r, n], xi[r, n])
-
-
-@njit(cache=True)
-def _exponentials(log_table, table, small):  # type: ignore[no-untyped-def]
-    """exp of a table [S, K, K], and in which of its rows [S] something possible is too small."""
-    rows, options, _ = log_table.shape
-    for s in range(rows):
-        small[s] = False
-        for i in range(options):
-            for j in range(options):
-                table[s, i, j] = np.exp(log_table[s, i, j])
-                small[s] |= -np.inf < log_table[s, i, j] < _LOG_TINY
-
-
-@njit(cache=True)
-def _scaled_pass(  # type: ignore[no-untyped-def]
-    initial, table, small, emission, rows, alpha, likelihood, scale, gamma, xi
+def _posteriors(  # type: ignore[no-untyped-def]
+    initial, log_table, emission, small, rows, lengths, log_z, gamma, xi
 ):
+    """Fills log Z [R, N], gamma [R, N, T, K] and xi [R, N, T, K, K]; padding stays."""
+    for r in range(len(log_table)):
+        table = np.exp(log_table[r])
+        for n in range(len(lengths)):
+            first, seen, where, out, pairs = initial[r, n], emission[r, n, : lengths[n]], rows[n], gamma[r, n], xi[r, n]
+            log_z[r, n] = _scaled_pass(first, table, small[r], seen, where, out, pairs)
+            if np.isnan(log_z[r, n]):
+                log_z[r, n] = _log_pass(first, log_table[r], seen, where, out, pairs)
+
+
+@njit(cache=True)
+def _scaled_pass(initial, table, small, emission, rows, gamma, xi):  # type: ignore[no-untyped-def]
     """Forward and backward by scaled probabilities (Rabiner, 1989, section V.A); log Z, or NaN if one is too small."""
     length, options = emission.shape
+    alpha, likelihood, scale = np.empty((length, options)), np.empty((length, options)), np.empty(length)
     log_z, lost = 0.0, False
     for t in range(length):
         row, top, total = rows[t], np.max(emission[t]), 0.0
@@ -263,10 +233,10 @@ def _log_sum(terms):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _log_pass(initial, log_table, emission, rows, log_alpha, norms, gamma, xi):  # type: ignore[no-untyped-def]
+def _log_pass(initial, log_table, emission, rows, gamma, xi):  # type: ignore[no-untyped-def]
     """What `_scaled_pass` does, in log space throughout; log Z, which is -inf, and gamma zero, if it is impossible."""
     length, options = emission.shape
-    log_z, terms = 0.0, np.empty(options)
+    log_alpha, norms, log_z, terms = np.empty((length, options)), np.empty(length), 0.0, np.empty(options)
     for t in range(length):
         for j in range(options):
             predicted = initial[j]

@@ -13,7 +13,7 @@ import torch
 from agent.checks import check_train
 from agent.config import TrainConfig, changed, configure, from_plain, to_plain
 from agent.controllers import named_controller, newest_controller
-from agent.halo.ask import Ask, Asking
+from agent.halo.ask import Ask
 from agent.halo.config import EMConfig
 from agent.halo.ledger import PERSON, Answer, Ledger
 from agent.halo.method import Halo
@@ -50,8 +50,7 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
             labellers = _labellers(config, task, run, stack)
             log = stack.enter_context(run.metrics(quiet=True))
             parts = Parts(task, training, np.random.SeedSequence(0), run, log)
-            ask = Asking(parts).ask
-            assert ask is not None
+            ask = Ask(parts)
             elsewhere = _elsewhere(config.answers, ask) if config.answers else []
         # What learning needs is compiled on one demonstration: that takes half a minute, in which a page would hang.
         halo = Halo(task, ask.training[:1], replace(ask.settings, em=EMConfig(steps=1)), 0, ask.halo.confusion)

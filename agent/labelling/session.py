@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 from typing import Any, Literal
 
 from agent.halo.acquisition import expected_error
-from agent.halo.ask import Ask, Asking
+from agent.halo.ask import Ask
 from agent.halo.em import Fit
 from agent.halo.ledger import PERSON, Answer, Question
 from agent.labelling.agreement import agreement
@@ -85,7 +85,7 @@ class Session:
                 done + len(queue) if self._again else self._ask.budget,
                 [answer.seconds for answer in mine],
                 skipped=sum(not answer.report for answer in mine),
-                cost=round(ledger.cost, 2),
+                cost=round(ledger.cost(), 2),
                 seconds=round(sum(answer.seconds for answer in answers), 1),
                 expected_error=found and round(expected_error(found.posterior.gamma, self._ask.training.acted), 4),
             ),
@@ -212,7 +212,7 @@ class Session:
             self._found, self._looked = found, rounds
         if due == "look":
             return True
-        runner, news = Runner(self._parts, Asking.of(still)), still.news(found, rounds)
+        runner, news = Runner(self._parts, still), still.news(found, rounds)
         runner.facts["seconds"] = still.seconds
         if due == "choose":
             if news is not None:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from agent.chunks import ChunkPolicy, chunk_player, inputs_of
-from agent.data.demonstrations import demonstrations_of
 from agent.data.views import windows
+from agent.demonstrating import demonstrations_of
 from agent.losses import weighted_regression
 from agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from agent.optim import FusedAdam

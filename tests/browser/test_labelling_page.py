@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.data.demonstrations import DEMONSTRATIONS
 from agent.data.recording import Recording
+from agent.demonstrating import DEMONSTRATIONS
 from agent.halo.ledger import FILE
 from tests.page_server import PageServer
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from agent.demonstrating import record
@@ -10,7 +9,7 @@ from agent.halo.acquisition import questions
 from agent.halo.config import HaloConfig
 from agent.halo.ledger import Ledger
 from agent.halo.method import Halo, wrong_share
-from agent.halo.oracles import Belief, Truth
+from agent.halo.oracles import Truth
 from envs.catalog import get_task
 
 
@@ -19,7 +18,6 @@ def test_four_per_cent_of_labels_tell_the_rest(rule: str, tmp_path: Path) -> Non
     task = get_task("RescueWorld-n3")
     recording = record(task, 100, 11)
     halo = Halo(task, recording, HaloConfig(rule=rule), 0)
-    nothing = Belief(np.zeros((0, 3)), np.zeros((1, 3, 3)))
 
     def option_error(noise: float) -> float:
         """Of the unlabelled steps, once the budget is spent."""
@@ -29,8 +27,8 @@ def test_four_per_cent_of_labels_tell_the_rest(rule: str, tmp_path: Path) -> Non
             found = halo.learn(ledger.evidence(("truth",), rounds), rounds)
             if not left:
                 return wrong_share(found.gamma, recording, recording.acted & (ledger.times_asked() == 0))
-            ledger.ask(chosen := halo.questions(halo.context(found, ledger), left, rounds))
-            for answer in oracle.ask(chosen, nothing):
+            ledger.ask(chosen := halo.choose(found, ledger, left, rounds))
+            for answer in oracle.ask(chosen):
                 ledger.answer(answer)
             left, rounds = left - len(chosen), rounds + 1
 

@@ -22,7 +22,6 @@ def chains(draw):
     lengths = np.array(draw(st.lists(st.integers(1, 5), min_size=1, max_size=3)))
     n, t, k = len(lengths), lengths.max(), draw(st.integers(1, 3))
     spread, zeros = draw(st.sampled_from([1.0, 10.0, 100.0, 1000.0])), draw(st.sampled_from([0.0, 0.3]))
-    shared = draw(st.booleans())
 
     def logits(*shape):
         drawn = spread * rng.normal(size=(2, *shape))
@@ -30,15 +29,14 @@ def chains(draw):
         drawn -= np.log(np.exp(drawn).sum(-1, keepdims=True))
         return np.where(rng.random(drawn.shape) < zeros, -np.inf, drawn)
 
-    transition = logits(2, k, k) if shared else logits(n, t, k, k)
-    rows = rng.integers(2, size=(n, t)) if shared else None
-    return Chain(logits(n, k), transition, logits(n, t, k), lengths, rows)
+    states = draw(st.sampled_from([2, n * t]))
+    return Chain(logits(n, k), logits(states, k, k), logits(n, t, k), rng.integers(states, size=(n, t)), lengths)
 
 
 def paths_of(chain, r, n):
     """All paths [P, T] of a trajectory and their log joints [P]."""
     length, options = chain.lengths[n], chain.emission.shape[-1]
-    table = chain.transition[r, n] if chain.rows is None else chain.transition[r][chain.rows[n]]
+    table = chain.transition[r][chain.rows[n]]
     paths, steps = np.array(list(itertools.product(range(options), repeat=length))), np.arange(length)
     joint = chain.initial[r, n][paths[:, 0]] + chain.emission[r, n, steps, paths].sum(1)
     return paths, joint + table[steps[1:], paths[:, :-1], paths[:, 1:]].sum(1)
@@ -112,9 +110,8 @@ def test_answers_through_a_confusion_matrix_weigh_paths(chain, data):
 
 def two_options(initial, table, emission):
     """One trajectory of two options [T, 2] whose transitions are the same at all steps."""
-    steps = len(emission)
-    tables = np.broadcast_to(table, (1, 1, steps, 2, 2))
-    return Chain(np.array([[initial]]), tables, np.array([[emission]]), np.array([steps]))
+    same = np.zeros((1, len(emission)), np.int64)
+    return Chain(np.array([[initial]]), np.array([[table]]), np.array([[emission]]), same, np.array([len(emission)]))
 
 
 def test_labels_reach_what_lies_far_below_the_reach_of_exp():
@@ -138,8 +135,8 @@ def test_a_switch_that_exp_cannot_hold_is_taken_when_staying_costs_more(switch):
 
 
 def test_contradictory_labels_are_reported_by_trajectory():
-    stays = np.broadcast_to(np.where(np.eye(2), 0.0, -np.inf), (1, 3, 4, 2, 2))
-    three = Chain(np.log(np.full((1, 3, 2), 0.5)), stays, np.zeros((1, 3, 4, 2)), np.full(3, 4))
+    stays, same = np.where(np.eye(2), 0.0, -np.inf)[None, None], np.zeros((3, 4), np.int64)
+    three = Chain(np.log(np.full((1, 3, 2), 0.5)), stays, np.zeros((1, 3, 4, 2)), same, np.full(3, 4))
     require_possible(infer(three))
     for where in ([(1, 0), (1, 3)], [(1, 2), (1, 2)]):
         posterior = infer(three.given(labels(where, [0, 1], 2).evidence((3, 4))))
@@ -152,13 +149,12 @@ def test_contradictory_labels_are_reported_by_trajectory():
 
 def test_what_is_no_chain_is_refused():
     base = two_options(np.log([0.5, 0.5]), np.log([[0.9, 0.1], [0.2, 0.8]]), np.zeros((4, 2)))
-    with pytest.raises(ValueError, match=r"initial has shape \(1, 1, 3\)"):
-        Chain(np.zeros((1, 1, 3)), base.transition, base.emission, base.lengths)
-    with pytest.raises(ValueError, match="transition has shape"):
-        Chain(base.initial, base.transition, base.emission, base.lengths, np.zeros((1, 4), np.int64))
-    for length in (0, 5):
-        with pytest.raises(ValueError, match="lengths must be within 1 and 4"):
-            Chain(base.initial, base.transition, base.emission, np.array([length]))
-    for bad in (np.nan, np.inf):
-        with pytest.raises(ValueError, match="NaN or"):
-            infer(base.given(np.where(np.arange(4) == 1, bad, 0.0)[:, None]))
+    wrong = {"initial has shape": {"initial": np.zeros((1, 1, 3))}, "rows has shape": {"rows": np.zeros((2, 4))}}
+    wrong["lengths must be within 1 and 4"] = {"lengths": np.array([0])}
+    wrong["within 1 and 4"] = {"lengths": np.array([5])}
+    wrong["rows must be within 0 and 0"] = {"rows": base.rows + 1}
+    wrong["NaN or"] = {"emission": np.full((1, 1, 4, 2), np.nan)}
+    wrong["or .inf"] = {"emission": np.full((1, 1, 4, 2), np.inf)}
+    for complaint, parts in wrong.items():
+        with pytest.raises(ValueError, match=complaint):
+            infer(base._replace(**parts))

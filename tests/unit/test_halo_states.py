@@ -62,8 +62,7 @@ def test_a_saved_policy_plays_as_it_did(name: str, policies: str, tmp_path) -> N
     assert over.all(), "the switch is part of the choice"
     chain = found.policies.chain(halo.demos)
     best = found.best
-    rows = chain.transition[best] if chain.rows is None else chain.transition[best][chain.rows]
-    np.testing.assert_allclose(choice.probs, np.exp(rows[:, 3, 1]), atol=1e-5)
+    np.testing.assert_allclose(choice.probs, np.exp(chain.transition[best][chain.rows][:, 3, 1]), atol=1e-5)
     first = Observations(task, encoder_of(task), recording.obs[:, 0], np.zeros(8, np.int64))
     _, choice = player.high.choose(first, np.full(8, -1))
     np.testing.assert_allclose(choice.probs, np.exp(chain.initial[best]), atol=1e-5)
