@@ -57,8 +57,7 @@ class AskingTeacher(Teacher):
     Args:
         name: Teacher name, as on the command line.
         task: The task whose options are on the menu.
-        model: Who reads the prompts.
-        template: How the prompts are worded.
+        model: What reads the prompts, which `template` words.
         store: Where calls are kept; answers found there are not asked again.
         permutations: Menu orders per scene, averaged (fewer where fewer options are legal).
         margin: A label whose best two probabilities are closer than this is an abstention.

@@ -46,17 +46,15 @@ class ServedModel:
     The key is read from `OPENAI_API_KEY`, and is never logged and never in an error.
 
     Args:
-        config: Server (else `OPENAI_BASE_URL`, else OpenAI if there is a key, else localhost:8000), model (else the
-            only one that the server offers), scoring, samples and budget. Unless `on_teacher_failure` is `abort`, a
-            server that spends a deadline in vain is not an error: its scenes are `UNAVAILABLE`, and it is left alone
-            for a while (`Breaker`).
+        config: Where it is (without a URL OpenAI if there is a key, else localhost:8000), how it is asked, and the
+            budget. Unless `on_teacher_failure` is `abort`, a server that spends a deadline in vain is not an error: its
+            scenes are `UNAVAILABLE`, and it is left alone for a while (`Breaker`).
         limits: Time and bytes.
 
     Attributes:
         template: Name of the prompt template that the model wants, as far as the server tells.
         concurrency: Requests in flight at once.
-        capability: What the probe saw, for a run's manifest; empty before `prepare`. `dropped` are the ways that were
-            tried in vain, with the reason.
+        capability: What the probe saw, for a run's manifest; empty before `prepare`.
 
     Raises:
         TeacherError: No server there, or key refused.

@@ -47,27 +47,21 @@ _REASON_KEYS = frozenset({"reason", "reasons", "reasoning", "explanation", "rati
 
 
 class ParseFailure(StrEnum):
-    """Why a reply is not an answer; also the status of its row in the label store."""
+    """Why a reply is not an answer, also the status of its row in the label store; and the same in words."""
 
-    EMPTY = "empty"
-    OFF_MENU = "off_menu"
-    AMBIGUOUS = "ambiguous"
-    TOO_LONG = "too_long"
-    UNFINISHED = "unfinished"
+    words: str
 
-    @property
-    def words(self) -> str:
-        """The failure in words for a person."""
-        return _IN_WORDS[self]
+    def __new__(cls, value: str, words: str) -> "ParseFailure":
+        """A status with its words."""
+        failure = str.__new__(cls, value)
+        failure._value_, failure.words = value, words
+        return failure
 
-
-_IN_WORDS = {
-    ParseFailure.EMPTY: "the reply holds no letter and no word",
-    ParseFailure.OFF_MENU: "the reply names nothing that is on the menu",
-    ParseFailure.AMBIGUOUS: "the reply touches the menu but does not name exactly one of its options",
-    ParseFailure.TOO_LONG: f"the reply is longer than {MAX_REPLY_CHARS} characters, thinking not counted",
-    ParseFailure.UNFINISHED: "the reply was cut while the model was still thinking",
-}
+    EMPTY = "empty", "the reply holds no letter and no word"
+    OFF_MENU = "off_menu", "the reply names nothing that is on the menu"
+    AMBIGUOUS = "ambiguous", "the reply touches the menu but does not name exactly one of its options"
+    TOO_LONG = "too_long", f"the reply is longer than {MAX_REPLY_CHARS} characters, thinking not counted"
+    UNFINISHED = "unfinished", "the reply was cut while the model was still thinking"
 
 
 def parse_reply(reply: str, words: Sequence[str]) -> int | ParseFailure:

@@ -42,16 +42,15 @@ def of(server: FaultyServer, **said: Any) -> TeacherConfig:
 
 def served(server: FaultyServer, **said: Any) -> ServedModel:
     """The model on the server, impatient and one request at a time, with its probe behind it."""
-    config = of(server, **{"concurrency": 1} | said)
-    model = ServedModel(config, limits=Limits(request_seconds=5.0, deadline_seconds=10.0))
+    model = ServedModel(of(server, **{"concurrency": 1} | said), limits=Limits(5.0, 10.0))
     model.prepare(longest_prompts(TASK, load_template("chat")))
     return model
 
 
 def ask(server: FaultyServer, store: LabelStore | None = None, **asking: Any) -> AskingTeacher:
     """A teacher on the server."""
-    model = served(server, **asking)
-    return AskingTeacher("llm", TASK, model, load_template("chat"), store if store is not None else LabelStore())
+    kept = store if store is not None else LabelStore()
+    return AskingTeacher("llm", TASK, served(server, **asking), load_template("chat"), kept)
 
 
 def prefers(words: str, weight: float = 0.7) -> Any:
@@ -70,58 +69,43 @@ def generated(server: FaultyServer) -> int:
     return len(server.bodies("chat")) + len(server.bodies("completions"))
 
 
-def test_letters_are_scored_over_permuted_menus_which_cancel_a_liking_for_a_position(server: FaultyServer) -> None:
-    teacher = ask(server)
-    server.reply = prefers("take the green key")
-    (label,) = teacher.label([THREE])
-    assert label.probs == pytest.approx((0.1, 0.1, 0.7, 0.0, 0.1))
-    assert (label.method, label.source) == ("logprobs", "llm:toy")
-    assert (teacher.stats.queries, teacher.stats.calls) == (1, 4)
-    assert teacher.stats.tokens == sum(call.tokens for call in teacher.store.calls()) > 400
-    server.reply = lambda prompt: {"A": 0.97, "B": 0.01, "C": 0.01, "D": 0.01}
-    (label,) = ask(server).label([THREE])
-    assert [p for p in label.probs if p] == pytest.approx([0.25] * 4)
-
-
-def test_equal_facts_are_one_query_and_the_store_answers_the_next_time(server: FaultyServer, tmp_path: Path) -> None:
-    with LabelStore(tmp_path / "labels.sqlite") as store:
-        first = ask(server, store)
-        labels = first.label([TWO, THREE, TWO])
-        assert labels[0] == labels[2]
-        assert (first.stats.queries, first.stats.calls, first.stats.hits) == (2, 6, 0)
-        second = ask(server, store)
-        seen = generated(server)
-        assert second.label([TWO, THREE, TWO]) == labels
-        assert (second.stats.queries, second.stats.calls, second.stats.hits) == (0, 0, 2)
-        assert generated(server) == seen
-
-
-@pytest.mark.parametrize("scoring", ["choice", "echo", "samples"])
-def test_every_way_of_asking_finds_the_same_preference(server: FaultyServer, scoring: str) -> None:
+@pytest.mark.parametrize("scoring", ["logprobs", "choice", "echo", "samples"])
+def test_every_way_of_asking_finds_the_preference(server: FaultyServer, scoring: str) -> None:
     teacher = ask(server, scoring=scoring, samples=9)
     server.reply = prefers("take the green key", weight=0.94)
     (label,) = teacher.label([THREE])
-    assert label.method == scoring
+    assert (label.method, label.source) == (scoring, "llm:toy")
     assert max(range(5), key=lambda i: label.probs[i]) == 2
+    assert teacher.model.samples == (9 if scoring in ("choice", "samples") else 1)
     assert teacher.stats.calls == len(teacher.store) == 4 * teacher.model.samples
-    assert teacher.model.samples == (1 if scoring == "echo" else 9)
+    assert teacher.stats.tokens == sum(call.tokens for call in teacher.store.calls()) > 400
 
 
-def test_scores_and_frequencies_are_different_labels_in_the_store(server: FaultyServer) -> None:
+def test_letters_are_scored_over_permuted_menus_which_cancel_a_liking_for_a_position(server: FaultyServer) -> None:
+    server.reply = prefers("take the green key")
+    assert ask(server).label([THREE])[0].probs == pytest.approx((0.1, 0.1, 0.7, 0.0, 0.1))
+    server.reply = lambda prompt: {"A": 0.97, "B": 0.01, "C": 0.01, "D": 0.01}
+    assert [p for p in ask(server).label([THREE])[0].probs if p] == pytest.approx([0.25] * 4)
+
+
+def test_equal_facts_are_one_query_and_the_store_answers_the_next_time(server: FaultyServer) -> None:
     store = LabelStore()
-    ask(server, store, scoring="samples").label([TWO])
-    teacher = ask(server, store, scoring="logprobs")
-    teacher.label([TWO])
-    assert teacher.stats.calls == 2, "the samples are no answers to the letters"
-    echoing = ask(server, store, scoring="echo")
-    echoing.label([TWO])
-    assert echoing.stats.calls == 0, "scores are scores"
+    first = ask(server, store)
+    labels = first.label([TWO, THREE, TWO])
+    assert labels[0] == labels[2]
+    assert (first.stats.queries, first.stats.calls, first.stats.hits) == (2, 6, 0)
+    # Scores are scores, in whatever way the server gives them; the frequencies of samples are other labels.
+    for scoring, calls in (("logprobs", 0), ("echo", 0), ("samples", 20)):
+        again = ask(server, store, scoring=scoring)
+        seen = generated(server)
+        assert (again.label([TWO, TWO]) == labels[:1] * 2) == (calls == 0)
+        assert (again.stats.calls, again.stats.hits) == (calls, int(not calls))
+        assert generated(server) == seen + bool(calls) * 2, "one request for each menu"
 
 
-@pytest.mark.parametrize("reply", ["", "Z", "I cannot help with that."])
-@pytest.mark.parametrize("scoring", ["logprobs", "samples"])
+@pytest.mark.parametrize(("scoring", "reply"), [("logprobs", ""), ("logprobs", "Z"), ("samples", "I cannot help.")])
 def test_replies_that_are_no_answers_are_counted_and_never_cached(
-    server: FaultyServer, reply: str, scoring: str
+    server: FaultyServer, scoring: str, reply: str
 ) -> None:
     teacher = ask(server, scoring=scoring)
     server.reply = lambda prompt: reply
@@ -141,10 +125,8 @@ def test_replies_that_are_no_answers_are_counted_and_never_cached(
 def test_a_model_that_never_answers_is_given_up(server: FaultyServer) -> None:
     teacher = ask(server)
     server.reply = lambda prompt: "Certainly!"
-    scenes = TASK.sample_scenes(np.random.default_rng(0), 200)
-    with pytest.raises(TeacherError, match="no answer") as error:
-        teacher.label(scenes)
-    assert "--model" in str(error.value)
+    with pytest.raises(TeacherError, match=r"no answer.*(\n.*)*--model"):
+        teacher.label(TASK.sample_scenes(np.random.default_rng(0), 200))
     assert teacher.stats.calls <= 64
 
 
@@ -170,25 +152,22 @@ def test_what_is_wrong_is_found_out_before_any_scene(
         assert make_teacher(TeacherConfig("llm", base_url=server.url, prompt="compact"), TASK)
 
 
-def test_no_server_no_such_model_and_a_key_that_is_in_no_error(
-    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_reached_is_said_before_any_prompt(server: FaultyServer) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-        with pytest.raises(TeacherError, match="No server answers") as error:
+        with pytest.raises(TeacherError, match=rf"No server answers.*(\n.*)*curl {url}/models.*--teacher local"):
             ServedModel(TeacherConfig("llm", base_url=url))
-    assert f"curl {url}/models" in str(error.value)
-    assert "--teacher local" in str(error.value)
     with pytest.raises(UserError, match="no URL"):
         ServedModel(TeacherConfig("llm", base_url="localhost:8000"))
     server.play(Script(models=("qwen-small", "qwen-large")))
-    with pytest.raises(UserError, match="Did you mean 'qwen-small'") as unknown:
+    with pytest.raises(UserError, match=r"Did you mean 'qwen-small'.*qwen-large"):
         ServedModel(of(server, model="qwen-smal"))
-    assert "qwen-large" in str(unknown.value)
     with pytest.raises(UserError, match="offers 2 models: qwen-large, qwen-small"):
         ServedModel(of(server))
-    server.play(Script())
+
+
+def test_the_key_is_in_no_error(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     refusal: Any = {"error": {"message": "Incorrect API key provided: sk-secret"}}
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     model = ServedModel(of(server))
@@ -212,10 +191,8 @@ def test_calls_are_a_budget_that_stops_hard_and_keeps_what_was_answered(server: 
     probed = int(served(server, scoring="samples").extra["calls_sent"])
     limit = probed + 30  # of the 60 samples: three menus
     teacher = ask(server, scoring="samples", max_llm_calls=limit)
-    with pytest.raises(BudgetExhausted, match=f"{limit} calls") as error:
+    with pytest.raises(BudgetExhausted, match=f"{limit} calls.*(\n.*)*--max-llm-calls and --resume"):
         teacher.label([TWO, THREE])
-    assert "--max-llm-calls" in str(error.value)
-    assert "--resume" in str(error.value)
     assert len(teacher.store.calls()) == 30
     assert not teacher.label([TWO])[0].abstained, "what was answered in full needs no call"
     before = generated(server)
@@ -237,9 +214,8 @@ def test_tokens_and_seconds_are_budgets_too(server: FaultyServer, limit: dict[st
         return "A"
 
     server.reply = in_its_own_time
-    with pytest.raises(BudgetExhausted, match="budget") as error:
+    with pytest.raises(BudgetExhausted, match=rf"budget.*(\n.*)*{flag}"):
         teacher.label([TWO, THREE, *TASK.sample_scenes(np.random.default_rng(0), 20)])
-    assert flag in str(error.value)
     assert len(teacher.store.calls()) > 0
 
 
@@ -261,9 +237,8 @@ def test_the_budget_survives_a_resume_and_a_kill(server: FaultyServer, tmp_path:
 
 def test_a_run_is_not_resumed_with_another_way_of_asking(server: FaultyServer) -> None:
     state = ask(server, scoring="logprobs").state_dict()
-    with pytest.raises(TeacherError, match="toy#samples") as error:
+    with pytest.raises(TeacherError, match=r"toy#samples.*(\n.*)*--scoring"):
         ask(server, scoring="samples").load_state_dict(state)
-    assert "--scoring" in str(error.value)
 
 
 def test_requests_run_together_up_to_the_cap(server: FaultyServer) -> None:

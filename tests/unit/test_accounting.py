@@ -10,28 +10,16 @@ from tests.unit.test_labels import call
 
 def test_counters_rates_and_latencies_under_stable_tags() -> None:
     store = LabelStore(own=True)
-    stats = TeacherStats(queries=3, calls=4, hits=2, abstained=1, invalid=1, tokens=44, seconds=2.0)
-    stats.extra["requests"] = 6
+    counted = {"queries": 3, "calls": 4, "hits": 2, "abstained": 1, "invalid": 1, "tokens": 44, "seconds": 2.0}
+    stats = TeacherStats(**counted, extra={"requests": 6})  # type: ignore[arg-type]
     accounting = Accounting(stats, store)
     uncalled = Accounting(TeacherStats(hits=5), store).figures(0)
     assert not {"latency_p50", "latency_p95", "invalid_rate"} & uncalled.keys()
     assert uncalled["calls_per_1k_steps"] == 0.0
     store.put_many([call(number, seconds=float(number)) for number in range(1, 5)])
-    assert accounting.metrics(2000) == {
-        "teacher/queries": 3.0,
-        "teacher/calls": 4.0,
-        "teacher/hits": 2.0,
-        "teacher/abstained": 1.0,
-        "teacher/invalid": 1.0,
-        "teacher/tokens": 44.0,
-        "teacher/seconds": 2.0,
-        "teacher/requests": 6.0,
-        "teacher/queries_per_1k_steps": 1.5,
-        "teacher/calls_per_1k_steps": 2.0,
-        "teacher/invalid_rate": 0.25,
-        "teacher/latency_p50": 2.5,
-        "teacher/latency_p95": pytest.approx(3.85),
-    }
+    figures = {"requests": 6.0, "queries_per_1k_steps": 1.5, "calls_per_1k_steps": 2.0, "invalid_rate": 0.25}
+    figures |= counted | {"latency_p50": 2.5, "latency_p95": pytest.approx(3.85)}
+    assert accounting.metrics(2000) == {f"teacher/{name}": figure for name, figure in figures.items()}
 
 
 def test_latencies_follow_the_calls_of_this_run() -> None:

@@ -37,16 +37,13 @@ def test_hold_lets_the_running_option_go_on_where_it_is_legal(source: str, metho
     running = legal.argmax(1)
     running[0] = -1  # none runs yet
     running[1] = (~legal[1]).argmax()  # one that has become impossible
-    for labeller in (lambda: annotator, lambda: resumed(annotator)):
-        _, choice = TeacherHigh(labeller()).choose(observed, running)
+    other = Annotator(TASK, Silent("llm:toy", "logprobs"))
+    for taken_up in (False, True):
+        if taken_up:
+            other.load_state_dict(annotator.state_dict())
+        _, choice = TeacherHigh(other if taken_up else annotator).choose(observed, running)
         assert isinstance(choice, Categorical)
         probs = choice.probs
         uniform = legal / legal.sum(1, keepdims=True)
         assert np.allclose(probs[:2], uniform[:2])
         assert np.allclose(probs[2:], np.eye(legal.shape[1])[running[2:]] if held else uniform[2:])
-
-
-def resumed(annotator: Annotator) -> Annotator:
-    other = Annotator(TASK, Silent("llm:toy", "logprobs"))
-    other.load_state_dict(annotator.state_dict())
-    return other
