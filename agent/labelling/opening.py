@@ -79,8 +79,8 @@ def training_config(config: LabelConfig, task: Task) -> TrainConfig:
 def _token(path: Path) -> str:
     """The run's token, which only this user may read."""
     path.touch(mode=0o600)
-    token = path.read_text().strip() or secrets.token_urlsafe(16)
-    path.write_text(token)
+    if not (token := path.read_text().strip()):
+        path.write_text(token := secrets.token_urlsafe(16))
     return token
 
 
