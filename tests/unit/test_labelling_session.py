@@ -18,8 +18,6 @@ import main as cli
 from agent.config import configure
 from agent.data.recording import Recording
 from agent.demonstrating import record
-from agent.halo.ask import Ask
-from agent.halo.em import Fit
 from agent.halo.ledger import FILE, Ledger, Question
 from agent.labelling import frames
 from agent.labelling.agreement import kappa
@@ -141,27 +139,6 @@ def test_mistakes_that_are_taken_back_leave_no_trace_in_what_is_learnt(tmp_path:
         wait(opened, "finished")
     training = opened._ask.training
     assert what_was_learnt(folder(tmp_path), training) == what_was_learnt(direct, training)
-
-
-def test_a_round_by_an_answer_that_is_taken_back_meanwhile_is_not_asked(
-    tmp_path: Path, direct: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    choose, slips = Ask.choose, [True]
-
-    def slow(still: Ask, found: Fit) -> list[Question]:
-        chosen = choose(still, found)
-        if still.ledger.asked and slips and slips.pop():
-            opened.undo()
-        return chosen
-
-    monkeypatch.setattr(Ask, "choose", slow)
-    with session(tmp_path) as (opened, truth):
-        while (state := wait(opened, "asking", "finishing", "finished"))["phase"] == "asking":
-            say(opened, state["question"], truth(state["question"]))
-        wait(opened, "finished")
-    assert not slips
-    learnt, expected = (what_was_learnt(run, opened._ask.training) for run in (folder(tmp_path), direct))
-    assert (learnt[0], learnt[2:]) == (expected[0], expected[2:]), "answers came in another order, that is all"
 
 
 def test_a_finished_run_can_be_taken_back_and_finished_again(tmp_path: Path) -> None:
