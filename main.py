@@ -33,12 +33,8 @@ class Verb(NamedTuple):
     render: str = "agent.runs.text:render"
 
 
-_LABELS = "agent.labels.config", "agent.labels.verbs:run", "agent.labels.text:render"
-
-
-def _of_labels(settings: str, words: str, example: str) -> Verb:
-    module, run, render = _LABELS
-    return Verb(f"{module}:{settings}", run, words, example, render)
+def _of_labels(settings: str, run: str, words: str, example: str) -> Verb:
+    return Verb(f"agent.labels.config:{settings}", f"agent.labels.{run}", words, example, "agent.labels.text:render")
 
 
 VERBS = {
@@ -76,11 +72,21 @@ VERBS = {
     ),
     "tasks": Verb("agent.flags:ListConfig", "main:tasks", "list the tasks", ""),
     "methods": Verb("agent.flags:ListConfig", "main:methods", "list the methods", ""),
-    "labels show": _of_labels("ShowConfig", "the last calls: prompt, reply, verdict", "--last 20 --only rejected"),
-    "labels prompt": _of_labels("PromptConfig", "what would be sent; sends nothing", "--task KeyInBox --seed 3"),
-    "labels export": _of_labels("ExportConfig", "a label store as lines of JSON", "first --to labels.jsonl"),
-    "labels import": _of_labels("ImportConfig", "lines of JSON into a label store", "labels.jsonl --into x.sqlite"),
-    "labels judge": _of_labels("JudgeConfig", "score a teacher against the script", "--task TwoDoor --scenes 200"),
+    "labels show": _of_labels(
+        "ShowConfig", "show:show", "the last calls: prompt, reply, verdict", "--last 20 --only rejected"
+    ),
+    "labels prompt": _of_labels(
+        "PromptConfig", "dry_run:dry_run", "what would be sent; sends nothing", "--task KeyInBox --seed 3"
+    ),
+    "labels export": _of_labels(
+        "ExportConfig", "transfer:export_calls", "a label store as lines of JSON", "first --to labels.jsonl"
+    ),
+    "labels import": _of_labels(
+        "ImportConfig", "transfer:import_calls", "lines of JSON into a label store", "labels.jsonl --into x.sqlite"
+    ),
+    "labels judge": _of_labels(
+        "JudgeConfig", "judge:judge", "score a teacher against the script", "--task TwoDoor --scenes 200"
+    ),
 }
 _GROUPS = {"labels": "what teachers said, and how well"}  # verbs of two words, by the first
 
@@ -127,17 +133,15 @@ def serve(config: Any) -> dict[str, Any]:
 
 def label(config: Any) -> dict[str, Any]:
     """The `label` verb: the session comes from `agent`, the page from `serving`."""
-    from agent.labelling.config import check_label
     from agent.labelling.opening import open_session
-    from agent.labelling.review import open_review
-    from serving.labelling.server import HOST, serve_page
+    from agent.labelling.review import Review
+    from serving.labelling.app import HOST, serve_page
     from serving.ports import bound
 
-    check_label(config)
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(bound(HOST, config.port))
         if config.review is not None:
-            session: Any = open_review(config)
+            session: Any = Review(config)
             token = secrets.token_urlsafe(16)
         else:
             session, token = stack.enter_context(open_session(config))

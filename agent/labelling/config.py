@@ -1,15 +1,11 @@
 """The settings of `main.py label`. The text under each field is its `--help`; nothing heavy is imported here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
-import tyro
+from annotated_types import Interval, Len
 
-from ground.errors import UserError
 from teacher.config import TeacherConfig
-
-PORT = 8321
-_NO_TEACHER = TeacherConfig("none")
 
 
 @dataclass(frozen=True)
@@ -23,11 +19,10 @@ class LabelConfig:
     """Name of the run, which goes to LOGDIR/halo/TASK/SAVEDIR; one that is there is gone on with."""
     logdir: str = "log"
     """Where runs live."""
-    annotator: str = "me"
+    annotator: Annotated[str, Len(1, 60)] = "me"
     """Your name: it stands beside your answers, and you can take back only your own."""
     answers: str | None = None
-    """A ledger.jsonl that was taken along from another run of the same demonstrations: people's answers there are taken
-    over wherever the same is asked here."""
+    """A ledger.jsonl of another run of the same demonstrations: people's answers there count where they fit."""
     again: bool = False
     """Answer what others have answered, to see how far people agree; nothing is learnt from it."""
     review: str | None = None
@@ -49,11 +44,11 @@ class LabelConfig:
     """As in train; the run's own if not given."""
     controller: str | None = None
     """Run, or folder, of a distilled controller whose opinion is shown; the newest of the task, if there is one."""
-    teacher: Annotated[TeacherConfig, tyro.conf.arg(name="")] = _NO_TEACHER
+    teacher: TeacherConfig = field(default_factory=lambda: TeacherConfig("none"))
     """A teacher whose opinion is shown, too (none: no opinion); its answers are kept."""
     eval_episodes: int = 100
     """Held-out levels on which the student is judged when all is answered; 0 for none."""
-    port: int = PORT
+    port: Annotated[int, Interval(ge=0, le=65535)] = 8321
     """Port on this machine, which other machines cannot reach; 0 for any free one."""
     browser: bool = True
     """Open the page in the browser."""
@@ -63,15 +58,3 @@ class LabelConfig:
     """Print one line of JSON on stdout and everything else on stderr."""
     debug: bool = False
     """Show tracebacks."""
-
-
-def check_label(config: LabelConfig) -> None:
-    """Refuse impossible settings. Raises `UserError` with the nearest right choice."""
-    if not config.annotator.strip() or len(config.annotator) > 60 or not config.annotator.isprintable():
-        raise UserError(f"--annotator {config.annotator!r} is not a name.", "--annotator ann")
-    if not 0 <= config.port <= 65535:
-        raise UserError(f"--port {config.port} is no port.", f"--port {PORT}")
-    if config.teacher.on_teacher_failure != "abort":
-        raise UserError(
-            "An opinion that cannot be had is not shown: nothing stands in for it.", "--on-teacher-failure abort"
-        )

@@ -1,10 +1,12 @@
-"""Pictures of demonstrations: each is played again on its level, off screen, and drawn before it is looked at."""
+"""Pictures of demonstrations: each is played again on its level, off screen."""
 
 import io
-from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import closing
+from functools import partial
 
+import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from agent.data.recording import Recording
@@ -13,115 +15,67 @@ from agent.runs.pictures import drawn
 from envs.task import Task
 from ground.errors import UserError
 
-_KEPT = 256 * 2**20  # bytes of pictures in memory
-_AROUND = 4  # steps on either side of one that is asked about, which are drawn before the rest
-_Steps = tuple[int, list[int]]  # trajectory, steps of it
+_KEPT = 1000  # pictures in memory
+_AROUND = 4  # steps on either side of one that is looked at, which are drawn with it
 
 
-class Frames(Background[_Steps]):
-    """Draws in a thread of its own, since drawing contexts belong to the thread that made them.
-
-    Args:
-        task: What was demonstrated.
-        recording: The demonstrations, with their levels.
-    """
+class Frames:
+    """Draws in a thread of its own, since drawing contexts belong to the thread that made them."""
 
     def __init__(self, task: Task, recording: Recording) -> None:
+        self.trouble: str | None = None  # why nothing is drawn any more
         self._task, self._recording = task, recording
-        self._drawn: OrderedDict[Place, bytes] = OrderedDict()
-        self._urgent: dict[Place, None] = {}  # a request waits for these
-        self._replay: _Replay | None = None  # kept, since the first picture of a level takes long
-        self._bytes = 0
-        super().__init__("frames")
+        self._drawn: dict[Place, bytes] = {}
+        self._at: Place = (-1, -1)  # where the replay stands, which is kept: a level's first picture takes long
+        self._replay: Generator[gym.Env] = (env for env in list[gym.Env]())
+        self._thread = Background("frames", last=lambda: self._replay.close())
+        self.close = self._thread.close
 
     def get(self, trajectory: int, step: int, patience: float = 1.0) -> bytes | None:
         """A picture as PNG, waited for so many seconds; None if it is not drawn by then, or there is no such step."""
+        place = trajectory, step
         if not (0 <= trajectory < len(self._recording) and 0 <= step < self._recording.lengths[trajectory]):
             return None
-        with self._change:
-            if (trajectory, step) not in self._drawn:
-                self._urgent[trajectory, step] = None
-            self._wait_for(lambda: (trajectory, step) in self._drawn or self.trouble is not None, patience)
-            return self._drawn.get((trajectory, step))
+        if place not in self._drawn and self.trouble is None:
+            self._thread.submit(partial(self._draw, *place)).wait(patience)
+        return self._drawn.get(place)
 
-    def _job(self) -> _Steps | None:
-        if self.trouble:
-            return None
-        while self._urgent:
-            trajectory, step = place = next(iter(self._urgent))
-            del self._urgent[place]
-            if place not in self._drawn:
-                return trajectory, [step]
-        # Around each question first; then all the rest, as far as it does not drive out what was just drawn.
-        for near in (_AROUND, max(self._recording.lengths)) if self._bytes < _KEPT / 2 else (_AROUND,):
-            for trajectory, step in self._wanted:
-                steps = range(max(0, step - near), min(self._recording.lengths[trajectory], step + near + 1))
-                if lacking := [t for t in steps if (trajectory, t) not in self._drawn]:
-                    return trajectory, sorted(lacking, key=lambda t: abs(t - step))[: 2 * _AROUND + 1]
-        return None
-
-    def _do(self, job: _Steps) -> None:
-        """Draw some steps of a demonstration, with the replay that is there unless that is beyond them."""
-        trajectory, steps = job
-        if self._replay is None or self._replay.trajectory != trajectory or self._replay.step > min(steps):
-            self._put_away()
-            self._replay = _Replay(self._task, self._recording, trajectory)
-        for step in sorted(steps):
-            if not self._closing:
-                picture = self._replay.picture(step)
-                with self._change:
-                    self._drawn[trajectory, step] = picture
-                    self._bytes += len(picture)
-                    while self._bytes > _KEPT:
-                        self._bytes -= len(self._drawn.popitem(last=False)[1])
-                    self._change.notify_all()
-
-    def _work(self) -> None:
+    def _draw(self, trajectory: int, step: int) -> None:
+        """Draw a step and those around it, with the replay that is there unless that is beyond them."""
+        near = range(max(0, step - _AROUND), min(int(self._recording.lengths[trajectory]), step + _AROUND + 1))
+        lacking = [t for t in near if (trajectory, t) not in self._drawn]
+        if self.trouble is not None or step not in lacking:
+            return
         try:
-            super()._work()
-        finally:
-            self._put_away()
+            if self._at[0] != trajectory or self._at[1] >= lacking[0]:
+                self._replay.close()
+                self._replay, self._at = replayed(self._task, self._recording, trajectory), (trajectory, -1)
+            while self._at[1] < lacking[-1] and not self._thread.closing:
+                env = next(self._replay)
+                self._at = trajectory, self._at[1] + 1
+                if self._at[1] in lacking:
+                    written = io.BytesIO()  # packed quickly: it stays on this machine
+                    Image.fromarray(drawn(env)).save(written, "PNG", compress_level=1)
+                    self._drawn[self._at] = written.getvalue()
+        except UserError as error:
+            self.trouble = str(error)
+        while len(self._drawn) > _KEPT:
+            del self._drawn[next(iter(self._drawn))]
 
-    def _put_away(self) -> None:
-        replay, self._replay = self._replay, None
-        if replay is not None:
-            replay.close()
 
+def replayed(task: Task, recording: Recording, trajectory: int) -> Generator[gym.Env]:
+    """A demonstration played again on its level: the environment at each of its steps.
 
-class _Replay:
-    """A demonstration played again on its level, forwards only; `step` is where it stands.
-
-    Raises:
-        UserError: The level is not known.
+    Raises `UserError` if the level is not known, or the demonstration took another course, as far as arrays tell.
     """
-
-    def __init__(self, task: Task, recording: Recording, trajectory: int) -> None:
-        level = int(recording.level_seed[trajectory])
-        self.trajectory, self.step = trajectory, 0
-        self._recording = recording
-        self._again = f"python main.py demos --task {task.name} --to NAME  # records new ones, with their levels"
-        if level < 0:
-            raise UserError("These demonstrations do not tell their levels, so they cannot be drawn.", self._again)
-        self._env = task.make_single(level)
-        self.close = self._env.close
-
-    def picture(self, step: int) -> bytes:
-        """A step that is not behind where the replay stands, as PNG, packed quickly: it stays on this machine.
-
-        Raises:
-            UserError: It cannot be drawn, or is not what was recorded.
-        """
-        while self.step < step:
-            obs = self._env.step(self._recording.action[self.trajectory, self.step])[0]
-            self.step += 1
-            self._compare(obs)
-        written = io.BytesIO()
-        Image.fromarray(drawn(self._env)).save(written, "PNG", compress_level=1)
-        return written.getvalue()
-
-    def _compare(self, obs: object) -> None:
-        """Where observations can be compared, what is played again must be what was recorded."""
-        seen: NDArray = self._recording.obs[self.trajectory, self.step]
-        if isinstance(obs, np.ndarray) and obs.shape == seen.shape and not np.allclose(obs, seen, atol=1e-3):
-            what = f"Demonstration {self.trajectory} took another course when it was replayed to be drawn."
-            raise UserError(what, self._again)
+    level = int(recording.level_seed[trajectory])
+    again = f"python main.py demos --task {task.name} --to NAME  # records new ones, with their levels"
+    if level < 0:
+        raise UserError("These demonstrations do not tell their levels, so they cannot be drawn.", again)
+    with closing(task.make_single(level)) as env:
+        yield env
+        for step in range(1, int(recording.lengths[trajectory])):
+            obs, was = env.step(recording.action[trajectory, step - 1])[0], recording.obs[trajectory, step]
+            if isinstance(obs, np.ndarray) and obs.shape == was.shape and not np.allclose(obs, was, atol=1e-3):
+                raise UserError(f"Demonstration {trajectory} took another course when it was replayed.", again)
+            yield env

@@ -2,18 +2,16 @@
 
 import json
 import threading
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from agent.labelling.agreement import compared
 from agent.labelling.config import LabelConfig
-from agent.labelling.view import LONGEST, about, pace
+from agent.labelling.view import LONGEST, Asked, Interval, about, progress, suggested
 from agent.labels.show import line_of
 from agent.labels.stores import find_store
 from envs.catalog import get_task
-from envs.task import Task
 from ground.errors import UserError
 from teacher.call import Call, mean_probs, top_margin
 from teacher.corrections import HUMAN, correct, is_correction, standing, withdraw
@@ -22,7 +20,7 @@ from teacher.labels import LabelStore
 
 
 class _Query(NamedTuple):
-    """A scene that the teacher was asked about: its last call, with the number of that row, and the teacher's label."""
+    """A scene that the teacher was asked about: the number of its last row, that call, and the teacher's label."""
 
     row: int
     last: Call
@@ -30,107 +28,79 @@ class _Query(NamedTuple):
 
 
 class Review:
-    """The queries of a label store as questions; see `Session` for the methods, which are the same.
+    """The queries of a label store about a task as questions; the methods are those of `Session`.
 
-    Args:
-        path: The store.
-        task: Whose labels are reviewed.
-        annotator: Who reviews where a request gives no name.
+    Raises `UserError` if it is not clear which store is meant, or which of its tasks.
     """
 
-    def __init__(self, path: Path, task: Task, annotator: str) -> None:
-        self.annotator = annotator
-        self._path, self._task = path, task
-        self._lock = threading.RLock()
-        with LabelStore(path) as store:
-            rows = store.last_calls(len(store), task.name)
-        rows = [(row, call) for row, call in rows if call.options == task.options.digest]
+    def __init__(self, config: LabelConfig) -> None:
+        self._path, self._annotator = find_store(config.review, config.logdir), config.annotator
+        self._lock = threading.Lock()
+        with LabelStore(self._path, read_only=True) as store:
+            rows = store.last_calls(len(store))
+        tasks = {call.task for _, call in rows}
+        if config.task not in tasks and len(tasks) != 1:
+            found = ", ".join(sorted(tasks)) or "no task"
+            raise UserError(f"{self._path} holds labels of {found}.", "name one of them with --task")
+        self._task = task = get_task(config.task if config.task in tasks else tasks.pop())
+        reviewed = task.name, task.options.digest
+        rows = [(row, call) for row, call in rows if (call.task, call.options) == reviewed]
         asked: dict[str, list[tuple[int, Call]]] = {}
         for row, call in rows:
             if not is_correction(call) and len(call.legal) > 1:
                 asked.setdefault(call.query, []).append((row, call))
         queries = [_Query(*calls[-1], mean_probs([call for _, call in calls])) for calls in asked.values()]
         self._queries = sorted(queries, key=lambda query: top_margin(query.probs))
-        self._later: dict[int, None] = {}  # skipped, in that order
+        self._order = [*range(len(queries))]  # what is skipped goes to the end
         self._said = [call for _, call in rows if is_correction(call)]
         if not self._queries:
-            raise UserError(f"{path} holds no labels of {task.name}.", f"python main.py labels show {path}")
-
-    def about(self) -> dict[str, Any]:
-        """The task and its options."""
-        return about(self._task, f"{self._task.name}: review")
+            raise UserError(f"{self._path} holds no labels of {task.name}.", f"python main.py labels show {self._path}")
 
     def state(self, who: str | None = None) -> dict[str, Any]:
         """Everything that the page shows, as JSON takes it."""
-        who = who or self.annotator
         with self._lock:
             queue, said = self._queue(), list(standing(self._said).values())
-        mine = [call for call in said if call.model == f"{HUMAN}:{who}"]
-        done = len(self._queries) - len(queue)
-        unsure = [1 - max(self._queries[i].probs, default=0.0) for i in queue]
+        mine = [call.seconds for call in said if call.model == self._model(who)]
+        done, seconds = len(self._queries) - len(queue), round(sum(call.seconds for call in said), 1)
+        unsure = round(float(np.mean([1 - max(self._queries[i].probs, default=0.0) for i in queue] or 0.0)), 4)
+        more = {"skipped": 0, "cost": done, "seconds": seconds, "expected_error": unsure}
         return {
-            "who": who,
-            "again": False,
+            "about": about(self._task, ": review"),
+            "who": who or self._annotator,
             "phase": "asking" if queue else "finished",
-            "trouble": None,
-            "pictures": None,
             "question": self._question(queue[0]) if queue else None,
-            "next": [],
-            "progress": {
-                "answered": done,
-                "budget": len(self._queries),
-                "mine": len(mine),
-                "skipped": 0,
-                "cost": done,
-                "seconds": round(sum(call.seconds for call in said), 1),
-                **pace([call.seconds for call in mine], len(queue)),
-                "expected_error": round(float(np.mean(unsure)), 4) if unsure else 0.0,
-                "steps": len(queue),
-            },
+            "progress": progress(done, len(self._queries), mine, **more),
             "result": None if queue else self.outcome(),
         }
 
     def answer(
-        self,
-        who: str | None,
-        question: tuple[int, int, int],
-        option: int | None,
-        start: int | None = None,
-        stop: int | None = None,
-        seconds: float = 0.0,
+        self, who: str | None, question: Asked, option: int | None, interval: Interval = None, seconds: float = 0.0
     ) -> bool:
-        """Keep a correction, or an acceptance; false if the scene is reviewed already. None leaves it for later.
-
-        Raises:
-            ValueError: The option is not legal there.
-            UserError: The disk refuses; nothing was kept.
-        """
+        """Keep a correction, or an acceptance; None leaves the scene for later, and the teacher's word stands."""
+        number = question[0]
         with self._lock:
-            if question[0] not in self._queue():
+            if number not in self._queue():
                 return False
-            about = self._queries[question[0]].last
-            if option is None:  # it comes again, behind the others; until then the teacher's word stands
-                self._later.pop(question[0], None)
-                self._later[question[0]] = None
+            if option is None:
+                self._order.append(self._order.pop(self._order.index(number)))
                 return True
-            if option not in about.legal:
+            call = self._queries[number].last
+            if option not in call.legal:
                 raise ValueError(f"option {option} is not legal in this scene")
             with LabelStore(self._path) as store:
                 spent = min(max(seconds, 0.0), LONGEST)
-                self._said.append(correct(store, self._task, about, who or self.annotator, option, spent))
+                self._said.append(correct(store, self._task, call, who or self._annotator, option, spent))
         return True
 
     def undo(self, who: str | None = None) -> bool:
-        """Take back a person's last correction; false if none stands. Raises `UserError` if the disk refuses."""
-        model = f"{HUMAN}:{who or self.annotator}"
+        """Take back a person's last correction."""
         with self._lock:
             stand = standing(self._said).values()
-            mine = [call for call in self._said if call.model == model and call in stand]
-            if not mine:
-                return False
-            with LabelStore(self._path) as store:
-                self._said.append(withdraw(store, mine[-1]))
-        return True
+            mine = [call for call in self._said if call.model == self._model(who) and call in stand]
+            if mine:
+                with LabelStore(self._path) as store:
+                    self._said.append(withdraw(store, mine[-1]))
+        return bool(mine)
 
     def frame(self, trajectory: int, step: int) -> bytes | None:
         """Nothing: the teacher saw no pictures either."""
@@ -145,27 +115,24 @@ class Review:
 
     def lines(self) -> bytes:
         """The corrections, those that were taken back too, as `labels export` writes them."""
-        with self._lock:
-            return b"".join(json.dumps(to_record(call)).encode() + b"\n" for call in self._said)
+        return b"".join(json.dumps(to_record(call)).encode() + b"\n" for call in self._said)
 
     def outcome(self) -> dict[str, Any]:
         """What the review came to."""
-        done = len(self._queries) - len(self._queue())
-        pairs = self.agreement()
-        agreed = {"agreement": round(pairs[0]["agree"], 4)} if pairs else {}
-        head = {"task": self._task.name, "run": str(self._path)}
-        return head | {"reviewed": done, "scenes": len(self._queries)} | agreed
+        counted = {"reviewed": len(self._queries) - len(self._queue()), "scenes": len(self._queries)}
+        agreed = [("agreement", round(pair["agree"], 4)) for pair in self.agreement()]
+        return {"task": self._task.name, "run": str(self._path), **counted, **dict(agreed)}
+
+    def _model(self, who: str | None) -> str:
+        return f"{HUMAN}:{who or self._annotator}"
 
     def _queue(self) -> list[int]:
-        said, later = standing(self._said), list(self._later)
-        open_ = [i for i, query in enumerate(self._queries) if query.last.facts not in said]
-        return sorted(open_, key=lambda i: later.index(i) if i in later else -1)
+        said = standing(self._said)
+        return [number for number in self._order if self._queries[number].last.facts not in said]
 
     def _question(self, number: int) -> dict[str, Any]:
         row, last, probs = self._queries[number]
         line = line_of(row, last)
-        prompt = "\n\n".join(message["content"] for message in line["messages"] or ()) or line["note"]
-        best = int(np.argmax(probs)) if probs else None
         return {
             "trajectory": number,
             "step": 0,
@@ -175,20 +142,8 @@ class Review:
             "legal": [k in last.legal for k in range(len(self._task.options))],
             "words": [last.scene],
             "timeline": [[round(p, 3) for p in probs]] if probs else None,
-            "suggestion": None if best is None else {"option": best, "probability": round(probs[best], 3)},
-            "said": {},
+            "suggestion": suggested(probs) if probs else None,
             "answers": [],
-            "prompt": prompt,
+            "prompt": "\n\n".join(message["content"] for message in line["messages"] or ()) or line["note"],
             "reply": f"{last.model}: {last.reply or line['why'] or last.method}",
         }
-
-
-def open_review(config: LabelConfig) -> Review:
-    """The review of a store. Raises `UserError` if it is not clear which, or of which task."""
-    path = find_store(config.review, config.logdir)
-    with LabelStore(path, read_only=True) as store:
-        tasks = sorted({call.task for call in store.calls(answers_only=False)})
-    name = config.task if config.task in tasks else tasks[0] if len(tasks) == 1 else None
-    if name is None:
-        raise UserError(f"{path} holds labels of {', '.join(tasks) or 'no task'}.", "name one of them with --task")
-    return Review(path, get_task(name), config.annotator)

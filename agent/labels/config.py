@@ -1,19 +1,17 @@
 """The settings of the `main.py labels` verbs. The text under each field is its `--help`; nothing heavy is imported."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import tyro
-from annotated_types import Ge, Le
+from annotated_types import Interval
 
 from ground.errors import UserError, unknown_name
+from ground.ranges import Count, CountOrNone, NotNegative
 from teacher.config import TeacherConfig
 
 JUDGED = ("local", "llm", "replay", "random", "uniform-legal")  # the teachers that may be wrong
-
 _Store = tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="[RUN_OR_STORE]")]]
-_LOCAL = TeacherConfig()
-_Count = Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class ShowConfig(_Printing):
 
     store: _Store = None
     """A run by name or path, or a label store (SQLite); the store that was written last if not given."""
-    last: _Count = 20
+    last: Count = 20
     """How many calls."""
     task: str | None = None
     """Only calls of this task."""
@@ -46,13 +44,13 @@ class PromptConfig(_Printing):
 
     task: str = "SimpleDoorKey"
     """Task whose scenes are sampled."""
-    seed: Annotated[int, Ge(0)] = 0
+    seed: CountOrNone = 0
     """Seed of the sampling."""
-    index: Annotated[int, Ge(0), Le(10_000)] = 0
+    index: Annotated[int, Interval(ge=0, le=10_000)] = 0
     """Which of the sampled scenes."""
     prompt: Literal["compact", "chat"] = "chat"
     """compact (the built-in model's) or chat (any other model's)."""
-    permutations: _Count = 4
+    permutations: Count = 4
     """Menu orders per scene."""
     teacher_flaw: str | None = None
     """Cripple the task's text as in train: lava or colours."""
@@ -89,21 +87,18 @@ class JudgeConfig(_Printing):
 
     task: tuple[str, ...] = ("SimpleDoorKey",)
     """Tasks to judge on."""
-    teacher: Annotated[TeacherConfig, tyro.conf.arg(name="")] = _LOCAL
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     """The teacher, and how it is asked; --teacher replay judges the store of --labels."""
-    scenes: Annotated[int, Ge(1), Le(100_000)] = 200
+    scenes: Annotated[int, Interval(ge=1, le=100_000)] = 200
     """Distinct scenes with a choice per task; fewer where a task has fewer."""
-    seed: Annotated[int, Ge(0)] = 0
+    seed: CountOrNone = 0
     """Seed of the sampling."""
-    usd_per_million_tokens: Annotated[float, Ge(0)] | None = None
+    usd_per_million_tokens: NotNegative | None = None
     """Price, for the column of costs."""
     latex: bool = False
     """Print the table for LaTeX (booktabs) instead of Markdown."""
     quiet: bool = False
     """No progress display."""
-
-
-Config = ShowConfig | PromptConfig | ExportConfig | ImportConfig | JudgeConfig
 
 
 def check_judge(config: JudgeConfig) -> None:

@@ -17,9 +17,12 @@ from teacher.labels import LabelStore
 from teacher.parse import ParseFailure
 from teacher.prompts import LETTERS, TEMPLATES, Menu, Template, load_template
 
-_TOO_LITTLE = "the letters of the menu had almost none of the probability"
-_IN_WORDS = {GARBLED: "the reply is not text", WRONG_MODEL: "another model answered than the one that was asked"}
-_IN_WORDS |= {WITHDRAWN: "the person has taken it back"}
+_WHY = {
+    GARBLED: "the reply is not text",
+    WRONG_MODEL: "another model answered than the one that was asked",
+    WITHDRAWN: "the person has taken it back",
+    **{failure.value: failure.words for failure in ParseFailure},
+}
 
 
 def show(config: ShowConfig) -> dict[str, Any]:
@@ -33,13 +36,11 @@ def show(config: ShowConfig) -> dict[str, Any]:
 
 def line_of(row: int, call: Call) -> dict[str, Any]:
     """What is known of a call: as it is in the store, with its prompt and menu as they were sent, and why it failed."""
-    line = {"row": row, **to_record(call), "query": call.query, "why": why(call)}
     worded, template, note = wording(call.task, call.options, call.prompt)
-    line |= {"template": template.name if template else None, "messages": None, "note": note}
+    scene, messages = Scene(call.task, call.facts, call.scene, call.legal), None
     if worded and template:
-        scene = Scene(call.task, call.facts, call.scene, call.legal)
-        line["messages"] = template.render(worded, scene, Menu(call.menu)).chat
-    line["shown"] = [
+        messages = template.render(worded, scene, Menu(call.menu)).chat
+    shown = [
         {
             "letter": letter,
             "option": worded.options[option].id if worded else str(option),
@@ -48,7 +49,8 @@ def line_of(row: int, call: Call) -> dict[str, Any]:
         }
         for letter, option in zip(LETTERS, call.menu, strict=False)
     ]
-    return line
+    line = {"row": row, **to_record(call), "query": call.query, "why": why(call), "note": note}
+    return line | {"template": template.name if template else None, "messages": messages, "shown": shown}
 
 
 def why(call: Call) -> str | None:
@@ -60,8 +62,8 @@ def why(call: Call) -> str | None:
     if call.status == FALLBACK:
         return f"the teacher could not be asked, and {call.source} stood in for it"
     if call.status == ParseFailure.OFF_MENU and call.method in ("logprobs", "echo"):
-        return _TOO_LITTLE
-    return ParseFailure(call.status).words if call.status in set(ParseFailure) else _IN_WORDS.get(call.status, "")
+        return "the letters of the menu had almost none of the probability"
+    return _WHY.get(call.status, "")
 
 
 @cache
@@ -70,21 +72,21 @@ def wording(task_name: str, options: str, prompt: str) -> tuple[Task | None, Tem
 
     Prompts are not stored, they are rendered again: their hash tells whether that gives what was sent.
     """
+    unknown = ", so that what was sent cannot be shown"
     try:
-        tasks: list[Task] = [get_task(task_name)]
+        task = get_task(task_name)
     except UserError:
-        return None, None, f"there is no task {task_name} here, so that what was sent cannot be shown"
-    if tasks[0].options.digest != options:
-        return None, None, f"the options of {task_name} have changed since, so that what was sent cannot be shown"
+        return None, None, f"there is no task {task_name} here{unknown}"
+    if task.options.digest != options:
+        return None, None, f"the options of {task_name} have changed since{unknown}"
     if not prompt:
-        return tasks[0], None, "this teacher reads no prompt"
-    for flaw in FLAWS:
+        return task, None, "this teacher reads no prompt"
+    for flaw in (None, *FLAWS):
         try:
-            tasks.append(get_task(task_name, flaw))
-        except UserError:
+            worded = get_task(task_name, flaw)
+        except UserError:  # a task without that flaw
             continue
-    for task in tasks:
         for template in map(load_template, TEMPLATES):
-            if template.hash_for(task) == prompt:
-                return task, template, ""
-    return tasks[0], None, "the template has changed since, so that what was sent cannot be shown"
+            if template.hash_for(worded) == prompt:
+                return worded, template, ""
+    return task, None, f"the template has changed since{unknown}"

@@ -5,33 +5,26 @@ from pathlib import Path
 from agent.runs.run import Run
 from ground.errors import UserError
 
-_SUFFIXES = (".sqlite", ".sqlite3", ".db")
-
 
 def find_store(name: str | None, logdir: str) -> Path:
     """The label store of that path, or of the run of that name or path; without a name, the one written last.
 
     A path that looks like a store's need not exist. Raises `UserError` if there is no such run, or no store at all.
     """
-    if name is None:
-        return _newest(logdir)
-    if Path(name).is_file() or Path(name).suffix in _SUFFIXES:
-        return Path(name)
-    return _store_of(Run.find(logdir, None, None, name))
-
-
-def _store_of(run: Run) -> Path:
-    return Path(run.config.get("teacher", {}).get("labels") or run.labels)  # one that is damaged tells no teacher
-
-
-def _newest(logdir: str) -> Path:
+    if name is not None:
+        path = Path(name)
+        is_path = path.is_file() or path.suffix in (".sqlite", ".sqlite3", ".db")
+        return path if is_path else _store_of(Run.find(logdir, None, None, name))
     stores = {store for run in Run.all(logdir) if (store := _store_of(run)).is_file()}
     if not stores:
         raise UserError(f"There is no label store under {logdir}.", "python main.py train --task KeyInBox")
     return max(stores, key=_written)
 
 
+def _store_of(run: Run) -> Path:
+    return Path(run.config.get("teacher", {}).get("labels") or run.labels)  # one that is damaged tells no teacher
+
+
 def _written(store: Path) -> float:
     """When a store was written last; while it is open, what is new lies in the log beside it."""
-    log = store.with_name(store.name + "-wal")
-    return max(path.stat().st_mtime for path in (store, log) if path.exists())
+    return max(path.stat().st_mtime for path in (store, Path(f"{store}-wal")) if path.exists())

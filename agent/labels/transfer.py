@@ -14,11 +14,11 @@ from teacher.labels import LabelStore
 
 
 def export_calls(config: ExportConfig) -> dict[str, Any]:
-    """Write a store's calls into a file that is whole or not there."""
+    """Write a store's calls into a file that is whole or not there; of what is there, only exports are replaced."""
     task = get_task(config.task).name if config.task else None
     path = find_store(config.store, config.logdir)
-    file = Path(config.to) if config.to else path.with_suffix(".jsonl")
-    if file.exists() and not _replaceable(file):
+    file, begins = Path(config.to) if config.to else path.with_suffix(".jsonl"), f'{{"{MARK}"'.encode()
+    if file.exists() and not (file.is_file() and _beginning(file, len(begins)) in (b"", begins)):
         raise UserError(f"{file} exists, and `labels export` did not write it.", "another file with --to")
     with LabelStore(path, read_only=True) as store:
         calls = store.calls(task, answers_only=config.answers_only)
@@ -26,30 +26,21 @@ def export_calls(config: ExportConfig) -> dict[str, Any]:
     return {"store": str(path), "file": str(file), "lines_written": len(calls)}
 
 
-def _replaceable(file: Path) -> bool:
-    """Whether a file is an earlier export, or empty."""
-    if not file.is_file():
-        return False
-    begins = f'{{"{MARK}"'.encode()
+def _beginning(file: Path, length: int) -> bytes:
     with file.open("rb") as stream:
-        return stream.read(len(begins)) in (b"", begins)
-
-
-def _option_counts() -> dict[str, int]:
-    """Number of options of the tasks that are at hand without building levels."""
-    return {task.options.digest: len(task.options) for task in map(get_task, TASKS)}
+        return stream.read(length)
 
 
 def import_calls(config: ImportConfig) -> dict[str, Any]:
     """Merge a file's calls into a store. Answers that are there stay, and what is there already is not added again."""
-    file = Path(config.file)
+    sizes = {task.options.digest: len(task.options) for task in map(get_task, TASKS)}
     try:
-        with file.open("rb") as stream:
-            calls = from_lines(stream, str(file), _option_counts())
+        with open(config.file, "rb") as stream:
+            calls = from_lines(stream, config.file, sizes)
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.", "python main.py labels export --help") from error
+        what = f"{config.file} cannot be read: {error.strerror}."
+        raise UserError(what, "python main.py labels export --help") from error
     path = find_store(config.into, config.logdir)
     with LabelStore(path) as store:
         merged = store.merge(calls)
-    counts = {"added": merged.added, "known": merged.known, "kept": merged.kept}
-    return {"file": str(file), "store": str(path), "lines_read": len(calls), **counts}
+    return {"file": config.file, "store": str(path), "lines_read": len(calls), **merged._asdict()}

@@ -1,1 +1,0 @@
-"""A page in the browser on which a person answers the questions of a session."""

@@ -55,20 +55,35 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
     yield start
     for server in started:
-        server.process.kill()
-        server.process.wait()
+        server.kill()
 
 
 def run_of(server: PageServer) -> Path:
     return server.logs / "halo" / "RescueWorld-n3" / "x"
 
 
-def lines(server: PageServer) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_of(server) / FILE).read_text().splitlines()[1:]]
+def lines(server: PageServer, kind: str = "") -> list[dict[str, Any]]:
+    written = [json.loads(line) for line in (run_of(server) / FILE).read_text().splitlines()[1:]]
+    return [line for line in written if kind in ("", line["kind"])]
 
 
 def answers(server: PageServer) -> list[dict[str, Any]]:
-    return [line for line in lines(server) if line["kind"] == "answer"]
+    return lines(server, "answer")
+
+
+def text_of(question: tuple[int, int, int]) -> str:
+    """As the page has it."""
+    return "/".join(map(str, question))
+
+
+def moves_on(page: Page, question: tuple[int, int, int]) -> None:
+    """Wait until the page shows another question than this."""
+    page.wait_for_function("was => document.body.dataset.question !== was", arg=text_of(question))
+
+
+def told(page: Page, words: str) -> None:
+    """Wait until the page says so."""
+    page.wait_for_function("words => document.getElementById('notice').textContent.includes(words)", arg=words)
 
 
 def shown(page: Page) -> tuple[int, int, int]:
@@ -128,9 +143,9 @@ def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page,
         elif count == 20:
             server.kill()
             page.keyboard.press(right(question))
-            page.wait_for_function("() => document.getElementById('notice').textContent.includes('does not answer')")
+            told(page, "does not answer")
             server = serve(30, server.port)
-            page.wait_for_function("was => document.body.dataset.question !== was", arg="/".join(map(str, question)))
+            moves_on(page, question)
         else:
             press(page, right(question))
         last = answers(server)[-1]
@@ -140,11 +155,10 @@ def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page,
     page.wait_for_selector("body[data-phase=finished]")
     assert server.end() == 0, "Ctrl-C is the way to end it"
     assert "answered: 30" in server.said() or '"answered"' in server.said()
-    written = lines(server)
-    assert sum(line["kind"] == "undo" for line in written) == undone == 2
-    assert sum(line["kind"] == "answer" for line in written) == 30 + undone
+    assert len(lines(server, "undo")) == undone == 2
+    assert len(answers(server)) == 30 + undone
     standing: list[Any] = []
-    for line in written:
+    for line in lines(server):
         if line["kind"] == "answer":
             standing.append(tuple(line[name] for name in ("trajectory", "step", "start", "stop", "report")))
         elif line["kind"] == "undo":
@@ -164,16 +178,15 @@ def test_a_second_tab_and_keys_that_are_not_legal(browser: Any, page: Page, serv
     assert shown(other) == question
     right = key_of(server)
     press(page, right(question))
-    was = "/".join(map(str, question))
-    if other.evaluate("document.body.dataset.question") == was:  # it has not looked meanwhile
+    if other.evaluate("document.body.dataset.question") == text_of(question):  # it has not looked meanwhile
         other.keyboard.press(right(question))
-    other.wait_for_function("was => document.body.dataset.question !== was", arg=was)
+    moves_on(other, question)
     assert len(answers(server)) == 1, "the second answer was refused"
     while not page.query_selector(".option:disabled"):
         press(page, right(shown(page)))
     question, before = shown(page), len(lines(server))
     page.keyboard.press(page.inner_text(".option:disabled kbd"))
-    page.wait_for_function("() => document.getElementById('notice').textContent.includes('not possible here')")
+    told(page, "not possible here")
     assert (shown(page), len(lines(server))) == (question, before)
     page.keyboard.press("?")
     assert page.is_visible("dialog#keys")
@@ -195,8 +208,7 @@ def test_a_page_that_slept_looks_again_and_counts_no_time_asleep(browser: Any, p
     press(other, right(question))
     other.close()
     page.clock.fast_forward("08:00:00")  # as when a lid is closed: timers that are due run once
-    was = "/".join(map(str, question))
-    page.wait_for_function("was => document.body.dataset.question !== was", arg=was)
+    moves_on(page, question)
     assert page.inner_text("#count").startswith("1 of"), "it shows what was answered meanwhile"
     assert [answer["who"] for answer in answers(server)] == ["bob"]
     awake = time.monotonic()

@@ -3,9 +3,6 @@
 import json
 import os
 import socket
-import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -110,16 +107,6 @@ def test_labels_alone_lists_its_verbs_and_each_has_help(capsys: pytest.CaptureFi
         assert "--json" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["show", "judge"])
-def test_help_loads_nothing_heavy(verb: str) -> None:
-    code = (
-        "import sys, main\ntry:\n    main.main(['labels', sys.argv[1], '--help'])\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'torch', 'numba', 'numpy', 'transformers', 'gymnasium'} & set(sys.modules)), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, verb], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stderr.splitlines()[-1] == "[]"
-
-
 def test_show_prints_prompt_reply_verdict_and_why(store: Path, verb: Callable[..., str]) -> None:
     text = verb("show", str(store))
     blocks = text.split("\n\n#")
@@ -149,10 +136,20 @@ def test_show_prints_prompt_reply_verdict_and_why(store: Path, verb: Callable[..
     assert f"Goal: {TASK.goal}" in unfinished, "the compact template"
 
 
-def test_show_chooses_by_number_kind_and_task(store: Path, verb: Callable[..., str]) -> None:
-    def rows(*words: str) -> list[int]:
-        return [json.loads(line)["row"] for line in verb("show", str(store), "--json", *words).splitlines()]
+def test_show_in_json_has_what_was_sent_and_chooses_by_number_kind_and_task(
+    store: Path, verb: Callable[..., str]
+) -> None:
+    def lines(*words: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in verb("show", str(store), "--json", *words).splitlines()]
 
+    def rows(*words: str) -> list[int]:
+        return [line["row"] for line in lines(*words)]
+
+    first, second, *_ = lines()
+    assert first["messages"] == load_template("chat").render(TASK, SCENES[0], menus(SCENES[0], 1)[0]).chat
+    assert first["why"] is None
+    assert [option["probability"] for option in first["shown"]] == [0.75, 0.0, 0.25]
+    assert (second["reply"], second["status"]) == ("I would\n\x1b[31mopen the window", "off_menu")
     assert rows() == list(range(1, 10))
     assert rows("--last", "2") == [8, 9]
     assert rows("--only", "rejected") == [2, 3, 4, 6, 9]
@@ -170,39 +167,26 @@ def test_a_store_can_be_looked_at_while_a_run_writes_it(store: Path, verb: Calla
     assert len(store.with_suffix(".jsonl").read_text().splitlines()) == 10
 
 
-def test_show_in_json_has_what_was_sent_and_why(store: Path, verb: Callable[..., str]) -> None:
-    first, second = (json.loads(line) for line in verb("show", str(store), "--json").splitlines()[:2])
-    assert first["messages"] == load_template("chat").render(TASK, SCENES[0], menus(SCENES[0], 1)[0]).chat
-    assert first["why"] is None
-    assert [option["probability"] for option in first["shown"]] == [0.75, 0.0, 0.25]
-    assert second["reply"] == "I would\n\x1b[31mopen the window"
-    assert second["status"] == "off_menu"
-
-
 def test_show_finds_a_run_and_the_store_that_was_written_last(tmp_path: Path, verb: Callable[..., str]) -> None:
-    for age, name in enumerate(("new", "old")):
+    def run(name: str, age: int, labels: Path | None = None) -> str:
         folder = tmp_path / "ihac" / "KeyInBox" / name
-        with LabelStore(tmp_path / "away.sqlite") as labels:
-            labels.put_many([call_about(SCENES[0])])
-        write_settings(folder, None)
-        (tmp_path / "away.sqlite").rename(folder / "labels.sqlite")
-        os.utime(folder / "labels.sqlite", (1e9 - age, 1e9 - age))
-    where = ["--logdir", str(tmp_path)]
-    assert verb("show", *where).startswith(str(tmp_path / "ihac" / "KeyInBox" / "new" / "labels.sqlite"))
-    assert verb("show", "old", *where).startswith(str(tmp_path / "ihac" / "KeyInBox" / "old" / "labels.sqlite"))
-    shared = tmp_path / "shared.sqlite"
-    with LabelStore(shared) as labels:
-        labels.put_many([call_about(SCENES[0])])
-    write_settings(tmp_path / "ihac" / "KeyInBox" / "sharing", str(shared))
-    assert verb("show", *where) == verb("show", "sharing", *where)
-    assert verb("show", "sharing", *where).startswith(f"{shared}:")
+        folder.mkdir(parents=True)
+        settings = {"teacher": {"labels": labels and str(labels)}}
+        config = {"format": "preceptor-config", "schema": 2, "config": settings}
+        (folder / "config.json").write_text(json.dumps(config))
+        path = labels or folder / "labels.sqlite"
+        with LabelStore(path) as store:
+            store.put_many([call_about(SCENES[0])])
+        os.utime(path, (1e9 - age, 1e9 - age))
+        return str(path)
 
+    def shown(*words: str) -> str:
+        return verb("show", *words, "--logdir", str(tmp_path)).partition(":")[0]
 
-def write_settings(folder: Path, labels: str | None) -> None:
-    """What `labels` reads of a run's settings: where its store is, if that is not its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"format": "preceptor-config", "schema": 2, "config": {"teacher": {"labels": labels}}}
-    (folder / "config.json").write_text(json.dumps(config))
+    new, old = run("new", 0), run("old", 1)
+    assert (shown(), shown("old")) == (new, old)
+    shared = run("sharing", -1, tmp_path / "shared.sqlite")
+    assert shown() == shown("sharing") == shared
 
 
 class Listener:
@@ -243,15 +227,14 @@ def refuse(*_: object) -> None:
     raise AssertionError("a socket was used")
 
 
-def test_the_dry_run_counts_the_built_in_models_tokens(verb: Callable[..., str]) -> None:
+def test_the_dry_run_counts_the_built_in_models_tokens_and_asks_nobody_without_a_choice(
+    verb: Callable[..., str],
+) -> None:
     dry = json.loads(verb("prompt", "--task", "KeyInBox", "--prompt", "compact", "--seed", "1", "--json"))
     scene = TASK.sample_scenes(np.random.default_rng(1), 1)[0]
     prompts = [load_template("compact").render(TASK, scene, menu) for menu in menus(scene, 4)]
     assert [prompt["tokens"] for prompt in dry["prompts"]] == [len(ids) for ids in LocalModel().encode(prompts)]
     assert "built-in" in dry["counted"]
-
-
-def test_where_there_is_no_choice_nobody_would_be_asked(verb: Callable[..., str]) -> None:
     scenes = TASK.sample_scenes(np.random.default_rng(0), 500)
     index = next(i for i, scene in enumerate(scenes) if len(scene.legal) == 1)
     text = verb("prompt", "--task", "KeyInBox", "--index", str(index))
@@ -272,22 +255,6 @@ def test_a_store_goes_out_and_comes_back(store: Path, verb: Callable[..., str], 
     assert again.read_bytes() == file.read_bytes()
     verb("export", str(copy), "--to", str(again), "--answers-only", "--task", "keyinbox")
     assert [json.loads(line)["status"] for line in again.read_text().splitlines()] == ["ok", "ok"]
-
-
-def test_an_import_keeps_the_answers_that_are_there(store: Path, verb: Callable[..., str], tmp_path: Path) -> None:
-    other = tmp_path / "other.sqlite"
-    with LabelStore(other) as labels:
-        theirs = call_about(SCENES[0])
-        labels.put_many([replace(theirs, probs=tuple(sorted(theirs.probs, reverse=True)), legal=(0, 1, 2))])
-        stands = labels.calls()
-    with sqlite3.connect(store) as db:
-        db.execute("DELETE FROM calls WHERE id > 1")
-    db.close()
-    verb("export", str(store))
-    result = json.loads(verb("import", str(store.with_suffix(".jsonl")), "--into", str(other), "--json"))
-    assert (result["added"], result["known"], result["kept"]) == (0, 0, 1)
-    with LabelStore(other, read_only=True) as labels:
-        assert labels.calls() == stands
 
 
 def test_a_bad_line_is_named_and_nothing_is_imported(
@@ -314,29 +281,20 @@ def test_an_export_overwrites_exports_alone(
     verb("export", str(store))
 
 
-_WITHOUT_NETWORK = """
-import socket, sys
-def refuse(*_):
-    raise OSError("the network is switched off")
-socket.socket.connect = socket.socket.connect_ex = socket.create_connection = refuse
-import main
-sys.exit(main.main(sys.argv[1:]))
-"""
-
-
-def test_a_run_is_repeated_from_exported_labels_without_a_network(verb: Callable[..., str], tmp_path: Path) -> None:
+def test_a_run_is_repeated_from_exported_labels_without_a_network(
+    verb: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = ["--preset", "tiny", "--task", "KeyInBox", "--steps", "640", "--num-envs", "4", "--eval-episodes", "4"]
     small += ["--logdir", str(tmp_path), "--quiet"]
     assert cli.main(["train", *small, "--savedir", "taught", "--teacher", "local"]) == 0
-    verb("export", "taught", "--logdir", str(tmp_path), "--to", str(tmp_path / "labels.jsonl"))
-    verb("import", str(tmp_path / "labels.jsonl"), "--into", str(tmp_path / "copy.sqlite"))
-    words = ["train", *small, "--savedir", "replayed", "--teacher", "replay", "--labels", str(tmp_path / "copy.sqlite")]
-    command = [sys.executable, "-c", _WITHOUT_NETWORK, *words, "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    lines, copy = str(tmp_path / "labels.jsonl"), str(tmp_path / "copy.sqlite")
+    verb("export", "taught", "--logdir", str(tmp_path), "--to", lines)
+    verb("import", lines, "--into", copy)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert cli.main(["train", *small, "--savedir", "replayed", "--teacher", "replay", "--labels", copy]) == 0
     folders = [tmp_path / "ihac" / "KeyInBox" / name for name in ("taught", "replayed")]
     taught, replayed = (json.loads((folder / "result.json").read_text()) for folder in folders)
-    assert json.loads(done.stdout)["queries"] == 0
+    assert replayed["queries"] == 0
     events = EventAccumulator(str(folders[0]))
     events.Reload()
     for name in ("queries", "calls", "hits", "invalid_rate", "tokens", "seconds", "latency_p50", "calls_per_1k_steps"):

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from teacher.call import Call
-from teacher.label_lines import to_record
 from teacher.labels import LabelStore
 from tests.unit.test_labels import CALL, call
 
@@ -150,44 +149,3 @@ def test_a_killed_import_has_added_all_or_nothing(tmp_path: Path) -> None:
             assert len(store) in ((1, 1500) if line["finished"] == 1 else (1500,))
             assert store.merge([call(number, created=1.0) for number in range(1500)]).kept == 0
             assert len(store) == 1500
-
-
-_IMPORTER = """
-import sys
-from teacher.label_lines import from_lines
-from teacher.labels import LabelStore
-with open(sys.argv[1], "rb") as lines:
-    calls = from_lines(lines, sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline()
-with LabelStore(sys.argv[2]) as store:
-    print(store.merge(calls).added)
-"""
-
-
-def test_two_imports_at_once_add_every_call_once(tmp_path: Path) -> None:
-    file, path = tmp_path / "calls.jsonl", tmp_path / "labels.sqlite"
-    calls = [call(number, created=1.0) for number in range(900)]
-    calls[::3] = [replace(each, status="empty", probs=()) for each in calls[::3]]
-    file.write_text("".join(json.dumps(to_record(each)) + "\n" for each in calls))
-    words = [sys.executable, "-c", _IMPORTER, str(file), str(path)]
-    importers = [
-        subprocess.Popen(words, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    try:
-        for importer in importers:
-            assert importer.stdout is not None
-            assert importer.stdout.readline() == "ready\n"
-        for importer in importers:
-            assert importer.stdin is not None
-            importer.stdin.write("go\n")
-            importer.stdin.flush()
-        added = [int(importer.communicate(timeout=100)[0]) for importer in importers]
-    finally:
-        for importer in importers:
-            importer.kill()
-            importer.wait()
-    assert sum(added) == 900
-    with LabelStore(path, read_only=True) as store:
-        assert store.calls(answers_only=False) == calls

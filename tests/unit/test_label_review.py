@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agent.labelling.config import LabelConfig
-from agent.labelling.review import Review, open_review
+from agent.labelling.review import Review
 from envs.catalog import get_task
 from ground.errors import UserError
 from teacher.base import TeacherError
@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def review(path: Path) -> Review:
-    return open_review(LabelConfig(task=TASK.name, review=str(path), annotator="ann"))
+    return Review(LabelConfig(task=TASK.name, review=str(path), annotator="ann"))
 
 
 def shown(review: Review) -> str:
@@ -61,7 +61,7 @@ def test_the_least_sure_come_first_and_nothing_is_asked_twice(path: Path, review
     assert order == ["Scene failed.", "Scene torn.", "Scene unsure.", "Scene sure."]
     assert review.state()["phase"] == "finished"
     assert review.outcome()["reviewed"] == 4
-    assert open_review(LabelConfig(task=TASK.name, review=str(path))).state()["phase"] == "finished"
+    assert Review(LabelConfig(task=TASK.name, review=str(path))).state()["phase"] == "finished"
     (pair,) = review.agreement()
     assert (pair["steps"], pair["agree"]) == (3, 0.0)
 
@@ -80,7 +80,7 @@ def test_corrections_are_rows_of_a_human_and_replays_heed_them(path: Path, revie
         store.put_many([about(scene.facts, scene.text)])
     before = ReplayTeacher(TASK, path).label([scene])[0]
     assert before.probs == pytest.approx(SURE)
-    review = open_review(LabelConfig(task=TASK.name, review=str(path), annotator="ann"))
+    review = Review(LabelConfig(task=TASK.name, review=str(path), annotator="ann"))
     while shown(review) != scene.text:
         say(review, 0)
     say(review, 2)
@@ -99,7 +99,7 @@ def test_what_is_taken_back_no_longer_counts_and_stays_in_the_store(path: Path, 
     assert shown(review) == first
     assert not review.undo()
     say(review, 2)
-    again = Review(path, TASK, "ann")
+    again = Review(LabelConfig(task=TASK.name, review=str(path), annotator="ann"))
     with LabelStore(path, read_only=True) as store:
         calls = store.calls(answers_only=False)
     assert [call.status for call in calls[4:]] == ["ok", "withdrawn", "ok"]
@@ -143,4 +143,4 @@ def test_what_cannot_be_is_refused(path: Path, review: Review, tmp_path: Path) -
     with LabelStore(tmp_path / "none.sqlite"):
         pass
     with pytest.raises(UserError, match="no task"):
-        open_review(LabelConfig(review=str(tmp_path / "none.sqlite")))
+        Review(LabelConfig(review=str(tmp_path / "none.sqlite")))

@@ -1,6 +1,7 @@
 """A person as the oracle, without a browser: whatever they do, and however fast, what stands decides what is learnt."""
 
 import errno
+import io
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,46 +12,76 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import main as cli
 from agent.config import configure
 from agent.data.recording import Recording
 from agent.demonstrating import record
 from agent.halo.ledger import FILE, Ledger, Question
 from agent.labelling import frames
 from agent.labelling.agreement import kappa
-from agent.labelling.config import LabelConfig, check_label
+from agent.labelling.config import LabelConfig
 from agent.labelling.opening import open_session
+from agent.labelling.opinions import Opinions
 from agent.labelling.session import Session
 from agent.runs.run import Run
+from agent.teaching import ControllerLabels
 from agent.train import train
 from envs.catalog import get_task
+from envs.rescue.rendering import draw
+from envs.rescue.simulator import RescueSimulator
+from envs.rescue.tasks import RescueTask
 from ground.errors import UserError
 from teacher.config import TeacherConfig
 from teacher.labels import LabelStore
 
 CONFIG = LabelConfig(savedir="x", demos="24", budget="40", eval_episodes=0, annotator="ann")
-Truth = Callable[[dict[str, Any]], int]
+TASK = get_task("RescueWorld-n3")
+Shown = dict[str, Any]  # as the page shows it
+Truth = Callable[[Shown], int]
 
 
 @contextmanager
 def session(tmp_path: Path, **changes: Any) -> Iterator[tuple[Session, Truth]]:
-    """A session, and who knows the right answer to a question."""
+    """A session, and what knows the right answer to a question."""
     with open_session(replace(CONFIG, logdir=str(tmp_path), **changes)) as (opened, _):
         option = opened._ask.training.option
         yield opened, lambda question: int(option[question["trajectory"], question["step"]])
 
 
-def wait(opened: Session, *phases: str) -> dict[str, Any]:
+def until(there: Callable[[], Any]) -> Any:
+    """What is there in the end."""
     deadline = time.monotonic() + 120
-    while (state := opened.state())["phase"] not in phases:
-        assert state["trouble"] is None, state["trouble"]
-        assert time.monotonic() < deadline, state["phase"]
+    while not (found := there()):
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    return state
+    return found
 
 
-def key(question: dict[str, Any]) -> tuple[int, int, int]:
-    return question["trajectory"], question["step"], question["before"]
+def wait(opened: Session, *phases: str) -> dict[str, Any]:
+    def state() -> dict[str, Any] | None:
+        state = opened.state()
+        assert state["trouble"] is None, state["trouble"]
+        return state if state["phase"] in phases else None
+
+    return until(state)
+
+
+def asked(opened: Session) -> Shown:
+    return wait(opened, "asking")["question"]
+
+
+def say(opened: Session, question: Shown, option: int | None, *rest: Any, **named: Any) -> bool:
+    key = question["trajectory"], question["step"], question["before"]
+    return opened.answer(None, key, option, *rest, **named)
+
+
+def answer(opened: Session, truth: Truth, count: int, seconds: float = 0.0) -> None:
+    """Answer so many questions rightly."""
+    for _ in range(count):
+        question = asked(opened)
+        assert say(opened, question, truth(question), seconds=seconds)
 
 
 def folder(logs: Path, name: str = "x") -> Path:
@@ -60,7 +91,7 @@ def folder(logs: Path, name: str = "x") -> Path:
 def what_was_learnt(run: Path, recording: Recording) -> tuple[Any, ...]:
     """Questions and answers that stand, and the controller's weights; and tables."""
     opened = Run.open(run)
-    ledger = Ledger(run / FILE, get_task("RescueWorld-n3"), recording)
+    ledger = Ledger(run / FILE, TASK, recording)
     answers = [(a.trajectory, a.step, a.report, a.start, a.stop, a.cost) for a in ledger.answers]
     tables = {name: table.tolist() for name, table in opened.load()[1]["method"]["policies"].items()}
     return ledger.rounds, answers, tables, (run / "controller" / "controller.safetensors").read_bytes()
@@ -79,7 +110,7 @@ def direct(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_same_answers_lead_to_the_same_end_however_fast(pace: float, tmp_path: Path, direct: Path) -> None:
     with session(tmp_path) as (opened, truth):
         while (state := wait(opened, "asking", "finishing", "finished"))["phase"] == "asking":
-            assert opened.answer(None, key(state["question"]), truth(state["question"]))
+            assert say(opened, state["question"], truth(state["question"]))
             time.sleep(pace)
         result = wait(opened, "finished")["result"]
     training = opened._ask.training
@@ -93,19 +124,18 @@ def test_mistakes_that_are_taken_back_leave_no_trace_in_what_is_learnt(tmp_path:
         while (state := wait(opened, "asking", "finishing", "finished"))["phase"] == "asking":
             question = state["question"]
             if rng.random() < 0.15 and answered:
-                back = int(rng.integers(1, 4))
-                answered -= sum(opened.undo() for _ in range(back))
+                answered -= sum(opened.undo() for _ in range(int(rng.integers(1, 4))))
                 continue
-            opened.answer(None, key(question), truth(question))
+            say(opened, question, truth(question))
             answered += 1
             if rng.random() < 0.3:  # a slip of the finger
                 time.sleep(rng.random() * 0.3)
                 assert opened.undo()
                 wrong = [k for k, legal in enumerate(question["legal"]) if legal and k != truth(question)]
-                opened.answer(None, key(question), wrong[0] if wrong else None)
+                say(opened, question, wrong[0] if wrong else None)
                 time.sleep(rng.random() * 0.3)
                 assert opened.undo()
-                opened.answer(None, key(question), truth(question))
+                say(opened, question, truth(question))
         wait(opened, "finished")
     training = opened._ask.training
     assert what_was_learnt(folder(tmp_path), training) == what_was_learnt(direct, training)
@@ -113,90 +143,71 @@ def test_mistakes_that_are_taken_back_leave_no_trace_in_what_is_learnt(tmp_path:
 
 def test_a_finished_run_can_be_taken_back_and_finished_again(tmp_path: Path) -> None:
     with session(tmp_path, budget="3") as (opened, truth):
-        for _ in range(3):
-            question = wait(opened, "asking")["question"]
-            opened.answer(None, key(question), truth(question))
+        answer(opened, truth, 3)
         wait(opened, "finished")
         assert opened.undo()
         assert not (folder(tmp_path) / "result.json").exists()
-        assert wait(opened, "asking")["progress"]["answered"] == 2
-        opened.answer(None, key(question), None)
+        state = wait(opened, "asking")
+        assert state["progress"]["answered"] == 2
+        say(opened, state["question"], None)
         assert wait(opened, "finished")["result"]["abstained"] == 1
         assert opened.outcome()["answered"] == 3
 
 
 def test_it_is_taken_up_where_it_was_left_with_its_own_settings(tmp_path: Path) -> None:
     with session(tmp_path, seed=3, rule="random") as (opened, truth):
-        question = wait(opened, "asking")["question"]
-        assert opened.answer(None, key(question), truth(question), 0, question["step"] + 1, 2.0)
+        question = asked(opened)
+        assert say(opened, question, truth(question), (0, question["step"] + 1), 2.0)
         following = opened.state()["question"]
+        with pytest.raises(UserError, match="is in use: another"), session(tmp_path):
+            pass
     with session(tmp_path, demos=None, budget=None) as (opened, _):
         state = wait(opened, "asking")
-        assert key(state["question"]) == key(following)
-        assert state["progress"]["answered"] == 1
-        assert state["progress"]["per_minute"] == 30.0
-        assert not opened.answer(None, key(question), truth(question)), "it is answered"
+        assert [state["question"][k] for k in ("trajectory", "step")] == [following[k] for k in ("trajectory", "step")]
+        assert (state["progress"]["answered"], state["progress"]["per_minute"]) == (1, 30.0)
+        assert not say(opened, question, truth(question)), "it is answered"
     with pytest.raises(UserError, match="seed was 3"), session(tmp_path, seed=4):
         pass
 
 
-def test_two_pages_on_one_run_are_refused(tmp_path: Path) -> None:
-    with session(tmp_path), pytest.raises(UserError, match="is in use: another"), session(tmp_path):
-        pass
-
-
-def test_a_full_disk_is_told_and_nothing_advances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_is_refused_and_nothing_advances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with session(tmp_path) as (opened, truth):
-        question = wait(opened, "asking")["question"]
+        while all((question := asked(opened))["legal"]):
+            say(opened, question, truth(question))
+        step, illegal, right = question["step"], question["legal"].index(False), truth(question)
+        impossible: list[Any] = [(7, None), (-1, None), (illegal, None)]
+        impossible += [(right, interval) for interval in ((step + 1, step + 2), (-1, step + 1), (0, 999))]
+        for option, interval in impossible:
+            with pytest.raises(ValueError, match=r"legal|interval"):
+                say(opened, question, option, interval)
         with monkeypatch.context() as broken:
             broken.setattr(os, "fsync", full)
             with pytest.raises(UserError, match="df -h"):
-                opened.answer(None, key(question), truth(question))
-        assert key(opened.state()["question"]) == key(question)
-        assert opened.answer(None, key(question), truth(question))
-
-
-def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
-    with session(tmp_path) as (opened, truth):
-        question = wait(opened, "asking")["question"]
-        for option, start, stop in ((7, None, None), (-1, None, None), (0, question["step"] + 1, None), (0, -1, None)):
-            with pytest.raises(ValueError, match=r"legal|interval"):
-                opened.answer(None, key(question), option, start, stop)
-        illegal = None
-        while illegal is None:
-            question = wait(opened, "asking")["question"]
-            illegal = next((k for k, legal in enumerate(question["legal"]) if not legal), None)
-            if illegal is None:
-                opened.answer(None, key(question), truth(question))
-        with pytest.raises(ValueError, match="not legal"):
-            opened.answer(None, key(question), illegal)
+                say(opened, question, right)
+        assert opened.state()["question"]["step"] == step
+        assert say(opened, question, right)
         assert opened.frame(10_000, 0) is None
         assert opened.frame(0, 10_000) is None
 
 
 def test_second_readings_measure_how_far_people_agree(tmp_path: Path) -> None:
     with session(tmp_path) as (opened, truth):
-        for _ in range(10):
-            question = wait(opened, "asking")["question"]
-            opened.answer(None, key(question), truth(question))
+        answer(opened, truth, 10)
         assert opened.agreement() == []
     with session(tmp_path, again=True, annotator="bob") as (opened, truth):
-        state, slipped = opened.state(), False
+        slipped = False
         for _ in range(10):
-            assert state["phase"] == "asking"
-            question = state["question"]
+            question = asked(opened)
             right = truth(question)
             other = [k for k, legal in enumerate(question["legal"]) if legal and k != right]
-            opened.answer(None, key(question), right if slipped or not other else other[0])
+            say(opened, question, right if slipped or not other else other[0])
             slipped = slipped or bool(other)
-            state = opened.state()
-        assert state["phase"] == "finished"
+        assert opened.state()["phase"] == "finished"
         (pair,) = opened.agreement()
-        assert pair["pair"] == ["ann", "bob"]
-        assert (pair["steps"], pair["agree"]) == (10, 0.9)
+        assert (pair["pair"], pair["steps"], pair["agree"]) == (("ann", "bob"), 10, 0.9)
         assert np.sum(pair["confusion"]) == 10
         assert opened.undo()
         assert opened.state()["phase"] == "asking"
@@ -206,16 +217,16 @@ def test_second_readings_measure_how_far_people_agree(tmp_path: Path) -> None:
 def test_two_laws_about_one_step_are_refused_before_they_are_kept(tmp_path: Path) -> None:
     with session(tmp_path) as (opened, _):
         wait(opened, "asking")
-        with opened._change:  # all of them chosen before anybody knew of the interval
-            taken = {question.trajectory for question in opened._ledger.open}
-            choices = {n: np.flatnonzero(opened._view.legal(n)[:4].all(0)) for n in set(range(24)) - taken}
+        with opened._lock:  # all of them chosen before anybody knew of the interval
+            free = set(range(24)) - {question.trajectory for question in opened._ledger.open}
+            choices = {n: np.flatnonzero(TASK.legal(opened._ask.training.obs[n, :4]).all(0)) for n in free}
             n, (one, other, *_) = next((n, legal.tolist()) for n, legal in choices.items() if len(legal) > 1)
             opened._ledger.ask([Question(n, t) for t in range(4)])
-        assert opened.answer(None, (n, 0, 0), one, 0, 3)
+        assert opened.answer(None, (n, 0, 0), one, (0, 3))
         with pytest.raises(ValueError, match="answered otherwise"):
             opened.answer(None, (n, 1, 0), other)
         with pytest.raises(ValueError, match="answered otherwise"):
-            opened.answer(None, (n, 3, 0), other, 2, 4)
+            opened.answer(None, (n, 3, 0), other, (2, 4))
         assert opened.answer(None, (n, 3, 0), other)
         assert opened.answer(None, (n, 1, 0), one)
         assert opened.answer(None, (n, 2, 0), None), "a skip is always possible"
@@ -223,41 +234,54 @@ def test_two_laws_about_one_step_are_refused_before_they_are_kept(tmp_path: Path
 
 def test_answers_are_taken_along_to_another_run(tmp_path: Path) -> None:
     with session(tmp_path, budget="20") as (opened, truth):
-        for _ in range(20):
-            question = wait(opened, "asking")["question"]
-            opened.answer(None, key(question), truth(question), seconds=3.0)
+        answer(opened, truth, 20, seconds=3.0)
         wait(opened, "finished")
-    carried = tmp_path / "carried.jsonl"
-    carried.write_bytes((folder(tmp_path) / FILE).read_bytes())
-    with session(tmp_path / "other", budget="24", annotator="bob", answers=str(carried)) as (opened, truth):
-        while wait(opened, "asking")["progress"]["answered"] < 20:
-            time.sleep(0.01)
+    carried = str(folder(tmp_path) / FILE)
+    with session(tmp_path / "other", budget="24", annotator="bob", answers=carried) as (opened, truth):
+        until(lambda: wait(opened, "asking")["progress"]["answered"] == 20)
         assert opened.undo("ann"), "the names came along, too"
         assert wait(opened, "asking")["progress"]["answered"] == 19, "and what is taken back stays open"
     with pytest.raises(UserError, match="no ledger"), session(tmp_path / "third", answers="nowhere.jsonl"):
         pass
-    with pytest.raises(UserError, match="other demonstrations"), session(tmp_path / "4", seed=9, answers=str(carried)):
+    assert not folder(tmp_path / "third").exists()
+    with pytest.raises(UserError, match="other demonstrations"), session(tmp_path / "4", seed=9, answers=carried):
         pass
 
 
 def test_a_teachers_opinion_stands_beside_the_question(tmp_path: Path) -> None:
-    def heard(opened: Session) -> list[float]:
-        while (said := wait(opened, "asking")["question"]["said"])["teacher"] is None:
-            time.sleep(0.01)
-        return said["teacher"]
-
     with session(tmp_path, teacher=TeacherConfig("scripted")) as (opened, truth):
         for _ in range(3):
-            opinion, question = heard(opened), wait(opened, "asking")["question"]
-            assert np.argmax(opinion) == truth(question)
-            opened.answer(None, key(question), truth(question))
+            question = asked(opened)
+            assert np.argmax(until(lambda: asked(opened)["said"]["teacher"])) == truth(question)
+            say(opened, question, truth(question))
         (pair,) = opened.agreement()
-        assert (pair["pair"], pair["steps"], pair["agree"]) == (["ann", "teacher"], 3, 1.0)
+        assert (pair["pair"], pair["steps"], pair["agree"]) == (("ann", "teacher"), 3, 1.0)
         assert opened._ask.config.teacher.teacher == "local", "whose opinion is shown is no setting of the run"
     with LabelStore(folder(tmp_path) / "labels.sqlite") as store:
         assert len(store) > 0, "what it said is kept"
-    with pytest.raises(UserError, match="oracl"), session(tmp_path, teacher=TeacherConfig("oracl")):
-        pass
+
+
+def test_a_teacher_that_fails_says_nothing_more_and_stops_nobody() -> None:
+    class Speaks(ControllerLabels):
+        def __init__(self) -> None:
+            pass
+
+        def label(self, obs: np.ndarray, level_seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return np.tile(np.float32([0.2, 0.8, 0.0]), (len(obs), 1)), np.zeros(len(obs), np.int64)
+
+    class Fails(Speaks):
+        def label(self, obs: np.ndarray, level_seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            raise UserError("The server is away.", "start it")
+
+    opinions = Opinions(record(TASK, 2, 0), {"controller": Speaks(), "teacher": Fails()})
+    opinions.want([(0, 3), (1, 2)])
+    assert "teacher says nothing any more. The server is away." in until(lambda: opinions.trouble)
+    opinions.want([(0, 5)])
+    until(lambda: opinions.of((0, 5))["controller"])
+    assert opinions.of((0, 5)) == {"controller": pytest.approx([0.2, 0.8, 0.0])}
+    assert opinions.options("teacher", [(0, 3)]) == {}
+    assert opinions.options("controller", [(0, 7), (1, 4)], patience=60.0) == {(0, 7): 1, (1, 4): 1}
+    opinions.close()
 
 
 def test_what_is_being_learnt_is_given_up_when_the_page_is_closed(tmp_path: Path) -> None:
@@ -274,62 +298,48 @@ def test_kappa_is_cohens() -> None:
 
 
 def test_a_task_that_cannot_be_drawn_is_labelled_by_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from envs.rescue.simulator import RescueSimulator
-
     def blind(self: RescueSimulator) -> None:
         raise RuntimeError("no device")
 
     monkeypatch.setattr(RescueSimulator, "render", blind)
     with session(tmp_path) as (opened, truth):
-        question = wait(opened, "asking")["question"]
+        question = asked(opened)
         assert opened.frame(question["trajectory"], question["step"]) is None
-        state = opened.state()
-        assert "no device" in state["pictures"]
-        assert "next:" in state["pictures"]
-        assert "target" in state["question"]["words"][0]
-        assert opened.answer(None, key(question), truth(question))
+        assert "no device" in (said := opened.state()["pictures"])
+        assert "next:" in said
+        assert "target" in question["words"][0]
+        assert say(opened, question, truth(question))
 
 
-def test_pictures_are_those_of_the_recorded_steps(tmp_path: Path) -> None:
-    import io
-
-    from PIL import Image
-
-    from envs.rescue.rendering import draw
-    from envs.rescue.tasks import RescueTask
-
-    task = get_task("RescueWorld-n3")
-    assert isinstance(task, RescueTask)
-    with session(tmp_path) as (opened, _):
-        recording = opened._ask.training
-        for n, t in ((0, 0), (3, 7), (3, 9), (3, 2), (5, int(recording.lengths[5]) - 1)):
-            picture = None
-            while picture is None:
-                picture = opened.frame(n, t)
-            obs = recording.obs[n, t : t + 1]
-            drawn = draw(task.spec, int(task.cells(obs)[0]), task.left(obs)[0])
-            assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture))), drawn)
-
-
-def test_pictures_that_memory_cannot_hold_are_not_drawn_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = get_task("RescueWorld-n3")
-    recording = record(task, 6, 0)
-    monkeypatch.setattr(frames, "_KEPT", 300_000)  # half of them
-    drawing = frames.Frames(task, recording)
-    drawing.want([(n, 3) for n in range(6)])
-    with drawing._change:
-        assert drawing._change.wait_for(lambda: drawing._job() is None, 20)
+def test_pictures_are_those_of_the_recorded_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(TASK, RescueTask)
+    monkeypatch.setattr(frames, "_KEPT", 12)
+    recording = record(TASK, 6, 0)
+    drawing = frames.Frames(TASK, recording)
+    for n, t in ((0, 0), (3, 7), (3, 9), (3, 2), (5, int(recording.lengths[5]) - 1)):
+        picture, obs = drawing.get(n, t, patience=60.0), recording.obs[n, t : t + 1]
+        expected = draw(TASK.spec, int(TASK.cells(obs)[0]), TASK.left(obs)[0])
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture or b""))), expected)
+    assert len(drawing._drawn) == 12, "old ones are forgotten"
+    other = frames.Frames(TASK, replace(recording, obs=recording.obs[::-1].copy()))
+    assert other.get(0, 5, patience=60.0) is None
+    assert "another course" in str(other.trouble)
     drawing.close()
+    other.close()
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("words", "said"),
     [
-        ({"annotator": " "}, "not a name"),
-        ({"port": 70_000}, "no port"),
-        ({"teacher": TeacherConfig("llm", on_teacher_failure="hold")}, "nothing stands in"),
+        (["--annotator", ""], "--annotator"),
+        (["--port", "70000"], "65535"),
+        (["--teacher", "scripted", "--on-teacher-failure", "hold"], "Nothing stands in"),
+        (["--teacher", "oracl"], "oracl"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        check_label(replace(CONFIG, **change))
+def test_settings_that_cannot_be_are_refused(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["label", "--no-browser", "--logdir", str(tmp_path), "--demos", "24", *words]) == 2
+    assert said in (told := capsys.readouterr().err)
+    assert "next:" in told

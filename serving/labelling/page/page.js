@@ -74,7 +74,7 @@ function show(next) {
     watched = 0;
     tell("");
   }
-  if (q) pictures.want(q, state.next);
+  pictures.want(state.pictures || reviewing(q) ? null : q, state.next ?? []);
   document.body.dataset.phase = state.phase;
   document.body.dataset.question = q ? `${q.trajectory}/${q.step}/${q.before}` : "";
   document.body.dataset.answered = state.progress.answered;
@@ -171,7 +171,7 @@ function tell(words, wrong = false) {
 async function agree() {
   const { status, said } = await talk("agreement");
   if (status !== 200) return;
-  at("agreement").replaceChildren(...said.pairs.map(({ pair, steps, agree: share, kappa, confusion }) => {
+  at("agreement").replaceChildren(...said.map(({ pair, steps, agree: share, kappa, confusion }) => {
     const details = document.createElement("details");
     const kappas = kappa === null ? "" : `, κ ${kappa.toFixed(2)}`;
     details.append(element("summary", `${pair.join(" and ")} agree on ${percent(share)} of ${steps}${kappas}`), counts(pair, confusion));
@@ -222,7 +222,7 @@ function answer(option) {
   tick();
   const words = option === null ? "skipped" : about.options[option].words;
   const where = reviewing(q) ? "" : low < high ? `steps ${low}–${high}, ` : `step ${q.step}, `;
-  send("answers", { question: [q.trajectory, q.step, q.before], option, start: low, stop: high + 1, seconds: watched / 1000 }, `Kept: ${where}${words}.`);
+  send("answers", { question: [q.trajectory, q.step, q.before], option, interval: [low, high + 1], seconds: watched / 1000 }, `Kept: ${where}${words}.`);
 }
 
 function look(step) {
@@ -335,7 +335,7 @@ addEventListener("online", refresh);
 addEventListener("resize", () => state && paint());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => state && paint());
 
-about = (await talk("about")).said;
+about = (await talk(`state${asking}`)).said.about;
 colours = palette(about.options.map(({ words }) => words));
 at("task").textContent = about.task;
 at("goal").textContent = about.goal;

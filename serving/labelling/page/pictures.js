@@ -13,8 +13,11 @@ export class Pictures {
     return this.here.get(`${trajectory}/${step}`);
   }
 
-  // First the step that is asked about and those around it, then those of the next questions, then the rest.
+  // First the step that is asked about and those around it, then those of the next questions, then the rest. Without a
+  // question nothing is fetched any more.
   want(question, next) {
+    this.wanted = [];
+    if (!question) return;
     const order = [];
     const near = (n, t, length) => {
       order.push([n, t]);
