@@ -64,21 +64,20 @@ def check(config: ServeConfig) -> list[str]:
 
 def _check_id(config: ServeConfig) -> list[str]:
     """Where a model that is no folder would come from. Raises `UserError` if it can come from nowhere."""
+    from huggingface_hub import constants
+
     model, tiny = str(config.model), f"python main.py serve --backend {config.backend}  # the tiny model"
     first = model.partition("/")[0]
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or first in (".", "..") or Path(first).is_dir():
         raise UserError(f"There is no model folder {model}.", tiny)
     if config.backend == "local":
         raise UserError(f"--backend local serves a folder, and {model} is none.", tiny)
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    if (cache / f"models--{model.replace('/', '--')}").is_dir():
+    nowhere = f"{model} is neither a folder nor in {constants.HF_HUB_CACHE}"
+    if Path(constants.HF_HUB_CACHE, f"models--{model.replace('/', '--')}").is_dir():
         return []
-    nowhere = f"{model} is neither a folder nor in {cache}"
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        raise UserError(
-            f"{nowhere}, and HF_HUB_OFFLINE forbids fetching it.", "unset HF_HUB_OFFLINE  # or name a folder"
-        )
+    if constants.HF_HUB_OFFLINE:
+        what = f"{nowhere}, and HF_HUB_OFFLINE forbids fetching it."
+        raise UserError(what, "unset HF_HUB_OFFLINE  # or name a folder")
     return [f"{nowhere}: the server downloads it from huggingface.co, gigabytes perhaps."]
 
 

@@ -22,7 +22,9 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         held.close()
         what = f"Port {port} of {host} cannot be had: {error.strerror or error}."
-        raise UserError(what, f"give another with --port, or find out what has it: ss -ltnp sport = :{port}") from error
+        raise UserError(
+            what, f"ss -ltnp sport = :{port}  # what has it; then end that, or give another --port"
+        ) from error
     return held
 
 

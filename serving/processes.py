@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from serving import watchdog
 
@@ -18,21 +18,13 @@ PAUSE_SECONDS = 0.2
 _READ_BYTES, _SHOWN_LINES = 16_384, 15  # of a log
 
 
-@dataclass(frozen=True)
-class Command:
-    """A process that a server consists of.
-
-    Attributes:
-        name: What it is called, in messages and as its log's name.
-        words: Program and arguments.
-        port: Where it listens once it is up.
-        needs: Port of another command, which has to listen before this one is started.
-    """
+class Command(NamedTuple):
+    """A process that a server consists of; its log is NAME.log."""
 
     name: str
-    words: tuple[str, ...]
-    port: int
-    needs: int | None = None
+    words: tuple[str, ...]  # program and arguments
+    port: int  # where it listens once it is up
+    needs: int | None = None  # port of another command, which has to listen before
 
 
 class Running:

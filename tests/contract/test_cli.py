@@ -162,7 +162,7 @@ def test_another_python_than_the_projects_is_told_which_one_to_use() -> None:
 def test_a_reader_who_has_read_enough_is_no_error() -> None:
     code = (
         "import sys, main; main.report = lambda config: {};"
-        "main.VERBS['report'] = main.VERBS['report']._replace(run='main:report');"
+        "main.VERBS['report'] = main.VERBS['report']._replace(run=':report');"
         "main.show = lambda *_: print('line\\n' * 100_000); sys.exit(main.main(['report']))"
     )
     done = subprocess.run(

@@ -160,9 +160,9 @@ def test_what_dies_is_started_again_but_not_for_ever(
 def test_a_command_waits_for_the_port_that_it_needs(config: ServeConfig, plan: Any) -> None:
     (port,) = free_ports(1)
     (server,) = plan()
-    second = replace(server, name="needed", words=(*server.words[:2], str(port)), port=port)
+    second = server._replace(name="needed", words=(*server.words[:2], str(port)), port=port)
     order: list[str] = []
-    watched(config, [replace(server, needs=port), second], lambda state: order.extend(state.processes) or _stop())
+    watched(config, [server._replace(needs=port), second], lambda state: order.extend(state.processes) or _stop())
     assert order == ["needed", "server"]
 
 

@@ -111,6 +111,6 @@ def test_stop_ends_every_process_of_the_server(serve: Callable[..., Started]) ->
     assert status(server)["status"] == "ready"
     assert status(server)["answers"]
     command("--stop", "--port", str(server["port"]), "--logdir", server["logdir"])
-    assert not everyone(server)
+    assert is_gone(server)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server['base_url']}/models", trust_env=False)
