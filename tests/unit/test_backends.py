@@ -90,33 +90,6 @@ def test_without_their_environment_vllm_and_fastchat_say_how_to_get_it(installed
     assert resolved("local", host="::1").base_url == "http://[::1]:8000/v1"
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--backend", "vlm"], "Did you mean 'vllm'"),
-        (["--port", "70000"], "--port is 70000, and must be less than or equal to 65535"),
-        (["--workers", "0", "--backend", "fastchat"], "--workers is 0, and must be greater"),
-        (["--workers", "2", "--backend", "vllm"], "--workers is for fastchat"),
-        (["--max-model-len", "99", "--backend", "fastchat"], "--max-model-len is for vllm and local"),
-        (["--gpu-memory-utilization", "1.5", "--backend", "vllm"], "less than or equal to 1"),
-        (["--timeout", "0"], "greater than or equal to 1"),
-        (["--status", "--stop"], "two commands"),
-        (["--model", "/no/such/folder"], "There is no model folder"),
-        (["--tensor-parallel", "2"], "Unknown flag"),
-    ],
-)
-def test_a_mistake_exits_with_2_before_anything_is_started(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert cli.main(["serve", *words, "--logdir", str(tmp_path / "log")]) == 2
-    out, err = capsys.readouterr()
-    assert said in err
-    assert "next: " in err
-    assert "Traceback" not in err
-    assert out == ""
-    assert not list((tmp_path / "log").rglob("*.json"))
-
-
 def test_words_say_a_config_again() -> None:
     config = ServeConfig(backend="fastchat", workers=2, host="0.0.0.0", port=9000, detach=True, timeout=5.0)
     assert cli.read("serve", config.words()) == config
