@@ -104,7 +104,7 @@ def serve(config: Any) -> dict[str, Any]:
             show("serve", result, config.json)
             sys.stdout.flush()
 
-    return run(config, tell=_tell, on_ready=ready)
+    return run(config, _tell, ready)
 
 
 def label(config: Any) -> dict[str, Any]:

@@ -19,14 +19,9 @@ from serving.supervisor import supervise
 
 
 def serve(
-    config: ServeConfig, *, tell: Callable[[str], None], on_ready: Callable[[dict[str, Any]], None]
+    config: ServeConfig, tell: Callable[[str], None], on_ready: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Do what the config says.
-
-    Args:
-        config: As given on the command line.
-        tell: Where to say what happens meanwhile, a line at a time.
-        on_ready: Called in the foreground when the server is ready, with what `--detach` would have returned.
+    """Do what the config says; `tell` is given notes, and `on_ready` in the foreground what --detach returns.
 
     Returns:
         `{"servers": [...]}` for --status; `{"stopped": [names]}` for --stop, and at the end of the foreground; for
@@ -61,7 +56,7 @@ def serve(
             tell(f"{note}; python main.py labels judge shows how well it labels.")
         on_ready({**asdict(state), "seconds": round(time.monotonic() - started, 1)})
 
-    supervise(config, plan, tell=tell, on_ready=announce)
+    supervise(config, plan, tell, announce)
     return {"stopped": [config.name]}
 
 

@@ -28,17 +28,9 @@ class Command(NamedTuple):
 
 
 class Running:
-    """A command that was started under a watchdog, its output going to a log file.
+    """A command that was started under a watchdog, with its log in a folder; `pid` leads its process group.
 
-    Args:
-        command: What to start.
-        folder: Where its log goes.
-        env: Its environment.
-        lock: Descriptor of a lock that is held until all that it started has ended, whatever becomes of the launcher.
-
-    Attributes:
-        log: File with all it wrote.
-        pid: Process id of the command itself, which leads its process group.
+    The lock, a descriptor, is held until all that it started has ended, whatever becomes of the launcher.
     """
 
     def __init__(self, command: Command, folder: Path, env: dict[str, str], lock: int) -> None:
@@ -71,7 +63,7 @@ class Running:
         return 128 - code
 
     def release(self) -> None:
-        """Let its watchdog end it: TERM, and KILL after a while. Returns at once."""
+        """Let its watchdog end it; returns at once."""
         assert self._watchdog.stdin
         with contextlib.suppress(BrokenPipeError):
             self._watchdog.stdin.close()

@@ -24,36 +24,27 @@ from serving.processes import END_SECONDS, wait_until
 from teacher.card import card_of
 
 _FILE, _LAUNCHER, _WHOLE = "server.json", "launcher.lock", "whole.lock"
-Status = Literal["starting", "ready", "restarting", "failed", "stale"]
+Status = Literal["starting", "ready", "restarting", "failed", "stale"]  # stale is never written: the launcher is gone
 
 
 @dataclass
 class ServerState:
-    """A server, as its launcher last wrote it down, and as `serve --json` tells of it.
+    """A server, as its launcher last wrote it down, and as `serve --json` tells of it."""
 
-    Attributes:
-        server: BACKEND-PORT.
-        status: `stale` is never written: its launcher is gone.
-        model: Name by which clients ask for it; `path` is its folder or id.
-        train: Command to be taught by it.
-        pid: The launcher; `processes` are by name.
-        what: If it failed, what happened; `next`, what to do.
-    """
-
-    server: str
+    server: str  # BACKEND-PORT
     status: Status
     base_url: str
-    model: str
-    path: str
-    logs: str
-    train: str
-    stop: str
-    pid: int
+    model: str  # the name by which clients ask for it
+    path: str  # its folder or id
+    logs: str  # folder
+    train: str  # command to be taught by it
+    stop: str  # command
+    pid: int  # of the launcher
     since: str
-    processes: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, int] = field(default_factory=dict)  # ids by name
     restarts: dict[str, int] = field(default_factory=dict)
-    what: str = ""
-    next: str = ""
+    what: str = ""  # if it failed, what happened
+    next: str = ""  # and what to do
 
     @property
     def alive(self) -> bool:

@@ -24,19 +24,11 @@ class Stopped(BaseException):
 
 
 def supervise(
-    config: ServeConfig,
-    plan: list[Command],
-    *,
-    tell: Callable[[str], None],
-    on_ready: Callable[[ServerState, str], None],
+    config: ServeConfig, plan: list[Command], tell: Callable[[str], None], on_ready: Callable[[ServerState, str], None]
 ) -> None:
-    """Run a server until a signal asks for the end; nothing of it outlives the call.
+    """Run a server, of a resolved config, until a signal asks for the end; nothing of it outlives the call.
 
-    Args:
-        config: Resolved.
-        plan: What to start; the first command answers on `config.port`.
-        tell: Where to say what happens, a line at a time.
-        on_ready: Called once, when the server answers, with its first completion.
+    `tell` is given a line at a time of what happens, and `on_ready`, once, the first completion.
 
     Raises:
         UserError: It did not become ready, or died too often.

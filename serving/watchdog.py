@@ -18,11 +18,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def watch(grace: float, command: list[str]) -> int:
-    """Run the command to its end, or to that of standard input; its exit code, 128 + n if signal n ended it.
+    """Run a command to its end, or to that of standard input; its exit code, 128 + n if signal n ended it.
 
-    Args:
-        grace: Seconds between asking it to end and killing it.
-        command: Program and arguments.
+    Between asking it to end and killing it are `grace` seconds.
     """
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans of the command become children of this process

@@ -87,7 +87,7 @@ def watched(config: ServeConfig, plan: list[Command], *then: Callable[[ServerSta
         if line.endswith("answers again."):
             go_on()
 
-    supervise(config, plan, tell=tell, on_ready=lambda state, first: (said.append(first), go_on()))
+    supervise(config, plan, tell, lambda state, first: said.append(first) or go_on())
     return said
 
 
@@ -253,7 +253,7 @@ def test_detach_status_second_serve_and_kill(command: Any, monkeypatch: pytest.M
 
     kill(started["pid"])
     assert f"launcher, process {started['pid']}, is gone" in command("--status")[1]
-    monkeypatch.setattr(launch, "supervise", lambda *_, **__: None)
+    monkeypatch.setattr(launch, "supervise", lambda *_: None)
     assert f"process {started['pid']}, died; clearing away" in command()[2]
     assert not any(map(group_members, started["processes"].values()))
     assert "No server was started" in command("--status")[1]
