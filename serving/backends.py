@@ -120,7 +120,7 @@ def _asked(config: ServeConfig) -> dict[str, Any]:
 def _vllm(config: ServeConfig) -> list[Command]:
     stored = _stored_config(Path(str(config.model)) / "config.json")
     halved = "float32" in (stored.get("dtype"), stored.get("torch_dtype"))  # vLLM would halve the precision
-    flags = {
+    flags: dict[str, Any] = {
         "structured_outputs_config": '{"backend":"xgrammar","disable_any_whitespace":true}',
         "max_model_len": config.max_model_len or "auto",  # auto: what the model has and the memory holds
         "gpu_memory_utilization": config.gpu_memory_utilization,
@@ -148,13 +148,13 @@ def _fastchat(config: ServeConfig) -> list[Command]:
         raise UserError(what, f"env -u {KEY_VARIABLE} python main.py serve --backend fastchat")
     first, *ports = [port for port in free_ports(2 + config.workers) if port != config.port]
     told: dict[str, Any] = {"controller_address": f"http://127.0.0.1:{first}", "needs": first}  # or a worker dies
-    model = {"model_path": config.model, "model_names": config.served_model_name}
-    how = {"conv_template": config.conv_template, "device": "cpu" if _on_cpu() else "cuda"}
+    model: dict[str, Any] = {"model_path": config.model, "model_names": config.served_model_name}
+    how: dict[str, Any] = {"conv_template": config.conv_template, "device": "cpu" if _on_cpu() else "cuda"}
     api, controller, worker = (f"fastchat.serve.{each}" for each in ("openai_api_server", "controller", "model_worker"))
     plan = [_command("api", api, host=config.host, port=config.port, **told)]
     plan += [_command("controller", controller, host="127.0.0.1", port=first)]
     for number, port in enumerate(ports[: config.workers], start=1):
-        here = {"host": "127.0.0.1", "port": port, "worker_address": f"http://127.0.0.1:{port}"}
+        here: dict[str, Any] = {"host": "127.0.0.1", "port": port, "worker_address": f"http://127.0.0.1:{port}"}
         plan += [_command(f"worker-{number}", worker, **here, **told, **model, **how)]
     return plan
 

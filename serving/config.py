@@ -11,6 +11,7 @@ from ground.errors import UserError
 from ground.ranges import Count
 from teacher.card import TINY_MODEL
 
+Backend = Literal["local", "vllm", "fastchat"]
 ROOT = Path(__file__).parents[1]
 # Settings that only some servers know.
 FOR = {
@@ -27,7 +28,7 @@ KEY_VARIABLE = "PRECEPTOR_SERVER_KEY"
 class ServeConfig:
     """Start a language-model server on this machine, watch it, and say how to be taught by it."""
 
-    backend: Literal["local", "vllm", "fastchat"] | None = None
+    backend: Backend | None = None
     """local (the default: a small model in the trainer's environment), vllm or fastchat (after make serve-setup)."""
     model: str | None = None
     """Folder of a transformers model, or for vllm and fastchat a Hugging Face id; the tiny model if not given."""
@@ -62,7 +63,7 @@ class ServeConfig:
 
     def resolved(self) -> "ServeConfig":
         """The same with all that was not said filled in. Raises `UserError` for a flag of another backend."""
-        backend = self.backend or "local"
+        backend: Backend = self.backend or "local"
         for field, backends in FOR.items():
             value, flag = getattr(self, field), f"--{field.replace('_', '-')}"
             if backend not in backends and value != getattr(ServeConfig, field):

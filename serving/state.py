@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -102,7 +103,7 @@ def launching(folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LAUNCHER).open("w") as launcher, (folder / _WHOLE).open("w") as whole:
         for lock in (launcher, whole):
-            if not wait_until(lambda lock=lock: _lock(lock.fileno(), fcntl.LOCK_EX), 1.0):  # --status holds it a moment
+            if not wait_until(partial(_lock, lock.fileno(), fcntl.LOCK_EX), 1.0):  # --status holds it a moment
                 raise UserError(f"Another command starts {folder.name}.", "python main.py serve --status")
         yield whole.fileno()
 

@@ -192,6 +192,8 @@ def test_a_number_that_is_now_another_process_is_not_mistaken_for_a_launcher(con
     state |= {"logs": "", "train": "", "stop": "", "pid": os.getpid(), "since": "", "processes": {"s": os.getpid()}}
     config.folder.mkdir(parents=True)
     (config.folder / "server.json").write_text(json.dumps(state))
+    for name in ("launcher.lock", "whole.lock"):
+        (config.folder / name).touch()
     (found,) = known(config.logdir)
     assert (found.status, found.alive) == ("stale", False)
     found.end()
