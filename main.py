@@ -2,7 +2,6 @@
 """The command line: `python main.py VERB`. Each verb imports what it needs, and no more."""
 
 import contextlib
-import errno
 import importlib
 import json
 import os
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 try:
     from agent.commandline import default_of
     from agent.commandline import read as read_words
+    from ground.atomic import NO_SPACE
     from ground.errors import UserError, unknown_name
 except ModuleNotFoundError as missing:  # the first thing that goes wrong with another Python than the project's
     again = shlex.join([".venv/bin/python", "main.py", *sys.argv[1:]])
@@ -24,37 +24,23 @@ except ModuleNotFoundError as missing:  # the first thing that goes wrong with a
 
 
 class Verb(NamedTuple):
-    """What a verb takes and does; places are `module:name`."""
+    """What a verb takes and does; places are `module:name`, of this file without the module."""
 
     settings: str
     run: str
     words: str
-    example: str
-    render: str = "agent.runs.text:render"
+    example: str = ""
 
 
 def _of_labels(settings: str, run: str, words: str, example: str) -> Verb:
-    return Verb(f"agent.labels.config:{settings}", f"agent.labels.{run}", words, example, "agent.labels.text:render")
+    return Verb(f"agent.labels.config:{settings}", f"agent.labels.{run}", words, example)
 
 
 VERBS = {
     "train": Verb("agent.config:TrainConfig", "agent.train:train", "teach an agent a task", "--task KeyInBox"),
-    "eval": Verb(
-        "agent.flags:EvalConfig", "agent.evaluate:evaluate", "compare players on held-out levels", "--task KeyInBox"
-    ),
-    "report": Verb(
-        "agent.flags:ReportConfig",
-        "agent.runs.report:report",
-        "print what runs came to, draw curves",
-        "--task KeyInBox",
-    ),
-    "serve": Verb(
-        "serving.config:ServeConfig",
-        "main:serve",
-        "a language-model server here",
-        "--backend vllm --detach",
-        "serving.describe:render",
-    ),
+    "eval": Verb("agent.flags:EvalConfig", "agent.evaluate:evaluate", "players on held-out levels", "--task KeyInBox"),
+    "report": Verb("agent.flags:ReportConfig", "agent.runs.report:report", "what runs came to", "--task KeyInBox"),
+    "serve": Verb("serving.config:ServeConfig", ":serve", "a language-model server here", "--backend vllm --detach"),
     "demos": Verb(
         "agent.flags:DemosConfig",
         "agent.demonstrating:demos",
@@ -63,15 +49,13 @@ VERBS = {
     ),
     "label": Verb(
         "agent.labelling.config:LabelConfig",
-        "main:label",
+        ":label",
         "answer HALO's questions in a browser",
         "--task RescueWorld-n3 --savedir mine",
     ),
-    "doctor": Verb(
-        "agent.flags:DoctorConfig", "agent.runs.doctor:examine", "check the installation, or a run", "--run first"
-    ),
-    "tasks": Verb("agent.flags:ListConfig", "main:tasks", "list the tasks", ""),
-    "methods": Verb("agent.flags:ListConfig", "main:methods", "list the methods", ""),
+    "doctor": Verb("agent.flags:DoctorConfig", "agent.runs.doctor:examine", "check the setup, or a run", "--run first"),
+    "tasks": Verb("agent.flags:ListConfig", ":tasks", "list the tasks"),
+    "methods": Verb("agent.flags:ListConfig", ":methods", "list the methods"),
     "labels show": _of_labels(
         "ShowConfig", "show:show", "the last calls: prompt, reply, verdict", "--last 20 --only rejected"
     ),
@@ -88,7 +72,9 @@ VERBS = {
         "JudgeConfig", "judge:judge", "score a teacher against the script", "--task TwoDoor --scenes 200"
     ),
 }
-_GROUPS = {"labels": "what teachers said, and how well"}  # verbs of two words, by the first
+GROUPS = {"labels": "what teachers said, and how well"}  # verbs of two words, by the first
+RENDER = {"serve": "serving.launch:render", "labels": "agent.labels.text:render"}  # others: agent.runs.text
+HELP = ("-h", "--help", "help")
 
 
 def usage(group: str = "") -> str:
@@ -99,7 +85,7 @@ def usage(group: str = "") -> str:
         if " " not in word:
             example = f"python main.py {verb} {VERBS[verb].example}".strip()
             lines.append(f"  {word:<8} {VERBS[verb].words:<39} {example}")
-    lines += [f"  {word:<8} {words:<39} python main.py {word} --help" for word, words in _GROUPS.items() if not group]
+    lines += [f"  {word:<8} {words:<39} python main.py {word} --help" for word, words in GROUPS.items() if not group]
     return "\n".join(
         [*lines, "", "--help after a verb lists its flags. Hyphens and underscores in flags are the same."]
     )
@@ -128,7 +114,7 @@ def serve(config: Any) -> dict[str, Any]:
             show("serve", result, config.json)
             sys.stdout.flush()
 
-    return run(config, tell=_tell, on_ready=ready)
+    return run(config, _tell, ready)
 
 
 def label(config: Any) -> dict[str, Any]:
@@ -156,7 +142,7 @@ def _tell(line: str) -> None:
 def _function(place: str) -> Callable[..., Any]:
     """What is at `module:name`."""
     module, _, name = place.partition(":")
-    return getattr(sys.modules[__name__] if module == "main" else importlib.import_module(module), name)
+    return getattr(importlib.import_module(module) if module else sys.modules[__name__], name)
 
 
 def verb_of(words: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -164,7 +150,7 @@ def verb_of(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     first, *rest = words
     if first in VERBS:
         return first, rest
-    if first not in _GROUPS:
+    if first not in GROUPS:
         raise unknown_name("verb", first, {verb.partition(" ")[0] for verb in VERBS}, "python main.py --help")
     known = [verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{first} ")]
     if rest[0] not in known:
@@ -183,19 +169,18 @@ def show(verb: str, result: dict[str, Any], as_json: bool) -> None:
         for line in result.get("lines", [result]):
             print(json.dumps(line))
         return
-    print(_function(VERBS[verb].render)(verb, result))
+    print(_function(RENDER.get(verb.partition(" ")[0], "agent.runs.text:render"))(verb, result))
 
 
 def main(words: Sequence[str]) -> int:
     """Run one command; returns the exit code: 0, 1 if `doctor` found a fault, 2 for user errors, 130 if interrupted."""
     debug = "--debug" in words
     try:
-        if not words or words[0] in ("-h", "--help", "help"):
-            print(usage())
-            return 0 if words else 2
-        if words[0] in _GROUPS and (len(words) == 1 or words[1] in ("-h", "--help", "help")):
-            print(usage(words[0]))
-            return 0 if len(words) > 1 else 2
+        group = words[0] if words and words[0] in GROUPS else ""
+        rest = words[1:] if group else words
+        if not rest or rest[0] in HELP:
+            print(usage(group))
+            return 0 if rest else 2
         verb, rest = verb_of(words)
         config = read(verb, rest)
         with contextlib.redirect_stdout(sys.stderr) if config.json else contextlib.nullcontext():
@@ -212,16 +197,14 @@ def main(words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or debug:
+        if error.errno not in NO_SPACE or debug:
             raise
         print(f"error: {error}\n  next: df -h  # make room, then repeat the command", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         again = shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
-        hint = (
-            f"\n  next: python main.py {again}  # continues from the last checkpoint" if words[:1] == ["train"] else ""
-        )
-        print(f"interrupted{hint}", file=sys.stderr)
+        hint = f"\n  next: python main.py {again}  # continues from the last checkpoint"
+        print(f"interrupted{hint if words[0] == 'train' else ''}", file=sys.stderr)
         return 130
 
 

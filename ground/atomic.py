@@ -17,6 +17,8 @@ from typing import Any
 
 from ground.errors import UserError
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class CheckpointError(UserError):
     """Saved state that cannot be used: missing, truncated, foreign, or written by a newer version."""
@@ -36,16 +38,15 @@ def publish_folder(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: The disk is full, the place is not writable, or the file system refuses otherwise.
     """
-    draft, replaced = _draft(folder), _replaced(folder)
+    draft, replaced = _hidden(folder, "draft"), _hidden(folder, "replaced")
     with _explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _finish_interrupted(folder)
         draft.mkdir()
         try:
             yield draft
-            for path in sorted(draft.rglob("*")):
+            for path in (*draft.rglob("*"), draft):
                 _flush(path)
-            _flush(draft)
             if folder.exists():
                 folder.rename(replaced)
             draft.rename(folder)
@@ -56,13 +57,13 @@ def publish_folder(folder: Path) -> Iterator[Path]:
 
 def standing(folder: Path) -> Path:
     """The complete folder that stands for `folder` now, which need not exist if nothing was ever published."""
-    replaced = _replaced(folder)
+    replaced = _hidden(folder, "replaced")
     return replaced if replaced.is_dir() and not folder.exists() else folder
 
 
 def write_file(path: Path, data: bytes) -> None:
     """Replace or create a file in one step, flushed to the disk. Raises `UserError` as `publish_folder` does."""
-    draft = _draft(path)
+    draft = _hidden(path, "draft")
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -80,11 +81,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Add a line to a file and flush it to the disk; one that does not fit is taken back.
-
-    Raises:
-        UserError: As `publish_folder` does; the file is what it was before.
-    """
+    """Add a line to a file and flush it to the disk; raises `UserError` as `publish_folder` does, and takes it back."""
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         size = path.stat().st_size if path.exists() else 0
@@ -128,19 +125,17 @@ def read_json(path: Path, *, kind: str, schema: int) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist.", f"ls {path.parent}") from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.", f"ls -l {path.parent}") from error
+        missing = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise CheckpointError(f"{path} {missing}.", f"ls -l {path.parent}") from error
     except ValueError as error:
         raise truncated(path) from error
     if not isinstance(value, dict) or value.get("format") != kind:
         raise CheckpointError(f"{path} is not a {kind} file of this project.", f"ls {path.parent.parent}")
     found = value.get("schema")
     if not isinstance(found, int) or found > schema:
-        raise CheckpointError(
-            f"{path} has schema {found}; this version reads up to {schema}.", "git pull && make test  # a newer version"
-        )
+        what = f"{path} has schema {found}; this version reads up to {schema}."
+        raise CheckpointError(what, "git pull && make test  # a newer version")
     return value
 
 
@@ -150,20 +145,15 @@ def truncated(path: Path) -> DamagedError:
     return DamagedError(f"{path} is truncated or damaged.", f"ls {path.parent.parent}  # {older}")
 
 
-def _draft(path: Path) -> Path:
-    return path.with_name(f".{path.name}.draft")
-
-
-def _replaced(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.replaced")
+def _hidden(path: Path, what: str) -> Path:
+    return path.with_name(f".{path.name}.{what}")
 
 
 def _finish_interrupted(folder: Path) -> None:
     """Remove drafts and replaced folders; a replaced folder goes back if nothing took its place."""
-    current = standing(folder)
-    if current != folder:
+    if (current := standing(folder)) != folder:
         current.rename(folder)
-    for leftover in (_draft(folder), _replaced(folder)):
+    for leftover in (_hidden(folder, "draft"), _hidden(folder, "replaced")):
         if leftover.exists():
             shutil.rmtree(leftover)
 
@@ -183,7 +173,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         what = f"Could not save {path}: {error.strerror or error}. What was saved before is untouched."
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in NO_SPACE:
             next_step = f"df -h {path.parent}  # make room, then repeat the command with --resume"
         else:
             next_step = f"ls -ld {path.parent}  # make it writable, or choose another --logdir"

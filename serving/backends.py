@@ -1,9 +1,11 @@
-"""The servers that can be launched, each as the list of commands that it consists of. The first one answers."""
+"""The servers that can be launched: what is looked at before, and the commands that each consists of."""
 
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,57 +24,121 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
+    # Seconds: how soon FastChat's workers are found by a controller that was started again, and dead ones forgotten.
+    "FASTCHAT_WORKER_HEART_BEAT_INTERVAL": "5",
+    "FASTCHAT_CONTROLLER_HEART_BEAT_EXPIRATION": "30",
 }
 # Without compilation: the first request for log-probabilities would stall for 15 seconds, the start for 80.
 VLLM_ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"}
 VLLM_ON_CPU_FLAGS = ("--enforce-eager", "--max-num-seqs", "64")
-# Seconds: how soon workers are found again by a controller that was started again, and dead ones forgotten.
-FASTCHAT = {"FASTCHAT_WORKER_HEART_BEAT_INTERVAL": "5", "FASTCHAT_CONTROLLER_HEART_BEAT_EXPIRATION": "30"}
-STRUCTURED = '{"backend":"xgrammar","disable_any_whitespace":true}'
+# A model's folder has one of each; what else lies there is the server's to judge.
+PARTS = {
+    "config": ("config.json",),
+    "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json"),
+    "weights": ("*.safetensors", "*.bin", "*.pt", "*.gguf"),
+}
+
+
+def check(config: ServeConfig) -> list[str]:
+    """Look before anything is started; returns what the user should know. Of a resolved config.
+
+    Raises:
+        UserError: It cannot work, or is sure to fail minutes later.
+    """
+    notes = []
+    if config.host not in ("127.0.0.1", "localhost", "::1"):
+        who = f"--host {config.host}: anyone who reaches this machine can use the server"
+        notes.append(f"{who}; a key in {KEY_VARIABLE} restricts vllm and local to those who have it.")
+    if config.backend != "local" and not (VENV / ".ready-requirements-serving.txt").exists():
+        what = f"{config.backend} is not installed: its environment {VENV} is missing or unfinished."
+        raise UserError(what, "make serve-setup  # or --backend local, which needs nothing more")
+    folder = Path(str(config.model))
+    if not folder.is_dir():
+        return notes + _check_id(config)
+    for part, patterns in PARTS.items():
+        if not any(any(folder.glob(pattern)) for pattern in patterns):
+            what = f"{folder} is no transformers model: it has no {part}, none of {', '.join(patterns)}."
+            raise UserError(what, f"ls {TINY_MODEL}  # a folder that works")
+    return notes
+
+
+def _check_id(config: ServeConfig) -> list[str]:
+    """Where a model that is no folder would come from. Raises `UserError` if it can come from nowhere."""
+    from huggingface_hub import constants
+
+    model, tiny = str(config.model), f"python main.py serve --backend {config.backend}  # the tiny model"
+    first = model.partition("/")[0]
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or first in (".", "..") or Path(first).is_dir():
+        raise UserError(f"There is no model folder {model}.", tiny)
+    if config.backend == "local":
+        raise UserError(f"--backend local serves a folder, and {model} is none.", tiny)
+    nowhere = f"{model} is neither a folder nor in {constants.HF_HUB_CACHE}"
+    if Path(constants.HF_HUB_CACHE, f"models--{model.replace('/', '--')}").is_dir():
+        return []
+    if constants.HF_HUB_OFFLINE:
+        what = f"{nowhere}, and HF_HUB_OFFLINE forbids fetching it."
+        raise UserError(what, "unset HF_HUB_OFFLINE  # or name a folder")
+    return [f"{nowhere}: the server downloads it from huggingface.co, gigabytes perhaps."]
 
 
 def commands(config: ServeConfig) -> list[Command]:
-    """What to start for a resolved config."""
-    assert config.backend is not None
-    return PLANS[config.backend](config)
+    """What to start for a resolved config; the first one answers."""
+    return PLANS[str(config.backend)](config)
 
 
 def environment(config: ServeConfig) -> dict[str, str]:
     """The environment of a server: the user's own settings win over ours, and no key of another service goes along."""
     own = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
-    offline = {"HF_HUB_OFFLINE": "1"} if Path(config.model or "").is_dir() else {}
-    key = {"VLLM_API_KEY": os.environ[KEY_VARIABLE]} if os.environ.get(KEY_VARIABLE) else {}
-    few = {"OMP_NUM_THREADS": "1"} if config.model == str(TINY_MODEL) else {}  # more are slower for so small a model
-    return {**QUIET, **offline, **few, **own, **key}
+    ours = QUIET | (VLLM_ON_CPU if config.backend == "vllm" and _on_cpu() else {})
+    if Path(str(config.model)).is_dir():
+        ours["HF_HUB_OFFLINE"] = "1"
+    if config.model == str(TINY_MODEL):
+        ours["OMP_NUM_THREADS"] = "1"  # more are slower for so small a model
+    if config.backend == "local":
+        own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), own.get("PYTHONPATH")]))
+    if key := own.get(KEY_VARIABLE):
+        own["VLLM_API_KEY"] = key
+    return ours | own
 
 
-def on_cpu() -> bool:
+def _on_cpu() -> bool:
     """Whether the serving environment holds vLLM's CPU build, which dev/setup installs where there is no GPU."""
     return any(VENV.glob("lib/python3*/site-packages/vllm_cpu-*.dist-info"))
 
 
-def stored_config(model: str) -> dict[str, Any]:
-    """A model folder's config.json, the part about text where there are several; empty for an id."""
-    path = Path(model) / "config.json"
-    if not path.is_file():
-        return {}
-    stored = json.loads(path.read_text())
-    return {**stored, **stored.get("text_config", {})} if isinstance(stored, dict) else {}
+def _command(name: str, module: str, *words: str, needs: int | None = None, **flags: object) -> Command:
+    """A module that is run with flags; None leaves one out."""
+    said = [(f"--{flag.replace('_', '-')}", str(value)) for flag, value in flags.items() if value is not None]
+    python = sys.executable if module == "serving.local" else str(PYTHON)
+    return Command(name, (python, "-m", module, *chain(*said), *words), int(str(flags["port"])), needs)
+
+
+def _asked(config: ServeConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in ("host", "port", "model", "served_model_name")}
 
 
 def _vllm(config: ServeConfig) -> list[Command]:
-    words = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", config.model]
-    words += ["--served-model-name", config.served_model_name, "--host", config.host, "--port", config.port]
-    words += ["--structured-outputs-config", STRUCTURED]
-    words += VLLM_ON_CPU_FLAGS if on_cpu() else ()
-    stored = stored_config(config.model or "")
-    if "float32" in (stored.get("dtype"), stored.get("torch_dtype")):
-        words += ["--dtype", "float32"]  # vLLM would halve the precision
-    words += ["--max-model-len", config.max_model_len or "auto"]  # auto: what the model has and the memory holds
-    if config.gpu_memory_utilization is not None:
-        words += ["--gpu-memory-utilization", config.gpu_memory_utilization]
-    env = {name: os.environ.get(name, value) for name, value in VLLM_ON_CPU.items()} if on_cpu() else {}
-    return [Command("vllm", _texts(words), config.port or 0, env=env)]
+    stored = _stored_config(Path(str(config.model)) / "config.json")
+    halved = "float32" in (stored.get("dtype"), stored.get("torch_dtype"))  # vLLM would halve the precision
+    flags: dict[str, Any] = {
+        "structured_outputs_config": '{"backend":"xgrammar","disable_any_whitespace":true}',
+        "max_model_len": config.max_model_len or "auto",  # auto: what the model has and the memory holds
+        "gpu_memory_utilization": config.gpu_memory_utilization,
+        "dtype": "float32" if halved else None,
+    }
+    words = VLLM_ON_CPU_FLAGS if _on_cpu() else ()
+    return [_command("vllm", "vllm.entrypoints.openai.api_server", *words, **_asked(config), **flags)]
+
+
+def _stored_config(path: Path) -> dict[str, Any]:
+    """A model's config.json, the part about text where there are several; empty for an id."""
+    try:
+        stored = json.loads(path.read_bytes())
+        return {**stored, **stored.get("text_config", {})}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is not JSON of a model: {error}.", f"cat {TINY_MODEL}/config.json") from error
 
 
 def _fastchat(config: ServeConfig) -> list[Command]:
@@ -80,35 +146,22 @@ def _fastchat(config: ServeConfig) -> list[Command]:
     if os.environ.get(KEY_VARIABLE):
         what = f"{KEY_VARIABLE} is set, but FastChat takes keys on its command line alone, where all users read them."
         raise UserError(what, f"env -u {KEY_VARIABLE} python main.py serve --backend fastchat")
-    ports = [port for port in free_ports(2 + config.workers) if port != config.port]
-    told = ("--controller-address", f"http://127.0.0.1:{ports[0]}")
-
-    def part(name: str, module: str, port: int, *words: object, host: str = "127.0.0.1") -> Command:
-        start = (PYTHON, "-m", f"fastchat.serve.{module}", "--host", host, "--port", port)
-        needs = ports[0] if told[0] in words else None  # a worker that finds no controller dies
-        return Command(name, _texts([*start, *words]), port, needs, FASTCHAT)
-
-    model = ("--model-path", config.model, "--model-names", config.served_model_name)
-    how = ("--conv-template", config.conv_template, "--device", "cpu" if on_cpu() else "cuda")
-    plan = [part("api", "openai_api_server", config.port or 0, *told, host=config.host)]
-    plan += [part("controller", "controller", ports[0])]
-    for number, port in enumerate(ports[1 : 1 + config.workers], start=1):
-        address = ("--worker-address", f"http://127.0.0.1:{port}")
-        plan += [part(f"worker-{number}", "model_worker", port, *told, *address, *model, *how)]
+    first, *ports = [port for port in free_ports(2 + config.workers) if port != config.port]
+    told: dict[str, Any] = {"controller_address": f"http://127.0.0.1:{first}", "needs": first}  # or a worker dies
+    model: dict[str, Any] = {"model_path": config.model, "model_names": config.served_model_name}
+    how: dict[str, Any] = {"conv_template": config.conv_template, "device": "cpu" if _on_cpu() else "cuda"}
+    api, controller, worker = (f"fastchat.serve.{each}" for each in ("openai_api_server", "controller", "model_worker"))
+    plan = [_command("api", api, host=config.host, port=config.port, **told)]
+    plan += [_command("controller", controller, host="127.0.0.1", port=first)]
+    for number, port in enumerate(ports[: config.workers], start=1):
+        here: dict[str, Any] = {"host": "127.0.0.1", "port": port, "worker_address": f"http://127.0.0.1:{port}"}
+        plan += [_command(f"worker-{number}", worker, **here, **told, **model, **how)]
     return plan
 
 
 def _local(config: ServeConfig) -> list[Command]:
     """The server of this project, in the environment of the trainer."""
-    words = [sys.executable, "-m", "serving.local", "--host", config.host, "--port", config.port]
-    words += ["--model", config.model, "--served-model-name", config.served_model_name]
-    words += [] if config.max_model_len is None else ["--max-model-len", config.max_model_len]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return [Command("local", _texts(words), config.port or 0, env={"PYTHONPATH": path})]
+    return [_command("local", "serving.local", max_model_len=config.max_model_len, **_asked(config))]
 
 
 PLANS: dict[str, Callable[[ServeConfig], list[Command]]] = {"local": _local, "vllm": _vllm, "fastchat": _fastchat}
-
-
-def _texts(words: Sequence[object]) -> tuple[str, ...]:
-    return tuple(str(word) for word in words)

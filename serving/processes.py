@@ -1,4 +1,4 @@
-"""Processes of a server: started, told apart from later ones with the same number, and ended with all they started."""
+"""Processes of a server, each under a watchdog that ends it with all it started; and the ends of their logs."""
 
 import contextlib
 import os
@@ -6,47 +6,34 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from serving import watchdog
 
-PROC = Path("/proc")
 GRACE_SECONDS = 10.0  # between asking a process to end and killing it
 END_SECONDS = 2 * GRACE_SECONDS
-_READ_BYTES, _SHOWN_LINES = 32_768, 15  # of a log
+PAUSE_SECONDS = 0.2
+_READ_BYTES, _SHOWN_LINES = 16_384, 15  # of a log
 
 
-@dataclass(frozen=True)
-class Command:
-    """A process that a server consists of.
-
-    Attributes:
-        name: What it is called, in messages and as its log's name.
-        words: Program and arguments.
-        port: Where it listens once it is up.
-        needs: Port of another command, which has to listen before this one is started.
-        env: What it finds in its environment on top of the launcher's own.
-    """
+class Command(NamedTuple):
+    """A process that a server consists of; its log is NAME.log."""
 
     name: str
-    words: tuple[str, ...]
-    port: int
-    needs: int | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
+    words: tuple[str, ...]  # program and arguments
+    port: int  # where it listens once it is up
+    needs: int | None = None  # port of another command, which has to listen before
 
 
 class Running:
-    """A command that was started under a watchdog, its output going to a log file.
+    """A command that was started under a watchdog, with its log in a folder; `pid` leads its process group.
 
-    Attributes:
-        command: What was started.
-        log: File with all it wrote.
-        pid: Process id of the command itself, which leads its process group.
+    The lock, a descriptor, is held until all that it started has ended, whatever becomes of the launcher.
     """
 
-    def __init__(self, command: Command, folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, command: Command, folder: Path, env: dict[str, str], lock: int) -> None:
         self.command = command
         self.log = folder / f"{command.name}.log"
         with self.log.open("ab") as log:
@@ -57,31 +44,29 @@ class Running:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=folder,
-                env={**env, **command.env},
+                env=env,
+                pass_fds=[lock],
                 start_new_session=True,  # Ctrl-C on the terminal is for the launcher, which ends things in order
             )
         assert self._watchdog.stdout
         with self._watchdog.stdout as output:
             self.pid = int(output.readline() or 0)
 
-    @property
     def code(self) -> int | None:
         """Exit code, 128 + n if signal n ended it; None while it runs."""
         code = self._watchdog.poll()
-        if code is not None and code < 0 and self.pid:  # the watchdog itself was killed, so its work is done here
+        if code is None or code >= 0:
+            return code
+        if self.pid:  # the watchdog itself was killed, so its work is done here
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-        return 128 - code if code is not None and code < 0 else code
+        return 128 - code
 
     def release(self) -> None:
-        """Let its watchdog end it: TERM, and KILL after a while. Returns at once."""
+        """Let its watchdog end it; returns at once."""
         assert self._watchdog.stdin
         with contextlib.suppress(BrokenPipeError):
             self._watchdog.stdin.close()
-
-    def said(self, lines: int) -> str:
-        """The end of what it wrote, which does not begin before it was started."""
-        return tail(self.log, lines, self._before)
 
     def end(self) -> None:
         """Wait until it has ended, with all that it started; END_SECONDS at most, then by force."""
@@ -91,56 +76,21 @@ class Running:
         except subprocess.TimeoutExpired:
             self._watchdog.kill()
             self._watchdog.wait()
-        _ = self.code
+        self.code()
+
+    def said(self) -> str:
+        """The end of what it wrote, which does not begin before it was started."""
+        return tail(self.log, self._before)
 
 
-def tail(log: Path, lines: int, start: int = 0) -> str:
-    """The last lines of a file after its byte `start`, as far as they lie in its last bytes; empty if there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(start, file.seek(0, os.SEEK_END) - _READ_BYTES))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
-    except FileNotFoundError:
-        return ""
+def tail(log: Path, start: int = 0) -> str:
+    """The end of a file, not before its byte `start`; empty if there is no file."""
+    return log.read_bytes()[start:][-_READ_BYTES:].decode(errors="replace") if log.exists() else ""
 
 
 def with_log(what: str, log: Path) -> str:
     """A message, and the end of a log below it."""
-    return "\n".join([what, *(f"  | {line[:200]}" for line in tail(log, _SHOWN_LINES).splitlines())])
-
-
-def kill(pid: int, number: int = signal.SIGKILL) -> None:
-    """Send a signal to a process that may be gone."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def birth(pid: int) -> str | None:
-    """When a process was started, which no later process with its number shares; None if it is gone or a zombie."""
-    stat = _stat(pid)
-    return f"{_boot()}/{stat[19]}" if stat and stat[0] not in "ZX" else None
-
-
-def is_of(group: int, born: str | None) -> bool:
-    """Whether a process group with that number is still the one whose leader was born then, and may have ended."""
-    return born is not None and born.startswith(_boot()) and birth(group) in (born, None)
-
-
-def group_members(group: int) -> list[int]:
-    """Processes of a process group, zombies left out."""
-    stats = {int(entry.name): _stat(entry.name) for entry in PROC.glob("[0-9]*")}
-    return [pid for pid, stat in stats.items() if stat and stat[2] == str(group) and stat[0] not in "ZX"]
-
-
-def _stat(pid: int | str) -> list[str]:
-    """What the kernel says of a process after its name: state, parent, group, ...; empty if it is gone."""
-    with contextlib.suppress(OSError):
-        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    return []
-
-
-def _boot() -> str:
-    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+    return "\n".join([what, *(f"  | {line[:200]}" for line in tail(log).splitlines()[-_SHOWN_LINES:])])
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
@@ -149,5 +99,5 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.1)
+        time.sleep(PAUSE_SECONDS / 2)
     return True

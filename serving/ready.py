@@ -1,8 +1,6 @@
 """Whether a server answers: it lists its model, and labels one question with a letter."""
 
 import os
-from dataclasses import dataclass
-from typing import Any
 
 import httpx
 
@@ -13,58 +11,42 @@ QUESTION = "Which letter comes first?\nA) A\nB) B\nReply with one letter.\nAnswe
 REQUEST_SECONDS = 60.0  # the first completion of a large model
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a server said when it was asked.
+class NotReady(Exception):
+    """Why a server gave no completion; if it `refused`, it understood the question, and asking again may be in vain."""
 
-    Attributes:
-        ready: It lists the model and gave a completion.
-        said: The completion; else what is amiss.
-        refused: It understood the question and does not want to answer, so that asking again may be in vain.
-    """
-
-    ready: bool
-    said: str
-    refused: bool = False
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the completion is a letter of the menu."""
-        return self.ready and self.said.strip()[:1] in ("A", "B")
+    def __init__(self, said: str, refused: bool = False) -> None:
+        super().__init__(said)
+        self.refused = refused
 
 
-def ask(url: str, model: str, *, seconds: float = REQUEST_SECONDS) -> Answer:
-    """Ask the server at `url` for its models, and `model` for one completion."""
-    try:
-        with _client(url, seconds) as client:
-            listed = client.get("/v1/models")
-            listed.raise_for_status()
-            models = [str(each["id"]) for each in listed.json()["data"]]
+def ask(base_url: str, model: str, *, seconds: float = REQUEST_SECONDS) -> str:
+    """The completion of `QUESTION` by a model that the server lists. Raises `NotReady`."""
+    key = os.environ.get(KEY_VARIABLE)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:  # past the proxy that the user may have for the world outside
+        with httpx.Client(base_url=base_url, headers=headers, timeout=seconds, trust_env=False) as client:
+            models = [str(each["id"]) for each in client.get("/models").raise_for_status().json()["data"]]
             if model not in models:
-                return Answer(False, f"it lists {', '.join(models) or 'no model'}, not {model}")
+                raise NotReady(f"it lists {', '.join(models) or 'no model'}, not {model}")
             messages = [{"role": "user", "content": QUESTION}]
             body = {"model": model, "messages": messages, "max_tokens": 1, "temperature": 0}
-            reply = client.post("/v1/chat/completions", json=body)
-            reply.raise_for_status()
-            return Answer(True, str(reply.json()["choices"][0]["message"]["content"]))
+            reply = client.post("/chat/completions", json=body).raise_for_status()
+            return str(reply.json()["choices"][0]["message"]["content"])
     except httpx.HTTPStatusError as error:
-        refused = 400 <= error.response.status_code < 500
-        return Answer(False, f"HTTP {error.response.status_code}: {error.response.text[:300]}", refused)
+        status = error.response.status_code
+        raise NotReady(f"HTTP {status}: {error.response.text[:300]}", 400 <= status < 500) from error
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-        return Answer(False, f"{type(error).__name__}: {error}")
+        raise NotReady(f"{type(error).__name__}: {error}") from error
 
 
-def answers(url: str) -> bool:
+def is_label(said: str) -> bool:
+    """Whether a completion is a letter of the question's menu."""
+    return said.strip()[:1] in ("A", "B")
+
+
+def answers(base_url: str) -> bool:
     """Whether a server answers at all, be it that it wants a key."""
     try:
-        with _client(url, seconds=3.0) as client:
-            return client.get("/v1/models").status_code < 500
+        return httpx.get(f"{base_url}/models", timeout=3.0, trust_env=False).status_code < 500
     except httpx.HTTPError:
         return False
-
-
-def _client(url: str, seconds: float) -> httpx.Client:
-    """A client that goes to the server itself, whatever proxy the user has for the world outside."""
-    key = os.environ.get(KEY_VARIABLE)
-    headers: dict[str, Any] = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx.Client(base_url=url, headers=headers, timeout=seconds, trust_env=False)

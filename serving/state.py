@@ -1,10 +1,18 @@
-"""What is known of servers on the disk: LOGDIR/serving/BACKEND-PORT/server.json, which its launcher writes."""
+"""What is known of servers on the disk: LOGDIR/serving/BACKEND-PORT/, which the launcher of each writes.
+
+Two locks there tell what runs, whatever killed it: the launcher holds both, and each watchdog the second, which is free
+again when nothing of the server is left. Process ids are for people, and for signals to a launcher that holds its lock.
+"""
 
 import contextlib
+import fcntl
+import os
+import shlex
 import signal
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from fcntl import LOCK_EX, flock
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,116 +20,120 @@ from pydantic import TypeAdapter
 
 from ground.atomic import write_json
 from ground.errors import UserError
-from serving.processes import END_SECONDS, birth, group_members, is_of, kill, wait_until
+from serving.config import KEY_VARIABLE, ServeConfig
+from serving.processes import END_SECONDS, wait_until
+from teacher.card import card_of
 
-FILE = "server.json"
-Status = Literal["starting", "ready", "restarting", "failed", "stale"]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One process of a server: its id, its birth, its log, and how often it was started again."""
-
-    name: str
-    pid: int
-    born: str | None
-    log: str
-    restarts: int = 0
+_FILE, _LAUNCHER, _WHOLE = "server.json", "launcher.lock", "whole.lock"
+Status = Literal["starting", "ready", "restarting", "failed", "stale"]  # stale is never written: the launcher is gone
 
 
-@dataclass(frozen=True)
-class State:
-    """A server, as its launcher last wrote it down.
+@dataclass
+class ServerState:
+    """A server, as its launcher last wrote it down, and as `serve --json` tells of it."""
 
-    Attributes:
-        name: BACKEND-PORT.
-        status: `stale` is never written: its launcher is gone.
-        url: Where it is, without /v1.
-        model: Folder or id.
-        served: Name by which clients ask for it.
-        pid: The launcher.
-        born: The launcher's birth; with the pid it names one process for ever.
-        since: When it was started, ISO 8601.
-        folder: Where its file and its logs are.
-        parts: Its processes.
-        what: If it failed, what happened.
-        next_step: And what to do.
-    """
-
-    name: str
+    server: str  # BACKEND-PORT
     status: Status
-    url: str
-    model: str
-    served: str
-    pid: int
-    born: str | None
+    base_url: str
+    model: str  # the name by which clients ask for it
+    path: str  # its folder or id
+    logs: str  # folder
+    train: str  # command to be taught by it
+    stop: str  # command
+    pid: int  # of the launcher
     since: str
-    folder: str
-    parts: tuple[Part, ...] = ()
-    what: str = ""
-    next_step: str = ""
-
-    @property
-    def port(self) -> str:
-        """Where it listens."""
-        return self.url.rpartition(":")[2]
+    processes: dict[str, int] = field(default_factory=dict)  # ids by name
+    restarts: dict[str, int] = field(default_factory=dict)
+    what: str = ""  # if it failed, what happened
+    next: str = ""  # and what to do
 
     @property
     def alive(self) -> bool:
-        """Whether its launcher runs: the process with that number, and not a later one."""
-        return self.born is not None and birth(self.pid) == self.born
-
-    @property
-    def left(self) -> list[int]:
-        """Processes of it that still run, whatever became of its launcher."""
-        return [pid for part in self.parts if is_of(part.pid, part.born) for pid in group_members(part.pid)]
+        """Whether its launcher runs."""
+        return _is_held(Path(self.logs) / _LAUNCHER)
 
     def write(self) -> None:
         """Replace its file in one step."""
-        write_json(Path(self.folder) / FILE, asdict(self))
+        write_json(Path(self.logs) / _FILE, asdict(self))
 
     def forget(self) -> None:
         """Remove its file; the logs stay."""
-        (Path(self.folder) / FILE).unlink(missing_ok=True)
+        (Path(self.logs) / _FILE).unlink(missing_ok=True)
 
-    def stop(self) -> None:
-        """End it with all that belongs to it, and forget it: ask the launcher, then kill it."""
-        if self.alive:
-            kill(self.pid, signal.SIGTERM)
-            if not wait_until(lambda: not self.alive, 2 * END_SECONDS):
-                kill(self.pid)
-        self.clear()
+    def end(self) -> None:
+        """End its launcher with all that belongs to it, wait for what one that is gone left behind, and forget it.
 
-    def clear(self) -> None:
-        """End what a launcher that is gone left behind, and forget it. Raises `UserError` if something does not end."""
-        if not wait_until(lambda: not self.left, END_SECONDS):  # its watchdogs end what it started
-            for pid in self.left:
-                kill(pid)
-            if not wait_until(lambda: not self.left, END_SECONDS):
-                raise UserError(f"Processes of {self.name} do not end: {self.left}.", f"ps -fp {self.left[0]}")
-        self.forget()
+        Raises:
+            UserError: Something does not end.
+        """
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                if self.alive:
+                    os.kill(self.pid, number)
+            if wait_until(lambda: not _is_held(Path(self.logs) / _WHOLE), 2 * END_SECONDS):
+                self.forget()
+                return
+        raise UserError(f"Processes of {self.server} do not end.", f"fuser -v {self.logs}/{_WHOLE}")
 
 
-def read(folder: Path) -> State | None:
-    """The server of a folder, `stale` if its launcher is gone; None if there is none, or it cannot be read."""
-    try:
-        state = replace(TypeAdapter(State).validate_json((folder / FILE).read_bytes()), folder=str(folder))
-    except (OSError, ValueError):
-        return None
-    return state if state.status == "failed" or state.alive else replace(state, status="stale")
+def new_state(config: ServeConfig) -> ServerState:
+    """The server that this process is about to launch, from a resolved config."""
+    name = str(config.served_model_name)
+    train = ["python", "main.py", "train", "--teacher", "llm", "--base-url", config.base_url, "--model", name]
+    if template := card_of(str(config.model)).get("prompt"):
+        train += ["--prompt", str(template)]
+    key = f"OPENAI_API_KEY=${KEY_VARIABLE} " if os.environ.get(KEY_VARIABLE) else ""
+    return ServerState(
+        server=config.name,
+        status="starting",
+        base_url=config.base_url,
+        model=name,
+        path=str(config.model),
+        logs=str(config.folder),
+        train=key + shlex.join(train),
+        stop=f"python main.py serve --stop --port {config.port}",
+        pid=os.getpid(),
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
-def known(logdir: str, *, backend: str | None = None, port: int | None = None) -> list[State]:
+@contextlib.contextmanager
+def launching(folder: Path) -> Iterator[int]:
+    """Hold the locks of a server; the descriptor is of the lock that its watchdogs inherit. Raises `UserError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LAUNCHER).open("w") as launcher, (folder / _WHOLE).open("w") as whole:
+        for lock in (launcher, whole):
+            if not wait_until(partial(_lock, lock.fileno(), fcntl.LOCK_EX), 1.0):  # --status holds it a moment
+                raise UserError(f"Another command starts {folder.name}.", "python main.py serve --status")
+        yield whole.fileno()
+
+
+def known(logdir: str, *, backend: str | None = None, port: int | None = None) -> list[ServerState]:
     """Every server that was started with this LOGDIR and not stopped."""
     folders = sorted((Path(logdir).resolve() / "serving").glob(f"{backend or '*'}-{port or '*'}"))
     return [state for folder in folders if (state := read(folder)) is not None]
 
 
-@contextlib.contextmanager
-def one_at_a_time(logdir: str) -> Iterator[None]:
-    """Let one launcher at a time look whether a port is free and take it."""
-    place = Path(logdir).resolve() / "serving"
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / ".lock").open("w") as lock:
-        flock(lock, LOCK_EX)
-        yield
+def read(folder: Path) -> ServerState | None:
+    """The server of a folder, `stale` if its launcher is gone; None if there is none, or it cannot be read."""
+    try:
+        state = TypeAdapter(ServerState).validate_json((folder / _FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    state.logs = str(folder)
+    if state.status != "failed" and not state.alive:
+        state.status = "stale"
+    return state
+
+
+def _is_held(path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        return not _lock(file.fileno(), fcntl.LOCK_SH)
+    return False
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        return True
+    return False

@@ -1,25 +1,21 @@
 """Starts the processes of a server, waits until it answers, starts again what dies, and ends everything at the end."""
 
-import os
+import contextlib
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
-from types import FrameType, TracebackType
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from ground.errors import UserError
-from serving import ready
 from serving.backends import environment
 from serving.causes import explain
 from serving.config import ServeConfig
 from serving.ports import listens
-from serving.processes import Command, Running, birth, with_log
-from serving.state import Part, State, Status
+from serving.processes import PAUSE_SECONDS, Command, Running, with_log
+from serving.ready import REQUEST_SECONDS, NotReady, ask
+from serving.state import ServerState, Status, launching, new_state
 
 RESTARTS, WITHIN_SECONDS = 3, 600.0
-PAUSE_SECONDS = 0.2
 REFUSED_SECONDS = 20.0  # FastChat refuses while its workers register
 
 
@@ -27,156 +23,142 @@ class Stopped(BaseException):
     """A signal asked for the end."""
 
 
-class Supervisor:
-    """One server for as long as it runs; a context manager, so that nothing of it outlives the block.
+def supervise(
+    config: ServeConfig, plan: list[Command], tell: Callable[[str], None], on_ready: Callable[[ServerState, str], None]
+) -> None:
+    """Run a server, of a resolved config, until a signal asks for the end; nothing of it outlives the call.
 
-    Args:
-        config: Resolved.
-        plan: What to start; the first command answers on `config.port`.
-        tell: Where to say what happens, a line at a time.
+    `tell` is given a line at a time of what happens, and `on_ready`, once, the first completion.
+
+    Raises:
+        UserError: It did not become ready, or died too often.
     """
+    with launching(config.folder) as lock, _stopped_by_signals():
+        server = _Supervisor(config, plan, tell, lock)
+        try:
+            try:
+                server.run(on_ready)
+            finally:
+                server.end()
+        except Stopped:
+            server.state.forget()
+        except UserError as error:  # kept for --status, and for the command that waits for --detach
+            server.state.what, server.state.next = error.what, error.next_step
+            server.write("failed")
+            raise
 
-    def __init__(self, config: ServeConfig, plan: list[Command], tell: Callable[[str], None]) -> None:
-        self.config, self.plan, self.tell = config, plan, tell
-        self.running: dict[str, Running] = {}
-        self._env = environment(config)
-        self._deaths: dict[str, list[float]] = {command.name: [] for command in plan}
-        self._handlers: dict[int, Any] = {}
-        self.state = State(
-            name=config.name,
-            status="starting",
-            url=config.url,
-            model=str(config.model),
-            served=str(config.served_model_name),
-            pid=os.getpid(),
-            born=birth(os.getpid()),
-            since=datetime.now(UTC).isoformat(timespec="seconds"),
-            folder=str(config.folder),
-        )
 
-    def __enter__(self) -> "Supervisor":
-        config = self.config
-        config.folder.mkdir(parents=True, exist_ok=True)
-        for command in self.plan:
-            (config.folder / f"{command.name}.log").unlink(missing_ok=True)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means that it goes on
-                self._handlers[number] = signal.signal(number, _stop)
-        self._write("starting")
-        return self
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """The first signal raises `Stopped`, later ones nothing; what is ignored, as SIGHUP under nohup, stays ignored."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
-        for number in self._handlers:
+    def stop(*_: object) -> NoReturn:
+        for number in handlers:
             signal.signal(number, signal.SIG_IGN)
+        raise Stopped
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {each: signal.signal(each, stop) for each in numbers if signal.getsignal(each) != signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+class _Supervisor:
+    def __init__(self, config: ServeConfig, plan: list[Command], tell: Callable[[str], None], lock: int) -> None:
+        self.config, self.plan, self.tell = config, plan, tell
+        self.env, self.lock = environment(config), lock
+        self.running: dict[str, Running] = {}
+        self.deaths: dict[str, list[float]] = {command.name: [] for command in plan}
+        self.state = new_state(config)
+        for name in self.deaths:
+            (config.folder / f"{name}.log").unlink(missing_ok=True)
+        self.write("starting")
+
+    def run(self, on_ready: Callable[[ServerState, str], None]) -> None:
+        """Serve until something is raised."""
+        said = self._await_ready()
+        on_ready(self.state, said)
+        while True:
+            time.sleep(PAUSE_SECONDS)
+            if self._clear_away():
+                self._await_ready()
+                self.tell(f"{self.config.name} answers again.")
+
+    def end(self) -> None:
+        """End all processes, side by side."""
         for process in self.running.values():
             process.release()
         for process in self.running.values():
             process.end()
-        if isinstance(error, UserError):  # kept for --status, and for the command that waits for --detach
-            self._write("failed", what=error.what, next_step=error.next_step)
-        else:
-            self.state.forget()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        return isinstance(error, Stopped)
+        self.running.clear()
 
-    def run(self, on_ready: Callable[[State, ready.Answer], None]) -> None:
-        """Serve until a signal asks for the end; `on_ready` is called once, when the server answers.
+    def write(self, status: Status) -> None:
+        """Write down what runs."""
+        self.state.status = status
+        self.state.processes = {name: process.pid for name, process in self.running.items()}
+        self.state.restarts = {name: len(times) for name, times in self.deaths.items() if times}
+        self.state.write()
 
-        Raises:
-            UserError: It did not become ready, or died too often.
-            Stopped: A signal came.
-        """
-        answer = self._await_ready()
-        if isinstance(answer, Running):
-            raise self._ended(answer, "before it was ready")
-        self._write("ready")
-        on_ready(self.state, answer)
-        while True:
-            self._clear_away(self._await_death())
-            while isinstance(again := self._await_ready(), Running):
-                self._clear_away(again)
-            self._write("ready")
-            self.tell(f"{self.state.name} answers again.")
-
-    def _await_ready(self) -> ready.Answer | Running:
-        """Start what does not run; the server's first answer, or the process that died before.
-
-        Raises:
-            UserError: The time is over.
-        """
+    def _await_ready(self) -> str:
+        """Start what does not run, until the server answers; what it said. Raises `UserError` as `supervise` does."""
         deadline = refusing_until = time.monotonic() + self.config.timeout
-        answer = ready.Answer(False, "nothing listens")
+        missing = NotReady("nothing was started")
         while (left := min(deadline, refusing_until) - time.monotonic()) > 0:
-            if dead := self._dead():
-                return dead
+            self._clear_away()
             self._start()
-            answer = self._ask(min(left, ready.REQUEST_SECONDS))
-            if answer.ready:
-                return answer
-            refusing_until = min(refusing_until, time.monotonic() + REFUSED_SECONDS) if answer.refused else deadline
+            try:
+                said = self._ask(min(left, REQUEST_SECONDS))
+                self.write("ready")
+                return said
+            except NotReady as error:
+                missing = error
+                refusing_until = min(refusing_until, time.monotonic() + REFUSED_SECONDS) if error.refused else deadline
             time.sleep(PAUSE_SECONDS)
         log = self.config.folder / f"{self.plan[0].name}.log"
-        if answer.refused:
-            meaning, next_step = explain(answer.said, None, self.config)
-            what = f"{self.state.name} refuses to answer{f': {meaning}' if next_step else ''}.\n  | {answer.said}"
+        if missing.refused:
+            meaning, next_step = explain(str(missing), None, self.config)
+            what = f"{self.config.name} refuses to answer{f': {meaning}' if next_step else ''}.\n  | {missing}"
             raise UserError(what, next_step or f"less {log}")
-        what = f"{self.state.name} was not ready within {self.config.timeout:g} s: {answer.said}."
+        what = f"{self.config.name} was not ready within {self.config.timeout:g} s: {missing}."
         raise UserError(with_log(what, log), f"less {log}  # or a longer --timeout")
 
     def _start(self) -> None:
         """Start the commands that do not run and have what they need."""
-        waiting = [command for command in self.plan if command.name not in self.running]
-        for command in waiting:
-            if command.needs is None or listens("127.0.0.1", command.needs):
-                self.running[command.name] = Running(command, self.config.folder, self._env)
-                self._write(self.state.status)
+        for command in self.plan:
+            if command.name not in self.running and (command.needs is None or listens(command.needs)):
+                self.running[command.name] = Running(command, self.config.folder, self.env, self.lock)
+                self.write(self.state.status)
 
-    def _ask(self, seconds: float) -> ready.Answer:
-        """Whether every command runs and listens, and the server labels a question."""
-        host = self.config.reached_host
-        reached = {command.name: listens(host, command.port) for command in self.plan[:1]}
-        reached |= {command.name: listens("127.0.0.1", command.port) for command in self.plan[1:]}
-        closed = [name for name, open_ in reached.items() if not open_ or name not in self.running]
-        if closed:
-            return ready.Answer(False, f"{', '.join(closed)} did not listen")
-        return ready.ask(self.config.url, self.state.served, seconds=seconds)
+    def _ask(self, seconds: float) -> str:
+        """What the server says to a question once all of it is there. Raises `NotReady`."""
+        for command in self.plan:
+            behind = command is not self.plan[0]  # the first one listens where users want it to, and is asked below
+            if command.name not in self.running or (behind and not listens(command.port)):
+                raise NotReady(f"{command.name} did not listen")
+        return ask(self.config.base_url, self.state.model, seconds=seconds)
 
-    def _await_death(self) -> Running:
-        while not (dead := self._dead()):
-            time.sleep(PAUSE_SECONDS)
-        return dead
+    def _clear_away(self) -> bool:
+        """Whether a process died; it is cleared away, to be started again.
 
-    def _dead(self) -> Running | None:
-        return next((process for process in self.running.values() if process.code is not None), None)
-
-    def _clear_away(self, dead: Running) -> None:
-        """Clear a process that died away, to be started again. Raises `UserError` if it died too often of late."""
-        name, times = dead.command.name, self._deaths[dead.command.name]
-        times.append(time.monotonic())
-        recent = [at for at in times if at > time.monotonic() - WITHIN_SECONDS]
-        if len(recent) > RESTARTS:
-            raise self._ended(dead, f"{len(recent)} times within {WITHIN_SECONDS / 60:.0f} minutes")
-        why = explain(dead.said(100), dead.code, self.config)[0]
-        self.tell(f"{name} of {self.state.name} died ({why}); starting it again, {len(recent)} of {RESTARTS} times.")
-        dead.end()
-        del self.running[name]
-        self._write("restarting")
-
-    def _ended(self, process: Running, when: str) -> UserError:
-        """The error for a process that died."""
-        meaning, next_step = explain(process.said(200), process.code, self.config)
-        what = f"{process.command.name} of {self.state.name} died {when}: {meaning}."
-        return UserError(with_log(what, process.log), next_step or f"less {process.log}")
-
-    def _write(self, status: Status, *, what: str = "", next_step: str = "") -> None:
-        parts = tuple(
-            Part(name, each.pid, birth(each.pid), str(each.log), len(self._deaths[name]))
-            for name, each in self.running.items()
-        )
-        self.state = replace(self.state, status=status, parts=parts, what=what, next_step=next_step)
-        self.state.write()
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number)
+        Raises:
+            UserError: It died before the server was ever ready, or too often of late.
+        """
+        dead = [process for process in self.running.values() if process.code() is not None]
+        for process in dead:
+            name, now = process.command.name, time.monotonic()
+            self.deaths[name].append(now)
+            recent = sum(at > now - WITHIN_SECONDS for at in self.deaths[name])
+            meaning, next_step = explain(process.said(), process.code(), self.config)
+            died = f"{name} of {self.config.name} died"
+            if self.state.status == "starting" or recent > RESTARTS:
+                often = f"{recent} times within {WITHIN_SECONDS / 60:.0f} minutes"
+                what = f"{died} {'before it was ready' if self.state.status == 'starting' else often}: {meaning}."
+                raise UserError(with_log(what, process.log), next_step or f"less {process.log}")
+            self.tell(f"{died} ({meaning}); starting it again, {recent} of {RESTARTS} times.")
+            process.end()
+            del self.running[name]
+            self.write("restarting")
+        return bool(dead)

@@ -1,9 +1,8 @@
 """Runs one command, and ends it when its starter dies, even by kill -9: `watchdog.py SECONDS COMMAND...`.
 
 The starter holds the other end of standard input and never writes to it, so that its end of file means that the starter
-is gone. The command leads a process group of its own, which ends as a whole, with all that it started. The command's
-process id is the first line on standard output. Linux alone; the standard library alone, since one of these runs beside
-every process of a server.
+is gone. The command leads a process group, which ends as a whole, with all that it started. Its process id is the first
+line on standard output. Linux and the standard library alone, since one of these runs beside every process of a server.
 """
 
 import contextlib
@@ -19,11 +18,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def watch(grace: float, command: list[str]) -> int:
-    """Run the command to its end, or to that of standard input; its exit code, 128 + n if signal n ended it.
+    """Run a command to its end, or to that of standard input; its exit code, 128 + n if signal n ended it.
 
-    Args:
-        grace: Seconds between asking it to end and killing it.
-        command: Program and arguments.
+    Between asking it to end and killing it are `grace` seconds.
     """
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans of the command become children of this process
@@ -44,31 +41,22 @@ def watch(grace: float, command: list[str]) -> int:
     finally:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        _signal_group(child.pid, signal.SIGTERM)
-        select.select([ended], [], [], grace)
-        _signal_group(child.pid, signal.SIGKILL)  # not waited for yet, so the number is still the command's own
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+            select.select([ended], [], [], grace)
+            os.killpg(child.pid, signal.SIGKILL)  # not waited for yet, so the number is still the command's own
         code = child.wait()
-        _end_orphans()
+        while orphans := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is_child(pid)]:
+            for pid in orphans:  # of other groups, generation by generation
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
     return 128 - code if code < 0 else code
 
 
-def _signal_group(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, number)
-
-
-def _end_orphans() -> None:
-    """End what the command started in other groups, generation by generation."""
-    while orphans := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == os.getpid()]:
-        for pid in orphans:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-
-
-def _parent(pid: int) -> int | None:
+def _is_child(pid: int) -> bool:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/stat") as stat:
-        return int(stat.read().rpartition(")")[2].split()[1])
-    return None
+        return stat.read().rpartition(")")[2].split()[1] == str(os.getpid())
+    return False
 
 
 if __name__ == "__main__":

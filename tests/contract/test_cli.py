@@ -1,6 +1,5 @@
 """The command line: exit codes, suggestions, IHAC's spellings, and what goes to stdout."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +65,16 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
         (["labels", "import", "x.jsonl"], "labels import needs --into"),
         (["eval", "--batch", "0"], "--batch is '0'"),
         (["eval", "--savedirs", "x"], "Did you mean '--savedir'"),
+        (["serve", "--backend", "vlm"], "Did you mean 'vllm'"),
+        (["serve", "--port", "70000"], "--port is 70000, and must be less than or equal to 65535"),
+        (["serve", "--workers", "0", "--backend", "fastchat"], "--workers is 0, and must be greater"),
+        (["serve", "--workers", "2", "--backend", "vllm"], "--workers is for fastchat"),
+        (["serve", "--max-model-len", "99", "--backend", "fastchat"], "--max-model-len is for vllm and local"),
+        (["serve", "--gpu-memory-utilization", "1.5", "--backend", "vllm"], "less than or equal to 1"),
+        (["serve", "--timeout", "0"], "greater than or equal to 1"),
+        (["serve", "--status", "--stop"], "two commands"),
+        (["serve", "--model", "/no/such/folder"], "There is no model folder"),
+        (["serve", "--tensor-parallel", "2"], "Unknown flag"),
     ],
 )
 def test_a_mistake_is_explained_and_exits_with_2(
@@ -117,34 +126,20 @@ def test_who_plays() -> None:
     assert EvalConfig(seeds="1000007").levels == range(1_000_007, 1_000_008)
 
 
-def test_json_is_the_only_line_on_stdout(trained: list[TrainConfig], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "--json", "--task", "KeyInBox"]) == 0
-    out, err = capsys.readouterr()
-    assert [json.loads(line) for line in out.splitlines()] == [{"task": "KeyInBox", "steps": 1000}]
-    assert "progress" in err
-    assert cli.main(["train", "--json", "--savedir", "refused"]) == 2
-    assert capsys.readouterr().out == ""
+def test_what_a_verb_returns_raises_or_prints(trained: list[TrainConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*words: str) -> tuple[int, str, str]:
+        return cli.main(["train", *words]), *capsys.readouterr()
 
-
-def test_without_json_the_result_is_for_a_person(
-    trained: list[TrainConfig], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["train"]) == 0
-    assert "steps: 1,000" in capsys.readouterr().out
-
-
-def test_an_interrupted_run_says_how_to_go_on(trained: list[TrainConfig], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "--savedir", "tired"]) == 130
-    assert "next: python main.py train --savedir tired --resume" in capsys.readouterr().err
-    assert cli.main(["train", "--savedir", "tired", "--resume"]) == 130
-    assert capsys.readouterr().err.count("--resume") == 1
-
-
-def test_a_traceback_is_shown_on_request_alone(trained: list[TrainConfig], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "--savedir", "refused"]) == 2
-    assert "Traceback" not in capsys.readouterr().err
-    assert cli.main(["train", "--savedir", "refused", "--debug"]) == 2
-    assert "Traceback" in capsys.readouterr().err
+    assert said("--json", "--task", "KeyInBox") == (0, '{"task": "KeyInBox", "steps": 1000}\n', "progress\n")
+    assert "steps: 1,000" in said()[1]
+    assert said("--json", "--savedir", "refused")[:2] == (2, "")
+    code, _, err = said("--savedir", "refused")
+    assert (code, err) == (2, "error: The teacher is asleep.\n  next: wake it\n")
+    assert "Traceback" in said("--savedir", "refused", "--debug")[2]
+    for again in ([], ["--resume"]):
+        code, _, err = said("--savedir", "tired", *again)
+        assert code == 130
+        assert "next: python main.py train --savedir tired --resume  #" in err
 
 
 def test_another_python_than_the_projects_is_told_which_one_to_use() -> None:
@@ -158,7 +153,7 @@ def test_another_python_than_the_projects_is_told_which_one_to_use() -> None:
 def test_a_reader_who_has_read_enough_is_no_error() -> None:
     code = (
         "import sys, main; main.report = lambda config: {};"
-        "main.VERBS['report'] = main.VERBS['report']._replace(run='main:report');"
+        "main.VERBS['report'] = main.VERBS['report']._replace(run=':report');"
         "main.show = lambda *_: print('line\\n' * 100_000); sys.exit(main.main(['report']))"
     )
     done = subprocess.run(

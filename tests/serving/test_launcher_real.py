@@ -6,9 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from serving import ready
-from serving.processes import birth, group_members, kill, wait_until
+from serving.processes import wait_until
+from serving.ready import QUESTION, ask, is_label
 from serving.state import known
+from tests.processes import group_members, kill, stat
 from tests.serving.conftest import READY_SECONDS, command
 
 pytestmark = pytest.mark.serving
@@ -24,7 +25,7 @@ def status(server: Started) -> Started:
 def everyone(server: Started) -> list[int]:
     """Every living process of a server, its launcher first."""
     groups = [pid for group in server["processes"].values() for pid in group_members(group)]
-    return [*([server["pid"]] if birth(server["pid"]) else []), *groups]
+    return [*([server["pid"]] if stat(server["pid"]) else []), *groups]
 
 
 def restarted(server: Started, name: str) -> Started:
@@ -33,14 +34,14 @@ def restarted(server: Started, name: str) -> Started:
 
     def again() -> bool:
         (state,) = known(server["logdir"], port=server["port"])
-        return state.status == "ready" and {part.name: part.pid for part in state.parts}.get(name, old) != old
+        return state.status == "ready" and state.processes.get(name, old) != old
 
     assert wait_until(again, READY_SECONDS), status(server)
     return {**server, **status(server)}
 
 
 def answers(server: Started) -> bool:
-    return ready.ask(server["base_url"].removesuffix("/v1"), "tiny").labelled
+    return is_label(ask(server["base_url"], "tiny"))
 
 
 def is_gone(server: Started) -> bool:
@@ -78,7 +79,7 @@ def test_each_part_of_fastchat_is_started_again_and_finds_the_others(fastchat: S
 def test_fastchat_with_two_workers_uses_both(fastchat: Started) -> None:
     before = {**fastchat, **status(fastchat)}
     requests = {worker: handled(before, worker) for worker in ("worker-1", "worker-2")}
-    body = {"model": "tiny", "messages": [{"role": "user", "content": ready.QUESTION}], "max_tokens": 1}
+    body = {"model": "tiny", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 1}
     for _ in range(20):
         httpx.post(f"{before['base_url']}/chat/completions", json=body, timeout=60.0).raise_for_status()
     assert all(handled(before, worker) > count for worker, count in requests.items())
@@ -110,6 +111,6 @@ def test_stop_ends_every_process_of_the_server(serve: Callable[..., Started]) ->
     assert status(server)["status"] == "ready"
     assert status(server)["answers"]
     command("--stop", "--port", str(server["port"]), "--logdir", server["logdir"])
-    assert not everyone(server)
+    assert is_gone(server)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server['base_url']}/models", trust_env=False)
