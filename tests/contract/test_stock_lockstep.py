@@ -8,10 +8,10 @@ from minigrid.envs import DoorKeyEnv, EmptyEnv
 from walker import PICKUP, TOGGLE, next_action, way_to
 
 from envs.catalog import STOCK_TASKS
-from envs.gridworld.levels import SPECS
+from envs.gridworld.levels import SPECS, LevelSpec
 from envs.gridworld.simulator import GridSimulator
 from envs.gridworld.single import GridTaskEnv
-from envs.gridworld.stock_tasks import LevelPool, full_id, make_pool
+from envs.gridworld.stock_tasks import full_id, make_pool
 from envs.vector import BatchedEnv
 from ground.errors import UserError
 
@@ -20,10 +20,10 @@ WALKED = [full_id(name) for name in STOCK_TASKS if "Blocked" not in name]
 SEE_THROUGH_AND_CONTENTS = ("MiniGrid-DistShift1-v0", "MiniGrid-ObstructedMaze-1Dlh-v0", "MiniGrid-Unlock-v0")
 
 
-def play_in_lock_step(env_id: str, made: LevelPool, skill: float, steps: int, num_envs: int = 4) -> dict[str, int]:
+def play_in_lock_step(env_id: str, made: LevelSpec, skill: float, steps: int, num_envs: int = 4) -> dict[str, int]:
     """Play both sides for some steps per environment, `skill` of them by plan; counts of how episodes ended."""
     rng = np.random.default_rng(1)
-    vector = BatchedEnv(GridSimulator(made.spec, num_envs, view="partial", pool=made.pool))
+    vector = BatchedEnv(GridSimulator(made, num_envs, view="partial"))
     stock = [gym.make(env_id).unwrapped for _ in range(num_envs)]
     obs, info = vector.reset()
     for n, env in enumerate(stock):
@@ -125,13 +125,13 @@ def test_levels_that_are_not_enclosed_are_refused() -> None:
     gym.register("User/Wide-v0", entry_point=EmptyEnv, kwargs={"size": 8, "agent_view_size": 9})
     wide = make_pool("User/Wide-v0", 1)
     with pytest.raises(UserError, match="partial views have at most 7"):
-        GridSimulator(wide.spec, 1, view="partial", pool=wide.pool)
+        GridSimulator(wide, 1, view="partial")
 
 
 def test_pools_keep_to_their_split() -> None:
     train = make_pool("DoorKey-5x5", 2)
     with pytest.raises(UserError, match="no levels of the eval split"):
-        BatchedEnv(GridSimulator(train.spec, 2, pool=train.pool), "eval")
+        BatchedEnv(GridSimulator(train, 2), "eval")
 
 
 def test_the_wrong_key_opens_nothing() -> None:
