@@ -184,20 +184,20 @@ def _search(image, cells, wanted, pose, goal, kind, colour, care, size, scratch,
 
 
 @njit(cache=True)
-def plan(obs, option, kinds, things, colours, view_size, lava_is_floor, cramped, out):  # type: ignore[no-untyped-def]
+def plan(obs, option, kinds, things, colours, sight, out):  # type: ignore[no-untyped-def]
     """What each option does next on each map, and where that leads.
 
     Args:
         obs: uint8 [N, W, H, 4].
         option: int64 [N], rows of the option tables below.
         kinds, things, colours: int64 [K]: EXPLORE.. USE; target object and colour of GOTO, -1 for any colour.
-        view_size: Width of the agent's view in cells.
-        lava_is_floor: Plan as if lava were floor (a deliberately limited teacher).
-        cramped: Things may be put beside doors where there is no better place.
+        sight: Width of the agent's view in cells; whether to plan as if lava were floor (a deliberately limited
+            teacher); whether things may be put beside doors where there is no better place.
         out: Out, int64 [N, 4]: the next primitive action, WAIT where the option can do nothing or is there already;
             turns and steps still to go, -1 where there is no way; the cell (x, y) to act from, the agent's if no way.
     """
-    count, width, height = obs.shape[0], obs.shape[1], obs.shape[2]
+    count, width, height, _ = obs.shape
+    view_size, lava_is_floor, cramped = sight
     cells = np.zeros((width, height), np.int8)
     wanted = np.zeros((width, height), np.bool_)
     scratch = np.full((4, width * height * 4), -1, np.int64)
@@ -275,19 +275,20 @@ def _note_things(image, pose, reach, things, colours, row):  # type: ignore[no-u
 
 
 @njit(cache=True)
-def read_facts(obs, things, colours, view_size, lava_is_floor, cramped, fields):  # type: ignore[no-untyped-def]
+def read_facts(obs, things, colours, sight, fields):  # type: ignore[no-untyped-def]
     """The facts of each map as small integers, T things tracked.
 
     Args:
         obs: uint8 [N, W, H, 4].
         things, colours: int64 [T]: object index (or `CLOSED_DOOR`, `LOCKED_DOOR`) and colour of each tracked thing, -1
             for any colour.
-        view_size, lava_is_floor, cramped: As in `plan`.
+        sight: As in `plan`.
         fields: Out, int64 [N, T + 6]: per thing 0 unknown, 1 reachable, 2 blocked; then colour of a shut door that may
             need a key + 1 (0 if none is known; the reachable one if several); thing held + 1; thing in front + 1;
             reachable frontier; somewhere to put what is held (1 with empty hands); lava seen.
     """
-    count, width, height, tracked = obs.shape[0], obs.shape[1], obs.shape[2], things.shape[0]
+    (count, width, height, _), tracked = obs.shape, things.shape[0]
+    view_size, lava_is_floor, cramped = sight
     cells = np.zeros((width, height), np.int8)
     wanted = np.zeros((width, height), np.bool_)
     reach = np.zeros((width, height), np.bool_)
