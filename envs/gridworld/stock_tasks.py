@@ -43,9 +43,9 @@ from envs.gridworld.cells import (
     TARGET,
 )
 from envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpec, Pool
-from envs.gridworld.objects import to_cells
 from envs.gridworld.scenes import COLOURS, Schema
 from envs.gridworld.simulator import GridSimulator
+from envs.gridworld.single import to_cells
 from envs.gridworld.tasks import GridTask, TaskText
 from envs.vector import BatchedEnv
 from ground.errors import UserError, unknown_name
