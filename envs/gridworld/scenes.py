@@ -54,27 +54,28 @@ class Schema:
     Args:
         things: Names such as `key`, `door`, `red key`, `locked door`; the last word is the kind, a first word restricts
             the colour, or a door's state.
-        colours: Whether the colour of the door matters.
         lava: Whether lava is mentioned.
 
     Attributes:
         kinds: Of the T things.
+        colours: Whether the colour of the door matters: where a thing's does.
         objects, thing_colours: int64 [T], what `planning.read_facts` tracks.
         radices: How many values each field of the facts has, of which one is none: 1 for what is not mentioned.
         size: Number of codes, most of which cannot occur.
     """
 
-    def __init__(self, things: tuple[str, ...], *, colours: bool = False, lava: bool = False) -> None:
-        self.things, self.colours, self.lava = things, colours, lava
+    def __init__(self, things: tuple[str, ...], lava: bool = False) -> None:
+        self.things, self.lava = things, lava
         self.kinds = tuple(name.split()[-1] for name in things)
         objects = [_OBJECTS.get(name, _OBJECTS[kind]) for name, kind in zip(things, self.kinds, strict=True)]
         first = [name.split()[0] for name in things]
         self.objects = np.array(objects, dtype=np.int64)
         self.thing_colours = np.array([COLOURS.index(w) if w in COLOURS else -1 for w in first], dtype=np.int64)
+        self.colours = bool((self.thing_colours >= 0).any())
         self._named = ("nothing", *things)  # by number
         self._values: dict[str, tuple[str, ...]] = {
             **dict.fromkeys(things, STATUSES),
-            "door colour": ("unknown", *COLOURS) if colours else ("unknown",),
+            "door colour": ("unknown", *COLOURS) if self.colours else ("unknown",),
             "held": self._named,
             "front": self._named,
             "frontier": ("no", "yes"),

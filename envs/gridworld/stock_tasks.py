@@ -47,8 +47,9 @@ from envs.gridworld.scenes import COLOURS, Schema
 from envs.gridworld.simulator import GridSimulator
 from envs.gridworld.single import to_cells
 from envs.gridworld.tasks import GridTask, TaskText
+from envs.gym_tasks import make_env
 from envs.vector import BatchedEnv
-from ground.errors import UserError, unknown_name
+from ground.errors import UserError
 from ground.level_seeds import split_range
 
 # Levels per split: seeds 0 to 1,999 for training, 1,000,000 to 1,000,999 held out. About a millisecond each to make.
@@ -98,13 +99,7 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
     Raises:
         UserError: There is no such environment, or it has rules or objects that the engine does not know.
     """
-    try:
-        env = gym.make(full_id(env_id)).unwrapped
-    except ImportError as error:
-        raise UserError(f"{env_id} cannot be imported: {error}", "run from the folder of its module") from error
-    except gym.error.Error as error:
-        known = [known for known in gym.registry if known.startswith("MiniGrid-")]
-        raise unknown_name("stock level", env_id, known) from error
+    env = make_env(full_id(env_id)).unwrapped
     if not isinstance(env, MiniGridEnv):
         raise UserError(f"{env_id} is not a MiniGrid environment.")
     win = win_of(env)
@@ -148,7 +143,7 @@ class StockTask(GridTask):
 
     def make_single(self, level_seed: int) -> gym.Env:
         """The stock environment itself, at the start of a level."""
-        env: gym.Env = gym.make(full_id(self._source), render_mode="rgb_array")
+        env = make_env(full_id(self._source), "rgb_array")
         env.reset(seed=level_seed)
         return env
 
@@ -166,8 +161,7 @@ def text_of(made: LevelSpec) -> TaskText:
     """
     cells = made.pool.cells
     present = {int(kind) for kind in np.unique([cells & KIND_MASK, cells >> CONTENTS_SHIFT & KIND_MASK])}
-    colours = _colours_to_tell(cells)
-    things = [f"{colour} key" for colour in colours] or (["key"] if KEY in present else [])
+    things = [f"{colour} key" for colour in _colours_to_tell(cells)] or (["key"] if KEY in present else [])
     both = {DOOR_CLOSED, DOOR_LOCKED} <= present
     things += ["closed door", "locked door"] if both else ["door"] if present & {DOOR_CLOSED, DOOR_LOCKED} else []
     things += [name for kind, name in ((BOX, "box"), (BALL, "ball"), (GOAL_KIND, "goal")) if kind in present]
@@ -176,13 +170,12 @@ def text_of(made: LevelSpec) -> TaskText:
         _goal(target, locked=DOOR_LOCKED in present),
         _rules(target, present),
         things=tuple(things),
-        colours=bool(colours),
         lava=LAVA in present,
         target=target,
     )
     if target and target not in things:
         raise UserError(f"{made.name}: there is no {target} to {'reach' if target == 'goal' else 'pick up'}.")
-    if Schema(text.things, colours=text.colours, lava=text.lava).size > _MAX_CODES:
+    if Schema(text.things, text.lava).size > _MAX_CODES:
         raise UserError(f"{made.name}: scenes cannot speak of so many things: {', '.join(things)}.")
     return text
 

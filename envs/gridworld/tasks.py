@@ -31,7 +31,6 @@ class TaskText:
         goal: One sentence for a language model.
         rules: A paragraph for a language model.
         things: What scenes speak of and `goto:` options lead to.
-        colours: Whether colours matter.
         lava: Whether there is lava.
         target: None in the seven tasks. Elsewhere what to go to or to pick up, one of the things, or empty where a door
             has to be opened (`Choices`).
@@ -40,12 +39,10 @@ class TaskText:
     goal: str
     rules: str
     things: tuple[str, ...] = ("key", "door")
-    colours: bool = False
     lava: bool = False
     target: str | None = None
 
 
-_KEYS_AND_DOOR = (*(f"{colour} key" for colour in COLOURS), "door")
 _LAVA_RULE = " Stepping into lava ends everything; your steps avoid lava that has been seen."
 
 TEXTS = {
@@ -59,8 +56,7 @@ TEXTS = {
         "Find the key that has the colour of the locked door, then open the door with it.",
         _ROOM.format(which="its own colour's")
         + " There are two keys of different colours; the wrong one does not open the door and must be put down first.",
-        things=_KEYS_AND_DOOR,
-        colours=True,
+        things=(*(f"{colour} key" for colour in COLOURS), "door"),
     ),
     "TwoDoor": TaskText(
         "Find the key, then open either of the two locked doors with it.",
@@ -99,7 +95,7 @@ class GridTask(Task):
         self.name, self.level_spec = spec.name, spec
         self.goal, self.rules = text.goal, text.rules
         self.observation_shape = (spec.width, spec.height, 4)
-        self.schema = Schema(text.things, colours=text.colours, lava=text.lava)
+        self.schema = Schema(text.things, text.lava)
         self._choices = Choices(self.schema, text.target)
         self.options = _options(self._choices.ids, spec)
         self._sight = spec.view_size, lava_is_floor, text.target is not None  # what kernels want to know
@@ -196,13 +192,15 @@ class GridTask(Task):
     def _rows(self, obs: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Row of each observation's facts in the tables, which grow by facts that are met for the first time."""
         codes = self.fact_codes(obs)
-        new = np.unique(codes[self._row_of_code[codes] < 0])
-        if new.size:
+        rows = self._row_of_code[codes]
+        if rows.min(initial=0) < 0:
+            new = np.unique(codes[rows < 0])
             self._row_of_code[new] = np.arange(len(new)) + len(self._scenes)
             self._scenes += [self.scene(self.schema.decode(code)) for code in new]
             judged = self._choices.judge(np.column_stack(np.unravel_index(new, self.schema.radices)))
             self._judged = np.concatenate([self._judged, judged], axis=1)
-        return self._row_of_code[codes]
+            rows = self._row_of_code[codes]
+        return rows
 
 
 def _options(ids: tuple[str, ...], spec: LevelSpec) -> OptionSpace:
