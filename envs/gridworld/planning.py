@@ -181,26 +181,28 @@ def _search(cells, marked, goal, pose, size, scratch):  # type: ignore[no-untype
 
 
 @njit(cache=True)
-def plan(obs, option, kinds, things, colours, sight, out):  # type: ignore[no-untyped-def]
+def plan(obs, option, things, colours, sight, out):  # type: ignore[no-untyped-def]
     """What each option does next on each map, and where that leads.
 
     Args:
         obs: uint8 [N, W, H, 4].
-        option: int64 [N], rows of the option tables below.
-        kinds, things, colours: int64 [K]: EXPLORE.. USE; target object and colour of GOTO, -1 for any colour.
+        option: int64 [N]: 0 explores, 1 to T go to a thing, and the next three pick up, put down and use.
+        things, colours: int64 [T], as in `read_facts`.
         sight: Width of the agent's view in cells; whether to plan as if lava were floor (a deliberately limited
             teacher); whether things may be put beside doors where there is no better place.
         out: Out, int64 [N, 4]: the next primitive action, WAIT where the option can do nothing or is there already;
             turns and steps still to go, -1 where there is no way; the cell (x, y) to act from, the agent's if no way.
     """
-    count, width, height, _ = obs.shape
+    (count, width, height, _), tracked = obs.shape, things.shape[0]
     view_size, lava_is_floor, cramped = sight
     cells, marked = np.zeros((width, height), np.int8), np.zeros((width, height), np.bool_)
     scratch = np.zeros((3, width * height * 4), np.int32)
     for n in range(count):
         image = obs[n]
         ax, ay, ad = _read_map(image, lava_is_floor, cells)
-        kind, thing, colour = kinds[option[n]], things[option[n]], colours[option[n]]
+        chosen = option[n]
+        kind = EXPLORE if chosen == 0 else GOTO if chosen <= tracked else PICK + chosen - tracked - 1
+        thing, colour = (things[chosen - 1], colours[chosen - 1]) if kind == GOTO else (0, 0)
         i, j = ax + STEP_X[ad], ay + STEP_Y[ad]
         front = int(image[i, j, 0]) if _inside(cells, i, j) else WALL
         held = image[ax, ay, 0] in (KEY, BALL, BOX)

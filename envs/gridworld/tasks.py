@@ -98,11 +98,8 @@ class GridTask(Task):
         self.schema = Schema(text.things, text.lava)
         self._choices = Choices(self.schema, text.target)
         self.options = _options(self._choices.ids, spec)
+        self._tracked = self.schema.objects, self.schema.thing_colours
         self._sight = spec.view_size, lava_is_floor, text.target is not None  # what kernels want to know
-        kinds = [planning.EXPLORE, *[planning.GOTO] * len(text.things), planning.PICK, planning.PUT, planning.USE]
-        self._kinds = np.array(kinds, dtype=np.int64)
-        self._objects = np.array([0, *self.schema.objects, 0, 0, 0], dtype=np.int64)
-        self._colours = np.array([0, *self.schema.thing_colours, 0, 0, 0], dtype=np.int64)
         self._row_of_code = np.full(self.schema.size, -1, dtype=np.int32)
         self._scenes: list[Scene] = []
         self._judged = np.zeros((3, 0, len(self.options)), dtype=np.bool_)  # `Choices.judge` of each row
@@ -122,8 +119,7 @@ class GridTask(Task):
     def fact_codes(self, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
         """One integer per observation [N]; equal integers mean equal facts."""
         fields = np.empty((len(obs), len(self.schema.radices)), np.int64)
-        things = self.schema.objects, self.schema.thing_colours
-        planning.read_facts(planning.for_kernels(obs), *things, self._sight, fields)
+        planning.read_facts(planning.for_kernels(obs), *self._tracked, self._sight, fields)
         return self.schema.encode(fields)
 
     def describe(self, obs: NDArray[np.uint8]) -> list[Scene]:
@@ -149,13 +145,13 @@ class GridTask(Task):
         or what it uses would count as opened once it has turned away. The rest is told by what could be done before
         and where it led.
         """
-        kinds, unseen = self._kinds[option], (after[..., 0] == 0).sum((1, 2))
+        explore, use = option == 0, option == len(self.options) - 1
         stood = (before[..., 3] == after[..., 3]).all((1, 2))
         changed = (before[..., :3] != after[..., :3]).any((1, 2, 3))
-        explored = unseen < (before[..., 0] == 0).sum((1, 2))
+        explored = (after[..., 0] == 0).sum((1, 2)) < (before[..., 0] == 0).sum((1, 2))
         rows, led_to = self._rows(before), self._rows(after)
         led_there = self._judged[0, rows, option] & self._judged[2, led_to, option]
-        return np.select([kinds == planning.EXPLORE, kinds == planning.USE], [explored, stood & changed], led_there)
+        return np.select([explore, use], [explored, stood & changed], led_there)
 
     def script(self, scene: Scene) -> int:
         """The expert's option for a scene of this task, from its facts alone."""
@@ -185,8 +181,7 @@ class GridTask(Task):
         """Columns [N, 4]: next primitive action; turns and steps to go, -1 for no way; x, y of the cell to act from."""
         out = np.empty((len(obs), 4), dtype=np.int64)
         option = np.require(option, np.int64, ["C", "W"])
-        options = self._kinds, self._objects, self._colours
-        planning.plan(planning.for_kernels(obs), option, *options, self._sight, out)
+        planning.plan(planning.for_kernels(obs), option, *self._tracked, self._sight, out)
         return out
 
     def _rows(self, obs: NDArray[np.uint8]) -> NDArray[np.int32]:
