@@ -154,9 +154,9 @@ def see_anew(
             maps[n, :, :, 3] = NO_AGENT
             flat_maps = maps.reshape(num_envs, width * height, 4)
             look(grids[n], flat_cells, flat_maps, n, rules.view_size, rules.see_through, height)
-        if canvas is not None:
+        if canvas is not None and screen is not None:
             paint_grid(canvas.pixels, canvas.boards, n, cells[n])
-            following = screen.words[n + 1, 0].copy()
+            following = screen.words[n + 1, 0].copy()  # which drawing this image overwrites
             view(grids[n], canvas, screen, n, rules.view_size, rules.see_through, width, height)
             screen.words[n + 1, 0] = following
 
