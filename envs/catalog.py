@@ -1,8 +1,7 @@
 """Task names -> tasks: one table of all families, a listing, and a suggestion for a misspelt name. Cheap to import."""
 
-import importlib
-from collections.abc import Callable
 from functools import cache
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ground.errors import unknown_name
@@ -133,10 +132,14 @@ def get_task(name: str, flaw: str | None = None) -> "Task":
     Raises:
         UserError: An unknown name or flaw, or an environment that does not fit the engine.
     """
-    known = [task for _, task, _ in listing()]
-    exact = {task.lower(): task for task in known}.get(name.lower())
-    if exact is None and not _is_environment(name):
-        raise unknown_name("task", name, known, "python main.py train --task SimpleDoorKey")
+    known = {task.lower(): task for _, task, _ in listing()}
+    exact = known.get(name.lower())
+    if exact is None:
+        import gymnasium as gym
+        import minigrid  # noqa: F401  # registers its environments
+
+        if ":" not in name and name not in gym.registry:
+            raise unknown_name("task", name, known.values(), "python main.py train --task SimpleDoorKey")
     return _make(exact or name, flaw)
 
 
@@ -146,26 +149,13 @@ def _make(name: str, flaw: str | None) -> "Task":
         from envs.gridworld.flaws import flawed_task
 
         return flawed_task(name, flaw)
-    for family in FAMILIES.values():
-        if name in family.tasks:
-            return _load(family.factory)(name)
-    from envs.gym_tasks import is_gym_task
+    family = next((family for family in FAMILIES.values() if name in family.tasks), None)
+    if family is None:
+        from envs.gym_tasks import is_gym_task
 
-    return _load(FAMILIES["gymnasium" if is_gym_task(name) else "minigrid"].factory)(name)
-
-
-def _load(entry_point: str) -> Callable[..., Any]:
-    module, _, function = entry_point.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
-
-
-def _is_environment(name: str) -> bool:
-    """Whether a name is meant as a Gymnasium id: one that is registered, or that names the module which does so."""
-    import gymnasium as gym
-    import minigrid  # noqa: F401  # registers its environments
-
-    return ":" in name or name in gym.registry
+        family = FAMILIES["gymnasium" if is_gym_task(name) else "minigrid"]
+    made: Task = resolve_name(family.factory)(name)
+    return made
 
 
 def make_single_env(task: str, split: str = "train", render_mode: str | None = None) -> "gym.Env[Any, Any]":

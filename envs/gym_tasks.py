@@ -3,10 +3,9 @@
     python main.py train --method sac --task HalfCheetah-v5
     python main.py eval --method sac --task HalfCheetah-v5 --seeds 1000000:1000020
 
-There is nothing to plan in them, so the vocabulary is one option, and methods that ask a teacher have nothing to learn
-from it. An episode is a function of its level seed, which Gymnasium's own `reset(seed=...)` takes, and of its actions.
-So these two are the whole state of an environment: an exact resume plays the running episode again from its start. That
-holds for every environment whose randomness comes from its `np_random`, and needs no knowledge of its insides.
+There is nothing to plan in them, so the vocabulary is one option. An episode is a function of its level seed, which
+Gymnasium's own `reset(seed=...)` takes, and of its actions. So these two are the whole state of an environment whose
+randomness comes from its `np_random`: an exact resume plays the running episode again from its start.
 """
 
 import importlib
@@ -33,8 +32,10 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env[Any, Any]:
     """One environment as Gymnasium makes it. Raises `UserError` if it cannot."""
     try:
         return gym.make(env_id, render_mode=render_mode, disable_env_checker=True)
-    except (gym.error.Error, ImportError) as error:
-        raise UserError(f"Gymnasium cannot make {env_id}: {error}", "--task HalfCheetah-v5") from error
+    except ImportError as error:
+        raise UserError(f"{env_id} cannot be imported: {error}", "run from the folder of its module") from error
+    except gym.error.Error as error:
+        raise UserError(f"Gymnasium cannot make {env_id}: {error}", "python main.py tasks") from error
 
 
 def is_gym_task(name: str) -> bool:

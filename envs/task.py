@@ -5,7 +5,7 @@ tuple of facts, a text that is a function of the facts, and the options that are
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -34,31 +34,21 @@ class Option:
     timeout: int
 
 
-class OptionSpace(Sequence[Option]):
+class OptionSpace(tuple[Option, ...]):
     """The ordered options of a task. The order is the meaning of an option index everywhere.
 
     Attributes:
         ids: Option ids in index order.
         timeouts: int64 [K], of each option.
+        digest: Hash of the ordered ids: two spaces with the same digest may share labels and controllers.
     """
 
-    def __init__(self, options: Sequence[Option]) -> None:
-        self._options = tuple(options)
-        self.ids = tuple(option.id for option in self._options)
-        if len(set(self.ids)) != len(self._options):
+    def __init__(self, options: Iterable[Option]) -> None:
+        self.ids = tuple(option.id for option in self)
+        if len(set(self.ids)) != len(self):
             raise ValueError("option ids must be distinct")
-        self.timeouts = np.array([option.timeout for option in self._options], dtype=np.int64)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # Sequence's overloads add nothing here
-        return self._options[index]
-
-    def __len__(self) -> int:
-        return len(self._options)
-
-    @property
-    def digest(self) -> str:
-        """Hash of the ordered ids: two spaces with the same digest may share labels and controllers."""
-        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()[:16]
+        self.timeouts = np.array([option.timeout for option in self], dtype=np.int64)
+        self.digest = hashlib.sha256("\n".join(self.ids).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """One batched and one single environment for all families, over a simulator that each family brings."""
 
 from abc import ABC, abstractmethod
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -13,49 +14,6 @@ from ground.errors import UserError
 from ground.level_seeds import check_level_seeds, drawn_seeds, next_level, split_range
 
 State = dict[str, NDArray[Any]]
-
-
-class LevelStream:
-    """Level seeds of the episodes of N environments: that of episode e of environment n depends on (seed, n, e) alone.
-
-    Args:
-        num_envs: N.
-        split: `train` or `eval`.
-        seed: Key of the stream.
-        bounds: First level seed that there is, and the one after the last.
-
-    Attributes:
-        episode: int64 [N], episodes begun whose level was drawn.
-    """
-
-    def __init__(self, num_envs: int, split: str, seed: int, bounds: tuple[int, int]) -> None:
-        self.split, self.seed, self.bounds = split, seed, bounds
-        self.episode = np.zeros(num_envs, np.int64)
-
-    def begin(self, seed: int | None, options: dict[str, Any] | None) -> NDArray[np.int64]:
-        """Level seeds [N] that `reset` plays: `options["level_seeds"]`, else the next ones; a seed restarts the stream.
-
-        Raises:
-            UserError: The wanted seeds are not one per environment, or not of the split.
-        """
-        if seed is not None:
-            self.seed, self.episode[:] = int(seed), 0
-        wanted = (options or {}).get("level_seeds")
-        if wanted is None:
-            return self.next(np.arange(len(self.episode)))
-        seeds = np.ascontiguousarray(wanted, dtype=np.int64)
-        if seeds.shape != self.episode.shape:
-            raise UserError(
-                f"level_seeds must have shape {self.episode.shape}, one per environment, not {seeds.shape}."
-            )
-        check_level_seeds(seeds, self.split, self.bounds)
-        return seeds
-
-    def next(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Level seeds [M] of the next episodes of some environments [M]."""
-        drawn = drawn_seeds(self.seed, rows, self.episode[rows], *self.bounds)
-        self.episode[rows] += 1
-        return drawn
 
 
 class Outcome(NamedTuple):
@@ -71,13 +29,6 @@ class Outcome(NamedTuple):
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     success: NDArray[np.bool_]
-
-
-class Final(NamedTuple):
-    """The last observations [N, ...] and the level seeds [N] of episodes that ended, valid in their rows."""
-
-    obs: Any
-    level_seed: NDArray[np.int64]
 
 
 class Simulator(ABC):
@@ -104,12 +55,9 @@ class Simulator(ABC):
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
         """Start an episode in the environments `rows` [M], of the level seeds [M]."""
 
+    @abstractmethod
     def step(self, actions: NDArray[Any]) -> Outcome:
-        """Act [N] in every environment. Raises `ValueError` for actions that do not exist.
-
-        A simulator whose `advance` does not need it may be without.
-        """
-        raise NotImplementedError
+        """Act [N] in every environment. Raises `ValueError` for actions that do not exist."""
 
     @abstractmethod
     def observe(self) -> Any:
@@ -126,16 +74,6 @@ class Simulator(ABC):
     def bounds(self, split: str) -> tuple[int, int]:
         """First level seed of a split, and the one after the last. Raises `UserError` for an unknown split."""
         return split_range(split)
-
-    def advance(self, actions: NDArray[Any], levels: LevelStream) -> tuple[Any, Outcome, Final | None]:
-        """A step, after which episodes that ended are followed by the next one: observations, outcome, and the ends."""
-        outcome, obs = self.step(actions), self.observe()
-        over = np.flatnonzero(outcome.terminated | outcome.truncated)
-        if not over.size:
-            return obs, outcome, None
-        final = Final(obs, self.level_seed.copy())
-        self.begin(over, levels.next(over))
-        return self.observe(), outcome, final
 
     def get_state(self) -> State:
         """Copies of `arrays`."""
@@ -172,8 +110,9 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
 
     def __init__(self, simulator: Simulator, split: str = "train", seed: int = 0) -> None:
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
-        self.simulator, self.num_envs = simulator, simulator.num_envs
-        self._levels = LevelStream(self.num_envs, split, seed, simulator.bounds(split))
+        self.simulator, self.num_envs, self.split = simulator, simulator.num_envs, split
+        self._bounds, self._seed = simulator.bounds(split), seed
+        self._episode = np.zeros(self.num_envs, np.int64)  # begun so far, of those whose level was drawn
         self.single_observation_space, self.single_action_space = simulator.observation_space, simulator.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -186,27 +125,35 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
             options: `{"level_seeds": int64 [N]}` plays those levels first; what follows them is drawn.
 
         Raises:
-            UserError: A level seed is not of this environment's split.
+            UserError: The wanted seeds are not one per environment, or not of this environment's split.
         """
-        self.simulator.begin(np.arange(self.num_envs), self._levels.begin(seed, options))
+        if seed is not None:
+            self._seed, self._episode[:] = int(seed), 0
+        rows, wanted = np.arange(self.num_envs), (options or {}).get("level_seeds")
+        seeds = self._draw(rows) if wanted is None else np.ascontiguousarray(wanted, dtype=np.int64)
+        if seeds.shape != rows.shape:
+            raise UserError(f"level_seeds must have shape {rows.shape}, one per environment, not {seeds.shape}.")
+        check_level_seeds(seeds, self.split, self._bounds)
+        self.simulator.begin(rows, seeds)
         return self.simulator.observe(), self._info()
 
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Step every environment; see the class for the infos, and `Simulator.step` for errors."""
-        obs, (reward, terminated, truncated, success), final = self.simulator.advance(actions, self._levels)
-        infos = self._info() | {"success": success}
-        if final is not None:
-            over = terminated | truncated
-            infos |= {"final_obs": final.obs, "_final_obs": over}
-            infos |= {"final_info": {"level_seed": final.level_seed}, "_final_info": over.copy()}
-        return obs, reward, terminated, truncated, infos
+        reward, terminated, truncated, success = self.simulator.step(actions)
+        obs, over, final = self.simulator.observe(), terminated | truncated, {}
+        if over.any():
+            final = {"final_obs": deepcopy(obs), "_final_obs": over, "_final_info": over.copy()}
+            final["final_info"] = {"level_seed": self.simulator.level_seed.copy()}
+            rows = np.flatnonzero(over)
+            self.simulator.begin(rows, self._draw(rows))
+            obs = self.simulator.observe()
+        return obs, reward, terminated, truncated, self._info() | {"success": success} | final
 
     def get_state(self) -> State:
         """Everything that the future depends on, as plain arrays; `set_state` continues to the bit."""
-        stream = {"episode": self._levels.episode.copy(), "seed": np.array(self._levels.seed)}
-        return self.simulator.get_state() | stream
+        return self.simulator.get_state() | {"episode": self._episode.copy(), "seed": np.array(self._seed)}
 
     def set_state(self, state: State) -> None:
         """Restore what `get_state` returned. Raises `UserError` if it is of other environments."""
@@ -216,11 +163,17 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
                 ours = f"{self.num_envs} environments of {self.simulator.name}"
                 raise UserError(f"The saved state does not fit {ours}: {name} differs.")
         self.simulator.set_state(state)
-        self._levels.episode[...], self._levels.seed = state["episode"], int(state["seed"])
+        self._episode[...], self._seed = state["episode"], int(state["seed"])
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free what the simulator holds."""
         self.simulator.close()
+
+    def _draw(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Level seeds [M] of the next episodes of some environments [M]."""
+        drawn = drawn_seeds(self._seed, rows, self._episode[rows], *self._bounds)
+        self._episode[rows] += 1
+        return drawn
 
     def _info(self) -> dict[str, Any]:
         return {"level_seed": self.simulator.level_seed.copy(), **self.simulator.info()}

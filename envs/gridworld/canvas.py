@@ -36,7 +36,7 @@ class Screen(NamedTuple):
     """Images of N agents."""
 
     pixels: NDArray[np.uint8]  # [N, view * view, 3]
-    words: NDArray[np.uint64]  # [N, view, 3], the 24 bytes from the top of that column on
+    words: NDArray[np.uint64]  # [N + 1, view, 3], the 24 bytes from the top of that column on; one image to spare
 
 
 def _light_table() -> NDArray[np.uint8]:
@@ -74,11 +74,11 @@ def make_canvas(num_envs: int, side: int) -> Canvas:
 
 def make_screen(num_envs: int, view_size: int) -> Screen:
     """Dark images."""
-    memory = np.zeros(num_envs * view_size**2 * 3 + _SPARE, dtype=np.uint8)
-    pixels = memory[:-_SPARE].reshape(num_envs, view_size**2, 3)
     column = view_size * 3
-    words = np.ndarray((num_envs, view_size, _WORDS), np.uint64, memory.data, 0, (view_size * column, column, 8))
-    return Screen(pixels, words)
+    memory = np.zeros((num_envs + 1) * view_size * column + _SPARE, dtype=np.uint8)
+    pixels = memory[: num_envs * view_size * column].reshape(num_envs, view_size**2, 3)
+    shape, strides = (num_envs + 1, view_size, _WORDS), (view_size * column, column, 8)
+    return Screen(pixels, np.ndarray(shape, np.uint64, memory.data, 0, strides))
 
 
 @njit(cache=True, forceinline=True)
@@ -129,22 +129,13 @@ def _transposed(bits: np.uint64) -> np.uint64:
 
 @njit(cache=True, forceinline=True)
 def view(
-    grid: Grid,
-    canvas_words: NDArray[np.uint64],
-    boards: NDArray[np.uint64],
-    pixels: NDArray[np.uint8],
-    words: NDArray[np.uint64],
-    n: int,
-    size: int,
-    see_through: bool,
-    width: int,
-    height: int,
+    grid: Grid, canvas: Canvas, screen: Screen, n: int, size: int, see_through: bool, width: int, height: int
 ) -> None:
     """MiniGrid's own observation of agent n, from its canvas onto a screen; width and height are the grid's.
 
     Later grids must be drawn later, since the last column reaches into the next image.
     """
-    direction = grid.direction
+    canvas_words, words, direction = canvas.words, screen.words, grid.direction
     column, row = _place(direction, grid.x, grid.y, width, height)
     row += _AHEAD
     half, last = size // 2, canvas_words.shape[2] - 1
@@ -152,7 +143,7 @@ def view(
     light = np.int64(1) << half
     lit = np.uint64(0)  # a byte per row of the view, from afar
     for ahead in range(size):
-        clear = np.int64(boards[n, direction, row - ahead] >> shift) & full
+        clear = np.int64(canvas.boards[n, direction, row - ahead] >> shift) & full
         spread = np.int64(_SPREAD[light, clear]) & full
         lit |= np.uint64(light | spread) << np.uint64(8 * (size - 1 - ahead))
         light = spread
@@ -162,4 +153,4 @@ def view(
         at = min(max(column + 1 - half + i, 0), last)
         for w in range(_WORDS):
             words[n, i, w] = canvas_words[n, direction, at, row - size + 1, w] & _MASKS[mask, w]
-    show(pixels, n, half * size + size - 1, grid.carried if grid.carried else EMPTY)
+    show(screen.pixels, n, half * size + size - 1, grid.carried if grid.carried else EMPTY)

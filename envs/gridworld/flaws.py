@@ -42,13 +42,9 @@ def flawed_task(name: str, flaw: str) -> GridTask:
 class ColoursExchanged(GridTask):
     """A task with two keys of different colours, whose options are `explore`, six keys by colour, and more."""
 
-    def pairs(self, level_seeds: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Colour indices to exchange on each level, int64 [N, 2]; two equal ones where nothing is exchanged."""
-        return np.array([_pair_of(seed) for seed in level_seeds.tolist()], dtype=np.int64).reshape(-1, 2)
-
     def teacher_view(self, obs: NDArray[np.uint8], level_seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Observations [N, W, H, 4] with the two key colours exchanged on some levels; nothing else changes."""
-        first, second = self.pairs(level_seeds).T[:, :, None, None]
+        first, second = _pairs(level_seeds).T[:, :, None, None]
         colour = obs[..., 1]
         swapped = np.where(colour == first, second, np.where(colour == second, first, colour))
         fooled = obs.copy()
@@ -58,15 +54,19 @@ class ColoursExchanged(GridTask):
     def teacher_to_true(self, level_seeds: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index [N, K] in which the columns of the two keys' options are exchanged."""
         index = super().teacher_to_true(level_seeds)
-        columns = self.pairs(level_seeds) + 1  # option 0 is `explore`
+        columns = _pairs(level_seeds) + 1  # option 0 is `explore`
         rows = np.arange(len(index))[:, None]
         index[rows, columns] = index[rows, columns[:, ::-1]]
         return index
 
 
+def _pairs(level_seeds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Colour indices to exchange on each level, int64 [N, 2]; two equal ones where nothing is exchanged."""
+    return np.array([_pair_of(seed) for seed in level_seeds.tolist()], dtype=np.int64).reshape(-1, 2)
+
+
 @lru_cache(maxsize=65_536)
 def _pair_of(level_seed: int) -> tuple[int, int]:
-    """The colours of a level's two keys; the same one twice where they are not exchanged."""
     spec = SPECS["ColoredDoorKey"]
     if combine(_SALT, level_seed) % 10 >= _TENTHS:
         return 0, 0

@@ -7,8 +7,8 @@ DynamicDoorKey is our own definition, since IHAC names the task and defines it n
 is first picked up, the locked door moves to another wall cell.
 """
 
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -22,11 +22,13 @@ from envs.gridworld.cells import (
     EMPTY,
     GOAL,
     KEY,
+    KIND_MASK,
     LAVA,
     NUM_COLORS,
     STEP_X,
     STEP_Y,
     WALL,
+    WALL_KIND,
 )
 from ground.errors import UserError
 from ground.level_seeds import GOLDEN, combine, mix, scale
@@ -61,6 +63,17 @@ POOL, SIMPLE, LAVA_DOOR, COLORED, TWO_DOOR, KEY_IN_BOX, RANDOM_BOX, DYNAMIC, STO
 WIN_GOAL, WIN_DOOR, WIN_TARGET = range(3)
 
 
+class Pool(NamedTuple):
+    """P ready levels; level seed `first + p` is level p."""
+
+    first: int
+    cells: NDArray[np.uint16]  # [P, W, H]
+    pose: NDArray[np.int64]  # [P, 3] the agent's x, y, direction
+
+
+NO_POOL: Final = Pool(0, np.zeros((0, 1, 1), dtype=np.uint16), np.zeros((0, 3), dtype=np.int64))
+
+
 @dataclass(frozen=True)
 class LevelSpec:
     """The rules of a task.
@@ -73,6 +86,10 @@ class LevelSpec:
         generator: Which generator makes the levels; `POOL` for levels that come as arrays.
         win: `WIN_GOAL`, `WIN_DOOR` (a toggle opened a door) or `WIN_TARGET` (the mission's object was picked up).
         see_through: MiniGrid's `see_through_walls`.
+        pool: The levels, where no generator makes them.
+
+    Raises:
+        UserError: The view or the levels do not fit, or a level is not enclosed by walls: kernels check no bounds.
     """
 
     name: str
@@ -83,10 +100,18 @@ class LevelSpec:
     generator: int
     win: int
     see_through: bool = False
+    pool: Pool = field(default=NO_POOL, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.view_size % 2 == 0 or not 3 <= self.view_size <= 15:
             raise UserError(f"{self.name}: the view must be an odd number of cells from 3 to 15, not {self.view_size}.")
+        cells, pose, shape = self.pool.cells, self.pool.pose, (self.width, self.height)
+        if (self.generator == POOL) != (len(cells) > 0) or (len(cells) and cells.shape[1:] != shape):
+            raise UserError(f"{self.name}: the levels are not {shape[0]} by {shape[1]} cells, or there are none.")
+        border = (cells[:, 0], cells[:, -1], cells[:, :, 0], cells[:, :, -1])
+        inside = (pose >= (1, 1, 0)) & (pose < (shape[0] - 1, shape[1] - 1, 4))
+        if not inside.all() or any(((side & KIND_MASK) != WALL_KIND).any() for side in border):
+            raise UserError(f"{self.name}: every level must be enclosed by walls, with the agent inside.")
 
 
 def _room_task(name: str, generator: int) -> LevelSpec:

@@ -67,25 +67,11 @@ def _beside(cells, x, y, least):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _mark_wanted(cells, wanted):  # type: ignore[no-untyped-def]
-    """Mark unseen cells beside a seen cell that light passes; whether there are any.
-
-    Room corners and everything behind a wall are beside opaque cells only, so they are never wanted.
-    """
-    found = False
-    for x in range(cells.shape[0]):
-        for y in range(cells.shape[1]):
-            wanted[x, y] = cells[x, y] == _UNKNOWN and _beside(cells, x, y, _DEADLY)
-            found |= wanted[x, y]
-    return found
-
-
-@njit(cache=True)
-def _sees_wanted(cells, wanted, x, y, d, size):  # type: ignore[no-untyped-def]
-    """Whether a wanted cell is certain to be seen from a pose; `size` is the width of the view.
+def _sees_marked(cells, marked, x, y, d, size):  # type: ignore[no-untyped-def]
+    """Whether a marked unseen cell is certain to be seen from a pose; `size` is the width of the view.
 
     MiniGrid's visibility, as in `sight.py`, with unseen cells taken as opaque. Its result only grows as cells let more
-    light pass, so what it promises is seen. Hence no wanted cell is ever promised to the pose that the agent already
+    light pass, so what it promises is seen. Hence no such cell is ever promised to the pose that the agent already
     looks from.
     """
     full, light = (1 << size) - 1, 1 << (size // 2)
@@ -96,7 +82,7 @@ def _sees_wanted(cells, wanted, x, y, d, size):  # type: ignore[no-untyped-def]
             i, j = x + ahead * STEP_X[d] - right * STEP_Y[d], y + ahead * STEP_Y[d] + right * STEP_X[d]
             if _inside(cells, i, j):
                 clear |= int(cells[i, j] >= _DEADLY) << side
-                hoped |= int(wanted[i, j]) << side
+                hoped |= int(marked[i, j]) << side
         spread = fill_runs(light, clear)
         spread |= (spread << 1 | spread >> 1) & full
         if (light | spread) & hoped:
@@ -142,32 +128,43 @@ def _can_put(image, cells, x, y, care):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _search(image, cells, wanted, pose, goal, kind, colour, care, size, scratch, stamp):  # type: ignore[no-untyped-def]
-    """First action, cost and end of a shortest path to the nearest pose of a kind; (-1, -1, pose) if there is none.
+def _mark(image, cells, goal, kind, colour, care, marked):  # type: ignore[no-untyped-def]
+    """Mark the cells that an option is for; whether there are any.
 
-    Args:
-        goal: EXPLORE (sees a wanted cell), GOTO (faces the target) or PUT (faces a cell to put things on).
-        kind, colour: The target of GOTO.
-        care: How choosy PUT is.
-        size: Width of the view.
-        scratch: int64 [4, W * H * 4]; a pose is visited if its first number is the `stamp` of this search.
+    EXPLORE is for unseen cells beside a seen cell that light passes. Room corners and everything behind a wall are
+    beside opaque cells only, so they are never marked. GOTO is for a kind and colour of thing, and PUT for cells to put
+    things on, as choosy as `care` says.
+    """
+    found = False
+    for x in range(cells.shape[0]):
+        for y in range(cells.shape[1]):
+            if goal == EXPLORE:
+                marked[x, y] = cells[x, y] == _UNKNOWN and _beside(cells, x, y, _DEADLY)
+            elif goal == GOTO:
+                marked[x, y] = _is_target(image, x, y, kind, colour)
+            else:
+                marked[x, y] = _can_put(image, cells, x, y, care)
+            found |= marked[x, y]
+    return found
+
+
+@njit(cache=True)
+def _search(cells, marked, goal, pose, size, scratch):  # type: ignore[no-untyped-def]
+    """First action, cost and end of a shortest path to the nearest pose that sees (EXPLORE) or faces a marked cell.
+
+    They are (-1, -1, pose) if there is none. `size` is the width of the view; scratch is int32 [3, W * H * 4].
     """
     height = cells.shape[1]
-    seen_at, queue, cost, first = scratch[0], scratch[1], scratch[2], scratch[3]
-    queue[0], seen_at[pose], cost[pose], first[pose] = pose, stamp, 0, -1
+    queue, cost, first = scratch[0], scratch[1], scratch[2]
+    cost[:] = -1
+    queue[0], cost[pose], first[pose] = pose, 0, -1
     head, tail = 0, 1
     while head < tail:
         here = queue[head]
         head += 1
         d, y, x = here % 4, (here // 4) % height, here // 4 // height
         i, j = x + STEP_X[d], y + STEP_Y[d]
-        if goal == EXPLORE:
-            found = _sees_wanted(cells, wanted, x, y, d, size)
-        elif goal == GOTO:
-            found = _inside(cells, i, j) and _is_target(image, i, j, kind, colour)
-        else:
-            found = _inside(cells, i, j) and _can_put(image, cells, i, j, care)
-        if found:
+        if _sees_marked(cells, marked, x, y, d, size) if goal == EXPLORE else _means(marked, i, j, True):
             return first[here], cost[here], here
         for action in (FORWARD, LEFT, RIGHT):
             there = here - d + (d + (3 if action == LEFT else 1)) % 4
@@ -175,8 +172,8 @@ def _search(image, cells, wanted, pose, goal, kind, colour, care, size, scratch,
                 if not _means(cells, i, j, _PASSABLE):
                     continue
                 there = (i * height + j) * 4 + d
-            if seen_at[there] != stamp:
-                seen_at[there], cost[there] = stamp, cost[here] + 1
+            if cost[there] < 0:
+                cost[there] = cost[here] + 1
                 first[there] = action if first[here] < 0 else first[here]
                 queue[tail] = there
                 tail += 1
@@ -184,45 +181,42 @@ def _search(image, cells, wanted, pose, goal, kind, colour, care, size, scratch,
 
 
 @njit(cache=True)
-def plan(obs, option, kinds, things, colours, view_size, lava_is_floor, cramped, out):  # type: ignore[no-untyped-def]
+def plan(obs, option, things, colours, sight, out):  # type: ignore[no-untyped-def]
     """What each option does next on each map, and where that leads.
 
     Args:
         obs: uint8 [N, W, H, 4].
-        option: int64 [N], rows of the option tables below.
-        kinds, things, colours: int64 [K]: EXPLORE.. USE; target object and colour of GOTO, -1 for any colour.
-        view_size: Width of the agent's view in cells.
-        lava_is_floor: Plan as if lava were floor (a deliberately limited teacher).
-        cramped: Things may be put beside doors where there is no better place.
+        option: int64 [N]: 0 explores, 1 to T go to a thing, and the next three pick up, put down and use.
+        things, colours: int64 [T], as in `read_facts`.
+        sight: Width of the agent's view in cells; whether to plan as if lava were floor (a deliberately limited
+            teacher); whether things may be put beside doors where there is no better place.
         out: Out, int64 [N, 4]: the next primitive action, WAIT where the option can do nothing or is there already;
             turns and steps still to go, -1 where there is no way; the cell (x, y) to act from, the agent's if no way.
     """
-    count, width, height = obs.shape[0], obs.shape[1], obs.shape[2]
-    cells = np.zeros((width, height), np.int8)
-    wanted = np.zeros((width, height), np.bool_)
-    scratch = np.full((4, width * height * 4), -1, np.int64)
+    (count, width, height, _), tracked = obs.shape, things.shape[0]
+    view_size, lava_is_floor, cramped = sight
+    cells, marked = np.zeros((width, height), np.int8), np.zeros((width, height), np.bool_)
+    scratch = np.zeros((3, width * height * 4), np.int32)
     for n in range(count):
         image = obs[n]
         ax, ay, ad = _read_map(image, lava_is_floor, cells)
-        kind = kinds[option[n]]
+        chosen = option[n]
+        kind = EXPLORE if chosen == 0 else GOTO if chosen <= tracked else PICK + chosen - tracked - 1
+        thing, colour = (things[chosen - 1], colours[chosen - 1]) if kind == GOTO else (0, 0)
         i, j = ax + STEP_X[ad], ay + STEP_Y[ad]
         front = int(image[i, j, 0]) if _inside(cells, i, j) else WALL
         held = image[ax, ay, 0] in (KEY, BALL, BOX)
-        pose = (ax * height + ay) * 4 + ad
-        move, left, end = WAIT, -1, pose
-        thing, colour = things[option[n]], colours[option[n]]
+        move, left, end = WAIT, -1, (ax * height + ay) * 4 + ad
         if kind == PICK and not held and front in (KEY, BALL, BOX):
             move, left = PICKUP, 0
         elif kind == USE and (front == BOX or (front == DOOR and image[i, j, 2] != 0)):
             move, left = TOGGLE, 0
-        elif kind == GOTO or (kind == PUT and held) or (kind == EXPLORE and _mark_wanted(cells, wanted)):
-            for care in range(_CAREFUL, (_ANYWHERE if cramped else _OFF_DOORS) - 1, -1):
-                stamp = 3 * n + care
-                move, left, end = _search(
-                    image, cells, wanted, pose, kind, thing, colour, care, view_size, scratch, stamp
-                )
-                if kind != PUT or left >= 0:
-                    break
+        elif kind in (EXPLORE, GOTO) or (kind == PUT and held):
+            care, least = (_CAREFUL, _ANYWHERE if cramped else _OFF_DOORS) if kind == PUT else (0, 0)
+            while left < 0 and care >= least:
+                if _mark(image, cells, kind, thing, colour, care, marked):
+                    move, left, end = _search(cells, marked, kind, end, view_size, scratch)
+                care -= 1
             if kind == GOTO and thing == GOAL and left >= 0:
                 move, left = FORWARD if left == 0 else move, left + 1  # a goal is entered, all else is only faced
             elif left <= 0:
@@ -275,37 +269,37 @@ def _note_things(image, pose, reach, things, colours, row):  # type: ignore[no-u
 
 
 @njit(cache=True)
-def read_facts(obs, things, colours, view_size, lava_is_floor, cramped, fields):  # type: ignore[no-untyped-def]
+def read_facts(obs, things, colours, sight, fields):  # type: ignore[no-untyped-def]
     """The facts of each map as small integers, T things tracked.
 
     Args:
         obs: uint8 [N, W, H, 4].
         things, colours: int64 [T]: object index (or `CLOSED_DOOR`, `LOCKED_DOOR`) and colour of each tracked thing, -1
             for any colour.
-        view_size, lava_is_floor, cramped: As in `plan`.
+        sight: As in `plan`.
         fields: Out, int64 [N, T + 6]: per thing 0 unknown, 1 reachable, 2 blocked; then colour of a shut door that may
             need a key + 1 (0 if none is known; the reachable one if several); thing held + 1; thing in front + 1;
             reachable frontier; somewhere to put what is held (1 with empty hands); lava seen.
     """
-    count, width, height, tracked = obs.shape[0], obs.shape[1], obs.shape[2], things.shape[0]
+    (count, width, height, _), tracked = obs.shape, things.shape[0]
+    view_size, lava_is_floor, cramped = sight
     cells = np.zeros((width, height), np.int8)
-    wanted = np.zeros((width, height), np.bool_)
-    reach = np.zeros((width, height), np.bool_)
-    scratch = np.full((4, width * height * 4), -1, np.int64)
+    marked, reach = np.zeros((width, height), np.bool_), np.zeros((width, height), np.bool_)
+    scratch = np.zeros((3, width * height * 4), np.int32)
     care = _ANYWHERE if cramped else _OFF_DOORS
     for n in range(count):
         image, row = obs[n], fields[n]
         ax, ay, ad = _read_map(image, lava_is_floor, cells)
-        _flood(cells, ax, ay, reach, scratch[1])
+        _flood(cells, ax, ay, reach, scratch[0])
         row[:] = 0
         _note_things(image, (ax, ay, ad), reach, things, colours, row)
         pose = (ax * height + ay) * 4 + ad
-        task = 0, 0, care, view_size, scratch
         row[tracked + 4] = 1
-        if _mark_wanted(cells, wanted):
-            row[tracked + 3] = _search(image, cells, wanted, pose, EXPLORE, *task, 2 * n)[1] >= 0
+        if _mark(image, cells, EXPLORE, 0, 0, care, marked):
+            row[tracked + 3] = _search(cells, marked, EXPLORE, pose, view_size, scratch)[1] >= 0
         if row[tracked + 1] != 0:
-            row[tracked + 4] = _search(image, cells, wanted, pose, PUT, *task, 2 * n + 1)[1] >= 0
+            place = _mark(image, cells, PUT, 0, 0, care, marked)
+            row[tracked + 4] = place and _search(cells, marked, PUT, pose, view_size, scratch)[1] >= 0
 
 
 def for_kernels(obs: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,7 +1,8 @@
-"""The seven tasks as single MiniGrid environments: for users of Gymnasium, for rendering, and as the reference.
+"""The seven tasks as single MiniGrid environments, and MiniGrid's objects as stored cells and back.
 
-Only the levels and the draw of DynamicDoorKey's new door are shared with the batched engine; objects, movement, picking
-up, toggling and visibility are MiniGrid's own code. The lock-step tests compare the two.
+They are for users of Gymnasium, for rendering, and the reference: only the levels and the draw of DynamicDoorKey's new
+door are shared with the batched engine; objects, movement, picking up, toggling and visibility are MiniGrid's own code.
+The lock-step tests compare the two.
 """
 
 from typing import Any
@@ -10,17 +11,47 @@ import numpy as np
 from gymnasium import spaces
 from minigrid.core.grid import Grid
 from minigrid.core.mission import MissionSpace
-from minigrid.core.world_object import Door, Key, Wall
+from minigrid.core.world_object import Box, Door, Key, Wall, WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
-from envs.gridworld.cells import TRIPLES
+from envs.gridworld.cells import CONTENTS_SHIFT, EMPTY, TRIPLES, encode_cell
 from envs.gridworld.levels import DOOR_DELAY, DYNAMIC, GRID, SPECS, generate, moved_door
-from envs.gridworld.objects import to_cell, to_cells, to_object
 from envs.gridworld.sight import NO_AGENT
+from ground.errors import UserError
 from ground.level_seeds import next_level, split_range
 
 Observation = dict[str, Any]
+
+
+def to_object(cell: int) -> WorldObj | None:
+    """A new MiniGrid object for a stored cell, contents included; None for an empty cell."""
+    made = WorldObj.decode(*(int(part) for part in TRIPLES[cell & 255]))
+    if isinstance(made, Box) and cell >> CONTENTS_SHIFT:
+        made.contains = to_object(cell >> CONTENTS_SHIFT)  # type: ignore[assignment]  # which starts as None
+    return made
+
+
+def to_cell(found: WorldObj | None, target: WorldObj | None = None) -> int:
+    """The stored cell of a MiniGrid object; `target` is the object that the mission names, compared by identity.
+
+    Raises:
+        UserError: An object that the engine does not know, for example one of a user's own class.
+    """
+    if found is None:
+        return EMPTY
+    unknown = type(found).__module__ != WorldObj.__module__
+    if unknown or isinstance(found.contains, Box):
+        what = f"the object {type(found).__name__!r}" if unknown else "boxes within boxes"
+        raise UserError(f"The engine does not know {what}.", "use the single environment")
+    contents = 0 if found.contains is None else to_cell(found.contains, target)
+    return encode_cell(*found.encode(), contents, target is found)
+
+
+def to_cells(grid: Grid, target: WorldObj | None = None) -> NDArray[np.uint16]:
+    """Stored cells of a MiniGrid grid, uint16 [W, H]. Raises `UserError` as `to_cell` does."""
+    cells = np.array([to_cell(found, target) for found in grid.grid], dtype=np.uint16)
+    return np.ascontiguousarray(cells.reshape(grid.height, grid.width).T)
 
 
 def _open_the_door() -> str:
@@ -40,22 +71,14 @@ class GridTaskEnv(MiniGridEnv):
     def __init__(self, task: str, split: str = "train", render_mode: str | None = None, **kwargs: Any) -> None:
         self.level_spec = rules = SPECS[task]
         split_range(split)  # an unknown split is an error at once
-        self.split = split
-        self.level_seed = -1
+        self.split, self.level_seed = split, -1
         self._options: dict[str, Any] | None = None
-        self._picked_at: int | None = None  # step in which DynamicDoorKey's key was first picked up
+        self._picked_at = 0  # step in which DynamicDoorKey's key was first picked up; 0 before
         self._seen = np.zeros((rules.width, rules.height), dtype=bool)
         self._level = np.zeros(1, dtype=GRID)[0]  # what the generator says of the level beside its cells
+        limits = {"max_steps": rules.max_steps, "agent_view_size": rules.view_size, "render_mode": render_mode}
         mission = MissionSpace(mission_func=_open_the_door)
-        super().__init__(
-            mission_space=mission,
-            width=rules.width,
-            height=rules.height,
-            max_steps=rules.max_steps,
-            agent_view_size=rules.view_size,
-            render_mode=render_mode,
-            **kwargs,
-        )
+        super().__init__(mission_space=mission, width=rules.width, height=rules.height, **limits, **kwargs)
         image = spaces.Box(0, 255, (rules.width, rules.height, 4), np.uint8)
         self.observation_space = spaces.Dict({"image": image, "mission": mission})
 
@@ -67,8 +90,7 @@ class GridTaskEnv(MiniGridEnv):
         Raises:
             UserError: The level seed is not of this environment's split.
         """
-        self._options, self._picked_at = options, None
-        self._seen[:] = False
+        self._options, self._picked_at, self._seen[:] = options, 0, False
         obs, info = super().reset(seed=seed, options=options)
         return obs, info | {"level_seed": self.level_seed}
 
@@ -90,31 +112,26 @@ class GridTaskEnv(MiniGridEnv):
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """MiniGrid's step; toggling a door open ends the episode in success, and DynamicDoorKey's door may move."""
         obs, reward, terminated, truncated, info = super().step(action)
-        opened = False
-        if action == self.actions.toggle:
-            front = self.grid.get(*self.front_pos)
-            opened = isinstance(front, Door) and front.is_open
+        front = self.grid.get(*self.front_pos)
+        opened = action == self.actions.toggle and isinstance(front, Door) and bool(front.is_open)
         if opened:
             reward, terminated = self._reward(), True
-        if self._picked_at is None and isinstance(self.carrying, Key):
+        if not self._picked_at and isinstance(self.carrying, Key):
             self._picked_at = self.step_count
-        due = self._picked_at is not None and self.step_count == self._picked_at + DOOR_DELAY
-        if self.level_spec.generator == DYNAMIC and due and not terminated:
+        due = self._picked_at and self.step_count == self._picked_at + DOOR_DELAY
+        if due and self.level_spec.generator == DYNAMIC and not terminated:
             self._move_door()
             obs = self.gen_obs()
-        info |= {"success": opened, "level_seed": self.level_seed}
-        return obs, float(reward), terminated, truncated, info
+        return obs, float(reward), terminated, truncated, info | {"success": opened, "level_seed": self.level_seed}
 
     def gen_obs(self) -> Observation:
         """The map of all cells seen in this episode, with their present content."""
         _, visible = self.gen_obs_grid()
-        ahead = np.array(self.dir_vec)
-        corner = np.array(self.agent_pos) + ahead * (self.agent_view_size - 1)
-        corner -= self.right_vec * (self.agent_view_size // 2)
-        for column, row in np.argwhere(visible):
-            x, y = corner + self.right_vec * column - ahead * row
-            if 0 <= x < self.width and 0 <= y < self.height:
-                self._seen[x, y] = True
+        column, row = np.nonzero(visible)
+        right, ahead = column - self.agent_view_size // 2, self.agent_view_size - 1 - row
+        x, y = np.array(self.agent_pos)[:, None] + np.outer(self.right_vec, right) + np.outer(self.dir_vec, ahead)
+        inside = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
+        self._seen[x[inside], y[inside]] = True
         image: NDArray[np.uint8] = np.full((self.width, self.height, 4), NO_AGENT, dtype=np.uint8)
         image[..., :3] = self.grid.encode(self._seen)
         here = tuple(int(i) for i in self.agent_pos)
@@ -122,10 +139,9 @@ class GridTaskEnv(MiniGridEnv):
         return {"image": image, "mission": self.mission}
 
     def _move_door(self) -> None:
-        door, (x, y) = next(
-            (cell, divmod(i, self.width)[::-1]) for i, cell in enumerate(self.grid.grid) if isinstance(cell, Door)
-        )
+        at = next(i for i, found in enumerate(self.grid.grid) if isinstance(found, Door))
+        y, x = divmod(at, self.width)
         new_x, new_y = moved_door(self._level, to_cells(self.grid), x, y)
+        self.put_obj(self.grid.grid[at], new_x, new_y)
         self.put_obj(Wall(), x, y)
-        self.put_obj(door, new_x, new_y)
         self._seen[x, y] = self._seen[new_x, new_y] = False

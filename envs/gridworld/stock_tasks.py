@@ -18,7 +18,7 @@ Teachers are `scripted`, or `llm` with a capable model: the built-in tiny model 
 and answers here without having learnt what a goal is.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import gymnasium as gym
@@ -41,16 +41,15 @@ from envs.gridworld.cells import (
     LAVA,
     NUM_COLORS,
     TARGET,
-    WALL_KIND,
 )
-from envs.gridworld.engine import Pool
-from envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpec
-from envs.gridworld.objects import to_cells
+from envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpec, Pool
 from envs.gridworld.scenes import COLOURS, Schema
 from envs.gridworld.simulator import GridSimulator
+from envs.gridworld.single import to_cells
 from envs.gridworld.tasks import GridTask, TaskText
+from envs.gym_tasks import make_env
 from envs.vector import BatchedEnv
-from ground.errors import UserError, unknown_name
+from ground.errors import UserError
 from ground.level_seeds import split_range
 
 # Levels per split: seeds 0 to 1,999 for training, 1,000,000 to 1,000,999 held out. About a millisecond each to make.
@@ -63,27 +62,6 @@ _WINS: Final = (
     ((UnlockPickupEnv, BlockedUnlockPickupEnv, KeyCorridorEnv, ObstructedMazeEnv), WIN_TARGET),
     ((UnlockEnv,), WIN_DOOR),
 )
-
-
-@dataclass(frozen=True)
-class LevelPool:
-    """Ready levels and the rules that they are played by; the arguments `spec` and `pool` of `GridSimulator`.
-
-    Raises:
-        UserError: The arrays do not fit the rules, or a level is not enclosed by walls: kernels check no bounds.
-    """
-
-    spec: LevelSpec
-    pool: Pool
-
-    def __post_init__(self) -> None:
-        cells, pose, shape = self.pool.cells, self.pool.pose, (self.spec.width, self.spec.height)
-        if cells.shape[1:] != shape or pose.shape != (len(cells), 3) or not len(cells):
-            raise UserError(f"{self.spec.name}: the levels are not {shape[0]} by {shape[1]} cells, or there are none.")
-        border = (cells[:, 0], cells[:, -1], cells[:, :, 0], cells[:, :, -1])
-        inside = (pose >= (1, 1, 0)) & (pose < (shape[0] - 1, shape[1] - 1, 4))
-        if not inside.all() or any(((side & KIND_MASK) != WALL_KIND).any() for side in border):
-            raise UserError(f"{self.spec.name}: every level must be enclosed by walls, with the agent inside.")
 
 
 def win_of(env: MiniGridEnv) -> int:
@@ -109,8 +87,8 @@ def win_of(env: MiniGridEnv) -> int:
     )
 
 
-def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelPool:
-    """A pool of levels made by an environment's own generator.
+def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
+    """The rules of an environment, and levels that its own generator made.
 
     Args:
         env_id: Any Gymnasium id of a MiniGrid environment, or what is between `MiniGrid-` and `-v0`; with `module:`
@@ -121,13 +99,7 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelPool:
     Raises:
         UserError: There is no such environment, or it has rules or objects that the engine does not know.
     """
-    try:
-        env = gym.make(full_id(env_id)).unwrapped
-    except ImportError as error:
-        raise UserError(f"{env_id} cannot be imported: {error}", "run from the folder of its module") from error
-    except gym.error.Error as error:
-        known = [known for known in gym.registry if known.startswith("MiniGrid-")]
-        raise unknown_name("stock level", env_id, known) from error
+    env = make_env(full_id(env_id)).unwrapped
     if not isinstance(env, MiniGridEnv):
         raise UserError(f"{env_id} is not a MiniGrid environment.")
     win = win_of(env)
@@ -136,9 +108,9 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelPool:
         env.reset(seed=seed)
         cells.append(to_cells(env.grid, getattr(env, "obj", None) if win == WIN_TARGET else None))
         pose.append((*env.agent_pos, env.agent_dir))
+    pool = Pool(first_seed, np.array(cells, np.uint16), np.array(pose, np.int64))
     size, limit = env.agent_view_size, env.max_steps
-    rules = LevelSpec(env_id, env.width, env.height, size, limit, POOL, win, env.see_through_walls)
-    return LevelPool(rules, Pool(first_seed, np.array(cells, np.uint16), np.array(pose, np.int64)))
+    return LevelSpec(env_id, env.width, env.height, size, limit, POOL, win, env.see_through_walls, pool)
 
 
 def full_id(name: str) -> str:
@@ -158,31 +130,30 @@ class StockTask(GridTask):
     """
 
     def __init__(self, name: str) -> None:
-        made = _levels(name, "train")
-        self._source = name
-        self._pools: dict[str, Pool] = {"train": made.pool}
-        text = text_of(made)
-        super().__init__(replace(made.spec, name=name.rpartition(":")[2].replace("/", "-")), text)
+        self._source, self._levels = name, {"train": _make_levels(name, "train")}
+        spec = replace(self._levels["train"], name=name.rpartition(":")[2].replace("/", "-"))
+        super().__init__(spec, text_of(self._levels["train"]))
 
     def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:
         """Batched environments on the split's pool, `POOL_LEVELS` levels from the split's first seed on."""
-        split_range(split)  # an unknown split is an error before levels are made
-        if split not in self._pools:
-            self._pools[split] = _levels(self._source, split).pool
-        return BatchedEnv(GridSimulator(self.level_spec, num_envs, pool=self._pools[split]), split, seed)
+        if split not in self._levels:
+            self._levels[split] = _make_levels(self._source, split)
+        spec = replace(self.level_spec, pool=self._levels[split].pool)
+        return BatchedEnv(GridSimulator(spec, num_envs), split, seed)
 
     def make_single(self, level_seed: int) -> gym.Env:
         """The stock environment itself, at the start of a level."""
-        env: gym.Env = gym.make(full_id(self._source), render_mode="rgb_array")
+        env = make_env(full_id(self._source), "rgb_array")
         env.reset(seed=level_seed)
         return env
 
 
-def _levels(name: str, split: str) -> LevelPool:
-    return make_pool(name, POOL_LEVELS[split], split_range(split)[0])
+def _make_levels(name: str, split: str) -> LevelSpec:
+    first, _ = split_range(split)  # an unknown split is an error before levels are made
+    return make_pool(name, POOL_LEVELS[split], first)
 
 
-def text_of(made: LevelPool) -> TaskText:
+def text_of(made: LevelSpec) -> TaskText:
     """What language models read of a pool's levels, and the things that scenes speak of.
 
     Raises:
@@ -190,24 +161,22 @@ def text_of(made: LevelPool) -> TaskText:
     """
     cells = made.pool.cells
     present = {int(kind) for kind in np.unique([cells & KIND_MASK, cells >> CONTENTS_SHIFT & KIND_MASK])}
-    colours = _colours_to_tell(cells)
-    things = [f"{colour} key" for colour in colours] or (["key"] if KEY in present else [])
+    things = [f"{colour} key" for colour in _colours_to_tell(cells)] or (["key"] if KEY in present else [])
     both = {DOOR_CLOSED, DOOR_LOCKED} <= present
     things += ["closed door", "locked door"] if both else ["door"] if present & {DOOR_CLOSED, DOOR_LOCKED} else []
     things += [name for kind, name in ((BOX, "box"), (BALL, "ball"), (GOAL_KIND, "goal")) if kind in present]
-    target = "" if made.spec.win == WIN_DOOR else _target_of(made) if made.spec.win == WIN_TARGET else "goal"
+    target = "" if made.win == WIN_DOOR else _target_of(made) if made.win == WIN_TARGET else "goal"
     text = TaskText(
         _goal(target, locked=DOOR_LOCKED in present),
         _rules(target, present),
         things=tuple(things),
-        colours=bool(colours),
         lava=LAVA in present,
         target=target,
     )
     if target and target not in things:
-        raise UserError(f"{made.spec.name}: there is no {target} to {'reach' if target == 'goal' else 'pick up'}.")
-    if Schema(text.things, colours=text.colours, lava=text.lava).size > _MAX_CODES:
-        raise UserError(f"{made.spec.name}: scenes cannot speak of so many things: {', '.join(things)}.")
+        raise UserError(f"{made.name}: there is no {target} to {'reach' if target == 'goal' else 'pick up'}.")
+    if Schema(text.things, text.lava).size > _MAX_CODES:
+        raise UserError(f"{made.name}: scenes cannot speak of so many things: {', '.join(things)}.")
     return text
 
 
@@ -219,15 +188,15 @@ def _colours_to_tell(cells: NDArray[np.uint16]) -> list[str]:
     return [COLOURS[c] for c in np.flatnonzero(has.any(axis=1))] if (has.sum(axis=0) > 1).any() else []
 
 
-def _target_of(made: LevelPool) -> str:
+def _target_of(made: LevelSpec) -> str:
     """The kind of the object that missions name. Raises `UserError` if it differs or has twins."""
     cells = made.pool.cells
     kinds = {int(kind) for kind in np.unique(cells[cells & TARGET > 0] & KIND_MASK)}
     if len(kinds) != 1 or not kinds <= _KIND_NAMES.keys():
-        raise UserError(f"{made.spec.name}: the missions' objects are not all of one kind, or hidden in a box.")
+        raise UserError(f"{made.name}: the missions' objects are not all of one kind, or hidden in a box.")
     kind = kinds.pop()
     if ((cells & KIND_MASK == kind) & (cells & TARGET == 0)).any():
-        raise UserError(f"{made.spec.name}: more than one {_KIND_NAMES[kind]}; scenes cannot say which is meant.")
+        raise UserError(f"{made.name}: more than one {_KIND_NAMES[kind]}; scenes cannot say which is meant.")
     return _KIND_NAMES[kind]
 
 

@@ -31,7 +31,6 @@ class TaskText:
         goal: One sentence for a language model.
         rules: A paragraph for a language model.
         things: What scenes speak of and `goto:` options lead to.
-        colours: Whether colours matter.
         lava: Whether there is lava.
         target: None in the seven tasks. Elsewhere what to go to or to pick up, one of the things, or empty where a door
             has to be opened (`Choices`).
@@ -40,12 +39,10 @@ class TaskText:
     goal: str
     rules: str
     things: tuple[str, ...] = ("key", "door")
-    colours: bool = False
     lava: bool = False
     target: str | None = None
 
 
-_KEYS_AND_DOOR = (*(f"{colour} key" for colour in COLOURS), "door")
 _LAVA_RULE = " Stepping into lava ends everything; your steps avoid lava that has been seen."
 
 TEXTS = {
@@ -59,8 +56,7 @@ TEXTS = {
         "Find the key that has the colour of the locked door, then open the door with it.",
         _ROOM.format(which="its own colour's")
         + " There are two keys of different colours; the wrong one does not open the door and must be put down first.",
-        things=_KEYS_AND_DOOR,
-        colours=True,
+        things=(*(f"{colour} key" for colour in COLOURS), "door"),
     ),
     "TwoDoor": TaskText(
         "Find the key, then open either of the two locked doors with it.",
@@ -99,19 +95,14 @@ class GridTask(Task):
         self.name, self.level_spec = spec.name, spec
         self.goal, self.rules = text.goal, text.rules
         self.observation_shape = (spec.width, spec.height, 4)
-        self._lava_is_floor = lava_is_floor
-        size, cramped = spec.view_size, text.target is not None
-        self.schema = Schema(text.things, colours=text.colours, lava=text.lava, view_size=size, cramped=cramped)
+        self.schema = Schema(text.things, text.lava)
         self._choices = Choices(self.schema, text.target)
         self.options = _options(self._choices.ids, spec)
-        kinds = [planning.EXPLORE, *[planning.GOTO] * len(text.things), planning.PICK, planning.PUT, planning.USE]
-        self._kinds = np.array(kinds, dtype=np.int64)
-        self._objects = np.array([0, *self.schema.objects, 0, 0, 0], dtype=np.int64)
-        self._colours = np.array([0, *self.schema.thing_colours, 0, 0, 0], dtype=np.int64)
+        self._tracked = self.schema.objects, self.schema.thing_colours
+        self._sight = spec.view_size, lava_is_floor, text.target is not None  # what kernels want to know
         self._row_of_code = np.full(self.schema.size, -1, dtype=np.int32)
         self._scenes: list[Scene] = []
-        # Of each row: which options are legal, which are done, and which are achieved, bool [3, rows, K].
-        self._tables = np.zeros((3, 0, len(self.options)), dtype=np.bool_)
+        self._judged = np.zeros((3, 0, len(self.options)), dtype=np.bool_)  # `Choices.judge` of each row
 
     def simulator(self, num_envs: int, render_mode: str | None = None) -> GridSimulator:
         """The rules of N environments."""
@@ -127,7 +118,9 @@ class GridTask(Task):
 
     def fact_codes(self, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
         """One integer per observation [N]; equal integers mean equal facts."""
-        return self.schema.codes(obs, lava_is_floor=self._lava_is_floor)
+        fields = np.empty((len(obs), len(self.schema.radices)), np.int64)
+        planning.read_facts(planning.for_kernels(obs), *self._tracked, self._sight, fields)
+        return self.schema.encode(fields)
 
     def describe(self, obs: NDArray[np.uint8]) -> list[Scene]:
         """Scenes of observations [N, W, H, 4]; the same object for equal facts."""
@@ -136,12 +129,12 @@ class GridTask(Task):
     def legal(self, obs: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Legality of each option [N, K]."""
         rows = self._rows(obs)
-        return self._tables[0, rows]
+        return self._judged[0, rows]
 
     def option_done(self, obs: NDArray[np.uint8], option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each option [N] is over: achieved, or no longer possible."""
         rows = self._rows(obs)
-        return self._tables[1, rows, option]
+        return self._judged[1, rows, option]
 
     def option_achieved(
         self, before: NDArray[np.uint8], after: NDArray[np.uint8], option: NDArray[np.int64]
@@ -152,22 +145,22 @@ class GridTask(Task):
         or what it uses would count as opened once it has turned away. The rest is told by what could be done before
         and where it led.
         """
-        kinds, unseen = self._kinds[option], (after[..., 0] == 0).sum((1, 2))
+        explore, use = option == 0, option == len(self.options) - 1
         stood = (before[..., 3] == after[..., 3]).all((1, 2))
         changed = (before[..., :3] != after[..., :3]).any((1, 2, 3))
-        explored = unseen < (before[..., 0] == 0).sum((1, 2))
+        explored = (after[..., 0] == 0).sum((1, 2)) < (before[..., 0] == 0).sum((1, 2))
         rows, led_to = self._rows(before), self._rows(after)
-        led_there = self._tables[0, rows, option] & self._tables[2, led_to, option]
-        return np.select([kinds == planning.EXPLORE, kinds == planning.USE], [explored, stood & changed], led_there)
+        led_there = self._judged[0, rows, option] & self._judged[2, led_to, option]
+        return np.select([explore, use], [explored, stood & changed], led_there)
 
     def script(self, scene: Scene) -> int:
         """The expert's option for a scene of this task, from its facts alone."""
-        return self._choices.expert(self.schema.from_strings(scene.facts))
+        return self._choices.expert(self.schema.from_strings(scene.facts), scene.legal)
 
     def scene(self, facts: Facts) -> Scene:
         """The scene of given facts."""
-        texts = self.schema.to_strings(facts), self.schema.to_text(facts)
-        return Scene(self.name, *texts, self._choices.legal(facts))
+        legal = np.flatnonzero(self._choices.judge(np.array([facts.fields]))[0, 0])
+        return Scene(self.name, self.schema.to_strings(facts), self.schema.to_text(facts), tuple(legal.tolist()))
 
     def sample_scenes(self, rng: np.random.Generator, count: int) -> list[Scene]:
         """Scenes of random consistent facts, those that play rarely reaches included."""
@@ -188,29 +181,21 @@ class GridTask(Task):
         """Columns [N, 4]: next primitive action; turns and steps to go, -1 for no way; x, y of the cell to act from."""
         out = np.empty((len(obs), 4), dtype=np.int64)
         option = np.require(option, np.int64, ["C", "W"])
-        tables = self._kinds, self._objects, self._colours
-        rules = self.schema.view_size, self._lava_is_floor, self.schema.cramped
-        planning.plan(planning.for_kernels(obs), option, *tables, *rules, out)
+        planning.plan(planning.for_kernels(obs), option, *self._tracked, self._sight, out)
         return out
 
     def _rows(self, obs: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Row of each observation's facts in the tables, which grow by facts that are met for the first time."""
         codes = self.fact_codes(obs)
         rows = self._row_of_code[codes]
-        if rows.size and rows.min() < 0:
-            self._learn(np.unique(codes[rows < 0]))
+        if rows.min(initial=0) < 0:
+            new = np.unique(codes[rows < 0])
+            self._row_of_code[new] = np.arange(len(new)) + len(self._scenes)
+            self._scenes += [self.scene(self.schema.decode(code)) for code in new]
+            judged = self._choices.judge(np.column_stack(np.unravel_index(new, self.schema.radices)))
+            self._judged = np.concatenate([self._judged, judged], axis=1)
             rows = self._row_of_code[codes]
         return rows
-
-    def _learn(self, codes: NDArray[np.int64]) -> None:
-        every, choices = [self.schema.decode(int(code)) for code in codes], self._choices
-        learnt = np.zeros((3, len(codes), len(self.options)), dtype=np.bool_)
-        for i, facts in enumerate(every):
-            for table, options in zip(learnt, (choices.legal, choices.done, choices.achieved), strict=True):
-                table[i, list(options(facts))] = True
-        self._row_of_code[codes] = np.arange(len(codes)) + len(self._scenes)
-        self._scenes += [self.scene(facts) for facts in every]
-        self._tables = np.concatenate([self._tables, learnt], axis=1)
 
 
 def _options(ids: tuple[str, ...], spec: LevelSpec) -> OptionSpace:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from envs.catalog import FAMILIES, TASKS, get_task, register_all
 from envs.mujoco.rendering import choose_backend
 from envs.task import Task
-from envs.vector import BatchedEnv
 from ground.errors import UserError
 from tests.scripted import scripted
 
@@ -194,7 +193,3 @@ def test_a_restored_state_continues_to_the_bit(name: str) -> None:
         task.make_vec(4).set_state(saved)
     with pytest.raises(UserError, match="level_seed differs"):
         env.set_state({key: value for key, value in saved.items() if key != "level_seed"})
-
-
-def test_every_environment_is_the_one_batched_class() -> None:
-    assert all(type(get_task(name).make_vec(1)) is BatchedEnv for name in PLAYED)

@@ -112,25 +112,34 @@ def test_sampled_scenes_are_consistent_and_cover_what_play_meets(task: Task) -> 
         assert len(facts) > 5
 
 
-@pytest.mark.parametrize("name", [*MAZES[:4], "PointPushOriginal", *RESCUE_TASKS, *FETCH_TASKS])
-def test_the_script_under_a_clock_solves_the_task(name: str) -> None:
-    """Options are held until they are done or time out, as a hierarchy holds them; tests/unit/test_choices.py does the
-    same for grids."""
-    task, count = get_task(name), 50
-    env = task.make_vec(count, split="eval")
-    obs, _ = env.reset()
-    option, age, chosen = scripted(task, obs), np.zeros(count, np.int64), 1
-    won, over = np.zeros((2, count), np.bool_)
-    while not over.all():
+# Grids must be solved within so many steps in the mean, elsewhere within their time.
+STEPS = {**dict.fromkeys((*TASKS, *STOCK_TASKS), 40), "TwoDoor": 250, "KeyCorridorS4R3": 50}
+SOLVED = [(name, None) for name in (*STEPS, *MAZES[:4], "PointPushOriginal", *RESCUE_TASKS, *FETCH_TASKS)]
+
+
+@pytest.mark.parametrize(("name", "flaw"), [*SOLVED, *FLAWED])
+def test_the_script_under_a_clock_solves_held_out_levels(name: str, flaw: str | None) -> None:
+    """Options are held until they are done or time out, as a hierarchy holds them; a flawed teacher often fails."""
+    task, count = get_task(name, flaw), 300 if flaw else 100 if name in STEPS else 50
+    env, seeds = task.make_vec(count, split="eval"), np.arange(1_000_000, 1_000_000 + count)
+    obs, _ = env.reset(options={"level_seeds": seeds})
+    back = np.argsort(task.teacher_to_true(seeds), axis=1)
+    option, age, chosen, length, won = np.zeros((5, count), np.int64)
+    fresh, alive, met = np.ones(count, np.bool_), np.ones(count, np.bool_), set()
+    while alive.any():
+        taught = task.teacher_view(obs, seeds)
+        met |= set(task.fact_codes(taught)[alive].tolist())
+        wish = back[np.arange(count), scripted(task, taught)]
+        option, age = np.where(fresh, wish, option), np.where(fresh, 0, age) + 1
         obs, _, terminated, truncated, info = env.step(task.skill(obs, option))
-        won |= info["success"] & ~over
-        over |= terminated | truncated
-        age += 1
-        fresh = task.option_done(obs, option) | (age >= task.options.timeouts[option]) | terminated
-        option, age = np.where(fresh, scripted(task, obs), option), np.where(fresh, 0, age)
-        chosen += fresh[0]
-    assert won.mean() >= 0.98
-    assert chosen < 40, "options last"
+        chosen, length = chosen + (fresh & alive), length + alive
+        won |= alive & info["success"]
+        alive &= ~(terminated | truncated)
+        fresh = terminated | truncated | task.option_done(obs, option) | (age >= task.options.timeouts[option])
+    assert 0.55 <= won.mean() <= 0.75 if flaw else won.mean() >= 0.98, f"failed on {seeds[won == 0]}"
+    assert flaw or length.mean() < STEPS.get(name, 600)
+    assert chosen.sum() < 0.7 * length.sum(), "options last"
+    assert len(met) < 40 or name != "SimpleDoorKey", "every distinct scene is a query to a language model"
 
 
 def test_words_are_distinct_and_timeouts_positive(task: Task) -> None:
@@ -194,26 +203,24 @@ def test_names_are_found_in_any_case_once_and_with_suggestions() -> None:
             get_task(name, flaw="lava")
 
 
-def test_nothing_to_do_is_still_something_to_choose() -> None:
-    task = get_task("SimpleDoorKey")
-    scene = task.scene(Facts(status=(2, 2), frontier=False))
-    assert scene.legal == (0,)
-    assert task.script(scene) == 0
-
-
-def done(task: GridTask, facts: Facts) -> set[str]:
-    """Ids of the options that are over where the facts hold."""
-    return {task.options.ids[k] for k in task._choices.done(facts)}
-
-
-def test_done_conditions_of_hand_made_facts() -> None:
+def test_what_is_legal_and_over_of_hand_made_facts() -> None:
     task = get_task("KeyInBox")  # things: key, door, box
-    nothing = Facts(status=(0, 0, 0))
-    assert done(task, nothing) == {"goto:key", "goto:door", "goto:box", "drop", "toggle"}
-    assert done(task, Facts(status=(0, 0, 1))) == {"explore", "goto:key", "goto:door", "drop", "toggle"}
-    facing = Facts(status=(0, 1, 1), front=3, held=1)
-    assert done(task, facing) == {"explore", "goto:key", "goto:box", "pickup"}
-    assert "explore" in done(task, Facts(status=(0, 0, 0), frontier=False))
+    nothing, boxed, facing, explored = (
+        Facts(status=(0, 0, 0)),
+        Facts(status=(0, 0, 1)),
+        Facts(status=(0, 1, 1), front=3, held=1),
+        Facts(status=(2, 2, 2), frontier=False),
+    )
+    fields = np.array([facts.fields for facts in (nothing, boxed, facing, explored)])
+    legal, over, _ = (
+        [{task.options.ids[k] for k in np.flatnonzero(row)} for row in rows] for rows in task._choices.judge(fields)
+    )
+    assert over[0] == {"goto:key", "goto:door", "goto:box", "drop", "toggle"}
+    assert over[1] == {"explore", "goto:key", "goto:door", "drop", "toggle"}
+    assert over[2] == {"explore", "goto:key", "goto:box", "pickup"}
+    assert "explore" in over[3]
+    assert legal == [{"explore"}, {"explore", "goto:box"}, {"explore", "goto:door", "drop", "toggle"}, {"explore"}]
+    assert task.script(task.scene(explored)) == 0, "where nothing can be done"
 
 
 def test_a_teacher_blind_to_lava_reads_and_plans_without_it() -> None:
@@ -225,17 +232,9 @@ def test_a_teacher_blind_to_lava_reads_and_plans_without_it() -> None:
 
 
 def test_a_teacher_with_exchanged_colours_is_fooled_on_three_levels_in_ten() -> None:
-    task, seeds = get_task("ColoredDoorKey", "colours"), np.arange(20_000)
-    pairs = task.pairs(seeds)
-    fooled = pairs[:, 0] != pairs[:, 1]
-    assert 0.28 < fooled.mean() < 0.32
-    index = task.teacher_to_true(seeds)
-    assert (np.sort(index, axis=1) == np.arange(len(task.options))).all()
-    assert ((index != np.arange(len(task.options))).any(axis=1) == fooled).all()
-
-
-def test_a_fooled_teacher_sees_the_same_world_with_the_keys_exchanged() -> None:
-    task = get_task("ColoredDoorKey", "colours")
+    task, many = get_task("ColoredDoorKey", "colours"), np.arange(20_000)
+    moved = (task.teacher_to_true(many) != np.arange(len(task.options))).any(axis=1)
+    assert 0.28 < moved.mean() < 0.32
     differed = 0
     for obs, seeds in observations(task):
         view, index = task.teacher_view(obs, seeds), task.teacher_to_true(seeds)
@@ -243,7 +242,9 @@ def test_a_fooled_teacher_sees_the_same_world_with_the_keys_exchanged() -> None:
         assert (view[..., 1] == obs[..., 1])[obs[..., 0] != 5].all()
         assert (task.teacher_view(view, seeds) == obs).all(), "exchanging twice is no exchange"
         assert (np.take_along_axis(task.legal(view), index, axis=1) == task.legal(obs)).all()
-        differed += int((view != obs).any(axis=(1, 2, 3)).sum())
+        fooled = (view != obs).any(axis=(1, 2, 3))
+        assert moved[seeds[fooled & (seeds < len(moved))]].all()
+        differed += int(fooled.sum())
     assert differed > 50
 
 

@@ -20,16 +20,7 @@ from envs.gridworld.cells import (
     color_of,
     kind_of,
 )
-from envs.gridworld.levels import (
-    DYNAMIC,
-    GRID,
-    SPECS,
-    LevelSpec,
-    below,
-    doorkey_spec,
-    generate,
-    moved_door,
-)
+from envs.gridworld.levels import DYNAMIC, GRID, SPECS, LevelSpec, doorkey_spec, generate, moved_door
 from ground.errors import UserError
 from ground.level_seeds import drawn_seed, split_range
 
@@ -163,10 +154,3 @@ def test_drawn_seeds_stay_in_their_split_and_differ() -> None:
         assert len(set(seeds)) > 1590
     with pytest.raises(UserError, match="split"):
         split_range("test")
-
-
-def test_draws_are_uniform() -> None:
-    grid = np.zeros(1, GRID)[0]
-    counts = np.bincount([below(grid, 7) for _ in range(7000)], minlength=7)
-    assert counts.min() > 850
-    assert counts.sum() == 7000
