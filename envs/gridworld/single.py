@@ -76,9 +76,11 @@ class GridTaskEnv(MiniGridEnv):
         self._picked_at = 0  # step in which DynamicDoorKey's key was first picked up; 0 before
         self._seen = np.zeros((rules.width, rules.height), dtype=bool)
         self._level = np.zeros(1, dtype=GRID)[0]  # what the generator says of the level beside its cells
-        limits = {"max_steps": rules.max_steps, "agent_view_size": rules.view_size, "render_mode": render_mode}
+        limits: dict[str, Any] = {"max_steps": rules.max_steps, "agent_view_size": rules.view_size}
         mission = MissionSpace(mission_func=_open_the_door)
-        super().__init__(mission_space=mission, width=rules.width, height=rules.height, **limits, **kwargs)
+        super().__init__(
+            mission_space=mission, width=rules.width, height=rules.height, render_mode=render_mode, **limits, **kwargs
+        )
         image = spaces.Box(0, 255, (rules.width, rules.height, 4), np.uint8)
         self.observation_space = spaces.Dict({"image": image, "mission": mission})
 
@@ -139,9 +141,9 @@ class GridTaskEnv(MiniGridEnv):
         return {"image": image, "mission": self.mission}
 
     def _move_door(self) -> None:
-        at = next(i for i, found in enumerate(self.grid.grid) if isinstance(found, Door))
+        at, door = next((i, found) for i, found in enumerate(self.grid.grid) if isinstance(found, Door))
         y, x = divmod(at, self.width)
         new_x, new_y = moved_door(self._level, to_cells(self.grid), x, y)
-        self.put_obj(self.grid.grid[at], new_x, new_y)
+        self.put_obj(door, new_x, new_y)
         self.put_obj(Wall(), x, y)
         self._seen[x, y] = self._seen[new_x, new_y] = False
