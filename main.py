@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 try:
-    from agent.commandline import default_of
-    from agent.commandline import read as read_words
-    from ground.atomic import NO_SPACE
-    from ground.errors import UserError, unknown_name
+    from preceptor.agent.commandline import default_of
+    from preceptor.agent.commandline import read as read_words
+    from preceptor.ground.atomic import NO_SPACE
+    from preceptor.ground.errors import UserError, unknown_name
+    from preceptor.ground.program import as_called
 except ModuleNotFoundError as missing:  # the first thing that goes wrong with another Python than the project's
     again = shlex.join([".venv/bin/python", "main.py", *sys.argv[1:]])
     print(f"error: {missing}.\n  next: {again}  # make demo creates .venv", file=sys.stderr)
@@ -24,7 +25,7 @@ except ModuleNotFoundError as missing:  # the first thing that goes wrong with a
 
 
 class Verb(NamedTuple):
-    """What a verb takes and does; places are `module:name`, of this file without the module."""
+    """What a verb takes and does; places are `module:name` in the package, of this file without the module."""
 
     settings: str
     run: str
@@ -53,6 +54,7 @@ VERBS = {
         "answer HALO's questions in a browser",
         "--task RescueWorld-n3 --savedir mine",
     ),
+    "tune": Verb("agent.tune:TuneConfig", "agent.tune:tune", "search settings", "--search lr=1e-4:1e-2:log"),
     "doctor": Verb("agent.flags:DoctorConfig", "agent.runs.doctor:examine", "check the setup, or a run", "--run first"),
     "tasks": Verb("agent.flags:ListConfig", ":tasks", "list the tasks"),
     "methods": Verb("agent.flags:ListConfig", ":methods", "list the methods"),
@@ -73,7 +75,7 @@ VERBS = {
     ),
 }
 GROUPS = {"labels": "what teachers said, and how well"}  # verbs of two words, by the first
-RENDER = {"serve": "serving.launch:render", "labels": "agent.labels.text:render"}  # others: agent.runs.text
+RENDER = {"serve": "serving.launch:render", "labels": "agent.labels.text:render"}  # others: preceptor.agent.runs.text
 HELP = ("-h", "--help", "help")
 
 
@@ -93,21 +95,21 @@ def usage(group: str = "") -> str:
 
 def tasks(config: Any) -> dict[str, Any]:
     """The `tasks` verb."""
-    from envs.catalog import listing
+    from preceptor.envs.catalog import listing
 
     return {"table": [{"family": family, "task": name, "": words} for family, name, words in listing()]}
 
 
 def methods(config: Any) -> dict[str, Any]:
     """The `methods` verb."""
-    from agent.methods import METHODS
+    from preceptor.agent.methods import METHODS
 
     return {"table": [{"method": name, "": words} for name, (_, words) in METHODS.items()]}
 
 
 def serve(config: Any) -> dict[str, Any]:
     """The `serve` verb: prints when the server is ready, and returns when it ends."""
-    from serving.launch import serve as run
+    from preceptor.serving.launch import serve as run
 
     def ready(result: dict[str, Any]) -> None:
         with contextlib.redirect_stdout(sys.__stdout__):
@@ -119,10 +121,10 @@ def serve(config: Any) -> dict[str, Any]:
 
 def label(config: Any) -> dict[str, Any]:
     """The `label` verb: the session comes from `agent`, the page from `serving`."""
-    from agent.labelling.opening import open_session
-    from agent.labelling.review import Review
-    from serving.labelling.app import HOST, serve_page
-    from serving.ports import bound
+    from preceptor.agent.labelling.opening import open_session
+    from preceptor.agent.labelling.review import Review
+    from preceptor.serving.labelling.app import HOST, serve_page
+    from preceptor.serving.ports import bound
 
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(bound(HOST, config.port))
@@ -140,9 +142,9 @@ def _tell(line: str) -> None:
 
 
 def _function(place: str) -> Callable[..., Any]:
-    """What is at `module:name`."""
+    """What is at `module:name` in the package."""
     module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module) if module else sys.modules[__name__], name)
+    return getattr(importlib.import_module(f"preceptor.{module}") if module else sys.modules[__name__], name)
 
 
 def verb_of(words: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -172,14 +174,16 @@ def show(verb: str, result: dict[str, Any], as_json: bool) -> None:
     print(_function(RENDER.get(verb.partition(" ")[0], "agent.runs.text:render"))(verb, result))
 
 
-def main(words: Sequence[str]) -> int:
-    """Run one command; returns the exit code: 0, 1 if `doctor` found a fault, 2 for user errors, 130 if interrupted."""
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command, that of the process if not given; returns the exit code: 0, 1 if `doctor` found a fault, 2 for
+    user errors, 130 if interrupted."""
+    words = sys.argv[1:] if words is None else words
     debug = "--debug" in words
     try:
         group = words[0] if words and words[0] in GROUPS else ""
         rest = words[1:] if group else words
         if not rest or rest[0] in HELP:
-            print(usage(group))
+            print(as_called(usage(group)))
             return 0 if rest else 2
         verb, rest = verb_of(words)
         config = read(verb, rest)
@@ -191,7 +195,7 @@ def main(words: Sequence[str]) -> int:
     except UserError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_called(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `main.py eval ... | head`: enough was read
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -204,7 +208,7 @@ def main(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         again = shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
         hint = f"\n  next: python main.py {again}  # continues from the last checkpoint"
-        print(f"interrupted{hint if words[0] == 'train' else ''}", file=sys.stderr)
+        print(as_called(f"interrupted{hint if words[0] == 'train' else ''}"), file=sys.stderr)
         return 130
 
 

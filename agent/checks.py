@@ -2,9 +2,9 @@
 
 import re
 
-from agent.config import TrainConfig
-from agent.methods import entry_of
-from ground.errors import UserError
+from preceptor.agent.config import TrainConfig
+from preceptor.agent.methods import entry_of
+from preceptor.ground.errors import UserError
 
 
 def check_train(config: TrainConfig) -> None:

@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agent.clock import Clock, sliced
-from agent.distributions import Categorical, ClippedNormal, Distribution, Sampled
-from agent.hierarchy import Observations, Player
-from agent.networks import linear
-from controller.encoders import Encoder, encoder_of
-from controller.network import TrunkConfig, make_trunk
-from envs.task import Task
-from ground.device import to_numpy, to_tensor
+from preceptor.agent.clock import Clock, sliced
+from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution, Sampled
+from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.networks import linear
+from preceptor.controller.encoders import Encoder, encoder_of
+from preceptor.controller.network import TrunkConfig, make_trunk
+from preceptor.envs.task import Task
+from preceptor.ground.device import to_numpy, to_tensor
 
 _LOG_STD = -5.0, 1.0  # range of the logarithm of a deviation
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.goals import GoalFrame
-from agent.resumable import Resumable, places
+from preceptor.agent.goals import GoalFrame
+from preceptor.agent.resumable import Resumable, places
 
 Vectors = NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from agent.config import (
+from preceptor.agent.config import (
     POSITIONAL,
     Place,
     TrainConfig,
@@ -20,7 +20,7 @@ from agent.config import (
     validated,
     with_said,
 )
-from ground.errors import UserError, unknown_name
+from preceptor.ground.errors import UserError, unknown_name
 
 # IHAC's and LLM4Teach's spellings, and names of earlier versions. Their offline planner is a fixed table from scene to
 # option: here, the script.
@@ -86,8 +86,8 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
 
 def _own(said: Mapping[str, Any]) -> TrainConfig | None:
     """The settings of the run that is to be continued, where there is one: a preset may have changed since."""
-    from agent.runs.run import Run
-    from envs.catalog import get_task
+    from preceptor.agent.runs.run import Run
+    from preceptor.envs.catalog import get_task
 
     method, task, logdir, savedir = (
         said.get(name, getattr(TrainConfig, name)) for name in ("method", "task", "logdir", "savedir")
@@ -139,7 +139,7 @@ def _values(verb: str, said: Said, where: Mapping[str, Place]) -> dict[str, Any]
         elif place is None:
             raise unknown_name("flag", flag, (f"--{known.replace('_', '-')}" for known in where), more)
         elif place.many:
-            found[name] = words
+            found[name] = [*found.get(name, ()), *words]
         elif not words:
             raise UserError(f"{flag} needs a value.", more)
         else:

@@ -19,9 +19,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 from annotated_types import Ge
 
-from ground.errors import UserError, unknown_name
-from ground.ranges import Count, CountOrNone
-from teacher.config import TeacherConfig
+from preceptor.ground.errors import UserError, unknown_name
+from preceptor.ground.ranges import Count, CountOrNone
+from preceptor.teacher.config import TeacherConfig
 
 SUPPRESSED, POSITIONAL = (mark[int].__metadata__[0] for mark in (tyro.conf.Suppress, tyro.conf.Positional))
 
@@ -157,9 +157,9 @@ def configure(said: Mapping[str, Any] | None = None, **more: Any) -> TrainConfig
 def preset(words: Mapping[str, Any]) -> TrainConfig:
     """The settings that a run begins with, of what decides them in `words`: method, task, preset, steps, teacher, and
     the method's own choices between kinds. Raises `UserError` for unknown names."""
-    from agent.methods import entry_of
-    from agent.methods.protocol import Given
-    from envs.catalog import get_task
+    from preceptor.agent.methods import entry_of
+    from preceptor.agent.methods.protocol import Given
+    from preceptor.envs.catalog import get_task
 
     where = places(TrainConfig)
     said = {name: as_said(name, value, where[name]) for name, value in words.items() if name in where}
@@ -251,7 +251,7 @@ def from_plain(tree: Mapping[str, Any]) -> TrainConfig:
     Raises:
         UserError: A value is of the wrong type or out of range.
     """
-    from agent.methods import entry_of
+    from preceptor.agent.methods import entry_of
 
     kinds = entry_of(tree["method"]).settings
     own = tree["settings"] or {}

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.runs.run import Run
-from controller.checkpoint import DESCRIPTION, load_controller
-from controller.roles import Controller
-from envs.task import Task
+from preceptor.agent.runs.run import Run
+from preceptor.controller.checkpoint import DESCRIPTION, load_controller
+from preceptor.controller.roles import Controller
+from preceptor.envs.task import Task
 
 
 def named_controller(name: str, logdir: str, task: Task) -> Controller:

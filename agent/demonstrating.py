@@ -5,21 +5,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.clock import Clock
-from agent.data.recording import Recording, first_episodes, segments
-from agent.data.store import TrajectoryStore
-from agent.distributions import Categorical, ClippedNormal, Distribution
-from agent.flags import DemosConfig
-from agent.hierarchy import Hierarchy, Observations, Player
-from agent.players import play
-from agent.runs.run import Run
-from agent.teaching import Annotator, TeacherHigh
-from envs.catalog import get_task
-from envs.task import Task
-from ground.errors import UserError
-from ground.level_seeds import SEEDS_PER_SPLIT
-from teacher.controls import ScriptedTeacher
-from teacher.labels import LabelStore
+from preceptor.agent.clock import Clock
+from preceptor.agent.data.recording import Recording, first_episodes, segments
+from preceptor.agent.data.store import TrajectoryStore
+from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
+from preceptor.agent.flags import DemosConfig
+from preceptor.agent.hierarchy import Hierarchy, Observations, Player
+from preceptor.agent.players import play
+from preceptor.agent.runs.run import Run
+from preceptor.agent.teaching import Annotator, TeacherHigh
+from preceptor.envs.catalog import get_task
+from preceptor.envs.task import Task
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
+from preceptor.teacher.controls import ScriptedTeacher
+from preceptor.teacher.labels import LabelStore
 
 DEMONSTRATIONS = "demonstrations"  # folder of a run
 _HELD_OUT = 0.25  # demonstrations that are held out, for each to learn from
@@ -120,7 +120,7 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
         recording = Recording.load(folder)
     else:
         if not demos.isdigit():
-            from agent.data.minari import load_minari
+            from preceptor.agent.data.minari import load_minari
 
             recording = load_minari(demos, task)
         elif int(demos):
@@ -134,7 +134,7 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
 
 def demos(config: DemosConfig) -> dict[str, Any]:
     """The `demos` verb: record, and leave a Minari dataset. Raises `UserError`."""
-    from agent.data.minari import save_minari
+    from preceptor.agent.data.minari import save_minari
 
     task = get_task(config.task)
     if not config.to:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.config import TrainConfig, configure, from_plain
-from agent.demonstrating import expert_return
-from agent.flags import EvalConfig
-from agent.hierarchy import Player
-from agent.methods import entry_of
-from agent.methods.protocol import Parts
-from agent.players import (
+from preceptor.agent.config import TrainConfig, configure, from_plain
+from preceptor.agent.demonstrating import expert_return
+from preceptor.agent.flags import EvalConfig
+from preceptor.agent.hierarchy import Player
+from preceptor.agent.methods import entry_of
+from preceptor.agent.methods.protocol import Parts
+from preceptor.agent.players import (
     STYLES,
     Episodes,
     controller_player,
@@ -23,20 +23,20 @@ from agent.players import (
     summary,
     teacher_player,
 )
-from agent.runs.run import Run
-from agent.runs.statistics import mcnemar, paired_difference
-from controller.checkpoint import load_controller
-from controller.roles import Controller
-from envs.catalog import get_task
-from envs.task import Task
-from ground.atomic import write_json
-from ground.device import device, use_device
-from ground.errors import UserError
-from teacher.base import Teacher
-from teacher.config import TeacherConfig
-from teacher.controls import ScriptedTeacher
-from teacher.labels import LabelStore
-from teacher.make import make_teacher
+from preceptor.agent.runs.run import Run
+from preceptor.agent.runs.statistics import mcnemar, paired_difference
+from preceptor.controller.checkpoint import load_controller
+from preceptor.controller.roles import Controller
+from preceptor.envs.catalog import get_task
+from preceptor.envs.task import Task
+from preceptor.ground.atomic import write_json
+from preceptor.ground.device import device, use_device
+from preceptor.ground.errors import UserError
+from preceptor.teacher.base import Teacher
+from preceptor.teacher.config import TeacherConfig
+from preceptor.teacher.controls import ScriptedTeacher
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.make import make_teacher
 
 
 def evaluate(config: EvalConfig) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         except UserError as error:  # what was worked out is still worth printing
             result["not_saved"] = error.what
     if config.video:
-        from agent.runs.pictures import draw_pictures
+        from preceptor.agent.runs.pictures import draw_pictures
 
         star = "student" if "student" in config.players else config.players[0]
         player = _players(star, config, task, runs, trained)[0]

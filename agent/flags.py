@@ -5,9 +5,9 @@ from typing import Literal
 
 import tyro
 
-from ground.errors import UserError, unknown_name
-from ground.ranges import Count, CountOrNone, Share
-from teacher.config import TeacherConfig
+from preceptor.ground.errors import UserError, unknown_name
+from preceptor.ground.ranges import Count, CountOrNone, Share
+from preceptor.teacher.config import TeacherConfig
 
 PLAYERS = ("teacher", "student", "controller", "scripted", "random")
 
@@ -73,7 +73,7 @@ class EvalConfig:
 
 
 def _levels(text: str) -> range:
-    from ground.level_seeds import split_range
+    from preceptor.ground.level_seeds import split_range
 
     first, colon, end = text.partition(":")
     good, (held_out, after) = "--seeds 1000000:1000500", split_range("eval")

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.data.views import Segments
-from agent.distributions import Distribution, UniformBox
-from controller.roles import Controller
-from envs.task import GoalSpace, Task
-from ground.device import normal, to_tensor
-from ground.errors import UserError, unknown_name
+from preceptor.agent.data.views import Segments
+from preceptor.agent.distributions import Distribution, UniformBox
+from preceptor.controller.roles import Controller
+from preceptor.envs.task import GoalSpace, Task
+from preceptor.ground.device import normal, to_tensor
+from preceptor.ground.errors import UserError, unknown_name
 
 CANDIDATES = ("original", "difference", "drawn")  # kinds of candidates, in their order in `candidates`
 

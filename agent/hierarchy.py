@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agent.clock import Clock, Transition, named
-from agent.data.store import TrajectoryStore
-from agent.distributions import Distribution
-from agent.resumable import Resumable, places
-from controller.encoders import Encoded, Encoder, encoder_of
-from controller.network import to_tensors
-from envs.task import Task
+from preceptor.agent.clock import Clock, Transition, named
+from preceptor.agent.data.store import TrajectoryStore
+from preceptor.agent.distributions import Distribution
+from preceptor.agent.resumable import Resumable, places
+from preceptor.controller.encoders import Encoded, Encoder, encoder_of
+from preceptor.controller.network import to_tensors
+from preceptor.envs.task import Task
 
 
 @dataclass(eq=False)

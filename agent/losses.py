@@ -2,7 +2,7 @@
 
 L1, prior-regularised reinforcement learning over options: maximise E[Q(s, o)] - lambda KL(pi(.|s) || prior(.|s)). A
 uniform prior is the entropy bonus. L2, weighted regression on stored data: minimise E[sum_g w_g(s, a) (-log pi_g)] over
-action groups g (`controller.distill.weighted_regression`, since distillation is its case w = 1 with soft targets).
+action groups g (`controller/distill.py`, since distillation is its case w = 1 with soft targets).
 """
 
 import math
@@ -14,8 +14,8 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agent.resumable import Resumable, places
-from controller.distill import weighted_regression
+from preceptor.agent.resumable import Resumable, places
+from preceptor.controller.distill import weighted_regression
 
 __all__ = ["PriorWeight", "option_advantages", "prior_regularised", "weighted_regression"]
 

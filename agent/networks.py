@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agent.clock import Clock
-from agent.distributions import Categorical, Distribution, SquashedNormal, log_tanh_slope, squashed_log_prob
-from agent.hierarchy import Observations
-from controller.encoders import Encoder
-from controller.network import ControllerNetwork, TrunkConfig, make_trunk, mask_logits
-from ground.device import normal, to_numpy, to_tensor
+from preceptor.agent.clock import Clock
+from preceptor.agent.distributions import Categorical, Distribution, SquashedNormal, log_tanh_slope, squashed_log_prob
+from preceptor.agent.hierarchy import Observations
+from preceptor.controller.encoders import Encoder
+from preceptor.controller.network import ControllerNetwork, TrunkConfig, make_trunk, mask_logits
+from preceptor.ground.device import normal, to_numpy, to_tensor
 
 _FIRST_LOG_STD = -0.5  # of actions in [-1, 1], before squashing
 # The range that Stable-Baselines3 and the authors' code of SAC leave to the logarithm of the deviation.

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.data.recording import Recording
-from agent.data.store import TrajectoryStore
-from agent.data.views import labelled_scenes
-from agent.hierarchy import Hierarchy, HighLevel, LowLevel, Observations
-from agent.losses import weighted_regression
-from agent.networks import LowNetwork
-from agent.resumable import Resumable, places
-from agent.teaching import action_distribution, annotate, skill_actions
-from controller.distill import (
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.data.store import TrajectoryStore
+from preceptor.agent.data.views import labelled_scenes
+from preceptor.agent.hierarchy import Hierarchy, HighLevel, LowLevel, Observations
+from preceptor.agent.losses import weighted_regression
+from preceptor.agent.networks import LowNetwork
+from preceptor.agent.resumable import Resumable, places
+from preceptor.agent.teaching import action_distribution, annotate, skill_actions
+from preceptor.controller.distill import (
     DistilConfig,
     Distillation,
     LabelledScenes,
@@ -28,12 +28,12 @@ from controller.distill import (
     distillation_loss,
     scenes_of,
 )
-from controller.encoders import encoder_of
-from controller.network import ControllerNetwork, to_tensors
-from ground.device import to_tensor
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import ControllerNetwork, to_tensors
+from preceptor.ground.device import to_tensor
 
 if TYPE_CHECKING:
-    from agent.methods.protocol import Parts
+    from preceptor.agent.methods.protocol import Parts
 
 _HOLD_OUT = 16  # one environment (or episode) in so many is held out of training, for calibration and agreement
 

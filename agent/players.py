@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.clock import Clock
-from agent.distributions import Categorical, Distribution, UniformBox
-from agent.hierarchy import Hierarchy, Observations, Player
-from agent.networks import NetworkHigh
-from agent.runs.statistics import wilson
-from agent.teaching import Annotator, SingleOption, SkillLow, TeacherHigh
-from controller.encoders import encoder_of
-from controller.roles import Controller
-from envs.task import Task
-from teacher.base import Teacher
+from preceptor.agent.clock import Clock
+from preceptor.agent.distributions import Categorical, Distribution, UniformBox
+from preceptor.agent.hierarchy import Hierarchy, Observations, Player
+from preceptor.agent.networks import NetworkHigh
+from preceptor.agent.runs.statistics import wilson
+from preceptor.agent.teaching import Annotator, SingleOption, SkillLow, TeacherHigh
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.roles import Controller
+from preceptor.envs.task import Task
+from preceptor.teacher.base import Teacher
 
 STYLES = ("sampled", "greedy")
 

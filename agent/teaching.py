@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.clock import Clock
-from agent.data.store import TrajectoryStore
-from agent.distributions import Categorical, ClippedNormal, Distribution
-from agent.hierarchy import Observations
-from controller.roles import Controller
-from envs.task import Scene, Task
-from teacher.base import HELD, UNAVAILABLE, Label, Teacher, TeacherStats
-from teacher.make import asking_of
+from preceptor.agent.clock import Clock
+from preceptor.agent.data.store import TrajectoryStore
+from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
+from preceptor.agent.hierarchy import Observations
+from preceptor.controller.roles import Controller
+from preceptor.envs.task import Scene, Task
+from preceptor.teacher.base import HELD, UNAVAILABLE, Label, Teacher, TeacherStats
+from preceptor.teacher.make import asking_of
 
 
 class Labeller:

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,44 +10,48 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.checks import check_train
-from agent.config import TrainConfig, configure, to_plain
-from agent.controllers import named_controller, newest_controller
-from agent.hierarchy import Hierarchy
-from agent.methods import entry_of
-from agent.methods.protocol import Method, Parts
-from agent.phases import Advance, Phase
-from agent.players import STYLES, play, summary
-from agent.resumable import Resumable, places
-from agent.runs.accounting import Accounting
-from agent.runs.run import Run
-from agent.teaching import Annotator, ControllerLabels
-from controller.checkpoint import load_controller, save_controller
-from controller.network import ControllerNetwork
-from controller.roles import Controller
-from envs.catalog import get_task
-from envs.task import Task
-from ground.atomic import alone, write_json
-from ground.device import device, use_device
-from ground.level_seeds import SPLITS
-from teacher.config import TeacherConfig
-from teacher.labels import LabelStore
-from teacher.make import capability_of, make_teacher
+from preceptor.agent.checks import check_train
+from preceptor.agent.config import TrainConfig, configure, to_plain
+from preceptor.agent.controllers import named_controller, newest_controller
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.methods import entry_of
+from preceptor.agent.methods.protocol import Method, Parts
+from preceptor.agent.phases import Advance, Phase
+from preceptor.agent.players import STYLES, play, summary
+from preceptor.agent.resumable import Resumable, places
+from preceptor.agent.runs.accounting import Accounting
+from preceptor.agent.runs.run import Run
+from preceptor.agent.teaching import Annotator, ControllerLabels
+from preceptor.controller.checkpoint import load_controller, save_controller
+from preceptor.controller.network import ControllerNetwork
+from preceptor.controller.roles import Controller
+from preceptor.envs.catalog import get_task
+from preceptor.envs.task import Task
+from preceptor.ground.atomic import alone, write_json
+from preceptor.ground.device import device, use_device
+from preceptor.ground.level_seeds import SPLITS
+from preceptor.teacher.config import TeacherConfig
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.make import capability_of, make_teacher
 
 _SAVES = 10  # checkpoints per run, besides those at the end of each phase
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+# Called with the step and the metrics whenever some are written; False ends the run, which is saved and judged.
+OnUpdate = Callable[[int, Mapping[str, float]], bool | None]
+
+
+def train(config: TrainConfig, on_update: OnUpdate | None = None) -> dict[str, Any]:
     """Train as configured, one run per seed; the result line of the run, or of every seed. Raises `UserError`."""
     check_train(config)
     if not config.seeds:
-        return _train_one(config)
+        return _train_one(config, on_update)
     seeds = [replace(config, seed=s, seeds=(), savedir=f"{config.savedir}/seed-{s}") for s in config.seeds]
-    runs = [_train_one(seed) for seed in seeds]
+    runs = [_train_one(seed, on_update) for seed in seeds]
     return {"task": runs[0]["task"], "method": config.method, "runs": runs}
 
 
-def _train_one(config: TrainConfig) -> dict[str, Any]:
+def _train_one(config: TrainConfig, on_update: OnUpdate | None = None) -> dict[str, Any]:
     torch.set_num_threads(config.threads)
     use_device(config.device)
     torch.manual_seed(config.seed)
@@ -74,7 +79,7 @@ def _train_one(config: TrainConfig) -> dict[str, Any]:
         if entry.plays:
             environments = task.make_vec(config.num_envs, seed=int(levels.generate_state(1)[0]))
             hierarchy = Hierarchy(task, environments, method.player, rng=np.random.default_rng(acting))
-        return Runner(parts, method, hierarchy, labels).to_the_end()
+        return Runner(parts, method, hierarchy, labels, on_update).to_the_end()
 
 
 def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annotator | None:
@@ -131,14 +136,19 @@ class Runner(Resumable):
     saved = places("steps", "phase", "facts", "method", "hierarchy", "labeller")
 
     def __init__(
-        self, parts: Parts, method: Method, hierarchy: Hierarchy | None = None, labels: LabelStore | None = None
+        self,
+        parts: Parts,
+        method: Method,
+        hierarchy: Hierarchy | None = None,
+        labels: LabelStore | None = None,
+        on_update: OnUpdate | None = None,
     ) -> None:
         assert parts.run is not None
         assert parts.log is not None
         self.config, self.task, self.run, self.log, self.labeller = (
             parts.config, parts.task, parts.run, parts.log, parts.labeller,
         )  # fmt: skip
-        self.method, self.hierarchy = method, hierarchy
+        self.method, self.hierarchy, self._on_update = method, hierarchy, on_update
         self.accounting = None if self.labeller is None or labels is None else Accounting(self.labeller.stats, labels)
         self.facts: dict[str, Any] = {"seconds": 0.0, **method.facts}
         self.steps, self.phase = 0, 0  # of the method's phases
@@ -167,7 +177,9 @@ class Runner(Resumable):
             if self.config.eval_every and before // self.config.eval_every != self.steps // self.config.eval_every:
                 info |= _evaluation(self._judge(str(self.steps)))
             if info:
-                self.log.scalars(self.steps, info | self._progress() | {"time/fps": (self.steps - before) / seconds})
+                info |= self._progress() | {"time/fps": (self.steps - before) / seconds}
+            if info and self._told(info) is False:
+                break
             if phase.saves_each_round or before // save_every != self.steps // save_every:
                 self.run.save(self.steps, self.state_dict())
         self.run.save(self.steps, self.state_dict())
@@ -179,6 +191,11 @@ class Runner(Resumable):
         if advance.info:
             self.log.scalars(self.steps, advance.info)
         self.run.save(self.steps, self.state_dict())
+
+    def _told(self, metrics: Mapping[str, float]) -> bool | None:
+        """Record metrics; what the listener answers."""
+        self.log.scalars(self.steps, metrics)
+        return self._on_update(self.steps, metrics) if self._on_update else None
 
     def _end(self, phase: Phase) -> dict[str, float]:
         """A phase is over: keep the controller as it is now, and judge the student where the phase asks for it."""
@@ -260,7 +277,7 @@ class Runner(Resumable):
         if self.config.eval_episodes:
             result["student"] = self._judge("student")
             scores = _evaluation(result["student"])
-            self.log.scalars(self.steps, scores)
+            self._told(scores)
             self.log.hparams(to_plain(self.config), scores)
         self.run.conclude(result)
         return result

@@ -14,17 +14,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from agent.config import configure
-from agent.halo.config import HaloConfig
-from agent.halo.method import Halo
-from agent.halo.oracles import Truth
 from bench.halo import asking, by_rule, demonstrated
 from bench.labels import ours as label
 from bench.sac import ours as gradient_steps
 from bench.sac import trained
-from envs.catalog import get_task
-from ground.device import device, use_device
-from teacher.local import LocalModel
+from preceptor.agent.config import configure
+from preceptor.agent.halo.config import HaloConfig
+from preceptor.agent.halo.method import Halo
+from preceptor.agent.halo.oracles import Truth
+from preceptor.envs.catalog import get_task
+from preceptor.ground.device import device, use_device
+from preceptor.teacher.local import LocalModel
 
 Work = Callable[[], object]
 

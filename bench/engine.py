@@ -24,9 +24,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from minigrid.envs import DoorKeyEnv
 from minigrid.wrappers import ImgObsWrapper
 
-from envs.gridworld.levels import doorkey_spec
-from envs.gridworld.simulator import GridSimulator
-from envs.vector import BatchedEnv
+from preceptor.envs.gridworld.levels import doorkey_spec
+from preceptor.envs.gridworld.simulator import GridSimulator
+from preceptor.envs.vector import BatchedEnv
 
 ENGINE_ENVS, ENGINE_STEPS = 1024, 400
 STOCK_ENVS, STOCK_STEPS = 16, 150

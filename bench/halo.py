@@ -22,21 +22,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.config import configure
-from agent.data.recording import Recording, segments
-from agent.demonstrating import record
-from agent.halo.acquisition import RULES
-from agent.halo.config import HaloConfig, PolicyKind
-from agent.halo.ledger import Answer, Ledger, Question
-from agent.halo.method import Halo, wrong_share
-from agent.halo.oracles import LabellerOracle, Member, Oracle, Truth
-from agent.teaching import ControllerLabels
-from agent.train import train
 from bench.halo_report import BUDGETS, report
-from controller.checkpoint import load_controller
-from envs.catalog import get_task
-from envs.task import Task
-from ground.device import device, use_device
+from preceptor.agent.config import configure
+from preceptor.agent.data.recording import Recording, segments
+from preceptor.agent.demonstrating import record
+from preceptor.agent.halo.acquisition import RULES
+from preceptor.agent.halo.config import HaloConfig, PolicyKind
+from preceptor.agent.halo.ledger import Answer, Ledger, Question
+from preceptor.agent.halo.method import Halo, wrong_share
+from preceptor.agent.halo.oracles import LabellerOracle, Member, Oracle, Truth
+from preceptor.agent.teaching import ControllerLabels
+from preceptor.agent.train import train
+from preceptor.controller.checkpoint import load_controller
+from preceptor.envs.catalog import get_task
+from preceptor.envs.task import Task
+from preceptor.ground.device import device, use_device
 
 TASKS = ("RescueWorld-n2-random", "RescueWorld-n3", "RescueWorld-n6")
 TIMELINE = "timeline"  # no rule: whole demonstrations, of which an annotator marks where each option begins

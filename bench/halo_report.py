@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.runs.statistics import bootstrap, mean_interval, paired_difference
-from ground.atomic import write_file
+from preceptor.agent.runs.statistics import bootstrap, mean_interval, paired_difference
+from preceptor.ground.atomic import write_file
 
 TARGET = 0.05  # wrong share that rules are compared at
 BUDGETS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)  # shares of the steps that are asked about

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 import transformers
 
-from envs.catalog import TASKS, get_task
-from envs.task import Scene, Task
-from teacher.asking import AskingTeacher
-from teacher.labels import LabelStore
-from teacher.local import LocalModel
-from teacher.parse import ParseFailure, parse_reply
-from teacher.prompts import distinct_scenes, load_template, menus
+from preceptor.envs.catalog import TASKS, get_task
+from preceptor.envs.task import Scene, Task
+from preceptor.teacher.asking import AskingTeacher
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.local import LocalModel
+from preceptor.teacher.parse import ParseFailure, parse_reply
+from preceptor.teacher.prompts import distinct_scenes, load_template, menus
 
 REQUESTS_PER_SCENE = 10  # IHAC's n_ask
 _MAX_NEW_TOKENS = 16

@@ -25,10 +25,10 @@ from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from envs.mujoco.mazes import SPECS, MazeSpec
-from envs.mujoco.model import make_plan
-from envs.mujoco.simulator import MazeSimulator
-from envs.vector import BatchedEnv
+from preceptor.envs.mujoco.mazes import SPECS, MazeSpec
+from preceptor.envs.mujoco.model import make_plan
+from preceptor.envs.mujoco.simulator import MazeSimulator
+from preceptor.envs.vector import BatchedEnv
 
 NAMES = ("AntMaze", "AntPush", "AntFall", "PointUMaze", "PointPush", "PointFall")
 ENVS, SECONDS, TURNS = 16, 0.25, 5

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.halo.posterior import Chain, Floats, infer
 from bench.turns import compared
+from preceptor.agent.halo.posterior import Chain, Floats, infer
 
 TRAJECTORIES, STEPS, OPTIONS, TURNS = 566, 409, 7, 3
 
@@ -30,7 +30,7 @@ def drawn(rng: np.random.Generator) -> Chain:
 
 
 def compiled(chain: Chain) -> Figures:
-    """As `agent.halo` does it."""
+    """As `preceptor.agent.halo` does it."""
     posterior = infer(chain)
     return posterior.log_z[0], posterior.gamma[0], posterior.xi[0]
 

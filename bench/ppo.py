@@ -23,14 +23,14 @@ import torch
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
-from agent.config import TrainConfig, configure
-from agent.hierarchy import Hierarchy
-from agent.methods.ihac import Ihac, PPOSettings
-from agent.methods.ppo import PPOConfig
-from agent.methods.protocol import Parts
-from controller.encoders import NUM_TOKENS, GridEncoder
-from controller.network import TokenTrunk, TrunkConfig
-from envs.catalog import get_task, register_all
+from preceptor.agent.config import TrainConfig, configure
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.methods.ihac import Ihac, PPOSettings
+from preceptor.agent.methods.ppo import PPOConfig
+from preceptor.agent.methods.protocol import Parts
+from preceptor.controller.encoders import NUM_TOKENS, GridEncoder
+from preceptor.controller.network import TokenTrunk, TrunkConfig
+from preceptor.envs.catalog import get_task, register_all
 
 TASK = "SimpleDoorKey"
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.config import TrainConfig
-from agent.data.views import Segments, sample_segments
-from agent.goals import candidates, explained, relabelled
-from agent.hierarchy import Hierarchy
-from agent.methods.hiro import Hiro, HiroSettings
-from agent.methods.protocol import Parts
 from bench.turns import compared
-from envs.catalog import get_task
+from preceptor.agent.config import TrainConfig
+from preceptor.agent.data.views import Segments, sample_segments
+from preceptor.agent.goals import candidates, explained, relabelled
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.methods.hiro import Hiro, HiroSettings
+from preceptor.agent.methods.protocol import Parts
+from preceptor.envs.catalog import get_task
 
 TASK, WORLDS, STEPS, TURNS = "PointPush", 4, 200, 7
 
@@ -44,7 +44,7 @@ def likeness(method: Hiro, obs: Tensor, goals: Tensor, action: Tensor) -> Tensor
 
 @torch.no_grad()
 def batched(method: Hiro, parts: Segments, goals: Tensor) -> Tensor:
-    """As `agent.goals` does it: [B], the index of the best candidate."""
+    """As `preceptor.agent.goals` does it: [B], the index of the best candidate."""
     obs, action, inside = (torch.from_numpy(column) for column in (parts.obs, parts.action, parts.inside))
     return relabelled(goals, explained(method.frame, partial(likeness, method), goals, obs, action, inside))[1]
 

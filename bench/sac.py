@@ -28,14 +28,14 @@ import numpy as np
 import stable_baselines3 as sb3
 import torch
 
-from agent.config import TrainConfig, configure
-from agent.hierarchy import Hierarchy, Player
-from agent.methods import entry_of
-from agent.methods.off_policy import OffPolicy, SACSettings
-from agent.methods.protocol import Parts
-from agent.methods.sac import SACConfig
-from agent.players import play
-from envs.catalog import get_task
+from preceptor.agent.config import TrainConfig, configure
+from preceptor.agent.hierarchy import Hierarchy, Player
+from preceptor.agent.methods import entry_of
+from preceptor.agent.methods.off_policy import OffPolicy, SACSettings
+from preceptor.agent.methods.protocol import Parts
+from preceptor.agent.methods.sac import SACConfig
+from preceptor.agent.players import play
+from preceptor.envs.catalog import get_task
 
 TASKS = ("HalfCheetah-v5", "Ant-v5")
 TURNS = 7

@@ -23,14 +23,14 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from envs.catalog import TASKS, get_task
-from envs.task import Scene, Task
-from ground.errors import UserError
-from serving.backends import PYTHON
-from serving.ports import free_ports
-from teacher.config import TeacherConfig
-from teacher.make import make_teacher
-from teacher.prompts import distinct_scenes, load_template, menus
+from preceptor.envs.catalog import TASKS, get_task
+from preceptor.envs.task import Scene, Task
+from preceptor.ground.errors import UserError
+from preceptor.serving.backends import PYTHON
+from preceptor.serving.ports import free_ports
+from preceptor.teacher.config import TeacherConfig
+from preceptor.teacher.make import make_teacher
+from preceptor.teacher.prompts import distinct_scenes, load_template, menus
 
 SCENES = 1000
 REQUESTS_PER_SCENE = 10  # IHAC's n_ask

@@ -8,12 +8,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from controller.encoders import encoder_of
-from controller.network import ControllerNetwork, TrunkConfig
-from controller.roles import Controller
-from envs.task import Task
-from ground.atomic import CheckpointError, publish_folder, read_json, standing, truncated
-from ground.device import to_device
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import ControllerNetwork, TrunkConfig
+from preceptor.controller.roles import Controller
+from preceptor.envs.task import Task
+from preceptor.ground.atomic import CheckpointError, publish_folder, read_json, standing, truncated
+from preceptor.ground.device import to_device
 
 SCHEMA = 1
 KIND = "preceptor-controller"

@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from controller.encoders import Encoded, Encoder, GridEncoder, encoder_of
-from controller.network import ControllerNetwork, mask_logits, to_tensors
-from envs.task import Task
-from ground.device import to_numpy, to_tensor
-from ground.ranges import Count, Positive, Share
-from teacher.calibration import expected_calibration_error, fit_temperature
+from preceptor.controller.encoders import Encoded, Encoder, GridEncoder, encoder_of
+from preceptor.controller.network import ControllerNetwork, mask_logits, to_tensors
+from preceptor.envs.task import Task
+from preceptor.ground.device import to_numpy, to_tensor
+from preceptor.ground.ranges import Count, Positive, Share
+from preceptor.teacher.calibration import expected_calibration_error, fit_temperature
 
 
 @dataclass(frozen=True)

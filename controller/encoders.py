@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from envs.task import Task
+from preceptor.envs.task import Task
 
 UNSEEN, EMPTY, WALL, LAVA, GOAL = 0, 1, 2, 3, 4
 _DOORS, _KEYS, _BALLS, _BOXES = 5, 23, 29, 35

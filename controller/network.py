@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from controller.encoders import NUM_TOKENS, Encoded, Encoder, GridEncoder, token_features
-from ground.device import to_tensor
-from ground.ranges import Count
+from preceptor.controller.encoders import NUM_TOKENS, Encoded, Encoder, GridEncoder, token_features
+from preceptor.ground.device import to_tensor
+from preceptor.ground.ranges import Count
 
 
 @dataclass(frozen=True)

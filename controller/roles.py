@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from controller.encoders import encoder_of
-from controller.network import ControllerNetwork, mask_logits, to_tensors
-from envs.task import Task
-from ground.device import to_numpy, to_tensor
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import ControllerNetwork, mask_logits, to_tensors
+from preceptor.envs.task import Task
+from preceptor.ground.device import to_numpy, to_tensor
 
 
 class Controller:

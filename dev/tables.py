@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.config import TrainConfig, configure
-from agent.players import STYLES, play, random_player, summary, teacher_player
-from agent.runs.statistics import paired_difference, wilson
-from agent.train import train
-from envs.catalog import TASKS, get_task
-from ground.level_seeds import SEEDS_PER_SPLIT
-from teacher.labels import LabelStore
-from teacher.make import make_teacher
+from preceptor.agent.config import TrainConfig, configure
+from preceptor.agent.players import STYLES, play, random_player, summary, teacher_player
+from preceptor.agent.runs.statistics import paired_difference, wilson
+from preceptor.agent.train import train
+from preceptor.envs.catalog import TASKS, get_task
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.make import make_teacher
 
 PARTS = ("simple", "tasks", "limits", "controls", "mazes", "options", "halo")
 SEEDS = (0, 1, 2)

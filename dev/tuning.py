@@ -19,12 +19,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from agent.config import configure
-from agent.players import STYLES, play
-from agent.runs.statistics import wilson
 from bench.sac import trained
 from dev.tables import SEEDS, folder, markdown
-from envs.catalog import get_task
+from preceptor.agent.config import configure
+from preceptor.agent.players import STYLES, play
+from preceptor.agent.runs.statistics import wilson
+from preceptor.envs.catalog import get_task
 
 TASK = "PointUMaze"
 TRIAL_SEED = 100

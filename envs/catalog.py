@@ -4,12 +4,12 @@ from functools import cache
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ground.errors import unknown_name
+from preceptor.ground.errors import unknown_name
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from envs.task import Task
+    from preceptor.envs.task import Task
 
 
 class Family(NamedTuple):
@@ -29,7 +29,7 @@ class Family(NamedTuple):
 
 FAMILIES: Final = {
     "grid": Family(
-        "envs.gridworld.tasks:make_task",
+        "preceptor.envs.gridworld.tasks:make_task",
         {
             "SimpleDoorKey": "a room, a locked door, its key",
             "LavaDoorKey": "SimpleDoorKey and one cell of lava",
@@ -39,10 +39,10 @@ FAMILIES: Final = {
             "RandomBoxKey": "the key is on the floor or in the box",
             "DynamicDoorKey": "the door moves soon after the key is taken",
         },
-        "envs.gridworld.single:GridTaskEnv",
+        "preceptor.envs.gridworld.single:GridTaskEnv",
     ),
     "minigrid": Family(
-        "envs.gridworld.stock_tasks:StockTask",
+        "preceptor.envs.gridworld.stock_tasks:StockTask",
         {
             "DoorKey-5x5": "a key, a locked door, the goal behind it",
             "DoorKey-6x6": "a key, a locked door, the goal behind it",
@@ -55,7 +55,7 @@ FAMILIES: Final = {
         },
     ),
     "maze": Family(
-        "envs.mujoco.tasks:make_task",
+        "preceptor.envs.mujoco.tasks:make_task",
         {
             "AntMaze": "an ant in a U-shaped corridor (HIRO)",
             "AntPush": "an ant, a block in the way to be pushed aside, which is not observed (HIRO)",
@@ -69,10 +69,10 @@ FAMILIES: Final = {
             "PointFall": "AntFallRobust at half the size for a point",
             "PointFallOriginal": "PointFall with the original's block",
         },
-        "envs.mujoco.tasks:make_single_env",
+        "preceptor.envs.mujoco.tasks:make_single_env",
     ),
     "rescue": Family(
-        "envs.rescue.tasks:RescueTask",
+        "preceptor.envs.rescue.tasks:RescueTask",
         {
             "RescueWorld-n2": "visit 2 targets in their order (HALO)",
             "RescueWorld-n3": "visit 3 targets in their order (HALO)",
@@ -81,15 +81,15 @@ FAMILIES: Final = {
             "RescueWorld-n3-random": "the same in an order that each episode draws anew",
             "RescueWorld-n6-random": "the same in an order that each episode draws anew",
         },
-        "envs.catalog:make_single_env",
+        "preceptor.envs.catalog:make_single_env",
     ),
     "fetch": Family(
-        "envs.fetch.tasks:make_task",
+        "preceptor.envs.fetch.tasks:make_task",
         {"FetchPickAndPlace": "a robot arm carries a block to its goal"},
-        "envs.catalog:make_single_env",
+        "preceptor.envs.catalog:make_single_env",
     ),
     "gymnasium": Family(
-        "envs.gym_tasks:GymTask",
+        "preceptor.envs.gym_tasks:GymTask",
         {
             "Ant-v5": "walk forward on four legs",
             "HalfCheetah-v5": "run forward on two legs in the plane",
@@ -146,12 +146,12 @@ def get_task(name: str, flaw: str | None = None) -> "Task":
 @cache
 def _make(name: str, flaw: str | None) -> "Task":
     if flaw is not None:
-        from envs.gridworld.flaws import flawed_task
+        from preceptor.envs.gridworld.flaws import flawed_task
 
         return flawed_task(name, flaw)
     family = next((family for family in FAMILIES.values() if name in family.tasks), None)
     if family is None:
-        from envs.gym_tasks import is_gym_task
+        from preceptor.envs.gym_tasks import is_gym_task
 
         family = FAMILIES["gymnasium" if is_gym_task(name) else "minigrid"]
     made: Task = resolve_name(family.factory)(name)
@@ -160,7 +160,7 @@ def _make(name: str, flaw: str | None) -> "Task":
 
 def make_single_env(task: str, split: str = "train", render_mode: str | None = None) -> "gym.Env[Any, Any]":
     """A task's single environment."""
-    from envs.vector import SingleEnv
+    from preceptor.envs.vector import SingleEnv
 
     return SingleEnv(get_task(task).simulator(1, render_mode), split, render_mode)
 

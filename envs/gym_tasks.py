@@ -20,9 +20,9 @@ from gymnasium.spaces import Box, flatdim
 from gymnasium.wrappers import RescaleAction
 from numpy.typing import NDArray
 
-from envs.task import Option, OptionSpace, TableTask
-from envs.vector import Outcome, Simulator, State
-from ground.errors import UserError
+from preceptor.envs.task import Option, OptionSpace, TableTask
+from preceptor.envs.vector import Outcome, Simulator, State
+from preceptor.ground.errors import UserError
 
 Obs = NDArray[np.float32]
 _SUCCESS = ("is_success", "success")  # what environments that know of success call it in their infos

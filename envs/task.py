@@ -9,14 +9,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.vector import BatchedEnv, Simulator, SingleEnv
-from ground.errors import UserError
-from ground.level_seeds import split_of
+from preceptor.envs.vector import BatchedEnv, Simulator, SingleEnv
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import split_of
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,11 @@ class Task:
     def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:
         """Batched environments; `split` is `train` (level seeds < 1,000,000) or `eval` (at or above it)."""
         return BatchedEnv(self.simulator(num_envs), split, seed)
+
+    def from_gymnasium(self, obs: Any) -> NDArray:
+        """Observations [...] or [N, ...] of this task from what its Gymnasium environment gives."""
+        dtype = np.float32 if len(self.observation_shape) == 1 else np.uint8
+        return np.asarray(obs, dtype)
 
     def make_single(self, level_seed: int) -> gym.Env:
         """One environment at the start of a level, in lock step with the batched ones, whose `render` draws it."""

@@ -10,8 +10,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from ground.errors import UserError
-from ground.level_seeds import check_level_seeds, drawn_seeds, next_level, split_range
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import check_level_seeds, drawn_seeds, next_level, split_range
 
 State = dict[str, NDArray[Any]]
 

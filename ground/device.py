@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ground.errors import UserError
+from preceptor.ground.errors import UserError
 
 _device = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ground.errors import UserError, unknown_name
+from preceptor.ground.errors import UserError, unknown_name
 
 SEEDS_PER_SPLIT: Final = 1_000_000
 SPLITS: Final = {"train": 0, "eval": SEEDS_PER_SPLIT}  # first level seed of each

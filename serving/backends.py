@@ -9,13 +9,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ground.errors import UserError
-from serving.config import KEY_VARIABLE, ROOT, ServeConfig
-from serving.ports import free_ports
-from serving.processes import Command
-from teacher.card import TINY_MODEL
+from preceptor.ground.errors import UserError
+from preceptor.ground.program import CLONED, HOME, ROOT
+from preceptor.serving.config import KEY_VARIABLE, ServeConfig
+from preceptor.serving.ports import free_ports
+from preceptor.serving.processes import Command
+from preceptor.teacher.card import TINY_MODEL
 
-VENV = ROOT / ".venv-serving"
+VENV = HOME / ".venv-serving"
 PYTHON = VENV / "bin" / "python"
 # The servers report their use to no service.
 QUIET = {
@@ -94,7 +95,7 @@ def environment(config: ServeConfig) -> dict[str, str]:
         ours["HF_HUB_OFFLINE"] = "1"
     if config.model == str(TINY_MODEL):
         ours["OMP_NUM_THREADS"] = "1"  # more are slower for so small a model
-    if config.backend == "local":
+    if config.backend == "local" and CLONED:
         own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), own.get("PYTHONPATH")]))
     if key := own.get(KEY_VARIABLE):
         own["VLLM_API_KEY"] = key
@@ -109,7 +110,7 @@ def _on_cpu() -> bool:
 def _command(name: str, module: str, *words: str, needs: int | None = None, **flags: object) -> Command:
     """A module that is run with flags; None leaves one out."""
     said = [(f"--{flag.replace('_', '-')}", str(value)) for flag, value in flags.items() if value is not None]
-    python = sys.executable if module == "serving.local" else str(PYTHON)
+    python = sys.executable if module == "preceptor.serving.local" else str(PYTHON)
     return Command(name, (python, "-m", module, *chain(*said), *words), int(str(flags["port"])), needs)
 
 
@@ -161,7 +162,7 @@ def _fastchat(config: ServeConfig) -> list[Command]:
 
 def _local(config: ServeConfig) -> list[Command]:
     """The server of this project, in the environment of the trainer."""
-    return [_command("local", "serving.local", max_model_len=config.max_model_len, **_asked(config))]
+    return [_command("local", "preceptor.serving.local", max_model_len=config.max_model_len, **_asked(config))]
 
 
 PLANS: dict[str, Callable[[ServeConfig], list[Command]]] = {"local": _local, "vllm": _vllm, "fastchat": _fastchat}

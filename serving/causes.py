@@ -2,8 +2,8 @@
 
 import re
 
-from serving.config import ServeConfig
-from teacher.card import TINY_MODEL
+from preceptor.serving.config import ServeConfig
+from preceptor.teacher.card import TINY_MODEL
 
 _SHORTER = "{again} --max-model-len 2048  # or a smaller --model"
 _LESS = "{again} --gpu-memory-utilization 0.8 --max-model-len 2048  # or end what else uses the GPU: nvidia-smi"

@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
-from ground.errors import UserError
-from ground.ranges import Count
-from teacher.card import TINY_MODEL
+from preceptor.ground.errors import UserError
+from preceptor.ground.ranges import Count
+from preceptor.teacher.card import TINY_MODEL
 
 Backend = Literal["local", "vllm", "fastchat"]
-ROOT = Path(__file__).parents[1]
 # Settings that only some servers know.
 FOR = {
     "workers": ("fastchat",),

@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from ground.errors import UserError
-from serving.backends import check, commands
-from serving.config import ROOT, ServeConfig
-from serving.ports import bound
-from serving.processes import with_log
-from serving.ready import answers, is_label
-from serving.state import ServerState, known, read
-from serving.supervisor import supervise
+from preceptor.ground.errors import UserError
+from preceptor.ground.program import INVOCATION
+from preceptor.serving.backends import check, commands
+from preceptor.serving.config import ServeConfig
+from preceptor.serving.ports import bound
+from preceptor.serving.processes import with_log
+from preceptor.serving.ready import answers, is_label
+from preceptor.serving.state import ServerState, known, read
+from preceptor.serving.supervisor import supervise
 
 
 def serve(
@@ -63,7 +64,7 @@ def serve(
 def _detached(config: ServeConfig) -> dict[str, Any]:
     """Leave the foreground to a process of its own, and return what it says when it is ready."""
     config.folder.mkdir(parents=True, exist_ok=True)
-    words = [sys.executable, str(ROOT / "main.py"), "serve", *replace(config, detach=False, json=True).words()]
+    words = [*INVOCATION, "serve", *replace(config, detach=False, json=True).words()]
     log = config.folder / "launcher.log"
     with log.open("wb") as output:
         launcher = subprocess.Popen(

@@ -4,7 +4,7 @@ import contextlib
 import socket
 from typing import Any
 
-from ground.errors import UserError
+from preceptor.ground.errors import UserError
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from serving import watchdog
+from preceptor.serving import watchdog
 
 GRACE_SECONDS = 10.0  # between asking a process to end and killing it
 END_SECONDS = 2 * GRACE_SECONDS

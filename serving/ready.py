@@ -4,7 +4,7 @@ import os
 
 import httpx
 
-from serving.config import KEY_VARIABLE
+from preceptor.serving.config import KEY_VARIABLE
 
 # In the shape of the prompts that teachers send, so that the tiny model knows it too.
 QUESTION = "Which letter comes first?\nA) A\nB) B\nReply with one letter.\nAnswer:"

@@ -18,11 +18,11 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from ground.atomic import write_json
-from ground.errors import UserError
-from serving.config import KEY_VARIABLE, ServeConfig
-from serving.processes import END_SECONDS, wait_until
-from teacher.card import card_of
+from preceptor.ground.atomic import write_json
+from preceptor.ground.errors import UserError
+from preceptor.serving.config import KEY_VARIABLE, ServeConfig
+from preceptor.serving.processes import END_SECONDS, wait_until
+from preceptor.teacher.card import card_of
 
 _FILE, _LAUNCHER, _WHOLE = "server.json", "launcher.lock", "whole.lock"
 Status = Literal["starting", "ready", "restarting", "failed", "stale"]  # stale is never written: the launcher is gone

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from ground.errors import UserError
-from serving.backends import environment
-from serving.causes import explain
-from serving.config import ServeConfig
-from serving.ports import listens
-from serving.processes import PAUSE_SECONDS, Command, Running, with_log
-from serving.ready import REQUEST_SECONDS, NotReady, ask
-from serving.state import ServerState, Status, launching, new_state
+from preceptor.ground.errors import UserError
+from preceptor.serving.backends import environment
+from preceptor.serving.causes import explain
+from preceptor.serving.config import ServeConfig
+from preceptor.serving.ports import listens
+from preceptor.serving.processes import PAUSE_SECONDS, Command, Running, with_log
+from preceptor.serving.ready import REQUEST_SECONDS, NotReady, ask
+from preceptor.serving.state import ServerState, Status, launching, new_state
 
 RESTARTS, WITHIN_SECONDS = 3, 600.0
 REFUSED_SECONDS = 20.0  # FastChat refuses while its workers register

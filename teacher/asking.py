@@ -10,11 +10,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from envs.task import Scene, Task
-from teacher.base import UNAVAILABLE, Label, Teacher, TeacherError, TeacherStats, label_of, only_option
-from teacher.call import ERROR, FALLBACK, OK, Call, recorded_rows
-from teacher.labels import LabelStore
-from teacher.prompts import Prompt, Template, menus
+from preceptor.envs.task import Scene, Task
+from preceptor.teacher.base import UNAVAILABLE, Label, Teacher, TeacherError, TeacherStats, label_of, only_option
+from preceptor.teacher.call import ERROR, FALLBACK, OK, Call, recorded_rows
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.prompts import Prompt, Template, menus
 
 # With this many replies and not one answer among them, the model is not fit to teach and going on only costs money.
 _HOPELESS_AFTER = 24

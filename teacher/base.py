@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from envs.task import Scene
-from ground.errors import UserError
-from teacher.call import FALLBACK, OK, Call, mean_probs, top_margin
+from preceptor.envs.task import Scene
+from preceptor.ground.errors import UserError
+from preceptor.teacher.call import FALLBACK, OK, Call, mean_probs, top_margin
 
 UNAVAILABLE = "unavailable"  # method of the label of a scene about which the model could not be asked
 HELD = f"{FALLBACK}:hold"  # source of labels that let the running option go on

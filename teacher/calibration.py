@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ground.device import to_tensor
+from preceptor.ground.device import to_tensor
 
 
 def fit_temperature(logits: Tensor, probs: NDArray[np.float32]) -> float:

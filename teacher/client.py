@@ -15,10 +15,10 @@ import httpx
 import openai
 import tenacity
 
-from teacher.base import BudgetExhausted
-from teacher.config import Limits, TeacherConfig
-from teacher.faults import GARBLED, Handling, ServerFault, fault_of_response, say
-from teacher.parse import ParseFailure
+from preceptor.teacher.base import BudgetExhausted
+from preceptor.teacher.config import Limits, TeacherConfig
+from preceptor.teacher.faults import GARBLED, Handling, ServerFault, fault_of_response, say
+from preceptor.teacher.parse import ParseFailure
 
 T = TypeVar("T")
 

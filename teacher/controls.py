@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from envs.task import Scene, Task
-from ground.errors import UserError
-from teacher.base import Label, Teacher, TeacherError, label_of, only_option
-from teacher.call import FALLBACK, OK, Call, recorded_rows
-from teacher.corrections import HUMAN, standing
-from teacher.labels import LabelStore
-from teacher.prompts import scene_digest
+from preceptor.envs.task import Scene, Task
+from preceptor.ground.errors import UserError
+from preceptor.teacher.base import Label, Teacher, TeacherError, label_of, only_option
+from preceptor.teacher.call import FALLBACK, OK, Call, recorded_rows
+from preceptor.teacher.corrections import HUMAN, standing
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.prompts import scene_digest
 
 _SHUFFLE_POOL = 256  # scenes that `shuffled` draws its wrong answers from
 _SCRIPT = "script@smoothing=0"  # as the keys of existing label stores have it

@@ -7,9 +7,9 @@ correction. `sample` counts them, so that each has a key of its own.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from envs.task import Task
-from teacher.call import OK, Call
-from teacher.labels import LabelStore
+from preceptor.envs.task import Task
+from preceptor.teacher.call import OK, Call
+from preceptor.teacher.labels import LabelStore
 
 HUMAN, WITHDRAWN = "human", "withdrawn"
 

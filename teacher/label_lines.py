@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from ground.errors import UserError
-from teacher.call import FALLBACK, FIELDS, OK, Call
+from preceptor.ground.errors import UserError
+from preceptor.teacher.call import FALLBACK, FIELDS, OK, Call
 
 MARK = "preceptor-label"
 SCHEMA = 1

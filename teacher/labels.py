@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
-from ground.errors import UserError
-from teacher.call import ERROR, FALLBACK, FIELDS, OK, Call
+from preceptor.ground.errors import UserError
+from preceptor.teacher.call import ERROR, FALLBACK, FIELDS, OK, Call
 
 SCHEMA_VERSION = 1
 # "PRCP" as SQLite's application id: another program's database is refused before anything is written into it.

@@ -16,17 +16,17 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
-from ground.errors import UserError, unknown_name
-from teacher.asking import Reply
-from teacher.base import UNAVAILABLE, BudgetExhausted, TeacherError
-from teacher.call import ERROR
-from teacher.card import card_of
-from teacher.client import ServerClient, start
-from teacher.config import Limits, TeacherConfig
-from teacher.faults import WRONG_MODEL, Breaker, Handling, ServerFault, say
-from teacher.probe import Probe
-from teacher.prompts import TEMPLATES, Prompt
-from teacher.scoring import WAYS, Way
+from preceptor.ground.errors import UserError, unknown_name
+from preceptor.teacher.asking import Reply
+from preceptor.teacher.base import UNAVAILABLE, BudgetExhausted, TeacherError
+from preceptor.teacher.call import ERROR
+from preceptor.teacher.card import card_of
+from preceptor.teacher.client import ServerClient, start
+from preceptor.teacher.config import Limits, TeacherConfig
+from preceptor.teacher.faults import WRONG_MODEL, Breaker, Handling, ServerFault, say
+from preceptor.teacher.probe import Probe
+from preceptor.teacher.prompts import TEMPLATES, Prompt
+from preceptor.teacher.scoring import WAYS, Way
 
 # vLLM's and FastChat's own default.
 DEFAULT_BASE_URL = "http://localhost:8000/v1"

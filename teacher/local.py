@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ground.errors import UserError
-from teacher.asking import Reply
-from teacher.card import TINY_MODEL, card_of
-from teacher.labels import OK
-from teacher.prompts import LETTERS, Prompt
+from preceptor.ground.errors import UserError
+from preceptor.teacher.asking import Reply
+from preceptor.teacher.card import TINY_MODEL, card_of
+from preceptor.teacher.labels import OK
+from preceptor.teacher.prompts import LETTERS, Prompt
 
 # Padded tokens per forward pass: a thousand stay in a processor's cache (half as fast again as ten thousand); a GPU is
 # busy with far more.
@@ -96,7 +96,7 @@ class LocalModel:
 def load_model(path: Path) -> tuple[Any, Any]:
     """Tokenizer and network in evaluation mode, from files alone. Raises `UserError` for a folder without a model."""
     if not (path / "config.json").is_file():
-        train = "python -m teacher.tiny_lm.train --out teacher/tiny_lm/model"
+        train = "python -m preceptor.teacher.tiny_lm.train --out teacher/tiny_lm/model"
         folder = "give a folder with config.json, weights and tokenizer"
         raise UserError(f"There is no model in {path}.", train if path == TINY_MODEL else folder)
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -5,15 +5,15 @@ from typing import Any, get_args
 
 import numpy as np
 
-from envs.task import Task
-from ground.errors import UserError, unknown_name
-from teacher import controls
-from teacher.asking import AskingTeacher, Model
-from teacher.base import Teacher
-from teacher.config import Limits, TeacherConfig, TeacherName
-from teacher.faults import say
-from teacher.labels import LabelStore
-from teacher.prompts import Prompt, Template, distinct_scenes, load_template, menus
+from preceptor.envs.task import Task
+from preceptor.ground.errors import UserError, unknown_name
+from preceptor.teacher import controls
+from preceptor.teacher.asking import AskingTeacher, Model
+from preceptor.teacher.base import Teacher
+from preceptor.teacher.config import Limits, TeacherConfig, TeacherName
+from preceptor.teacher.faults import say
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.prompts import Prompt, Template, distinct_scenes, load_template, menus
 
 _PROBED_SCENES, _PROBED_PROMPTS = 200, 3
 # How long a server may stay away: a run that may go on without it waits less long, and then leaves it alone.
@@ -78,8 +78,8 @@ def make_teacher(
 
 
 def _local(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Template]:
-    from teacher.card import TINY_MODEL
-    from teacher.local import LocalModel  # slow to import, as is the other one
+    from preceptor.teacher.card import TINY_MODEL
+    from preceptor.teacher.local import LocalModel  # slow to import, as is the other one
 
     model = LocalModel(config.model or TINY_MODEL, device=device)
     if model.tasks and task.name not in model.tasks:
@@ -89,7 +89,7 @@ def _local(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Templ
 
 
 def _served(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Template]:
-    from teacher.llm import ServedModel
+    from preceptor.teacher.llm import ServedModel
 
     model = ServedModel(config, limits=LIMITS["abort" if config.on_teacher_failure == "abort" else "otherwise"])
     template = load_template(config.prompt or model.template)

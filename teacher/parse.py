@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from teacher.prompts import LETTERS
+from preceptor.teacher.prompts import LETTERS
 
 # What may be said beside thinking; more is prose, and searching it for an answer would be guessing.
 MAX_REPLY_CHARS = 1000

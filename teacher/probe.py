@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
-from teacher import scoring
-from teacher.asking import Reply
-from teacher.base import TeacherError
-from teacher.call import OK
-from teacher.client import ServerClient
-from teacher.faults import Handling, ServerFault
-from teacher.prompts import Menu, Prompt
-from teacher.scoring import Fields, Way, choices_of
+from preceptor.teacher import scoring
+from preceptor.teacher.asking import Reply
+from preceptor.teacher.base import TeacherError
+from preceptor.teacher.call import OK
+from preceptor.teacher.client import ServerClient
+from preceptor.teacher.faults import Handling, ServerFault
+from preceptor.teacher.prompts import Menu, Prompt
+from preceptor.teacher.scoring import Fields, Way, choices_of
 
 _QUESTION = "Which letter comes first?\nA) A\nB) B\nReply with one letter.\nAnswer:"
 CANARY = Prompt((("user", _QUESTION),), Menu((0, 1)), ("A", "B"))

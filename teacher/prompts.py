@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.task import Scene, Task
-from ground.errors import unknown_name
+from preceptor.envs.task import Scene, Task
+from preceptor.ground.errors import unknown_name
 
 LETTERS = string.ascii_uppercase
 TEMPLATES = ("compact", "chat")  # for a small model that was trained on the task; for any other

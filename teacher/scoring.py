@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from teacher.asking import Reply
-from teacher.call import OK
-from teacher.parse import ParseFailure, parse_reply
-from teacher.prompts import Prompt
+from preceptor.teacher.asking import Reply
+from preceptor.teacher.call import OK
+from preceptor.teacher.parse import ParseFailure, parse_reply
+from preceptor.teacher.prompts import Prompt
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
 WAYS = ("logprobs", "choice", "echo", "samples")

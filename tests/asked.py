@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from envs.catalog import get_task
-from teacher.asking import Model, Reply
-from teacher.config import TeacherConfig
-from teacher.llm import ServedModel
-from teacher.local import LocalModel
-from teacher.make import longest_prompts
-from teacher.prompts import Menu, Prompt, distinct_scenes, load_template
+from preceptor.envs.catalog import get_task
+from preceptor.teacher.asking import Model, Reply
+from preceptor.teacher.config import TeacherConfig
+from preceptor.teacher.llm import ServedModel
+from preceptor.teacher.local import LocalModel
+from preceptor.teacher.make import longest_prompts
+from preceptor.teacher.prompts import Menu, Prompt, distinct_scenes, load_template
 
 TASK, TEMPLATE = get_task("ColoredDoorKey"), load_template("compact")
 # Standard deviations of a binomial share within which a frequency has to lie: a false alarm in 30,000.

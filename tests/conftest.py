@@ -13,7 +13,7 @@ from tests.local_server import Running, serving
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests that draw are skipped where nothing can, but for machines that are to draw."""
     if item.get_closest_marker("draws"):
-        from envs.mujoco.rendering import choose_backend
+        from preceptor.envs.mujoco.rendering import choose_backend
 
         if choose_backend().name == "off":
             (pytest.fail if os.environ.get("MUST_DRAW") else pytest.skip)("nothing here can draw")

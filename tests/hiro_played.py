@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from agent.hierarchy import Hierarchy
-from agent.methods.hiro import Hiro, HiroSettings
-from agent.methods.sac import SACConfig
-from agent.methods.td3 import TD3Config
-from envs.catalog import get_task
-from envs.mujoco.simulator import MazeSimulator
-from envs.vector import BatchedEnv
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.methods.hiro import Hiro, HiroSettings
+from preceptor.agent.methods.sac import SACConfig
+from preceptor.agent.methods.td3 import TD3Config
+from preceptor.envs.catalog import get_task
+from preceptor.envs.mujoco.simulator import MazeSimulator
+from preceptor.envs.vector import BatchedEnv
 from tests.parts import parts
 
 ENVS, PERIOD, TOTAL = 3, 7, 1_000

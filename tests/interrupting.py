@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from agent.config import TrainConfig
-from agent.runs.metrics import CLOCKED, Metrics, read_metrics
-from agent.runs.run import Run
-from agent.train import train
+from preceptor.agent.config import TrainConfig
+from preceptor.agent.runs.metrics import CLOCKED, Metrics, read_metrics
+from preceptor.agent.runs.run import Run
+from preceptor.agent.train import train
 
 
 def train_until(config: TrainConfig, step: int | None) -> Run:

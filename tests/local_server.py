@@ -11,9 +11,9 @@ import httpx
 import openai
 import uvicorn
 
-from serving.local.app import create_app
-from serving.local.engine import Engine, Job
-from teacher.card import TINY_MODEL
+from preceptor.serving.local.app import create_app
+from preceptor.serving.local.engine import Engine, Job
+from preceptor.teacher.card import TINY_MODEL
 
 PROMPT = "Goal: Open the held.\nScene: No key.\nA) go to the key\nB) explore the room\nAnswer:"
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": PROMPT}]}

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.config import TrainConfig
-from agent.methods.protocol import Parts
-from envs.task import Task
+from preceptor.agent.config import TrainConfig
+from preceptor.agent.methods.protocol import Parts
+from preceptor.envs.task import Task
 
 
 def parts(task: Task, settings: Any, num_envs: int, steps: int, controller: Any = None) -> Parts:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.task import Task
+from preceptor.envs.task import Task
 
 
 def scripted(task: Task, obs: NDArray) -> NDArray[np.int64]:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from agent.data.recording import Recording
-from agent.halo.posterior import Answers
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.halo.posterior import Answers
 
 SIZE = 10
 TARGETS = {2: [(0, 0), (9, 9)], 3: [(0, 0), (9, 9), (4, 5)], 6: [(1, 1), (7, 1), (4, 6), (5, 0), (7, 3), (6, 8)]}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from envs.task import Option, OptionSpace, Scene, Task
+from preceptor.envs.task import Option, OptionSpace, Scene, Task
 
 COLOURS = ("red", "green", "blue")
 

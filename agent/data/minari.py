@@ -14,10 +14,10 @@ from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
-from agent.data.recording import Recording
-from agent.data.store import columns
-from envs.task import Task
-from ground.errors import UserError
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.data.store import columns
+from preceptor.envs.task import Task
+from preceptor.ground.errors import UserError
 
 _EXAMPLE = "preceptor/rescueworld-n3/expert-v0"
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.data.store import TrajectoryStore
-from agent.runs.checkpoint import load_tree, save_tree
-from envs.task import Task
-from ground.atomic import CheckpointError
-from ground.errors import UserError
+from preceptor.agent.data.store import TrajectoryStore
+from preceptor.agent.runs.checkpoint import load_tree, save_tree
+from preceptor.envs.task import Task
+from preceptor.ground.atomic import CheckpointError
+from preceptor.ground.errors import UserError
 
 
 @dataclass(frozen=True)

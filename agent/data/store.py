@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.task import Task
-from ground.errors import UserError
+from preceptor.envs.task import Task
+from preceptor.ground.errors import UserError
 
 _GIB = 2**30
 Schema = dict[str, tuple[tuple[int, ...], Any]]  # name -> (shape of one entry, dtype)

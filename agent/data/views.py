@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.data.recording import Recording
-from agent.data.store import TrajectoryStore
-from controller.encoders import Encoded, Encoder
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.data.store import TrajectoryStore
+from preceptor.controller.encoders import Encoded, Encoder
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.halo.config import RuleName
-from agent.halo.posterior import Bools, Floats, Ints, entropy
-from ground.errors import UserError
+from preceptor.agent.halo.config import RuleName
+from preceptor.agent.halo.posterior import Bools, Floats, Ints, entropy
+from preceptor.ground.errors import UserError
 
 ANCHORS = 0.01  # share of the steps that `auto` asks before it trusts a committee
 _GOLDEN = (math.sqrt(5) - 1) / 2

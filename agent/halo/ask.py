@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from agent.demonstrating import demonstrations_of, expert_return
-from agent.halo.acquisition import expected_error, information, questions
-from agent.halo.config import PRESETS, HaloConfig
-from agent.halo.em import Fit
-from agent.halo.handover import distil
-from agent.halo.ledger import FILE, Ledger, Question
-from agent.halo.method import Halo, restored_player, wrong_share
-from agent.halo.oracles import LabellerOracle, make_oracle
-from agent.hierarchy import Hierarchy, Player
-from agent.methods.protocol import Entry, Given, Method, Parts, Preset
-from agent.phases import Advance, Phase
-from agent.teaching import Annotator
-from controller.checkpoint import save_controller
-from ground.errors import UserError
+from preceptor.agent.demonstrating import demonstrations_of, expert_return
+from preceptor.agent.halo.acquisition import expected_error, information, questions
+from preceptor.agent.halo.config import PRESETS, HaloConfig
+from preceptor.agent.halo.em import Fit
+from preceptor.agent.halo.handover import distil
+from preceptor.agent.halo.ledger import FILE, Ledger, Question
+from preceptor.agent.halo.method import Halo, restored_player, wrong_share
+from preceptor.agent.halo.oracles import LabellerOracle, make_oracle
+from preceptor.agent.hierarchy import Hierarchy, Player
+from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
+from preceptor.agent.phases import Advance, Phase
+from preceptor.agent.teaching import Annotator
+from preceptor.controller.checkpoint import save_controller
+from preceptor.ground.errors import UserError
 
 
 class Ask(Method, Phase):

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, Lt
 
-from ground.errors import unknown_name
-from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
+from preceptor.ground.errors import unknown_name
+from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
 RuleName = Literal["auto", "random", "entropy", "bisection"]
 PolicyKind = Literal["auto", "tabular", "neural"]

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.data.recording import Recording
-from agent.halo.config import EMConfig
-from agent.halo.policies import Policies, near_identity
-from agent.halo.posterior import Answers, Floats, Posterior, infer, require_possible
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.halo.config import EMConfig
+from preceptor.agent.halo.policies import Policies, near_identity
+from preceptor.agent.halo.posterior import Answers, Floats, Posterior, infer, require_possible
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.data.recording import Recording
-from agent.halo.posterior import Floats
-from controller.distill import DistilConfig, Distillation, calibrate, distillation_loss, scenes_of
-from controller.encoders import encoder_of
-from controller.network import ControllerNetwork
-from controller.roles import Controller
-from envs.task import Task
-from ground.device import to_device
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.halo.posterior import Floats
+from preceptor.controller.distill import DistilConfig, Distillation, calibrate, distillation_loss, scenes_of
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import ControllerNetwork
+from preceptor.controller.roles import Controller
+from preceptor.envs.task import Task
+from preceptor.ground.device import to_device
 
 _STEPS = 1_500  # gradient steps, as in distillation by DAgger, which sees twice as many scenes
 _HOLD_OUT = 16  # one episode in so many is held out for calibration

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agent.data.recording import Recording
-from agent.halo.posterior import Answers, Ints
-from envs.task import Task
-from ground.atomic import CheckpointError, append_line
-from ground.errors import UserError
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.halo.posterior import Answers, Ints
+from preceptor.envs.task import Task
+from preceptor.ground.atomic import CheckpointError, append_line
+from preceptor.ground.errors import UserError
 
 FORMAT, SCHEMA = "preceptor-ledger", 1
 FILE = "ledger.jsonl"

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.clock import Clock
-from agent.data.recording import Recording
-from agent.distributions import Categorical, Distribution
-from agent.halo.acquisition import RULES, AskingContext, select
-from agent.halo.config import HaloConfig, PolicyKind
-from agent.halo.em import Fit, fit
-from agent.halo.ledger import Ledger, Question
-from agent.halo.policies import NeuralPolicies, Policies, TabularPolicies
-from agent.halo.posterior import Answers, Bools, Floats, Ints, infer
-from agent.hierarchy import Observations, Player
-from controller.encoders import NUM_TOKENS, GridEncoder
-from envs.task import Task
-from ground.errors import UserError
+from preceptor.agent.clock import Clock
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.distributions import Categorical, Distribution
+from preceptor.agent.halo.acquisition import RULES, AskingContext, select
+from preceptor.agent.halo.config import HaloConfig, PolicyKind
+from preceptor.agent.halo.em import Fit, fit
+from preceptor.agent.halo.ledger import Ledger, Question
+from preceptor.agent.halo.policies import NeuralPolicies, Policies, TabularPolicies
+from preceptor.agent.halo.posterior import Answers, Bools, Floats, Ints, infer
+from preceptor.agent.hierarchy import Observations, Player
+from preceptor.controller.encoders import NUM_TOKENS, GridEncoder
+from preceptor.envs.task import Task
+from preceptor.ground.errors import UserError
 
 
 @dataclass(frozen=True)

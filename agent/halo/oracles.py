@@ -12,14 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.data.recording import Recording
-from agent.halo.config import PRICES
-from agent.halo.em import honest_but_fallible
-from agent.halo.ledger import PERSON, Answer, Question
-from agent.halo.posterior import Floats, Ints
-from agent.teaching import Annotator, ControllerLabels, Labeller
-from controller.roles import Controller
-from ground.errors import UserError
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.halo.config import PRICES
+from preceptor.agent.halo.em import honest_but_fallible
+from preceptor.agent.halo.ledger import PERSON, Answer, Question
+from preceptor.agent.halo.posterior import Floats, Ints
+from preceptor.agent.teaching import Annotator, ControllerLabels, Labeller
+from preceptor.controller.roles import Controller
+from preceptor.ground.errors import UserError
 
 AUDIT = 0.1  # share of a cascade's questions that go to its most expensive member: no cheap one judges itself
 

@@ -13,11 +13,11 @@ from numba import njit
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
-from agent.data.recording import Recording
-from agent.distributions import Categorical, ClippedNormal, Distribution
-from agent.halo.config import NeuralConfig, TabularConfig
-from agent.halo.posterior import Chain, Floats, Ints, Posterior
-from ground.device import to_device, to_numpy, to_tensor
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
+from preceptor.agent.halo.config import NeuralConfig, TabularConfig
+from preceptor.agent.halo.posterior import Chain, Floats, Ints, Posterior
+from preceptor.ground.device import to_device, to_numpy, to_tensor
 
 _TABLES = ("log_initial", "log_high", "log_low")
 _LOG_STD = (-4.0, 1.0)  # bounds of the Gaussians' log deviations: below, one exact repetition would outweigh all else

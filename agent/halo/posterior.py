@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ground.errors import UserError
+from preceptor.ground.errors import UserError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.halo.ledger import Ledger
-from agent.labelling.opinions import Opinions
+from preceptor.agent.halo.ledger import Ledger
+from preceptor.agent.labelling.opinions import Opinions
 
 
 def agreement(ledger: Ledger, options: int, opinions: Opinions) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from annotated_types import Interval, Len
 
-from teacher.config import TeacherConfig
+from preceptor.teacher.config import TeacherConfig
 
 
 @dataclass(frozen=True)

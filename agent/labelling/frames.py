@@ -9,11 +9,11 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image
 
-from agent.data.recording import Recording
-from agent.labelling.background import Background, Place
-from agent.runs.pictures import drawn
-from envs.task import Task
-from ground.errors import UserError
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.labelling.background import Background, Place
+from preceptor.agent.runs.pictures import drawn
+from preceptor.envs.task import Task
+from preceptor.ground.errors import UserError
 
 _KEPT = 1000  # pictures in memory
 _AROUND = 4  # steps on either side of one that is looked at, which are drawn with it

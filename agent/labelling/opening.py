@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.checks import check_train
-from agent.config import TrainConfig, changed, configure, from_plain, to_plain
-from agent.controllers import named_controller, newest_controller
-from agent.halo.ask import Ask
-from agent.halo.config import EMConfig
-from agent.halo.ledger import PERSON, Answer, Ledger
-from agent.halo.method import Halo
-from agent.labelling.config import LabelConfig
-from agent.labelling.session import Session
-from agent.methods.protocol import Parts
-from agent.runs.run import Run
-from agent.teaching import Annotator, ControllerLabels, Labeller
-from agent.train import open_labels
-from envs.catalog import get_task
-from envs.task import Task
-from ground.atomic import alone
-from ground.device import device
-from ground.errors import UserError
-from teacher.make import make_teacher
+from preceptor.agent.checks import check_train
+from preceptor.agent.config import TrainConfig, changed, configure, from_plain, to_plain
+from preceptor.agent.controllers import named_controller, newest_controller
+from preceptor.agent.halo.ask import Ask
+from preceptor.agent.halo.config import EMConfig
+from preceptor.agent.halo.ledger import PERSON, Answer, Ledger
+from preceptor.agent.halo.method import Halo
+from preceptor.agent.labelling.config import LabelConfig
+from preceptor.agent.labelling.session import Session
+from preceptor.agent.methods.protocol import Parts
+from preceptor.agent.runs.run import Run
+from preceptor.agent.teaching import Annotator, ControllerLabels, Labeller
+from preceptor.agent.train import open_labels
+from preceptor.envs.catalog import get_task
+from preceptor.envs.task import Task
+from preceptor.ground.atomic import alone
+from preceptor.ground.device import device
+from preceptor.ground.errors import UserError
+from preceptor.teacher.make import make_teacher
 
 _SETTLED = ("budget", "demos", "rule", "policies", "preset", "seed", "stop_error")  # the run's own if not given
 

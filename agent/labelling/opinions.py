@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.data.recording import Recording
-from agent.labelling.background import Background, Place
-from agent.teaching import Labeller
-from ground.errors import UserError
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.labelling.background import Background, Place
+from preceptor.agent.teaching import Labeller
+from preceptor.ground.errors import UserError
 
 _AT_ONCE = 16  # steps that are asked about in one go: few, so that the question on the page never waits long
 _PATIENCE = 2.0  # seconds in which a model that is being asked may still reply when the page is closed

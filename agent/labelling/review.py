@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agent.labelling.agreement import compared
-from agent.labelling.config import LabelConfig
-from agent.labelling.view import LONGEST, Asked, Interval, about, progress, suggested
-from agent.labels.show import line_of
-from agent.labels.stores import find_store
-from envs.catalog import get_task
-from ground.errors import UserError
-from teacher.call import Call, mean_probs, top_margin
-from teacher.corrections import HUMAN, correct, is_correction, standing, withdraw
-from teacher.label_lines import to_record
-from teacher.labels import LabelStore
+from preceptor.agent.labelling.agreement import compared
+from preceptor.agent.labelling.config import LabelConfig
+from preceptor.agent.labelling.view import LONGEST, Asked, Interval, about, progress, suggested
+from preceptor.agent.labels.show import line_of
+from preceptor.agent.labels.stores import find_store
+from preceptor.envs.catalog import get_task
+from preceptor.ground.errors import UserError
+from preceptor.teacher.call import Call, mean_probs, top_margin
+from preceptor.teacher.corrections import HUMAN, correct, is_correction, standing, withdraw
+from preceptor.teacher.label_lines import to_record
+from preceptor.teacher.labels import LabelStore
 
 
 class _Query(NamedTuple):
@@ -107,7 +107,7 @@ class Review:
         return None
 
     def agreement(self) -> list[dict[str, Any]]:
-        """How far people agree with the teacher; see `agent.labelling.agreement`."""
+        """How far people agree with the teacher; see `preceptor.agent.labelling.agreement`."""
         said = {facts: int(np.argmax(call.probs)) for facts, call in standing(self._said).items()}
         teacher = {query.last.facts: int(np.argmax(query.probs)) for query in self._queries if query.probs}
         found = compared({"you": said, "the teacher": teacher}, ("you", "the teacher"), len(self._task.options))

@@ -11,21 +11,21 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, Literal
 
-from agent.halo.acquisition import expected_error
-from agent.halo.ask import Ask
-from agent.halo.em import Fit
-from agent.halo.ledger import PERSON, Answer, Question
-from agent.labelling.agreement import agreement
-from agent.labelling.background import Background
-from agent.labelling.config import LabelConfig
-from agent.labelling.frames import Frames
-from agent.labelling.opinions import Opinions
-from agent.labelling.view import LONGEST, Asked, Interval, about, progress, shown
-from agent.methods.protocol import Parts
-from agent.phases import Advance
-from agent.teaching import Labeller
-from agent.train import Runner
-from ground.errors import UserError
+from preceptor.agent.halo.acquisition import expected_error
+from preceptor.agent.halo.ask import Ask
+from preceptor.agent.halo.em import Fit
+from preceptor.agent.halo.ledger import PERSON, Answer, Question
+from preceptor.agent.labelling.agreement import agreement
+from preceptor.agent.labelling.background import Background
+from preceptor.agent.labelling.config import LabelConfig
+from preceptor.agent.labelling.frames import Frames
+from preceptor.agent.labelling.opinions import Opinions
+from preceptor.agent.labelling.view import LONGEST, Asked, Interval, about, progress, shown
+from preceptor.agent.methods.protocol import Parts
+from preceptor.agent.phases import Advance
+from preceptor.agent.teaching import Labeller
+from preceptor.agent.train import Runner
+from preceptor.ground.errors import UserError
 
 _AHEAD = 6  # questions that the page knows of before they are asked, for pictures and others' opinions
 
@@ -142,7 +142,7 @@ class Session:
         return True
 
     def agreement(self) -> list[dict[str, Any]]:
-        """How far those who spoke agree: see `agent.labelling.agreement`."""
+        """How far those who spoke agree: see `preceptor.agent.labelling.agreement`."""
         with self._lock:
             ledger = self._ledger.as_it_stands()
         return agreement(ledger, len(self._ask.task.options), self._opinions)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from agent.halo.ask import Ask
-from agent.halo.em import Fit
-from agent.halo.ledger import Answer, Question, told
-from agent.halo.posterior import Floats, infer
-from envs.task import Task
+from preceptor.agent.halo.ask import Ask
+from preceptor.agent.halo.em import Fit
+from preceptor.agent.halo.ledger import Answer, Question, told
+from preceptor.agent.halo.posterior import Floats, infer
+from preceptor.envs.task import Task
 
 KEYS = "1234567890bcdefghijklmnopqrtvwxyz"  # of options, in their order; a, s and u mean something else
 LONGEST = 600.0  # seconds that one answer may count for: beyond, the person was away

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 import tyro
 from annotated_types import Interval
 
-from ground.errors import UserError, unknown_name
-from ground.ranges import Count, CountOrNone, NotNegative
-from teacher.config import TeacherConfig
+from preceptor.ground.errors import UserError, unknown_name
+from preceptor.ground.ranges import Count, CountOrNone, NotNegative
+from preceptor.teacher.config import TeacherConfig
 
 JUDGED = ("local", "llm", "replay", "random", "uniform-legal")  # the teachers that may be wrong
 _Store = tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="[RUN_OR_STORE]")]]

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.labels.config import PromptConfig
-from envs.catalog import get_task
-from teacher.prompts import load_template, menus
+from preceptor.agent.labels.config import PromptConfig
+from preceptor.envs.catalog import get_task
+from preceptor.teacher.prompts import load_template, menus
 
 _CHARACTERS_PER_TOKEN = 4  # of English, for most tokenizers
 
@@ -20,7 +20,7 @@ def dry_run(config: PromptConfig) -> dict[str, Any]:
     orders = menus(scene, config.permutations) if len(scene.legal) > 1 else ()
     prompts = [template.render(task, scene, menu) for menu in orders]
     if template.name == "compact" and prompts:
-        from teacher.local import LocalModel
+        from preceptor.teacher.local import LocalModel
 
         tokens, counted = [len(ids) for ids in LocalModel().encode(prompts)], "by the built-in model's tokenizer"
     else:

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from agent.labels.config import JudgeConfig, check_judge
-from agent.runs.statistics import wilson
-from envs.catalog import get_task
-from envs.task import Scene, Task
-from ground.errors import UserError
-from teacher.base import Label
-from teacher.calibration import expected_calibration_error
-from teacher.call import FALLBACK, OK, Call
-from teacher.labels import LabelStore
-from teacher.make import make_teacher
-from teacher.prompts import TEMPLATES, distinct_scenes, load_template
+from preceptor.agent.labels.config import JudgeConfig, check_judge
+from preceptor.agent.runs.statistics import wilson
+from preceptor.envs.catalog import get_task
+from preceptor.envs.task import Scene, Task
+from preceptor.ground.errors import UserError
+from preceptor.teacher.base import Label
+from preceptor.teacher.calibration import expected_calibration_error
+from preceptor.teacher.call import FALLBACK, OK, Call
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.make import make_teacher
+from preceptor.teacher.prompts import TEMPLATES, distinct_scenes, load_template
 
 _AT_ONCE = 32  # scenes per request to the teacher: enough to fill a batch, few enough to show progress
 _DRAWS = 20  # draws of so many scenes as are wanted, after which the task is taken to have no more distinct ones

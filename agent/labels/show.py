@@ -3,19 +3,19 @@
 from functools import cache
 from typing import Any
 
-from agent.labels.config import ShowConfig
-from agent.labels.stores import find_store
-from envs.catalog import get_task
-from envs.gridworld.flaws import FLAWS
-from envs.task import Scene, Task
-from ground.errors import UserError
-from teacher.call import ERROR, FALLBACK, OK, Call
-from teacher.corrections import WITHDRAWN
-from teacher.faults import GARBLED, WRONG_MODEL
-from teacher.label_lines import to_record
-from teacher.labels import LabelStore
-from teacher.parse import ParseFailure
-from teacher.prompts import LETTERS, TEMPLATES, Menu, Template, load_template
+from preceptor.agent.labels.config import ShowConfig
+from preceptor.agent.labels.stores import find_store
+from preceptor.envs.catalog import get_task
+from preceptor.envs.gridworld.flaws import FLAWS
+from preceptor.envs.task import Scene, Task
+from preceptor.ground.errors import UserError
+from preceptor.teacher.call import ERROR, FALLBACK, OK, Call
+from preceptor.teacher.corrections import WITHDRAWN
+from preceptor.teacher.faults import GARBLED, WRONG_MODEL
+from preceptor.teacher.label_lines import to_record
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.parse import ParseFailure
+from preceptor.teacher.prompts import LETTERS, TEMPLATES, Menu, Template, load_template
 
 _WHY = {
     GARBLED: "the reply is not text",

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from agent.runs.run import Run
-from ground.errors import UserError
+from preceptor.agent.runs.run import Run
+from preceptor.ground.errors import UserError
 
 
 def find_store(name: str | None, logdir: str) -> Path:

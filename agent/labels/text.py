@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from textwrap import indent
 from typing import Any
 
-from teacher.call import FALLBACK, OK
+from preceptor.teacher.call import FALLBACK, OK
 
 _SHOWN_CHARACTERS = 600  # of a reply
 _CAPTION = (

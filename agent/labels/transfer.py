@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agent.labels.config import ExportConfig, ImportConfig
-from agent.labels.stores import find_store
-from envs.catalog import TASKS, get_task
-from ground.atomic import write_file
-from ground.errors import UserError
-from teacher.label_lines import MARK, from_lines, to_record
-from teacher.labels import LabelStore
+from preceptor.agent.labels.config import ExportConfig, ImportConfig
+from preceptor.agent.labels.stores import find_store
+from preceptor.envs.catalog import TASKS, get_task
+from preceptor.ground.atomic import write_file
+from preceptor.ground.errors import UserError
+from preceptor.teacher.label_lines import MARK, from_lines, to_record
+from preceptor.teacher.labels import LabelStore
 
 
 def export_calls(config: ExportConfig) -> dict[str, Any]:

@@ -3,20 +3,29 @@
 import importlib
 from functools import cache
 
-from agent.methods.protocol import Entry
-from ground.errors import unknown_name
+from preceptor.agent.methods.protocol import Entry
+from preceptor.ground.errors import unknown_name
 
 # name -> (where its entry is, what it is in a few words)
 METHODS: dict[str, tuple[str, str]] = {
     "ihac": ("agent.methods.ihac:IHAC", "teacher, controller, PPO at both levels"),
     "dagger": ("agent.methods.dagger:DAGGER", "distil the controller and stop"),
-    "hiro": ("agent.methods.hiro_options:HIRO", "goals or options above, actions below; no teacher of its own"),
-    "halo": ("agent.halo.ask:HALO", "demonstrations, and questions about the option behind a few of their steps"),
+    "hiro": (
+        "agent.methods.hiro_options:HIRO",
+        "goals or options above, actions below; no teacher of its own",
+    ),
+    "halo": (
+        "agent.halo.ask:HALO",
+        "demonstrations, and questions about the option behind a few of their steps",
+    ),
     "ppo": ("agent.methods.ihac:PPO_ALONE", "flat, on-policy, no teacher"),
     "sac": ("agent.methods.off_policy:SAC_ALONE", "flat, off-policy, actions that are vectors, no teacher"),
     "td3": ("agent.methods.off_policy:TD3_ALONE", "flat, off-policy, actions that are vectors, no teacher"),
     "bc": ("agent.methods.cloning:BC", "clone demonstrations"),
-    "iql": ("agent.methods.iql:IQL", "offline reinforcement learning over chunks of actions, from demonstrations"),
+    "iql": (
+        "agent.methods.iql:IQL",
+        "offline reinforcement learning over chunks of actions, from demonstrations",
+    ),
 }
 
 
@@ -26,5 +35,5 @@ def entry_of(name: str) -> Entry:
     if name not in METHODS:
         raise unknown_name("method", name, METHODS, "python main.py methods")
     module, _, attribute = METHODS[name][0].partition(":")
-    entry: Entry = getattr(importlib.import_module(module), attribute)
+    entry: Entry = getattr(importlib.import_module(f"preceptor.{module}"), attribute)
     return entry

@@ -5,18 +5,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from agent.chunks import ChunkPolicy, chunk_player, inputs_of
-from agent.data.views import windows
-from agent.demonstrating import demonstrations_of
-from agent.losses import weighted_regression
-from agent.methods.protocol import Entry, Given, Method, Parts, Preset
-from agent.optim import FusedAdam
-from agent.phases import Offline
-from agent.resumable import places
-from controller.encoders import encoder_of
-from controller.network import TrunkConfig
-from ground.device import to_device, to_tensor
-from ground.ranges import Count, Positive
+from preceptor.agent.chunks import ChunkPolicy, chunk_player, inputs_of
+from preceptor.agent.data.views import windows
+from preceptor.agent.demonstrating import demonstrations_of
+from preceptor.agent.losses import weighted_regression
+from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
+from preceptor.agent.optim import FusedAdam
+from preceptor.agent.phases import Offline
+from preceptor.agent.resumable import places
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import TrunkConfig
+from preceptor.ground.device import to_device, to_tensor
+from preceptor.ground.ranges import Count, Positive
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,18 @@ from typing import Annotated, ClassVar
 import numpy as np
 import tyro
 
-from agent.hierarchy import Player
-from agent.methods.ihac import FEW_SCENES, budget
-from agent.methods.protocol import Entry, Given, Method, Parts, Preset
-from agent.networks import NetworkHigh
-from agent.phases import Distil
-from agent.resumable import places
-from agent.teaching import SkillLow, TeacherHigh
-from controller.distill import DistilConfig
-from controller.encoders import encoder_of
-from controller.network import ControllerNetwork, TrunkConfig
-from ground.device import to_device
-from ground.errors import UserError
+from preceptor.agent.hierarchy import Player
+from preceptor.agent.methods.ihac import FEW_SCENES, budget
+from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
+from preceptor.agent.networks import NetworkHigh
+from preceptor.agent.phases import Distil
+from preceptor.agent.resumable import places
+from preceptor.agent.teaching import SkillLow, TeacherHigh
+from preceptor.controller.distill import DistilConfig
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import ControllerNetwork, TrunkConfig
+from preceptor.ground.device import to_device
+from preceptor.ground.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from agent.clock import Clock, moving
-from agent.data.store import TrajectoryStore
-from agent.data.views import Steps, newest_steps, sample_segments, sample_steps
-from agent.distributions import ClippedNormal, Distribution, UniformBox
-from agent.goals import CANDIDATES, ExploringGoals, GoalFrame, PlannedGoals, goal_space, relabel
-from agent.hierarchy import Observations, Player
-from agent.losses import PriorActions, PriorWeight
-from agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
-from agent.methods.off_policy import (
+from preceptor.agent.clock import Clock, moving
+from preceptor.agent.data.store import TrajectoryStore
+from preceptor.agent.data.views import Steps, newest_steps, sample_segments, sample_steps
+from preceptor.agent.distributions import ClippedNormal, Distribution, UniformBox
+from preceptor.agent.goals import CANDIDATES, ExploringGoals, GoalFrame, PlannedGoals, goal_space, relabel
+from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.losses import PriorActions, PriorWeight
+from preceptor.agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
+from preceptor.agent.methods.off_policy import (
     PAPER_TD3,
     UpdateRatio,
     envs_of,
@@ -35,18 +35,18 @@ from agent.methods.off_policy import (
     ring_for,
     steps_of,
 )
-from agent.methods.ppo import BoxPPO, PolicyBatch, PPOConfig, only_option, rollout_batch
-from agent.methods.protocol import Given, Method, Parts, Preset
-from agent.methods.sac import SACConfig, Transitions
-from agent.methods.td3 import TD3Config
-from agent.phases import Online
-from agent.resumable import places
-from agent.runs.run import Run
-from controller.encoders import encoder_of
-from ground.device import device, to_numpy, to_tensor
-from ground.errors import UserError
-from ground.level_seeds import SEEDS_PER_SPLIT
-from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
+from preceptor.agent.methods.ppo import BoxPPO, PolicyBatch, PPOConfig, only_option, rollout_batch
+from preceptor.agent.methods.protocol import Given, Method, Parts, Preset
+from preceptor.agent.methods.sac import SACConfig, Transitions
+from preceptor.agent.methods.td3 import TD3Config
+from preceptor.agent.phases import Online
+from preceptor.agent.resumable import places
+from preceptor.agent.runs.run import Run
+from preceptor.controller.encoders import encoder_of
+from preceptor.ground.device import device, to_numpy, to_tensor
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
+from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
 HighKind = Literal["sac", "td3"]
 LowKind = Literal["sac", "td3", "ppo"]

@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agent.data.views import Segments, newest_steps, sample_segments
-from agent.distributions import Categorical
-from agent.hierarchy import Observations, Player
-from agent.methods.hiro import Hiro, HiroSettings, TwoLevels, TwoLevelSettings, goals_preset
-from agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
-from agent.methods.off_policy import ring_for
-from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, rollout_batch
-from agent.methods.protocol import Entry, Given, Method, Parts, Preset
-from agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
-from agent.networks import LowNetwork
-from agent.phases import Online
-from agent.resumable import places
-from controller.network import TrunkConfig, to_tensors
-from ground.device import to_device, to_numpy, to_tensor
-from ground.errors import UserError
-from ground.level_seeds import SEEDS_PER_SPLIT
-from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
+from preceptor.agent.data.views import Segments, newest_steps, sample_segments
+from preceptor.agent.distributions import Categorical
+from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.methods.hiro import Hiro, HiroSettings, TwoLevels, TwoLevelSettings, goals_preset
+from preceptor.agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
+from preceptor.agent.methods.off_policy import ring_for
+from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, rollout_batch
+from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
+from preceptor.agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
+from preceptor.agent.networks import LowNetwork
+from preceptor.agent.phases import Online
+from preceptor.agent.resumable import places
+from preceptor.controller.network import TrunkConfig, to_tensors
+from preceptor.ground.device import to_device, to_numpy, to_tensor
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
+from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)

@@ -19,23 +19,23 @@ import tyro
 from numpy.typing import NDArray
 from torch import nn
 
-from agent.data.store import TrajectoryStore
-from agent.data.views import OnPolicy, on_policy
-from agent.hierarchy import Observations, Player
-from agent.losses import PriorWeight, explained_variance, option_advantages
-from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
-from agent.methods.protocol import Entry, Given, Method, Parts, Preset
-from agent.networks import HighNetwork, LowNetwork, NetworkHigh, frozen
-from agent.phases import Distil, Online
-from agent.resumable import places
-from agent.teaching import SingleOption, SkillLow, TeacherActions, TeacherHigh
-from controller.distill import DistilConfig
-from controller.encoders import Encoded, encoder_of
-from controller.network import ControllerNetwork, TrunkConfig, to_tensors
-from envs.catalog import FETCH_TASKS, MAZE_TASKS, RESCUE_TASKS
-from ground.device import to_device, to_numpy, to_tensor
-from ground.errors import UserError
-from ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
+from preceptor.agent.data.store import TrajectoryStore
+from preceptor.agent.data.views import OnPolicy, on_policy
+from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.losses import PriorWeight, explained_variance, option_advantages
+from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
+from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
+from preceptor.agent.networks import HighNetwork, LowNetwork, NetworkHigh, frozen
+from preceptor.agent.phases import Distil, Online
+from preceptor.agent.resumable import places
+from preceptor.agent.teaching import SingleOption, SkillLow, TeacherActions, TeacherHigh
+from preceptor.controller.distill import DistilConfig
+from preceptor.controller.encoders import Encoded, encoder_of
+from preceptor.controller.network import ControllerNetwork, TrunkConfig, to_tensors
+from preceptor.envs.catalog import FETCH_TASKS, MAZE_TASKS, RESCUE_TASKS
+from preceptor.ground.device import to_device, to_numpy, to_tensor
+from preceptor.ground.errors import UserError
+from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)

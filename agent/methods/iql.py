@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from agent.chunks import ChunkValue, chunk_vectors, inputs_of
-from agent.data.views import chunks
-from agent.losses import expectile_loss, weighted_regression
-from agent.methods.cloning import Cloning, CloningSettings
-from agent.methods.protocol import Entry, Given, Parts, Preset
-from agent.optim import FusedAdam, polyak
-from agent.resumable import places
-from ground.device import to_device, to_tensor
-from ground.ranges import Positive, Share
+from preceptor.agent.chunks import ChunkValue, chunk_vectors, inputs_of
+from preceptor.agent.data.views import chunks
+from preceptor.agent.losses import expectile_loss, weighted_regression
+from preceptor.agent.methods.cloning import Cloning, CloningSettings
+from preceptor.agent.methods.protocol import Entry, Given, Parts, Preset
+from preceptor.agent.optim import FusedAdam, polyak
+from preceptor.agent.resumable import places
+from preceptor.ground.device import to_device, to_tensor
+from preceptor.ground.ranges import Positive, Share
 
 
 @dataclass(frozen=True)

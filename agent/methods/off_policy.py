@@ -9,23 +9,23 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from agent.clock import Clock
-from agent.data.store import TrajectoryStore
-from agent.data.views import sample_steps
-from agent.distributions import Distribution, UniformBox
-from agent.hierarchy import Observations, Player
-from agent.methods.protocol import Entry, Given, Method, Parts, Preset
-from agent.methods.sac import SAC, SACConfig, Transitions
-from agent.methods.td3 import TD3, TD3Config
-from agent.phases import Online
-from agent.resumable import places
-from agent.teaching import SingleOption
-from controller.encoders import encoder_of
-from envs.mujoco.mazes import SPECS as MAZES
-from ground.device import to_tensor
-from ground.errors import UserError
-from ground.level_seeds import SEEDS_PER_SPLIT
-from ground.ranges import Count, CountOrNone, Positive, Share
+from preceptor.agent.clock import Clock
+from preceptor.agent.data.store import TrajectoryStore
+from preceptor.agent.data.views import sample_steps
+from preceptor.agent.distributions import Distribution, UniformBox
+from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
+from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
+from preceptor.agent.methods.td3 import TD3, TD3Config
+from preceptor.agent.phases import Online
+from preceptor.agent.resumable import places
+from preceptor.agent.teaching import SingleOption
+from preceptor.controller.encoders import encoder_of
+from preceptor.envs.mujoco.mazes import SPECS as MAZES
+from preceptor.ground.device import to_tensor
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
+from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
 
 OffPolicyLearner = SAC | TD3
 

@@ -11,14 +11,14 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from agent.distributions import Distribution
-from agent.losses import option_advantages, prior_regularised
-from agent.networks import HighNetwork, LowNetwork
-from agent.resumable import Resumable, places
-from controller.encoders import VectorEncoder
-from controller.network import TrunkConfig
-from ground.device import to_device, to_numpy, to_tensor
-from ground.ranges import Count, NotNegative, Positive, Share
+from preceptor.agent.distributions import Distribution
+from preceptor.agent.losses import option_advantages, prior_regularised
+from preceptor.agent.networks import HighNetwork, LowNetwork
+from preceptor.agent.resumable import Resumable, places
+from preceptor.controller.encoders import VectorEncoder
+from preceptor.controller.network import TrunkConfig
+from preceptor.ground.device import to_device, to_numpy, to_tensor
+from preceptor.ground.ranges import Count, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from agent.config import TrainConfig
-from agent.hierarchy import Player
-from agent.phases import Phase
-from agent.resumable import Resumable
-from agent.runs.metrics import Metrics
-from agent.runs.run import Run
-from agent.teaching import Labeller
-from controller.network import ControllerNetwork
-from controller.roles import Controller
-from envs.task import Task
+from preceptor.agent.config import TrainConfig
+from preceptor.agent.hierarchy import Player
+from preceptor.agent.phases import Phase
+from preceptor.agent.resumable import Resumable
+from preceptor.agent.runs.metrics import Metrics
+from preceptor.agent.runs.run import Run
+from preceptor.agent.teaching import Labeller
+from preceptor.controller.network import ControllerNetwork
+from preceptor.controller.roles import Controller
+from preceptor.envs.task import Task
 
 
 class Method(Resumable):

@@ -8,13 +8,13 @@ import torch
 import tyro
 from torch import Tensor
 
-from agent.distributions import SquashedNormal
-from agent.losses import PriorActions, prior_regularised
-from agent.networks import GaussianActor, TwinCritic
-from agent.optim import FusedAdam, fast_precision, polyak, products_in
-from agent.resumable import Resumable, places
-from ground.device import device, to_device, to_numpy
-from ground.ranges import Count, Positive, Share, Widths
+from preceptor.agent.distributions import SquashedNormal
+from preceptor.agent.losses import PriorActions, prior_regularised
+from preceptor.agent.networks import GaussianActor, TwinCritic
+from preceptor.agent.optim import FusedAdam, fast_precision, polyak, products_in
+from preceptor.agent.resumable import Resumable, places
+from preceptor.ground.device import device, to_device, to_numpy
+from preceptor.ground.ranges import Count, Positive, Share, Widths
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from agent.distributions import Categorical
-from agent.losses import prior_regularised
-from agent.networks import linear
-from agent.optim import FusedAdam, polyak
-from agent.resumable import Resumable, places
-from controller.encoders import Encoder
-from controller.network import TrunkConfig, make_trunk, mask_logits
-from ground.device import to_device, to_numpy
-from ground.ranges import Count, NotNegative, Positive, Share
+from preceptor.agent.distributions import Categorical
+from preceptor.agent.losses import prior_regularised
+from preceptor.agent.networks import linear
+from preceptor.agent.optim import FusedAdam, polyak
+from preceptor.agent.resumable import Resumable, places
+from preceptor.controller.encoders import Encoder
+from preceptor.controller.network import TrunkConfig, make_trunk, mask_logits
+from preceptor.ground.device import to_device, to_numpy
+from preceptor.ground.ranges import Count, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import tyro
 from torch import Tensor
 from torch.nn import functional
 
-from agent.distributions import ClippedNormal
-from agent.methods.sac import ActorCriticConfig, Transitions
-from agent.networks import DeterministicActor, TwinCritic
-from agent.optim import FusedAdam, fast_precision, polyak, products_in
-from agent.resumable import Resumable, places
-from ground.device import normal, to_device, to_numpy
-from ground.ranges import Count, NotNegative, Positive
+from preceptor.agent.distributions import ClippedNormal
+from preceptor.agent.methods.sac import ActorCriticConfig, Transitions
+from preceptor.agent.networks import DeterministicActor, TwinCritic
+from preceptor.agent.optim import FusedAdam, fast_precision, polyak, products_in
+from preceptor.agent.resumable import Resumable, places
+from preceptor.ground.device import normal, to_device, to_numpy
+from preceptor.ground.ranges import Count, NotNegative, Positive
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from teacher.base import TeacherStats
-from teacher.labels import LabelStore
+from preceptor.teacher.base import TeacherStats
+from preceptor.teacher.labels import LabelStore
 
 COUNTERS = ("queries", "calls", "hits", "abstained", "invalid", "tokens", "seconds")
 

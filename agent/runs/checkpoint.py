@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ground.atomic import CheckpointError, publish_folder, read_json, standing, truncated
+from preceptor.ground.atomic import CheckpointError, publish_folder, read_json, standing, truncated
 
 SCHEMA = 1
 KIND = "preceptor-state"

@@ -13,15 +13,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from agent.flags import DoctorConfig
-from ground.errors import Doubt, UserError
-from ground.level_seeds import SEEDS_PER_SPLIT
+from preceptor.agent.flags import DoctorConfig
+from preceptor.ground.errors import Doubt, UserError
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
+from preceptor.ground.program import CLONED, HOME, ROOT
 
-ROOT = Path(__file__).parents[2]
-SERVING = ROOT / ".venv-serving"
+SERVING = HOME / ".venv-serving"
 LITTLE_SPACE, NO_SPACE = 2e9, 2e8  # bytes
 
 
@@ -29,8 +30,8 @@ def examine(config: DoctorConfig) -> dict[str, Any]:
     """The `doctor` verb: `{"checks": [{"status", "name", "found", "next"}, ...], "failed": number}`."""
     looks: dict[str, Callable[[], str]] = dict(CHECKS)
     if config.run:
-        from agent.runs.run import Run
-        from agent.runs.soundness import PARTS
+        from preceptor.agent.runs.run import Run
+        from preceptor.agent.runs.soundness import PARTS
 
         found = Path(config.run)
         run = Run(found, {}) if found.is_dir() else Run.find(config.logdir, None, None, config.run)
@@ -59,6 +60,8 @@ def check_python() -> str:
 
 def check_packages(requirements: Path = ROOT / "requirements.txt") -> str:
     """Whether the installed versions are the pinned ones."""
+    if not CLONED:
+        return f"preceptor {version('preceptor')}, with what pip installed for it"
     missing, other, right = _compared(requirements, sys.path)
     if missing:
         raise UserError(f"missing: {', '.join(missing)}", "make demo")
@@ -123,8 +126,8 @@ def check_language_model() -> str:
     """Whether the built-in language model loads and answers scenes of the first task as the script would."""
     import numpy as np
 
-    from envs.catalog import get_task
-    from teacher.make import make_teacher
+    from preceptor.envs.catalog import get_task
+    from preceptor.teacher.make import make_teacher
 
     task = get_task("SimpleDoorKey")
     started = time.perf_counter()
@@ -142,11 +145,11 @@ def check_language_model() -> str:
 
 def check_rendering() -> str:
     """Whether an episode can be filmed, and what draws mazes; runs need neither."""
-    from agent.players import teacher_player
-    from agent.runs.pictures import record, watch
-    from envs.catalog import get_task
-    from envs.mujoco.rendering import choose_backend
-    from teacher.make import make_teacher
+    from preceptor.agent.players import teacher_player
+    from preceptor.agent.runs.pictures import record, watch
+    from preceptor.envs.catalog import get_task
+    from preceptor.envs.mujoco.rendering import choose_backend
+    from preceptor.teacher.make import make_teacher
 
     task = get_task("SimpleDoorKey")
     teacher = make_teacher("scripted", task)

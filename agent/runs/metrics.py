@@ -20,9 +20,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from agent.runs.settings import dotted
-from ground.atomic import write_file
-from ground.errors import UserError
+from preceptor.agent.runs.settings import dotted
+from preceptor.ground.atomic import write_file
+from preceptor.ground.errors import UserError
 
 FILE = "metrics.jsonl"
 PREFIXES = ("rollout/", "eval/", "teacher/", "controller/", "high/", "low/", "halo/", "time/")

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from agent.hierarchy import Hierarchy, Player
-from envs.mujoco.mazes import SPECS
-from envs.mujoco.rendering import undrawable
-from envs.task import Task
-from ground.errors import UserError
+from preceptor.agent.hierarchy import Hierarchy, Player
+from preceptor.envs.mujoco.mazes import SPECS
+from preceptor.envs.mujoco.rendering import undrawable
+from preceptor.envs.task import Task
+from preceptor.ground.errors import UserError
 
 _SIDE, _STRIP = 480, 64  # pixels: the picture is square, the caption a strip below it
 _LARGE, _SMALL = 24, 15  # heights of the caption's two lines
@@ -78,7 +78,7 @@ def watch(task: Task, player: Player, level: int) -> Watched:
 
 def draw_map(task: Task, episodes: Sequence[Watched], path: Path) -> Path:
     """Save the map of a maze with the ways of episodes. Raises `UserError` if it cannot be written."""
-    from envs.mujoco.plot import Way, save_map
+    from preceptor.envs.mujoco.plot import Way, save_map
 
     ways = []
     for episode in episodes:

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.flags import ReportConfig
-from agent.runs.metrics import FILE as METRICS
-from agent.runs.metrics import read_metrics
-from agent.runs.run import Run
-from agent.runs.statistics import mean_interval
-from agent.runs.text import MODES
-from envs.catalog import get_task
-from ground.atomic import write_file
-from ground.errors import UserError
+from preceptor.agent.flags import ReportConfig
+from preceptor.agent.runs.metrics import FILE as METRICS
+from preceptor.agent.runs.metrics import read_metrics
+from preceptor.agent.runs.run import Run
+from preceptor.agent.runs.statistics import mean_interval
+from preceptor.agent.runs.text import MODES
+from preceptor.envs.catalog import get_task
+from preceptor.ground.atomic import write_file
+from preceptor.ground.errors import UserError
 
 CURVE = "rollout/success"  # the student's own, never that of episodes in which the teacher had a hand
 

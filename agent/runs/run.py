@@ -19,12 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from agent.runs.checkpoint import load_tree, save_tree
-from agent.runs.metrics import FILE as METRICS
-from agent.runs.metrics import Metrics, cut_after
-from agent.runs.settings import refusals, without_passwords
-from ground.atomic import CheckpointError, DamagedError, read_json, write_file, write_json
-from ground.errors import UserError, unknown_name
+from preceptor.agent.runs.checkpoint import load_tree, save_tree
+from preceptor.agent.runs.metrics import FILE as METRICS
+from preceptor.agent.runs.metrics import Metrics, cut_after
+from preceptor.agent.runs.settings import refusals, without_passwords
+from preceptor.ground.atomic import CheckpointError, DamagedError, read_json, write_file, write_json
+from preceptor.ground.errors import UserError, unknown_name
 
 CONFIG, MANIFEST = "preceptor-config", "preceptor-manifest"
 SCHEMAS = {CONFIG: 2, MANIFEST: 1}

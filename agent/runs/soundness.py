@@ -3,12 +3,12 @@
 import contextlib
 import sqlite3
 
-from agent.runs.checkpoint import load_tree
-from agent.runs.metrics import FILE, read_metrics
-from agent.runs.run import Run
-from controller.checkpoint import load_controller
-from envs.catalog import get_task
-from ground.errors import Doubt, UserError
+from preceptor.agent.runs.checkpoint import load_tree
+from preceptor.agent.runs.metrics import FILE, read_metrics
+from preceptor.agent.runs.run import Run
+from preceptor.controller.checkpoint import load_controller
+from preceptor.envs.catalog import get_task
+from preceptor.ground.errors import Doubt, UserError
 
 _AGAIN = "repeat its command with --resume"
 

@@ -24,7 +24,7 @@ _MEASURED = {  # title: name, format, factor
 def render(verb: str, result: Mapping[str, Any]) -> str:
     """The text of a verb's result."""
     if "table" in result:
-        return table(result["table"])
+        return "\n".join(filter(None, (table(result["table"]), result.get("next"))))
     if verb == "doctor":
         titles = {"": "status", "check": "name", "found": "found", "next": "next"}
         return table({title: check[key] for title, key in titles.items()} for check in result["checks"])

@@ -1,3 +1,3 @@
 """Pick and place with the Fetch arm: Gymnasium-Robotics' own environment, with its four subtasks as named options."""
 
-import envs.mujoco  # noqa: F401  # chooses what draws, before anything here imports mujoco
+import preceptor.envs.mujoco  # noqa: F401  # chooses what draws, before anything here imports mujoco

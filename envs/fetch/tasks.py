@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.fetch.simulator import BLOCK, FINGERS, GOAL, GRIPPER, OBSERVATION_NAMES, OFFSET, make_fetch
-from envs.gym_tasks import GymSimulator
-from envs.task import GoalSpace, Option, OptionSpace, TableTask
+from preceptor.envs.fetch.simulator import BLOCK, FINGERS, GOAL, GRIPPER, OBSERVATION_NAMES, OFFSET, make_fetch
+from preceptor.envs.gym_tasks import GymSimulator
+from preceptor.envs.task import GoalSpace, Option, OptionSpace, TableTask
 
 Obs = NDArray[np.floating]
 
@@ -73,7 +73,7 @@ def _opening(obs: Obs) -> NDArray[np.floating]:
 
 
 class FetchTask(TableTask):
-    """Pick and place; see `envs.task.Task` for the methods. What is its own:
+    """Pick and place; see `preceptor.envs.task.Task` for the methods. What is its own:
 
     Observations are float32 [N, 28] (`OBSERVATION_NAMES`), actions float32 [N, 4]: three shares of 5 cm by which the
     gripper is moved in a step, and what the fingers do, 1 to open and -1 to close them. What an episode is, and

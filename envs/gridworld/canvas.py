@@ -12,9 +12,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from envs.gridworld.cells import EMPTY, SEE_THROUGH, TRIPLES, WALL
-from envs.gridworld.levels import Grid
-from envs.gridworld.sight import show
+from preceptor.envs.gridworld.cells import EMPTY, SEE_THROUGH, TRIPLES, WALL
+from preceptor.envs.gridworld.levels import Grid
+from preceptor.envs.gridworld.sight import show
 
 MAX_VIEW: Final = 7  # cells along the side of a view
 MAX_SIDE: Final = 60  # cells along the side of a grid: bits of a board, less the margins

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.gridworld.scenes import Facts, Schema
+from preceptor.envs.gridworld.scenes import Facts, Schema
 
 MOVABLE = ("key", "ball", "box")
 USABLE = ("door", "box")

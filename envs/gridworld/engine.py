@@ -10,8 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from envs.gridworld.canvas import Canvas, Screen, paint, paint_grid, view
-from envs.gridworld.cells import (
+from preceptor.envs.gridworld.canvas import Canvas, Screen, paint, paint_grid, view
+from preceptor.envs.gridworld.cells import (
     BOX,
     CAN_ENTER,
     CAN_PICK_UP,
@@ -30,8 +30,18 @@ from envs.gridworld.cells import (
     color_of,
     kind_of,
 )
-from envs.gridworld.levels import DOOR_DELAY, DYNAMIC, POOL, WIN_DOOR, WIN_TARGET, Grid, Pool, generate, moved_door
-from envs.gridworld.sight import NO_AGENT, look, show
+from preceptor.envs.gridworld.levels import (
+    DOOR_DELAY,
+    DYNAMIC,
+    POOL,
+    WIN_DOOR,
+    WIN_TARGET,
+    Grid,
+    Pool,
+    generate,
+    moved_door,
+)
+from preceptor.envs.gridworld.sight import NO_AGENT, look, show
 
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(7)
 NUM_ACTIONS = 7

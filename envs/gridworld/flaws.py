@@ -13,12 +13,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.gridworld.cells import color_of, kind_of
-from envs.gridworld.levels import GRID, SPECS, generate
-from envs.gridworld.planning import KEY
-from envs.gridworld.tasks import TEXTS, GridTask
-from ground.errors import UserError, unknown_name
-from ground.level_seeds import combine
+from preceptor.envs.gridworld.cells import color_of, kind_of
+from preceptor.envs.gridworld.levels import GRID, SPECS, generate
+from preceptor.envs.gridworld.planning import KEY
+from preceptor.envs.gridworld.tasks import TEXTS, GridTask
+from preceptor.ground.errors import UserError, unknown_name
+from preceptor.ground.level_seeds import combine
 
 FLAWS: Final = {"lava": "LavaDoorKey", "colours": "ColoredDoorKey"}  # and the task whose teacher may have it
 _SALT = 20_260_731  # any constant; keeps this draw apart from the level's own stream

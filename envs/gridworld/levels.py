@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from envs.gridworld.cells import (
+from preceptor.envs.gridworld.cells import (
     BOX,
     COLOR_SHIFT,
     CONTENTS_SHIFT,
@@ -30,8 +30,8 @@ from envs.gridworld.cells import (
     WALL,
     WALL_KIND,
 )
-from ground.errors import UserError
-from ground.level_seeds import GOLDEN, combine, mix, scale
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import GOLDEN, combine, mix, scale
 
 Cells = NDArray[np.uint16]  # [W, H]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from envs.gridworld.cells import STEP_X, STEP_Y
-from envs.gridworld.sight import fill_runs
+from preceptor.envs.gridworld.cells import STEP_X, STEP_Y
+from preceptor.envs.gridworld.sight import fill_runs
 
 UNSEEN, EMPTY, WALL, FLOOR_TILE, DOOR, KEY, BALL, BOX, GOAL, LAVA = range(10)  # MiniGrid's object indices
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, WAIT = range(7)  # MiniGrid's actions; `done` does nothing, so it waits

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.gridworld import planning
+from preceptor.envs.gridworld import planning
 
 COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
 STATUSES = ("unknown", "reachable", "blocked")

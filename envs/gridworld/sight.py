@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from envs.gridworld.cells import EMPTY, SEE_THROUGH, STEP_X, STEP_Y, TRIPLES
-from envs.gridworld.levels import Grid
+from preceptor.envs.gridworld.cells import EMPTY, SEE_THROUGH, STEP_X, STEP_Y, TRIPLES
+from preceptor.envs.gridworld.levels import Grid
 
 NO_AGENT: Final = 4  # in the map's fourth channel
 _CLEAR: Final = SEE_THROUGH.astype(np.int64)

@@ -6,12 +6,12 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.gridworld.canvas import MAX_SIDE, MAX_VIEW, Canvas, Screen, make_canvas, make_screen
-from envs.gridworld.engine import NUM_ACTIONS, Rules, begin, see_anew, step
-from envs.gridworld.levels import GRID, POOL, LevelSpec
-from envs.vector import Outcome, Simulator, State
-from ground.errors import UserError
-from ground.level_seeds import split_range
+from preceptor.envs.gridworld.canvas import MAX_SIDE, MAX_VIEW, Canvas, Screen, make_canvas, make_screen
+from preceptor.envs.gridworld.engine import NUM_ACTIONS, Rules, begin, see_anew, step
+from preceptor.envs.gridworld.levels import GRID, POOL, LevelSpec
+from preceptor.envs.vector import Outcome, Simulator, State
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import split_range
 
 Observation = NDArray[np.uint8] | dict[str, NDArray[Any]]
 

@@ -15,11 +15,11 @@ from minigrid.core.world_object import Box, Door, Key, Wall, WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
-from envs.gridworld.cells import CONTENTS_SHIFT, EMPTY, TRIPLES, encode_cell
-from envs.gridworld.levels import DOOR_DELAY, DYNAMIC, GRID, SPECS, generate, moved_door
-from envs.gridworld.sight import NO_AGENT
-from ground.errors import UserError
-from ground.level_seeds import next_level, split_range
+from preceptor.envs.gridworld.cells import CONTENTS_SHIFT, EMPTY, TRIPLES, encode_cell
+from preceptor.envs.gridworld.levels import DOOR_DELAY, DYNAMIC, GRID, SPECS, generate, moved_door
+from preceptor.envs.gridworld.sight import NO_AGENT
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import next_level, split_range
 
 Observation = dict[str, Any]
 

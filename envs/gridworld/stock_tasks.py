@@ -28,7 +28,7 @@ from minigrid.envs import BlockedUnlockPickupEnv, KeyCorridorEnv, ObstructedMaze
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
-from envs.gridworld.cells import (
+from preceptor.envs.gridworld.cells import (
     BALL,
     BOX,
     COLOR_SHIFT,
@@ -42,15 +42,15 @@ from envs.gridworld.cells import (
     NUM_COLORS,
     TARGET,
 )
-from envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpec, Pool
-from envs.gridworld.scenes import COLOURS, Schema
-from envs.gridworld.simulator import GridSimulator
-from envs.gridworld.single import to_cells
-from envs.gridworld.tasks import GridTask, TaskText
-from envs.gym_tasks import make_env
-from envs.vector import BatchedEnv
-from ground.errors import UserError
-from ground.level_seeds import split_range
+from preceptor.envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpec, Pool
+from preceptor.envs.gridworld.scenes import COLOURS, Schema
+from preceptor.envs.gridworld.simulator import GridSimulator
+from preceptor.envs.gridworld.single import to_cells
+from preceptor.envs.gridworld.tasks import GridTask, TaskText
+from preceptor.envs.gym_tasks import make_env
+from preceptor.envs.vector import BatchedEnv
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import split_range
 
 # Levels per split: seeds 0 to 1,999 for training, 1,000,000 to 1,000,999 held out. About a millisecond each to make.
 POOL_LEVELS: Final = {"train": 2_000, "eval": 1_000}

@@ -1,19 +1,21 @@
 """The seven grid tasks as teachers and hierarchies see them: one mechanism, driven by a table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.gridworld import planning
-from envs.gridworld.choices import Choices
-from envs.gridworld.engine import NUM_ACTIONS
-from envs.gridworld.levels import SPECS, LevelSpec
-from envs.gridworld.scenes import COLOURS, Facts, Schema
-from envs.gridworld.simulator import GridSimulator
-from envs.task import GoalSpace, Option, OptionSpace, Scene, Task
-from ground.level_seeds import split_of
+from preceptor.envs.gridworld import planning
+from preceptor.envs.gridworld.choices import Choices
+from preceptor.envs.gridworld.engine import NUM_ACTIONS
+from preceptor.envs.gridworld.levels import SPECS, LevelSpec
+from preceptor.envs.gridworld.scenes import COLOURS, Facts, Schema
+from preceptor.envs.gridworld.simulator import GridSimulator
+from preceptor.envs.task import GoalSpace, Option, OptionSpace, Scene, Task
+from preceptor.ground.level_seeds import split_of
 
 _ROOM = (
     "You are in a walled room and know only what you have seen of it. You carry at most one thing. "
@@ -80,7 +82,7 @@ TEXTS = {
 
 
 class GridTask(Task):
-    """A grid task; see `envs.task.Task` for the methods.
+    """A grid task; see `preceptor.envs.task.Task` for the methods.
 
     Args:
         spec: The rules of its levels.
@@ -108,9 +110,13 @@ class GridTask(Task):
         """The rules of N environments."""
         return GridSimulator(self.level_spec, num_envs)
 
+    def from_gymnasium(self, obs: Any) -> NDArray[np.uint8]:
+        """The maps of dictionaries as `GridTaskEnv` gives them, and of arrays."""
+        return np.asarray(obs["image"] if isinstance(obs, Mapping) else obs, np.uint8)
+
     def make_single(self, level_seed: int) -> gym.Env:
         """MiniGrid's own environment at the start of a level, in lock step with the batched one; it draws pictures."""
-        from envs.gridworld.single import GridTaskEnv  # imports minigrid, which takes a while
+        from preceptor.envs.gridworld.single import GridTaskEnv  # imports minigrid, which takes a while
 
         env = GridTaskEnv(self.name, split_of(level_seed), render_mode="rgb_array")
         env.reset(options={"level_seed": level_seed})

@@ -1,5 +1,5 @@
 """MuJoCo mazes: maps, models, batched and single environments, scripted planners."""
 
-from envs.mujoco.rendering import choose_backend
+from preceptor.envs.mujoco.rendering import choose_backend
 
 choose_backend()  # before anything here imports mujoco

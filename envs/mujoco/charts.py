@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from envs.mujoco.mazes import FALL, MAZE, PUSH, ROOM
+from preceptor.envs.mujoco.mazes import FALL, MAZE, PUSH, ROOM
 
 Place = tuple[int, int]  # (x, y) in cells from the robot's own
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-from envs.task import GoalSpace
+from preceptor.envs.task import GoalSpace
 
 WALL, FREE, START, CHASM, SLIDING, FALLING = "#.R~BF"  # a sliding block moves in x and y, a falling one in y and z
 SOLID_GROUND: Final = WALL + FREE + START + SLIDING + FALLING

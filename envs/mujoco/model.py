@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from envs.mujoco.mazes import SOLID_GROUND, TIMESTEP, WALL, Block, MazeSpec
-from envs.mujoco.rendering import undrawable
+from preceptor.envs.mujoco.mazes import SOLID_GROUND, TIMESTEP, WALL, Block, MazeSpec
+from preceptor.envs.mujoco.rendering import undrawable
 
 CAMERA = "above"
 _ANT = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"

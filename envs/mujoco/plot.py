@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.mujoco.mazes import CHASM, FALLING, SLIDING, WALL, MazeSpec
-from ground.errors import UserError
+from preceptor.envs.mujoco.mazes import CHASM, FALLING, SLIDING, WALL, MazeSpec
+from preceptor.ground.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ import sys
 from functools import cache
 from typing import NamedTuple
 
-from ground.errors import UserError
+from preceptor.ground.errors import UserError
 
 _INSTALL = "sudo apt-get install libegl1 libgl1-mesa-dri  # or libosmesa6"
 _ASKED = "MUJOCO_GL says so"

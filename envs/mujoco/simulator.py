@@ -5,11 +5,11 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.mujoco.mazes import RESET_NOISE, TIME_SCALE, MazeSpec
-from envs.mujoco.model import Disc, Painter, make_model
-from envs.vector import Outcome, Simulator, State
-from ground.errors import UserError
-from ground.level_seeds import split_of
+from preceptor.envs.mujoco.mazes import RESET_NOISE, TIME_SCALE, MazeSpec
+from preceptor.envs.mujoco.model import Disc, Painter, make_model
+from preceptor.envs.vector import Outcome, Simulator, State
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import split_of
 
 UNSTABLE = float(mujoco.mjMAXVAL)  # beyond which MuJoCo calls a number bad
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on, the solver's warm start included

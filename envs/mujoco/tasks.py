@@ -8,12 +8,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.mujoco.charts import CHARTS
-from envs.mujoco.mazes import SPECS, MazeSpec
-from envs.mujoco.simulator import MazeSimulator
-from envs.task import Option, OptionSpace, TableTask
-from envs.vector import SingleEnv
-from ground.errors import UserError
+from preceptor.envs.mujoco.charts import CHARTS
+from preceptor.envs.mujoco.mazes import SPECS, MazeSpec
+from preceptor.envs.mujoco.simulator import MazeSimulator
+from preceptor.envs.task import Option, OptionSpace, TableTask
+from preceptor.envs.vector import SingleEnv
+from preceptor.ground.errors import UserError
 
 Obs = NDArray[np.floating]
 Floats = NDArray[np.float64]
@@ -24,7 +24,7 @@ _IN_LINE = 0.25  # of a cell, how far beside the block's middle one may push
 
 
 class MazeTask(TableTask):
-    """A maze; see `envs.task.Task` for the methods. What is its own:
+    """A maze; see `preceptor.envs.task.Task` for the methods. What is its own:
 
     Observations are float32 [N, D] (`spec.observation_names`), primitive actions float32 [N, A] in [-1, 1]. `ground`
     speaks of (x, y) in metres from the centre of the robot's first cell, as `goal_space` does, which is one of the

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from envs.rescue.specs import CELLS, SIZE, RescueSpec
+from preceptor.envs.rescue.specs import CELLS, SIZE, RescueSpec
 
 _SIDE: Final = 400  # pixels
 

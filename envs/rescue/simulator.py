@@ -6,10 +6,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.rescue.rendering import draw
-from envs.rescue.specs import AIMED, COLUMN, NUM_ACTIONS, ROW, SIZE, RescueSpec
-from envs.vector import Outcome, Simulator, State
-from ground.level_seeds import random_bits
+from preceptor.envs.rescue.rendering import draw
+from preceptor.envs.rescue.specs import AIMED, COLUMN, NUM_ACTIONS, ROW, SIZE, RescueSpec
+from preceptor.envs.vector import Outcome, Simulator, State
+from preceptor.ground.level_seeds import random_bits
 
 FOUND, STEP, DANGER = 1000.0, -1.0, -100.0  # rewards
 _STATE: Final = ("level_seed", "cell", "left", "order", "age")

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.rescue.simulator import RescueSimulator
-from envs.rescue.specs import CELLS, COLUMN, NUM_ACTIONS, ROW, SIZE, SPECS, cheapest_ways
-from envs.task import GoalSpace, Option, OptionSpace, TableTask
+from preceptor.envs.rescue.simulator import RescueSimulator
+from preceptor.envs.rescue.specs import CELLS, COLUMN, NUM_ACTIONS, ROW, SIZE, SPECS, cheapest_ways
+from preceptor.envs.task import GoalSpace, Option, OptionSpace, TableTask
 
 Obs = NDArray[np.floating]
 
@@ -22,7 +22,7 @@ _REGION_OF = len(_COLUMNS) * np.digitize(ROW, _THIRDS) + np.digitize(COLUMN, _TH
 
 
 class RescueTask(TableTask):
-    """A Rescue World; see `envs.task.Task` for the methods. What is its own:
+    """A Rescue World; see `preceptor.envs.task.Task` for the methods. What is its own:
 
     An observation is float32 [20 + n], all zeros and ones: the agent's x and its y one-hot, then for each target
     whether it is still to be found. Which target is *due* is not in it, since that is what an annotator is asked; the

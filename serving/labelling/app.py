@@ -18,8 +18,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from ground.errors import UserError
-from serving.ports import serve_app
+from preceptor.ground.errors import UserError
+from preceptor.serving.ports import serve_app
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
@@ -32,7 +32,7 @@ _Name = Annotated[str | None, Body(min_length=1, max_length=60, embed=True)]
 
 
 class PageSession(Protocol):
-    """What the page needs: `agent.labelling.session.Session` says what each method does."""
+    """What the page needs: `preceptor.agent.labelling.session.Session` says what each method does."""
 
     state: Callable[..., dict[str, Any]]
     answer: Callable[..., bool]

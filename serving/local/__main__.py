@@ -1,4 +1,4 @@
-"""`python -m serving.local --model DIR --host H --port P`: a model folder behind the OpenAI protocol.
+"""`python -m preceptor.serving.local --model DIR --host H --port P`: a model folder behind the OpenAI protocol.
 
 Log-probabilities are the model's own: the temperature in its `preceptor.json`, by which the teacher in this process
 divides, is not applied. If PRECEPTOR_SERVER_KEY is set, requests must carry it.
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import tyro
 
-from ground.errors import UserError
-from serving.config import KEY_VARIABLE, name_of
-from serving.ports import bound, serve_app
-from teacher.card import TINY_MODEL, card_of
+from preceptor.ground.errors import UserError
+from preceptor.serving.config import KEY_VARIABLE, name_of
+from preceptor.serving.ports import bound, serve_app
+from preceptor.teacher.card import TINY_MODEL, card_of
 
 _GRACE_SECONDS = 5
 
@@ -43,8 +43,8 @@ def serve(
     with bound(host, port) as door:  # before seconds go into loading
         import torch
 
-        from serving.local.app import create_app
-        from serving.local.engine import Engine
+        from preceptor.serving.local.app import create_app
+        from preceptor.serving.local.engine import Engine
 
         torch.set_num_threads(threads)
         name, key = served_model_name or name_of(str(model.resolve())), os.environ.get(KEY_VARIABLE, "")

@@ -14,9 +14,9 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from serving.local.engine import Engine, Job
-from serving.local.protocol import ChatRequest, CompletionRequest, Refused
-from serving.local.replies import Stream, choices, usage
+from preceptor.serving.local.engine import Engine, Job
+from preceptor.serving.local.protocol import ChatRequest, CompletionRequest, Refused
+from preceptor.serving.local.replies import Stream, choices, usage
 
 MOST_BYTES = 64 * 2**20
 _CLOSED = 499  # nginx's status for a client that did not wait; nothing reads it

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from serving.local.sampling import END, Trie
+from preceptor.serving.local.sampling import END, Trie
 
 # Tokens before a continuation that its text is decoded with: some tokenizers drop the space of a text's first token.
 _CONTEXT = 4

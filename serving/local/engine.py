@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ground.errors import UserError
-from serving.local.codec import Codec
-from serving.local.protocol import ChatRequest, CompletionRequest, Refused
-from serving.local.sampling import END, Scored, Trie, draw, only, scored
-from teacher.local import CPU_BATCH_TOKENS, batches, load_model
+from preceptor.ground.errors import UserError
+from preceptor.serving.local.codec import Codec
+from preceptor.serving.local.protocol import ChatRequest, CompletionRequest, Refused
+from preceptor.serving.local.sampling import END, Scored, Trie, draw, only, scored
+from preceptor.teacher.local import CPU_BATCH_TOKENS, batches, load_model
 
 _DEFAULT_CONTEXT = 2048  # of a model whose config names none
 _log = logging.getLogger("preceptor.local")

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
-from serving.local.codec import Codec
-from serving.local.engine import Continuation, Job
-from serving.local.protocol import ChatRequest
+from preceptor.serving.local.codec import Codec
+from preceptor.serving.local.engine import Continuation, Job
+from preceptor.serving.local.protocol import ChatRequest
 
 _UNFINISHED = "\ufffd"  # what half a character is decoded to
 

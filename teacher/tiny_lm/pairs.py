@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.task import Scene, Task
-from teacher.prompts import LETTERS, Menu, Prompt, Template
+from preceptor.envs.task import Scene, Task
+from preceptor.teacher.prompts import LETTERS, Menu, Prompt, Template
 
 COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
 _HELD_OUT_SHARE = 0.1

@@ -11,8 +11,8 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from teacher.prompts import LETTERS
-from teacher.tiny_lm.pairs import COLOURS
+from preceptor.teacher.prompts import LETTERS
+from preceptor.teacher.tiny_lm.pairs import COLOURS
 
 END, PAD = "<|end|>", "<|pad|>"
 

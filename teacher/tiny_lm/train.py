@@ -1,4 +1,4 @@
-"""Train the tiny language model from scratch: `python -m teacher.tiny_lm.train --out teacher/tiny_lm/model`.
+"""Train the tiny language model from scratch: `python -m preceptor.teacher.tiny_lm.train --out teacher/tiny_lm/model`.
 
 Pairs are drawn freshly for each batch, the loss is on the answer and on judging each line of the menu, and the model is
 judged, from the files that it was saved to, on scenes and menus that it never saw.
@@ -19,13 +19,13 @@ import tyro
 from torch import Tensor
 from tyro.conf import OmitArgPrefixes
 
-from envs.task import Task
-from teacher.calibration import expected_calibration_error, fit_temperature
-from teacher.card import CARD_FILE
-from teacher.local import LocalModel, silence_transformers
-from teacher.prompts import distinct_scenes, load_template
-from teacher.tiny_lm.pairs import Pair, PairMix, PairSource, held_out_texts
-from teacher.tiny_lm.tokenizer import train_tokenizer
+from preceptor.envs.task import Task
+from preceptor.teacher.calibration import expected_calibration_error, fit_temperature
+from preceptor.teacher.card import CARD_FILE
+from preceptor.teacher.local import LocalModel, silence_transformers
+from preceptor.teacher.prompts import distinct_scenes, load_template
+from preceptor.teacher.tiny_lm.pairs import Pair, PairMix, PairSource, held_out_texts
+from preceptor.teacher.tiny_lm.tokenizer import train_tokenizer
 
 log = logging.getLogger("tiny_lm")
 
@@ -251,7 +251,7 @@ def main(out: Path, tasks: tuple[str, ...] = (), config: OmitArgPrefixes[Config]
         tasks: What it is trained on; all tasks of the catalogue if none is named.
         config: How.
     """
-    from envs.catalog import TAUGHT, get_task
+    from preceptor.envs.catalog import TAUGHT, get_task
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)

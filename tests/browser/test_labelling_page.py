@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent.data.recording import Recording
-from agent.demonstrating import DEMONSTRATIONS
-from agent.halo.ledger import FILE
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.demonstrating import DEMONSTRATIONS
+from preceptor.agent.halo.ledger import FILE
 from tests.page_server import PageServer
 
 playwright = pytest.importorskip("playwright.sync_api")

@@ -1,6 +1,7 @@
 """The shape of the code base: who may import whom, what nobody may do, and how long a file may be."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ FLOORS = ("ground", "envs", "teacher", "controller", "agent", "main")
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 SERVING_KNOWS = {"ground", "envs", "teacher", "serving"}
 FOLDERS = (*FLOORS, "serving")
+ROOMS = tuple(room for room in FOLDERS if room != "main")
 SOURCES = sorted([ROOT / "main.py", *(path for floor in FOLDERS for path in (ROOT / floor).rglob("*.py"))])
 EVERYTHING = sorted([*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
 
@@ -25,10 +27,10 @@ def name_of(path: Path) -> str:
 def imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (alias.name.removeprefix("preceptor.") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module or ""
+            yield (node.module or "").removeprefix("preceptor.")
 
 
 def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
@@ -58,10 +60,20 @@ def imported_at_once(path: Path) -> Iterator[str]:
     """What a file needs to be loaded at all: imports inside functions, and those for types alone, wait."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (alias.name.removeprefix("preceptor.") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            module = (node.module or "").removeprefix("preceptor.")
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
+def test_rooms_are_imported_through_the_package(path: Path) -> None:
+    """Installed, there is no `agent`; and in a clone a module with two names would exist twice."""
+    bare = [
+        line for line in path.read_text().splitlines() if re.match(rf"\s*(from|import) ({'|'.join(ROOMS)})[. ]", line)
+    ]
+    assert bare == []
 
 
 def test_no_file_needs_one_that_needs_it() -> None:

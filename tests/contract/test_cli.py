@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 import main as cli
-from agent.config import TrainConfig
-from agent.flags import EvalConfig
-from ground.errors import UserError
+from preceptor.agent.config import TrainConfig
+from preceptor.agent.flags import EvalConfig
+from preceptor.ground.errors import UserError
 
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
-    """A stand-in for `agent.train` that records what it is asked to do."""
+    """A stand-in for `preceptor.agent.train` that records what it is asked to do."""
     asked: list[TrainConfig] = []
-    module = ModuleType("agent.train")
+    module = ModuleType("preceptor.agent.train")
 
     def train(config: TrainConfig) -> dict[str, Any]:
         asked.append(config)
@@ -30,7 +30,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
         return {"task": config.task, "steps": 1000}
 
     module.train = train  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "agent.train", module)
+    monkeypatch.setitem(sys.modules, "preceptor.agent.train", module)
     return asked
 
 

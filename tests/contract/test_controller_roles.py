@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.config import configure
-from agent.train import train
-from controller.checkpoint import ControllerMismatch, load_controller, save_controller
-from envs.catalog import get_task
-from ground.atomic import CheckpointError
+from preceptor.agent.config import configure
+from preceptor.agent.train import train
+from preceptor.controller.checkpoint import ControllerMismatch, load_controller, save_controller
+from preceptor.envs.catalog import get_task
+from preceptor.ground.atomic import CheckpointError
 from tests.scripted import scripted
 
 TASK = get_task("SimpleDoorKey")

@@ -11,10 +11,10 @@ from gymnasium.vector import AutoresetMode
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
-from envs.catalog import FAMILIES, TASKS, get_task, register_all
-from envs.mujoco.rendering import choose_backend
-from envs.task import Task
-from ground.errors import UserError
+from preceptor.envs.catalog import FAMILIES, TASKS, get_task, register_all
+from preceptor.envs.mujoco.rendering import choose_backend
+from preceptor.envs.task import Task
+from preceptor.ground.errors import UserError
 from tests.scripted import scripted
 
 # Of each family some, with steps that are enough for ends of episodes, and how these may be.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import main as cli
-from agent.halo.ledger import FILE
+from preceptor.agent.halo.ledger import FILE
 
 TASK = ["--task", "RescueWorld-n3"]
 FEW = [*TASK, "--quiet", "--preset", "tiny", "--eval-episodes", "10"]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import main as cli
-from agent.runs.run import Run
-from envs.mujoco.simulator import MazeSimulator
+from preceptor.agent.runs.run import Run
+from preceptor.envs.mujoco.simulator import MazeSimulator
 
 FEW = ["--quiet", "--eval-episodes", "2", "--steps", "1200", "--teacher", "scripted"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.catalog import get_task
-from teacher.prompts import load_template
+from preceptor.envs.catalog import get_task
+from preceptor.teacher.prompts import load_template
 from tests.faulty_server import FaultyServer, faulty
 from tests.faulty_server.toy import Toy
 

@@ -13,13 +13,13 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main as cli
-from envs.catalog import get_task
-from envs.task import Scene
-from teacher.asking import AskingTeacher, Reply
-from teacher.call import Call
-from teacher.labels import LabelStore
-from teacher.local import LocalModel
-from teacher.prompts import Prompt, load_template, menus
+from preceptor.envs.catalog import get_task
+from preceptor.envs.task import Scene
+from preceptor.teacher.asking import AskingTeacher, Reply
+from preceptor.teacher.call import Call
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.local import LocalModel
+from preceptor.teacher.prompts import Prompt, load_template, menus
 
 TASK = get_task("KeyInBox")
 DRAWN = {scene.facts: scene for scene in TASK.sample_scenes(np.random.default_rng(5), 200)}

@@ -5,12 +5,12 @@ from functools import cache
 
 import pytest
 
-from teacher.config import TeacherConfig
-from teacher.labels import OK
-from teacher.llm import ServedModel
-from teacher.make import longest_prompts
-from teacher.prompts import Prompt
-from teacher.scoring import WAYS
+from preceptor.teacher.config import TeacherConfig
+from preceptor.teacher.labels import OK
+from preceptor.teacher.llm import ServedModel
+from preceptor.teacher.make import longest_prompts
+from preceptor.teacher.prompts import Prompt
+from preceptor.teacher.scoring import WAYS
 from tests.asked import SIGMAS, TASK, TEMPLATE, asked, exact, least_sure
 from tests.local_server import Running
 

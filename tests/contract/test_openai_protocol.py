@@ -11,8 +11,8 @@ import openai
 import pytest
 import torch
 
-from teacher.card import TINY_MODEL
-from teacher.local import LocalModel
+from preceptor.teacher.card import TINY_MODEL
+from preceptor.teacher.local import LocalModel
 from tests.local_server import CHAT, PROMPT, WILD, Running, first_token
 
 

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import main as cli
-from agent.config import configure
-from agent.hierarchy import Player
-from agent.methods import entry_of
-from agent.methods.protocol import Parts
-from agent.players import random_player, teacher_player
-from agent.runs.pictures import Watched, draw_map, drawn, watch
-from envs.catalog import get_task
-from envs.task import Task
-from ground.errors import UserError
-from teacher.controls import ScriptedTeacher
-from teacher.labels import LabelStore
+from preceptor.agent.config import configure
+from preceptor.agent.hierarchy import Player
+from preceptor.agent.methods import entry_of
+from preceptor.agent.methods.protocol import Parts
+from preceptor.agent.players import random_player, teacher_player
+from preceptor.agent.runs.pictures import Watched, draw_map, drawn, watch
+from preceptor.envs.catalog import get_task
+from preceptor.envs.task import Task
+from preceptor.ground.errors import UserError
+from preceptor.teacher.controls import ScriptedTeacher
+from preceptor.teacher.labels import LabelStore
 
 ROOT = Path(__file__).parents[2]
 LEVEL, HORIZON, REST = 1_000_000, 100, 20

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import main as cli
-from agent.checks import check_train
-from agent.config import TrainConfig, places
-from agent.methods import METHODS, entry_of
+from preceptor.agent.checks import check_train
+from preceptor.agent.config import TrainConfig, places
+from preceptor.agent.methods import METHODS, entry_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from envs.catalog import STOCK_TASKS, get_task
-from envs.gridworld.levels import SPECS
-from envs.gridworld.scenes import Facts
-from envs.gridworld.simulator import GridSimulator
-from envs.gridworld.single import GridTaskEnv
-from envs.gridworld.stock_tasks import POOL_LEVELS, StockTask, make_pool
-from envs.vector import BatchedEnv
-from ground.errors import UserError
+from preceptor.envs.catalog import STOCK_TASKS, get_task
+from preceptor.envs.gridworld.levels import SPECS
+from preceptor.envs.gridworld.scenes import Facts
+from preceptor.envs.gridworld.simulator import GridSimulator
+from preceptor.envs.gridworld.single import GridTaskEnv
+from preceptor.envs.gridworld.stock_tasks import POOL_LEVELS, StockTask, make_pool
+from preceptor.envs.vector import BatchedEnv
+from preceptor.ground.errors import UserError
 from tests.scripted import scripted
 
 USERS_FILE = """

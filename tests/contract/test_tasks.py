@@ -1,4 +1,4 @@
-"""Every task keeps the promises of `envs.task.Task`; those with a flawed teacher keep theirs too."""
+"""Every task keeps the promises of `preceptor.envs.task.Task`; those with a flawed teacher keep theirs too."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from envs.catalog import FAMILIES, FETCH_TASKS, RESCUE_TASKS, STOCK_TASKS, TASKS, TAUGHT, get_task, listing
-from envs.gridworld.scenes import Facts
-from envs.gridworld.tasks import TEXTS, GridTask
-from envs.mujoco.mazes import SPECS
-from envs.rescue import specs as rescue
-from envs.task import Task
-from ground.errors import UserError
+from preceptor.envs.catalog import FAMILIES, FETCH_TASKS, RESCUE_TASKS, STOCK_TASKS, TASKS, TAUGHT, get_task, listing
+from preceptor.envs.gridworld.scenes import Facts
+from preceptor.envs.gridworld.tasks import TEXTS, GridTask
+from preceptor.envs.mujoco.mazes import SPECS
+from preceptor.envs.rescue import specs as rescue
+from preceptor.envs.task import Task
+from preceptor.ground.errors import UserError
 from tests.scripted import scripted
 
 FLAWED = [("LavaDoorKey", "lava"), ("ColoredDoorKey", "colours")]

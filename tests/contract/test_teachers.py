@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.catalog import get_task
-from ground.errors import UserError
-from teacher.base import Label, Teacher, TeacherError
-from teacher.config import TeacherConfig
-from teacher.controls import NoisyTeacher, ScriptedTeacher
-from teacher.labels import LabelStore
-from teacher.make import make_teacher
+from preceptor.envs.catalog import get_task
+from preceptor.ground.errors import UserError
+from preceptor.teacher.base import Label, Teacher, TeacherError
+from preceptor.teacher.config import TeacherConfig
+from preceptor.teacher.controls import NoisyTeacher, ScriptedTeacher
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.make import make_teacher
 from tests.faulty_server import FaultyServer, faulty
 from tests.small_task import SmallTask
 

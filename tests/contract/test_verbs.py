@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import main as cli
-from envs.catalog import get_task
-from ground.errors import UserError
-from teacher.controls import ScriptedTeacher
-from teacher.labels import LabelStore
+from preceptor.envs.catalog import get_task
+from preceptor.ground.errors import UserError
+from preceptor.teacher.controls import ScriptedTeacher
+from preceptor.teacher.labels import LabelStore
 
 LEVELS = ["--seeds", "1000000:1000006"]
 SMALL = ["--preset=tiny", "--teacher=scripted", "--quiet", "--eval-episodes=4", "--steps=640", "--num-envs=4"]
@@ -124,7 +124,7 @@ def test_the_report_has_a_row_per_run_and_draws(logs: Path, said: Said) -> None:
 
 
 def test_doctor_examines_a_run_by_name(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.runs.doctor.CHECKS", {})  # the rest is slow
+    monkeypatch.setattr("preceptor.agent.runs.doctor.CHECKS", {})  # the rest is slow
     found = {check["name"]: check for check in result(said, "doctor", "--run", "dagger")["checks"]}
     assert {check["status"] for check in found.values()} == {"ok"}
     assert found["run: controller"]["found"] == "loads for its task"
@@ -139,8 +139,8 @@ def test_what_cannot_be_written_does_not_cost_the_table(said: Said, monkeypatch:
     def refuse(*_: object) -> None:
         raise UserError("Could not save it: Read-only file system.")
 
-    monkeypatch.setattr("agent.evaluate.write_json", refuse)
-    monkeypatch.setattr("agent.runs.report.write_file", refuse)
+    monkeypatch.setattr("preceptor.agent.evaluate.write_json", refuse)
+    monkeypatch.setattr("preceptor.agent.runs.report.write_file", refuse)
     for words in (["eval", "--loaddir", "ppo", *LEVELS], ["report", "ppo"]):
         code, out, _ = said(*words)
         assert code == 0
@@ -153,7 +153,7 @@ def test_a_full_disk_is_named_wherever_it_shows(number: int, said: Said, monkeyp
     def full(*_: object) -> None:
         raise OSError(number, "no room", "cache.nbi")
 
-    monkeypatch.setattr("agent.runs.report.draw_curves", full)
+    monkeypatch.setattr("preceptor.agent.runs.report.draw_curves", full)
     code, _, err = said("report", "ihac")
     assert code == 2
     assert "cache.nbi" in err

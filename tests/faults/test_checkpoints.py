@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from agent.runs.checkpoint import STRUCTURE, TENSORS, load_tree, save_tree
-from ground.atomic import CheckpointError, publish_folder, standing, write_json
-from ground.errors import UserError
+from preceptor.agent.runs.checkpoint import STRUCTURE, TENSORS, load_tree, save_tree
+from preceptor.ground.atomic import CheckpointError, publish_folder, standing, write_json
+from preceptor.ground.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,7 +131,8 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     """A limit on file sizes stands in for the full disk: the write fails in the middle, below Python."""
     code = (
         "import resource, sys; from pathlib import Path; import torch\n"
-        "from agent.runs.checkpoint import load_tree, save_tree; from ground.errors import UserError\n"
+        "from preceptor.agent.runs.checkpoint import load_tree, save_tree\n"
+        "from preceptor.ground.errors import UserError\n"
         "folder = Path(sys.argv[1])\n"
         "save_tree(folder, {'x': torch.zeros(10)}, {'version': 1})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"

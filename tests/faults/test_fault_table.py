@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from teacher.asking import AskingTeacher
-from teacher.base import UNAVAILABLE, TeacherError
-from teacher.config import Limits, TeacherConfig
-from teacher.faults import Handling, fault_of_response
-from teacher.labels import OK, LabelStore
-from teacher.llm import ServedModel
-from teacher.make import longest_prompts
-from teacher.prompts import load_template
+from preceptor.teacher.asking import AskingTeacher
+from preceptor.teacher.base import UNAVAILABLE, TeacherError
+from preceptor.teacher.config import Limits, TeacherConfig
+from preceptor.teacher.faults import Handling, fault_of_response
+from preceptor.teacher.labels import OK, LabelStore
+from preceptor.teacher.llm import ServedModel
+from preceptor.teacher.make import longest_prompts
+from preceptor.teacher.prompts import load_template
 from tests.faulty_server import FAULTS, FaultyServer, Script, Step, faulty
 from tests.small_task import SmallTask
 

@@ -16,7 +16,7 @@ import httpx
 import openai
 import pytest
 
-from ground.errors import UserError
+from preceptor.ground.errors import UserError
 from tests.faulty_server import EXAMPLE, FAULTS, FaultyServer, Script, Step, faulty, read_script
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import main as cli
-from agent.halo.ledger import FILE
-from agent.runs.run import Run
+from preceptor.agent.halo.ledger import FILE
+from preceptor.agent.runs.run import Run
 
 WORDS = ["train", "--method", "halo", "--task", "RescueWorld-n3", "--budget", "60", "--quiet", "--eval-episodes", "0"]
 

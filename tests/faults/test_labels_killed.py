@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from teacher.call import Call
-from teacher.labels import LabelStore
+from preceptor.teacher.call import Call
+from preceptor.teacher.labels import LabelStore
 from tests.unit.test_labels import CALL, call
 
 TRIALS = 40

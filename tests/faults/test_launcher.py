@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 import main as cli
-from ground.errors import UserError
-from serving import launch, processes, supervisor
-from serving.config import ServeConfig
-from serving.ports import free_ports
-from serving.processes import Command, Running
-from serving.state import ServerState, known, launching, read
-from serving.supervisor import Stopped, supervise
+from preceptor.ground.errors import UserError
+from preceptor.serving import launch, processes, supervisor
+from preceptor.serving.config import ServeConfig
+from preceptor.serving.ports import free_ports
+from preceptor.serving.processes import Command, Running
+from preceptor.serving.state import ServerState, known, launching, read
+from preceptor.serving.supervisor import Stopped, supervise
 from tests.processes import group_members, kill, stat
 
 ROOT = Path(__file__).parents[2]

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ground.errors import UserError
-from teacher.asking import AskingTeacher
-from teacher.base import BudgetExhausted, TeacherError
-from teacher.config import Limits, TeacherConfig
-from teacher.labels import LabelStore
-from teacher.llm import ServedModel
-from teacher.make import longest_prompts, make_teacher
-from teacher.probe import Probe
-from teacher.prompts import load_template
+from preceptor.ground.errors import UserError
+from preceptor.teacher.asking import AskingTeacher
+from preceptor.teacher.base import BudgetExhausted, TeacherError
+from preceptor.teacher.config import Limits, TeacherConfig
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.llm import ServedModel
+from preceptor.teacher.make import longest_prompts, make_teacher
+from preceptor.teacher.probe import Probe
+from preceptor.teacher.prompts import load_template
 from tests.faulty_server import FaultyServer, Script, faulty
 from tests.small_task import SmallTask
 

@@ -114,7 +114,7 @@ def test_a_key_is_asked_for_and_compared() -> None:
 
 
 def start(*words: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "serving.local", *words]
+    command = [sys.executable, "-m", "preceptor.serving.local", *words]
     settings = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings)
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from agent.config import TrainConfig, changed, configure
-from agent.evaluate import evaluate
-from agent.flags import EvalConfig
-from agent.runs.metrics import Metrics
-from agent.runs.run import Run
-from agent.train import train
-from teacher import make
-from teacher.base import TeacherError
-from teacher.config import Limits
-from teacher.labels import LabelStore
+from preceptor.agent.config import TrainConfig, changed, configure
+from preceptor.agent.evaluate import evaluate
+from preceptor.agent.flags import EvalConfig
+from preceptor.agent.runs.metrics import Metrics
+from preceptor.agent.runs.run import Run
+from preceptor.agent.train import train
+from preceptor.teacher import make
+from preceptor.teacher.base import TeacherError
+from preceptor.teacher.config import Limits
+from preceptor.teacher.labels import LabelStore
 from tests.faulty_server import Script, Step, faulty
 
 # Two samples for each of two menu orders: many requests, and labels that differ with every reply.

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 import main as cli
-from agent.checks import check_train
-from agent.config import configure
-from agent.train import train
-from controller.checkpoint import load_controller
-from envs.catalog import get_task
-from ground.errors import UserError
-from teacher.labels import LabelStore
+from preceptor.agent.checks import check_train
+from preceptor.agent.config import configure
+from preceptor.agent.train import train
+from preceptor.controller.checkpoint import load_controller
+from preceptor.envs.catalog import get_task
+from preceptor.ground.errors import UserError
+from preceptor.teacher.labels import LabelStore
 from tests.faulty_server import faulty
 
 TINY = {"preset": "tiny", "teacher": "scripted", "steps": 600, "quiet": True, "eval_episodes": 0}

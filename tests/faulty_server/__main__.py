@@ -8,7 +8,7 @@ from contextlib import closing
 
 import tyro
 
-from ground.errors import UserError
+from preceptor.ground.errors import UserError
 from tests.faulty_server.script import EXAMPLE, read_script
 from tests.faulty_server.server import FaultyServer
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from ground.errors import UserError, unknown_name
+from preceptor.ground.errors import UserError, unknown_name
 from tests.faulty_server.faults import FAULTS
 
 EXAMPLE = Path(__file__).parent / "example.toml"  # explains all that is below

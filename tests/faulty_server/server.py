@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
 from typing import Any
 
-from serving.ports import bound
+from preceptor.serving.ports import bound
 from tests.faulty_server.faults import FAULTS, Fault, Response, openai_error
 from tests.faulty_server.replies import Refusal, reply
 from tests.faulty_server.script import Script, Step

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from agent.runs.statistics import paired_difference
 from dev.tables import CONTROL_TASKS, Row, baseline, episodes, results, rows_of, train_missing
+from preceptor.agent.runs.statistics import paired_difference
 
 pytestmark = [pytest.mark.learn, pytest.mark.timeout(4 * 3600)]
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.demonstrating import record
-from agent.halo.acquisition import questions
-from agent.halo.config import HaloConfig
-from agent.halo.ledger import Ledger
-from agent.halo.method import Halo, wrong_share
-from agent.halo.oracles import Truth
-from envs.catalog import get_task
+from preceptor.agent.demonstrating import record
+from preceptor.agent.halo.acquisition import questions
+from preceptor.agent.halo.config import HaloConfig
+from preceptor.agent.halo.ledger import Ledger
+from preceptor.agent.halo.method import Halo, wrong_share
+from preceptor.agent.halo.oracles import Truth
+from preceptor.envs.catalog import get_task
 
 
 @pytest.mark.parametrize("rule", ["auto", "random"])

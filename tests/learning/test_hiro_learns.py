@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.config import configure
-from agent.evaluate import load_student
-from agent.hierarchy import Hierarchy
-from agent.runs.run import Run
-from agent.train import train
-from envs.catalog import get_task
+from preceptor.agent.config import configure
+from preceptor.agent.evaluate import load_student
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.runs.run import Run
+from preceptor.agent.train import train
+from preceptor.envs.catalog import get_task
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from agent.config import configure
-from agent.data.views import on_policy
-from agent.hierarchy import Hierarchy
-from agent.methods.ihac import Ihac
-from agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
-from agent.methods.protocol import Parts
-from agent.networks import LowNetwork
-from controller.encoders import GridEncoder
-from controller.network import TrunkConfig, to_tensors
-from envs.catalog import get_task
+from preceptor.agent.config import configure
+from preceptor.agent.data.views import on_policy
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.methods.ihac import Ihac
+from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
+from preceptor.agent.methods.protocol import Parts
+from preceptor.agent.networks import LowNetwork
+from preceptor.controller.encoders import GridEncoder
+from preceptor.controller.network import TrunkConfig, to_tensors
+from preceptor.envs.catalog import get_task
 
 
 @pytest.mark.parametrize("flat", [True, False])

@@ -2,10 +2,10 @@
 
 import pytest
 
-from agent.config import configure
-from agent.evaluate import evaluate
-from agent.flags import EvalConfig
-from agent.train import train
+from preceptor.agent.config import configure
+from preceptor.agent.evaluate import evaluate
+from preceptor.agent.flags import EvalConfig
+from preceptor.agent.train import train
 
 # Mean return of 20 episodes: a good policy has -150, chance -1,200. SAC lapses now and then to -350, once to -900, and
 # a processor that rounds otherwise may stop in a lapse: what is asked is to be far from chance.

@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent.config import configure
-from agent.train import train
+from preceptor.agent.config import configure
+from preceptor.agent.train import train
 
 BASE = {"preset": "tiny", "quiet": True, "eval_episodes": 100}
 

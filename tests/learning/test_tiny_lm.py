@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from envs.catalog import TASKS, TAUGHT, get_task
-from teacher.calibration import expected_calibration_error
-from teacher.card import CARD_FILE, TINY_MODEL
-from teacher.local import LocalModel
-from teacher.prompts import LETTERS, Menu, load_template, menus
-from teacher.tiny_lm.pairs import COLOURS, Pair, PairMix, menu_held_out
-from teacher.tiny_lm.train import Config, accuracy, answers_of, make_mix, menu_logits, save, train
+from preceptor.envs.catalog import TASKS, TAUGHT, get_task
+from preceptor.teacher.calibration import expected_calibration_error
+from preceptor.teacher.card import CARD_FILE, TINY_MODEL
+from preceptor.teacher.local import LocalModel
+from preceptor.teacher.prompts import LETTERS, Menu, load_template, menus
+from preceptor.teacher.tiny_lm.pairs import COLOURS, Pair, PairMix, menu_held_out
+from preceptor.teacher.tiny_lm.train import Config, accuracy, answers_of, make_mix, menu_logits, save, train
 from tests.small_task import SmallTask
 
 SMALL = Config(hidden=64, intermediate=128, layers=2, heads=2, steps=80, batch=16, lr=3e-3, warmup=10, corpus=300)

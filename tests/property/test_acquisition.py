@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.halo.acquisition import (
+from preceptor.agent.halo.acquisition import (
     RULES,
     AskingContext,
     anchors,
@@ -22,9 +22,9 @@ from agent.halo.acquisition import (
     select,
     unnamed,
 )
-from agent.halo.config import RuleName
-from agent.halo.posterior import entropy
-from ground.errors import UserError
+from preceptor.agent.halo.config import RuleName
+from preceptor.agent.halo.posterior import entropy
+from preceptor.ground.errors import UserError
 
 SETTINGS = settings(deadline=None, max_examples=50)
 

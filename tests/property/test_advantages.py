@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from agent.losses import option_advantages
-from agent.methods.ppo import PPO, PolicyBatch, PPOConfig
-from agent.networks import CategoricalHead
+from preceptor.agent.losses import option_advantages
+from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig
+from preceptor.agent.networks import CategoricalHead
 
 
 def by_definition(rewards, chosen, values, bootstrap, terminated, truncated, gamma, lam):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from agent.runs.checkpoint import load_tree, save_tree
+from preceptor.agent.runs.checkpoint import load_tree, save_tree
 
 DTYPES = ["?", "u1", "u2", "u8", "i1", "i4", "i8", "f2", "f4", "f8"]
 arrays = st.sampled_from(DTYPES).flatmap(

@@ -7,10 +7,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ground.errors import UserError
-from teacher.call import OK, Call
-from teacher.label_lines import from_lines, to_record
-from teacher.labels import LabelStore
+from preceptor.ground.errors import UserError
+from preceptor.teacher.call import OK, Call
+from preceptor.teacher.label_lines import from_lines, to_record
+from preceptor.teacher.labels import LabelStore
 
 text = st.text(max_size=30)
 positive = st.floats(1e-3, 1e9)

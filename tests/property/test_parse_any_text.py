@@ -6,8 +6,8 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teacher.parse import ParseFailure, parse_reply
-from teacher.prompts import LETTERS
+from preceptor.teacher.parse import ParseFailure, parse_reply
+from preceptor.teacher.prompts import LETTERS
 
 menus = st.lists(st.text("abcdefghij ", min_size=1).filter(str.strip), min_size=1, max_size=26)
 PIECES = (

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.halo.posterior import Answers, Chain, Posterior, infer, require_possible
-from ground.errors import UserError
+from preceptor.agent.halo.posterior import Answers, Chain, Posterior, infer, require_possible
+from preceptor.ground.errors import UserError
 from tests.small_rescue import labels
 
 SETTINGS = settings(deadline=None, max_examples=60)

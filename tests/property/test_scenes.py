@@ -10,9 +10,9 @@ from minigrid.core.grid import Grid
 from minigrid.core.world_object import Wall
 from numpy.typing import NDArray
 
-from envs.catalog import TASKS, get_task
-from envs.gridworld.scenes import Facts
-from envs.gridworld.tasks import GridTask
+from preceptor.envs.catalog import TASKS, get_task
+from preceptor.envs.gridworld.scenes import Facts
+from preceptor.envs.gridworld.tasks import GridTask
 
 EMPTY, WALL, DOOR, KEY, BOX, LAVA = 1, 2, 4, 5, 7, 9
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import main as cli
-from agent.config import configure
-from agent.evaluate import evaluate
-from agent.flags import EvalConfig
-from agent.runs.run import Run
-from agent.train import train
+from preceptor.agent.config import configure
+from preceptor.agent.evaluate import evaluate
+from preceptor.agent.flags import EvalConfig
+from preceptor.agent.runs.run import Run
+from preceptor.agent.train import train
 from tests.interrupting import left_behind, train_until
 
 SMALL = {

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from serving.ports import free_ports
-from serving.processes import END_SECONDS
+from preceptor.serving.ports import free_ports
+from preceptor.serving.processes import END_SECONDS
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 240.0

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.processes import wait_until
-from serving.ready import QUESTION, ask, is_label
-from serving.state import known
+from preceptor.serving.processes import wait_until
+from preceptor.serving.ready import QUESTION, ask, is_label
+from preceptor.serving.state import known
 from tests.processes import group_members, kill, stat
 from tests.serving.conftest import READY_SECONDS, command
 

@@ -7,11 +7,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from teacher.config import TeacherConfig
-from teacher.labels import OK
-from teacher.llm import ServedModel
-from teacher.make import longest_prompts
-from teacher.prompts import Prompt, distinct_scenes, menus
+from preceptor.teacher.config import TeacherConfig
+from preceptor.teacher.labels import OK
+from preceptor.teacher.llm import ServedModel
+from preceptor.teacher.make import longest_prompts
+from preceptor.teacher.prompts import Prompt, distinct_scenes, menus
 from tests.asked import SIGMAS, TASK, TEMPLATE, asked, exact, least_sure
 
 pytestmark = pytest.mark.serving

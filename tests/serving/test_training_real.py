@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from agent.config import TrainConfig, changed, configure
-from agent.runs.run import Run
-from agent.train import train
-from ground.errors import UserError
-from teacher import make
-from teacher.base import TeacherError
-from teacher.config import Limits
-from teacher.labels import LabelStore
+from preceptor.agent.config import TrainConfig, changed, configure
+from preceptor.agent.runs.run import Run
+from preceptor.agent.train import train
+from preceptor.ground.errors import UserError
+from preceptor.teacher import make
+from preceptor.teacher.base import TeacherError
+from preceptor.teacher.config import Limits
+from preceptor.teacher.labels import LabelStore
 from tests.serving.conftest import command
 
 pytestmark = [pytest.mark.serving, pytest.mark.timeout(900)]

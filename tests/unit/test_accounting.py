@@ -2,9 +2,9 @@
 
 import pytest
 
-from agent.runs.accounting import Accounting
-from teacher.base import TeacherStats
-from teacher.labels import LabelStore
+from preceptor.agent.runs.accounting import Accounting
+from preceptor.teacher.base import TeacherStats
+from preceptor.teacher.labels import LabelStore
 from tests.unit.test_labels import call
 
 

@@ -8,12 +8,12 @@ import pytest
 from huggingface_hub import constants
 
 import main as cli
-from ground.errors import UserError
-from serving import backends
-from serving.backends import check, commands, environment
-from serving.causes import explain
-from serving.config import ServeConfig
-from teacher.card import TINY_MODEL
+from preceptor.ground.errors import UserError
+from preceptor.serving import backends
+from preceptor.serving.backends import check, commands, environment
+from preceptor.serving.causes import explain
+from preceptor.serving.config import ServeConfig
+from preceptor.teacher.card import TINY_MODEL
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from envs.catalog import STOCK_TASKS, TASKS, get_task
-from envs.gridworld.scenes import COLOURS, STATUSES, Facts
-from envs.gridworld.tasks import GridTask
+from preceptor.envs.catalog import STOCK_TASKS, TASKS, get_task
+from preceptor.envs.gridworld.scenes import COLOURS, STATUSES, Facts
+from preceptor.envs.gridworld.tasks import GridTask
 from tests.scripted import scripted
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from agent.clock import Clock, latent, moving, named, sliced
-from agent.goals import GoalFrame
+from preceptor.agent.clock import Clock, latent, moving, named, sliced
+from preceptor.agent.goals import GoalFrame
 
 NONE = np.zeros(2, np.bool_)
 BOTH = np.ones(2, np.bool_)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from controller.encoders import NUM_TOKENS, GridEncoder, token_features
-from controller.network import ControllerNetwork, TokenTrunk, TrunkConfig, mask_logits, to_tensors
-from teacher.calibration import expected_calibration_error, fit_temperature
+from preceptor.controller.encoders import NUM_TOKENS, GridEncoder, token_features
+from preceptor.controller.network import ControllerNetwork, TokenTrunk, TrunkConfig, mask_logits, to_tensors
+from preceptor.teacher.calibration import expected_calibration_error, fit_temperature
 
 
 def a_map(seed: int, size: int = 10) -> np.ndarray:

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from agent.methods.sac import SAC, SACConfig, Transitions
-from agent.methods.td3 import TD3, TD3Config
-from agent.networks import mlp
-from agent.optim import FusedAdam, products_in
+from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
+from preceptor.agent.methods.td3 import TD3, TD3Config
+from preceptor.agent.networks import mlp
+from preceptor.agent.optim import FusedAdam, products_in
 
 
 def loss_of(net, seed):

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 import main as cli
-from agent.config import changed, configure
-from agent.evaluate import evaluate
-from agent.flags import EvalConfig
-from agent.methods.sac import SAC, SACConfig
-from agent.train import train
-from ground.device import device, normal, to_numpy, use_device
+from preceptor.agent.config import changed, configure
+from preceptor.agent.evaluate import evaluate
+from preceptor.agent.flags import EvalConfig
+from preceptor.agent.methods.sac import SAC, SACConfig
+from preceptor.agent.train import train
+from preceptor.ground.device import device, normal, to_numpy, use_device
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 PLANNED = {"prior": "controller", "value_filter": True}

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from agent import phases
-from agent.config import TrainConfig
-from agent.hierarchy import Hierarchy, Player
-from agent.methods.dagger import Dagger, DaggerSettings
-from agent.methods.protocol import Parts
-from agent.networks import LowNetwork, NetworkHigh
-from agent.phases import Distil
-from agent.teaching import Annotator, SkillLow, TeacherHigh, annotate, skill_actions
-from controller.distill import (
+from preceptor.agent import phases
+from preceptor.agent.config import TrainConfig
+from preceptor.agent.hierarchy import Hierarchy, Player
+from preceptor.agent.methods.dagger import Dagger, DaggerSettings
+from preceptor.agent.methods.protocol import Parts
+from preceptor.agent.networks import LowNetwork, NetworkHigh
+from preceptor.agent.phases import Distil
+from preceptor.agent.teaching import Annotator, SkillLow, TeacherHigh, annotate, skill_actions
+from preceptor.controller.distill import (
     DistilConfig,
     Distillation,
     LabelledScenes,
@@ -23,12 +23,12 @@ from controller.distill import (
     distillation_loss,
     scenes_of,
 )
-from controller.encoders import encoder_of
-from controller.network import ControllerNetwork, TrunkConfig, to_tensors
-from envs.catalog import get_task
-from teacher.config import TeacherConfig
-from teacher.controls import ScriptedTeacher
-from teacher.labels import LabelStore
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import ControllerNetwork, TrunkConfig, to_tensors
+from preceptor.envs.catalog import get_task
+from preceptor.teacher.config import TeacherConfig
+from preceptor.teacher.controls import ScriptedTeacher
+from preceptor.teacher.labels import LabelStore
 from tests.parts import parts
 
 TASK = get_task("SimpleDoorKey")

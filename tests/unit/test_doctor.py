@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import main as cli
-from agent.flags import DoctorConfig
-from agent.runs import doctor
-from agent.runs.run import Run
-from envs.mujoco.rendering import choose_backend
-from ground.errors import Doubt, UserError
+from preceptor.agent.flags import DoctorConfig
+from preceptor.agent.runs import doctor
+from preceptor.agent.runs.run import Run
+from preceptor.envs.mujoco.rendering import choose_backend
+from preceptor.ground.errors import Doubt, UserError
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"task": "SimpleDoorKey", "teacher_flaw": None, "teacher": {"teacher": "local"}}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from agent.halo.config import EMConfig, NeuralConfig, TabularConfig
-from agent.halo.em import fit, honest_but_fallible
-from agent.halo.policies import NeuralPolicies, TabularPolicies
-from agent.halo.posterior import infer
-from ground.errors import UserError
+from preceptor.agent.halo.config import EMConfig, NeuralConfig, TabularConfig
+from preceptor.agent.halo.em import fit, honest_but_fallible
+from preceptor.agent.halo.policies import NeuralPolicies, TabularPolicies
+from preceptor.agent.halo.posterior import infer
+from preceptor.ground.errors import UserError
 from tests.small_rescue import SIZE, labels, recording, walks
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ground.errors import UserError
-from teacher.label_lines import MARK, SCHEMA, from_lines, to_record
+from preceptor.ground.errors import UserError
+from preceptor.teacher.label_lines import MARK, SCHEMA, from_lines, to_record
 from tests.unit.test_labels import CALL, PROBS, call
 
 GOOD = json.dumps(to_record(CALL)).encode()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from envs.catalog import get_task
-from envs.fetch.simulator import BLOCK, FINGERS, GOAL, GRIPPER, OBSERVATION_NAMES, OFFSET
+from preceptor.envs.catalog import get_task
+from preceptor.envs.fetch.simulator import BLOCK, FINGERS, GOAL, GRIPPER, OBSERVATION_NAMES, OFFSET
 from tests.scripted import scripted
 
 TASK = get_task("FetchPickAndPlace")

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.clock import Clock, named
-from agent.hierarchy import Hierarchy, Observations
-from agent.methods.off_policy import Held, OffPolicy, SACSettings, UpdateRatio
-from agent.methods.sac import SACConfig
-from controller.encoders import encoder_of
-from envs.catalog import get_task
+from preceptor.agent.clock import Clock, named
+from preceptor.agent.hierarchy import Hierarchy, Observations
+from preceptor.agent.methods.off_policy import Held, OffPolicy, SACSettings, UpdateRatio
+from preceptor.agent.methods.sac import SACConfig
+from preceptor.controller.encoders import encoder_of
+from preceptor.envs.catalog import get_task
 from tests.parts import parts
 
 CONFIG = SACSettings(learner=SACConfig(hidden=(8,), batch=16), exploration="extended", holding=0.3)

@@ -2,9 +2,9 @@
 
 import torch
 
-from agent.goals import GoalFrame, candidates, explained, relabelled
-from agent.methods.sac import SAC, SACConfig
-from agent.methods.td3 import TD3, TD3Config
+from preceptor.agent.goals import GoalFrame, candidates, explained, relabelled
+from preceptor.agent.methods.sac import SAC, SACConfig
+from preceptor.agent.methods.td3 import TD3, TD3Config
 
 # Not the first dimensions of the state, and not in order.
 FRAME = GoalFrame((3, 1), (1.0, 2.0))

@@ -5,11 +5,11 @@ import gymnasium_robotics
 import numpy as np
 import pytest
 
-from agent.config import configure
-from agent.methods.off_policy import SACSettings, TD3Settings
-from envs.catalog import GYM_TASKS, get_task
-from envs.gym_tasks import GymTask
-from ground.errors import UserError
+from preceptor.agent.config import configure
+from preceptor.agent.methods.off_policy import SACSettings, TD3Settings
+from preceptor.envs.catalog import GYM_TASKS, get_task
+from preceptor.envs.gym_tasks import GymTask
+from preceptor.ground.errors import UserError
 from tests.scripted import scripted
 
 IDS = ("Pendulum-v1", "Ant-v5", "Reacher-v5", "FetchPickAndPlace-v4")

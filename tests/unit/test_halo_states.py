@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from agent.demonstrating import record
-from agent.halo.config import HaloConfig
-from agent.halo.ledger import Ledger
-from agent.halo.method import Halo, States, restored_player
-from agent.hierarchy import Hierarchy, Observations
-from controller.encoders import encoder_of
-from envs.catalog import get_task
-from ground.errors import UserError
+from preceptor.agent.demonstrating import record
+from preceptor.agent.halo.config import HaloConfig
+from preceptor.agent.halo.ledger import Ledger
+from preceptor.agent.halo.method import Halo, States, restored_player
+from preceptor.agent.hierarchy import Hierarchy, Observations
+from preceptor.controller.encoders import encoder_of
+from preceptor.envs.catalog import get_task
+from preceptor.ground.errors import UserError
 
 
 def test_in_a_rescue_world_the_cell_alone_is_seen() -> None:

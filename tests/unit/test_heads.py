@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, Normal, TanhTransform, TransformedDistribution, kl_divergence
 
-from agent import distributions
-from agent.distributions import ClippedNormal, SquashedNormal, UniformBox
-from agent.networks import CategoricalHead, GaussianHead
+from preceptor.agent import distributions
+from preceptor.agent.distributions import ClippedNormal, SquashedNormal, UniformBox
+from preceptor.agent.networks import CategoricalHead, GaussianHead
 
 
 def gaussian(outputs):

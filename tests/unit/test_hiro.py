@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from agent.clock import Clock, moving
-from agent.data.views import sample_segments
-from agent.goals import ExploringGoals
-from agent.hierarchy import Observations
-from agent.methods.hiro import Hiro
-from controller.encoders import encoder_of
-from envs.catalog import get_task
-from envs.vector import BatchedEnv
+from preceptor.agent.clock import Clock, moving
+from preceptor.agent.data.views import sample_segments
+from preceptor.agent.goals import ExploringGoals
+from preceptor.agent.hierarchy import Observations
+from preceptor.agent.methods.hiro import Hiro
+from preceptor.controller.encoders import encoder_of
+from preceptor.envs.catalog import get_task
+from preceptor.envs.vector import BatchedEnv
 from tests.hiro_played import CONFIG, ENVS, LEARNERS, PERIOD, TOTAL, Planner, once, planned, play
 from tests.parts import parts
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from agent.data.views import sample_segments
-from agent.hierarchy import Hierarchy, Observations
-from agent.methods.hiro_options import OptionHiro, OptionHiroSettings
-from agent.methods.ppo import PPOConfig
-from agent.methods.sac_discrete import DiscreteSACConfig
-from controller.encoders import encoder_of
-from controller.network import to_tensors
-from envs.catalog import get_task
+from preceptor.agent.data.views import sample_segments
+from preceptor.agent.hierarchy import Hierarchy, Observations
+from preceptor.agent.methods.hiro_options import OptionHiro, OptionHiroSettings
+from preceptor.agent.methods.ppo import PPOConfig
+from preceptor.agent.methods.sac_discrete import DiscreteSACConfig
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import to_tensors
+from preceptor.envs.catalog import get_task
 from tests.parts import parts as parts_of
 
 ENVS, TOTAL, PERIOD = 4, 2_000, 5

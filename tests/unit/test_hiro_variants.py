@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from agent.config import configure
-from agent.hierarchy import Hierarchy
-from agent.methods.hiro import Hiro
-from agent.methods.ppo import PPOConfig
-from envs.catalog import get_task
-from ground.errors import UserError
+from preceptor.agent.config import configure
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.methods.hiro import Hiro
+from preceptor.agent.methods.ppo import PPOConfig
+from preceptor.envs.catalog import get_task
+from preceptor.ground.errors import UserError
 from tests.hiro_played import CONFIG, ENVS, PERIOD, Planner, play
 from tests.parts import parts
 

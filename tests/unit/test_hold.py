@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from agent.distributions import Categorical
-from agent.hierarchy import Observations
-from agent.teaching import Annotator, TeacherHigh
-from controller.encoders import GridEncoder
-from envs.catalog import get_task
-from envs.task import Scene
-from teacher.base import HELD, Label, Teacher
-from teacher.call import FALLBACK
+from preceptor.agent.distributions import Categorical
+from preceptor.agent.hierarchy import Observations
+from preceptor.agent.teaching import Annotator, TeacherHigh
+from preceptor.controller.encoders import GridEncoder
+from preceptor.envs.catalog import get_task
+from preceptor.envs.task import Scene
+from preceptor.teacher.base import HELD, Label, Teacher
+from preceptor.teacher.call import FALLBACK
 
 TASK = get_task("KeyInBox")
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from agent.hierarchy import Hierarchy
-from agent.methods.ihac import Ihac, IhacSettings
-from agent.methods.ppo import PPOConfig
-from agent.teaching import Annotator
-from controller.network import TrunkConfig, to_tensors
-from envs.catalog import get_task
-from teacher.controls import ScriptedTeacher
-from teacher.labels import LabelStore
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.methods.ihac import Ihac, IhacSettings
+from preceptor.agent.methods.ppo import PPOConfig
+from preceptor.agent.teaching import Annotator
+from preceptor.controller.network import TrunkConfig, to_tensors
+from preceptor.envs.catalog import get_task
+from preceptor.teacher.controls import ScriptedTeacher
+from preceptor.teacher.labels import LabelStore
 from tests.parts import parts
 
 TASK, ENVS, LENGTH, TOTAL = get_task("SimpleDoorKey"), 4, 160, 10_000

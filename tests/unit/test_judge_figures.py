@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from agent.labels.judge import Seen, measure
-from teacher.base import Label
-from teacher.call import Call
+from preceptor.agent.labels.judge import Seen, measure
+from preceptor.teacher.base import Label
+from preceptor.teacher.call import Call
 
 
 def labelled(*pairs: tuple[tuple[float, ...], int]) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.labelling.config import LabelConfig
-from agent.labelling.review import Review
-from envs.catalog import get_task
-from ground.errors import UserError
-from teacher.base import TeacherError
-from teacher.call import OK, Call
-from teacher.controls import ReplayTeacher
-from teacher.corrections import correct, standing, withdraw
-from teacher.labels import LabelStore
+from preceptor.agent.labelling.config import LabelConfig
+from preceptor.agent.labelling.review import Review
+from preceptor.envs.catalog import get_task
+from preceptor.ground.errors import UserError
+from preceptor.teacher.base import TeacherError
+from preceptor.teacher.call import OK, Call
+from preceptor.teacher.controls import ReplayTeacher
+from preceptor.teacher.corrections import correct, standing, withdraw
+from preceptor.teacher.labels import LabelStore
 
 TASK = get_task("RescueWorld-n3")
 ALL = (0, 1, 2)

@@ -12,9 +12,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 import main as cli
-from ground.errors import UserError
-from serving.labelling.app import PAGE, create_app
-from serving.ports import bound
+from preceptor.ground.errors import UserError
+from preceptor.serving.labelling.app import PAGE, create_app
+from preceptor.serving.ports import bound
 
 TOKEN = "secret-of-this-run"
 
@@ -158,6 +158,6 @@ def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
 
 def test_the_page_imports_no_learner() -> None:
-    code = "import sys, serving.labelling.app; print(sorted({'torch', 'numpy', 'agent'} & set(sys.modules)))"
+    code = "import sys, preceptor.serving.labelling.app; print(sorted({'torch', 'numpy', 'agent'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=PAGE.parents[2], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -15,26 +15,26 @@ import pytest
 from PIL import Image
 
 import main as cli
-from agent.config import configure
-from agent.data.recording import Recording
-from agent.demonstrating import record
-from agent.halo.ledger import FILE, Ledger, Question
-from agent.labelling import frames
-from agent.labelling.agreement import kappa
-from agent.labelling.config import LabelConfig
-from agent.labelling.opening import open_session
-from agent.labelling.opinions import Opinions
-from agent.labelling.session import Session
-from agent.runs.run import Run
-from agent.teaching import ControllerLabels
-from agent.train import train
-from envs.catalog import get_task
-from envs.rescue.rendering import draw
-from envs.rescue.simulator import RescueSimulator
-from envs.rescue.tasks import RescueTask
-from ground.errors import UserError
-from teacher.config import TeacherConfig
-from teacher.labels import LabelStore
+from preceptor.agent.config import configure
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.demonstrating import record
+from preceptor.agent.halo.ledger import FILE, Ledger, Question
+from preceptor.agent.labelling import frames
+from preceptor.agent.labelling.agreement import kappa
+from preceptor.agent.labelling.config import LabelConfig
+from preceptor.agent.labelling.opening import open_session
+from preceptor.agent.labelling.opinions import Opinions
+from preceptor.agent.labelling.session import Session
+from preceptor.agent.runs.run import Run
+from preceptor.agent.teaching import ControllerLabels
+from preceptor.agent.train import train
+from preceptor.envs.catalog import get_task
+from preceptor.envs.rescue.rendering import draw
+from preceptor.envs.rescue.simulator import RescueSimulator
+from preceptor.envs.rescue.tasks import RescueTask
+from preceptor.ground.errors import UserError
+from preceptor.teacher.config import TeacherConfig
+from preceptor.teacher.labels import LabelStore
 
 CONFIG = LabelConfig(savedir="x", demos="24", budget="40", eval_episodes=0, annotator="ann")
 TASK = get_task("RescueWorld-n3")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ground.errors import UserError
-from teacher.labels import Call, LabelStore, Merged
+from preceptor.ground.errors import UserError
+from preceptor.teacher.labels import Call, LabelStore, Merged
 
 PROBS = (0.75, 0.0, 0.0, 0.0, 0.25)
 ASKED = ("tiny@1", "p", "SmallTask", "o", ("door=red", "held=nothing"), (0, 4), 0, "The red door.", (0, 4))
@@ -75,7 +75,7 @@ def test_the_digest_is_of_the_answers_alone() -> None:
 _WRITER = """
 import sys, time
 from tests.unit.test_labels import call
-from teacher.labels import LabelStore
+from preceptor.teacher.labels import LabelStore
 folder, start, first = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 for i in range(30):
     time.sleep(max(0.0, start + 0.05 * i - time.time()))

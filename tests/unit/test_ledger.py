@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.data.recording import Recording
-from agent.demonstrating import record
-from agent.halo.ledger import Answer, Ledger, Question
-from envs.catalog import get_task
-from ground.atomic import CheckpointError
-from ground.errors import UserError
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.demonstrating import record
+from preceptor.agent.halo.ledger import Answer, Ledger, Question
+from preceptor.envs.catalog import get_task
+from preceptor.ground.atomic import CheckpointError
+from preceptor.ground.errors import UserError
 
 TASK = get_task("RescueWorld-n3")
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from minigrid.envs import DoorKeyEnv
 
-from envs.gridworld.cells import (
+from preceptor.envs.gridworld.cells import (
     BOX,
     CONTENTS_SHIFT,
     DOOR_LOCKED,
@@ -20,9 +20,9 @@ from envs.gridworld.cells import (
     color_of,
     kind_of,
 )
-from envs.gridworld.levels import DYNAMIC, GRID, SPECS, LevelSpec, doorkey_spec, generate, moved_door
-from ground.errors import UserError
-from ground.level_seeds import drawn_seed, split_range
+from preceptor.envs.gridworld.levels import DYNAMIC, GRID, SPECS, LevelSpec, doorkey_spec, generate, moved_door
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import drawn_seed, split_range
 
 ONE_ROOM = [name for name in SPECS if name != "TwoDoor"]
 Level = tuple[np.void, np.ndarray]

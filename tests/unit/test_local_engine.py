@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from ground.errors import UserError
-from serving.local.engine import Engine, Job
-from serving.local.protocol import CompletionRequest, Refused
-from serving.local.replies import Stream
-from teacher.card import TINY_MODEL
+from preceptor.ground.errors import UserError
+from preceptor.serving.local.engine import Engine, Job
+from preceptor.serving.local.protocol import CompletionRequest, Refused
+from preceptor.serving.local.replies import Stream
+from preceptor.teacher.card import TINY_MODEL
 from tests.local_server import wait_for
 
 SHAPE: dict[str, Any] = {

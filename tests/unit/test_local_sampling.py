@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.local.sampling import draw, scored
+from preceptor.serving.local.sampling import draw, scored
 
 LOGITS = st.lists(st.floats(-8, 8), min_size=2, max_size=12)
 

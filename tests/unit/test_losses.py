@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from agent.losses import (
+from preceptor.agent.losses import (
     PriorActions,
     PriorWeight,
     expectile_loss,
     explained_variance,
     prior_regularised,
 )
-from controller.distill import weighted_regression
+from preceptor.controller.distill import weighted_regression
 
 
 def test_the_best_policy_under_loss_l1_is_the_prior_tilted_by_the_values() -> None:

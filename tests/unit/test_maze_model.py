@@ -8,10 +8,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.mujoco.mazes import ANT, SPECS, MazeSpec
-from envs.mujoco.model import make_model, make_plan
-from envs.mujoco.simulator import MazeSimulator
-from envs.vector import BatchedEnv
+from preceptor.envs.mujoco.mazes import ANT, SPECS, MazeSpec
+from preceptor.envs.mujoco.model import make_model, make_plan
+from preceptor.envs.mujoco.simulator import MazeSimulator
+from preceptor.envs.vector import BatchedEnv
 
 # In cells, as (x, y): what is no wall, block and chasm included; and how many walls there are around it.
 MAPS = {

@@ -13,12 +13,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from envs.mujoco import rendering
-from envs.mujoco.mazes import SPECS, MazeSpec
-from envs.mujoco.plot import Way, draw_map, save_map
-from envs.mujoco.rendering import Backend, choose_backend, undrawable
-from envs.mujoco.tasks import make_single_env
-from ground.errors import UserError
+from preceptor.envs.mujoco import rendering
+from preceptor.envs.mujoco.mazes import SPECS, MazeSpec
+from preceptor.envs.mujoco.plot import Way, draw_map, save_map
+from preceptor.envs.mujoco.rendering import Backend, choose_backend, undrawable
+from preceptor.envs.mujoco.tasks import make_single_env
+from preceptor.ground.errors import UserError
 
 matplotlib.use("agg")
 
@@ -46,8 +46,8 @@ def test_the_users_choice_then_egl_then_osmesa_then_nothing(
 
 
 DRAW = """import mujoco
-from envs.mujoco.tasks import make_single_env
-from ground.errors import UserError
+from preceptor.envs.mujoco.tasks import make_single_env
+from preceptor.ground.errors import UserError
 env = make_single_env('PointUMaze', render_mode='rgb_array')
 env.reset(seed=0)
 env.step([1.0, 0.0])

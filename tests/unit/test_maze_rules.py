@@ -7,10 +7,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.mujoco.mazes import ANT, SPECS, MazeSpec
-from envs.mujoco.simulator import MazeSimulator, SimulationError
-from envs.vector import Outcome
-from ground.errors import UserError
+from preceptor.envs.mujoco.mazes import ANT, SPECS, MazeSpec
+from preceptor.envs.mujoco.simulator import MazeSimulator, SimulationError
+from preceptor.envs.vector import Outcome
+from preceptor.ground.errors import UserError
 
 TRAIN, EVAL = 7, 1_000_007
 

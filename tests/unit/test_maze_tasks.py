@@ -6,12 +6,12 @@ from functools import cache
 import numpy as np
 import pytest
 
-from envs.catalog import get_task
-from envs.mujoco.mazes import SPECS
-from envs.mujoco.simulator import MazeSimulator
-from envs.mujoco.tasks import MazeTask
-from envs.task import Scene
-from ground.errors import UserError
+from preceptor.envs.catalog import get_task
+from preceptor.envs.mujoco.mazes import SPECS
+from preceptor.envs.mujoco.simulator import MazeSimulator
+from preceptor.envs.mujoco.tasks import MazeTask
+from preceptor.envs.task import Scene
+from preceptor.ground.errors import UserError
 from tests.scripted import scripted
 
 PUSH, FALL = "PointPush", "PointFall"

@@ -5,16 +5,16 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from agent.chunks import CategoricalChunk, ChunkPolicy, ChunkValue, chunk_player, inputs_of
-from agent.clock import Clock
-from agent.data.recording import Recording
-from agent.data.views import windows
-from agent.hierarchy import Observations
-from agent.methods.cloning import Cloning, CloningSettings
-from agent.methods.iql import Iql, IqlSettings
-from controller.encoders import encoder_of
-from controller.network import TrunkConfig
-from envs.catalog import get_task
+from preceptor.agent.chunks import CategoricalChunk, ChunkPolicy, ChunkValue, chunk_player, inputs_of
+from preceptor.agent.clock import Clock
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.data.views import windows
+from preceptor.agent.hierarchy import Observations
+from preceptor.agent.methods.cloning import Cloning, CloningSettings
+from preceptor.agent.methods.iql import Iql, IqlSettings
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import TrunkConfig
+from preceptor.envs.catalog import get_task
 from tests.parts import parts
 
 SMALL = TrunkConfig(hidden=32)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from agent.distributions import squashed_log_prob
-from agent.methods.sac import SAC, SACConfig, Transitions
-from agent.methods.td3 import TD3, TD3Config
-from agent.networks import GaussianActor, TwinCritic
-from agent.optim import polyak
+from preceptor.agent.distributions import squashed_log_prob
+from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
+from preceptor.agent.methods.td3 import TD3, TD3Config
+from preceptor.agent.networks import GaussianActor, TwinCritic
+from preceptor.agent.optim import polyak
 
 OBS, ACTIONS = 3, 2
 

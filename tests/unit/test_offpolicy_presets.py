@@ -2,9 +2,9 @@
 
 import pytest
 
-from agent.config import configure
-from agent.methods.hiro import HiroSettings
-from agent.methods.td3 import TD3Config
+from preceptor.agent.config import configure
+from preceptor.agent.methods.hiro import HiroSettings
+from preceptor.agent.methods.td3 import TD3Config
 
 
 def settings(**said):

@@ -5,19 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.data.recording import Recording
-from agent.demonstrating import record
-from agent.halo.em import honest_but_fallible
-from agent.halo.ledger import Question
-from agent.halo.oracles import AUDIT, LabellerOracle, Truth, make_oracle
-from agent.teaching import Annotator
-from controller.encoders import encoder_of
-from controller.network import ControllerNetwork
-from controller.roles import Controller
-from envs.catalog import get_task
-from ground.errors import UserError
-from teacher.labels import LabelStore
-from teacher.make import make_teacher
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.demonstrating import record
+from preceptor.agent.halo.em import honest_but_fallible
+from preceptor.agent.halo.ledger import Question
+from preceptor.agent.halo.oracles import AUDIT, LabellerOracle, Truth, make_oracle
+from preceptor.agent.teaching import Annotator
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import ControllerNetwork
+from preceptor.controller.roles import Controller
+from preceptor.envs.catalog import get_task
+from preceptor.ground.errors import UserError
+from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.make import make_teacher
 
 TASK = get_task("RescueWorld-n3")
 K = 3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from teacher.parse import MAX_REPLY_CHARS, ParseFailure, parse_reply
+from preceptor.teacher.parse import MAX_REPLY_CHARS, ParseFailure, parse_reply
 
 COLLECTION = Path(__file__).parents[1] / "golden" / "replies.jsonl"
 WORDS = ("go to the key", "explore the room", "open the door")

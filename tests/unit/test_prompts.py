@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.catalog import TASKS, get_task
-from envs.task import Scene, Task
-from ground.errors import UserError
-from teacher.prompts import TEMPLATES, Menu, load_template, menus
+from preceptor.envs.catalog import TASKS, get_task
+from preceptor.envs.task import Scene, Task
+from preceptor.ground.errors import UserError
+from preceptor.teacher.prompts import TEMPLATES, Menu, load_template, menus
 from tests.small_task import SmallTask
 
 TASK = SmallTask()

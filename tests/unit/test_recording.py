@@ -12,14 +12,14 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.data.minari import load_minari, save_minari
-from agent.data.recording import Recording, first_episodes, segments
-from agent.data.store import TrajectoryStore
-from agent.demonstrating import record
-from envs.catalog import get_task
-from envs.rescue.tasks import RescueTask
-from ground.atomic import CheckpointError
-from ground.errors import UserError
+from preceptor.agent.data.minari import load_minari, save_minari
+from preceptor.agent.data.recording import Recording, first_episodes, segments
+from preceptor.agent.data.store import TrajectoryStore
+from preceptor.agent.demonstrating import record
+from preceptor.envs.catalog import get_task
+from preceptor.envs.rescue.tasks import RescueTask
+from preceptor.ground.atomic import CheckpointError
+from preceptor.ground.errors import UserError
 from tests.scripted import scripted
 
 SMALL = ("RescueWorld-n3", "SimpleDoorKey", "PointPush")
@@ -115,7 +115,7 @@ def test_what_is_no_demonstration_of_a_task_is_refused(tmp_path: Path, monkeypat
             load_minari("D4RL/pointmaze/open-v2", get_task("PointPush"))
     with pytest.raises(UserError, match="did not take"):
         save_minari(recording, task, "no good id")
-    from agent.runs.checkpoint import save_tree
+    from preceptor.agent.runs.checkpoint import save_tree
 
     save_tree(tmp_path / "other", {"a": 1}, {})
     with pytest.raises(CheckpointError, match="does not hold demonstrations"):

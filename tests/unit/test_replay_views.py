@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.data.recording import Recording
-from agent.data.store import TrajectoryStore
-from agent.data.views import chunks, newest_steps, sample_segments, sample_steps, windows
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.data.store import TrajectoryStore
+from preceptor.agent.data.views import chunks, newest_steps, sample_segments, sample_steps, windows
 
 ENVS, STEPS = 3, 4
 TASK = SimpleNamespace(observation_shape=(1,), options=(), num_actions=2, continuous=True, extra_columns={})

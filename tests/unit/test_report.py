@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from agent.flags import ReportConfig
-from agent.runs.report import report
-from agent.runs.run import Run
-from agent.runs.text import render
-from ground.errors import UserError
+from preceptor.agent.flags import ReportConfig
+from preceptor.agent.runs.report import report
+from preceptor.agent.runs.run import Run
+from preceptor.agent.runs.text import render
+from preceptor.ground.errors import UserError
 
 
 def leave_run(

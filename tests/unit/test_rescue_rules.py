@@ -7,9 +7,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from envs.catalog import get_task
-from envs.rescue.simulator import RescueSimulator
-from envs.rescue.specs import SPECS, RescueSpec, cheapest_ways
+from preceptor.envs.catalog import get_task
+from preceptor.envs.rescue.simulator import RescueSimulator
+from preceptor.envs.rescue.specs import SPECS, RescueSpec, cheapest_ways
 
 EAST, NORTH, WEST, SOUTH = range(4)
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from envs.catalog import RESCUE_TASKS, get_task
-from envs.rescue.rendering import draw
-from envs.rescue.tasks import RescueTask
+from preceptor.envs.catalog import RESCUE_TASKS, get_task
+from preceptor.envs.rescue.rendering import draw
+from preceptor.envs.rescue.tasks import RescueTask
 from tests.scripted import scripted
 
 

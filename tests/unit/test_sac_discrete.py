@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
-from controller.encoders import VectorEncoder
-from controller.network import TrunkConfig
+from preceptor.agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
+from preceptor.controller.encoders import VectorEncoder
+from preceptor.controller.network import TrunkConfig
 
 OPTIONS, CONFIG = 4, DiscreteSACConfig(lr=1e-2, tau=0.2, temperature=0.1, trunk=TrunkConfig(hidden=16))
 WORTH = torch.tensor([0.0, 0.5, 1.0, 0.2])

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from agent import commandline
-from agent.config import TrainConfig, changed, configure, from_file, from_plain, places, to_plain
-from agent.methods import METHODS, cloning, entry_of
-from agent.methods.protocol import Preset
-from agent.train import train
-from ground.errors import UserError
+from preceptor.agent import commandline
+from preceptor.agent.config import TrainConfig, changed, configure, from_file, from_plain, places, to_plain
+from preceptor.agent.methods import METHODS, cloning, entry_of
+from preceptor.agent.methods.protocol import Preset
+from preceptor.agent.train import train
+from preceptor.ground.errors import UserError
 
 VECTORS = {"sac", "td3"}
 

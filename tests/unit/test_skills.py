@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.catalog import get_task
+from preceptor.envs.catalog import get_task
 
 CELLS = {
     " ": (0, 0, 0),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.runs.statistics import mcnemar, mean_interval, paired_difference, wilson
+from preceptor.agent.runs.statistics import mcnemar, mean_interval, paired_difference, wilson
 
 
 @pytest.mark.parametrize(

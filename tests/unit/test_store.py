@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from agent.data.store import TrajectoryStore, columns
-from agent.data.views import labelled_scenes, on_policy
-from agent.hierarchy import Hierarchy
-from agent.players import random_player, teacher_player
-from controller.encoders import GridEncoder
-from envs.catalog import get_task
-from ground.errors import UserError
-from teacher.controls import ScriptedTeacher
-from teacher.labels import LabelStore
+from preceptor.agent.data.store import TrajectoryStore, columns
+from preceptor.agent.data.views import labelled_scenes, on_policy
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.players import random_player, teacher_player
+from preceptor.controller.encoders import GridEncoder
+from preceptor.envs.catalog import get_task
+from preceptor.ground.errors import UserError
+from preceptor.teacher.controls import ScriptedTeacher
+from preceptor.teacher.labels import LabelStore
 
 TASK = get_task("SimpleDoorKey")
 

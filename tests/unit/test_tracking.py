@@ -13,12 +13,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agent.config import configure
-from agent.runs.metrics import Metrics, read_metrics
-from agent.runs.run import Run
-from agent.train import train
-from ground.atomic import CheckpointError, alone
-from ground.errors import UserError
+from preceptor.agent.config import configure
+from preceptor.agent.runs.metrics import Metrics, read_metrics
+from preceptor.agent.runs.run import Run
+from preceptor.agent.train import train
+from preceptor.ground.atomic import CheckpointError, alone
+from preceptor.ground.errors import UserError
 
 SETTINGS: dict[str, Any] = {
     "task": "SimpleDoorKey",
@@ -227,7 +227,7 @@ def test_a_number_that_is_not_finite_stops_the_run(tmp_path: Path, value: float)
 def test_a_full_disk_costs_metrics_one_warning(tmp_path: Path) -> None:
     """A limit on file sizes stands in for the full disk: writing fails below Python, and works again after that."""
     code = (
-        "import resource, sys; from pathlib import Path; from agent.runs.metrics import Metrics\n"
+        "import resource, sys; from pathlib import Path; from preceptor.agent.runs.metrics import Metrics\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))\n"
         "with Metrics(Path(sys.argv[1]), quiet=True) as log:\n"
         "    for step in range(200): log.scalars(step, {'rollout/return': step})\n"

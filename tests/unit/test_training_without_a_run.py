@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from agent.config import configure
-from agent.players import play
-from agent.train import train
 from bench.sac import trained
-from envs.catalog import get_task
-from ground.level_seeds import SEEDS_PER_SPLIT
+from preceptor.agent.config import configure
+from preceptor.agent.players import play
+from preceptor.agent.train import train
+from preceptor.envs.catalog import get_task
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 
 
 def test_the_same_student(tmp_path: Path) -> None:

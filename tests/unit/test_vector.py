@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from envs.gridworld.cells import DOOR_LOCKED
-from envs.gridworld.levels import SPECS
-from envs.gridworld.simulator import GridSimulator
-from envs.vector import BatchedEnv
+from preceptor.envs.gridworld.cells import DOOR_LOCKED
+from preceptor.envs.gridworld.levels import SPECS
+from preceptor.envs.gridworld.simulator import GridSimulator
+from preceptor.envs.vector import BatchedEnv
 
 SPEC = SPECS["LavaDoorKey"]
 

@@ -1,0 +1,57 @@
+"""Preceptor: a language model teaches a hierarchical agent once; the hierarchy then runs, and improves, without it.
+
+import preceptor
+
+run = preceptor.train("KeyInBox", lr=3e-4, savedir="first")
+agent = run.load()
+action = agent.act(observation)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from preceptor.agent.acting import Agent
+    from preceptor.agent.api import Trained, evaluate, load, train
+    from preceptor.envs.task import GoalSpace, Option, OptionSpace, Scene, TableTask, Task
+    from preceptor.ground.errors import UserError
+
+# Looked up when first used: importing the package loads neither torch nor an environment.
+_PLACES = {
+    "Agent": "agent.acting",
+    "Trained": "agent.api",
+    "evaluate": "agent.api",
+    "load": "agent.api",
+    "train": "agent.api",
+    "GoalSpace": "envs.task",
+    "Option": "envs.task",
+    "OptionSpace": "envs.task",
+    "Scene": "envs.task",
+    "TableTask": "envs.task",
+    "Task": "envs.task",
+    "UserError": "ground.errors",
+}
+__all__ = [  # ruff cannot sort what is not a list of words
+    "Agent",
+    "GoalSpace",
+    "Option",
+    "OptionSpace",
+    "Scene",
+    "TableTask",
+    "Task",
+    "Trained",
+    "UserError",
+    "evaluate",
+    "load",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'preceptor' has no attribute {name!r}")
+    return getattr(import_module(f"preceptor.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
