@@ -1,6 +1,7 @@
 """What README and docs tell people to type works, and what they name exists."""
 
 import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -14,7 +15,8 @@ import yaml
 
 import main as cli
 import preceptor
-from dev import pages
+from dev import pages, results_json
+from dev.tables import PARTS
 from preceptor.agent.checks import check_train
 from preceptor.agent.config import TrainConfig, places
 from preceptor.agent.methods import METHODS, entry_of
@@ -187,3 +189,43 @@ def test_the_commands_work_one_after_another(
         assert cli.main([*verb.split(), *flags, *SMALLER[verb]]) == 0, words
     assert len(list(tmp_path.rglob("*.mp4"))) >= 1
     assert "KeyInBox" in capsys.readouterr().out
+
+
+def test_the_results_as_json_are_those_of_the_pages() -> None:
+    assert json.loads(results_json.TABLES.read_text()) == results_json.tables(), "python -m dev.results_json"
+    commands = {table["command"] for table in results_json.tables()}
+    assert {f"python -m dev.tables {part}" for part in PARTS} <= commands
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("29,952", 29952),
+        (".001", 0.001),
+        ("–", None),
+        ("1.000 · 19.8", {"mean": 1.0, "length": 19.8}),
+        ("-74.376 [-76.687, -72.065]", {"mean": -74.376, "low": -76.687, "high": -72.065}),
+        (
+            "**0.985** [0.978, 0.990] (0.992 0.982 0.982), 21.7 steps",
+            {"mean": 0.985, "low": 0.978, "high": 0.99, "seeds": [0.992, 0.982, 0.982], "length": 21.7},
+        ),
+        ("ours", "ours"),
+    ],
+)
+def test_a_cell_is_read(cell: str, said: Any) -> None:
+    assert results_json.value(cell) == said
+
+
+def test_curves_are_thinned_and_those_of_other_machines_kept(tmp_path: Path) -> None:
+    run = tmp_path / "ppo/T/table/seed-0"
+    run.mkdir(parents=True)
+    lines = [json.dumps({"step": step, "rollout/success": step / 1000}) for step in range(1, 1001)]
+    (run / "metrics.jsonl").write_text("\n".join(lines))
+    assert results_json.curves(tmp_path, []) == []  # it is not over
+    (run / "result.json").write_text("{}")
+    old = {"run": "ppo/S/table/seed-0", "rollout/success": [[1, 0.5]]}
+    kept, new = results_json.curves(tmp_path, [old])
+    assert kept == old
+    assert new["run"] == "ppo/T/table/seed-0"
+    assert new["rollout/success"][-1] == (1000, 1.0)
+    assert len(new["rollout/success"]) <= results_json.POINTS + 1
