@@ -1,50 +1,80 @@
-"""The generated page of the documentation: `python -m dev.pages` writes docs/cli.md from the help of every verb."""
+"""The generated page of the documentation: `python -m dev.pages` writes docs/cli.md from the settings of every verb."""
 
-import contextlib
-import io
-import os
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from unittest.mock import patch
+from types import NoneType
+from typing import Any, get_args
+
+import tyro
 
 import main as cli
+from preceptor.agent.commandline import default_of
+from preceptor.agent.config import POSITIONAL, Place, TrainConfig, places, preset
 from preceptor.agent.methods import METHODS
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 # A task that each method takes; others are shown on the first one.
 TASKS = {"sac": "PointReach", "td3": "PointReach", "hiro": "PointReach", "halo": "RescueWorld-n3", "iql": "PointReach"}
-Entries = dict[str, tuple[str, str]]  # a flag with its kind -> what it says, its default
+Entries = dict[str, tuple[str, str]]  # a flag with what it takes -> what it says, its default
 
 
-def help_of(verb: str, *words: str) -> Entries:
-    """The flags of a verb, read off its help: a box per group, flags in its left column, their words in the right."""
-    out = io.StringIO()
-    plain = patch.dict(os.environ, COLUMNS="100", NO_COLOR="1")
-    with plain, contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        cli.read(verb, [*words, "--help"])
-    found: dict[str, list[str]] = {}
-    flag, right = "", 0
-    for line in out.getvalue().splitlines():
-        inside = line[2:].rstrip("│ ")
-        if not line.startswith(("│ ", "  ")):
-            flag = ""
-        elif inside.startswith("-h, --help"):
-            right = inside.index("show this")
-        elif inside[:1] in ("-", "["):
-            wide = len(inside) < right or inside[right - 1] != " "  # it leaves no room for words beside it
-            flag = (inside if wide else inside[:right]).strip()
-            found[flag] = [] if wide else [inside[right:].strip()]
-        elif flag:
-            found[flag].append(inside.strip())
-    return {flag: _split(" ".join(lines)) for flag, lines in found.items() if flag.strip("-")}
+@cache
+def texts(kind: type) -> dict[str, str]:
+    """The text under each field of a dataclass, which is its help."""
+    found: dict[str, str] = {}
+    for base in reversed([base for base in kind.__mro__ if dataclasses.is_dataclass(base)]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for field, text in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+                found[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+    return found
 
 
-def _split(words: str) -> tuple[str, str]:
-    text, has_default, default = words.rpartition("(default: ")
-    return (text.strip(), default.rstrip(") ")) if has_default else (words, "")
+def flag_of(name: str, place: Place) -> str:
+    """How a setting is said: its flag, and the values that it takes."""
+    flag = f"--{name.replace('_', '-')}"
+    if bool in place.kinds:
+        return f"{flag}, --no-{flag.removeprefix('--')}"
+    value = "|".join(place.choices) or next((kind.__name__ for kind in _scalars(place.hint)), "str").upper()
+    if POSITIONAL in place.marks:
+        flag, value = "", name.replace("_", "-").upper()
+    return f"{flag} {value}{' ...' if place.many else ''}".strip()
 
 
-def _sentence(words: str) -> str:
-    return f"{words[0].upper()}{words[1:]}."
+def _scalars(hint: Any) -> Iterator[type]:
+    if hint in (int, float, str):
+        yield hint
+    for part in get_args(hint):
+        yield from _scalars(part)
+
+
+def settings_of(default: Any, own: Any = None) -> Entries:
+    """The settings of a verb with these defaults; `own` is the kind of the method's."""
+
+    def entries() -> Iterator[tuple[str, tuple[str, str]]]:
+        for name, place in places(type(default), own).items():
+            group = default
+            for part in place.path[:-1]:
+                group = getattr(group, part)
+            if hasattr(group, place.path[-1]):  # not so where a group is of one of several kinds
+                words = texts(type(group))[place.path[-1]], _shown(getattr(group, place.path[-1]))
+                yield flag_of(name, place), words
+
+    return dict(entries())
+
+
+def _shown(value: Any) -> str:
+    if value is tyro.MISSING:
+        return "required"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return {NoneType: "none", bool: "yes" if value else "no"}.get(type(value), str(value) or "none")
 
 
 def table(entries: Entries) -> str:
@@ -58,7 +88,10 @@ def table(entries: Entries) -> str:
 
 def of_train() -> list[str]:
     """What all methods share, and then what each has by itself."""
-    methods = {name: help_of("train", "--method", name, "--task", TASKS.get(name, "SimpleDoorKey")) for name in METHODS}
+    methods: dict[str, Entries] = {}
+    for name in METHODS:
+        config = preset({"method": name, "task": TASKS.get(name, TrainConfig.task)})
+        methods[name] = settings_of(config, type(config.settings))
     first, *others = methods.values()
     shared: Entries = {}
     for flag, (text, default) in first.items():
@@ -72,13 +105,18 @@ def of_train() -> list[str]:
     return parts
 
 
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
 def page() -> str:
     """The page."""
     parts = ["# The command line", "Generated by `python -m dev.pages`.", f"```text\n{cli.usage()}\n```", *of_train()]
     for name, verb in cli.VERBS.items():
         if name != "train":
             example = f"python main.py {name} {verb.example}".strip()
-            parts += [f"## {name}", f"{_sentence(verb.words)} `{example}`", table(help_of(name))]
+            settings = settings_of(default_of(cli._function(verb.settings)))
+            parts += [f"## {name}", f"{_sentence(verb.words)} `{example}`", table(settings)]
     return "\n\n".join(parts) + "\n"
 
 

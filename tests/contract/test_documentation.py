@@ -52,6 +52,7 @@ SMALLER = {  # what makes a verb short; one that is not here needs a server or a
     "labels show": [],
     "labels prompt": [],
     "labels export": [],
+    "labels import": [],
     "labels judge": ["--teacher", "local", "--scenes", "10"],
 }
 
@@ -177,6 +178,7 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.glob("log/*/*/*/result.json"))
 
 
+@pytest.mark.timeout(1200)
 def test_the_commands_work_one_after_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
