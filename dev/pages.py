@@ -57,13 +57,16 @@ def _scalars(hint: Any) -> Iterator[type]:
 def settings_of(default: Any, own: Any = None) -> Entries:
     """The settings of a verb with these defaults; `own` is the kind of the method's."""
 
+    kind: Any = type(default)
+
     def entries() -> Iterator[tuple[str, tuple[str, str]]]:
-        for name, place in places(type(default), own).items():
+        for name, place in places(kind, own).items():
             group = default
             for part in place.path[:-1]:
                 group = getattr(group, part)
             if hasattr(group, place.path[-1]):  # not so where a group is of one of several kinds
-                words = texts(type(group))[place.path[-1]], _shown(getattr(group, place.path[-1]))
+                group_kind: Any = type(group)
+                words = texts(group_kind)[place.path[-1]], _shown(getattr(group, place.path[-1]))
                 yield flag_of(name, place), words
 
     return dict(entries())
