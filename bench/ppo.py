@@ -2,8 +2,8 @@
 
 `python -m bench.ppo [--steps N]` trains flat PPO on SimpleDoorKey with ours and with Stable-Baselines3's PPO in one
 run, on one core, and prints ratios: at 16 environments, batch 256 and 4 epochs; at our preset's own environments and
-batch; and beside them at Stable-Baselines3's defaults. Its environments are MiniGrid's own class of the same task with the same
-observation, encoded by the same function as ours, and its policy is the same network: only the machinery differs.
+batch; and beside them at Stable-Baselines3's defaults. Its environments are MiniGrid's own class of the same task with
+the same observation, encoded by the same function as ours, and its policy is the same network: only the code differs.
 Seconds are those of the processor, not of the clock, so that a busy machine does not blur the ratios.
 """
 
