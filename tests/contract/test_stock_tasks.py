@@ -1,7 +1,6 @@
 """Stock levels and a user's own: equal to MiniGrid step by step, read as tasks, and refused where they do not fit."""
 
 import sys
-from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -59,8 +58,8 @@ gymnasium.register("Users/Balls-v0", entry_point=BallsEnv)
 gymnasium.register("Users/Greedy-v0", entry_point=GreedyEnv)
 gymnasium.register("Users/Open-v0", entry_point=OpenEnv)
 gymnasium.register("Users/Wide-v0", entry_point=EmptyEnv, kwargs={"size": 8, "agent_view_size": 9})
-gymnasium.register("Users/Narrow3-v0", entry_point=DoorKeyEnv, kwargs={"size": 6, "agent_view_size": 3})
-gymnasium.register("Users/Narrow5-v0", entry_point=DoorKeyEnv, kwargs={"size": 6, "agent_view_size": 5})
+for view in (3, 5):
+    gymnasium.register(f"Users/Narrow{view}-v0", entry_point=DoorKeyEnv, kwargs={"size": 6, "agent_view_size": view})
 """
 
 
@@ -73,47 +72,10 @@ def users_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     sys.path.remove(str(folder))
 
 
-def assert_same(obs: dict[str, np.ndarray], n: int, its_obs: dict[str, object]) -> None:
-    np.testing.assert_array_equal(obs["image"][n], its_obs["image"])
-    assert obs["direction"][n] == its_obs["direction"]
-
-
-def ends_in_lock_step(name: str, skill: float, steps: int, count: int = 4) -> Counter:
-    """How episodes ended that maps, partial views and MiniGrid played alike, `skill` of the steps by the expert."""
-    task, rng, ends = StockTask(name), np.random.default_rng(1), Counter()
-    maps = task.make_vec(count, split="eval")
-    views = BatchedEnv(GridSimulator(maps.simulator.level_spec, count, view="partial"), "eval")
-    (seen, _), (obs, info) = maps.reset(), views.reset()
-    stock = [task.make_single(int(level)).unwrapped for level in info["level_seed"]]
-    for _ in range(steps):
-        actions = np.where(
-            rng.random(count) < skill, task.skill(seen, scripted(task, seen)), rng.integers(7, size=count)
-        )
-        seen, *outcome, _ = maps.step(actions)
-        obs, reward, terminated, truncated, info = views.step(actions)
-        np.testing.assert_array_equal(outcome, [reward, terminated, truncated])
-        for n, env in enumerate(stock):
-            its_obs, its_reward, its_end, its_cut, _ = env.step(int(actions[n]))
-            over = its_end or its_cut
-            assert_same(info["final_obs"] if over else obs, n, its_obs)
-            assert (reward[n], terminated[n], truncated[n]) == (its_reward, its_end, its_cut)
-            assert info["success"][n] == (its_reward > 0)
-            if over:
-                ends["success" if its_reward > 0 else "died" if its_end else "truncated"] += 1
-                assert_same(obs, n, env.reset(seed=int(info["level_seed"][n]))[0])
-            assert tuple(np.argwhere(seen[n, ..., 3] < 4)[0]) == tuple(env.agent_pos)
-    return ends
-
-
-OTHERS = (
-    "MiniGrid-DistShift1-v0",
-    "MiniGrid-ObstructedMaze-1Dlh-v0",
-    "MiniGrid-Unlock-v0",
-    "users_levels:Users/TwoKeys-v0",
-)
-NARROW = ("users_levels:Users/Narrow3-v0", "users_levels:Users/Narrow5-v0")
+OTHERS = ("MiniGrid-DistShift1-v0", "MiniGrid-ObstructedMaze-1Dlh-v0", "MiniGrid-Unlock-v0")
+USERS = [f"users_levels:Users/{name}-v0" for name in ("TwoKeys", "Narrow3", "Narrow5")]
 PLAYED = [
-    *((name, 0.9, 150, "success") for name in (*STOCK_TASKS, *OTHERS, *NARROW)),
+    *((name, 0.9, 150, "success") for name in (*STOCK_TASKS, *OTHERS, *USERS)),
     ("LavaCrossingS9N1", 0.0, 700, "died"),
     ("DoorKey-5x5", 0.0, 260, "truncated"),
     *(pytest.param(n, s, 1500, "", marks=pytest.mark.learn) for n in STOCK_TASKS for s in (0.0, 0.6, 0.95)),
@@ -122,11 +84,33 @@ PLAYED = [
 
 @pytest.mark.parametrize(("name", "skill", "steps", "expected"), PLAYED)
 def test_equal_to_stock(name: str, skill: float, steps: int, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MiniGrid's own environments see, reward and end what the engine does, whatever it shows."""
+    """MiniGrid's own environments see, reward and end what maps and partial views do; so much is the expert's play."""
     for split in POOL_LEVELS:
         monkeypatch.setitem(POOL_LEVELS, split, 40)
-    ends = ends_in_lock_step(name, skill, steps)
-    assert not expected or ends[expected]
+    task, rng, count, ends = StockTask(name), np.random.default_rng(1), 4, set()
+    maps = task.make_vec(count, split="eval")
+    views = BatchedEnv(GridSimulator(maps.simulator.level_spec, count, view="partial"), "eval")
+    (seen, _), (obs, info) = maps.reset(), views.reset()
+    stock = [task.make_single(int(level)).unwrapped for level in info["level_seed"]]
+    for _ in range(steps):
+        expert = rng.random(count) < skill
+        actions = np.where(expert, task.skill(seen, scripted(task, seen)), rng.integers(7, size=count))
+        seen, *outcome, _ = maps.step(actions)
+        obs, reward, terminated, truncated, info = views.step(actions)
+        np.testing.assert_array_equal(outcome, [reward, terminated, truncated])
+        for n, env in enumerate(stock):
+            its_obs, its_reward, its_end, its_cut, _ = env.step(int(actions[n]))
+            assert (reward[n], terminated[n], truncated[n]) == (its_reward, its_end, its_cut)
+            assert info["success"][n] == (its_reward > 0)
+            if its_end or its_cut:
+                ends.add("success" if its_reward > 0 else "died" if its_end else "truncated")
+                for part in ("image", "direction"):
+                    np.testing.assert_array_equal(info["final_obs"][part][n], its_obs[part])
+                its_obs, _ = env.reset(seed=int(info["level_seed"][n]))
+            for part in ("image", "direction"):
+                np.testing.assert_array_equal(obs[part][n], its_obs[part])
+            assert tuple(np.argwhere(seen[n, ..., 3] < 4)[0]) == tuple(env.agent_pos)
+    assert not expected or expected in ends
 
 
 @pytest.mark.parametrize(
@@ -136,11 +120,11 @@ def test_any_minigrid_id_is_a_task_that_the_expert_solves(name: str, count: int)
     task = get_task(name)
     env = task.make_vec(count, split="eval")
     obs, _ = env.reset(options={"level_seeds": np.arange(1_000_000, 1_000_000 + count)})
-    won, alive = np.zeros(count, np.bool_), np.ones(count, np.bool_)
-    while alive.any():
+    won, over = np.zeros((2, count), np.bool_)
+    while not over.all():
         obs, _, terminated, truncated, info = env.step(task.skill(obs, scripted(task, obs)))
-        won |= alive & info["success"]
-        alive &= ~(terminated | truncated)
+        won |= ~over & info["success"]
+        over |= terminated | truncated
     assert won.mean() >= 0.98
 
 
@@ -148,7 +132,6 @@ def test_any_minigrid_id_is_a_task_that_the_expert_solves(name: str, count: int)
     ("name", "why"),
     [
         ("DoorKy-8x8", "Did you mean 'DoorKey-8x8'"),
-        ("SimpelDoorKey", "Did you mean 'SimpleDoorKey'"),
         ("MiniGrid-Playground-v0", "no goal to reach"),
         ("MiniGrid-MemoryS7-v0", "rules of its own"),
         ("MiniGrid-Dynamic-Obstacles-5x5-v0", "rules of its own"),
@@ -166,8 +149,6 @@ def test_what_cannot_be_played_is_refused_by_name(name: str, why: str) -> None:
 
 
 def test_what_does_not_fit_a_simulator_is_refused() -> None:
-    with pytest.raises(UserError, match="has no flaw"):
-        get_task("DoorKey-5x5", "lava")
     with pytest.raises(UserError, match="partial views have at most 7"):
         GridSimulator(make_pool("users_levels:Users/Wide-v0", 1), 1, view="partial")
     with pytest.raises(UserError, match="no levels of the eval split"):
@@ -184,30 +165,20 @@ def test_options_and_texts_are_read_off_the_levels() -> None:
     scene = corridor.scene(Facts(status=(0, 1, 2, 0), front=2))
     assert scene.text.startswith("No key has been seen. The closed door can be reached. The locked door has been seen")
     assert corridor.goal.startswith("Find the ball and pick it up")
-    assert "lava" in lava.rules
-    assert "lava" not in corridor.rules
+    assert ("lava" in lava.rules, "lava" in corridor.rules) == (True, False)
+    boxed = get_task("UnlockPickup").scene(Facts(status=(0, 0, 1), front=3))
+    assert get_task("UnlockPickup").options.ids.index("toggle") not in boxed.legal, "the box that is wanted stays shut"
     users = get_task("users_levels:Users/TwoKeys-v0")
     assert users.name == "Users-TwoKeys-v0", "a name is a folder too"
     assert users.options.ids[1:5] == ("goto:red key", "goto:blue key", "goto:door", "goto:goal")
 
 
-def test_the_box_that_is_wanted_is_never_opened() -> None:
-    task = get_task("UnlockPickup")
-    number = task.schema.things.index("box") + 1
-    scene = task.scene(Facts(status=(0, 0, 1), front=number))
-    assert task.options.ids.index("toggle") not in scene.legal
-
-
 def test_pools_have_an_end_and_never_cross() -> None:
     task = get_task("DoorKey-5x5")
-    env = task.make_vec(500, split="eval")
-    _, info = env.reset(options={"level_seeds": np.arange(1_000_000, 1_000_500)})
-    assert info["level_seed"][-1] == 1_000_499
+    env = task.make_vec(1, split="eval")
     for seed in (0, 1_000_000 + POOL_LEVELS["eval"]):
         with pytest.raises(UserError, match=f"Level seed {seed} is not of the eval split.*\n.* 1000000 to 1000999"):
-            env.reset(options={"level_seeds": np.full(500, seed)})
-    with pytest.raises(UserError, match="split"):
-        task.make_vec(1, split="test")
+            env.reset(options={"level_seeds": [seed]})
 
 
 def test_the_wrong_key_opens_nothing() -> None:
