@@ -35,12 +35,14 @@ SPELLINGS: dict[str, list[str]] = {
     "--memory": ["--buffer-size"],
     "--trust": ["--annotator-model"],
 }
-# Flags that are gone, and what to type instead.
+_FAULTY = (
+    "The misbehaving server is one for tests now.",
+    "python -m tests.faulty_server --script tests/faulty_server/example.toml",
+)
+# Flags that are gone, by themselves or with one value, and what to type instead.
 GONE = {
-    "script": (
-        "The misbehaving server is one for tests now.",
-        "python -m tests.faulty_server --script tests/faulty_server/example.toml",
-    ),
+    "script": _FAULTY,
+    "backend faulty": _FAULTY,
     "planned_candidate": ("The controller's goal is no candidate for relabelling any more.", "leave the flag out"),
 }
 Said = list[tuple[str, list[str]]]  # flags as settings are named, as they were said, and the words after each
@@ -132,8 +134,8 @@ def _values(verb: str, said: Said, where: Mapping[str, Place]) -> dict[str, Any]
         place, taken = where.get(name), len(words)
         if not name:
             taken = 0
-        elif name in GONE:
-            raise UserError(*GONE[name])
+        elif gone := GONE.get(name) or GONE.get(" ".join([name, *words[:1]])):
+            raise UserError(*gone)
         elif setting in where and bool in where[setting].kinds:
             found[setting], taken = setting == name, 0
         elif place is None:

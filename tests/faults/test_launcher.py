@@ -264,7 +264,7 @@ def test_detach_status_second_serve_and_kill(command: Any, monkeypatch: pytest.M
 def test_stop_ends_the_foreground_in_order(config: ServeConfig, plan: Any, command: Any) -> None:
     (server,) = plan()
     code = (
-        "import json, sys, main; from serving import launch, processes; words = json.loads(sys.argv[1]);"
+        "import json, sys, main; from preceptor.serving import launch, processes; words = json.loads(sys.argv[1]);"
         "launch.commands = lambda config: [processes.Command('server', tuple(words), config.port)];"
         "sys.exit(main.main(sys.argv[2:]))"
     )

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ import main as cli
 from preceptor.agent.config import configure
 from preceptor.agent.data.recording import Recording
 from preceptor.agent.demonstrating import record
+from preceptor.agent.halo.ask import Ask
+from preceptor.agent.halo.em import Fit
 from preceptor.agent.halo.ledger import FILE, Ledger, Question
 from preceptor.agent.labelling import frames
 from preceptor.agent.labelling.agreement import kappa
@@ -77,6 +80,11 @@ def say(opened: Session, question: Shown, option: int | None, *rest: Any, **name
     return opened.answer(None, key, option, *rest, **named)
 
 
+def wrong(question: Shown, truth: Truth) -> int | None:
+    """An option that is legal and not right, or a skip if there is none."""
+    return next((k for k, legal in enumerate(question["legal"]) if legal and k != truth(question)), None)
+
+
 def answer(opened: Session, truth: Truth, count: int, seconds: float = 0.0) -> None:
     """Answer so many questions rightly."""
     for _ in range(count):
@@ -106,39 +114,54 @@ def direct(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder(logs)
 
 
-@pytest.mark.parametrize("pace", [0.0, 0.05])
-def test_the_same_answers_lead_to_the_same_end_however_fast(pace: float, tmp_path: Path, direct: Path) -> None:
+@pytest.mark.parametrize("slips", [0.0, 0.3])
+def test_the_same_answers_that_stand_lead_to_the_same_end_however_they_came(
+    slips: float, tmp_path: Path, direct: Path
+) -> None:
+    rng, answered = np.random.default_rng(0), 0
     with session(tmp_path) as (opened, truth):
         while (state := wait(opened, "asking", "finishing", "finished"))["phase"] == "asking":
-            assert say(opened, state["question"], truth(state["question"]))
-            time.sleep(pace)
+            question = state["question"]
+            if rng.random() < slips / 2 and answered:
+                answered -= sum(opened.undo() for _ in range(int(rng.integers(1, 4))))
+                continue
+            if rng.random() < slips:
+                assert say(opened, question, wrong(question, truth))
+                time.sleep(slips * rng.random())
+                assert opened.undo()
+                time.sleep(slips * rng.random())
+            assert say(opened, question, truth(question))
+            answered += 1
         result = wait(opened, "finished")["result"]
     training = opened._ask.training
     assert what_was_learnt(folder(tmp_path), training) == what_was_learnt(direct, training)
     assert result["option_error"] == Run.open(direct).results()["option_error"]
 
 
-def test_mistakes_that_are_taken_back_leave_no_trace_in_what_is_learnt(tmp_path: Path, direct: Path) -> None:
-    rng, answered = np.random.default_rng(0), 0
+def test_no_question_rests_on_answers_that_were_taken_back_while_it_was_chosen(
+    tmp_path: Path, direct: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, taken_back, choose = threading.Event(), threading.Event(), Ask.choose
+
+    def slowly(self: Ask, found: Fit) -> list[Question]:
+        questions = choose(self, found)
+        if len(self.ledger.rounds) == 2:
+            chosen.set()
+            taken_back.wait(60)
+        return questions
+
+    monkeypatch.setattr(Ask, "choose", slowly)
     with session(tmp_path) as (opened, truth):
-        while (state := wait(opened, "asking", "finishing", "finished"))["phase"] == "asking":
-            question = state["question"]
-            if rng.random() < 0.15 and answered:
-                answered -= sum(opened.undo() for _ in range(int(rng.integers(1, 4))))
-                continue
-            say(opened, question, truth(question))
-            answered += 1
-            if rng.random() < 0.3:  # a slip of the finger
-                time.sleep(rng.random() * 0.3)
-                assert opened.undo()
-                wrong = [k for k, legal in enumerate(question["legal"]) if legal and k != truth(question)]
-                say(opened, question, wrong[0] if wrong else None)
-                time.sleep(rng.random() * 0.3)
-                assert opened.undo()
-                say(opened, question, truth(question))
-        wait(opened, "finished")
-    training = opened._ask.training
-    assert what_was_learnt(folder(tmp_path), training) == what_was_learnt(direct, training)
+        asked(opened)
+        first = len(opened._ledger.rounds[0])
+        for _ in range(first):
+            say(opened, question := asked(opened), wrong(question, truth))
+        assert chosen.wait(60)
+        assert all(opened.undo() for _ in range(first))
+        taken_back.set()
+        answer(opened, truth, first)
+        rounds = until(lambda: opened._ledger.rounds[2:])
+    assert rounds == Ledger(direct / FILE, TASK, opened._ask.training).rounds[2:3]
 
 
 def test_a_finished_run_can_be_taken_back_and_finished_again(tmp_path: Path) -> None:
