@@ -6,7 +6,7 @@ TASK := SimpleDoorKey
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-serving test-browser lint learn bench clean setup setup-dev serve-setup
+.PHONY: help demo test test-serving test-browser lint learn bench docs clean setup setup-dev serve-setup
 
 help:
 	@echo "make demo    a language model teaches an agent $(TASK), then the agent plays without it (minutes)"
@@ -15,6 +15,7 @@ help:
 	@echo "make serve-setup   installs vLLM and FastChat in .venv-serving (minutes, 3 GB)"
 	@echo "make test-serving  tests against the real vLLM and FastChat"
 	@echo "make test-browser  the labelling page in Chromium (apt-get install chromium)"
+	@echo "make docs    the documentation as a web site, in site/"
 	@echo "make learn   the slow checks: all seeds, all tasks"
 	@echo "make bench   measurements against peers, as ratios"
 	@echo "make clean   removes caches and environments; runs in log/ stay"
@@ -46,8 +47,12 @@ learn: setup-dev
 bench: setup-dev
 	@for file in bench/[a-z]*.py; do $(PY) -m bench.$$(basename $$file .py) || exit 1; done
 
+# Strict: a page, picture or link that is missing fails. Nothing is fetched from the network.
+docs: setup-dev
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 clean:
-	rm -rf .venv .venv-serving .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site .venv .venv-serving .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup:

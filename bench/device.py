@@ -1,7 +1,8 @@
 """What a GPU is worth: the same work with the networks in main memory and on the GPU, in seconds of the clock.
 
-`python -m bench.device` prints a line per work; where there is no GPU, it has the processor's seconds alone. Worlds,
-stores and posteriors are on the processor either way, and most networks are small: dev/LOG.md has what came of it.
+`python -m bench.device` prints a line per work; where there is no GPU, it has the processor's seconds alone.
+Environments, stores and posteriors are on the processor either way, and most networks are small: dev/LOG.md has what
+came of it.
 """
 
 import os

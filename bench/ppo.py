@@ -1,9 +1,9 @@
 """PPO training speed, environment steps per CPU second, against Stable-Baselines3 on the same task and network.
 
 `python -m bench.ppo [--steps N]` trains flat PPO on SimpleDoorKey with ours and with Stable-Baselines3's PPO in one
-run, on one core, and prints ratios: at 16 worlds, batch 256 and 4 epochs; at our preset's own worlds and batch; and
-beside them at Stable-Baselines3's defaults. Its environments are MiniGrid's own class of the same task with the same
-observation, encoded by the same function as ours, and its policy is the same network: only the machinery differs.
+run, on one core, and prints ratios: at 16 environments, batch 256 and 4 epochs; at our preset's own environments and
+batch; and beside them at Stable-Baselines3's defaults. Its environments are MiniGrid's own class of the same task with
+the same observation, encoded by the same function as ours, and its policy is the same network: only the code differs.
 Seconds are those of the processor, not of the clock, so that a busy machine does not blur the ratios.
 """
 
@@ -122,16 +122,18 @@ def main(steps: int = 40_000) -> dict[str, Any]:
     own = (preset.num_envs, preset.settings.rollout, ppo.minibatch, ppo.epochs)
     same = (16, 128, 256, 4)
     figures = {
-        "ours, 16 worlds, batch 256, 4 epochs": ours(*same, steps),
-        "stable-baselines3, 16 worlds, batch 256, 4 epochs": theirs(*same, steps),
-        "ours, the preset's worlds and batch": ours(*own, 4 * steps),
-        "stable-baselines3, its defaults (8 worlds, 2048 steps, batch 64, 10 epochs)": theirs(8, 2048, 64, 10, steps),
+        "ours, 16 environments, batch 256, 4 epochs": ours(*same, steps),
+        "stable-baselines3, 16 environments, batch 256, 4 epochs": theirs(*same, steps),
+        "ours, the preset's environments and batch": ours(*own, 4 * steps),
+        "stable-baselines3, its defaults (8 environments, 2048 steps, batch 64, 10 epochs)": theirs(
+            8, 2048, 64, 10, steps
+        ),
     }
     speeds = list(figures.values())
     return {
         "environment steps per CPU second": {name: round(speed) for name, speed in figures.items()},
-        "preset (worlds, steps, batch, epochs)": own,
-        "ratio at 16 worlds": round(speeds[0] / speeds[1], 2),
+        "preset (environments, steps, batch, epochs)": own,
+        "ratio at 16 environments": round(speeds[0] / speeds[1], 2),
         "ratio at the preset": round(speeds[2] / speeds[1], 2),
         "ratio at the preset, against their defaults": round(speeds[2] / speeds[3], 2),
         "versions": {name: version(name) for name in ("stable-baselines3", "torch", "gymnasium", "minigrid")},

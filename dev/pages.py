@@ -1,79 +1,125 @@
-"""The generated page of the documentation: `python -m dev.pages` writes docs/cli.md from the flags themselves."""
+"""The generated page of the documentation: `python -m dev.pages` writes docs/cli.md from the settings of every verb."""
 
-import contextlib
-import io
-import os
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
 
-os.environ["COLUMNS"] = "100"  # one column of flags
-os.environ["NO_COLOR"] = "1"
+import tyro
 
 import main as cli
+from preceptor.agent.commandline import default_of
+from preceptor.agent.config import POSITIONAL, Place, TrainConfig, places, preset
 from preceptor.agent.methods import METHODS
 
-PAGE = Path("docs/cli.md")
-_TASKS = {"sac": "PointReach", "td3": "PointReach", "hiro": "PointReach", "halo": "RescueWorld-n3", "iql": "PointReach"}
-Entries = dict[str, tuple[str, str]]  # flag with its kind -> what it says, default
+PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
+# A task that each method takes; others are shown on the first one.
+TASKS = {"sac": "PointReach", "td3": "PointReach", "hiro": "PointReach", "halo": "RescueWorld-n3", "iql": "PointReach"}
+Entries = dict[str, tuple[str, str]]  # a flag with what it takes -> what it says, its default
 
 
-def help_of(verb: str, *words: str) -> Entries:
-    """The flags of a verb."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        cli.read(verb, [*words, "--help"])
-    found: dict[str, list[str]] = {}
-    flag, column = "", 0
-    for line in out.getvalue().splitlines():
-        if not line.startswith(("│ ", "  ")):
-            flag = ""
-            continue
-        inside = line[2:].rstrip("│ ")
-        if inside.startswith("-h, --help"):
-            column = inside.index("show this")
-        elif inside[:1] in ("-", "["):
-            wide = len(inside) < column or inside[column - 1] != " "  # flags that leave no room beside them
-            flag = (inside if wide else inside[:column]).strip()
-            found[flag] = [] if wide else [inside[column:].strip()]
-        elif flag:
-            found[flag].append(inside.strip())
-    return {flag: _split(" ".join(lines)) for flag, lines in found.items() if flag.strip("-")}
+@cache
+def texts(kind: type) -> dict[str, str]:
+    """The text under each field of a dataclass, which is its help."""
+    found: dict[str, str] = {}
+    for base in reversed([base for base in kind.__mro__ if dataclasses.is_dataclass(base)]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for field, text in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+                found[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+    return found
 
 
-def _split(words: str) -> tuple[str, str]:
-    text, _, default = words.rpartition("(default: ")
-    return (text.strip(), default.rstrip(") ")) if text else (words, "")
+def flag_of(name: str, place: Place) -> str:
+    """How a setting is said: its flag, and the values that it takes."""
+    flag = f"--{name.replace('_', '-')}"
+    if bool in place.kinds:
+        return f"{flag}, --no-{flag.removeprefix('--')}"
+    value = "|".join(place.choices) or next((kind.__name__ for kind in _scalars(place.hint)), "str").upper()
+    if POSITIONAL in place.marks:
+        flag, value = "", name.replace("_", "-").upper()
+    return f"{flag} {value}{' ...' if place.many else ''}".strip()
+
+
+def _scalars(hint: Any) -> Iterator[type]:
+    if hint in (int, float, str):
+        yield hint
+    for part in get_args(hint):
+        yield from _scalars(part)
+
+
+def settings_of(default: Any, own: Any = None) -> Entries:
+    """The settings of a verb with these defaults; `own` is the kind of the method's."""
+
+    kind: Any = type(default)
+
+    def entries() -> Iterator[tuple[str, tuple[str, str]]]:
+        for name, place in places(kind, own).items():
+            group = default
+            for part in place.path[:-1]:
+                group = getattr(group, part)
+            if hasattr(group, place.path[-1]):  # not so where a group is of one of several kinds
+                group_kind: Any = type(group)
+                words = texts(group_kind)[place.path[-1]], _shown(getattr(group, place.path[-1]))
+                yield flag_of(name, place), words
+
+    return dict(entries())
+
+
+def _shown(value: Any) -> str:
+    if value is tyro.MISSING:
+        return "required"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return {NoneType: "none", bool: "yes" if value else "no"}.get(type(value), str(value) or "none")
 
 
 def table(entries: Entries) -> str:
     """Flags as a table of Markdown."""
     rows = [
-        f"| `{flag.replace('|', chr(92) + '|')}` | {text.replace('|', chr(92) + '|')} | {default} |"
-        for flag, (text, default) in entries.items()
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in (f"`{flag}`", *words)) + " |"
+        for flag, words in entries.items()
     ]
     return "\n".join(["| flag | what it says | default |", "|---|---|---|", *rows])
 
 
+def of_train() -> list[str]:
+    """What all methods share, and then what each has by itself."""
+    methods: dict[str, Entries] = {}
+    for name in METHODS:
+        config = preset({"method": name, "task": TASKS.get(name, TrainConfig.task)})
+        methods[name] = settings_of(config, type(config.settings))
+    first, *others = methods.values()
+    shared: Entries = {}
+    for flag, (text, default) in first.items():
+        if all(flag in other for other in others):
+            same = flag.startswith(("--method", "--task")) or all(other[flag][1] == default for other in others)
+            shared[flag] = (text, default if same else "by method")
+    parts = ["## train", "Of all methods:", table(shared)]
+    for name, found in methods.items():
+        own = {flag: entry for flag, entry in found.items() if flag not in shared}
+        parts += [f"### train --method {name}", _sentence(METHODS[name][1]), table(own)]
+    return parts
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
 def page() -> str:
     """The page."""
-    parts = ["# The command line\n\nGenerated by `python -m dev.pages`.", f"```text\n{cli.usage()}\n```"]
-    shared = help_of("train", "--method", "dagger")
-    methods = {
-        name: help_of("train", "--method", name, "--task", _TASKS.get(name, "SimpleDoorKey")) for name in METHODS
-    }
-    common = {flag: entry for flag, entry in shared.items() if all(flag in found for found in methods.values())}
-    parts += ["## train", table(common)]
-    for name, found in methods.items():
-        own = {flag: entry for flag, entry in found.items() if flag not in common}
-        parts += [f"### train --method {name}", METHODS[name][1].capitalize() + ".", table(own)]
-    for verb in cli.VERBS:
-        if verb != "train":
-            parts += [
-                f"## {verb}",
-                cli.VERBS[verb].words.capitalize()
-                + f": `python main.py {verb} {cli.VERBS[verb].example}`".rstrip(" `")
-                + "`.",
-                table(help_of(verb)),
-            ]
+    parts = ["# The command line", "Generated by `python -m dev.pages`.", f"```text\n{cli.usage()}\n```", *of_train()]
+    for name, verb in cli.VERBS.items():
+        if name != "train":
+            example = f"python main.py {name} {verb.example}".strip()
+            settings = settings_of(default_of(cli._function(verb.settings)))
+            parts += [f"## {name}", f"{_sentence(verb.words)} `{example}`", table(settings)]
     return "\n\n".join(parts) + "\n"
 
 
