@@ -89,17 +89,12 @@ def server() -> Iterator[FaultyServer]:
 
 
 def ask(
-    server: FaultyServer,
-    scoring: Any = "logprobs",
-    request: float = 0.5,
-    deadline: float = 1.0,
-    patient: bool = False,
-) -> AskingTeacher:
+    server: FaultyServer, scoring: Any = "logprobs", request: float = 0.5, deadline: float = 1.0, **said: Any
+) -> Any:
     template = load_template("compact")
     limits = Limits(request_seconds=30.0, deadline_seconds=deadline, cool_down_seconds=60.0)
-    policy: Any = "scripted" if patient else "abort"
-    said = {"base_url": server.url, "scoring": scoring, "samples": 2, "concurrency": 1, "on_teacher_failure": policy}
-    model = ServedModel(TeacherConfig("llm", **said), limits=limits)
+    config = TeacherConfig("llm", base_url=server.url, scoring=scoring, samples=2, **{"concurrency": 1} | said)
+    model = ServedModel(config, limits=limits)
     model.prepare(longest_prompts(TASK, template))
     model._client.limits = replace(limits, request_seconds=request)
     return AskingTeacher("llm", TASK, model, template, LabelStore())
@@ -164,7 +159,7 @@ def test_a_fault_that_lasts_stops_the_run(server: FaultyServer, row: Row, capsys
 def test_a_fault_that_lasts_is_left_alone_by_a_run_that_can_go_on(
     server: FaultyServer, fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    teacher = ask(server, patient=True)
+    teacher = ask(server, on_teacher_failure="scripted")
     seconds = {"refused": 60.0, "hang": 30.0}.get(fault)
     server.play(Script(steps=(Step(fault, forever=True, seconds=seconds),)))
     (label,) = teacher.label([SCENE])
@@ -180,9 +175,8 @@ def test_a_fault_that_lasts_is_left_alone_by_a_run_that_can_go_on(
 
 
 def test_after_the_cool_down_one_request_finds_out(server: FaultyServer, capsys: pytest.CaptureFixture[str]) -> None:
-    teacher = ask(server, "samples", request=20.0, patient=True)
-    teacher.model.concurrency = 8  # type: ignore[attr-defined]
-    breaker: Any = teacher.model._breaker  # type: ignore[attr-defined]
+    teacher = ask(server, "samples", request=20.0, on_teacher_failure="scripted", concurrency=8)
+    breaker = teacher.model._breaker
     scenes = [s for s in TASK.sample_scenes(np.random.default_rng(0), 60) if len(s.legal) > 1 and s != SCENE]
     server.play(Script(steps=(Step("internal_error", forever=True),)))
     teacher.label([SCENE])

@@ -22,7 +22,7 @@ from tests.faulty_server import Script, Step, faulty
 # Two samples for each of two menu orders: many requests, and labels that differ with every reply.
 TINY = {
     "task": "KeyInBox", "method": "dagger", "preset": "tiny", "steps": 960, "teacher": "llm", "prompt": "compact",
-    "scoring": "samples", "samples": 2, "permutations": 2, "quiet": True, "eval_episodes": 4, "seed": 2,
+    "scoring": "samples", "samples": 2, "permutations": 2, "quiet": True, "eval_episodes": 2, "seed": 2,
     "concurrency": 3,
 }  # fmt: skip
 # What a clock measured, what asking cost, and where things lie: not the run itself.
