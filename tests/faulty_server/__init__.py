@@ -7,15 +7,6 @@ with faulty(Script(steps=(Step("rate_limit", times=2, seconds=1), Step("cut"))))
 
 from tests.faulty_server.faults import FAULTS
 from tests.faulty_server.script import EXAMPLE, Script, Step, read_script
-from tests.faulty_server.server import FaultyServer, Request, faulty
+from tests.faulty_server.server import FaultyServer, faulty
 
-__all__ = [
-    "EXAMPLE",
-    "FAULTS",
-    "FaultyServer",
-    "Request",
-    "Script",
-    "Step",
-    "faulty",
-    "read_script",
-]
+__all__ = ["EXAMPLE", "FAULTS", "FaultyServer", "Script", "Step", "faulty", "read_script"]

@@ -1,5 +1,7 @@
 """The four ways of asking agree with each other, on the real servers with the same model."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -15,25 +17,29 @@ SURE = [
 
 
 @pytest.mark.parametrize("scoring", ["logprobs", "echo", "choice", "samples"])
-def test_every_way_of_asking_vllm_gives_the_models_distribution(vllm_url: str, scoring: str) -> None:
-    agrees(vllm_url, scoring, [*SURE, *least_sure(scenes=60, count=6)], samples=240, within=0.01)
+def test_every_way_of_asking_vllm_gives_the_models_distribution(vllm: dict[str, Any], scoring: str) -> None:
+    agrees(vllm["base_url"], scoring, [*SURE, *least_sure(scenes=60, count=6)], samples=240, within=0.01)
 
 
 @pytest.mark.parametrize("scoring", ["echo", "samples"])
-def test_the_ways_of_asking_fastchat_give_the_models_distribution(fastchat_url: str, scoring: str) -> None:
+def test_the_ways_of_asking_fastchat_give_the_models_distribution(fastchat: dict[str, Any], scoring: str) -> None:
     # It has no batches, so few are drawn.
     count = 6 if scoring == "echo" else 1
-    agrees(fastchat_url, scoring, [*SURE[:count], *least_sure(scenes=60, count=6)[:count]], samples=30, within=0.01)
+    agrees(
+        fastchat["base_url"], scoring, [*SURE[:count], *least_sure(scenes=60, count=6)[:count]], samples=30, within=0.01
+    )
 
 
-def test_letters_in_lists_and_over_chat_are_the_same(vllm_url: str) -> None:
-    model = found_out(vllm_url, scoring="logprobs")
+def test_letters_in_lists_and_over_chat_are_the_same(vllm: dict[str, Any]) -> None:
+    model = found_out(vllm["base_url"], scoring="logprobs")
     assert model.capability["list_size"] > 1, "the tiny model's chat template is the newline that the client joins with"
     assert model.template == "compact", "vLLM names the model's folder, whose card names the prompt"
 
 
-def test_what_fastchat_ignores_is_dropped_and_said(fastchat_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    model = found_out(fastchat_url)
+def test_what_fastchat_ignores_is_dropped_and_said(
+    fastchat: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = found_out(fastchat["base_url"])
     assert model.capability["scoring"] == "echo"
     assert [why.partition(":")[0] for why in model.capability["dropped"]] == ["logprobs", "choice"]
     assert "not used: choice" in capsys.readouterr().err

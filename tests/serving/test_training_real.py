@@ -91,11 +91,11 @@ def same_as_replay(result: dict[str, Any], config: TrainConfig, before: Answers)
     return after
 
 
-@pytest.mark.parametrize(("server", "task"), [("vllm_url", "KeyInBox"), ("fastchat_url", "SimpleDoorKey")])
+@pytest.mark.parametrize(("server", "task"), [("vllm", "KeyInBox"), ("fastchat", "SimpleDoorKey")])
 def test_the_student_of_a_server_is_the_student_of_its_store(
     server: str, task: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    config = configure(TINY, task=task, logdir=str(tmp_path), base_url=request.getfixturevalue(server))
+    config = configure(TINY, task=task, logdir=str(tmp_path), base_url=request.getfixturevalue(server)["base_url"])
     result = train(config)
     assert (result["calls"] > 20, result["abstained"]) == (True, 0)
     same_as_replay(result, config, {})
