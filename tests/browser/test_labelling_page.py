@@ -1,7 +1,11 @@
 """The labelling page as a person uses it: by keyboard, in Chromium, with a server that is killed in between."""
 
 import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +16,12 @@ import pytest
 from preceptor.agent.data.recording import Recording
 from preceptor.agent.demonstrating import DEMONSTRATIONS
 from preceptor.agent.halo.ledger import FILE
-from tests.page_server import PageServer
 
 playwright = pytest.importorskip("playwright.sync_api")
 Page = Any
-Serve = Callable[..., PageServer]
+Serve = Callable[..., "PageServer"]
 
+ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 WORDS = ["--task", "RescueWorld-n3", "--savedir", "x", "--demos", "24", "--eval-episodes", "0", "--annotator", "ann"]
@@ -42,6 +46,35 @@ def page(browser: Any) -> Iterator[Page]:
     yield opened
     opened.close()
     assert faults == []
+
+
+class PageServer:
+    """`main.py label` over a run in a log directory; a page that comes back needs the same port."""
+
+    def __init__(self, logs: Path, *words: str, port: int = 0) -> None:
+        self.logs, self._said = logs, logs / "said.txt"
+        command = [sys.executable, "main.py", "label", "--logdir", str(logs), "--no-browser", "--port", str(port)]
+        with self._said.open("w") as said:
+            self.process = subprocess.Popen([*command, *words], cwd=ROOT, stdout=said, stderr=said)
+        deadline = time.monotonic() + 2 * PATIENCE / 1000  # on a busy machine that compiles for the first time
+        while not (found := re.search(r"label at (\S+:(\d+)/\S+)", self.said())):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"no page: {self.said()}")
+            time.sleep(0.05)
+        self.address, self.port = found[1], int(found[2])
+
+    def said(self) -> str:
+        return self._said.read_text()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> int:
+        """Ctrl-C; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
 
 
 @pytest.fixture

@@ -62,12 +62,6 @@ def test_vllm_answers_and_is_ready_again_after_its_worker_was_killed(vllm: Start
     assert not group_members(vllm["processes"]["vllm"]), "nothing of the first one is left"
 
 
-def test_a_second_serve_says_what_runs(vllm: Started) -> None:
-    again = command("--backend", "vllm", *where(vllm))
-    assert again["already"]
-    assert (again["base_url"], again["pid"]) == (vllm["base_url"], vllm["pid"])
-
-
 @pytest.mark.parametrize("name", ["worker-1", "controller", "api"])
 def test_each_part_of_fastchat_is_started_again_and_finds_the_others(fastchat: Started, name: str) -> None:
     before = {**fastchat, **status(fastchat)}

@@ -116,11 +116,15 @@ def test_the_last_of_several_people_is_heeded_and_what_was_taken_back_is_not(tmp
         store.put_many([asked, other])
         taken_back = withdraw(store, correct(store, TASK, other, "ann", 0, 1.0))
         correct(store, TASK, asked, "bob", 1, 1.0)
-        correct(store, TASK, asked, "ann", 2, 1.0)
+        anns = correct(store, TASK, asked, "ann", 2, 1.0)
     assert ReplayTeacher(TASK, made).label([second])[0].probs == (0.0, 0.0, 1.0)
     assert ReplayTeacher(TASK, made).label([first])[0].probs == pytest.approx(SURE)
     with pytest.raises(TeacherError, match="no answer"):
         ReplayTeacher(TASK, made, model="human:ann").label([first])
+    with LabelStore(made) as store:
+        correct(store, TASK, asked, "bob", 0, 1.0)
+        withdraw(store, anns)
+    assert ReplayTeacher(TASK, made).label([second])[0].probs == (1.0, 0.0, 0.0), "bob's is not taken back with it"
     assert standing([taken_back]) == {}, "what it takes back was not imported"
 
 
