@@ -165,7 +165,7 @@ def test_no_question_rests_on_answers_that_were_taken_back_while_it_was_chosen(
 
 
 def test_a_finished_run_can_be_taken_back_and_finished_again(tmp_path: Path) -> None:
-    with session(tmp_path, budget="3") as (opened, truth):
+    with session(tmp_path, budget="3", demos="8") as (opened, truth):
         answer(opened, truth, 3)
         wait(opened, "finished")
         assert opened.undo()
