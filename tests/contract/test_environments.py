@@ -162,6 +162,8 @@ def test_level_seeds_never_cross_the_split(name: str, split: str, low: int) -> N
                 either.reset(options=options)
     with pytest.raises(UserError, match="shape"):
         env.reset(options={"level_seeds": [low]})
+    with pytest.raises(UserError, match="split"):
+        task.make_vec(1, split="test")
     one.close()
 
 

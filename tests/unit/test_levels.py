@@ -61,10 +61,7 @@ def test_what_lies_in_the_room(name: str) -> None:
         keys, boxes, lava = places(cells, kinds.KEY), places(cells, kinds.BOX), places(cells, kinds.LAVA)
         contents = [int(cells[box]) >> kinds.CONTENTS_SHIFT for box in boxes]
         inside = [c for c in contents if c]
-        matching = [k for k in keys if kinds.color_of(cells[k]) == color] + [
-            c for c in inside if kinds.color_of(c) == color
-        ]
-        assert len(matching) == 1
+        assert [kinds.color_of(key) for key in (*(cells[key] for key in keys), *inside)].count(color) == 1
         assert all(kinds.kind_of(c) == kinds.KEY for c in inside)
         assert len(boxes) == (name in ("KeyInBox", "RandomBoxKey"))
         assert len(inside) == 1 or name != "KeyInBox"
@@ -107,11 +104,7 @@ def test_our_doorkey_equals_minigrids_in_distribution() -> None:
     ours, theirs = Counter(), Counter()
     for seed in range(count):
         grid, cells = make(spec, seed)
-        (door,), (key,), (goal,) = (
-            places(cells, kinds.DOOR_LOCKED),
-            places(cells, kinds.KEY),
-            places(cells, kinds.GOAL_KIND),
-        )
+        (door,), (key,), (goal,) = (places(cells, kind) for kind in (kinds.DOOR_LOCKED, kinds.KEY, kinds.GOAL_KIND))
         agent = (int(grid["x"]), int(grid["y"]))
         ours.update([("door", door), ("key", key), ("goal", goal), ("agent", agent), ("dir", int(grid["direction"]))])
         env.reset(seed=seed)
