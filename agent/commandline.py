@@ -87,13 +87,13 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
 
 def _own(said: Mapping[str, Any]) -> TrainConfig | None:
     """The settings of the run that is to be continued, where there is one: a preset may have changed since."""
+    from preceptor.agent.runs.carried import task_of
     from preceptor.agent.runs.run import Run
-    from preceptor.envs.catalog import get_task
 
     method, task, logdir, savedir = (
         said.get(name, getattr(TrainConfig, name)) for name in ("method", "task", "logdir", "savedir")
     )
-    place = Path(logdir) / method / get_task(str(task), said.get("teacher_flaw")).name / savedir
+    place = Path(logdir) / method / task_of(str(task), logdir, said.get("teacher_flaw")).name / savedir
     of_seeds = sorted(place.glob("seed-*/config.json"))
     if (place / "config.json").exists():
         return from_plain(Run.open(place).config)

@@ -165,11 +165,11 @@ def _said(params: dict[str, Any]) -> dict[str, str]:
 
 def _checked(config: TuneConfig, ranges: Sequence[Range]) -> Path:
     """The folder of the search, once the first values of all ranges have turned out to be settings."""
+    from preceptor.agent.runs.carried import task_of
     from preceptor.agent.runs.run import Run
-    from preceptor.envs.catalog import get_task
 
     _settings(config, {r.name: r.first for r in ranges})
-    return Run.place(config.logdir, config.method, get_task(config.task).name, config.savedir)
+    return Run.place(config.logdir, config.method, task_of(config.task, config.logdir).name, config.savedir)
 
 
 def _settings(config: TuneConfig, values: dict[str, Any], **more: Any) -> Any:
@@ -241,13 +241,14 @@ def _score(config: TuneConfig, place: Path, trial: int, values: dict[str, Any]) 
 
     from preceptor.agent.evaluate import load_student
     from preceptor.agent.players import STYLES, play
+    from preceptor.agent.runs.carried import task_of
     from preceptor.agent.runs.run import Run
     from preceptor.agent.train import train
-    from preceptor.envs.catalog import get_task
 
-    task, levels, scores = get_task(config.task), range(FIRST_LEVEL, FIRST_LEVEL + config.episodes), []
+    task, levels, scores = task_of(config.task, config.logdir), range(FIRST_LEVEL, FIRST_LEVEL + config.episodes), []
     seeds = tuple(range(FIRST_SEED, FIRST_SEED + config.seeds))
-    told = _settings(config, values, seeds=seeds, savedir=f"trial-{trial}", logdir=str(place / "runs"), resume=True)
+    own = {"task": task.source, "savedir": f"trial-{trial}", "logdir": str(place / "runs")}
+    told = _settings(config, values, seeds=seeds, resume=True, **own)
     for seed, trained in zip(seeds, train(told)["runs"], strict=True):
         player = load_student(Run.open(Path(trained["run"])), task)
         for style in STYLES:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from preceptor.agent.acting import Agent
     from preceptor.agent.api import Trained, evaluate, load, train
-    from preceptor.envs.task import GoalSpace, Option, OptionSpace, Scene, TableTask, Task
+    from preceptor.envs.arrays import ArraySimulator, uniform
+    from preceptor.envs.gym_tasks import GymSimulator
+    from preceptor.envs.task import GoalSpace, LimitedTask, Option, OptionSpace, Scene, TableTask, Task
     from preceptor.ground.errors import UserError
 
 # Looked up when first used: importing the package loads neither torch nor an environment.
@@ -23,7 +25,11 @@ _PLACES = {
     "evaluate": "agent.api",
     "load": "agent.api",
     "train": "agent.api",
+    "ArraySimulator": "envs.arrays",
+    "uniform": "envs.arrays",
+    "GymSimulator": "envs.gym_tasks",
     "GoalSpace": "envs.task",
+    "LimitedTask": "envs.task",
     "Option": "envs.task",
     "OptionSpace": "envs.task",
     "Scene": "envs.task",
@@ -33,7 +39,10 @@ _PLACES = {
 }
 __all__ = [  # ruff cannot sort what is not a list of words
     "Agent",
+    "ArraySimulator",
     "GoalSpace",
+    "GymSimulator",
+    "LimitedTask",
     "Option",
     "OptionSpace",
     "Scene",
@@ -44,6 +53,7 @@ __all__ = [  # ruff cannot sort what is not a list of words
     "evaluate",
     "load",
     "train",
+    "uniform",
 ]
 
 

@@ -69,7 +69,7 @@ def replayed(task: Task, recording: Recording, trajectory: int) -> Generator[gym
     Raises `UserError` if the level is not known, or the demonstration took another course, as far as arrays tell.
     """
     level = int(recording.level_seed[trajectory])
-    again = f"python main.py demos --task {task.name} --to NAME  # records new ones, with their levels"
+    again = f"python main.py demos --task {task.source} --to NAME  # records new ones, with their levels"
     if level < 0:
         raise UserError("These demonstrations do not tell their levels, so they cannot be drawn.", again)
     with closing(task.make_single(level)) as env:

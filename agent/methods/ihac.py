@@ -33,6 +33,7 @@ from preceptor.controller.distill import DistilConfig
 from preceptor.controller.encoders import Encoded, encoder_of
 from preceptor.controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from preceptor.envs.catalog import FETCH_TASKS, MAZE_TASKS, RESCUE_TASKS
+from preceptor.envs.task import defines, lacking
 from preceptor.ground.device import to_device, to_numpy, to_tensor
 from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
@@ -124,6 +125,8 @@ class Ihac(Method):
         settings: IhacSettings = self.settings
         if parts.labeller is None or settings.distil_steps == 0:
             return None
+        if not defines(parts.task, "skill"):  # said here, not in mid-run
+            raise lacking(parts.task, "skill")
         flat_expert = SingleOption(), TeacherActions(parts.labeller)
         expert = TeacherHigh(parts.labeller), SkillLow()
         controller = self.controller if parts.controller is None else None

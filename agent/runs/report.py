@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from preceptor.agent.flags import ReportConfig
 from preceptor.agent.runs.aggregate import interquartile_mean, performance_profile
+from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.metrics import FILE as METRICS
 from preceptor.agent.runs.metrics import read_metrics
 from preceptor.agent.runs.run import Run
 from preceptor.agent.runs.statistics import mean_interval, widened
 from preceptor.agent.runs.text import MODES
-from preceptor.envs.catalog import GYM_TASKS, get_task, listing
+from preceptor.envs.catalog import GYM_TASKS, listing
 from preceptor.ground.atomic import write_file
 from preceptor.ground.errors import UserError
 
@@ -62,11 +63,11 @@ def report(config: ReportConfig) -> dict[str, Any]:
 
 
 def _chosen(config: ReportConfig) -> list[Run]:
-    task = get_task(config.task).name if config.task else None
+    task = task_of(config.task, config.logdir).name if config.task else None
     every = Run.all(config.logdir, task=task)
     if not config.runs and not every:
         what = f"There are no runs{f' of {task}' if task else ''} under {config.logdir}."
-        raise UserError(what, f"python main.py train --task {task or 'KeyInBox'}")
+        raise UserError(what, f"python main.py train --task {config.task or 'KeyInBox'}")
     chosen: dict[Path, Run] = {} if config.runs else {run.path: run for run in every}
     for name in config.runs:
         same = [run for run in every if name in (run.name, run.group.name)]
