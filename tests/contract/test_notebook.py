@@ -28,6 +28,8 @@ def test_the_notebook_runs_and_shows_what_it_shows_here(tmp_path: Path, monkeypa
     notebook = nbformat.read(tmp_path / NOTEBOOK.name, as_version=4)
     here = {"metadata": {"path": tmp_path}}
     NotebookClient(notebook, timeout=800, resources=here, record_timing=False, coalesce_streams=True).execute()
+    for cell in notebook.cells:  # what libraries grumble about here, such as a notebook without widgets
+        cell.update({"outputs": [o for o in cell.outputs if o.get("name") != "stderr"]} if "outputs" in cell else {})
     if os.environ.get("REWRITE"):
         nbformat.write(notebook, NOTEBOOK)
     assert shown(notebook) == shown(nbformat.read(NOTEBOOK, as_version=4))
