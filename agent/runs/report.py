@@ -242,7 +242,7 @@ def _curve(run: Run, tag: str) -> NDArray[np.float64]:
     return np.array(points, dtype=float).reshape(-1, 2).T
 
 
-def _band(seeds: Sequence[NDArray[np.float64]], points: int = 100) -> Sequence[NDArray[np.float64]]:
+def _band(seeds: Sequence[NDArray[np.float64]], points: int = 100) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Steps, mean and interval, [points] each, over the steps that all seeds have in common; one seed as it is."""
     if len(seeds) == 1:
         steps, values = seeds[0]

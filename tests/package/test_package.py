@@ -95,7 +95,8 @@ def test_the_page_is_what_its_commands_print(followed: Followed) -> None:
 
 
 def test_it_takes_less_than_ten_minutes(followed: Followed) -> None:
-    assert sum(step.seconds for step in followed.steps) < 600
+    ours = [step.seconds for step in followed.steps if not step.command.startswith("pip install")]  # that is the network's
+    assert sum(ours) < 300
     verbs = {step.command.split()[1] for step in followed.steps if step.command.startswith("preceptor ")}
     assert verbs >= {"train", "eval", "tune"}
     (judged,) = (step.printed for step in followed.steps if step.command.startswith("preceptor eval"))
