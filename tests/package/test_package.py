@@ -95,7 +95,7 @@ def test_the_page_is_what_its_commands_print(followed: Followed) -> None:
 
 
 def test_it_takes_less_than_ten_minutes(followed: Followed) -> None:
-    ours = [step.seconds for step in followed.steps if not step.command.startswith("pip install")]  # that is the network's
+    ours = [step.seconds for step in followed.steps if not step.command.startswith("pip install")]  # the network
     assert sum(ours) < 300
     verbs = {step.command.split()[1] for step in followed.steps if step.command.startswith("preceptor ")}
     assert verbs >= {"train", "eval", "tune"}
