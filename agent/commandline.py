@@ -21,6 +21,7 @@ from preceptor.agent.config import (
     with_said,
 )
 from preceptor.ground.errors import UserError, unknown_name
+from preceptor.ground.program import as_called
 
 # IHAC's and LLM4Teach's spellings, and names of earlier versions. Their offline planner is a fixed table from scene to
 # option: here, the script.
@@ -74,7 +75,7 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
         default = changed(resumed or preset(decides), changes)
         more = {name: Place((), str) for name in ("set", "config")}
     if {"--help", "-h"} & set(words):
-        _show_help(default, f"main.py {verb}")
+        _show_help(default, as_called(f"python main.py {verb}"))
     own: Any = type(default.settings) if kind is TrainConfig else None
     where = places(kind, own)
     given = _values(verb, said, where | more)

@@ -32,10 +32,10 @@ class TrainConfig:
     Made by `configure`, which resolves the preset."""
 
     method: str = "ihac"
-    """One of `python main.py methods`. --help shows the settings of the --method that is named."""
+    """One that the verb `methods` lists. --help shows the settings of the --method that is named."""
     task: str = "SimpleDoorKey"
-    """One of `python main.py tasks`; `module:Name` of your own; any MiniGrid environment by its id; or any Gymnasium id
-    with vectors for observations and actions, such as HalfCheetah-v5."""
+    """One that the verb `tasks` lists; `module:Name` of your own; any MiniGrid environment by its id; or any Gymnasium
+    id with vectors for observations and actions, such as HalfCheetah-v5."""
     preset: Literal["tiny", "small", "paper"] = "small"
     """tiny (a minute, to try things), small, or paper: where the settings of a method on a task begin."""
     savedir: str = "run"

@@ -64,6 +64,26 @@ def test_no_verb_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count("usage: python main.py VERB") == 2
 
 
+def test_installed_the_program_names_itself_as_it_was_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its usage, help, errors and results; `python main.py` is in no folder but the clone."""
+    monkeypatch.setattr("sys.argv", ["/usr/bin/preceptor"])
+    monkeypatch.setitem(cli.VERBS, "doctor", cli.VERBS["doctor"]._replace(run=":found"))
+    monkeypatch.setattr(cli, "found", lambda _: {"lines": ["python main.py train"], "checks": []}, raising=False)
+    assert cli.main(["--help"]) == 0
+    assert cli.main(["train", "--flags"]) == 2
+    with pytest.raises(SystemExit):
+        cli.main(["tune", "--help"])
+    assert cli.main(["doctor", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "usage: preceptor VERB" in out
+    assert "usage: preceptor tune" in out
+    assert '"preceptor train"' in out
+    assert "next: preceptor train --help" in err
+    assert "main.py" not in out + err
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
