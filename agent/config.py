@@ -164,7 +164,11 @@ def preset(words: Mapping[str, Any]) -> TrainConfig:
     where = places(TrainConfig)
     said = {name: as_said(name, value, where[name]) for name, value in words.items() if name in where}
     size, method, flaw = said.get("preset", "small"), str(said.get("method", "ihac")), said.get("teacher_flaw")
-    entry, task = entry_of(method), get_task(str(said.get("task", TrainConfig.task)), flaw)
+    name = str(said.get("task", TrainConfig.task))
+    entry, task = entry_of(method), get_task(name, flaw)
+    if entry.needs_options and len(task.options) == 1:
+        what = f"{task.name} has one option, to act, so {method} has nothing to choose among."
+        raise UserError(what, f"python main.py train --method ppo --task {name}")
     steps = validated(CountOrNone | None, said.get("steps"), where, "steps") or None
     found = entry.preset(Given(task, size, steps, said.get("teacher", "local") != "none", flaw, dict(words)))
     start = TrainConfig(method, task.name, size)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from preceptor.agent.acting import Agent
-    from preceptor.agent.api import Trained, evaluate, load, train
+    from preceptor.agent.api import Trained, evaluate, load, make, train
+    from preceptor.envs.gridworld.single import SeenMap
     from preceptor.envs.task import GoalSpace, Option, OptionSpace, Scene, TableTask, Task
     from preceptor.ground.errors import UserError
 
@@ -22,11 +23,13 @@ _PLACES = {
     "Trained": "agent.api",
     "evaluate": "agent.api",
     "load": "agent.api",
+    "make": "agent.api",
     "train": "agent.api",
     "GoalSpace": "envs.task",
     "Option": "envs.task",
     "OptionSpace": "envs.task",
     "Scene": "envs.task",
+    "SeenMap": "envs.gridworld.single",
     "TableTask": "envs.task",
     "Task": "envs.task",
     "UserError": "ground.errors",
@@ -37,12 +40,14 @@ __all__ = [  # ruff cannot sort what is not a list of words
     "Option",
     "OptionSpace",
     "Scene",
+    "SeenMap",
     "TableTask",
     "Task",
     "Trained",
     "UserError",
     "evaluate",
     "load",
+    "make",
     "train",
 ]
 

@@ -216,4 +216,4 @@ def make(parts: Parts) -> Method:
     return Hiro(parts) if isinstance(parts.settings, HiroSettings) else OptionHiro(parts)
 
 
-HIRO = Entry((HiroSettings, OptionHiroSettings), preset, make, takes_controller=True)
+HIRO = Entry((HiroSettings, OptionHiroSettings), preset, make, takes_controller=True, needs_options=True)
