@@ -10,7 +10,7 @@ randomness comes from its `np_random`: an exact resume plays the running episode
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -32,12 +32,13 @@ _SUCCESS = ("is_success", "success")  # what environments that know of success c
 
 def make_env(env_id: str, render_mode: str | None = None) -> gym.Env[Any, Any]:
     """One environment as Gymnasium makes it. Raises `UserError` if it cannot."""
+    drawn = {} if render_mode is None else {"render_mode": render_mode}  # which not every environment knows
     try:
-        return gym.make(env_id, render_mode=render_mode, disable_env_checker=True)
+        return gym.make(env_id, disable_env_checker=True, **drawn)
     except ImportError as error:
         where = "It must be installed, or in the folder that you are in."
         raise UserError(f"{env_id} cannot be imported: {error}. {where}", "python main.py tasks") from error
-    except gym.error.Error as error:
+    except Exception as error:  # whatever the environment's own code raises
         raise UserError(f"Gymnasium cannot make {env_id}: {error}", "python main.py tasks") from error
 
 
@@ -64,8 +65,15 @@ def plain_actions(env: gym.Env[Any, Any]) -> TransformAction[Any, Any, Any]:
     return TransformAction(env, lambda action: action + space.start, Discrete(int(space.n)))
 
 
+def success_of(over: bool, info: Mapping[str, Any]) -> bool:
+    """Whether a step ended an episode in what the environment itself calls success; few know of it."""
+    return over and any(bool(info.get(name, False)) for name in _SUCCESS)
+
+
 class LevelSeeds(gym.Wrapper[Any, Any, Any, Any]):
     """Gymnasium's own environment on the levels of a split: what `reset` plays is drawn, or `options["level_seed"]`.
+
+    Infos hold `level_seed`, and of a step also `success`.
 
     Args:
         env: One whose episodes are functions of the seeds that its `reset` is given.
@@ -75,15 +83,21 @@ class LevelSeeds(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], split: str) -> None:
         super().__init__(env)
         split_range(split)  # an unknown split is an error at once
-        self.split, self._rng = split, np.random.default_rng()
+        self.split, self.level_seed, self._rng = split, -1, np.random.default_rng()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; `seed` restarts what draws levels. Raises `UserError` for a level of another split."""
         if seed is not None:
             self._rng = np.random.default_rng(seed)
-        level_seed = next_level(self._rng, options, self.split)
-        obs, info = self.env.reset(seed=level_seed)
-        return obs, info | {"level_seed": level_seed}
+        self.level_seed = next_level(self._rng, options, self.split)
+        obs, info = self.env.reset(seed=self.level_seed)
+        return obs, info | {"level_seed": self.level_seed}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """The environment's own step."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        told = {"level_seed": self.level_seed, "success": success_of(terminated or truncated, info)}
+        return obs, float(reward), terminated, truncated, info | told
 
 
 class GymSimulator(Simulator):
@@ -130,7 +144,7 @@ class GymSimulator(Simulator):
     def _step_one(self, n: int, action: Any) -> tuple[float, bool, bool, bool]:
         self._played[n].append(action)
         self._obs[n], reward, terminated, truncated, info = self.envs[n].step(action)
-        success = (terminated or truncated) and any(info.get(name, False) for name in _SUCCESS)
+        success = success_of(bool(terminated or truncated), info)
         return float(reward), bool(terminated), bool(truncated), success
 
     def observe(self) -> Obs:

@@ -191,7 +191,8 @@ class Task:
         Raises:
             UserError: There is none.
         """
-        raise UserError(f"{self.name} has no scripted skills, so there is nothing to teach.", "--method sac")
+        what = f"{self.name} has no scripted skills, so there is nothing to teach and nobody to record."
+        raise UserError(what, f"python main.py train --method ppo --task {self.name}")
 
     def teacher_view(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> NDArray:
         """The observations [N, ...] as the teacher gets them; others than `obs` only if it is flawed on purpose."""

@@ -85,7 +85,16 @@ def view_as_map(image: Any) -> NDArray[np.uint8]:
     return out
 
 
-class SeenMap(gym.Wrapper[Any, Any, Any, Any]):
+class Rewarded(gym.Wrapper[Any, Any, Any, Any]):
+    """A MiniGrid environment whose infos of steps say `success`: an end with reward."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """The environment's own step."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return obs, float(reward), terminated, truncated, {"success": bool(terminated and reward > 0)} | info
+
+
+class SeenMap(Rewarded):
     """A MiniGrid environment whose observations are the map of what has been seen, uint8 [W, H, 4].
 
     This is what agents see of the levels that are played here by their rules (`docs/minigrid.md`).
@@ -103,7 +112,7 @@ class SeenMap(gym.Wrapper[Any, Any, Any, Any]):
             raise UserError(f"{type(env.unwrapped).__name__} is not a MiniGrid environment.", "leave SeenMap out")
         self._inner = env.unwrapped
         self.observation_space = spaces.Box(0, 255, (self._inner.width, self._inner.height, 4), np.uint8)
-        self._seen = np.zeros(self.observation_space.shape[:2], np.bool_)
+        self._seen = np.zeros((self._inner.width, self._inner.height), np.bool_)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode, of which nothing has been seen."""
@@ -113,20 +122,28 @@ class SeenMap(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """The environment's own step."""
-        _, *outcome, info = self.env.step(action)
-        return (seen_map(self._inner, self._seen), *outcome, info)  # type: ignore[return-value]
+        _, reward, terminated, truncated, info = super().step(action)
+        return seen_map(self._inner, self._seen), reward, terminated, truncated, info
 
 
-class OwnView(gym.Wrapper[Any, Any, Any, Any]):
-    """A MiniGrid environment whose observations are `view_as_map`; infos of steps say `success`: an end with reward."""
+class OwnView(Rewarded):
+    """A MiniGrid environment whose observations are `view_as_map`.
+
+    Raises:
+        UserError: Its observations are others than MiniGrid's.
+    """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         seen = env.observation_space
         shape = seen["image"].shape if isinstance(seen, spaces.Dict) and "image" in seen.spaces else None
         size = env.unwrapped.agent_view_size if isinstance(env.unwrapped, MiniGridEnv) else 0
-        if shape == (size, size, 3):  # anything else is no view that is known here, and left for others to refuse
-            self.observation_space = spaces.Box(0, 255, (size, size, 4), np.uint8)
+        if shape != (size, size, 3):
+            raise UserError(
+                f"{type(env.unwrapped).__name__} does not show what MiniGrid's environments do, but {seen}.",
+                "python main.py train --method ppo --task MiniGrid-Empty-5x5-v0",
+            )
+        self.observation_space = spaces.Box(0, 255, (size, size, 4), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
@@ -136,9 +153,8 @@ class OwnView(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """The environment's own step."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        success = bool(terminated and reward > 0)
-        return view_as_map(obs["image"]), float(reward), terminated, truncated, info | {"success": success}
+        obs, *outcome, info = super().step(action)
+        return (view_as_map(obs["image"]), *outcome, info)  # type: ignore[return-value]
 
 
 def _open_the_door() -> str:

@@ -20,6 +20,7 @@ and answers here without having learnt what a goal is.
 """
 
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any, Final
 
@@ -49,7 +50,7 @@ from preceptor.envs.gridworld.engine import NUM_ACTIONS
 from preceptor.envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpec, Pool
 from preceptor.envs.gridworld.scenes import COLOURS, Schema
 from preceptor.envs.gridworld.simulator import GridSimulator
-from preceptor.envs.gridworld.single import OwnView, SeenMap, to_cells, view_as_map
+from preceptor.envs.gridworld.single import OwnView, Rewarded, SeenMap, to_cells, view_as_map
 from preceptor.envs.gridworld.tasks import GridTask, TaskText
 from preceptor.envs.gym_tasks import GymTask, LevelSeeds, make_env
 from preceptor.envs.vector import BatchedEnv
@@ -81,8 +82,6 @@ def win_of(env: MiniGridEnv) -> int:
     for name in ("_reward", "gen_obs", "gen_obs_grid", "get_view_exts"):
         if getattr(kind, name) is not getattr(MiniGridEnv, name):
             raise UserError(f"{kind.__name__} has rules of its own in {name}(), which the engine does not know.")
-    if env.action_space.n != NUM_ACTIONS:
-        raise UserError(f"{kind.__name__} has {env.action_space.n} actions, and the engine {NUM_ACTIONS}.")
     declared = getattr(kind, "preceptor_win", None)
     if declared is not None:
         return int(declared)
@@ -114,7 +113,8 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
     if not isinstance(env, MiniGridEnv):
         raise UserError(f"{env_id} is not a MiniGrid environment.")
     win = win_of(env)
-    _check_wrappers(made, env)
+    if env.action_space.n != NUM_ACTIONS:
+        raise UserError(f"{env_id} has {env.action_space.n} actions, and the engine {NUM_ACTIONS}.")
     cells, pose = [], []
     rules: tuple[int, ...] = ()
     for seed in range(first_seed, first_seed + count):
@@ -124,6 +124,7 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
             raise UserError(f"{env_id}: size or number of steps differs between levels.")
         cells.append(to_cells(env.grid, getattr(env, "obj", None) if win == WIN_TARGET else None))
         pose.append((*env.agent_pos, env.agent_dir))
+    _check_wrappers(made, env)
     pool = Pool(first_seed, np.array(cells, np.uint16), np.array(pose, np.int64))
     width, height, limit = rules
     return LevelSpec(env_id, width, height, env.agent_view_size, limit, POOL, win, env.see_through_walls, pool)
@@ -170,7 +171,7 @@ class StockTask(GridTask):
 
     def make_env(self, split: str = "eval", render_mode: str | None = None) -> gym.Env:
         """The stock environment itself, with the map of what has been seen."""
-        return SeenMap(LevelSeeds(make_env(full_id(self._source), render_mode), split))
+        return LevelSeeds(SeenMap(make_env(full_id(self._source), render_mode)), split)
 
 
 class ItselfTask(GymTask):
@@ -196,8 +197,12 @@ class ItselfTask(GymTask):
         """MiniGrid's environment, whose observations are maps."""
         return OwnView(super().made(render_mode))
 
+    def make_env(self, split: str = "eval", render_mode: str | None = None) -> gym.Env:
+        """MiniGrid's environment as it is, on the levels of a split."""
+        return LevelSeeds(Rewarded(super().made(render_mode)), split)
+
     def _fits(self, seen: gym.Space) -> bool:
-        return isinstance(seen, gym.spaces.Box)
+        return True
 
     def from_gymnasium(self, obs: Any) -> NDArray[np.uint8]:
         """The maps of MiniGrid's dictionaries, of their images, and of maps."""
@@ -206,8 +211,14 @@ class ItselfTask(GymTask):
 
 
 def make_task(name: str) -> StockTask | ItselfTask:
-    """The task of a MiniGrid environment. Raises `UserError` where there is none."""
-    make_env(full_id(name)).close()
+    """The task of a MiniGrid environment. Raises `UserError` where there is none, or it cannot begin an episode."""
+    env = make_env(full_id(name))
+    try:
+        with redirect_stdout(None):  # as in `OwnView`
+            env.reset(seed=0)
+    except Exception as error:  # whatever the environment's own code raises
+        raise UserError(f"{name} cannot begin an episode: {error}", "python main.py tasks") from error
+    env.close()
     try:
         return StockTask(name)
     except UserError as refused:
