@@ -139,7 +139,7 @@ def test_the_one_option_keeps_the_promises_of_a_task():
 def test_what_is_unfit_is_refused_by_name():
     for name, why in (
         ("HalfCheeta-v5", "Did you mean 'HalfCheetah-v5'"),
-        ("Blackjack-v1", "they are Tuple"),
+        ("Blackjack-v1", "They are Tuple"),
         ("Many-v0", "and MultiDiscrete"),
         ("CarRacing-v3", "."),  # whichever comes first: box2d is not installed, or its observations are images
         ("no_such_module:Pendulum-v1", "No module named"),
