@@ -32,7 +32,9 @@ _SUCCESS = ("is_success", "success")  # what environments that know of success c
 
 def make_env(env_id: str, render_mode: str | None = None) -> gym.Env[Any, Any]:
     """One environment as Gymnasium makes it. Raises `UserError` if it cannot."""
-    drawn = {} if render_mode is None else {"render_mode": render_mode}  # which not every environment knows
+    drawn: dict[str, Any] = (
+        {} if render_mode is None else {"render_mode": render_mode}
+    )  # which not every environment knows
     try:
         return gym.make(env_id, disable_env_checker=True, **drawn)
     except ImportError as error:
@@ -198,7 +200,7 @@ class GymTask(TableTask):
         env = self.made()
         seen, done = env.observation_space, env.action_space
         self.continuous = isinstance(done, Box)
-        acts = isinstance(done, Discrete) or (_is_vector(done) and done.is_bounded())
+        acts = isinstance(done, Discrete) or (isinstance(done, Box) and _is_vector(done) and done.is_bounded())
         if not (self._fits(seen) and acts):
             env.close()
             raise UserError(
@@ -206,8 +208,8 @@ class GymTask(TableTask):
                 f"actions a vector within bounds or Discrete. They are {seen} and {done}.",
                 WORKS,
             )
-        self.observation_shape = seen.shape
-        self.num_actions = int(done.n) if isinstance(done, Discrete) else done.shape[0]
+        self.observation_shape = tuple(seen.shape or ())
+        self.num_actions = int(done.n) if isinstance(done, Discrete) else int(np.prod(done.shape or ()))
         self._to_its_own = plain_actions(env).func
         env.close()
 

@@ -91,7 +91,7 @@ class Rewarded(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """The environment's own step."""
         obs, reward, terminated, truncated, info = self.env.step(action)
-        return obs, float(reward), terminated, truncated, {"success": bool(terminated and reward > 0)} | info
+        return obs, float(reward), terminated, truncated, {"success": bool(terminated and float(reward) > 0)} | info
 
 
 class SeenMap(Rewarded):
