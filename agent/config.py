@@ -166,6 +166,9 @@ def preset(words: Mapping[str, Any]) -> TrainConfig:
     size, method, flaw = said.get("preset", "small"), str(said.get("method", "ihac")), said.get("teacher_flaw")
     entry, logdir = entry_of(method), str(said.get("logdir", TrainConfig.logdir))
     task = task_of(str(said.get("task", TrainConfig.task)), logdir, flaw)
+    if entry.needs_options and len(task.options) == 1:
+        what = f"{task.name} has one option, to act, so {method} has nothing to choose among."
+        raise UserError(what, f"python main.py train --method ppo --task {task.source}")
     steps = validated(CountOrNone | None, said.get("steps"), where, "steps") or None
     found = entry.preset(Given(task, size, steps, said.get("teacher", "local") != "none", flaw, dict(words)))
     start = TrainConfig(method, task.source, size)

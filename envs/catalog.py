@@ -42,7 +42,7 @@ FAMILIES: Final = {
         "preceptor.envs.gridworld.single:GridTaskEnv",
     ),
     "minigrid": Family(
-        "preceptor.envs.gridworld.stock_tasks:StockTask",
+        "preceptor.envs.gridworld.stock_tasks:make_task",
         {
             "DoorKey-5x5": "a key, a locked door, the goal behind it",
             "DoorKey-6x6": "a key, a locked door, the goal behind it",

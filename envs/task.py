@@ -107,6 +107,7 @@ class Task:
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
         action_groups: By name, positions in an action vector that belong together, such as an arm's; none by default.
         extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
+        notice: What whoever trains on it is told at the start of a run; empty for most.
     """
 
     needed: ClassVar[tuple[str, ...]] = ("goal", "options", "simulator", "describe", "fact_codes", "option_done")
@@ -118,6 +119,7 @@ class Task:
     hidden_from_low_level: tuple[int, ...] = ()
     action_groups: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     extra_columns: Mapping[str, tuple[tuple[int, ...], type]] = MappingProxyType({})
+    notice: str = ""
 
     @cached_property
     def name(self) -> str:
@@ -171,9 +173,17 @@ class Task:
         dtype = np.float32 if len(self.observation_shape) == 1 else np.uint8
         return np.asarray(obs, dtype)
 
+    def to_gymnasium(self, actions: NDArray) -> Any:
+        """Actions [...] or [N, ...] of the task's Gymnasium environment from those of this task."""
+        return actions
+
+    def make_env(self, split: str = "eval", render_mode: str | None = None) -> gym.Env:
+        """The task's single environment as users play it, on the levels of a split."""
+        return SingleEnv(self.simulator(1, render_mode), split, render_mode)
+
     def make_single(self, level_seed: int) -> gym.Env:
-        """One environment at the start of a level, in lock step with the batched ones, whose `render` draws it."""
-        env = SingleEnv(self.simulator(1, "rgb_array"), split_of(level_seed), "rgb_array")
+        """`make_env` at the start of a level, in lock step with the batched ones; its `render` draws it."""
+        env = self.make_env(split_of(level_seed), "rgb_array")
         env.reset(options={"level_seed": level_seed})
         return env
 

@@ -221,4 +221,6 @@ def preset(given: Given) -> Preset:
     return Preset(0, 1, PRESETS[given.size])
 
 
-HALO = Entry((HaloConfig,), preset, Ask, plays=False, takes_controller=True, controller_teaches=False)
+HALO = Entry(
+    (HaloConfig,), preset, Ask, plays=False, takes_controller=True, controller_teaches=False, needs_options=True
+)

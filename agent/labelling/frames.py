@@ -75,7 +75,8 @@ def replayed(task: Task, recording: Recording, trajectory: int) -> Generator[gym
     with closing(task.make_single(level)) as env:
         yield env
         for step in range(1, int(recording.lengths[trajectory])):
-            obs, was = env.step(recording.action[trajectory, step - 1])[0], recording.obs[trajectory, step]
+            action, was = recording.action[trajectory, step - 1], recording.obs[trajectory, step]
+            obs = env.step(task.to_gymnasium(action))[0]
             if isinstance(obs, np.ndarray) and obs.shape == was.shape and not np.allclose(obs, was, atol=1e-3):
                 raise UserError(f"Demonstration {trajectory} took another course when it was replayed.", again)
             yield env

@@ -69,4 +69,4 @@ def preset(given: Given) -> Preset:
     return Preset(given.steps or distilled, num_envs, DaggerSettings())
 
 
-DAGGER = Entry((DaggerSettings,), preset, Dagger)
+DAGGER = Entry((DaggerSettings,), preset, Dagger, needs_options=True)
