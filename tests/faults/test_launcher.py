@@ -91,6 +91,17 @@ def watched(config: ServeConfig, plan: list[Command], *then: Callable[[ServerSta
     return said
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Signals that tests under nohup, or in the background of a shell, were started to ignore."""
+    numbers = (signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_server_is_ready_when_it_labels_and_leaves_nothing(
     number: int, config: ServeConfig, plan: Any, monkeypatch: pytest.MonkeyPatch
