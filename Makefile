@@ -6,7 +6,7 @@ TASK := SimpleDoorKey
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-serving test-browser lint learn bench docs clean setup setup-dev serve-setup
+.PHONY: help demo test test-serving test-browser test-package lint learn bench docs clean setup setup-dev serve-setup
 
 help:
 	@echo "make demo    a language model teaches an agent $(TASK), then the agent plays without it (minutes)"
@@ -15,6 +15,7 @@ help:
 	@echo "make serve-setup   installs vLLM and FastChat in .venv-serving (minutes, 3 GB)"
 	@echo "make test-serving  tests against the real vLLM and FastChat"
 	@echo "make test-browser  the labelling page in Chromium (apt-get install chromium)"
+	@echo "make test-package  the wheel in an empty environment, as docs/ten-minutes.md has it (minutes, 2 GB)"
 	@echo "make docs    the documentation as a web site, in site/"
 	@echo "make learn   the slow checks: all seeds, all tasks"
 	@echo "make bench   measurements against peers, as ratios"
@@ -28,7 +29,7 @@ demo: setup
 	@echo "curves: $(PY) -m tensorboard.main --logdir log     video: log/ihac/$(TASK)/demo/videos"
 
 test: lint
-	$(PY) -m pytest -n 2 -m "not learn and not serving and not browser"
+	$(PY) -m pytest -n 2 -m "not learn and not serving and not browser and not package"
 
 lint: setup-dev
 	$(PY) -m ruff check .
@@ -40,6 +41,9 @@ test-serving: setup-dev serve-setup
 
 test-browser: setup-dev
 	$(PY) -m pytest -m browser tests/browser
+
+test-package: setup-dev
+	$(PY) -m pytest -m package tests/package
 
 learn: setup-dev
 	$(PY) -m pytest -m learn

@@ -138,7 +138,7 @@ def label(config: Any) -> dict[str, Any]:
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(as_called(line), file=sys.stderr, flush=True)
 
 
 def _function(place: str) -> Callable[..., Any]:
@@ -169,9 +169,9 @@ def show(verb: str, result: dict[str, Any], as_json: bool) -> None:
     """Print a verb's result on stdout: a line of JSON (or its `lines`), or what a person wants to read."""
     if as_json:
         for line in result.get("lines", [result]):
-            print(json.dumps(line))
+            print(as_called(json.dumps(line)))
         return
-    print(_function(RENDER.get(verb.partition(" ")[0], "agent.runs.text:render"))(verb, result))
+    print(as_called(_function(RENDER.get(verb.partition(" ")[0], "agent.runs.text:render"))(verb, result)))
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -61,7 +61,7 @@ class Agent:
         observed = Observations(self.task, self._encoder, batch, np.zeros(len(batch), np.int64))
         over, choice = self._player.high.choose(observed, self._clock.option)
         self._clock.start(self._clock.due(over), choice.sample(self._rng)[0])
-        action, _ = self._player.low.act(observed, self._clock).sample(self._rng)
+        action = self.task.to_gymnasium(self._player.low.act(observed, self._clock).sample(self._rng)[0])
         return action[0] if self._single else action
 
     @property
@@ -82,7 +82,11 @@ class Agent:
 
     def _batch(self, obs: Any) -> NDArray:
         """Observations [N, ...] of what was given."""
-        found, shape = self.task.from_gymnasium(obs), self.task.observation_shape
+        shape = self.task.observation_shape
+        try:
+            found = self.task.from_gymnasium(obs)
+        except (KeyError, TypeError, ValueError):
+            found = np.empty((0, 0))  # of no task's shape
         single = found.shape == shape
         if not single and (found.shape[1:] != shape or not len(found)):
             raise UserError(

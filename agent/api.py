@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
 from preceptor.agent.acting import Agent
 from preceptor.agent.config import configure, from_plain
 from preceptor.agent.evaluate import evaluate as _evaluate
@@ -49,8 +51,7 @@ def train(
     Raises:
         UserError: A name or a value that is not known; a run of that name exists already.
     """
-    name = task if isinstance(task, str) else f"{task.__module__}:{task.__qualname__}"
-    config = configure({"quiet": True, **settings}, task=name, method=method)
+    config = configure({"quiet": True, **settings}, task=_name_of(task), method=method)
     result = _train(config, on_update)
     first = result["runs"][0] if "runs" in result else result
     path = Path(first["run"])
@@ -90,3 +91,22 @@ def evaluate(run: str | Path, *, episodes: int = 500, compare: str = "student", 
     task = str(Run.find_all(logdir, None, None, str(run))[0].config["task"])
     levels = f"1000000:{1_000_000 + episodes}"
     return _evaluate(EvalConfig(task=task, loaddir=str(run), logdir=logdir, compare=compare, seeds=levels, quiet=True))
+
+
+def make(task: str | type[Task], split: str = "eval", render_mode: str | None = None) -> gym.Env[Any, Any]:
+    """A task's single environment, as agents play it and `gymnasium` users know it.
+
+    Args:
+        task: As for `train`.
+        split: `eval`, the levels that training never sees, or `train`; `reset` draws one, or plays
+            `options={"level_seed": seed}`.
+        render_mode: None or `rgb_array`; where the environment knows others, also those.
+
+    Raises:
+        UserError: The task or the split is not known.
+    """
+    return get_task(_name_of(task)).make_env(split, render_mode)
+
+
+def _name_of(task: str | type[Task]) -> str:
+    return task if isinstance(task, str) else f"{task.__module__}:{task.__qualname__}"

@@ -21,6 +21,7 @@ from preceptor.agent.config import (
     with_said,
 )
 from preceptor.ground.errors import UserError, unknown_name
+from preceptor.ground.program import as_called
 
 # IHAC's and LLM4Teach's spellings, and names of earlier versions. Their offline planner is a fixed table from scene to
 # option: here, the script.
@@ -35,12 +36,14 @@ SPELLINGS: dict[str, list[str]] = {
     "--memory": ["--buffer-size"],
     "--trust": ["--annotator-model"],
 }
-# Flags that are gone, and what to type instead.
+_FAULTY = (
+    "The misbehaving server is one for tests now.",
+    "python -m tests.faulty_server --script tests/faulty_server/example.toml",
+)
+# Flags that are gone, by themselves or with one value, and what to type instead.
 GONE = {
-    "script": (
-        "The misbehaving server is one for tests now.",
-        "python -m tests.faulty_server --script tests/faulty_server/example.toml",
-    ),
+    "script": _FAULTY,
+    "backend faulty": _FAULTY,
     "planned_candidate": ("The controller's goal is no candidate for relabelling any more.", "leave the flag out"),
 }
 Said = list[tuple[str, list[str]]]  # flags as settings are named, as they were said, and the words after each
@@ -72,7 +75,7 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
         default = changed(resumed or preset(decides), changes)
         more = {name: Place((), str) for name in ("set", "config")}
     if {"--help", "-h"} & set(words):
-        _show_help(default, f"main.py {verb}")
+        _show_help(default, as_called(f"python main.py {verb}"))
     own: Any = type(default.settings) if kind is TrainConfig else None
     where = places(kind, own)
     given = _values(verb, said, where | more)
@@ -86,13 +89,13 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
 
 def _own(said: Mapping[str, Any]) -> TrainConfig | None:
     """The settings of the run that is to be continued, where there is one: a preset may have changed since."""
+    from preceptor.agent.runs.carried import task_of
     from preceptor.agent.runs.run import Run
-    from preceptor.envs.catalog import get_task
 
     method, task, logdir, savedir = (
         said.get(name, getattr(TrainConfig, name)) for name in ("method", "task", "logdir", "savedir")
     )
-    place = Path(logdir) / method / get_task(str(task), said.get("teacher_flaw")).name / savedir
+    place = Path(logdir) / method / task_of(str(task), logdir, said.get("teacher_flaw")).name / savedir
     of_seeds = sorted(place.glob("seed-*/config.json"))
     if (place / "config.json").exists():
         return from_plain(Run.open(place).config)
@@ -132,8 +135,8 @@ def _values(verb: str, said: Said, where: Mapping[str, Place]) -> dict[str, Any]
         place, taken = where.get(name), len(words)
         if not name:
             taken = 0
-        elif name in GONE:
-            raise UserError(*GONE[name])
+        elif gone := GONE.get(name) or GONE.get(" ".join([name, *words[:1]])):
+            raise UserError(*gone)
         elif setting in where and bool in where[setting].kinds:
             found[setting], taken = setting == name, 0
         elif place is None:

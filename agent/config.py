@@ -32,10 +32,10 @@ class TrainConfig:
     Made by `configure`, which resolves the preset."""
 
     method: str = "ihac"
-    """One of `python main.py methods`. --help shows the settings of the --method that is named."""
+    """One that the verb `methods` lists. --help shows the settings of the --method that is named."""
     task: str = "SimpleDoorKey"
-    """One of `python main.py tasks`; any MiniGrid environment by its id; or any Gymnasium id with vectors for
-    observations and actions, such as HalfCheetah-v5."""
+    """One that the verb `tasks` lists; `module:Name` of your own; any MiniGrid environment by its id; or any Gymnasium
+    id with vectors for observations and actions, such as HalfCheetah-v5."""
     preset: Literal["tiny", "small", "paper"] = "small"
     """tiny (a minute, to try things), small, or paper: where the settings of a method on a task begin."""
     savedir: str = "run"
@@ -159,15 +159,19 @@ def preset(words: Mapping[str, Any]) -> TrainConfig:
     the method's own choices between kinds. Raises `UserError` for unknown names."""
     from preceptor.agent.methods import entry_of
     from preceptor.agent.methods.protocol import Given
-    from preceptor.envs.catalog import get_task
+    from preceptor.agent.runs.carried import task_of
 
     where = places(TrainConfig)
     said = {name: as_said(name, value, where[name]) for name, value in words.items() if name in where}
     size, method, flaw = said.get("preset", "small"), str(said.get("method", "ihac")), said.get("teacher_flaw")
-    entry, task = entry_of(method), get_task(str(said.get("task", TrainConfig.task)), flaw)
+    entry, logdir = entry_of(method), str(said.get("logdir", TrainConfig.logdir))
+    task = task_of(str(said.get("task", TrainConfig.task)), logdir, flaw)
+    if entry.needs_options and len(task.options) == 1:
+        what = f"{task.name} has one option, to act, so {method} has nothing to choose among."
+        raise UserError(what, f"python main.py train --method ppo --task {task.source}")
     steps = validated(CountOrNone | None, said.get("steps"), where, "steps") or None
     found = entry.preset(Given(task, size, steps, said.get("teacher", "local") != "none", flaw, dict(words)))
-    start = TrainConfig(method, task.name, size)
+    start = TrainConfig(method, task.source, size)
     return replace(start, steps=found.steps, num_envs=found.num_envs, settings=found.settings)
 
 

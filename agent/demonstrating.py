@@ -12,9 +12,9 @@ from preceptor.agent.distributions import Categorical, ClippedNormal, Distributi
 from preceptor.agent.flags import DemosConfig
 from preceptor.agent.hierarchy import Hierarchy, Observations, Player
 from preceptor.agent.players import play
+from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.run import Run
 from preceptor.agent.teaching import Annotator, TeacherHigh
-from preceptor.envs.catalog import get_task
 from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
@@ -136,10 +136,10 @@ def demos(config: DemosConfig) -> dict[str, Any]:
     """The `demos` verb: record, and leave a Minari dataset. Raises `UserError`."""
     from preceptor.agent.data.minari import save_minari
 
-    task = get_task(config.task)
+    task = task_of(config.task)
     if not config.to:
         example = f"preceptor/{task.name.lower()}/expert-v0"
-        raise UserError("The dataset has no name.", f"python main.py demos --task {task.name} --to {example}")
+        raise UserError("The dataset has no name.", f"python main.py demos --task {task.source} --to {example}")
     recording = record(task, config.count, config.seed, config.epsilon)
     save_minari(recording, task, config.to)
     return {

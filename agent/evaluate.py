@@ -23,11 +23,11 @@ from preceptor.agent.players import (
     summary,
     teacher_player,
 )
+from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.run import Run
 from preceptor.agent.runs.statistics import mcnemar, paired_difference
 from preceptor.controller.checkpoint import load_controller
 from preceptor.controller.roles import Controller
-from preceptor.envs.catalog import get_task
 from preceptor.envs.task import Task
 from preceptor.ground.atomic import write_json
 from preceptor.ground.device import device, use_device
@@ -46,7 +46,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     use_device(config.device)
     runs = _runs(config)
     trained = from_plain(runs[0].config) if runs else None
-    task = get_task(config.task, config.teacher_flaw or (trained.teacher_flaw if trained else None))
+    task = task_of(config.task, config.logdir, config.teacher_flaw or (trained.teacher_flaw if trained else None))
     result: dict[str, Any] = {"task": task.name, "method": trained.method if trained else None}
     episodes: dict[str, dict[str, Episodes]] = {}
     for name in config.players:
@@ -95,12 +95,13 @@ def load_student(run: Run, task: Task) -> Player:
 
 def _runs(config: EvalConfig) -> list[Run]:
     """The runs to judge; none where only players without a run are asked for."""
-    task = get_task(config.task).name
+    asked = task_of(config.task, config.logdir)
+    task, again = asked.name, f"python main.py train --task {asked.source} --savedir first"
     if config.loaddir:
         return Run.find_all(config.logdir, config.method, task, config.loaddir)
     newest = Run.newest(config.logdir, config.method, task)
     if newest is None and {"student", "controller"} & set(config.players):
-        raise UserError(f"There is no run of {task} to judge.", f"python main.py train --task {task} --savedir first")
+        raise UserError(f"There is no run of {task} to judge.", again)
     return Run.find_all(config.logdir, config.method, task, str(newest.group)) if newest else []
 
 
@@ -116,7 +117,9 @@ def _players(name: str, config: EvalConfig, task: Task, runs: list[Run], trained
             return [teacher_player(task, ScriptedTeacher(task, LabelStore()))]
         case "random":
             return [random_player()]
-    return [teacher_player(task, _teacher(config, task, runs, trained or configure(task=config.task)))]
+    return [
+        teacher_player(task, _teacher(config, task, runs, trained or configure(task=config.task, logdir=config.logdir)))
+    ]
 
 
 def _teacher(config: EvalConfig, task: Task, runs: list[Run], trained: TrainConfig) -> Teacher:

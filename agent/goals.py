@@ -80,7 +80,8 @@ def goal_space(task: Task, name: str | None, planned: bool) -> GoalSpace:
                 "--prior none --high-level learned, or leave --goal-space out",
             )
     if not space.indices:
-        raise UserError(f"{task.name} has no space in which a goal could be set.", "--method sac")
+        what = f"{task.name} has no space in which a goal could be set."
+        raise UserError(what, f"python main.py train --method ppo --task {task.name}")
     return space
 
 

@@ -11,7 +11,7 @@ from preceptor.agent.clock import Clock
 from preceptor.agent.distributions import Categorical, Distribution, UniformBox
 from preceptor.agent.hierarchy import Hierarchy, Observations, Player
 from preceptor.agent.networks import NetworkHigh
-from preceptor.agent.runs.statistics import wilson
+from preceptor.agent.runs.statistics import mean_interval, wilson
 from preceptor.agent.teaching import Annotator, SingleOption, SkillLow, TeacherHigh
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.roles import Controller
@@ -71,15 +71,18 @@ def play(
 
 
 def summary(episodes: Episodes) -> dict[str, float]:
-    """Success with its Wilson interval, mean return and mean length."""
+    """Success with its Wilson interval, mean return with its bootstrap interval, and mean length."""
     count = len(episodes.success)
     low, high = wilson(int(episodes.success.sum()), count)
+    returned, return_low, return_high = mean_interval(episodes.returns)
     return {
         "success": float(episodes.success.mean()),
         "low": low,
         "high": high,
         "episodes": count,
-        "return": float(episodes.returns.mean()),
+        "return": returned,
+        "return_low": return_low,
+        "return_high": return_high,
         "length": float(episodes.length.mean()),
     }
 

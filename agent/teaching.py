@@ -10,7 +10,7 @@ from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
 from preceptor.agent.hierarchy import Observations
 from preceptor.controller.roles import Controller
-from preceptor.envs.task import Scene, Task
+from preceptor.envs.task import LimitedTask, Scene, Task
 from preceptor.teacher.base import HELD, UNAVAILABLE, Label, Teacher, TeacherStats
 from preceptor.teacher.make import asking_of
 
@@ -27,7 +27,7 @@ class Labeller:
     def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Option distributions [N, K], zeros for an abstention, and the codes [N] of the facts that were read.
 
-        The level seeds [N] matter to a deliberately limited teacher only (`Task.teacher_view`).
+        The level seeds [N] matter to a deliberately limited teacher only (`envs.task.LimitedTask`).
         """
         raise NotImplementedError
 
@@ -65,7 +65,8 @@ class Annotator(Labeller):
 
     def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """As `Labeller.label`; scenes that are new are asked about at once."""
-        obs = self.task.teacher_view(obs, level_seeds)
+        limited = self.task if isinstance(self.task, LimitedTask) else None
+        obs = limited.teacher_view(obs, level_seeds) if limited else obs
         codes = self.task.fact_codes(obs)
         distinct, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
         new = [i for i, code in enumerate(distinct.tolist()) if code not in self._known]
@@ -75,7 +76,8 @@ class Annotator(Labeller):
                 if label.source == HELD:
                     self._held.add(int(distinct[i]))
         rows = np.stack([self._known[code] for code in distinct.tolist()])
-        return np.take_along_axis(rows[inverse], self.task.teacher_to_true(level_seeds), axis=1), codes
+        probs = rows[inverse]
+        return np.take_along_axis(probs, limited.teacher_to_true(level_seeds), axis=1) if limited else probs, codes
 
     def held(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Where the teacher could not be reached, and is waited for."""

@@ -69,6 +69,8 @@ def _train_one(config: TrainConfig, on_update: OnUpdate | None = None) -> dict[s
             if isinstance(labeller, Annotator):
                 run.annotate(capability=capability_of(labeller.teacher))
             log = stack.enter_context(run.metrics(total_steps=config.steps, quiet=config.quiet))
+            if task.notice:
+                log.say(task.notice)
             parts = Parts(task, config, learning, run, log, labeller, given)
             method = entry.make(parts)
             if given and method.controller is None:  # what the run is judged with, whatever becomes of the other

@@ -1,10 +1,12 @@
 """The `tune` verb: Optuna searches settings of a method, on training seeds and levels that no other verb judges by."""
 
 import logging
+import math
 import multiprocessing
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -118,9 +120,7 @@ def tune(config: TuneConfig) -> dict[str, Any]:
     if (earlier := study.user_attrs.get("asked", asked)) != asked:
         raise UserError(f"{place} holds a search of other settings: {earlier}.", "another --savedir")
     study.set_user_attr("asked", asked)
-    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was interrupted
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
+    _queue(study, ranges if config.sampler == "grid" else ())
     if config.jobs == 1:
         _work(config)
     else:
@@ -132,7 +132,7 @@ def tune(config: TuneConfig) -> dict[str, Any]:
             worker.join()
     finished = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     if not finished:
-        raise UserError(f"No trial of {place} came to its end.", "repeat with --jobs 1 to see why")
+        raise UserError(f"No trial of {place} came to its end.", "other values of --search, under another --savedir")
     finished.sort(key=lambda trial: trial.value if trial.value is not None else 0.0, reverse=True)
     rows = [{"trial": str(t.number), config.measure: f"{t.value:.3f}", **_said(t.params)} for t in finished]
     best = finished[0]
@@ -143,17 +143,33 @@ def tune(config: TuneConfig) -> dict[str, Any]:
     return {**found, "table": rows, "next": shlex.join(again)}
 
 
+def _queue(study: "optuna.Study", grid: Sequence[Range]) -> None:
+    """Put trials that were interrupted before the others, then what is missing of a grid."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(states=[TrialState.RUNNING]):  # of a search that was killed
+        study.tell(trial.number, state=TrialState.FAIL)
+    kept = study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING])
+    known = [trial.system_attrs.get("fixed_params", trial.params) for trial in kept]
+    wanted = [trial.params for trial in study.get_trials(states=[TrialState.FAIL])]
+    wanted += [dict(zip((r.name for r in grid), cell, strict=True)) for cell in product(*(r.choices for r in grid))]
+    for params in wanted:
+        if params and params not in known:
+            study.enqueue_trial(params)
+            known.append(params)
+
+
 def _said(params: dict[str, Any]) -> dict[str, str]:
     return {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in params.items()}
 
 
 def _checked(config: TuneConfig, ranges: Sequence[Range]) -> Path:
     """The folder of the search, once the first values of all ranges have turned out to be settings."""
+    from preceptor.agent.runs.carried import task_of
     from preceptor.agent.runs.run import Run
-    from preceptor.envs.catalog import get_task
 
     _settings(config, {r.name: r.first for r in ranges})
-    return Run.place(config.logdir, config.method, get_task(config.task).name, config.savedir)
+    return Run.place(config.logdir, config.method, task_of(config.task, config.logdir).name, config.savedir)
 
 
 def _settings(config: TuneConfig, values: dict[str, Any], **more: Any) -> Any:
@@ -182,13 +198,10 @@ def _study(config: TuneConfig, ranges: Sequence[Range], place: Path, worker: int
         load_if_exists=True,
     )
     seed = 1_000 * worker + len(study.get_trials(deepcopy=False))  # a search that goes on draws something new
-    match config.sampler:
-        case "tpe":
-            study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=config.jobs > 1)
-        case "random":
-            study.sampler = optuna.samplers.RandomSampler(seed=seed)
-        case "grid":
-            study.sampler = optuna.samplers.GridSampler({r.name: list(r.choices) for r in ranges}, seed=seed)
+    if config.sampler == "tpe":
+        study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=config.jobs > 1)
+    else:  # of a grid every trial is queued
+        study.sampler = optuna.samplers.RandomSampler(seed=seed)
     return study
 
 
@@ -197,24 +210,28 @@ def _work(config: TuneConfig, worker: int = 0) -> None:
     import optuna
     from rich.console import Console
 
+    from preceptor.agent.runs.metrics import DivergedError
+
     screen = Console(stderr=True, highlight=False, soft_wrap=True)
     ranges = [parse_range(text) for text in config.search]
     place = _checked(config, ranges)
     study = _study(config, ranges, place, worker)
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    cells = math.prod(len(r.choices) for r in ranges) if config.sampler == "grid" else config.trials
 
     def objective(trial: optuna.Trial) -> float:
         values = {r.name: r.suggest(trial) for r in ranges}
         try:
             score = _score(config, place, trial.number, values)
-        except UserError:
-            if not study.get_trials(states=finished):  # no diverged training, but a command that cannot work
-                raise
+        except UserError as error:
+            if not isinstance(error, DivergedError) and not study.get_trials(states=finished):
+                raise  # a command that cannot work
+            screen.print(f"trial {trial.number}: {error.what}  {_said(values)}")
             raise optuna.TrialPruned from None
         screen.print(f"trial {trial.number}: {config.measure} {score:.3f}  {_said(values)}")
         return score
 
-    while len(study.get_trials(states=(*finished, optuna.trial.TrialState.RUNNING))) < config.trials:
+    while len(study.get_trials(states=(*finished, optuna.trial.TrialState.RUNNING))) < min(cells, config.trials):
         study.optimize(objective, n_trials=1)
 
 
@@ -224,13 +241,14 @@ def _score(config: TuneConfig, place: Path, trial: int, values: dict[str, Any]) 
 
     from preceptor.agent.evaluate import load_student
     from preceptor.agent.players import STYLES, play
+    from preceptor.agent.runs.carried import task_of
     from preceptor.agent.runs.run import Run
     from preceptor.agent.train import train
-    from preceptor.envs.catalog import get_task
 
-    task, levels, scores = get_task(config.task), range(FIRST_LEVEL, FIRST_LEVEL + config.episodes), []
+    task, levels, scores = task_of(config.task, config.logdir), range(FIRST_LEVEL, FIRST_LEVEL + config.episodes), []
     seeds = tuple(range(FIRST_SEED, FIRST_SEED + config.seeds))
-    told = _settings(config, values, seeds=seeds, savedir=f"trial-{trial}", logdir=str(place / "runs"), resume=True)
+    own = {"task": task.source, "savedir": f"trial-{trial}", "logdir": str(place / "runs")}
+    told = _settings(config, values, seeds=seeds, resume=True, **own)
     for seed, trained in zip(seeds, train(told)["runs"], strict=True):
         player = load_student(Run.open(Path(trained["run"])), task)
         for style in STYLES:

@@ -42,12 +42,12 @@ def load_controller(folder: Path, task: Task) -> Controller:
     """
     folder = standing(folder)
     if not folder.is_dir():
-        again = f"python main.py train --method dagger --task {task.name} --savedir {folder.name}"
+        again = f"python main.py train --method dagger --task {task.source} --savedir {folder.name}"
         raise CheckpointError(f"There is no controller at {folder}.", again)
     description = read_json(folder / DESCRIPTION, kind=KIND, schema=SCHEMA)
     for name, here in _identity(task).items():
         if description.get(name) != here:
-            again = f"python main.py train --method dagger --task {task.name} --savedir controller"
+            again = f"python main.py train --method dagger --task {task.source} --savedir controller"
             raise ControllerMismatch(
                 f"The controller at {folder} has {name} {description.get(name)!r}, but {task.name} needs {here!r}.",
                 again,

@@ -4,7 +4,7 @@ from functools import cache
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from preceptor.ground.errors import unknown_name
+from preceptor.ground.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -42,7 +42,7 @@ FAMILIES: Final = {
         "preceptor.envs.gridworld.single:GridTaskEnv",
     ),
     "minigrid": Family(
-        "preceptor.envs.gridworld.stock_tasks:StockTask",
+        "preceptor.envs.gridworld.stock_tasks:make_task",
         {
             "DoorKey-5x5": "a key, a locked door, the goal behind it",
             "DoorKey-6x6": "a key, a locked door, the goal behind it",
@@ -116,31 +116,50 @@ TAUGHT: Final = (*TASKS, "PointReach", "PointUMaze", "PointPush", "PointFall")
 
 
 def listing() -> list[tuple[str, str, str]]:
-    """(family, name, what there is to do) of each task."""
-    return [(family, name, words) for family, row in FAMILIES.items() for name, words in row.tasks.items()]
+    """(family, name, what there is to do) of each task, those of installed packages last."""
+    from preceptor.envs.own_tasks import installed
+
+    rows = [(family, name, words) for family, row in FAMILIES.items() for name, words in row.tasks.items()]
+    return rows + [("installed", name, points[0].value) for name, points in installed().items()]
 
 
 def get_task(name: str, flaw: str | None = None) -> "Task":
-    """The task of a name, in any case; the same object for the same arguments.
+    """The task of a name; the same object for the same arguments.
 
     Args:
-        name: One of `listing`, or in its own case a Gymnasium id: of any MiniGrid environment, or of any whose
-            observations and actions are vectors (`gym_tasks.py`); as `module:id` the module that registers it is
-            imported first (see `stock_tasks.py`).
+        name: One of `listing`, where the case does not matter; `module:Name` of a task of one's own (`own_tasks.py`);
+            or a Gymnasium id: of any MiniGrid environment, or of any whose observations and actions are vectors
+            (`gym_tasks.py`); as `module:id` the module that registers it is imported first (see `stock_tasks.py`).
         flaw: None, or a flaw of its teacher: `lava` for LavaDoorKey, `colours` for ColoredDoorKey.
 
     Raises:
-        UserError: An unknown name or flaw, or an environment that does not fit the engine.
+        UserError: An unknown name or flaw, or a task or environment that cannot be used.
     """
-    known = {task.lower(): task for _, task, _ in listing()}
-    exact = known.get(name.lower())
-    if exact is None:
+    from preceptor.envs.own_tasks import installed, installed_task, is_there, named_task
+
+    ours = {task.lower(): task for family in FAMILIES.values() for task in family.tasks}
+    exact, brought = ours.get(name.lower()), installed()
+    if name in brought or exact in brought:
+        own = installed_task(exact or name, brought[exact or name], built_in=exact is not None)
+    elif exact is not None:
+        return _make(exact, flaw)
+    else:
         import gymnasium as gym
         import minigrid  # noqa: F401  # registers its environments
 
-        if ":" not in name and name not in gym.registry:
-            raise unknown_name("task", name, known.values(), "python main.py train --task SimpleDoorKey")
-    return _make(exact or name, flaw)
+        own_place = ":" in name and is_there(name)
+        if not own_place and name.rpartition(":")[2] in gym.registry:
+            return _make(name, flaw)
+        if ":" not in name:
+            known = [task for _, task, _ in listing()]
+            raise unknown_name("task", name, known, "python main.py train --task SimpleDoorKey")
+        own = named_task(name)
+    if own.name.lower() in ours:
+        what = f"{name} is called {own.name}, as a task of preceptor is."
+        raise UserError(what, f'name = "My{own.name}"  # in its class')
+    if flaw is not None:
+        return _make(own.name, flaw)  # which says that it has none
+    return own
 
 
 @cache
@@ -155,6 +174,7 @@ def _make(name: str, flaw: str | None) -> "Task":
 
         family = FAMILIES["gymnasium" if is_gym_task(name) else "minigrid"]
     made: Task = resolve_name(family.factory)(name)
+    made.source = name
     return made
 
 

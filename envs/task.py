@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from preceptor.envs.vector import BatchedEnv, Simulator, SingleEnv
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import split_of
+
+_PLAYED = 32  # environments side by side in which scenes are sampled
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,13 @@ class Scene:
 class Task:
     """A task as teachers, controllers and hierarchies see it; a subclass says what is its own.
 
-    All methods are batched over N observations. What has no default must be given: the attributes up to `num_actions`,
-    `simulator` or both `make_vec` and `make_single`, `describe`, `fact_codes`, `legal`, `option_done`, `script` and
-    `sample_scenes`; `TableTask` derives most of these from tables.
+    All methods are batched over N observations. Those in `needed` have no default (instead of `simulator`, both
+    `make_vec` and `make_single` will do). Without `script` there is no scripted teacher, and without `skill` nothing
+    that a teacher's options could be carried out with while they are distilled.
 
     Attributes:
-        name: Catalogue name.
+        name: Of the task, in the paths of its runs and in labels; that of the class if not given.
+        source: What `get_task` makes it of: a name of the catalogue, a Gymnasium id or `module:Name`.
         goal: One sentence for a language model: what the agent is to achieve.
         rules: A paragraph for a language model: what the agent perceives and what each option needs.
         options: The option vocabulary, K options.
@@ -104,19 +107,53 @@ class Task:
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
         action_groups: By name, positions in an action vector that belong together, such as an arm's; none by default.
         extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
+        notice: What whoever trains on it is told at the start of a run; empty for most.
     """
 
-    name: str
+    needed: ClassVar[tuple[str, ...]] = ("goal", "options", "simulator", "describe", "fact_codes", "option_done")
+
     goal: str
-    rules: str
+    rules: str = ""
     options: OptionSpace
-    observation_shape: tuple[int, ...]
-    num_actions: int
-    continuous: bool = False
     goal_space: GoalSpace = GoalSpace((), ())
     hidden_from_low_level: tuple[int, ...] = ()
     action_groups: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     extra_columns: Mapping[str, tuple[tuple[int, ...], type]] = MappingProxyType({})
+    notice: str = ""
+
+    @cached_property
+    def name(self) -> str:
+        """The name of the class."""
+        return type(self).__name__
+
+    @cached_property
+    def source(self) -> str:
+        """The name."""
+        return self.name
+
+    @cached_property
+    def _spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
+        env = self.make_vec(1)
+        env.close()
+        acts = env.single_action_space
+        if not isinstance(acts, gym.spaces.Discrete | gym.spaces.Box) or len(acts.shape or ()) > 1:
+            raise UserError(f"{self.name}: actions must be Discrete, or a Box of one dimension, not {acts}.")
+        return env.single_observation_space, acts
+
+    @cached_property
+    def observation_shape(self) -> tuple[int, ...]:
+        """That of the environments' observations."""
+        return tuple(self._spaces[0].shape or ())
+
+    @cached_property
+    def continuous(self) -> bool:
+        """Whether the environments' actions are vectors."""
+        return isinstance(self._spaces[1], gym.spaces.Box)
+
+    @cached_property
+    def num_actions(self) -> int:
+        """The number of the environments' actions, or of their dimensions."""
+        return int(gym.spaces.flatdim(self._spaces[1]))
 
     @cached_property
     def observation_scale(self) -> tuple[float, ...]:
@@ -136,9 +173,17 @@ class Task:
         dtype = np.float32 if len(self.observation_shape) == 1 else np.uint8
         return np.asarray(obs, dtype)
 
+    def to_gymnasium(self, actions: NDArray) -> Any:
+        """Actions [...] or [N, ...] of the task's Gymnasium environment from those of this task."""
+        return actions
+
+    def make_env(self, split: str = "eval", render_mode: str | None = None) -> gym.Env:
+        """The task's single environment as users play it, on the levels of a split."""
+        return SingleEnv(self.simulator(1, render_mode), split, render_mode)
+
     def make_single(self, level_seed: int) -> gym.Env:
-        """One environment at the start of a level, in lock step with the batched ones, whose `render` draws it."""
-        env = SingleEnv(self.simulator(1, "rgb_array"), split_of(level_seed), "rgb_array")
+        """`make_env` at the start of a level, in lock step with the batched ones; its `render` draws it."""
+        env = self.make_env(split_of(level_seed), "rgb_array")
         env.reset(options={"level_seed": level_seed})
         return env
 
@@ -151,8 +196,12 @@ class Task:
         raise NotImplementedError
 
     def legal(self, obs: NDArray) -> NDArray[np.bool_]:
-        """Legality of each option [N, K]; agrees with `describe(obs)[n].legal`."""
-        raise NotImplementedError
+        """Legality of each option [N, K]; what `describe` says if not given."""
+        _, first, inverse = np.unique(self.fact_codes(obs), return_index=True, return_inverse=True)
+        rows = np.zeros((len(first), len(self.options)), np.bool_)
+        for row, scene in zip(rows, self.describe(obs[first]), strict=True):
+            row[list(scene.legal)] = True
+        return rows[inverse]
 
     def option_done(self, obs: NDArray, option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the option [N] has reached its done-condition in the observation it led to [N].
@@ -181,35 +230,82 @@ class Task:
         Raises:
             UserError: There is none.
         """
-        raise UserError(f"{self.name} has no scripted skills, so there is nothing to teach.", "--method sac")
+        raise lacking(self, "skill")
+
+    def script(self, scene: Scene) -> int:
+        """The expert's option index for a scene, from its facts alone: the truth that labels are judged against.
+
+        Raises:
+            UserError: There is no expert.
+        """
+        raise lacking(self, "script")
+
+    def sample_scenes(self, rng: np.random.Generator, count: int) -> list[Scene]:
+        """Varied scenes for training, judging and probing language models; those of random play if not given."""
+        env = self.make_vec(_PLAYED, seed=int(rng.integers(2**31)))
+        env.action_space.seed(int(rng.integers(2**31)))
+        scenes = self.describe(env.reset()[0])
+        while len(scenes) < count:
+            scenes += self.describe(env.step(env.action_space.sample())[0])
+        env.close()
+        return scenes[:count]
+
+
+_LACKING = {
+    "skill": "no scripted skills (`skill`), so there is nothing to carry out what a teacher says",
+    "script": "no scripted expert (`script`)",
+}
+
+
+def lacking(task: Task, member: str) -> UserError:
+    """The error for a member, `skill` or `script`, that a task may leave out, where it is asked for."""
+    train = f"python main.py train --task {task.source} --method {'sac' if task.continuous else 'ppo'}"
+    return UserError(f"{task.name} has {_LACKING[member]}.", f"{train}  # which needs none")
+
+
+def defines(task: Any, member: str, base: type = Task) -> bool:
+    """Whether a task, limited or not, has a member that is not the one of `base`."""
+    task = vars(task).get("_task", task)
+    return member in vars(task) or getattr(type(task), member, None) is not getattr(base, member, None)
+
+
+class LimitedTask:
+    """A task whose teacher is wrong on purpose; all but the teacher's view is that of the task.
+
+    Args:
+        task: The task.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["_task"], name)
 
     def teacher_view(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> NDArray:
-        """The observations [N, ...] as the teacher gets them; others than `obs` only if it is flawed on purpose."""
-        return obs
+        """The observations [N, ...] as the teacher gets them."""
+        raise NotImplementedError
 
     def teacher_to_true(self, level_seeds: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index [N, K] that takes a teacher's answers back, `true[n, k] = taught[n, index[n, k]]`."""
         return np.tile(np.arange(len(self.options)), (len(level_seeds), 1))
-
-    def script(self, scene: Scene) -> int:
-        """The expert's option index for a scene, from its facts alone: the truth that labels are judged against."""
-        raise NotImplementedError
-
-    def sample_scenes(self, rng: np.random.Generator, count: int) -> list[Scene]:
-        """Varied scenes, beyond those that play reaches, for training and judging language models."""
-        raise NotImplementedError
 
 
 class TableTask(Task):
     """A task whose facts have few combinations: what depends on them alone is a table, whose rows are `fact_codes`.
 
     Attributes:
-        legal_of: bool [C, K], the options that are legal in each of C codes; at least one.
-        expert_of: int64 [C], the expert's option.
+        expert_of: int64 [C], the expert's option for each of C codes.
+        legal_of: bool [C, K], the options that are legal, at least one; all of them if not given.
     """
 
-    legal_of: NDArray[np.bool_]
+    needed = ("goal", "options", "simulator", "fact_codes", "words", "option_done", "expert_of")
     expert_of: NDArray[np.int64]
+
+    @cached_property
+    def legal_of(self) -> NDArray[np.bool_]:
+        """True [C, K]."""
+        return np.ones((len(self.expert_of), len(self.options)), np.bool_)
 
     def words(self, code: int) -> tuple[tuple[str, ...], str]:
         """The facts of a code, which no other code has, and the English for them."""

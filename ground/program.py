@@ -11,4 +11,4 @@ INVOCATION = (sys.executable, str(ROOT / "main.py")) if CLONED else (sys.executa
 
 def as_called(text: str) -> str:
     """A text whose commands begin with `python main.py`, with the name by which the program was called."""
-    return text.replace("python main.py", "preceptor") if Path(sys.argv[0]).stem == "preceptor" else text
+    return text if CLONED and Path(sys.argv[0]).stem != "preceptor" else text.replace("python main.py", "preceptor")

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from preceptor.agent.acting import Agent
-    from preceptor.agent.api import Trained, evaluate, load, train
-    from preceptor.envs.task import GoalSpace, Option, OptionSpace, Scene, TableTask, Task
+    from preceptor.agent.api import Trained, evaluate, load, make, train
+    from preceptor.envs.arrays import ArraySimulator, uniform
+    from preceptor.envs.gridworld.single import SeenMap
+    from preceptor.envs.gym_tasks import GymSimulator
+    from preceptor.envs.task import GoalSpace, LimitedTask, Option, OptionSpace, Scene, TableTask, Task
     from preceptor.ground.errors import UserError
 
 # Looked up when first used: importing the package loads neither torch nor an environment.
@@ -22,28 +25,40 @@ _PLACES = {
     "Trained": "agent.api",
     "evaluate": "agent.api",
     "load": "agent.api",
+    "make": "agent.api",
     "train": "agent.api",
+    "ArraySimulator": "envs.arrays",
+    "uniform": "envs.arrays",
+    "GymSimulator": "envs.gym_tasks",
     "GoalSpace": "envs.task",
+    "LimitedTask": "envs.task",
     "Option": "envs.task",
     "OptionSpace": "envs.task",
     "Scene": "envs.task",
+    "SeenMap": "envs.gridworld.single",
     "TableTask": "envs.task",
     "Task": "envs.task",
     "UserError": "ground.errors",
 }
 __all__ = [  # ruff cannot sort what is not a list of words
     "Agent",
+    "ArraySimulator",
     "GoalSpace",
+    "GymSimulator",
+    "LimitedTask",
     "Option",
     "OptionSpace",
     "Scene",
+    "SeenMap",
     "TableTask",
     "Task",
     "Trained",
     "UserError",
     "evaluate",
     "load",
+    "make",
     "train",
+    "uniform",
 ]
 
 

@@ -72,7 +72,7 @@ class ReplayTeacher(Teacher):
         if not calls:
             raise TeacherError(
                 f"{self.path} holds no labels for {self._task.name} with these options.",
-                f"python main.py train --task {self._task.name} --teacher local, then replay its labels.sqlite",
+                f"python main.py train --task {self._task.source} --teacher local, then replay its labels.sqlite",
             )
         recorded = recorded_rows(calls)
         # Models before people, whose corrections stand beside those of any model; the whole name before a part of it.

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from preceptor.envs.task import Task
+from preceptor.envs.task import Task, defines, lacking
 from preceptor.ground.errors import UserError, unknown_name
 from preceptor.teacher import controls
 from preceptor.teacher.asking import AskingTeacher, Model
@@ -64,6 +64,8 @@ def make_teacher(
                 raise UserError("There is nothing to shuffle without a teacher.", "--teacher shuffled:local")
             teacher = controls.ShuffledTeacher(answering, task, seed)
         case "scripted":
+            if not defines(task, "script"):
+                raise lacking(task, "script")
             teacher = controls.ScriptedTeacher(task, store)
         case "replay":
             teacher = controls.ReplayTeacher(task, config.labels, model=config.model, margin=config.margin)
@@ -83,7 +85,7 @@ def _local(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Templ
 
     model = LocalModel(config.model or TINY_MODEL, device=device)
     if model.tasks and task.name not in model.tasks:
-        judge = f"python main.py labels judge --teacher local --task {task.name}"
+        judge = f"python main.py labels judge --teacher local --task {task.source}"
         say(f"warning: the model of --teacher local was not trained on {task.name}; how good it is: {judge}")
     return model, load_template(config.prompt or model.template)
 

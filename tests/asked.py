@@ -1,6 +1,8 @@
 """A served model asked some prompts, and what the same model says in this process."""
 
+import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 from preceptor.envs.catalog import get_task
 from preceptor.teacher.asking import Model, Reply
 from preceptor.teacher.config import TeacherConfig
+from preceptor.teacher.labels import OK
 from preceptor.teacher.llm import ServedModel
 from preceptor.teacher.local import LocalModel
 from preceptor.teacher.make import longest_prompts
@@ -23,13 +26,6 @@ def replies_of(model: Model, prompts: Sequence[Prompt]) -> list[Reply]:
     return [replies[i] for i in range(len(prompts))]
 
 
-def asked(url: str, scoring: Any, prompts: Sequence[Prompt]) -> list[Reply]:
-    model = ServedModel(TeacherConfig("llm", base_url=url, scoring=scoring))
-    model.prepare(longest_prompts(TASK, TEMPLATE))
-    assert model.method == scoring, "the probe finds that the server honours it"
-    return replies_of(model, prompts)
-
-
 def exact(prompts: Sequence[Prompt]) -> list[tuple[float, ...]]:
     """The model's own distributions, computed in this process, uncalibrated as servers give them."""
     model = LocalModel()
@@ -37,6 +33,31 @@ def exact(prompts: Sequence[Prompt]) -> list[tuple[float, ...]]:
     return [reply.scores for reply in replies_of(model, prompts)]
 
 
+def found_out(url: str, **said: Any) -> ServedModel:
+    """A served model with its probe behind it."""
+    model = ServedModel(TeacherConfig("llm", base_url=url, **said))
+    model.prepare(longest_prompts(TASK, TEMPLATE))
+    return model
+
+
+def agrees(url: str, scoring: Any, questions: Sequence[Prompt], samples: int, within: float = 1e-3) -> None:
+    """A served model's answers are its own distributions: as scores within a bound, or as shares of samples."""
+    drawn = scoring in ("choice", "samples")
+    count = samples if drawn else 1
+    model = found_out(url, scoring=scoring)
+    assert model.method == scoring, "the probe finds that the server honours it"
+    replies = replies_of(model, [question for question in questions for _ in range(count)])
+    for number, truth in enumerate(exact(questions)):
+        answered = [reply for reply in replies[number * count : (number + 1) * count] if reply.status == OK]
+        assert len(answered) >= (count // 2 if scoring == "samples" else count)
+        assert all(reply.tokens > 0 for reply in answered)
+        shares = [math.fsum(column) / len(answered) for column in zip(*(r.scores for r in answered), strict=True)]
+        for share, p in zip(shares, truth, strict=True):
+            spread = SIGMAS * math.sqrt(p * (1 - p) / len(answered)) + 1 / len(answered) if drawn else within
+            assert abs(share - p) <= spread
+
+
+@cache
 def least_sure(scenes: int, count: int) -> list[Prompt]:
     """Of many questions without the right option on the menu, those that the model is least sure about."""
     rng, many = np.random.default_rng(1), []

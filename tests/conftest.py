@@ -59,6 +59,14 @@ def server(module_server: Running) -> Iterator[Running]:
 
 
 @pytest.fixture
+def endless(server: Running) -> Iterator[None]:
+    """Its model ends no reply by itself."""
+    server.engine.codec.stops, stops = frozenset(), server.engine.codec.stops
+    yield
+    server.engine.codec.stops = stops
+
+
+@pytest.fixture
 def verb(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs a `labels` command that has to succeed; what it printed."""
 

@@ -1,6 +1,5 @@
 """The server of the tiny model in a thread of this process, and a view of what its model is doing."""
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import uvicorn
 
 from preceptor.serving.local.app import create_app
 from preceptor.serving.local.engine import Engine, Job
+from preceptor.serving.ports import bound
 from preceptor.teacher.card import TINY_MODEL
 
 PROMPT = "Goal: Open the held.\nScene: No key.\nA) go to the key\nB) explore the room\nAnswer:"
@@ -39,16 +39,8 @@ class Running:
 @contextmanager
 def serving(key: str = "") -> Iterator[Running]:
     engine = Engine(TINY_MODEL)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(engine, "tiny", str(TINY_MODEL), prompt="compact", key=key),
-            log_level="critical",
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
-    )
-    held = socket.socket()
-    held.bind(("127.0.0.1", 0))
+    app, held = create_app(engine, "tiny", str(TINY_MODEL), prompt="compact", key=key), bound("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1))
     running = Running(engine, f"http://127.0.0.1:{held.getsockname()[1]}")
 
     def hook(network: Any, arguments: Any) -> None:
@@ -81,3 +73,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def first_token(reply: Any) -> dict[str, float]:
     return {top.token: top.logprob for top in reply.choices[0].logprobs.content[0].top_logprobs}
+
+
+def scores(server: Running, prompt: str = PROMPT) -> dict[str, float]:
+    """Log-probabilities of the first token of a reply."""
+    messages: Any = [{"role": "user", "content": prompt}]
+    create = server.client.chat.completions.create
+    return first_token(create(model="tiny", messages=messages, logprobs=True, top_logprobs=20, max_tokens=1))

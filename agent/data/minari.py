@@ -53,7 +53,7 @@ def load_minari(dataset_id: str, task: Task) -> Recording:
     Raises:
         UserError: There is none of that id, or it is not of this task.
     """
-    remedy = f"python main.py demos --task {task.name} --to {_EXAMPLE}"
+    remedy = f"python main.py demos --task {task.source} --to {_EXAMPLE}"
     try:
         dataset = minari.load_dataset(dataset_id)
     except (ValueError, OSError) as error:

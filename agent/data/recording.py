@@ -73,7 +73,7 @@ class Recording:
     def fits(self, task: Task) -> None:
         """Raises `UserError` unless these could be episodes of a task."""
         seen, done = self.obs.shape[2:], self.action.shape[2:]
-        remedy = f"python main.py demos --task {task.name} --to NAME  # records some of {task.name}"
+        remedy = f"python main.py demos --task {task.source} --to NAME  # records some of {task.name}"
         if seen != task.observation_shape or done != ((task.num_actions,) if task.continuous else ()):
             kinds = f"observations {seen} and actions {done or 'by number'}"
             raise UserError(f"These demonstrations show {kinds}, which are not those of {task.name}.", remedy)

@@ -197,8 +197,8 @@ class Ask(Method, Phase):
         for answer in self.oracle.ask(due, np.stack([information(believed, matrix) for matrix in matrices])):
             self.ledger.answer(answer)
         if set(due) & set(self.ledger.open):
-            again = f"python main.py train --method halo --task {self.task.name} --savedir {self.config.savedir}"
-            page = f"python main.py label --task {self.task.name} --savedir {self.config.savedir}"
+            again = f"python main.py train --method halo --task {self.task.source} --savedir {self.config.savedir}"
+            page = f"python main.py label --task {self.task.source} --savedir {self.config.savedir}"
             raise UserError(
                 f"{len(self.ledger.open)} questions wait for an answer; {self.ledger.asked} of {self.budget} are "
                 f"answered and kept in {self.ledger.path}.",
@@ -221,4 +221,6 @@ def preset(given: Given) -> Preset:
     return Preset(0, 1, PRESETS[given.size])
 
 
-HALO = Entry((HaloConfig,), preset, Ask, plays=False, takes_controller=True, controller_teaches=False)
+HALO = Entry(
+    (HaloConfig,), preset, Ask, plays=False, takes_controller=True, controller_teaches=False, needs_options=True
+)

@@ -69,13 +69,14 @@ def replayed(task: Task, recording: Recording, trajectory: int) -> Generator[gym
     Raises `UserError` if the level is not known, or the demonstration took another course, as far as arrays tell.
     """
     level = int(recording.level_seed[trajectory])
-    again = f"python main.py demos --task {task.name} --to NAME  # records new ones, with their levels"
+    again = f"python main.py demos --task {task.source} --to NAME  # records new ones, with their levels"
     if level < 0:
         raise UserError("These demonstrations do not tell their levels, so they cannot be drawn.", again)
     with closing(task.make_single(level)) as env:
         yield env
         for step in range(1, int(recording.lengths[trajectory])):
-            obs, was = env.step(recording.action[trajectory, step - 1])[0], recording.obs[trajectory, step]
+            action, was = recording.action[trajectory, step - 1], recording.obs[trajectory, step]
+            obs = env.step(task.to_gymnasium(action))[0]
             if isinstance(obs, np.ndarray) and obs.shape == was.shape and not np.allclose(obs, was, atol=1e-3):
                 raise UserError(f"Demonstration {trajectory} took another course when it was replayed.", again)
             yield env

@@ -20,10 +20,10 @@ from preceptor.agent.halo.method import Halo
 from preceptor.agent.labelling.config import LabelConfig
 from preceptor.agent.labelling.session import Session
 from preceptor.agent.methods.protocol import Parts
+from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.run import Run
 from preceptor.agent.teaching import Annotator, ControllerLabels, Labeller
 from preceptor.agent.train import open_labels
-from preceptor.envs.catalog import get_task
 from preceptor.envs.task import Task
 from preceptor.ground.atomic import alone
 from preceptor.ground.device import device
@@ -40,7 +40,7 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
     Raises `UserError` if the run's settings are others, another has it open, or its demonstrations cannot be had.
     """
     torch.set_num_threads(config.threads)
-    task = get_task(config.task)
+    task = task_of(config.task, config.logdir)
     training = training_config(config, task)
     check_train(training)
     with ExitStack() as stack:
@@ -67,7 +67,7 @@ def training_config(config: LabelConfig, task: Task) -> TrainConfig:
     said |= {name: getattr(config, name) for name in ("savedir", "logdir", "threads", "eval_episodes")}
     said |= {"quiet": True, "seeds": ()}
     if not (path / "config.json").exists():
-        return configure({"method": "halo", "task": task.name, "oracle": "person", "ahead": 1} | said)
+        return configure({"method": "halo", "task": task.source, "oracle": "person", "ahead": 1} | said)
     own = from_plain(Run.open(path).config)
     if own.settings.oracle != "person":
         raise UserError(

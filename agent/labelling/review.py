@@ -11,7 +11,7 @@ from preceptor.agent.labelling.config import LabelConfig
 from preceptor.agent.labelling.view import LONGEST, Asked, Interval, about, progress, suggested
 from preceptor.agent.labels.show import line_of
 from preceptor.agent.labels.stores import find_store
-from preceptor.envs.catalog import get_task
+from preceptor.agent.runs.carried import task_of
 from preceptor.ground.errors import UserError
 from preceptor.teacher.call import Call, mean_probs, top_margin
 from preceptor.teacher.corrections import HUMAN, correct, is_correction, standing, withdraw
@@ -35,14 +35,16 @@ class Review:
 
     def __init__(self, config: LabelConfig) -> None:
         self._path, self._annotator = find_store(config.review, config.logdir), config.annotator
+        self._logdir = config.logdir
         self._lock = threading.Lock()
         with LabelStore(self._path, read_only=True) as store:
             rows = store.last_calls(len(store))
         tasks = {call.task for _, call in rows}
-        if config.task not in tasks and len(tasks) != 1:
+        wanted = task_of(config.task, config.logdir)
+        if wanted.name not in tasks and len(tasks) != 1:
             found = ", ".join(sorted(tasks)) or "no task"
             raise UserError(f"{self._path} holds labels of {found}.", "name one of them with --task")
-        self._task = task = get_task(config.task if config.task in tasks else tasks.pop())
+        self._task = task = wanted if wanted.name in tasks else task_of(tasks.pop(), config.logdir)
         reviewed = task.name, task.options.digest
         rows = [(row, call) for row, call in rows if (call.task, call.options) == reviewed]
         asked: dict[str, list[tuple[int, Call]]] = {}
@@ -132,7 +134,7 @@ class Review:
 
     def _question(self, number: int) -> dict[str, Any]:
         row, last, probs = self._queries[number]
-        line = line_of(row, last)
+        line = line_of(row, last, self._logdir)
         return {
             "trajectory": number,
             "step": 0,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from preceptor.agent.labels.config import PromptConfig
-from preceptor.envs.catalog import get_task
+from preceptor.agent.runs.carried import task_of
 from preceptor.teacher.prompts import load_template, menus
 
 _CHARACTERS_PER_TOKEN = 4  # of English, for most tokenizers
@@ -13,7 +13,7 @@ _CHARACTERS_PER_TOKEN = 4  # of English, for most tokenizers
 
 def dry_run(config: PromptConfig) -> dict[str, Any]:
     """The scene, the prompts of all its menu orders, and about how many tokens they are."""
-    task = get_task(config.task, config.teacher_flaw)
+    task = task_of(config.task, config.logdir, config.teacher_flaw)
     scene = task.sample_scenes(np.random.default_rng(config.seed), config.index + 1)[config.index]
     template = load_template(config.prompt)
     # No model is asked about a scene in which only one option is legal.

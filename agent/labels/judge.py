@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import track
 
 from preceptor.agent.labels.config import JudgeConfig, check_judge
+from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.statistics import wilson
-from preceptor.envs.catalog import get_task
 from preceptor.envs.task import Scene, Task
 from preceptor.ground.errors import UserError
 from preceptor.teacher.base import Label
@@ -39,7 +39,7 @@ def judge(config: JudgeConfig) -> dict[str, Any]:
     check_judge(config)
     rows, everything, price = [], Seen([], [], []), config.usd_per_million_tokens
     for name in config.task:
-        head, seen = _judge_task(config, get_task(name))
+        head, seen = _judge_task(config, task_of(name, config.logdir))
         rows.append(head | measure(seen, price))
         everything.labels.extend(seen.labels)
         everything.truth.extend(seen.truth)

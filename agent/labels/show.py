@@ -5,7 +5,7 @@ from typing import Any
 
 from preceptor.agent.labels.config import ShowConfig
 from preceptor.agent.labels.stores import find_store
-from preceptor.envs.catalog import get_task
+from preceptor.agent.runs.carried import task_of
 from preceptor.envs.gridworld.flaws import FLAWS
 from preceptor.envs.task import Scene, Task
 from preceptor.ground.errors import UserError
@@ -27,16 +27,16 @@ _WHY = {
 
 def show(config: ShowConfig) -> dict[str, Any]:
     """`{"store": path, "lines": [call, ...]}`, oldest first."""
-    task = get_task(config.task).name if config.task else None
+    task = task_of(config.task, config.logdir).name if config.task else None
     path = find_store(config.store, config.logdir)
     with LabelStore(path, read_only=True) as store:
         calls = store.last_calls(config.last, task, config.only)
-    return {"store": str(path), "lines": [line_of(row, call) for row, call in calls]}
+    return {"store": str(path), "lines": [line_of(row, call, config.logdir) for row, call in calls]}
 
 
-def line_of(row: int, call: Call) -> dict[str, Any]:
+def line_of(row: int, call: Call, logdir: str = "log") -> dict[str, Any]:
     """What is known of a call: as it is in the store, with its prompt and menu as they were sent, and why it failed."""
-    worded, template, note = wording(call.task, call.options, call.prompt)
+    worded, template, note = wording(call.task, call.options, call.prompt, logdir)
     scene, messages = Scene(call.task, call.facts, call.scene, call.legal), None
     if worded and template:
         messages = template.render(worded, scene, Menu(call.menu)).chat
@@ -67,14 +67,14 @@ def why(call: Call) -> str | None:
 
 
 @cache
-def wording(task_name: str, options: str, prompt: str) -> tuple[Task | None, Template | None, str]:
+def wording(task_name: str, options: str, prompt: str, logdir: str = "log") -> tuple[Task | None, Template | None, str]:
     """The task and the template that a prompt's hash stands for, each None if it is not what it was; and which is so.
 
     Prompts are not stored, they are rendered again: their hash tells whether that gives what was sent.
     """
     unknown = ", so that what was sent cannot be shown"
     try:
-        task = get_task(task_name)
+        task = task_of(task_name, logdir)
     except UserError:
         return None, None, f"there is no task {task_name} here{unknown}"
     if task.options.digest != options:
@@ -83,7 +83,7 @@ def wording(task_name: str, options: str, prompt: str) -> tuple[Task | None, Tem
         return task, None, "this teacher reads no prompt"
     for flaw in (None, *FLAWS):
         try:
-            worded = get_task(task_name, flaw)
+            worded = task_of(task_name, logdir, flaw)
         except UserError:  # a task without that flaw
             continue
         for template in map(load_template, TEMPLATES):

@@ -6,6 +6,7 @@ from typing import Any
 
 from preceptor.agent.labels.config import ExportConfig, ImportConfig
 from preceptor.agent.labels.stores import find_store
+from preceptor.agent.runs.carried import task_of
 from preceptor.envs.catalog import TASKS, get_task
 from preceptor.ground.atomic import write_file
 from preceptor.ground.errors import UserError
@@ -15,7 +16,7 @@ from preceptor.teacher.labels import LabelStore
 
 def export_calls(config: ExportConfig) -> dict[str, Any]:
     """Write a store's calls into a file that is whole or not there; of what is there, only exports are replaced."""
-    task = get_task(config.task).name if config.task else None
+    task = task_of(config.task, config.logdir).name if config.task else None
     path = find_store(config.store, config.logdir)
     file, begins = Path(config.to) if config.to else path.with_suffix(".jsonl"), f'{{"{MARK}"'.encode()
     if file.exists() and not (file.is_file() and _beginning(file, len(begins)) in (b"", begins)):

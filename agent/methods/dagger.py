@@ -16,6 +16,7 @@ from preceptor.agent.teaching import SkillLow, TeacherHigh
 from preceptor.controller.distill import DistilConfig
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import ControllerNetwork, TrunkConfig
+from preceptor.envs.task import defines, lacking
 from preceptor.ground.device import to_device
 from preceptor.ground.errors import UserError
 
@@ -47,8 +48,8 @@ class Dagger(Method):
 
     def __init__(self, parts: Parts) -> None:
         task, settings = parts.task, parts.settings
-        if task.continuous:  # a task without scripted skills says so here, not in mid-run
-            task.skill(np.zeros((1, *task.observation_shape), np.float32), np.zeros(1, np.int64))
+        if not defines(task, "skill"):
+            raise lacking(task, "skill")
         self.controller = network = to_device(ControllerNetwork(encoder_of(task), len(task.options), settings.trunk))
         self.player = Player(NetworkHigh(network, settings.mask), SkillLow(), task.options.timeouts)
         self.distil: Distil | None = None
@@ -68,4 +69,4 @@ def preset(given: Given) -> Preset:
     return Preset(given.steps or distilled, num_envs, DaggerSettings())
 
 
-DAGGER = Entry((DaggerSettings,), preset, Dagger)
+DAGGER = Entry((DaggerSettings,), preset, Dagger, needs_options=True)

@@ -338,7 +338,7 @@ class Hiro(TwoLevels):
         try:
             self.low_learner.load_state_dict(state["low"])
         except (KeyError, RuntimeError, ValueError) as error:
-            again = f"--low-level RUN, of train --method hiro --task {self.task.name}"
+            again = f"--low-level RUN, of train --method hiro --task {self.task.source}"
             raise UserError(f"That low level sees or does something else than {self.task.name} has.", again) from error
 
     def progress(self, kept: list[str]) -> dict[str, float]:

@@ -62,9 +62,6 @@ class OptionHiro(TwoLevels):
 
     Args:
         parts: Task, settings and random streams, and the controller where one plans.
-
-    Raises:
-        UserError: The task names no options.
     """
 
     saved = places("store", "rng", "steps", low="low_learner", high="high_learner", ratio="high_ratio.left")
@@ -76,8 +73,6 @@ class OptionHiro(TwoLevels):
         weights, draws, shuffles = parts.seeds.spawn(3)
         low_seed, high_seed = (int(seed) for seed in weights.generate_state(2))
         options = len(task.options)
-        if options < 2:
-            raise UserError(f"{task.name} names no options to choose among.", "--method sac")
         with torch.random.fork_rng():
             torch.manual_seed(low_seed)
             network = LowNetwork(self.encoder, options, task.num_actions, settings.trunk, task.continuous)
@@ -216,4 +211,4 @@ def make(parts: Parts) -> Method:
     return Hiro(parts) if isinstance(parts.settings, HiroSettings) else OptionHiro(parts)
 
 
-HIRO = Entry((HiroSettings, OptionHiroSettings), preset, make, takes_controller=True)
+HIRO = Entry((HiroSettings, OptionHiroSettings), preset, make, takes_controller=True, needs_options=True)

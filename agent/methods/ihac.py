@@ -33,6 +33,7 @@ from preceptor.controller.distill import DistilConfig
 from preceptor.controller.encoders import Encoded, encoder_of
 from preceptor.controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from preceptor.envs.catalog import FETCH_TASKS, MAZE_TASKS, RESCUE_TASKS
+from preceptor.envs.task import defines, lacking
 from preceptor.ground.device import to_device, to_numpy, to_tensor
 from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
@@ -124,6 +125,8 @@ class Ihac(Method):
         settings: IhacSettings = self.settings
         if parts.labeller is None or settings.distil_steps == 0:
             return None
+        if not defines(parts.task, "skill"):  # said here, not in mid-run
+            raise lacking(parts.task, "skill")
         flat_expert = SingleOption(), TeacherActions(parts.labeller)
         expert = TeacherHigh(parts.labeller), SkillLow()
         controller = self.controller if parts.controller is None else None
@@ -272,6 +275,8 @@ _RELEARNING = {
 # PPO over vectors: long roll-outs, many epochs, no entropy bonus; rewards of metres are brought to order one.
 PPO_OF_VECTORS, PPO_ENVS = PPOConfig(lr=1e-3, epochs=10, entropy=0.0), 16
 _VECTOR_STEPS = {"": 500_000, "PointReach": 60_000, "Pendulum-v1": 100_000}
+# PPO over Gymnasium's environments with named actions; chosen on seeds 10 to 20 of CartPole-v1 (dev/LOG.md).
+_NAMED, _NAMED_STEPS = PPOConfig(lr=1e-3, epochs=10, entropy=0.0, gamma=0.98, lam=0.9), 200_000
 
 
 def budget(given: Given) -> tuple[int, int, int]:
@@ -289,7 +294,7 @@ def ihac_preset(given: Given) -> Preset:
     """Settings of IHAC for a task."""
     if given.task.continuous:
         what = f"ihac clones skills of named actions, and those of {given.task.name} are vectors."
-        raise UserError(what, "--method hiro")
+        raise UserError(what, f"python main.py train --method hiro --task {given.word('task', given.task.name)}")
     total, distilled, num_envs = budget(given)
     if not distilled:
         num_envs = _PPO_ENVS if total >= _AT_LENGTH else num_envs
@@ -305,6 +310,8 @@ def ppo_preset(given: Given) -> Preset:
         steps = given.steps or _VECTOR_STEPS.get(given.task.name, _VECTOR_STEPS[""])
         ppo = replace(PPO_OF_VECTORS, gamma=0.95) if given.task.name == "Pendulum-v1" else PPO_OF_VECTORS
         return Preset(steps, PPO_ENVS, PPOSettings(ppo, rollout=128, reward_scale=0.1))
+    if len(given.task.options) == 1 and len(given.task.observation_shape) == 1:
+        return Preset(given.steps or _NAMED_STEPS, PPO_ENVS, PPOSettings(_NAMED, rollout=64, reward_scale=0.1))
     total, _, num_envs = budget(given)
     if given.steps is None and given.size == "small":
         total = _PPO_STEPS
@@ -312,5 +319,5 @@ def ppo_preset(given: Given) -> Preset:
     return Preset(total, _PPO_ENVS if long else num_envs, PPOSettings(_FROM_SCRATCH_AT_LENGTH if long else PPOConfig()))
 
 
-IHAC = Entry((IhacSettings,), ihac_preset, Ihac, takes_controller=True)
+IHAC = Entry((IhacSettings,), ihac_preset, Ihac, takes_controller=True, needs_options=True)
 PPO_ALONE = Entry((PPOSettings,), ppo_preset, Ihac)

@@ -268,7 +268,8 @@ def preset(learner: str, given: Given) -> Preset:
     """Settings of SAC or TD3 for a task."""
     name = given.task.name
     if not given.task.continuous:
-        raise UserError(f"{learner} acts with vectors, and the actions of {name} are named.", "--method ihac")
+        what = f"{learner} acts with vectors, and the actions of {name} are named."
+        raise UserError(what, f"python main.py train --method ppo --task {given.word('task', name)}")
     paper, maze = given.size == "paper", name in MAZES
     if paper and maze and learner == "td3":
         return Preset(steps_of(given), envs_of(given), _PAPER_TD3)

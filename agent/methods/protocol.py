@@ -114,6 +114,7 @@ class Entry:
         plays: Whether it steps environments while it learns.
         takes_controller: Whether `--controller` means something to it.
         controller_teaches: Whether a controller that is given takes the teacher's place.
+        needs_options: Whether there must be something to choose among above actions: two options or more.
     """
 
     settings: tuple[type, ...]
@@ -122,3 +123,4 @@ class Entry:
     plays: bool = True
     takes_controller: bool = False
     controller_teaches: bool = True
+    needs_options: bool = False

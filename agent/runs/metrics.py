@@ -36,6 +36,10 @@ ON_SCREEN = (
 SECONDS_BETWEEN_LINES = 2.0
 
 
+class DivergedError(UserError):
+    """A number that training came to is NaN or infinite."""
+
+
 class Metrics:
     """The writer of one run, closed at the end of a `with`.
 
@@ -59,7 +63,7 @@ class Metrics:
         """Record numbers at an environment step. Tags start with one of `PREFIXES`; keep them stable.
 
         Raises:
-            UserError: A number is NaN or infinite; none of `values` is recorded.
+            DivergedError: A number is NaN or infinite; none of `values` is recorded.
         """
         numbers = {tag: float(value) for tag, value in values.items()}
         for tag, number in numbers.items():
@@ -67,7 +71,7 @@ class Metrics:
                 raise ValueError(f"tag {tag!r} starts with none of {PREFIXES}")
             if not math.isfinite(number):
                 again = "repeat with --resume from the last checkpoint, or with another --seed or --preset"
-                raise UserError(f"Stopped: `{tag}` became {number} at step {step:,}.", again)
+                raise DivergedError(f"Stopped: `{tag}` became {number} at step {step:,}.", again)
         with self._losing():
             self._append((json.dumps({"step": step, **numbers}) + "\n").encode())
 

@@ -135,7 +135,7 @@ def _frames(task: Task, episode: Watched, rest: int) -> Iterator[NDArray[np.uint
             if hasattr(simulator, "subgoal"):
                 simulator.subgoal = moment.target  # type: ignore[union-attr]
             yield _frame(drawn(stage), moment.words, f"level {episode.level}, step {step}")
-            _, _, _, truncated, _ = stage.step(moment.action)
+            _, _, _, truncated, _ = stage.step(task.to_gymnasium(moment.action))
         outcome = "solved" if episode.success else "out of time" if truncated else "failed"
         last = _frame(drawn(stage), outcome, f"level {episode.level}, step {len(episode.moments)}")
         for _ in range(rest):

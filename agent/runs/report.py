@@ -1,7 +1,8 @@
-"""The `report` verb: what runs came to, a row for each, and their learning curves in a PNG."""
+"""The `report` verb: what runs came to, a row for each, with their learning curves and performance profiles in PNGs."""
 
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,44 +12,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.agent.flags import ReportConfig
+from preceptor.agent.runs.aggregate import interquartile_mean, performance_profile
+from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.metrics import FILE as METRICS
 from preceptor.agent.runs.metrics import read_metrics
 from preceptor.agent.runs.run import Run
-from preceptor.agent.runs.statistics import mean_interval
+from preceptor.agent.runs.statistics import mean_interval, widened
 from preceptor.agent.runs.text import MODES
-from preceptor.envs.catalog import get_task
+from preceptor.envs.catalog import GYM_TASKS, listing
 from preceptor.ground.atomic import write_file
 from preceptor.ground.errors import UserError
 
-CURVE = "rollout/success"  # the student's own, never that of episodes in which the teacher had a hand
+# The student's own, never those of episodes in which the teacher had a hand.
+CURVES = {"rollout/success": "success while learning", "rollout/return": "return while learning"}
+Scores = list[list[dict[str, float]]]  # of the seeds of each task
+_MEASURES = {"success": ("low", "high"), "return": ("return_low", "return_high")}  # and the ends of their intervals
 
 
 def report(config: ReportConfig) -> dict[str, Any]:
-    """The `report` verb: `{"runs": [row, ...], "plot": path or None}`, seeds of one run as one row.
+    """The `report` verb: `{"runs": [row, ...], "together": [row, ...], "plot": path or None, "profiles": likewise}`,
+    seeds of one run as one row, and runs of one name on several tasks or of several seeds together.
+
+    Success is None on tasks that know of none: not ours, and nobody ever succeeded.
 
     Raises:
         UserError: No such run, or no run at all.
     """
-    groups: dict[Path, list[Run]] = {}
+    found: dict[Path, list[Run]] = {}
     for run in _chosen(config):
-        groups.setdefault(run.group, []).append(run)
-    rows = [_row(runs) for runs in groups.values()]
+        found.setdefault(run.group, []).append(run)
+    groups = list(found.values())
+    rows = [_row(runs) for runs in groups]
+    succeed = {name for _, name, _ in listing()} - {*GYM_TASKS}
+    succeed |= {str(row["task"]) for row in rows if any((row[mode] or {}).get("success") for mode in MODES)}
+    succeed |= {str(r.config.get("task")) for runs in groups for r in runs if _curve(r, "rollout/success")[1].any()}
+    for score in (row[mode] for row in rows if row["task"] not in succeed for mode in MODES if row[mode]):
+        score |= dict.fromkeys(("success", "low", "high"))
+    together = _together(groups, succeed)
+    result: dict[str, Any] = {"runs": rows, "together": [_interquartile(*named) for named in together.items()]}
     plot = Path(config.plot or Path(config.logdir) / "report.png")
+    profiles = plot.with_stem(f"{plot.stem}-profiles")
     try:
-        drawn = draw_curves(list(groups.values()), plot)
+        drawn = {"plot": draw_curves(groups, plot, succeed), "profiles": draw_profiles(together, profiles)}
     except UserError as error:
         if config.plot:
             raise
-        return {"runs": rows, "plot": None, "not_saved": error.what}
-    return {"runs": rows, "plot": str(plot) if drawn else None}
+        return result | {"plot": None, "profiles": None, "not_saved": error.what}
+    paths = {"plot": str(plot), "profiles": str(profiles)}
+    return result | {name: paths[name] if done else None for name, done in drawn.items()}
 
 
 def _chosen(config: ReportConfig) -> list[Run]:
-    task = get_task(config.task).name if config.task else None
+    task = task_of(config.task, config.logdir).name if config.task else None
     every = Run.all(config.logdir, task=task)
     if not config.runs and not every:
         what = f"There are no runs{f' of {task}' if task else ''} under {config.logdir}."
-        raise UserError(what, f"python main.py train --task {task or 'KeyInBox'}")
+        raise UserError(what, f"python main.py train --task {config.task or 'KeyInBox'}")
     chosen: dict[Path, Run] = {} if config.runs else {run.path: run for run in every}
     for name in config.runs:
         same = [run for run in every if name in (run.name, run.group.name)]
@@ -96,40 +115,120 @@ def _means(seeds: Sequence[Mapping[str, float | None]], names: Iterable[str]) ->
 
 
 def _over_seeds(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """One seed keeps its Wilson interval; several get the bootstrap interval of their mean."""
+    """Means over the seeds. One seed keeps the intervals of its episodes; those of several are bootstrapped, and no
+    narrower than their episodes allow."""
     if len(scores) == 1:
-        return {key: scores[0][key] for key in ("success", "low", "high", "length") if key in scores[0]}
-    success, low, high = mean_interval([score["success"] for score in scores])
-    length = float(np.mean([score["length"] for score in scores]))
-    return {"success": success, "low": low, "high": high, "length": length}
+        named = (name for measure, ends in _MEASURES.items() for name in (measure, *ends))
+        return {key: scores[0][key] for key in (*named, "length") if key in scores[0]}
+    means = {"length": float(np.mean([score["length"] for score in scores]))}
+    for measure, ends in _MEASURES.items():
+        seeds = [score for score in scores if measure in score]
+        mean, low, high = mean_interval([score[measure] for score in seeds])
+        if measure == "success":
+            low, high = widened((mean, low, high), sum(score.get("episodes", 0) for score in seeds))
+        elif all(ends[0] in score for score in seeds):  # runs of earlier versions have none
+            below, above = (math.hypot(*(score[end] - score[measure] for score in seeds)) / len(seeds) for end in ends)
+            low, high = min(low, mean - below), max(high, mean + above)
+        means |= {measure: mean} | dict(zip(ends, (low, high), strict=True))
+    return means
 
 
-def draw_curves(groups: Sequence[Sequence[Run]], path: Path) -> bool:
-    """Draw one panel per task and one line per run, with a 95% bootstrap band over seeds; False if nothing is there."""
-    curves: dict[str, list[tuple[str, list[NDArray[np.float64]]]]] = {}
+def _together(groups: Sequence[Sequence[Run]], succeed: set[str]) -> dict[tuple[str, str], dict[str, Scores]]:
+    """By method and name of the run, and by sampled or greedy play, what its seeds came to on each task that knows of
+    success; only names of which some task has several seeds."""
+    found: dict[tuple[str, str], dict[str, Scores]] = {}
     for runs in groups:
-        seeds = [curve for run in runs if (curve := _curve(run)).size]
-        if seeds:
-            first = runs[0].config
-            label = f"{first.get('method')}/{runs[0].group.name}" + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else "")
-            curves.setdefault(str(first.get("task")), []).append((label, seeds))
-    if not curves:
+        if runs[0].config.get("task") not in succeed:
+            continue
+        students = [run.results().get("student", {}) for run in runs]
+        for mode in MODES:
+            if seeds := [student[mode] for student in students if mode in student]:
+                named = (str(runs[0].config.get("method")), runs[0].group.name)
+                found.setdefault(named, {}).setdefault(mode, []).append(seeds)
+    return {named: modes for named, modes in found.items() if max(map(len, modes[next(iter(modes))])) > 1}
+
+
+def _interquartile(named: tuple[str, str], modes: Mapping[str, Scores]) -> dict[str, Any]:
+    """The row of a name: the interquartile mean of success over its runs on all tasks."""
+    row: dict[str, Any] = {"method": named[0], "run": named[1]}
+    for mode, tasks in modes.items():
+        runs = sum(map(len, tasks))
+        row |= {"tasks": len(tasks), "runs": runs}
+        found = interquartile_mean([[seed["success"] for seed in seeds] for seeds in tasks])
+        episodes = sum(seed.get("episodes", 0) for seeds in tasks for seed in seeds) * (runs - 2 * (runs // 4)) // runs
+        row[mode] = dict(zip(("success", "low", "high"), (found[0], *widened(found, episodes)), strict=True))
+    return row
+
+
+def draw_curves(groups: Sequence[Sequence[Run]], path: Path, succeed: set[str]) -> bool:
+    """Draw a column per task, success above and return below, and a line per run with a 95% bootstrap band over seeds;
+    success only of the tasks that know of it. False if nothing is there."""
+    panels: dict[str, dict[str, list[tuple[str, list[NDArray[np.float64]]]]]] = {}
+    for runs in groups:
+        first = runs[0].config
+        task = str(first.get("task"))
+        for tag in CURVES if task in succeed else ("rollout/return",):
+            if seeds := [curve for run in runs if (curve := _curve(run, tag)).size]:
+                several = f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
+                line = f"{first.get('method')}/{runs[0].group.name}{several}", seeds
+                panels.setdefault(task, {}).setdefault(tag, []).append(line)
+    if not panels:
         return False
+    figure, axes = _figure(len(CURVES), len(panels))
+    for column, (task, drawn) in enumerate(panels.items()):
+        for axis, (tag, name) in zip(axes[:, column], CURVES.items(), strict=True):
+            if tag not in drawn:
+                axis.set_visible(False)
+                continue
+            for label, seeds in drawn[tag]:
+                _line(axis, *_band(seeds), label)
+            axis.set(title=task, xlabel="environment steps", ylabel=name)
+            axis.set_xlim(left=0)
+            if tag == "rollout/success":
+                axis.set_ylim(-0.02, 1.02)
+            _legend(axis, len(drawn[tag]))
+    return _write(figure, path)
+
+
+def draw_profiles(together: Mapping[tuple[str, str], Mapping[str, Scores]], path: Path) -> bool:
+    """Draw the share of runs above each success rate, a line per name with its 95% band; False if there is none."""
+    if not together:
+        return False
+    thresholds = np.linspace(0, 1, 101)
+    figure, axes = _figure(1, len(MODES))
+    for axis, mode in zip(axes[0], MODES, strict=True):
+        for (method, name), modes in together.items():
+            if mode in modes:
+                scores = [[seed["success"] for seed in seeds] for seeds in modes[mode]]
+                runs = f" ({len(scores)} tasks, {sum(map(len, scores))} runs)"
+                _line(axis, thresholds, *performance_profile(scores, thresholds), f"{method}/{name}{runs}")
+        axis.set(title=mode, xlabel="success on held-out levels", ylabel="share of runs above", ylim=(-0.02, 1.02))
+        _legend(axis, len(together))
+    return _write(figure, path)
+
+
+def _figure(rows: int, columns: int) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    size = (6.5 * len(curves), 3.6)
-    figure, axes = pyplot.subplots(1, len(curves), figsize=size, squeeze=False, layout="constrained")
-    for axis, (task, lines) in zip(axes[0], curves.items(), strict=True):
-        for label, seeds in lines:
-            steps, mean, low, high = _band(seeds)
-            axis.plot(steps, mean, label=label)
-            axis.fill_between(steps, low, high, alpha=0.2, linewidth=0)
-        axis.set(title=task, xlabel="environment steps", ylabel="success while learning", ylim=(-0.02, 1.02))
-        axis.set_xlim(left=0)
-        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small", ncols=1 + len(lines) // 20)
+    size = (6.5 * columns, 3.6 * rows)
+    return pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+
+
+def _line(axis: Any, x: NDArray, mean: NDArray, low: NDArray, high: NDArray, label: str) -> None:
+    axis.plot(x, mean, label=label)
+    axis.fill_between(x, low, high, alpha=0.2, linewidth=0)
+
+
+def _legend(axis: Any, lines: int) -> None:
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small", ncols=1 + lines // 20)
+
+
+def _write(figure: Any, path: Path) -> bool:
+    from matplotlib import pyplot
+
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120, format="png")
     pyplot.close(figure)
@@ -137,13 +236,13 @@ def draw_curves(groups: Sequence[Sequence[Run]], path: Path) -> bool:
     return True
 
 
-def _curve(run: Run) -> NDArray[np.float64]:
-    """Steps and the student's success while it learns, [2, T]; T is 0 if the run recorded none."""
-    points = [(row["step"], row[CURVE]) for row in read_metrics(run.path / METRICS) if CURVE in row]
+def _curve(run: Run, tag: str) -> NDArray[np.float64]:
+    """Steps and a figure of the student's while it learns, [2, T]; T is 0 if the run recorded none."""
+    points = [(row["step"], row[tag]) for row in read_metrics(run.path / METRICS) if tag in row]
     return np.array(points, dtype=float).reshape(-1, 2).T
 
 
-def _band(seeds: Sequence[NDArray[np.float64]], points: int = 100) -> Sequence[NDArray[np.float64]]:
+def _band(seeds: Sequence[NDArray[np.float64]], points: int = 100) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Steps, mean and interval, [points] each, over the steps that all seeds have in common; one seed as it is."""
     if len(seeds) == 1:
         steps, values = seeds[0]

@@ -27,6 +27,16 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return low, 1.0 if successes == n else min(1.0, centre + half)
 
 
+def widened(interval: tuple[float, float, float], episodes: float) -> tuple[float, float]:
+    """The ends of an interval `(rate, low, high)` over runs, no narrower than Wilson's of all their episodes: two runs
+    that happen to agree say no more than their episodes do."""
+    rate, low, high = interval
+    if not episodes:
+        return low, high
+    least, most = wilson(round(rate * episodes), round(episodes))
+    return min(low, least), max(high, most)
+
+
 def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
     """Exact two-sided p-value that two players succeed equally often on the same levels (McNemar, 1947).
 

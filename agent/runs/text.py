@@ -1,6 +1,7 @@
 """What a person reads of the results of `train`, `eval`, `report` and `doctor`: tables, and facts a line each."""
 
 import io
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,11 +33,14 @@ def render(verb: str, result: Mapping[str, Any]) -> str:
         return "\n\n".join(_result(line) for line in result.get("runs", [result]))
     runs = result["runs"]
     asked = [_names(run) | _asking(run["asking"]) for run in runs if run["asking"].get("queries")]
-    tables = [table(rows) for rows in ([_run(run) for run in runs], asked) if rows]
-    return "\n\n".join(tables) + f"\ncurves: {result['plot'] or result.get('not_saved') or 'none yet'}"
+    together = [_interquartile(row) for row in result.get("together", ())]
+    tables = [table(rows, 240) for rows in ([_run(run) for run in runs], asked, together) if rows]
+    pictures = f"\ncurves: {result['plot'] or result.get('not_saved') or 'none yet'}"
+    profiles = f"\nperformance profiles: {result['profiles']}" if result.get("profiles") else ""
+    return "\n\n".join(tables) + pictures + profiles
 
 
-def table(rows: Iterable[Mapping[str, str]]) -> str:
+def table(rows: Iterable[Mapping[str, str]], width: int = 160) -> str:
     """Aligned text; each row is its cells by the title of their column. A column without any text is left out."""
     rows = list(rows)
     titles = list(dict.fromkeys(title for row in rows for title in row if any(other.get(title) for other in rows)))
@@ -44,7 +48,7 @@ def table(rows: Iterable[Mapping[str, str]]) -> str:
     for row in rows:
         grid.add_row(*(row.get(title, "") for title in titles))
     out = io.StringIO()
-    Console(file=out, width=160, highlight=False).print(grid)
+    Console(file=out, width=width, highlight=False).print(grid)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines() if line.strip())
 
 
@@ -57,7 +61,15 @@ def _run(run: Mapping[str, Any]) -> dict[str, str]:
     seeds = f" ({run['seeds']} seeds)" if run["seeds"] > 1 else ""
     counts = {key: _number(run[key], ",.0f") for key in ("steps", "queries", "calls")}
     length = _number((run["sampled"] or {}).get("length"))
-    return _names(run) | {"run": run["run"] + seeds} | counts | {m: _rate(run[m]) for m in MODES} | {"length": length}
+    returns = {f"return, {mode}": _return(run[mode]) for mode in MODES}
+    rates = {mode: _rate(run[mode]) for mode in MODES}
+    return _names(run) | {"run": run["run"] + seeds} | counts | rates | returns | {"length": length}
+
+
+def _interquartile(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of `report` on runs of one name together."""
+    said = {key: str(row[key]) for key in ("method", "run", "tasks", "runs")}
+    return said | {f"{mode}, interquartile mean": _rate(row.get(mode)) for mode in MODES}
 
 
 def _asking(asking: Mapping[str, float]) -> dict[str, str]:
@@ -79,14 +91,14 @@ def _result(result: Mapping[str, Any]) -> str:
         modes = {mode: scores[mode] for mode in MODES if mode in scores}
         for mode, score in (modes or ({"": scores} if "success" in scores else {})).items():
             row = {"player": player, "": mode, "success [95%]": _rate(score)}
-            row |= {"return": _number(score.get("return"), ".3f"), "length": _number(score.get("length"))}
+            row |= {"return [95%]": _return(score), "length": _number(score.get("length"))}
             row |= {"ms/step": _number(score.get("ms_per_step"), ".3f")}
             rows.append(row | {"episodes": _number(score.get("episodes"), ",.0f")})
     lines = [table(rows)] if rows else []
     lines += [_difference(row) for row in result.get("differences", ())]
     facts = {name: fact for name, fact in result.items() if isinstance(fact, str | int | float) and fact != ""}
     for name, fact in facts.items():
-        form = "" if isinstance(fact, str) else "," if isinstance(fact, int) else ",.1f"
+        form = "" if isinstance(fact, str) else "," if isinstance(fact, int) else _digits(abs(fact))
         lines.append(f"{name.replace('_', ' ')}: {fact:{form}}")
     if result.get("asking", {}).get("queries"):
         costs = [f"{title} {cost}" for title, cost in _asking(result["asking"]).items() if cost]
@@ -101,11 +113,24 @@ def _difference(row: Mapping[str, Any]) -> str:
     return f"{against}: {', '.join(figures)}, McNemar p = {row['mcnemar_p']:.3g}"
 
 
-def _rate(score: Mapping[str, float] | None) -> str:
-    if not score:
+def _rate(score: Mapping[str, float | None] | None) -> str:
+    if not score or score["success"] is None:
         return ""
     interval = f" [{score['low']:.3f}, {score['high']:.3f}]" if "low" in score else ""
     return f"{score['success']:.3f}{interval}"
+
+
+def _return(score: Mapping[str, float] | None) -> str:
+    if not score or "return" not in score:
+        return ""
+    figures = [score[name] for name in ("return", "return_low", "return_high") if name in score]
+    first, *ends = (format(figure, _digits(max(map(abs, figures)))) for figure in figures)
+    return f"{first} [{', '.join(ends)}]" if ends else first
+
+
+def _digits(value: float) -> str:
+    """The format that shows three digits of a positive number, and a decimal place in any case."""
+    return f",.{max(1, 2 - math.floor(math.log10(value))) if value > 0 else 1}f"
 
 
 def _number(value: float | None, form: str = ".1f") -> str:

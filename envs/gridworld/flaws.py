@@ -8,7 +8,7 @@ is then executed for the other. The environments, and what students see, stay tr
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from preceptor.envs.gridworld.cells import color_of, kind_of
 from preceptor.envs.gridworld.levels import GRID, SPECS, generate
 from preceptor.envs.gridworld.planning import KEY
 from preceptor.envs.gridworld.tasks import TEXTS, GridTask
+from preceptor.envs.task import LimitedTask, Task
 from preceptor.ground.errors import UserError, unknown_name
 from preceptor.ground.level_seeds import combine
 
@@ -25,7 +26,7 @@ _SALT = 20_260_731  # any constant; keeps this draw apart from the level's own s
 _TENTHS = 3  # of the levels
 
 
-def flawed_task(name: str, flaw: str) -> GridTask:
+def flawed_task(name: str, flaw: str) -> Task:
     """A task whose teacher has a flaw. Raises `UserError` if it has no such one."""
     known = [known for known, task in FLAWS.items() if task == name]
     if not known:
@@ -34,12 +35,12 @@ def flawed_task(name: str, flaw: str) -> GridTask:
         next_step = f"--task {name} --teacher-flaw {known[0]}"
         raise unknown_name(f"flaw of the teacher of {name}", flaw, known, next_step)
     if flaw == "colours":
-        return ColoursExchanged(SPECS[name], TEXTS[name])
+        return cast(Task, ColoursExchanged(GridTask(SPECS[name], TEXTS[name])))
     text = replace(TEXTS["SimpleDoorKey"], things=TEXTS[name].things)
     return GridTask(SPECS[name], text, lava_is_floor=True)
 
 
-class ColoursExchanged(GridTask):
+class ColoursExchanged(LimitedTask):
     """A task with two keys of different colours, whose options are `explore`, six keys by colour, and more."""
 
     def teacher_view(self, obs: NDArray[np.uint8], level_seeds: NDArray[np.int64]) -> NDArray[np.uint8]:

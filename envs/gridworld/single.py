@@ -1,12 +1,14 @@
-"""The seven tasks as single MiniGrid environments, and MiniGrid's objects as stored cells and back.
+"""The seven tasks as single MiniGrid environments, what agents see of any, and MiniGrid's objects as stored cells.
 
 They are for users of Gymnasium, for rendering, and the reference: only the levels and the draw of DynamicDoorKey's new
 door are shared with the batched engine; objects, movement, picking up, toggling and visibility are MiniGrid's own code.
 The lock-step tests compare the two.
 """
 
+from contextlib import redirect_stdout
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from minigrid.core.grid import Grid
@@ -52,6 +54,107 @@ def to_cells(grid: Grid, target: WorldObj | None = None) -> NDArray[np.uint16]:
     """Stored cells of a MiniGrid grid, uint16 [W, H]. Raises `UserError` as `to_cell` does."""
     cells = np.array([to_cell(found, target) for found in grid.grid], dtype=np.uint16)
     return np.ascontiguousarray(cells.reshape(grid.height, grid.width).T)
+
+
+def seen_map(env: MiniGridEnv, seen: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The map uint8 [W, H, 4] of all cells seen in this episode, with their present content.
+
+    Args:
+        env: Where the agent is.
+        seen: bool [W, H], the cells seen before; those that are in view now are added.
+    """
+    _, visible = env.gen_obs_grid()
+    column, row = np.nonzero(visible)
+    right, ahead = column - env.agent_view_size // 2, env.agent_view_size - 1 - row
+    x, y = np.array(env.agent_pos)[:, None] + np.outer(env.right_vec, right) + np.outer(env.dir_vec, ahead)
+    inside = (x >= 0) & (x < env.width) & (y >= 0) & (y < env.height)
+    seen[x[inside], y[inside]] = True
+    image: NDArray[np.uint8] = np.full((env.width, env.height, 4), NO_AGENT, dtype=np.uint8)
+    image[..., :3] = env.grid.encode(seen)
+    here = tuple(int(i) for i in env.agent_pos)
+    image[here] = (*TRIPLES[to_cell(env.carrying) & 255], env.agent_dir)  # what is in its hands is drawn there
+    return image
+
+
+def view_as_map(image: Any) -> NDArray[np.uint8]:
+    """MiniGrid's views [..., V, V, 3] as maps uint8 [..., V, V, 4]: the agent is below in the middle and faces up."""
+    view = np.asarray(image, np.uint8)
+    size = view.shape[-2]
+    out: NDArray[np.uint8] = np.full((*view.shape[:-1], 4), NO_AGENT, np.uint8)
+    out[..., :3], out[..., size // 2, size - 1, 3] = view, 3
+    return out
+
+
+class Rewarded(gym.Wrapper[Any, Any, Any, Any]):
+    """A MiniGrid environment whose infos of steps say `success`: an end with reward."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """The environment's own step."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return obs, float(reward), terminated, truncated, {"success": bool(terminated and float(reward) > 0)} | info
+
+
+class SeenMap(Rewarded):
+    """A MiniGrid environment whose observations are the map of what has been seen, uint8 [W, H, 4].
+
+    This is what agents see of the levels that are played here by their rules (`docs/minigrid.md`).
+
+    Args:
+        env: A MiniGrid environment, as `gymnasium.make` makes it.
+
+    Raises:
+        UserError: It is no MiniGrid environment.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        if not isinstance(env.unwrapped, MiniGridEnv):
+            raise UserError(f"{type(env.unwrapped).__name__} is not a MiniGrid environment.", "leave SeenMap out")
+        self._inner = env.unwrapped
+        self.observation_space = spaces.Box(0, 255, (self._inner.width, self._inner.height, 4), np.uint8)
+        self._seen = np.zeros((self._inner.width, self._inner.height), np.bool_)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode, of which nothing has been seen."""
+        _, info = self.env.reset(seed=seed, options=options)
+        self._seen[:] = False
+        return seen_map(self._inner, self._seen), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """The environment's own step."""
+        _, reward, terminated, truncated, info = super().step(action)
+        return seen_map(self._inner, self._seen), reward, terminated, truncated, info
+
+
+class OwnView(Rewarded):
+    """A MiniGrid environment whose observations are `view_as_map`.
+
+    Raises:
+        UserError: Its observations are others than MiniGrid's.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        seen = env.observation_space
+        shape = seen["image"].shape if isinstance(seen, spaces.Dict) and "image" in seen.spaces else None
+        size = env.unwrapped.agent_view_size if isinstance(env.unwrapped, MiniGridEnv) else 0
+        if shape != (size, size, 3):
+            raise UserError(
+                f"{type(env.unwrapped).__name__} does not show what MiniGrid's environments do, but {seen}.",
+                "python main.py train --method ppo --task MiniGrid-Empty-5x5-v0",
+            )
+        self.observation_space = spaces.Box(0, 255, (size, size, 4), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        with redirect_stdout(None):  # BabyAI prints each time that it has to draw a level again
+            obs, info = self.env.reset(seed=seed, options=options)
+        return view_as_map(obs["image"]), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """The environment's own step."""
+        obs, *outcome, info = super().step(action)
+        return (view_as_map(obs["image"]), *outcome, info)  # type: ignore[return-value]
 
 
 def _open_the_door() -> str:
@@ -128,17 +231,7 @@ class GridTaskEnv(MiniGridEnv):
 
     def gen_obs(self) -> Observation:
         """The map of all cells seen in this episode, with their present content."""
-        _, visible = self.gen_obs_grid()
-        column, row = np.nonzero(visible)
-        right, ahead = column - self.agent_view_size // 2, self.agent_view_size - 1 - row
-        x, y = np.array(self.agent_pos)[:, None] + np.outer(self.right_vec, right) + np.outer(self.dir_vec, ahead)
-        inside = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
-        self._seen[x[inside], y[inside]] = True
-        image: NDArray[np.uint8] = np.full((self.width, self.height, 4), NO_AGENT, dtype=np.uint8)
-        image[..., :3] = self.grid.encode(self._seen)
-        here = tuple(int(i) for i in self.agent_pos)
-        image[here] = (*TRIPLES[to_cell(self.carrying) & 255], self.agent_dir)  # what is in its hands is drawn there
-        return {"image": image, "mission": self.mission}
+        return {"image": seen_map(self, self._seen), "mission": self.mission}
 
     def _move_door(self) -> None:
         at, door = next((i, found) for i, found in enumerate(self.grid.grid) if isinstance(found, Door))

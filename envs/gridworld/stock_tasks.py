@@ -12,17 +12,21 @@ this trains on it, and `get_task("my_levels:TwoKeys-v0")` is the task:
     python main.py train --task my_levels:TwoKeys-v0 --teacher scripted
 
 MiniGrid's own generator makes pools of levels once, which the engine then plays; level seed s of a pool is
-`env.reset(seed=s)` of the environment that it was made from. `win_of` says which rules the engine knows.
+`env.reset(seed=s)` of the environment that it was made from. `win_of` says which rules the engine knows. All other
+levels run as themselves (`ItselfTask`): slowly, from the agent's own view, and without a teacher.
 
 Teachers are `scripted`, or `llm` with a capable model: the built-in tiny model was trained on the seven tasks alone,
 and answers here without having learnt what a goal is.
 """
 
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from minigrid.core.roomgrid import RoomGrid
 from minigrid.envs import BlockedUnlockPickupEnv, KeyCorridorEnv, ObstructedMazeEnv, UnlockEnv, UnlockPickupEnv
 from minigrid.minigrid_env import MiniGridEnv
@@ -42,12 +46,13 @@ from preceptor.envs.gridworld.cells import (
     NUM_COLORS,
     TARGET,
 )
+from preceptor.envs.gridworld.engine import NUM_ACTIONS
 from preceptor.envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpec, Pool
 from preceptor.envs.gridworld.scenes import COLOURS, Schema
 from preceptor.envs.gridworld.simulator import GridSimulator
-from preceptor.envs.gridworld.single import to_cells
+from preceptor.envs.gridworld.single import OwnView, Rewarded, SeenMap, to_cells, view_as_map
 from preceptor.envs.gridworld.tasks import GridTask, TaskText
-from preceptor.envs.gym_tasks import make_env
+from preceptor.envs.gym_tasks import GymTask, LevelSeeds, make_env
 from preceptor.envs.vector import BatchedEnv
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import split_range
@@ -71,19 +76,23 @@ def win_of(env: MiniGridEnv) -> int:
     `preceptor_win` with the value `WIN_DOOR` or `WIN_TARGET` (the object is then the attribute `obj`).
 
     Raises:
-        UserError: Its `step` is neither MiniGrid's nor one that the engine knows.
+        UserError: Its rules are neither MiniGrid's nor others that the engine knows.
     """
-    declared = getattr(type(env), "preceptor_win", None)
+    kind = type(env)
+    for name in ("_reward", "gen_obs", "gen_obs_grid", "get_view_exts"):
+        if getattr(kind, name) is not getattr(MiniGridEnv, name):
+            raise UserError(f"{kind.__name__} has rules of its own in {name}(), which the engine does not know.")
+    declared = getattr(kind, "preceptor_win", None)
     if declared is not None:
         return int(declared)
     for classes, win in _WINS:
-        if any(type(env).step is known.step for known in classes):
+        if any(kind.step is known.step for known in classes):
             return win
-    if type(env).step in (MiniGridEnv.step, RoomGrid.step):
+    if kind.step in (MiniGridEnv.step, RoomGrid.step):
         return WIN_GOAL
     raise UserError(
-        f"{type(env).__name__} has rules of its own in step(), which the engine does not know.",
-        "play it with Gymnasium's vector environments, or declare `preceptor_win` (envs/gridworld/stock_tasks.py)",
+        f"{kind.__name__} has rules of its own in step(), which the engine does not know.",
+        "declare `preceptor_win` (envs/gridworld/stock_tasks.py)",
     )
 
 
@@ -99,18 +108,37 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
     Raises:
         UserError: There is no such environment, or it has rules or objects that the engine does not know.
     """
-    env = make_env(full_id(env_id)).unwrapped
+    made = make_env(full_id(env_id))
+    env = made.unwrapped
     if not isinstance(env, MiniGridEnv):
         raise UserError(f"{env_id} is not a MiniGrid environment.")
     win = win_of(env)
+    if (its_actions := gym.spaces.flatdim(env.action_space)) != NUM_ACTIONS:
+        raise UserError(f"{env_id} has {its_actions} actions, and the engine {NUM_ACTIONS}.")
     cells, pose = [], []
+    rules: tuple[int, ...] = ()
     for seed in range(first_seed, first_seed + count):
         env.reset(seed=seed)
+        found = env.grid.width, env.grid.height, env.max_steps
+        if found != (rules := rules or found):
+            raise UserError(f"{env_id}: size or number of steps differs between levels.")
         cells.append(to_cells(env.grid, getattr(env, "obj", None) if win == WIN_TARGET else None))
         pose.append((*env.agent_pos, env.agent_dir))
+    _check_wrappers(made, env)
     pool = Pool(first_seed, np.array(cells, np.uint16), np.array(pose, np.int64))
-    size, limit = env.agent_view_size, env.max_steps
-    return LevelSpec(env_id, env.width, env.height, size, limit, POOL, win, env.see_through_walls, pool)
+    width, height, limit = rules
+    return LevelSpec(env_id, width, height, env.agent_view_size, limit, POOL, win, env.see_through_walls, pool)
+
+
+def _check_wrappers(made: gym.Env, env: MiniGridEnv) -> None:
+    """Refuse what an environment was registered with and the engine would lose. Raises `UserError`."""
+    spec, own = made.spec, made
+    if spec is not None and spec.max_episode_steps is not None and spec.max_episode_steps < env.max_steps:
+        raise UserError(f"{spec.id} was registered with max_episode_steps, fewer than its own {env.max_steps}.")
+    while isinstance(own, gym.Wrapper):
+        if not isinstance(own, OrderEnforcing | TimeLimit):
+            raise UserError(f"{type(env).__name__} comes in the wrapper {type(own).__name__}.")
+        own = own.env
 
 
 def full_id(name: str) -> str:
@@ -141,11 +169,60 @@ class StockTask(GridTask):
         spec = replace(self.level_spec, pool=self._levels[split].pool)
         return BatchedEnv(GridSimulator(spec, num_envs), split, seed)
 
-    def make_single(self, level_seed: int) -> gym.Env:
-        """The stock environment itself, at the start of a level."""
-        env = make_env(full_id(self._source), "rgb_array")
-        env.reset(seed=level_seed)
-        return env
+    def make_env(self, split: str = "eval", render_mode: str | None = None) -> gym.Env:
+        """The stock environment itself, with the map of what has been seen."""
+        return LevelSeeds(SeenMap(make_env(full_id(self._source), render_mode)), split)
+
+
+class ItselfTask(GymTask):
+    """A MiniGrid environment that the engine does not play: MiniGrid's own code, one environment after another.
+
+    Observations are the agent's view of the moment as a map, uint8 [V, V, 4]: it has no memory, and does not read the
+    mission.
+
+    Args:
+        name: As for `StockTask`.
+        why: Why the engine does not play it, in a sentence.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(full_id(name))
+        self.why = why
+        self.notice = (
+            f"{self.name} runs as itself, MiniGrid's own environments one after another, which is slow. {why} "
+            "The agent sees what is in front of it, and not the mission's text."
+        )
+
+    def made(self, render_mode: str | None = None) -> gym.Env:
+        """MiniGrid's environment, whose observations are maps."""
+        return OwnView(super().made(render_mode))
+
+    def make_env(self, split: str = "eval", render_mode: str | None = None) -> gym.Env:
+        """MiniGrid's environment as it is, on the levels of a split."""
+        return LevelSeeds(Rewarded(super().made(render_mode)), split)
+
+    def _fits(self, seen: gym.Space) -> bool:
+        return True
+
+    def from_gymnasium(self, obs: Any) -> NDArray[np.uint8]:
+        """The maps of MiniGrid's dictionaries, of their images, and of maps."""
+        found = np.asarray(obs["image"] if isinstance(obs, Mapping) else obs, np.uint8)
+        return view_as_map(found) if found.shape[-1:] == (3,) else found
+
+
+def make_task(name: str) -> StockTask | ItselfTask:
+    """The task of a MiniGrid environment. Raises `UserError` where there is none, or it cannot begin an episode."""
+    env = make_env(full_id(name))
+    try:
+        with redirect_stdout(None):  # as in `OwnView`
+            env.reset(seed=0)
+    except Exception as error:  # whatever the environment's own code raises
+        raise UserError(f"{name} cannot begin an episode: {error}", "python main.py tasks") from error
+    env.close()
+    try:
+        return StockTask(name)
+    except UserError as refused:
+        return ItselfTask(name, refused.what)
 
 
 def _make_levels(name: str, split: str) -> LevelSpec:

@@ -15,7 +15,7 @@ from preceptor.envs.gridworld.levels import SPECS, LevelSpec
 from preceptor.envs.gridworld.scenes import COLOURS, Facts, Schema
 from preceptor.envs.gridworld.simulator import GridSimulator
 from preceptor.envs.task import GoalSpace, Option, OptionSpace, Scene, Task
-from preceptor.ground.level_seeds import split_of
+from preceptor.ground.errors import UserError
 
 _ROOM = (
     "You are in a walled room and know only what you have seen of it. You carry at most one thing. "
@@ -111,16 +111,25 @@ class GridTask(Task):
         return GridSimulator(self.level_spec, num_envs)
 
     def from_gymnasium(self, obs: Any) -> NDArray[np.uint8]:
-        """The maps of dictionaries as `GridTaskEnv` gives them, and of arrays."""
-        return np.asarray(obs["image"] if isinstance(obs, Mapping) else obs, np.uint8)
+        """The maps of dictionaries as `GridTaskEnv` gives them, and of arrays.
 
-    def make_single(self, level_seed: int) -> gym.Env:
-        """MiniGrid's own environment at the start of a level, in lock step with the batched one; it draws pictures."""
+        Raises:
+            UserError: It is MiniGrid's view of the moment.
+        """
+        found = np.asarray(obs["image"] if isinstance(obs, Mapping) else obs, np.uint8)
+        if found.shape[-1:] == (3,):
+            raise UserError(
+                f"{self.name} is played from maps {self.observation_shape} of what has been seen, and this is "
+                f"MiniGrid's view of the moment, {found.shape}.",
+                "env = preceptor.SeenMap(env)",
+            )
+        return found
+
+    def make_env(self, split: str = "eval", render_mode: str | None = None) -> gym.Env:
+        """MiniGrid's own environment, in lock step with the batched one."""
         from preceptor.envs.gridworld.single import GridTaskEnv  # imports minigrid, which takes a while
 
-        env = GridTaskEnv(self.name, split_of(level_seed), render_mode="rgb_array")
-        env.reset(options={"level_seed": level_seed})
-        return env
+        return GridTaskEnv(self.name, split, render_mode)
 
     def fact_codes(self, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
         """One integer per observation [N]; equal integers mean equal facts."""

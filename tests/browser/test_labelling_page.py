@@ -1,7 +1,11 @@
 """The labelling page as a person uses it: by keyboard, in Chromium, with a server that is killed in between."""
 
 import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +16,12 @@ import pytest
 from preceptor.agent.data.recording import Recording
 from preceptor.agent.demonstrating import DEMONSTRATIONS
 from preceptor.agent.halo.ledger import FILE
-from tests.page_server import PageServer
 
 playwright = pytest.importorskip("playwright.sync_api")
 Page = Any
-Serve = Callable[..., PageServer]
+Serve = Callable[..., "PageServer"]
 
+ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 WORDS = ["--task", "RescueWorld-n3", "--savedir", "x", "--demos", "24", "--eval-episodes", "0", "--annotator", "ann"]
@@ -44,6 +48,35 @@ def page(browser: Any) -> Iterator[Page]:
     assert faults == []
 
 
+class PageServer:
+    """`main.py label` over a run in a log directory; a page that comes back needs the same port."""
+
+    def __init__(self, logs: Path, *words: str, port: int = 0) -> None:
+        self.logs, self._said = logs, logs / "said.txt"
+        command = [sys.executable, "main.py", "label", "--logdir", str(logs), "--no-browser", "--port", str(port)]
+        with self._said.open("w") as said:
+            self.process = subprocess.Popen([*command, *words], cwd=ROOT, stdout=said, stderr=said)
+        deadline = time.monotonic() + 2 * PATIENCE / 1000  # on a busy machine that compiles for the first time
+        while not (found := re.search(r"label at (\S+:(\d+)/\S+)", self.said())):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"no page: {self.said()}")
+            time.sleep(0.05)
+        self.address, self.port = found[1], int(found[2])
+
+    def said(self) -> str:
+        return self._said.read_text()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> int:
+        """Ctrl-C; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """Starts servers of one run, and ends those that a test leaves."""
@@ -62,9 +95,9 @@ def run_of(server: PageServer) -> Path:
     return server.logs / "halo" / "RescueWorld-n3" / "x"
 
 
-def lines(server: PageServer, kind: str = "") -> list[dict[str, Any]]:
+def lines(server: PageServer, kind: str) -> list[dict[str, Any]]:
     written = [json.loads(line) for line in (run_of(server) / FILE).read_text().splitlines()[1:]]
-    return [line for line in written if kind in ("", line["kind"])]
+    return [line for line in written if line["kind"] == kind]
 
 
 def answers(server: PageServer) -> list[dict[str, Any]]:
@@ -115,23 +148,19 @@ def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page,
     page.goto(server.address)
     shown(page)
     right, expected = key_of(server), []  # expected: what stands, in order
-    undone = 0
+
+    def said() -> tuple[Any, ...]:
+        return tuple(answers(server)[-1][name] for name in ("trajectory", "step", "start", "stop", "report", "who"))
+
     while len(expected) < 30:
-        question = shown(page)
-        n, t, _ = question
-        count = len(expected)
+        question, count = shown(page), len(expected)
         if count == 5:  # a slip, taken back twice over: the answer before it, too
-            press(page, "s")
-            press(page, "u")
+            for key in ("s", "u"):
+                press(page, key)
             assert shown(page) == question
             press(page, "u")
-            undone += 2
-            expected.pop()
             press(page, right(shown(page)))
-            again = answers(server)[-1]
-            expected.append((again["trajectory"], again["step"], again["step"], again["step"] + 1, again["report"]))
-            question = shown(page)
-            n, t, _ = question
+            assert said() == expected[-1]
         if count == 10:
             press(page, "Shift+ArrowRight", "Shift+ArrowRight", right(question))
         elif count == 12:
@@ -147,26 +176,16 @@ def test_thirty_questions_with_slips_an_interval_a_reload_and_a_kill(page: Page,
             server = serve(30, server.port)
             moves_on(page, question)
         else:
-            press(page, right(question))
-        last = answers(server)[-1]
-        assert (last["kind"], last["trajectory"], last["step"], last["who"]) == ("answer", n, t, "ann")
-        assert last["report"] == [] if count == 12 else str(last["report"].index(1.0) + 1) == right(question)
-        expected.append((n, t, last["start"], last["stop"], last["report"]))
+            press(page, right(shown(page)))
+        n, t, start, stop, report, who = said()
+        assert (n, t, stop - start, who) == (*question[:2], 3 if count == 10 else 1, "ann")
+        assert report == [] if count == 12 else str(report.index(1.0) + 1) == right(question)
+        expected.append(said())
     page.wait_for_selector("body[data-phase=finished]")
     assert server.end() == 0, "Ctrl-C is the way to end it"
     assert "answered: 30" in server.said() or '"answered"' in server.said()
-    assert len(lines(server, "undo")) == undone == 2
-    assert len(answers(server)) == 30 + undone
-    standing: list[Any] = []
-    for line in lines(server):
-        if line["kind"] == "answer":
-            standing.append(tuple(line[name] for name in ("trajectory", "step", "start", "stop", "report")))
-        elif line["kind"] == "undo":
-            standing.pop()
-    assert standing == expected
-    assert len({row[:2] for row in standing}) == 30, "nothing is counted twice"
-    marked = standing[10]
-    assert marked[3] - marked[2] == 3, "the interval went on for two steps more"
+    assert (len(lines(server, "undo")), len(answers(server))) == (2, 32)
+    assert len({row[:2] for row in expected}) == 30, "nothing is counted twice"
 
 
 def test_a_second_tab_and_keys_that_are_not_legal(browser: Any, page: Page, serve: Serve) -> None:
@@ -184,10 +203,10 @@ def test_a_second_tab_and_keys_that_are_not_legal(browser: Any, page: Page, serv
     assert len(answers(server)) == 1, "the second answer was refused"
     while not page.query_selector(".option:disabled"):
         press(page, right(shown(page)))
-    question, before = shown(page), len(lines(server))
+    question, before = shown(page), len(answers(server))
     page.keyboard.press(page.inner_text(".option:disabled kbd"))
     told(page, "not possible here")
-    assert (shown(page), len(lines(server))) == (question, before)
+    assert (shown(page), len(answers(server))) == (question, before)
     page.keyboard.press("?")
     assert page.is_visible("dialog#keys")
     page.keyboard.press("Escape")

@@ -4,7 +4,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -24,25 +24,16 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Modules that the import statements among nodes name, and whatever is taken from them."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name.removeprefix("preceptor.") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield (node.module or "").removeprefix("preceptor.")
-
-
-def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
-
-
-def lines_of_code(function: ast.FunctionDef) -> int:
-    """Lines of a function from the end of its docstring to its own."""
-    start = function.body[0].end_lineno if ast.get_docstring(function) else function.lineno - 1
-    return (function.end_lineno or 0) - (start or 0)
+            assert node.level == 0, "relative import"
+            module = (node.module or "").removeprefix("preceptor.")
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -53,41 +44,30 @@ def test_imports_point_downwards(path: Path) -> None:
     else:
         beside = set() if floor == "main" else {"serving"}  # trainers reach servers by HTTP alone
         above = {*FLOORS[FLOORS.index(floor) + 1 :], "tests", "bench"} | beside
-    assert not [name for name in imported(path) if name.partition(".")[0] in above]
-
-
-def imported_at_once(path: Path) -> Iterator[str]:
-    """What a file needs to be loaded at all: imports inside functions, and those for types alone, wait."""
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name.removeprefix("preceptor.") for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            module = (node.module or "").removeprefix("preceptor.")
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+    assert not [name for name in imported(ast.walk(ast.parse(path.read_text()))) if name.partition(".")[0] in above]
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
 def test_rooms_are_imported_through_the_package(path: Path) -> None:
     """Installed, there is no `agent`; and in a clone a module with two names would exist twice."""
-    bare = [
-        line for line in path.read_text().splitlines() if re.match(rf"\s*(from|import) ({'|'.join(ROOMS)})[. ]", line)
-    ]
-    assert bare == []
+    assert not re.findall(rf"^\s*(?:from|import) (?:{'|'.join(ROOMS)})[. ].*", path.read_text(), re.MULTILINE)
 
 
 def test_no_file_needs_one_that_needs_it() -> None:
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES}
-    graph = {name: {other for other in imported_at_once(path) if other in names} for name, path in names.items()}
+    # What a file needs to be loaded at all: imports inside functions, and those for types alone, wait.
+    graph = {name: set(imported(ast.parse(path.read_text()).body)) & set(names) for name, path in names.items()}
     assert sum(map(len, graph.values())) > len(graph)
     TopologicalSorter(graph).prepare()  # raises CycleError with the circle
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
 def test_nothing_runs_text_or_unpickles(path: Path) -> None:
-    roots = {name.partition(".")[0] for name in imported(path)}
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    roots = {name.partition(".")[0] for name in imported(nodes)}
     assert not roots & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
-    for name, call in calls(path):
+    for call in (node for node in nodes if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func)
         assert name not in {"eval", "exec", "compile", "os.system", "os.popen", "torch.load", "torch.save"}
         switched_on = {word.arg for word in call.keywords if ast.unparse(word.value) != "False"}
         assert not switched_on & {"shell", "allow_pickle"}, name
@@ -96,8 +76,10 @@ def test_nothing_runs_text_or_unpickles(path: Path) -> None:
 @pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
 def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LONGEST_FILE
-    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
-    assert not [node.name for node in functions if lines_of_code(node) > LONGEST_FUNCTION]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            start = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno - 1  # docstrings do not count
+            assert (node.end_lineno or 0) - (start or 0) <= LONGEST_FUNCTION, node.name
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

@@ -112,7 +112,7 @@ MISTAKES = {
     "no such policies": (["--policies", "tables"], "tables", "tabular"),
     "a share of everything": (["--stop-error", "2"], "2", "--stop-error"),
     "uncounted states": (["--task", "PointPush", "--policies", "tabular"], "cannot be counted", "--policies neural"),
-    "no expert": (["--task", "HalfCheetah-v5"], "no scripted", "--method"),
+    "no expert": (["--task", "HalfCheetah-v5"], "has one option", "--method ppo"),
 }
 
 

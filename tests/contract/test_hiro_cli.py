@@ -37,12 +37,12 @@ def train(capsys: pytest.CaptureFixture[str], logs: Path, *words: str) -> tuple[
 
 
 MISTAKES = {
-    "no goal space": (["--method", "hiro", "--task", "Pendulum-v1"], "no space in which a goal", "--method sac"),
-    "named actions": (["--method", "sac", "--task", "SimpleDoorKey"], "actions of SimpleDoorKey", "--method ihac"),
+    "no goal space": (["--method", "hiro", "--task", "Pendulum-v1"], "has one option", "--method ppo"),
+    "named actions": (["--method", "sac", "--task", "SimpleDoorKey"], "actions of SimpleDoorKey", "--method ppo"),
     "no options": (
         ["--method", "hiro", "--task", "Pendulum-v1", "--high-level", "options"],
-        "names no options",
-        "--method sac",
+        "has one option",
+        "--method ppo",
     ),
     "goals where options are": (
         ["--method", "hiro", "--task", "SimpleDoorKey", "--low-learner", "sac"],

@@ -24,7 +24,6 @@ from preceptor.teacher.prompts import Prompt, load_template, menus
 TASK = get_task("KeyInBox")
 DRAWN = {scene.facts: scene for scene in TASK.sample_scenes(np.random.default_rng(5), 200)}
 SCENES = [scene for scene in DRAWN.values() if len(scene.legal) == 3]
-ROOT = Path(__file__).parents[2]
 
 
 def call_about(scene: Scene, template: str = "chat", **changes: Any) -> Call:
@@ -41,19 +40,19 @@ def call_about(scene: Scene, template: str = "chat", **changes: Any) -> Call:
 def store(tmp_path: Path) -> Path:
     """A store with an answer, one row of each kind of trouble, and rows that cannot be rendered any more."""
     failed: dict[str, Any] = {"probs": (), "method": "samples"}
-    rows = [
-        call_about(SCENES[0]),
-        call_about(SCENES[1], **failed, status="off_menu", reply="I would\n\x1b[31mopen the window"),
-        call_about(SCENES[2], **failed, status="ambiguous", reply="A or B " * 300),
-        call_about(SCENES[3], **failed, status="error", reply="The server is asleep."),
-        call_about(SCENES[4], source="fallback:scripted", method="fallback", status="fallback", reply=""),
-        call_about(SCENES[5], probs=(), status="off_menu", reply="The"),
-        call_about(SCENES[0], prompt="an older template"),
-        call_about(SCENES[0], task="Gone"),
-        call_about(SCENES[6], template="compact", **failed, status="unfinished", reply="<think>"),
+    rows: list[dict[str, Any]] = [
+        {},
+        {**failed, "status": "off_menu", "reply": "I would\n\x1b[31mopen the window"},
+        {**failed, "status": "ambiguous", "reply": "A or B " * 300},
+        {**failed, "status": "error", "reply": "The server is asleep."},
+        {"source": "fallback:scripted", "method": "fallback", "status": "fallback", "reply": ""},
+        {"probs": (), "status": "off_menu", "reply": "The"},
+        {"prompt": "an older template"},
+        {"task": "Gone"},
+        {"template": "compact", **failed, "status": "unfinished", "reply": "<think>"},
     ]
     with LabelStore(tmp_path / "labels.sqlite") as labels:
-        labels.put_many(rows)
+        labels.put_many(call_about(SCENES[i], **row) for i, row in enumerate(rows))
     return tmp_path / "labels.sqlite"
 
 
@@ -88,55 +87,53 @@ def test_a_mistake_names_the_next_command(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["labels", *words]) == 2
     out, err = capsys.readouterr()
-    assert said in err
-    assert "next: " in err
+    assert said in err.partition("next: ")[0]
     assert "Traceback" not in err
-    assert out == ""
-    assert os.listdir(tmp_path) == []
+    assert (out, os.listdir(tmp_path)) == ("", [])
 
 
 def test_labels_alone_lists_its_verbs_and_each_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["labels"]) == 2
-    assert cli.main(["labels", "--help"]) == 0
+    assert (cli.main(["labels"]), cli.main(["labels", "--help"])) == (2, 0)
     usage = capsys.readouterr().out
     for verb in ("show", "prompt", "export", "import", "judge"):
         assert usage.count(f"python main.py labels {verb}") == 2
-        with pytest.raises(SystemExit) as caught:
+        with pytest.raises(SystemExit, match="0"):
             cli.main(["labels", verb, "--help"])
-        assert caught.value.code == 0
         assert "--json" in capsys.readouterr().out
 
 
 def test_show_prints_prompt_reply_verdict_and_why(store: Path, verb: Callable[..., str]) -> None:
-    text = verb("show", str(store))
-    blocks = text.split("\n\n#")
-    assert len(blocks) == 10
-    answer, off_menu, ambiguous, error, fallback, letters, changed, gone, unfinished = blocks[1:]
-    assert "KeyInBox  answer" in answer
-    menu = menus(SCENES[0], 1)[0]
-    for line in load_template("chat").render(TASK, SCENES[0], menu).messages[1][1].splitlines():
-        assert f"    {line}\n" in answer
-    assert TASK.rules in answer
-    assert f"  read as\n    0.750  A) {TASK.options[menu.options[0]].id}\n" in answer
-    assert f"    0.250  C) {TASK.options[menu.options[2]].id}" in answer
-    assert "500 tokens, 250.0 ms" in answer
-    assert "the reply names nothing that is on the menu" in off_menu
-    assert "\\x1b[31mopen the window" in off_menu, "what a model wrote may not command the terminal"
+    text, menu = verb("show", str(store)), menus(SCENES[0], 1)[0]
+    blocks = text.split("\n\n#")[1:]
+    prompt = load_template("chat").render(TASK, SCENES[0], menu).messages[1][1]
+    in_order: list[list[str]] = [
+        [
+            *(
+                "KeyInBox  answer",
+                TASK.rules,
+                "500 tokens, 250.0 ms",
+                *(f"    {line}\n" for line in prompt.splitlines()),
+            ),
+            f"  read as\n    0.750  A) {TASK.options[menu.options[0]].id}\n",
+            f"    0.250  C) {TASK.options[menu.options[2]].id}",
+        ],
+        # What a model wrote may not command the terminal.
+        ["the reply names nothing that is on the menu", "\\x1b[31mopen the window", "[system] as in #1"],
+        ["(2,100 characters)", "does not name exactly one of its options"],
+        ["no reply came back: The server is asleep."],
+        ["fallback:scripted stood in"],
+        ["almost none of the probability"],
+        ["the template has changed since", SCENES[6].text],
+        ["there is no task Gone here"],
+        ["still thinking", f"Goal: {TASK.goal}"],  # of the compact template
+    ]
+    assert [[said for said in each if said not in block] for each, block in zip(in_order, blocks, strict=True)] == [
+        []
+    ] * 9
     assert "\x1b" not in text
-    assert "[system] as in #1" in off_menu
-    assert "(2,100 characters)" in ambiguous
-    assert "does not name exactly one of its options" in ambiguous
-    assert "no reply came back: The server is asleep." in error
-    assert "fallback:scripted stood in" in fallback
-    assert "almost none of the probability" in letters
-    assert "the template has changed since" in changed
-    assert SCENES[0].text in changed
-    assert "there is no task Gone here" in gone
-    assert "still thinking" in unfinished
-    assert f"Goal: {TASK.goal}" in unfinished, "the compact template"
 
 
-def test_show_in_json_has_what_was_sent_and_chooses_by_number_kind_and_task(
+def test_show_in_json_has_what_was_sent_and_chooses_by_number_kind_and_task_while_a_run_writes(
     store: Path, verb: Callable[..., str]
 ) -> None:
     def lines(*words: str) -> list[dict[str, Any]]:
@@ -155,16 +152,12 @@ def test_show_in_json_has_what_was_sent_and_chooses_by_number_kind_and_task(
     assert rows("--only", "rejected") == [2, 3, 4, 6, 9]
     assert rows("--only", "fallback") == [5]
     assert rows("--only", "answers", "--task", "keyinbox") == [1, 7]
-
-
-def test_a_store_can_be_looked_at_while_a_run_writes_it(store: Path, verb: Callable[..., str]) -> None:
     with LabelStore(store) as writer:
-        writer.put_many([call_about(SCENES[7])])
-        assert json.loads(verb("show", str(store), "--last", "1", "--json"))["row"] == 10
-        verb("export", str(store))
-        writer.put_many([call_about(SCENES[8])])
-        assert json.loads(verb("show", str(store), "--last", "1", "--json"))["row"] == 11
-    assert len(store.with_suffix(".jsonl").read_text().splitlines()) == 10
+        for row in (10, 11):
+            writer.put_many([call_about(SCENES[row])])
+            assert rows("--last", "1") == [row]
+            verb("export", str(store))
+    assert len(store.with_suffix(".jsonl").read_text().splitlines()) == 11
 
 
 def test_show_finds_a_run_and_the_store_that_was_written_last(tmp_path: Path, verb: Callable[..., str]) -> None:
@@ -215,21 +208,10 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
     AskingTeacher("llm", TASK, listener, load_template("chat"), LabelStore()).label([scene])
     assert len(scene.legal) > 1
     assert [prompt["messages"] for prompt in dry["prompts"]] == listener.sent
-    assert dry["prompt"] == load_template("chat").hash_for(TASK)
-    assert dry["counted"] == "characters/4"
+    assert (dry["prompt"], dry["counted"]) == (load_template("chat").hash_for(TASK), "characters/4")
     text = verb(*words)
-    assert scene.text in text
-    assert f"call 4 of {len(listener.sent)}" in text
-    assert "nothing was sent" in text
-
-
-def refuse(*_: object) -> None:
-    raise AssertionError("a socket was used")
-
-
-def test_the_dry_run_counts_the_built_in_models_tokens_and_asks_nobody_without_a_choice(
-    verb: Callable[..., str],
-) -> None:
+    for said in (scene.text, f"call 4 of {len(listener.sent)}", "nothing was sent"):
+        assert said in text
     dry = json.loads(verb("prompt", "--task", "KeyInBox", "--prompt", "compact", "--seed", "1", "--json"))
     scene = TASK.sample_scenes(np.random.default_rng(1), 1)[0]
     prompts = [load_template("compact").render(TASK, scene, menu) for menu in menus(scene, 4)]
@@ -237,54 +219,42 @@ def test_the_dry_run_counts_the_built_in_models_tokens_and_asks_nobody_without_a
     assert "built-in" in dry["counted"]
     scenes = TASK.sample_scenes(np.random.default_rng(0), 500)
     index = next(i for i, scene in enumerate(scenes) if len(scene.legal) == 1)
-    text = verb("prompt", "--task", "KeyInBox", "--index", str(index))
-    assert "only one option is legal: no model would be asked" in text
+    assert "no model would be asked" in verb("prompt", "--task", "KeyInBox", "--index", str(index))
 
 
-def test_a_store_goes_out_and_comes_back(store: Path, verb: Callable[..., str], tmp_path: Path) -> None:
+def refuse(*_: object) -> None:
+    raise AssertionError("a socket was used")
+
+
+def test_a_store_goes_out_and_comes_back_or_nothing_is_imported_and_no_file_of_others_is_overwritten(
+    store: Path, verb: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "9 calls" in verb("export", str(store))
-    file = store.with_suffix(".jsonl")
-    assert len(file.read_text().splitlines()) == 9
-    copy = tmp_path / "copy.sqlite"
+    file, copy, again = store.with_suffix(".jsonl"), tmp_path / "copy.sqlite", tmp_path / "again.jsonl"
     assert json.loads(verb("import", str(file), "--into", str(copy), "--json"))["added"] == 9
     with LabelStore(store, read_only=True) as before, LabelStore(copy, read_only=True) as after:
         assert after.calls(answers_only=False) == before.calls(answers_only=False)
     assert "0 calls added, 9 known already" in verb("import", str(file), "--into", str(copy))
-    again = tmp_path / "again.jsonl"
     verb("export", str(copy), "--to", str(again))
     assert again.read_bytes() == file.read_bytes()
     verb("export", str(copy), "--to", str(again), "--answers-only", "--task", "keyinbox")
     assert [json.loads(line)["status"] for line in again.read_text().splitlines()] == ["ok", "ok"]
-
-
-def test_a_bad_line_is_named_and_nothing_is_imported(
-    store: Path, verb: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    verb("export", str(store))
-    file = store.with_suffix(".jsonl")
     file.write_bytes(file.read_bytes()[:-20])  # as a copy that was cut off
     assert cli.main(["labels", "import", str(file), "--into", str(tmp_path / "new.sqlite")]) == 2
     assert "labels.jsonl, line 9, cannot be imported" in capsys.readouterr().err
     assert not (tmp_path / "new.sqlite").exists()
-
-
-def test_an_export_overwrites_exports_alone(
-    store: Path, verb: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    (tmp_path / "theirs.txt").write_text("their work")
     for target in (tmp_path / "theirs.txt", store):
-        before = b"their work" if target != store else store.read_bytes()
-        target.write_bytes(before)
-        assert cli.main(["labels", "export", str(store), "--to", str(target)]) == 2
+        held = target.read_bytes()
+        assert cli.main(["labels", "export", str(copy), "--to", str(target)]) == 2
         assert "did not write it" in capsys.readouterr().err
-        assert target.read_bytes() == before
-    verb("export", str(store))
-    verb("export", str(store))
+        assert target.read_bytes() == held
 
 
 def test_a_run_is_repeated_from_exported_labels_without_a_network(
     verb: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = ["--preset", "tiny", "--task", "KeyInBox", "--steps", "640", "--num-envs", "4", "--eval-episodes", "4"]
+    small = ["--preset", "tiny", "--task", "KeyInBox", "--steps", "320", "--num-envs", "4", "--eval-episodes", "2"]
     small += ["--logdir", str(tmp_path), "--quiet"]
     assert cli.main(["train", *small, "--savedir", "taught", "--teacher", "local"]) == 0
     lines, copy = str(tmp_path / "labels.jsonl"), str(tmp_path / "copy.sqlite")

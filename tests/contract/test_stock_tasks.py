@@ -1,18 +1,25 @@
 """Stock levels and a user's own: equal to MiniGrid step by step, read as tasks, and refused where they do not fit."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
+import preceptor
+from dev import minigrid_ids
+from preceptor.agent.acting import Agent
+from preceptor.agent.players import random_player
 from preceptor.envs.catalog import STOCK_TASKS, get_task
 from preceptor.envs.gridworld.levels import SPECS
 from preceptor.envs.gridworld.scenes import Facts
 from preceptor.envs.gridworld.simulator import GridSimulator
 from preceptor.envs.gridworld.single import GridTaskEnv
-from preceptor.envs.gridworld.stock_tasks import POOL_LEVELS, StockTask, make_pool
+from preceptor.envs.gridworld.stock_tasks import POOL_LEVELS, ItselfTask, StockTask, make_pool, make_task
 from preceptor.envs.vector import BatchedEnv
 from preceptor.ground.errors import UserError
 from tests.scripted import scripted
@@ -48,6 +55,23 @@ class GreedyEnv(DoorKeyEnv):
         return obs, reward, terminated or isinstance(self.carrying, Key), truncated, info
 
 
+class GenerousEnv(EmptyEnv):
+    def _reward(self):
+        return 5.0
+
+
+class HastyEnv(EmptyEnv):
+    def _gen_grid(self, width, height):
+        super()._gen_grid(width, height)
+        self.max_steps = int(self.np_random.integers(5, 9))
+
+
+class GrowingEnv(EmptyEnv):
+    def _gen_grid(self, width, height):
+        self.width = self.height = int(self.np_random.integers(5, 9))
+        super()._gen_grid(self.width, self.height)
+
+
 class OpenEnv(EmptyEnv):
     def _gen_grid(self, width, height):
         super()._gen_grid(width, height)
@@ -58,6 +82,10 @@ gymnasium.register("Users/TwoKeys-v0", entry_point=TwoKeysEnv, kwargs={"size": 9
 gymnasium.register("Users/Balls-v0", entry_point=BallsEnv)
 gymnasium.register("Users/Greedy-v0", entry_point=GreedyEnv)
 gymnasium.register("Users/Open-v0", entry_point=OpenEnv)
+gymnasium.register("Users/Generous-v0", entry_point=GenerousEnv, kwargs={"size": 5})
+gymnasium.register("Users/Hasty-v0", entry_point=HastyEnv, kwargs={"size": 5})
+gymnasium.register("Users/Growing-v0", entry_point=GrowingEnv, kwargs={"size": 5})
+gymnasium.register("Users/Cut-v0", entry_point=EmptyEnv, kwargs={"size": 5}, max_episode_steps=12)
 gymnasium.register("Users/Wide-v0", entry_point=EmptyEnv, kwargs={"size": 8, "agent_view_size": 9})
 gymnasium.register("Users/Narrow3-v0", entry_point=DoorKeyEnv, kwargs={"size": 6, "agent_view_size": 3})
 gymnasium.register("Users/Narrow5-v0", entry_point=DoorKeyEnv, kwargs={"size": 6, "agent_view_size": 5})
@@ -84,7 +112,7 @@ def ends_in_lock_step(name: str, skill: float, steps: int, count: int = 4) -> Co
     maps = task.make_vec(count, split="eval")
     views = BatchedEnv(GridSimulator(maps.simulator.level_spec, count, view="partial"), "eval")
     (seen, _), (obs, info) = maps.reset(), views.reset()
-    stock = [task.make_single(int(level)).unwrapped for level in info["level_seed"]]
+    stock = [task.make_single(int(level)) for level in info["level_seed"]]
     for _ in range(steps):
         actions = np.where(
             rng.random(count) < skill, task.skill(seen, scripted(task, seen)), rng.integers(7, size=count)
@@ -93,18 +121,24 @@ def ends_in_lock_step(name: str, skill: float, steps: int, count: int = 4) -> Co
         obs, reward, terminated, truncated, info = views.step(actions)
         np.testing.assert_array_equal(outcome, [reward, terminated, truncated])
         for n, env in enumerate(stock):
-            its_obs, its_reward, its_end, its_cut, _ = env.step(int(actions[n]))
-            over = its_end or its_cut
-            assert_same(info["final_obs"] if over else obs, n, its_obs)
+            its_map, its_reward, its_end, its_cut, told = env.step(int(actions[n]))
+            over, view = its_end or its_cut, env.unwrapped.gen_obs()
+            assert_same(info["final_obs"] if over else obs, n, view)
             assert (reward[n], terminated[n], truncated[n]) == (its_reward, its_end, its_cut)
-            assert info["success"][n] == (its_reward > 0)
+            assert info["success"][n] == told["success"] == (its_reward > 0)
             if over:
                 ends["success" if its_reward > 0 else "died" if its_end else "truncated"] += 1
-                assert_same(obs, n, env.reset(seed=int(info["level_seed"][n]))[0])
-            assert tuple(np.argwhere(seen[n, ..., 3] < 4)[0]) == tuple(env.agent_pos)
+                its_map, _ = env.reset(options={"level_seed": int(info["level_seed"][n])})
+                assert_same(obs, n, env.unwrapped.gen_obs())
+            np.testing.assert_array_equal(seen[n], its_map)
     return ends
 
 
+SAMPLED = (
+    *("MiniGrid-Empty-Random-5x5-v0", "MiniGrid-LavaGapS5-v0", "MiniGrid-Unlock-v0", "MiniGrid-KeyCorridorS3R1-v0"),
+    *("MiniGrid-Fetch-5x5-N2-v0", "MiniGrid-GoToDoor-5x5-v0", "MiniGrid-PutNear-6x6-N2-v0", "MiniGrid-MemoryS7-v0"),
+    *("MiniGrid-Dynamic-Obstacles-5x5-v0", "MiniGrid-Playground-v0", "BabyAI-GoToRedBall-v0", "BabyAI-OpenDoor-v0"),
+)
 OTHERS = (
     "MiniGrid-DistShift1-v0",
     "MiniGrid-ObstructedMaze-1Dlh-v0",
@@ -149,20 +183,95 @@ def test_any_minigrid_id_is_a_task_that_the_expert_solves(name: str, count: int)
     [
         ("DoorKy-8x8", "Did you mean 'DoorKey-8x8'"),
         ("SimpelDoorKey", "Did you mean 'SimpleDoorKey'"),
-        ("MiniGrid-Playground-v0", "no goal to reach"),
-        ("MiniGrid-MemoryS7-v0", "rules of its own"),
-        ("MiniGrid-Dynamic-Obstacles-5x5-v0", "rules of its own"),
-        ("CartPole-v1", "not a MiniGrid environment"),
-        ("no_such_module:Level-v0", r"cannot be imported[\s\S]*next: run from the folder"),
+        ("no_such_module:Level-v0", r"cannot be imported[\s\S]*in the folder that you are in"),
         ("users_levels:Users/Bals-v0", "Did you mean: `Balls`"),
-        ("users_levels:Users/Balls-v0", "more than one ball"),
-        ("users_levels:Users/Greedy-v0", "GreedyEnv has rules of its own"),
-        ("users_levels:Users/Open-v0", "enclosed"),
+        ("MiniGrid-WFC-MazeSimple-v0", "cannot begin an episode"),
     ],
 )
 def test_what_cannot_be_played_is_refused_by_name(name: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
         get_task(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("MiniGrid-Playground-v0", "no goal to reach"),
+        ("MiniGrid-MemoryS7-v0", r"rules of its own in step\(\)"),
+        ("MiniGrid-Dynamic-Obstacles-5x5-v0", r"rules of its own in step\(\)"),
+        ("BabyAI-GoToRedBall-v0", r"rules of its own in step\(\)"),
+        ("users_levels:Users/Balls-v0", "more than one ball"),
+        ("users_levels:Users/Greedy-v0", "GreedyEnv has rules of its own"),
+        ("users_levels:Users/Open-v0", "enclosed"),
+        ("users_levels:Users/Generous-v0", r"rules of its own in _reward\(\)"),
+        ("users_levels:Users/Hasty-v0", "number of steps differs"),
+        ("users_levels:Users/Growing-v0", "size or number of steps differs"),
+        ("users_levels:Users/Cut-v0", "max_episode_steps, fewer than its own 100"),
+    ],
+)
+def test_what_the_engine_does_not_play_runs_as_itself(
+    name: str, why: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step by step what `gymnasium.make` gives, seen as a map of the view; and it says so."""
+    for split in POOL_LEVELS:
+        monkeypatch.setitem(POOL_LEVELS, split, 20)
+    task, rng, ended = make_task(name), np.random.default_rng(0), 0
+    assert isinstance(task, ItselfTask)
+    assert re.search(why, task.notice)
+    batched = task.make_vec(2, seed=3)
+    obs, info = batched.reset()
+    assert not capsys.readouterr().out
+    single = gymnasium.make(name)
+    its_obs, _ = single.reset(seed=int(info["level_seed"][1]))
+    for _ in range(120):
+        np.testing.assert_array_equal(obs[1], task.from_gymnasium(its_obs))
+        assert (obs[1, ..., :3] == its_obs["image"]).all()
+        actions = rng.integers(task.num_actions, size=2)
+        obs, reward, terminated, truncated, info = batched.step(actions)
+        its_obs, *outcome, _ = single.step(actions[1])
+        assert outcome == [reward[1], terminated[1], truncated[1]]
+        assert info["success"][1] == (terminated[1] and reward[1] > 0)
+        if terminated[1] or truncated[1]:
+            ended += 1
+            its_obs, _ = single.reset(seed=int(info["level_seed"][1]))
+    assert ended or single.unwrapped.max_steps > 60
+
+
+def test_agents_take_what_gymnasium_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of levels that run as themselves MiniGrid's own observations, of the others the map, which `SeenMap` draws."""
+    short = {"steps": 128, "num_envs": 4, "eval_episodes": 2, "logdir": str(tmp_path), "savedir": "short"}
+    run = preceptor.train("MiniGrid-MemoryS7-v0", "ppo", **short, quiet=False)
+    assert "runs as itself" in capsys.readouterr().err
+    env, agent = gymnasium.make("MiniGrid-MemoryS7-v0"), run.load()
+    obs, _ = env.reset(seed=0)
+    assert env.action_space.contains(agent.act(obs))
+    made = preceptor.make("MiniGrid-MemoryS7-v0")
+    assert made.action_space.contains(agent.act(made.reset(seed=0)[0]))
+    agent = Agent(get_task("DoorKey-5x5"), random_player())
+    stock = gymnasium.make("MiniGrid-DoorKey-5x5-v0")
+    with pytest.raises(UserError, match=r"view of the moment[\s\S]*next: env = preceptor.SeenMap\(env\)"):
+        agent.act(stock.reset(seed=0)[0])
+    for wrong in ("text", {"picture": 1}, np.zeros((5, 5)), None):
+        with pytest.raises(UserError, match=r"shape \(5, 5, 4\)"):
+            agent.act(wrong)
+    for seen in (preceptor.SeenMap(stock).reset(seed=0)[0], preceptor.make("DoorKey-5x5").reset(seed=0)[0]):
+        assert agent.act(seen) in range(7)
+    with pytest.raises(UserError, match="not a MiniGrid environment"):
+        preceptor.SeenMap(gymnasium.make("CartPole-v1"))
+
+
+def test_ids_of_each_kind_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dozen of those in docs/minigrid.md, which is to say of them what is true."""
+    monkeypatch.setattr(minigrid_ids, "STEPS", 256)
+    for split in POOL_LEVELS:
+        monkeypatch.setitem(POOL_LEVELS, split, 20)
+    page = minigrid_ids.PAGE.read_text()
+    for name in SAMPLED:
+        found = minigrid_ids.tried(name, str(tmp_path))
+        assert found.trains, found.words
+        assert f"| `{name}` | yes | {found.words.split(':')[0]}" in page
+    assert page.count("| yes |") >= 170
+    assert len(re.findall(r"^\| `", page, re.MULTILINE)) == len(minigrid_ids.ids())
 
 
 def test_what_does_not_fit_a_simulator_is_refused() -> None:

@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from preceptor.envs.catalog import FAMILIES, FETCH_TASKS, RESCUE_TASKS, STOCK_TASKS, TASKS, TAUGHT, get_task, listing
-from preceptor.envs.gridworld.scenes import Facts
-from preceptor.envs.gridworld.tasks import TEXTS, GridTask
-from preceptor.envs.mujoco.mazes import SPECS
-from preceptor.envs.rescue import specs as rescue
+from preceptor.envs.catalog import FETCH_TASKS, RESCUE_TASKS, STOCK_TASKS, TASKS, TAUGHT, get_task, listing
+from preceptor.envs.gridworld.tasks import GridTask
 from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
 from tests.scripted import scripted
@@ -34,11 +31,10 @@ SCENES = {
 }
 VARIANTS = [*GRIDS, *((name, None) for name in (*RESCUE_TASKS, *FETCH_TASKS, *MAZES, "Pendulum-v1"))]
 UNSKILLED = ("AntMaze", "AntPushRobust", "Pendulum-v1")  # nothing scripted moves them
-KEEPING = {"hold"}  # options that are for keeping what is so already
 
 
 def envs_of(task: Task) -> int:
-    """How many are played side by side: simulated arms and ants take their time."""
+    """Simulated arms and ants take their time."""
     return 8 if task.continuous else 32
 
 
@@ -79,25 +75,21 @@ def test_the_protocol_is_kept_in_play(task: Task) -> None:
             assert (np.abs(actions) <= 1).all()
         else:
             assert np.isin(task.skill(obs, option), range(task.num_actions)).all()
-        assert task.option_achieved(obs, obs, option).dtype == np.bool_
-        assert task.option_done(obs, option).dtype == np.bool_
+        assert task.option_achieved(obs, obs, option).dtype == task.option_done(obs, option).dtype == np.bool_
         mean, scale = task.ground(obs, option)
         assert mean.shape == scale.shape == (len(obs), len(task.goal_space.names))
         assert np.isfinite(mean).all()
         assert task.teacher_view(obs, seeds).shape == obs.shape
         assert (np.sort(task.teacher_to_true(seeds), axis=1) == np.arange(count)).all()
-
-
-@pytest.mark.parametrize("task", GRIDS, indirect=True, ids=str)
-def test_legal_options_act_and_done_options_stop(task: GridTask) -> None:
-    """A legal option's executor never just waits, except for the documented fallback; goals lie within the room."""
-    for obs, _ in observations(task):
-        legal = task.legal(obs)
-        for k in range(len(task.options)):
-            option = np.full(len(obs), k)
-            waits = task.skill(obs, option) == 6
-            alone = (legal.sum(axis=1) == 1) & legal[:, 0]
-            assert not (waits & legal[:, k] & ~alone).any()
+        for k in range(count if isinstance(task, GridTask) else 0):
+            waits, alone = task.skill(obs, np.full(len(obs), k)) == 6, (legal.sum(axis=1) == 1) & legal[:, 0]
+            assert not (waits & legal[:, k] & ~alone).any(), "what is legal acts, but where nothing can be done"
+    frozen = obs.copy()[::2]  # strided and read-only
+    frozen.flags.writeable = False
+    assert (task.legal(frozen) == legal[::2]).all()
+    assert (task.fact_codes(frozen) == codes[::2]).all()
+    if task.name not in UNSKILLED:
+        assert (task.skill(frozen, option[::2]) == task.skill(obs, option)[::2]).all()
 
 
 def test_sampled_scenes_are_consistent_and_cover_what_play_meets(task: Task) -> None:
@@ -153,41 +145,28 @@ def test_words_are_distinct_and_timeouts_positive(task: Task) -> None:
 
 
 def test_the_catalogue_names_every_task_once_in_words() -> None:
-    names = [name for _, name, _ in listing()]
+    _, names, words = zip(*listing(), strict=True)
     assert len(set(names)) == len(names)
-    assert all(words and not words.endswith(".") for _, _, words in listing())
-    for family, known in (("grid", TEXTS), ("maze", SPECS), ("rescue", rescue.SPECS)):
-        assert tuple(FAMILIES[family].tasks) == tuple(known)
-
-
-def test_read_only_and_strided_observations_are_taken(task: Task) -> None:
-    obs, _ = next(observations(task))
-    frozen = obs.copy()
-    frozen.flags.writeable = False
-    assert (task.legal(frozen) == task.legal(obs)).all()
-    assert (task.fact_codes(frozen[::2]) == task.fact_codes(obs)[::2]).all()
-    first = np.zeros(len(obs), int)
-    if task.name not in UNSKILLED:
-        assert (task.skill(frozen[::2], np.broadcast_to(0, len(obs[::2]))) == task.skill(obs, first)[::2]).all()
+    assert all(each and not each.endswith(".") for each in words)
+    assert {"LavaDoorKey", "AntPushRobust", "RescueWorld-n6-random"} <= set(names)
 
 
 def test_option_ids_are_stable() -> None:
     """They are part of labels and checkpoints."""
-    common = ("explore", "goto:key", "goto:door")
-    assert get_task("SimpleDoorKey").options.ids == (*common, "pickup", "drop", "toggle")
-    assert get_task("RandomBoxKey").options.ids == (*common, "goto:box", "pickup", "drop", "toggle")
-    assert get_task("ColoredDoorKey").options.ids[1] == "goto:red key"
-    assert len(get_task("ColoredDoorKey").options) == 11
+    common, ids = ("explore", "goto:key", "goto:door"), {name: get_task(name).options.ids for name, _ in VARIANTS}
+    assert ids["SimpleDoorKey"] == (*common, "pickup", "drop", "toggle")
+    assert ids["RandomBoxKey"] == (*common, "goto:box", "pickup", "drop", "toggle")
+    assert (ids["ColoredDoorKey"][1], len(ids["ColoredDoorKey"])) == ("goto:red key", 11)
     colours = ("red", "green", "blue", "purple", "yellow", "grey")
-    assert get_task("RescueWorld-n6-random").options.ids == tuple(f"goto:{colour}" for colour in colours)
+    assert ids["RescueWorld-n6-random"] == tuple(f"goto:{colour}" for colour in colours)
     corners = ("south-west corner", "south side", "south-east corner", "east side", "north-east corner", "north side")
     around = tuple(f"goto:{place}" for place in (*corners, "north-west corner", "goal"))
-    assert get_task("PointUMaze").options.ids == around
-    assert get_task("AntMaze").options.digest == get_task("PointUMaze").options.digest
-    assert get_task("PointPush").options.ids[-3:] == ("goto:goal", "push:east", "push:north")
-    assert get_task("PointFall").options.ids[-2:] == ("goto:goal", "push:north")
-    assert get_task("FetchPickAndPlace").options.ids == ("approach", "grasp", "transport", "hold")
-    assert get_task("RescueWorld-n2").options.digest == get_task("RescueWorld-n2-random").options.digest
+    assert ids["PointUMaze"] == around
+    assert ids["PointPush"][-3:] == ("goto:goal", "push:east", "push:north")
+    assert ids["PointFall"][-2:] == ("goto:goal", "push:north")
+    assert ids["FetchPickAndPlace"] == ("approach", "grasp", "transport", "hold")
+    for one, other in (("AntMaze", "PointUMaze"), ("RescueWorld-n2", "RescueWorld-n2-random")):
+        assert get_task(one).options.digest == get_task(other).options.digest
 
 
 def test_names_are_found_in_any_case_once_and_with_suggestions() -> None:
@@ -201,26 +180,6 @@ def test_names_are_found_in_any_case_once_and_with_suggestions() -> None:
     for name in ("SimpleDoorKey", "RescueWorld-n3", "FetchPickAndPlace"):
         with pytest.raises(UserError, match=f"{name} has no flaw"):
             get_task(name, flaw="lava")
-
-
-def test_what_is_legal_and_over_of_hand_made_facts() -> None:
-    task = get_task("KeyInBox")  # things: key, door, box
-    nothing, boxed, facing, explored = (
-        Facts(status=(0, 0, 0)),
-        Facts(status=(0, 0, 1)),
-        Facts(status=(0, 1, 1), front=3, held=1),
-        Facts(status=(2, 2, 2), frontier=False),
-    )
-    fields = np.array([facts.fields for facts in (nothing, boxed, facing, explored)])
-    legal, over, _ = (
-        [{task.options.ids[k] for k in np.flatnonzero(row)} for row in rows] for rows in task._choices.judge(fields)
-    )
-    assert over[0] == {"goto:key", "goto:door", "goto:box", "drop", "toggle"}
-    assert over[1] == {"explore", "goto:key", "goto:door", "drop", "toggle"}
-    assert over[2] == {"explore", "goto:key", "goto:box", "pickup"}
-    assert "explore" in over[3]
-    assert legal == [{"explore"}, {"explore", "goto:box"}, {"explore", "goto:door", "drop", "toggle"}, {"explore"}]
-    assert task.script(task.scene(explored)) == 0, "where nothing can be done"
 
 
 def test_a_teacher_blind_to_lava_reads_and_plans_without_it() -> None:
@@ -250,11 +209,11 @@ def test_a_teacher_with_exchanged_colours_is_fooled_on_three_levels_in_ten() -> 
 
 @pytest.mark.parametrize("task", [v for v in VARIANTS if v[0] not in (*UNSKILLED, *MAZES)], indirect=True, ids=str)
 def test_what_the_expert_does_achieves_its_options(task: Task) -> None:
-    """Every kind of option that the expert uses is achieved by its executor, and by doing nothing none but keeping."""
+    """Each option that it uses is achieved now and then, and by doing nothing none but keeping."""
     env = task.make_vec(envs_of(task), split="train", seed=2)
     obs, _ = env.reset()
     used, achieved = np.zeros((2, len(task.options)), np.int64)
-    keeps = np.isin(task.options.ids, list(KEEPING))
+    keeps = np.isin(task.options.ids, ["hold"])
     for _ in range(120):
         option = scripted(task, obs)
         assert not task.option_achieved(obs, obs, option)[~keeps[option]].any()
@@ -262,24 +221,20 @@ def test_what_the_expert_does_achieves_its_options(task: Task) -> None:
         after, ended = following.copy(), terminated | truncated
         if ended.any():
             after[ended] = info["final_obs"][ended]
-        hit = task.option_achieved(obs, after, option)
         np.add.at(used, option, 1)
-        np.add.at(achieved, option, hit)
+        np.add.at(achieved, option, task.option_achieved(obs, after, option))
         obs = following
-    often = used > 20
-    assert (achieved[often] > 0).all(), [task.options.ids[k] for k in np.flatnonzero(often & (achieved == 0))]
+    assert (achieved[used > 20] > 0).all(), [task.options.ids[k] for k in np.flatnonzero((used > 20) & (achieved == 0))]
 
 
 def test_turning_away_from_a_door_does_not_open_it() -> None:
-    task = get_task("SimpleDoorKey")
+    task, faced = get_task("SimpleDoorKey"), 0
+    toggle = np.full(64, task.options.ids.index("toggle"))
     env = task.make_vec(64, split="train", seed=0)
     obs, _ = env.reset()
-    toggle, faced = task.options.ids.index("toggle"), 0
     for _ in range(60):
-        facing = task.legal(obs)[:, toggle]
+        facing = task.legal(obs)[:, toggle[0]]
         turned, *_ = env.step(np.where(facing, 0, task.skill(obs, scripted(task, obs))))
-        option = np.full(64, toggle)
-        assert not task.option_achieved(obs, turned, option)[facing].any()
-        faced += facing.sum()
-        obs = turned
+        assert not task.option_achieved(obs, turned, toggle)[facing].any()
+        faced, obs = faced + facing.sum(), turned
     assert faced > 10

@@ -43,10 +43,6 @@ class Row(NamedTuple):
     status: str = ""  # of the calls that met it in the store, where they are kept as no answer
 
 
-def named(row: Row) -> str:
-    return f"{row.fault}-{row.scoring}"
-
-
 TABLE = (
     Row("rate_limit", RETRY),
     Row("rate_limit", RETRY, seconds=1),
@@ -89,17 +85,12 @@ def server() -> Iterator[FaultyServer]:
 
 
 def ask(
-    server: FaultyServer,
-    scoring: Any = "logprobs",
-    request: float = 0.5,
-    deadline: float = 1.0,
-    patient: bool = False,
-) -> AskingTeacher:
+    server: FaultyServer, scoring: Any = "logprobs", request: float = 0.5, deadline: float = 1.0, **said: Any
+) -> Any:
     template = load_template("compact")
     limits = Limits(request_seconds=30.0, deadline_seconds=deadline, cool_down_seconds=60.0)
-    policy: Any = "scripted" if patient else "abort"
-    said = {"base_url": server.url, "scoring": scoring, "samples": 2, "concurrency": 1, "on_teacher_failure": policy}
-    model = ServedModel(TeacherConfig("llm", **said), limits=limits)
+    config = TeacherConfig("llm", base_url=server.url, scoring=scoring, samples=2, **{"concurrency": 1} | said)
+    model = ServedModel(config, limits=limits)
     model.prepare(longest_prompts(TASK, template))
     model._client.limits = replace(limits, request_seconds=request)
     return AskingTeacher("llm", TASK, model, template, LabelStore())
@@ -113,7 +104,7 @@ def test_the_table_is_complete() -> None:
     assert {row.fault for row in TABLE} == set(FAULTS)
 
 
-@pytest.mark.parametrize("row", TABLE, ids=named)
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.fault}-{row.scoring}")
 def test_a_fault_that_passes(server: FaultyServer, row: Row) -> None:
     request = 1.0 if row.fault in LATE else 20.0
     teacher, started = ask(server, row.scoring, request=request, deadline=40.0), monotonic()
@@ -144,45 +135,33 @@ def test_a_fault_that_passes(server: FaultyServer, row: Row) -> None:
     assert all(call.status == OK and sum(call.probs) == pytest.approx(1) for call in teacher.store.calls())
 
 
-LASTING = [row for row in TABLE if row.handling == RETRY and row != Row("rate_limit", RETRY, seconds=1)]
-
-
-@pytest.mark.parametrize("row", LASTING, ids=named)
-def test_a_fault_that_lasts_stops_the_run(server: FaultyServer, row: Row, capsys: pytest.CaptureFixture[str]) -> None:
-    teacher, started = ask(server), monotonic()
-    lasting = Step(row.fault, forever=True, seconds=60.0 if row.fault in ("refused", "frozen") else row.seconds)
-    server.play(Script(steps=(lasting,)))
-    with pytest.raises(TeacherError) as error:
-        teacher.label([SCENE])
-    assert "--resume" in error.value.next_step or "--concurrency" in error.value.next_step
-    assert set(statuses(teacher.store)) == {"error"}
-    assert capsys.readouterr().err.count("trying for up to 1 s") == 1
-    assert monotonic() - started < BOUND
-
-
-@pytest.mark.parametrize("fault", ["refused", "internal_error", "worker_killed", "hang"])
-def test_a_fault_that_lasts_is_left_alone_by_a_run_that_can_go_on(
+@pytest.mark.parametrize("fault", ["refused", "internal_error", "worker_killed", *LATE])
+def test_a_fault_that_lasts_stops_the_run_or_is_left_alone_by_one_that_can_go_on(
     server: FaultyServer, fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    teacher = ask(server, patient=True)
-    seconds = {"refused": 60.0, "hang": 30.0}.get(fault)
+    started, seconds = monotonic(), {"refused": 60.0, "frozen": 60.0, "drip": 30.0, "hang": 30.0}.get(fault)
+    stopping, patient = ask(server), ask(server, on_teacher_failure="scripted")
     server.play(Script(steps=(Step(fault, forever=True, seconds=seconds),)))
-    (label,) = teacher.label([SCENE])
+    with pytest.raises(TeacherError) as error:
+        stopping.label([SCENE])
+    assert "--resume" in error.value.next_step or "--concurrency" in error.value.next_step
+    assert set(statuses(stopping.store)) == {"error"}
+    assert capsys.readouterr().err.count("trying for up to 1 s") == 1
+    (label,) = patient.label([SCENE])
     assert (label.abstained, label.method) == (True, UNAVAILABLE)
-    sent, started = teacher.stats.extra["requests"], monotonic()
-    labels = teacher.label(TASK.sample_scenes(np.random.default_rng(0), 100))
+    sent = patient.stats.extra["requests"]
+    labels = patient.label(TASK.sample_scenes(np.random.default_rng(0), 100))
     assert {label.method for label in labels} == {UNAVAILABLE, "only_option"}
-    assert teacher.stats.extra["requests"] == sent, "the breaker is open: nothing touches the network"
-    assert monotonic() - started < BOUND
-    assert teacher.stats.extra["breaker_opened"] == 1
+    assert patient.stats.extra["requests"] == sent, "the breaker is open: nothing touches the network"
+    assert patient.stats.extra["breaker_opened"] == 1
     assert "given up" in capsys.readouterr().err
-    assert teacher.stats.calls == teacher.stats.invalid == 0
+    assert patient.stats.calls == patient.stats.invalid == 0
+    assert monotonic() - started < BOUND
 
 
 def test_after_the_cool_down_one_request_finds_out(server: FaultyServer, capsys: pytest.CaptureFixture[str]) -> None:
-    teacher = ask(server, "samples", request=20.0, patient=True)
-    teacher.model.concurrency = 8  # type: ignore[attr-defined]
-    breaker: Any = teacher.model._breaker  # type: ignore[attr-defined]
+    teacher = ask(server, "samples", request=20.0, on_teacher_failure="scripted", concurrency=8)
+    breaker = teacher.model._breaker
     scenes = [s for s in TASK.sample_scenes(np.random.default_rng(0), 60) if len(s.legal) > 1 and s != SCENE]
     server.play(Script(steps=(Step("internal_error", forever=True),)))
     teacher.label([SCENE])

@@ -18,7 +18,7 @@ from preceptor.ground.errors import UserError
 from preceptor.serving import launch, processes, supervisor
 from preceptor.serving.config import ServeConfig
 from preceptor.serving.ports import free_ports
-from preceptor.serving.processes import Command, Running
+from preceptor.serving.processes import Command, Running, wait_until
 from preceptor.serving.state import ServerState, known, launching, read
 from preceptor.serving.supervisor import Stopped, supervise
 from tests.processes import group_members, kill, stat
@@ -91,6 +91,17 @@ def watched(config: ServeConfig, plan: list[Command], *then: Callable[[ServerSta
     return said
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Signals that tests under nohup, or in the background of a shell, were started to ignore."""
+    numbers = (signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_server_is_ready_when_it_labels_and_leaves_nothing(
     number: int, config: ServeConfig, plan: Any, monkeypatch: pytest.MonkeyPatch
@@ -113,30 +124,27 @@ def test_a_server_is_ready_when_it_labels_and_leaves_nothing(
     assert read(config.folder) is None
 
 
-def failure(config: ServeConfig, plan: list[Command]) -> UserError:
-    """The error of a server that does not become ready, which is kept for --status."""
-    with pytest.raises(UserError) as caught:
-        watched(config, plan)
-    state = read(config.folder)
-    assert state is not None
-    assert (state.status, state.what, state.processes) == ("failed", caught.value.what, {})
-    return caught.value
-
-
-def test_a_server_that_does_not_become_ready_says_why(
+def test_a_server_that_does_not_become_ready_says_why_and_so_does_status(
     config: ServeConfig, plan: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def failure(config: ServeConfig, *words: str) -> UserError:
+        with pytest.raises(UserError) as caught:
+            watched(config, plan(*words))
+        state = read(config.folder)
+        assert state
+        assert (state.status, state.what, state.processes) == ("failed", caught.value.what, {})
+        return caught.value
+
     monkeypatch.setattr(supervisor, "REFUSED_SECONDS", 0.5)
-    died = failure(config, plan("die"))
+    died = failure(config, "die")
     assert "before it was ready: no memory is left for its cache" in died.what
     assert "| RuntimeError: No available memory" in died.what, "the end of the log is shown"
-    assert "--max-model-len" in died.next_step
-    silent = failure(replace(config, timeout=1.5), plan("hang", "children"))
+    silent = failure(replace(config, timeout=1.5), "hang", "children")
     assert "not ready within 1.5 s: ConnectError" in silent.what
-    assert "--timeout" in silent.next_step
-    refused = failure(config, plan("refuse"))  # long before the time is over
+    refused = failure(config, "refuse")  # long before the time is over
     assert "refuses to answer: its context is too short for a prompt" in refused.what
-    assert "--max-model-len" in refused.next_step
+    assert ["--max-model-len" in error.next_step for error in (died, silent, refused)] == [True, False, True]
+    assert "--timeout" in silent.next_step
 
 
 def test_what_dies_is_started_again_but_not_for_ever(
@@ -188,10 +196,11 @@ def test_running_ends_even_if_the_command_does_not_exist(tmp_path: Path) -> None
 
 def test_a_number_that_is_now_another_process_is_not_mistaken_for_a_launcher(config: ServeConfig) -> None:
     """A state file whose process ids belong to this test: --stop must not end it."""
-    state = {"server": config.name, "status": "ready", "base_url": config.base_url, "model": "tiny", "path": "m"}
-    state |= {"logs": "", "train": "", "stop": "", "pid": os.getpid(), "since": "", "processes": {"s": os.getpid()}}
+    state = dict.fromkeys(("logs", "train", "stop", "since"), "") | {"server": config.name, "status": "ready"}
+    state |= {"base_url": config.base_url, "model": "tiny", "path": "m"}
     config.folder.mkdir(parents=True)
-    (config.folder / "server.json").write_text(json.dumps(state))
+    written = json.dumps({**state, "pid": os.getpid(), "processes": {"s": os.getpid()}})
+    (config.folder / "server.json").write_text(written)
     for name in ("launcher.lock", "whole.lock"):
         (config.folder / name).touch()
     (found,) = known(config.logdir)
@@ -239,21 +248,17 @@ def test_detach_status_second_serve_and_kill(command: Any, monkeypatch: pytest.M
     started = json.loads(command("--detach", "--json")[1])
     assert all(map(stat, [started["pid"], *started["processes"].values()]))
     assert f"--base-url {started['base_url']}" in started["train"]
-
     (server,) = json.loads(command("--status", "--json")[1])["servers"]
-    assert server["answers"]
-    assert (server["status"], server["pid"], server["restarts"]) == ("ready", started["pid"], {})
+    assert (server["status"], server["answers"], server["pid"]) == ("ready", True, started["pid"])
     assert f"{server['server']}: ready, tiny at" in command("--status")[1]
-
     code, out, _ = command()
     assert code == 0
     assert f"{started['server']} runs already: tiny at {started['base_url']}" in out
     code, _, err = command("--served-model-name", "other")
     assert code == 2
-    assert f"{started['server']} runs on port" in err
-    assert "--stop" in err
-
+    assert f"{started['server']} runs on port" in err.partition("--stop")[0]
     kill(started["pid"])
+    assert wait_until(lambda: not stat(started["pid"]), PATIENCE)
     assert f"launcher, process {started['pid']}, is gone" in command("--status")[1]
     monkeypatch.setattr(launch, "supervise", lambda *_: None)
     assert f"process {started['pid']}, died; clearing away" in command()[2]
@@ -262,26 +267,25 @@ def test_detach_status_second_serve_and_kill(command: Any, monkeypatch: pytest.M
 
 
 def test_stop_ends_the_foreground_in_order(config: ServeConfig, plan: Any, command: Any) -> None:
-    (server,) = plan()
     code = (
-        "import json, sys, main; from serving import launch, processes; words = json.loads(sys.argv[1]);"
+        "import json, sys, main; from preceptor.serving import launch, processes; words = json.loads(sys.argv[1]);"
         "launch.commands = lambda config: [processes.Command('server', tuple(words), config.port)];"
         "sys.exit(main.main(sys.argv[2:]))"
     )
     words = ["serve", "--port", str(config.port), "--logdir", config.logdir, "--json"]
-    with subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps(server.words), *words], cwd=ROOT, stdout=subprocess.PIPE
-    ) as launcher:
+    python = [sys.executable, "-c", code, json.dumps(plan("stand-in")[0].words), *words]
+    with subprocess.Popen(python, cwd=ROOT, stdout=subprocess.PIPE) as launcher:
         try:
             assert launcher.stdout is not None
             started = json.loads(launcher.stdout.readline())
+            (pid,) = started["processes"].values()
+            assert b"stand-in" in Path(f"/proc/{pid}/cmdline").read_bytes()
             assert command("--stop")[1] == f"stopped: {config.name}\n"
             rest, _ = launcher.communicate(timeout=PATIENCE)
         finally:
             launcher.kill()
-    assert json.loads(rest) == {"stopped": [config.name]}
-    assert launcher.returncode == 0
-    assert not any(map(group_members, started["processes"].values()))
+    assert (json.loads(rest), launcher.returncode) == ({"stopped": [config.name]}, 0)
+    assert not group_members(pid)
     assert "No server was running" in command("--stop")[1]
 
 
@@ -295,8 +299,6 @@ def test_a_detached_server_that_dies_is_an_error_of_the_command(
     assert "died before it was ready: the GPU has too little memory" in err
     assert "Traceback" not in err.partition("\n  | ")[0]
     assert "failed: " in command("--status")[1]
-    command("--stop")
-    assert "No server was started" in command("--status")[1]
 
 
 def test_a_port_in_use_is_refused(command: Any, config: ServeConfig) -> None:

@@ -82,8 +82,6 @@ def test_every_way_of_asking_finds_the_preference(server: FaultyServer, scoring:
 
 
 def test_letters_are_scored_over_permuted_menus_which_cancel_a_liking_for_a_position(server: FaultyServer) -> None:
-    server.reply = prefers("take the green key")
-    assert ask(server).label([THREE])[0].probs == pytest.approx((0.1, 0.1, 0.7, 0.0, 0.1))
     server.reply = lambda prompt: {"A": 0.97, "B": 0.01, "C": 0.01, "D": 0.01}
     assert [p for p in ask(server).label([THREE])[0].probs if p] == pytest.approx([0.25] * 4)
 
@@ -103,23 +101,15 @@ def test_equal_facts_are_one_query_and_the_store_answers_the_next_time(server: F
         assert generated(server) == seen + bool(calls) * 2, "one request for each menu"
 
 
-@pytest.mark.parametrize(("scoring", "reply"), [("logprobs", ""), ("logprobs", "Z"), ("samples", "I cannot help.")])
-def test_replies_that_are_no_answers_are_counted_and_never_cached(
-    server: FaultyServer, scoring: str, reply: str
-) -> None:
-    teacher = ask(server, scoring=scoring)
-    server.reply = lambda prompt: reply
-    (label,) = teacher.label([TWO])
-    assert label.abstained
-    assert sum(label.probs) == 0
-    assert teacher.stats.invalid == teacher.stats.calls == len(teacher.store) > 0
-    assert teacher.store.calls() == []
+def test_what_was_no_answer_is_not_asked_again_by_the_same_run_but_by_the_next(server: FaultyServer) -> None:
+    teacher = ask(server)
+    server.reply = lambda prompt: "Z"
+    assert teacher.label([TWO])[0].abstained
     before = generated(server)
     teacher.label([TWO])
-    assert generated(server) == before, "the same run does not ask in vain again"
+    assert generated(server) == before
     server.reply = prefers("explore the room", weight=0.99)
-    (label,) = ask(server, teacher.store, scoring=scoring).label([TWO])
-    assert label.probs[0] > 0.5, "the next run does"
+    assert ask(server, teacher.store).label([TWO])[0].probs[0] > 0.5
 
 
 def test_a_model_that_never_answers_is_given_up(server: FaultyServer) -> None:
@@ -167,24 +157,20 @@ def test_what_cannot_be_reached_is_said_before_any_prompt(server: FaultyServer) 
         ServedModel(of(server))
 
 
-def test_the_key_is_in_no_error(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    refusal: Any = {"error": {"message": "Incorrect API key provided: sk-secret"}}
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    model = ServedModel(of(server))
-    server.intercept = lambda number, request: (401, {}, refusal)
-    with pytest.raises(TeacherError, match="refused the key") as error:
-        model.prepare([])
-    assert "sk-secret" not in str(error.value)
-
-
-def test_the_only_model_and_the_environment_are_used(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_only_model_and_the_environment_are_used_and_the_key_is_in_no_error(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.play(Script(key="sk-secret"))
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    teacher = make_teacher("llm", TASK)
-    assert isinstance(teacher, AskingTeacher)
+    teacher: Any = make_teacher("llm", TASK)
     assert teacher.model.name == "toy"
     assert not teacher.label([TWO])[0].abstained
+    refusal: Any = {"error": {"message": "Incorrect API key provided: sk-secret"}}
+    server.intercept = lambda number, request: (401, {}, refusal)
+    with pytest.raises(TeacherError, match="refused the key") as error:
+        ServedModel(of(server)).prepare([])
+    assert "sk-secret" not in str(error.value)
 
 
 def test_calls_are_a_budget_that_stops_hard_and_keeps_what_was_answered(server: FaultyServer) -> None:
@@ -243,22 +229,22 @@ def test_a_run_is_not_resumed_with_another_way_of_asking(server: FaultyServer) -
 
 def test_requests_run_together_up_to_the_cap(server: FaultyServer) -> None:
     teacher = ask(server, scoring="samples", concurrency=3)
-    inside, most, lock = 0, 0, threading.Lock()
-    gate, asked = threading.Barrier(3, timeout=30), 0
+    gate, lock = threading.Barrier(3, timeout=30), threading.Lock()
+    inside: list[int] = []
+    most = []
 
     def intercept(number: int, request: dict[str, Any]) -> None:
-        nonlocal inside, most, asked
         with lock:
-            inside, asked = inside + 1, asked + 1
-            most, wait = max(most, inside), asked <= 3
-        if wait:
+            inside.append(number)
+            most.append(len(inside))
+        if len(most) <= 3:
             gate.wait()
         with lock:
-            inside -= 1
+            inside.remove(number)
 
     server.intercept = intercept
     teacher.label([THREE, TWO])
-    assert most == 3
+    assert max(most) == 3
 
 
 class SureModel:

@@ -14,23 +14,14 @@ _TRAFFIC = "**NETWORK ERROR DUE TO HIGH TRAFFIC. PLEASE REGENERATE OR REFRESH TH
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong.
+    """One thing that goes wrong."""
 
-    Attributes:
-        answer: The response in place of a proper one.
-        say: What is said in place of the toy model's words.
-        spoil: Changes the body of a proper reply in place.
-        seconds: How long it lasts by default, where a step's `seconds` means something to it.
-        needs: The request must have this field, or the fault would change nothing about it.
-        finish: The finish_reason of what is said.
-    """
-
-    answer: Response | None = None
-    say: Callable[[str], str] | None = None
-    spoil: Callable[[dict[str, Any]], object] | None = None
-    seconds: float | None = None
-    needs: str = ""
-    finish: str = "stop"
+    answer: Response | None = None  # in place of a proper one
+    say: Callable[[str], str] | None = None  # in place of the toy model's words
+    spoil: Callable[[dict[str, Any]], object] | None = None  # changes the body of a proper reply in place
+    seconds: float | None = None  # how long it lasts by default, where a step's `seconds` means something to it
+    needs: str = ""  # the field without which a request would not notice
+    finish: str = "stop"  # the finish_reason of what is said
 
     def matters(self, request: Mapping[str, Any]) -> bool:
         """Whether it changes anything about a request. Words that follow an echoed prompt spoil no score of it."""

@@ -37,15 +37,8 @@ class Request:
 
 
 class FaultyServer:
-    """A running server.
-
-    Attributes:
-        url: Its base URL, with /v1.
-        port: Where it listens.
-        requests: All that it saw, in order.
-        reply: Prompt (of a chat, its last message) -> weights of first tokens or a text, in place of the toy model.
-        intercept: Number of the chat request, request -> a response in place of everything else, or None.
-    """
+    """A running server. `requests` are all that it saw; `reply` makes weights of first tokens, or a text, of a prompt,
+    in place of the toy model; `intercept` makes a response of the number and the body of a chat request, or None."""
 
     def __init__(
         self, script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0, reply: Reply | None = None
@@ -115,7 +108,6 @@ class FaultyServer:
         self._rng = random.Random(steps[0].seed if steps else 0)
 
     def bodies(self, kind: str) -> list[dict[str, Any]]:
-        """The bodies of all requests of a kind."""
         return [request.body for request in self.requests if request.kind == kind]
 
     def meet(self, path: str, body: dict[str, Any], key: str) -> tuple[Request, Step | None, int]:

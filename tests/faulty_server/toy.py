@@ -43,13 +43,8 @@ def normalised(weights: Weights) -> Weights:
 
 
 class Toy:
-    """The model.
-
-    Args:
-        likes: Option words -> weight against the 1 of any other option; empty for a hash of the words.
-        off_menu: Share of the probability that is on no letter.
-        reply: Prompt -> weights of first tokens, or the text itself; instead of all that, unless it is None.
-    """
+    """The model. `likes` are weights by an option's words, against 1 of any other; none for a hash of the words.
+    `off_menu` is the share on no letter; `reply` gives weights of first tokens, a text, or None for all that."""
 
     def __init__(
         self,

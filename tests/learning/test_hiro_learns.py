@@ -4,6 +4,7 @@ The first three run always, on small budgets that suffice for each of several se
 `learn`, with the budgets of issue 4.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("log")
     trained(folder, "dagger", "PointPush", steps=4_000, eval_episodes=0, name="controller")
     return folder
+
+
+def slow(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.learn(pytest.mark.timeout(3_600)(test))
 
 
 def trained(logs: Path, method: str, task: str, *, seed: int = 0, name: str = "run", **changes: Any) -> dict[str, Any]:
@@ -48,12 +53,9 @@ def final_distance(result: dict[str, Any], levels: int = 20) -> float:
     return float(env.simulator.distance().mean())
 
 
-def test_sac_learns_to_reach(logs: Path) -> None:
-    assert greedy(trained(logs, "sac", "PointReach", steps=7_000, eval_episodes=30)) >= 0.9
-
-
-def test_ppo_learns_to_reach(logs: Path) -> None:
-    assert greedy(trained(logs, "ppo", "PointReach", steps=40_000, eval_episodes=30)) >= 0.9
+@pytest.mark.parametrize(("method", "steps"), [("sac", 7_000), ("ppo", 40_000)])
+def test_a_flat_agent_learns_to_reach(logs: Path, method: str, steps: int) -> None:
+    assert greedy(trained(logs, method, "PointReach", steps=steps, eval_episodes=30)) >= 0.9
 
 
 def test_a_controller_leads_a_low_level_that_learns_options_of_named_actions(logs: Path) -> None:
@@ -74,25 +76,21 @@ def test_a_planner_leads_a_low_level_that_learns_where_a_flat_agent_stays_at_the
     assert final_distance(flat) == pytest.approx(3.9, abs=0.3), "in front of the goal, with the block between them"
 
 
-@pytest.mark.learn
-@pytest.mark.timeout(3_600)
+@slow
 def test_hiro_finds_its_way_around_the_u(logs: Path) -> None:
     results = [trained(logs, "hiro", "PointUMaze", seed=seed, steps=60_000, eval_episodes=50) for seed in range(3)]
     assert np.mean([greedy(result) for result in results]) >= 0.8
 
 
-@pytest.mark.learn
-@pytest.mark.timeout(3_600)
+@slow
 def test_a_prior_that_fades_leaves_a_high_level_that_stands_alone(logs: Path) -> None:
-    prior = {"prior": "controller", "steps": 50_000, "eval_episodes": 50, "name": "prior"}
-    results = [trained(logs, "hiro", "PointPush", seed=seed, **prior) for seed in range(3)]
+    budget, prior = {"steps": 50_000, "eval_episodes": 50}, {"prior": "controller", "name": "prior"}
+    results = [trained(logs, "hiro", "PointPush", seed=seed, **budget, **prior) for seed in range(3)]
     assert np.mean([greedy(result) for result in results]) >= 0.8
-    alone = trained(logs, "hiro", "PointPush", steps=50_000, eval_episodes=50)
-    assert greedy(alone) < np.mean([greedy(result) for result in results])
+    assert greedy(trained(logs, "hiro", "PointPush", **budget)) < np.mean([greedy(result) for result in results])
 
 
-@pytest.mark.learn
-@pytest.mark.timeout(3_600)
+@slow
 @pytest.mark.parametrize("exploration", ["steps", "extended"])
 @pytest.mark.parametrize("method", ["sac", "td3"])
 def test_flat_agents_stay_in_front_of_the_block(logs: Path, method: str, exploration: str) -> None:

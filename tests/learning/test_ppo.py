@@ -29,19 +29,18 @@ def test_the_ratio_is_one_before_the_first_update(flat):
     hierarchy.collect(student.rollouts, student.settings.rollout)
     rollout = on_policy(student.rollouts, GridEncoder(task.observation_shape), hierarchy.observed.obs)
     inputs = to_tensors(rollout.encoded)
+
+    def assert_same(logits: torch.Tensor, chosen: str, stored: str, where: np.ndarray) -> None:
+        now = logits.log_softmax(1).gather(1, torch.from_numpy(rollout.store.flat(chosen))[:, None])[:, 0].detach()
+        then = torch.from_numpy(rollout.store.flat(stored))
+        torch.testing.assert_close(now[where], then[where], atol=1e-4, rtol=0)
+
     logits, _ = student.low_network(*inputs, torch.from_numpy(rollout.store.flat("option")))
-    action = torch.from_numpy(rollout.store.flat("action"))
-    now = torch.log_softmax(logits, 1).gather(1, action[:, None]).squeeze(1).detach()
-    torch.testing.assert_close(now, torch.from_numpy(rollout.store.flat("behaviour_logprob")), atol=1e-4, rtol=0)
-    if flat:
-        return
-    logits, _ = student.high_network(*inputs, torch.from_numpy(rollout.store.flat("prev_option")))
-    masked = logits.masked_fill(~torch.from_numpy(rollout.store.flat("legal")), -1e9)
-    option = torch.from_numpy(rollout.store.flat("option"))
-    now = torch.log_softmax(masked, 1).gather(1, option[:, None]).squeeze(1).detach()
-    chosen = torch.from_numpy(rollout.chosen.ravel())
-    then = torch.from_numpy(rollout.store.flat("option_logprob"))
-    torch.testing.assert_close(now[chosen], then[chosen], atol=1e-4, rtol=0)
+    assert_same(logits, "action", "behaviour_logprob", np.ones(len(logits), np.bool_))
+    if not flat:
+        logits, _ = student.high_network(*inputs, torch.from_numpy(rollout.store.flat("prev_option")))
+        masked = logits.masked_fill(~torch.from_numpy(rollout.store.flat("legal")), -1e9)
+        assert_same(masked, "option", "option_logprob", rollout.chosen.ravel())
 
 
 def test_ppo_learns_which_action_is_rewarded():

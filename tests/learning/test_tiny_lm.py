@@ -88,16 +88,11 @@ def test_the_shipped_model_is_right_on_what_it_never_saw(mix: PairMix, shipped: 
     pairs = [source.draw_held_out(rng) for source in mix.sources for _ in range(100)]
     logits = menu_logits(shipped, pairs)
     assert accuracy(logits, answers_of(pairs)) >= 0.97
-    assert (
-        expected_calibration_error((logits / shipped.temperature).softmax(1).numpy(), answers_of(pairs).numpy()) <= 0.03
-    )
+    probs = (logits / shipped.temperature).softmax(1).numpy()
+    assert expected_calibration_error(probs, answers_of(pairs).numpy()) <= 0.03
     coloured = next(source for source in mix.sources if source.task.name == "ColoredDoorKey")
     play = [coloured.draw_play(rng) for _ in range(400)]
     assert accuracy(menu_logits(shipped, play), answers_of(play)) >= 0.95
-
-
-def test_the_shipped_model_knows_the_mazes_in_menus_that_it_never_saw(shipped: LocalModel) -> None:
-    rng = np.random.default_rng(12)
     mazes = make_mix([get_task(name) for name in TAUGHT if name not in TASKS], replace(Config(), scenes=2000))
     pairs = [source.draw_held_out(rng) for source in mazes.sources for _ in range(100)]
     assert accuracy(menu_logits(shipped, pairs), answers_of(pairs)) >= 0.97
@@ -110,14 +105,15 @@ def test_the_shipped_folder_is_small_and_complete(shipped: LocalModel) -> None:
     config = json.loads((TINY_MODEL / "config.json").read_text())
     assert config["head_dim"] == 32
     assert config["rope_parameters"]["factor"] == 1.0
-    assert (
-        json.loads((TINY_MODEL / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
-    )
+    tokenizer = json.loads((TINY_MODEL / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
     card = json.loads((TINY_MODEL / CARD_FILE).read_text())
     assert set(card["tasks"]) == set(TAUGHT)
     assert f"{card['held_out_accuracy']:.2%}" in (TINY_MODEL / "README.md").read_text()
     for word in (*LETTERS, *COLOURS):
         assert len(shipped.tokenizer.encode(word, add_special_tokens=False)) == 1
+    for text in ("Fetch the ünïcode teapot, 42 times!\n\tNow.", "The red key. A) go to the red key\n", ""):
+        assert shipped.tokenizer.decode(shipped.tokenizer.encode(text, add_special_tokens=False)) == text
 
 
 def test_the_shipped_model_generates_the_letter_and_stops(mix: PairMix, shipped: LocalModel) -> None:
@@ -137,18 +133,10 @@ def test_scores_do_not_depend_on_the_batch(mix: PairMix, shipped: LocalModel) ->
         assert sum(alone.scores) == pytest.approx(1.0)
 
 
-def test_the_tokenizer_reads_any_text_and_gives_it_back(shipped: LocalModel) -> None:
-    for text in ("Fetch the ünïcode teapot, 42 times!\n\tNow.", "The red key. A) go to the red key\n", ""):
-        ids = shipped.tokenizer.encode(text, add_special_tokens=False)
-        assert shipped.tokenizer.decode(ids) == text
-
-
 def test_all_prompts_fit_into_the_models_context(mix: PairMix, shipped: LocalModel) -> None:
     template = load_template("compact")
-    longest = 0
     for source in mix.sources:
         prompts = [
             template.render(source.task, scene, menu) for scene in source.train[:200] for menu in menus(scene, 1)
         ]
-        longest = max(longest, *(len(ids) for ids in shipped.encode(prompts)))
-    assert longest < shipped.network.config.max_position_embeddings / 4
+        assert max(map(len, shipped.encode(prompts))) < shipped.network.config.max_position_embeddings / 4

@@ -1,7 +1,6 @@
 """A label store that is written as lines of JSON and read back is the same store, row for row."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -46,11 +45,6 @@ def test_export_and_import_give_the_same_rows_in_the_same_order(rows: list[Call]
     assert after.calls(answers_only=False) == before.calls(answers_only=False)
     assert after.digest() == before.digest()
     assert lines_of(after) == lines_of(before)
-    again = after.merge(from_lines(lines_of(before), "x"))
-    assert (again.added, again.known, again.kept) == (0, len(before), 0)
-    other = [replace(call, probs=call.probs[::-1], reply="other") for call in rows if call.status == OK]
-    assert after.merge(other).added == 0
-    assert after.digest() == before.digest()
 
 
 @settings(max_examples=100, deadline=None)

@@ -62,15 +62,3 @@ def vllm(serve: Callable[..., dict[str, Any]]) -> dict[str, Any]:
 def fastchat(serve: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """FastChat with two workers of the tiny model, as `serve` describes it."""
     return serve("--backend", "fastchat", "--workers", "2")
-
-
-@pytest.fixture(scope="session")
-def vllm_url(vllm: dict[str, Any]) -> str:
-    """Base URL, /v1 included, of a vLLM server of the tiny model, which is called `tiny`."""
-    return str(vllm["base_url"])
-
-
-@pytest.fixture(scope="session")
-def fastchat_url(fastchat: dict[str, Any]) -> str:
-    """Base URL, /v1 included, of a FastChat server of the tiny model, which is called `tiny`."""
-    return str(fastchat["base_url"])

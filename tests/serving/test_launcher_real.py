@@ -16,9 +16,13 @@ pytestmark = pytest.mark.serving
 Started = dict[str, Any]
 
 
+def where(server: Started) -> list[str]:
+    return ["--port", str(server["port"]), "--logdir", server["logdir"]]
+
+
 def status(server: Started) -> Started:
     """What `serve --status` says of a server."""
-    (said,) = command("--status", "--port", str(server["port"]), "--logdir", server["logdir"])["servers"]
+    (said,) = command("--status", *where(server))["servers"]
     return dict(said)
 
 
@@ -58,13 +62,6 @@ def test_vllm_answers_and_is_ready_again_after_its_worker_was_killed(vllm: Start
     assert not group_members(vllm["processes"]["vllm"]), "nothing of the first one is left"
 
 
-def test_a_second_serve_says_what_runs(vllm: Started) -> None:
-    where = ["--port", str(vllm["port"]), "--logdir", vllm["logdir"]]
-    again = command("--backend", "vllm", *where)
-    assert again["already"]
-    assert (again["base_url"], again["pid"]) == (vllm["base_url"], vllm["pid"])
-
-
 @pytest.mark.parametrize("name", ["worker-1", "controller", "api"])
 def test_each_part_of_fastchat_is_started_again_and_finds_the_others(fastchat: Started, name: str) -> None:
     before = {**fastchat, **status(fastchat)}
@@ -101,7 +98,7 @@ def test_a_killed_launcher_leaves_no_process_and_the_next_one_says_so(
     kill(server["pid"])
     assert is_gone(server), everyone(server)
     assert status(server)["status"] == "stale"
-    stopped = command("--stop", "--port", str(server["port"]), "--logdir", server["logdir"])
+    stopped = command("--stop", *where(server))
     assert stopped["stopped"] == [server["server"]]
     assert not known(server["logdir"], port=server["port"])
 
@@ -110,7 +107,7 @@ def test_stop_ends_every_process_of_the_server(serve: Callable[..., Started]) ->
     server = serve("--backend", "fastchat")
     assert status(server)["status"] == "ready"
     assert status(server)["answers"]
-    command("--stop", "--port", str(server["port"]), "--logdir", server["logdir"])
+    command("--stop", *where(server))
     assert is_gone(server)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server['base_url']}/models", trust_env=False)

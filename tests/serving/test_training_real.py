@@ -1,7 +1,5 @@
 """Training on the real servers equals the replay of what they said, whatever is killed in the middle."""
 
-import os
-import signal
 import sqlite3
 import threading
 import time
@@ -13,46 +11,29 @@ from typing import Any
 import pytest
 
 from preceptor.agent.config import TrainConfig, changed, configure
-from preceptor.agent.runs.run import Run
 from preceptor.agent.train import train
 from preceptor.ground.errors import UserError
 from preceptor.teacher import make
 from preceptor.teacher.base import TeacherError
 from preceptor.teacher.config import Limits
 from preceptor.teacher.labels import LabelStore
+from tests.faults.test_replay import outcome, replay
+from tests.processes import kill
 from tests.serving.conftest import command
 
 pytestmark = [pytest.mark.serving, pytest.mark.timeout(900)]
 
 TINY = {
-    "method": "dagger",
-    "preset": "tiny",
-    "steps": 1600,
-    "teacher": "llm",
-    "prompt": "compact",
-    "quiet": True,
+    "method": "dagger", "preset": "tiny", "steps": 1600, "teacher": "llm", "prompt": "compact", "quiet": True,
     "eval_episodes": 10,
-}
-NOT_THE_RUN = {"seconds", "run", "teacher", "queries", "calls", "hits", "invalid", "asking"}
+}  # fmt: skip
 SECONDS_TO_HAPPEN = 120.0
 
 Serve = Callable[..., dict[str, Any]]
+Answers = dict[str, tuple[float, ...]]
 
 
-def outcome(result: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """What a run came to, without what it cost and where it lies: its numbers and its last checkpoint's tensors."""
-    run = Run.open(Path(result["run"]))
-    numbers = {name: value for name, value in result.items() if name not in NOT_THE_RUN}
-    return numbers, (run.checkpoint(run.last_step or 0) / "state.safetensors").read_bytes()
-
-
-def replay(result: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
-    store = str(Path(result["run"]) / "labels.sqlite")
-    words = {"teacher": "replay", "labels": store, "savedir": "replay", "base_url": None, "resume": False}
-    return train(changed(config, words))
-
-
-def answers(store: Path) -> dict[str, tuple[float, ...]]:
+def answers(store: Path) -> Answers:
     """The answers in a store that others write to; none while it is being created."""
     try:
         with LabelStore(store, read_only=True) as labels:
@@ -62,16 +43,15 @@ def answers(store: Path) -> dict[str, tuple[float, ...]]:
 
 
 @contextmanager
-def killing(pids: list[int], store: Path, rows: int) -> Iterator[list[dict[str, tuple[float, ...]]]]:
+def killing(pid: int, store: Path, rows: int) -> Iterator[list[Answers]]:
     """Kill -9 once the run has so many answers; what it has then is what the block gets, in a list."""
-    before: list[dict[str, tuple[float, ...]]] = []
+    before: list[Answers] = []
     over = threading.Event()
 
     def wait() -> None:
         while not over.wait(0.005):
             if len(found := answers(store)) >= rows:
-                for pid in pids:
-                    os.kill(pid, signal.SIGKILL)
+                kill(pid)
                 before.append(found)
                 return
 
@@ -103,77 +83,59 @@ def store_of(config: TrainConfig) -> Path:
     return Path(config.logdir) / config.method / config.task / config.savedir / "labels.sqlite"
 
 
-@pytest.mark.parametrize(("server", "task"), [("vllm_url", "KeyInBox"), ("fastchat_url", "SimpleDoorKey")])
+def same_as_replay(result: dict[str, Any], config: TrainConfig, before: Answers) -> Answers:
+    """Assert that a run equals the replay of its store, which kept what it held before; what it holds."""
+    after = answers(store_of(config))
+    assert before.items() <= after.items()
+    assert outcome(replay(result, config)) == outcome(result)
+    return after
+
+
+@pytest.mark.parametrize(("server", "task"), [("vllm", "KeyInBox"), ("fastchat", "SimpleDoorKey")])
 def test_the_student_of_a_server_is_the_student_of_its_store(
     server: str, task: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    url = request.getfixturevalue(server)
-    config = configure(TINY, task=task, logdir=str(tmp_path), base_url=url)
+    config = configure(TINY, task=task, logdir=str(tmp_path), base_url=request.getfixturevalue(server)["base_url"])
     result = train(config)
-    assert result["calls"] > 20
-    assert result["abstained"] == 0
-    assert outcome(replay(result, config)) == outcome(result)
-
-
-def test_one_fastchat_worker_is_enough(serve: Serve, tmp_path: Path) -> None:
-    server = serve("--backend", "fastchat")
-    config = configure(TINY, task="SimpleDoorKey", logdir=str(tmp_path), base_url=server["base_url"])
-    result = train(config)
-    assert result["abstained"] == 0
-    assert outcome(replay(result, config)) == outcome(result)
-    stop(server)
+    assert (result["calls"] > 20, result["abstained"]) == (True, 0)
+    same_as_replay(result, config, {})
 
 
 def test_a_fastchat_worker_killed_in_the_middle_is_survived(serve: Serve, tmp_path: Path) -> None:
     server = serve("--backend", "fastchat", "--workers", "2")
     config = configure(TINY, task="SimpleDoorKey", logdir=str(tmp_path), base_url=server["base_url"], concurrency=4)
-    with killing([server["processes"]["worker-1"]], store_of(config), rows=10) as before:
+    with killing(server["processes"]["worker-1"], store_of(config), rows=10) as before:
         result, config = finished(config)
     assert before, "the run was over before it could be killed"
-    after = answers(store_of(config))
-    assert {key: after[key] for key in before[0]} == before[0]
     assert result["abstained"] == 0
-    assert outcome(replay(result, config)) == outcome(result)
+    same_as_replay(result, config, before[0])
     stop(server)
 
 
-def test_vllm_killed_in_the_middle_stops_the_run_with_advice_and_it_goes_on(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(make, "LIMITS", dict.fromkeys(("abort", "otherwise"), Limits(deadline_seconds=3.0)))
-    server = serve("--backend", "vllm")
-    config = configure(TINY, task="KeyInBox", logdir=str(tmp_path), base_url=server["base_url"])
-    with killing([worker_of(server)], store_of(config), rows=30) as before, pytest.raises(TeacherError) as error:
-        train(config)
-    assert "--resume" in error.value.next_step
-    assert {key: answers(store_of(config))[key] for key in before[0]} == before[0]
-    stop(server)
-    again = serve("--backend", "vllm")
-    config = changed(config, {"resume": True, "base_url": again["base_url"]})
-    result = train(config)
-    after = answers(store_of(config))
-    assert {key: after[key] for key in before[0]} == before[0]
-    assert len(after) > len(before[0])
-    assert outcome(replay(result, config)) == outcome(result)
-    stop(again)
-
-
-@pytest.mark.parametrize("policy", ["controller"])
-def test_vllm_killed_in_the_middle_is_done_without(
+@pytest.mark.parametrize("policy", ["abort", "controller"])
+def test_vllm_killed_in_the_middle_is_done_without_or_waited_for(
     serve: Serve, tmp_path: Path, policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(make, "LIMITS", dict.fromkeys(("abort", "otherwise"), Limits(deadline_seconds=3.0)))
     server = serve("--backend", "vllm")
-    config = configure(
-        TINY, task="KeyInBox", logdir=str(tmp_path), base_url=server["base_url"], on_teacher_failure=policy
-    )
-    with killing([worker_of(server)], store_of(config), rows=30) as before:
-        result = train(config)
-    after = answers(store_of(config))
-    assert {key: after[key] for key in before[0]} == before[0]
-    assert result["asking"]["fallbacks"] > 0
-    assert outcome(replay(result, config)) == outcome(result)
+    said = {"base_url": server["base_url"], "on_teacher_failure": policy}
+    config = configure(TINY, task="KeyInBox", logdir=str(tmp_path), **said)
+    with killing(worker_of(server), store_of(config), rows=30) as before:
+        if policy == "controller":
+            result = train(config)
+            assert result["asking"]["fallbacks"] > 0
+        else:
+            with pytest.raises(TeacherError) as error:
+                train(config)
+            assert "--resume" in error.value.next_step
     stop(server)
+    if policy == "abort":
+        server = serve("--backend", "vllm")
+        config = changed(config, {"resume": True, "base_url": server["base_url"]})
+        result = train(config)
+        stop(server)
+    after = same_as_replay(result, config, before[0])
+    assert policy == "controller" or len(after) > len(before[0])
 
 
 def finished(config: TrainConfig) -> tuple[dict[str, Any], TrainConfig]:

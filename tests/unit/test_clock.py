@@ -30,45 +30,31 @@ def test_a_named_option_ends_when_it_is_over_out_of_time_or_with_its_episode():
     assert clock.command.shape == (2, 0)
 
 
-def test_a_latent_stays_until_its_time_is_over():
-    clock, chosen = Clock(2, np.array([3]), latent(2)), np.array([[1, 2], [3, 4]], np.float32)
+@pytest.mark.parametrize(("transition", "shift"), [(latent(6), 0), (sliced(steps=3, actions=2), 2)])
+def test_a_latent_stays_until_its_time_is_over_and_a_chunk_is_played_slice_by_slice(transition, shift):
+    clock, chosen = Clock(2, np.array([3]), transition), np.arange(12, dtype=np.float32).reshape(2, 6)
     clock.start(BOTH, chosen)
-    for _ in range(3):
+    for step in range(3):
         assert not clock.due(NONE).any()
-        np.testing.assert_array_equal(clock.command, chosen)
+        np.testing.assert_array_equal(clock.command, np.roll(chosen, -step * shift, 1))
         clock.advance(NONE, OBS, OBS + 1)
     assert clock.due(NONE).all()
     clock.start(np.array([True, False]), chosen * 10)
-    np.testing.assert_array_equal(clock.command, [[10, 20], [3, 4]])
-
-
-def test_a_chunk_is_played_slice_by_slice():
-    clock = Clock(2, np.array([3]), sliced(steps=3, actions=2))
-    clock.start(BOTH, np.arange(12, dtype=np.float32).reshape(2, 6))
-    played = []
-    for _ in range(3):
-        assert not clock.due(NONE).any()
-        played.append(clock.command[:, :2].copy())
-        clock.advance(NONE, OBS, OBS)
-    np.testing.assert_array_equal(np.concatenate(played, axis=1), np.arange(12).reshape(2, 6))
-    assert clock.due(NONE).all()
+    np.testing.assert_array_equal(clock.command, [chosen[0] * 10, chosen[1]])
 
 
 def test_a_goal_moves_so_that_its_target_stays():
     """h(s, g, s') = s + g - s' (Nachum et al., 2018, arXiv 1805.08296, eq. 3)."""
-    frame = GoalFrame((3, 0), (2.0, 0.5))
-    clock = Clock(2, np.array([5]), moving(frame))
-    rng = np.random.default_rng(0)
-    obs = rng.normal(size=(2, 4)).astype(np.float32)
-    chosen = rng.uniform(-1, 1, (2, len(frame.indices))).astype(np.float32)
+    frame, rng = GoalFrame((3, 0), (2.0, 0.5)), np.random.default_rng(0)
+    clock, obs = Clock(2, np.array([5]), moving(frame)), rng.normal(size=(2, 4)).astype(np.float32)
+    chosen = rng.uniform(-1, 1, (2, 2)).astype(np.float32)
     clock.start(BOTH, chosen)
-    np.testing.assert_allclose(clock.command, frame.to_units(chosen))
-    target = frame.of(obs) + clock.command
+    np.testing.assert_allclose(clock.command, chosen * [2.0, 0.5], rtol=1e-6)
+    target = obs[:, [3, 0]] + clock.command
     for _ in range(3):
-        following = obs + rng.normal(size=obs.shape).astype(np.float32)
-        clock.advance(NONE, obs, following)
-        np.testing.assert_allclose(frame.of(following) + clock.command, target, atol=1e-5)
-        obs = following
+        before, obs = obs, obs + rng.normal(size=obs.shape).astype(np.float32)
+        clock.advance(NONE, before, obs)
+        np.testing.assert_allclose(obs[:, [3, 0]] + clock.command, target, atol=1e-5)
 
 
 @pytest.mark.parametrize("transition", [named(), latent(2), sliced(2, 1)])

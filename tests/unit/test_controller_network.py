@@ -41,12 +41,9 @@ def test_turning_a_scene_changes_nothing_and_mirroring_it_mirrors_the_input(size
         np.testing.assert_array_equal(mirrored.parts[1], straight.parts[1])
 
 
-def test_mirroring_exchanges_the_turns() -> None:
-    assert GridEncoder.mirror_actions(np.arange(7)).tolist() == [1, 0, 2, 3, 4, 5, 6]
-
-
-def test_every_token_has_its_own_features() -> None:
+def test_every_token_has_its_own_features_and_mirroring_exchanges_the_turns() -> None:
     assert len(np.unique(token_features(), axis=0)) == len(token_features()) == NUM_TOKENS
+    assert GridEncoder.mirror_actions(np.arange(7)).tolist() == [1, 0, 2, 3, 4, 5, 6]
 
 
 def test_the_trunk_is_an_embedding_and_two_layers() -> None:
@@ -70,7 +67,6 @@ def test_masked_options_have_probability_zero() -> None:
     logits, done = network(*to_tensors(encoder(a_map(0))), torch.tensor([-1]))
     assert torch.softmax(mask_logits(logits, torch.tensor([[True, False, True]])), 1)[0, 1] == 0
     assert done.shape == (1, 3)
-    assert sum(p.numel() for p in network.parameters()) < 1_000_000
 
 
 def test_calibration_of_known_cases() -> None:

@@ -34,12 +34,12 @@ def where(request):
 
 
 # On the processor alone it is the resumption that tests/resume has of every method.
-@pytest.mark.parametrize("name", TRAINING if len(DEVICES) > 1 else ["sac"])
+@pytest.mark.skipif(len(DEVICES) == 1, reason="there is no other device")
+@pytest.mark.parametrize("name", TRAINING)
 def test_every_method_learns_there_and_goes_on_and_is_judged_elsewhere(name, where, tmp_path):
     method = name.split()[0]
     words = {"method": method, "device": where, "teacher": "local", "logdir": str(tmp_path), "quiet": True}
-    words |= {"eval_episodes": 2, **TRAINING[name]}
-    first = train(config := configure(words))
+    first = train(config := configure(words | {"eval_episodes": 2} | TRAINING[name]))
     assert device().type == where
     elsewhere = DEVICES[DEVICES.index(where) - 1]
     longer = {"budget": 4} if method == "halo" else {"steps": config.steps + 512}

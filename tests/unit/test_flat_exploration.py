@@ -14,6 +14,7 @@ from preceptor.envs.catalog import get_task
 from tests.parts import parts
 
 CONFIG = SACSettings(learner=SACConfig(hidden=(8,), batch=16), exploration="extended", holding=0.3)
+TASK = get_task("PointReach")
 
 
 def test_held_actions_last_as_long_as_the_zeta_law_says():
@@ -32,55 +33,42 @@ def test_held_actions_last_as_long_as_the_zeta_law_says():
 
 
 def test_no_action_is_held_beyond_the_end_of_an_episode_nor_on_held_out_levels_nor_greedily():
-    task = get_task("PointReach")
-    method = OffPolicy(parts(task, CONFIG, 3, 1_000))
-    method.warm = True
-    held = method.held
-    assert held is not None
-    obs = np.ones((3, *task.observation_shape), np.float32)
-    clock = Clock(3, np.ones(1, np.int64), named())
+    method, obs = OffPolicy(parts(TASK, CONFIG, 3, 1_000)), np.ones((3, *TASK.observation_shape), np.float32)
+    clock, method.warm, held = Clock(3, np.ones(1, np.int64), named()), True, method.held
 
-    def act(levels, rng):
-        return method.act(Observations(task, encoder_of(task), obs, np.asarray(levels)), clock).sample(rng)[0]
+    def act(first_level, rng):
+        observed = Observations(TASK, encoder_of(TASK), obs, np.arange(3) + first_level)
+        return method.act(observed, clock).sample(rng)[0]
 
-    greedy = act([1, 2, 3], None)
-    held.action[:], held.left[:] = 0.25, 9
+    greedy = act(1, None)
+    held.action[:], held.left[:], held.probability = 0.25, 9, 0.0
     clock.previous[:] = [0, -1, 0]  # the second environment is at the first step of an episode
-    held.probability = 0.0
-    played = act([1, 2, 3], np.random.default_rng(0))
-    assert (played == 0.25).all(1).tolist() == [True, False, True]
-    assert held.left.tolist() == [8, 0, 8]
-    np.testing.assert_array_equal(act([1, 2, 3], None), greedy)
+    assert (act(1, np.random.default_rng(0)) == 0.25).all(1).tolist() == [True, False, True]
+    np.testing.assert_array_equal(act(1, None), greedy)
     clock.previous[:] = 0
-    assert not (act(np.arange(3) + 1_000_000, np.random.default_rng(0)) == 0.25).any()
+    assert not (act(1_000_000, np.random.default_rng(0)) == 0.25).any()
     assert held.left.tolist() == [8, 0, 8]
 
 
 def test_steps_without_holding_are_as_before_and_what_is_held_is_restored():
-    task = get_task("PointReach")
 
     def play(config, length, state=None):
-        method = OffPolicy(parts(task, config, 3, 1_000))
-        env = task.make_vec(3)
-        hierarchy = Hierarchy(task, env, method.player, rng=np.random.default_rng(0))
-        if state:
-            method.load_state_dict(state[0])
-            hierarchy.load_state_dict(state[1])
+        method = OffPolicy(parts(TASK, config, 3, 1_000))
+        hierarchy = Hierarchy(TASK, TASK.make_vec(3), method.player, rng=np.random.default_rng(0))
+        for part, saved in zip((method, hierarchy), state or (), strict=False):
+            part.load_state_dict(saved)
         hierarchy.collect(method.store, length)
-        env.close()
         return method.store.column("action")[-10:].copy(), (method.state_dict(), hierarchy.state_dict())
 
     assert play(replace(CONFIG, exploration="steps"), 1)[1][0]["held"] == [None, None]
     whole, _ = play(CONFIG, 30)
-    _, state = play(CONFIG, 20)
-    np.testing.assert_array_equal(play(CONFIG, 10, state)[0], whole)
+    np.testing.assert_array_equal(play(CONFIG, 10, play(CONFIG, 20)[1])[0], whole)
     assert (whole[1:] == whole[:-1]).all(2).any(), "something was held"
 
 
 def test_remembered_steps_are_what_the_learner_reads():
-    task = get_task("PointReach")
-    method = OffPolicy(parts(task, replace(CONFIG, reward_scale=3.0), 3, 1_000))
-    Hierarchy(task, task.make_vec(3), method.player, rng=np.random.default_rng(0)).collect(method.store, 30)
+    method = OffPolicy(parts(TASK, replace(CONFIG, reward_scale=3.0), 3, 1_000))
+    Hierarchy(TASK, TASK.make_vec(3), method.player, rng=np.random.default_rng(0)).collect(method.store, 30)
     store, encode = method.store, method.encoder
     store.column("terminated")[:30:2] = True
     batch = method.batch()

@@ -1,5 +1,7 @@
 """Relabelling and the goal's transition, against loops that follow the paper's equations."""
 
+import numpy as np
+import pytest
 import torch
 
 from preceptor.agent.goals import GoalFrame, candidates, explained, relabelled
@@ -22,48 +24,40 @@ def segments():
 
 def test_candidates_are_the_original_the_difference_that_was_reached_and_draws_around_it():
     obs, final, goal, _ = segments()
-    goals = candidates(FRAME, goal, obs[:, 0], final, 20_000, torch.Generator().manual_seed(1))
-    assert goals.shape == (B, 20_002, 2)
-    torch.testing.assert_close(goals[:, 0], FRAME.clip(goal))
     difference = final[:, [3, 1]] - obs[:, 0][:, [3, 1]]  # s_{t+c}, not the last state that was acted on
-    torch.testing.assert_close(goals[:, 1], FRAME.clip(difference))
-    assert (goals.abs() <= torch.tensor(FRAME.reach)).all()
-    # Wide boxes clip nothing, so that mean and deviation can be read off.
-    wide = GoalFrame(FRAME.indices, (100.0, 50.0))
-    drawn = candidates(wide, goal, obs[:, 0], final, 20_000, torch.Generator().manual_seed(1))[:, 2:]
-    unclipped = ((drawn - difference[:, None]).abs() < torch.tensor([99.0, 49.0])).all(-1)
-    assert unclipped.float().mean() > 0.9
-    torch.testing.assert_close(drawn.median(1).values, difference, atol=2.0, rtol=0)
-    quartile = (drawn - difference[:, None]).abs().median(1).values / 0.6745  # of a Gaussian, whatever is clipped
-    torch.testing.assert_close(quartile, 0.5 * torch.tensor(wide.reach).expand(B, 2), rtol=0.05, atol=0)
+    for factor in (1.0, 50.0):  # wide boxes clip next to nothing, so that mean and deviation can be read off
+        frame = GoalFrame(FRAME.indices, (factor, 2 * factor))
+        goals = candidates(frame, goal, obs[:, 0], final, 20_000, torch.Generator().manual_seed(1))
+        assert goals.shape == (B, 20_002, 2)
+        torch.testing.assert_close(goals[:, :2], frame.clip(torch.stack([goal, difference], 1)))
+        assert (goals.abs() <= torch.tensor(frame.reach)).all()
+    away = goals[:, 2:] - difference[:, None]
+    torch.testing.assert_close(away.median(1).values, torch.zeros(B, 2), atol=2.0, rtol=0)
+    quartile = away.abs().median(1).values / 0.6745  # of a Gaussian, whatever is clipped
+    torch.testing.assert_close(quartile, 0.5 * torch.tensor(frame.reach).expand(B, 2), rtol=0.05, atol=0)
 
 
-def brute_force(score, goals, obs, action, length):
+@pytest.mark.parametrize(
+    "learner", [SAC(OBS + 2, ACTIONS, SACConfig(hidden=(16,)), 0), TD3(OBS + 2, ACTIONS, TD3Config(hidden=(16,)), 0)]
+)
+def test_relabelling_equals_brute_force(learner):
     """Appendix C of the paper, one candidate, one state at a time."""
-    scores = torch.zeros(goals.shape[:2])
-    for b in range(len(goals)):
-        for c in range(goals.shape[1]):
-            goal = goals[b, c]
-            for i in range(length[b]):
-                scores[b, c] += score(obs[b, i][None], goal[None], action[b, i][None])[0]
-                if i + 1 < length[b]:
-                    goal = obs[b, i, [3, 1]] + goal - obs[b, i + 1, [3, 1]]
-    return scores
-
-
-def test_relabelling_equals_brute_force():
     obs, final, goal, action = segments()
     length = torch.tensor([4, 1, 3, 4, 2])
-    inside = torch.arange(STEPS) < length[:, None]
     goals = candidates(FRAME, goal, obs[:, 0], final, 8, torch.Generator().manual_seed(2))
-    sac, td3 = SAC(OBS + 2, ACTIONS, SACConfig(hidden=(16,)), 0), TD3(OBS + 2, ACTIONS, TD3Config(hidden=(16,)), 0)
-    for learner in (sac, td3):
 
-        def score(o, g, a, learner=learner):
-            return -0.5 * (a - learner.mode(torch.cat([o, g], 1))).square().sum(-1)
+    def score(o, g, a):
+        return -0.5 * (a - learner.mode(torch.cat([o, g], 1))).square().sum(-1)
 
-        ours = explained(FRAME, score, goals, obs, action, inside)
-        torch.testing.assert_close(ours, brute_force(score, goals, obs, action, length), rtol=1e-4, atol=1e-4)
-        best, which = relabelled(goals, ours)
-        assert which.tolist() == brute_force(score, goals, obs, action, length).argmax(1).tolist()
-        torch.testing.assert_close(best, goals[torch.arange(B), which])
+    scores = torch.zeros(goals.shape[:2])
+    for b, c in np.ndindex(*scores.shape):
+        candidate = goals[b, c]
+        for i in range(length[b]):
+            scores[b, c] += score(obs[b, i][None], candidate[None], action[b, i][None])[0]
+            if i + 1 < length[b]:
+                candidate = obs[b, i, [3, 1]] + candidate - obs[b, i + 1, [3, 1]]
+    ours = explained(FRAME, score, goals, obs, action, torch.arange(STEPS) < length[:, None])
+    torch.testing.assert_close(ours, scores, rtol=1e-4, atol=1e-4)
+    best, which = relabelled(goals, ours)
+    assert which.tolist() == scores.argmax(1).tolist()
+    torch.testing.assert_close(best, goals[torch.arange(B), which])

@@ -5,8 +5,11 @@ import gymnasium_robotics
 import numpy as np
 import pytest
 
+import preceptor
+from preceptor.agent.acting import Agent
 from preceptor.agent.config import configure
 from preceptor.agent.methods.off_policy import SACSettings, TD3Settings
+from preceptor.agent.players import random_player
 from preceptor.envs.catalog import GYM_TASKS, get_task
 from preceptor.envs.gym_tasks import GymTask
 from preceptor.ground.errors import UserError
@@ -36,12 +39,27 @@ class Sometimes(gym.Env):
         return obs, 1.0, self.steps == 5, False, {"is_success": self.start > 0}
 
 
+class Named(Sometimes):
+    """The same with actions from 5 to 7."""
+
+    action_space = gym.spaces.Discrete(3, start=5)
+
+
+class Many(Sometimes):
+    """The same with two named actions at once."""
+
+    action_space = gym.spaces.MultiDiscrete([2, 2])
+
+
 @pytest.fixture(autouse=True)
 def _registered():
     gym.register("Sometimes-v0", entry_point=Sometimes)
     gym.register("Broken-v0", entry_point=Sometimes, kwargs={"broken": True})
+    gym.register("Named-v0", entry_point=Named)
+    gym.register("Many-v0", entry_point=Many)
     yield
-    del gym.registry["Sometimes-v0"], gym.registry["Broken-v0"]
+    for name in ("Sometimes-v0", "Broken-v0", "Named-v0", "Many-v0"):
+        del gym.registry[name]
 
 
 def vector(obs):
@@ -121,8 +139,8 @@ def test_the_one_option_keeps_the_promises_of_a_task():
 def test_what_is_unfit_is_refused_by_name():
     for name, why in (
         ("HalfCheeta-v5", "Did you mean 'HalfCheetah-v5'"),
-        ("CartPole-v1", "they are Box.* and Discrete"),
-        ("Blackjack-v1", "they are Tuple"),
+        ("Blackjack-v1", "They are Tuple"),
+        ("Many-v0", "and MultiDiscrete"),
         ("CarRacing-v3", "."),  # whichever comes first: box2d is not installed, or its observations are images
         ("no_such_module:Pendulum-v1", "No module named"),
     ):
@@ -144,3 +162,38 @@ def test_presets_are_those_of_the_papers():
     assert (sac.settings.updates, learner.hidden, learner.batch, learner.lr) == (1.0, (256, 256), 256, 3e-4)
     assert isinstance(configure(method="td3", task="Ant-v5").settings, TD3Settings)
     assert configure(method="sac", task="Pendulum-v1").steps <= 10_000
+
+
+def test_named_actions_begin_where_the_environment_has_it():
+    task = get_task("Named-v0")
+    assert (task.num_actions, task.continuous) == (3, False)
+    env = task.make_vec(3)
+    env.reset()
+    env.step(np.array([0, 1, 2]))
+    assert [single.unwrapped.seen for single in env.simulator.envs] == [[5], [6], [7]]
+    assert env.get_state()["actions"].dtype == np.int64
+
+
+@pytest.mark.parametrize("name", ["Named-v0", "Sometimes-v0"])
+def test_an_agent_acts_in_the_environments_own_numbers(name):
+    """One and several at once, on what Gymnasium gives; `make` is Gymnasium's environment on the task's levels."""
+    task, own = get_task(name), gym.make(name)
+    agent, acted = Agent(task, random_player(), seed=0), []
+    for _ in range(40):
+        acted.append(agent.act(own.reset()[0]))
+        assert own.action_space.contains(acted[-1])
+        own.step(acted[-1])
+    low, high = (5, 7) if name == "Named-v0" else (own.action_space.low, own.action_space.high)
+    acted = np.array(acted)
+    assert (acted.min(0) <= low + 0.2 * (np.array(high) - low)).all(), "all of the range is used"
+    assert (acted.max(0) >= high - 0.2 * (np.array(high) - low)).all()
+    several = Agent(task, random_player(), seed=0).act(np.zeros((4, 1)))
+    assert len(several) == 4
+    assert all(own.action_space.contains(action) for action in several)
+    single = preceptor.make(name)
+    _, info = single.reset(seed=3)
+    assert info["level_seed"] >= 1_000_000
+    assert single.reset(seed=3)[1] == info
+    assert not single.step(several[0])[4]["success"]
+    with pytest.raises(UserError, match="split"):
+        preceptor.make(name, split="test")

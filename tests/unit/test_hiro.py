@@ -1,8 +1,4 @@
-"""HIRO's bookkeeping over a hierarchy that really plays, against a plain list of what happened.
-
-Each mistake that other implementations made fails a test here, in test_goals.py
-or in test_replay_views.py.
-"""
+"""HIRO's bookkeeping over a hierarchy that really plays, against a plain list of what happened."""
 
 from collections import Counter
 from dataclasses import replace
@@ -12,203 +8,197 @@ import pytest
 import torch
 
 from preceptor.agent.clock import Clock, moving
-from preceptor.agent.data.views import sample_segments
+from preceptor.agent.config import configure
 from preceptor.agent.goals import ExploringGoals
-from preceptor.agent.hierarchy import Observations
+from preceptor.agent.hierarchy import Hierarchy, Observations
 from preceptor.agent.methods.hiro import Hiro
+from preceptor.agent.methods.ppo import PPOConfig
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.catalog import get_task
-from preceptor.envs.vector import BatchedEnv
-from tests.hiro_played import CONFIG, ENVS, LEARNERS, PERIOD, TOTAL, Planner, once, planned, play
+from preceptor.ground.errors import UserError
+from tests.hiro_played import CONFIG, ENVS, PERIOD, TOTAL, Planner, once, play
 from tests.parts import parts
 
+TASK = get_task("PointPush")
+NAMES = TASK.spec.observation_names
+X, Y = (NAMES.index(name) for name in "xy")
+HIDDEN = [NAMES.index(name) for name in ("x", "y", "block_x", "block_y", "goal_x", "goal_y")]
+SEEN = [i for i in range(len(NAMES)) if i not in HIDDEN]
+PRIOR = replace(CONFIG, prior="controller", prior_weight=2.0)
+ENDS = {(False, False), (True, False), (True, True)}  # inside an episode, truncated and terminated
 
-@pytest.mark.parametrize("learner", LEARNERS)
-def test_goals_are_chosen_every_c_steps_and_at_the_start_of_each_episode_and_move_with_the_agent(learner):
-    played = once(learner)
-    x, y = played.method.frame.indices
-    starts, lengths = 0, Counter()
-    for env in played.envs:
-        goal, age = None, 0
-        for t, step in enumerate(env):
-            if t == 0 or env[t - 1]["ended"] or age == PERIOD:
-                starts += t > 0 and bool(env[t - 1]["ended"])
+
+def left(step):
+    """What is left of the way after a step."""
+    return step["obs"][[X, Y]] + step["goal"] - step["after"][[X, Y]]
+
+
+def test_goals_are_chosen_every_c_steps_and_with_each_episode_and_move_with_the_agent_and_are_stored():
+    played, lengths = once(), Counter()
+    store, columns = played.method.store, {"goal": "command", "age": "option_age"}
+    for n, env in enumerate(played.envs):
+        for name in ("obs", "action", "goal", "reward", "terminated", "age"):
+            np.testing.assert_array_equal(store.column(columns.get(name, name))[:, n], [step[name] for step in env])
+        goal, age, ended = None, 0, True
+        for step in env:
+            if ended or age == PERIOD:
                 lengths[age] += 1
                 goal, age = step["drawn"] * np.float32(5.0), 0  # the reach of the goals of point masses
-            # The low level acts on the new goal in the very step in which it was chosen.
             np.testing.assert_allclose(step["goal"], goal, atol=1e-4)
-            assert step["age"] == age
-            here, there = step["obs"][[x, y]], step["after"][[x, y]]
-            goal, age = here + goal - there, age + 1
-    assert starts > 5
+            assert (step["age"], step["chosen"]) == (age, age == 0)
+            goal, age, ended = left(step), age + 1, step["ended"]
     assert set(range(1, PERIOD + 1)) <= set(lengths), "segments of every length"
-
-
-@pytest.mark.parametrize("learner", LEARNERS)
-def test_the_store_holds_what_was_played_and_which_goals_ran(learner):
-    played = once(learner)
-    store = played.method.store
-    for n, env in enumerate(played.envs):
-        for name in ("obs", "action", "goal", "reward", "terminated"):
-            column = store.column("command" if name == "goal" else name)
-            np.testing.assert_array_equal(column[:, n], [step[name] for step in env])
-        np.testing.assert_array_equal(store.column("option_age")[:, n], [step["age"] for step in env])
-        np.testing.assert_array_equal(store.column("option_age")[:, n] == 0, [step["chosen"] for step in env])
     assert np.abs(store.column("command")).max() > 1
-    assert {store.column(name).dtype for name in ("obs", "action", "command", "reward")} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
-def test_the_low_levels_batch_equals_a_loop(learner):
-    played = once(learner)
-    method, spec = played.method, get_task("PointPush").spec
-    by_action = {tuple(step["action"]): step for step in played.complete()}
-    batch = method.low_batch()
-    hidden = {"x", "y", "block_x", "block_y", "goal_x", "goal_y"}
-    seen = [i for i, name in enumerate(spec.observation_names) if name not in hidden]
-    x, y = (spec.observation_names.index(name) for name in "xy")
-    kinds = Counter()
-    for i in range(len(batch.reward)):
-        step = by_action[tuple(batch.action[i].numpy())]
-        goal, after = step["goal"], step["after"]
-        left = step["obs"][[x, y]] + goal - after[[x, y]]
-        np.testing.assert_allclose(batch.obs[i], [*step["obs"][seen], *goal / 5], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(batch.next_obs[i], [*after[seen], *left / 5], rtol=1e-5, atol=1e-5)
-        assert float(batch.reward[i]) == pytest.approx(-2.0 * np.sqrt((left**2).sum()), rel=1e-4, abs=1e-5)
-        assert float(batch.discount[i]) == pytest.approx(0.0 if step["terminated"] else 0.9)
-        kinds[bool(step["ended"]), bool(step["terminated"])] += 1
+def test_the_low_levels_batch_equals_a_loop():
+    played, kinds = once(), set()
+    by_action = {tuple(step["action"]): step for env in played.envs for step in env[:-1]}
+    for _ in range(20):
+        batch = played.method.low_batch()
+        for i in range(len(batch.reward)):
+            step = by_action[tuple(batch.action[i].numpy())]
+            seen, following = [*step["obs"][SEEN], *step["goal"] / 5], [*step["after"][SEEN], *left(step) / 5]
+            np.testing.assert_allclose(batch.obs[i], seen, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(batch.next_obs[i], following, rtol=1e-5, atol=1e-5)
+            assert float(batch.reward[i]) == pytest.approx(-2.0 * np.linalg.norm(left(step)), rel=1e-4, abs=1e-5)
+            assert float(batch.discount[i]) == pytest.approx(0.0 if step["terminated"] else 0.9)
+            kinds.add((bool(step["ended"]), bool(step["terminated"])))
+        if kinds == ENDS:
+            break
+    assert kinds == ENDS
     assert batch.prior is None
-    draws = 0
-    while len(kinds) < 3 and draws < 20:  # inside an episode, truncated and terminated: all have been compared
-        for action in method.low_batch().action:
-            step = by_action[tuple(action.numpy())]
-            kinds[bool(step["ended"]), bool(step["terminated"])] += 1
-        draws += 1
-    assert set(kinds) == {(False, False), (True, False), (True, True)}
 
 
-def by_first(played):
-    """Segments by their first observation, as the high level's network sees it."""
-    encode = encoder_of(played.method.task)
-    return {tuple(encode(part[0]["obs"][None]).parts[0][0]): part for part in played.segments()}
+def test_the_rollout_of_a_low_level_that_learns_by_ppo_equals_a_loop():
+    """What a goal would still be worth counts where another one begins."""
+    length = 3 * PERIOD
+    low = PPOConfig(gamma=0.9, lam=0.8, minibatch=32, epochs=1)
+    played = play(replace(CONFIG, low=low, rollout=length), length=length, update=False)
+    method = played.method
+
+    @torch.no_grad()
+    def worth(obs, goal):
+        inputs = method.low_inputs(torch.tensor(obs)[None], torch.tensor(goal)[None])
+        return float(method.low_learner.network(inputs, torch.zeros(1, dtype=torch.int64))[1])
+
+    returns, kinds = np.zeros((length, ENVS)), set()
+    for n, env in enumerate(played.envs):
+        advantage = 0.0
+        for t in reversed(range(length)):
+            step = env[t]
+            cut = t + 1 == length or step["ended"] or env[t + 1]["chosen"]
+            advantage = 0.0 if cut else advantage
+            following = 0.0 if step["terminated"] else worth(step["after"], left(step))
+            value = worth(step["obs"], step["goal"])
+            advantage = -2.0 * np.linalg.norm(left(step)) + 0.9 * following - value + 0.9 * 0.8 * advantage
+            returns[t, n] = advantage + value
+            kinds.add((bool(cut), bool(step["terminated"])))
+    rollout = method.low_rollout(played.hierarchy.observed, length)
+    np.testing.assert_allclose(rollout.returns.view(length, ENVS), returns, atol=1e-2, rtol=1e-4)
+    assert kinds == ENDS
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
-def test_the_high_levels_batch_equals_a_loop(learner):
-    played = once(learner)
-    method, segments = played.method, by_first(once(learner))
-    encode = encoder_of(method.task)
-    plain = replace(method.settings, relabel=False)
-    relabelled, method.settings = method.settings, plain
+def high_batch(played, kept=None, **changes):
+    """What the high level learns from under other settings: the batch, and the segment of each of its rows."""
+    method, encode = played.method, encoder_of(TASK)
+    segments = {tuple(encode(part[0]["obs"][None]).parts[0][0]): part for part in played.segments()}
+    settings, method.settings = method.settings, replace(method.settings, **changes)
     try:
-        batch = method.high_batch()
+        batch = method.high_batch(kept)
     finally:
-        method.settings = relabelled
-    ends = Counter()
-    for i in range(len(batch.reward)):
-        part = segments[tuple(batch.obs[i].numpy())]
+        method.settings = settings
+    return batch, [segments[tuple(row.numpy())] for row in batch.obs]
+
+
+def test_the_high_levels_batch_equals_a_loop():
+    batch, drawn = high_batch(once(), relabel=False)
+    for i, part in enumerate(drawn):
         last = part[-1]
-        ends[len(part), bool(last["terminated"])] += 1
         np.testing.assert_allclose(batch.action[i], part[0]["drawn"], rtol=1e-5, atol=1e-6)
-        paid = method.settings.high_reward * sum(float(step["reward"]) for step in part)
-        assert float(batch.reward[i]) == pytest.approx(paid, rel=1e-4)
+        reward = CONFIG.high_reward * sum(float(step["reward"]) for step in part)
+        assert float(batch.reward[i]) == pytest.approx(reward, rel=1e-4)
         # s_{t+c}: after the last step, not the last that was acted on; of the episode's own where it ended.
-        np.testing.assert_array_equal(batch.next_obs[i], encode(last["after"][None]).parts[0][0])
-        gamma = method.settings.high.gamma
-        assert float(batch.discount[i]) == pytest.approx(0.0 if last["terminated"] else gamma)
-    assert len({length for length, _ in ends}) > 3
-    assert {terminated for _, terminated in ends} == {True, False}
+        np.testing.assert_array_equal(batch.next_obs[i], encoder_of(TASK)(last["after"][None]).parts[0][0])
+        assert float(batch.discount[i]) == pytest.approx(0.0 if last["terminated"] else 0.8)
+    assert len({len(part) for part in drawn}) > 3
+    assert {bool(part[-1]["terminated"]) for part in drawn} == {True, False}
 
 
 def test_sampled_goals_explain_best_what_the_low_level_does_now():
-    """Equations of the paper over the stored states: h rolls the candidate, and the sum of scores decides."""
+    """h rolls the candidate over the stored states, and the sum of scores decides."""
     played = play(replace(CONFIG, high=replace(CONFIG.high, batch=16)))
-    method, segments = played.method, by_first(played)
-    x, y = method.frame.indices
-    stored = method.store.column("command").copy()
+    method, stored = played.method, played.method.store.column("command").copy()
 
-    def naive(part, goal):
+    def explains(part, goal):
         total = 0.0
-        for step, following in zip(part, [*part[1:], None], strict=True):
+        for step in part:
             inputs = method.low_inputs(torch.tensor(step["obs"])[None], torch.tensor(goal)[None])
             total -= 0.5 * float((torch.tensor(step["action"])[None] - method.low_learner.mode(inputs)).square().sum())
-            if following is not None:
-                goal = step["obs"][[x, y]] + goal - following["obs"][[x, y]]
+            goal = step["obs"][[X, Y]] + goal - step["after"][[X, Y]]
         return total
 
-    def compare(kept):
-        batch = method.high_batch(kept)
-        replaced = 0
-        for i in range(16):
-            part = segments[tuple(batch.obs[i].numpy())]
-            original = part[0]["drawn"] * np.float32(5)
-            difference = np.clip(part[-1]["after"][[x, y]] - part[0]["obs"][[x, y]], -5, 5)
-            best = batch.action[i].numpy() * np.float32(5)
+    for opposite in (False, True):  # what explains best changes with the policy; what is stored stays
+        for parameter in method.low_learner.actor.parameters() if opposite else ():
+            parameter.data.neg_()
+        kept, replaced = [], 0
+        batch, drawn = high_batch(played, kept)
+        for i, part in enumerate(drawn):
+            original, best = part[0]["drawn"] * np.float32(5), batch.action[i].numpy() * np.float32(5)
+            reached = np.clip(part[-1]["after"][[X, Y]] - part[0]["obs"][[X, Y]], -5, 5)
             assert np.abs(best).max() <= 5 + 1e-4
-            reached = naive(part, best)
-            assert reached >= max(naive(part, original), naive(part, difference)) - 1e-3
+            assert explains(part, best) >= max(explains(part, original), explains(part, reached)) - 1e-3
             replaced += bool(np.abs(best - original).max() > 1e-3)
-        return replaced
-
-    kept = []
-    replaced = compare(kept)
-    assert len(kept) == 16
-    assert 0 < replaced == 16 - kept.count("original")
-    # At the time of drawing, by the policy of that time; what is stored stays.
-    for parameter in method.low_learner.actor.parameters():
-        parameter.data.neg_()
-    compare([])
+        assert 0 < replaced == 16 - kept.count("original")
     np.testing.assert_array_equal(method.store.column("command"), stored)
 
 
 def test_the_low_level_does_not_know_where_it_is():
-    method, task = once("sac").method, get_task("PointPush")
-    hidden = [task.spec.observation_names.index(name) for name in ("x", "y", "goal_x", "goal_y", "block_x", "block_y")]
-    obs = np.random.default_rng(0).normal(size=(4, *task.observation_shape)).astype(np.float32)
-    elsewhere = obs.copy()
-    elsewhere[:, hidden] += 3
+    method = once().method
+    obs = np.random.default_rng(0).normal(size=(4, *TASK.observation_shape)).astype(np.float32)
     clock = Clock(4, np.full(1, PERIOD), moving(method.frame))
     clock.start(np.ones(4, bool), np.full((4, 2), 0.3, np.float32))
 
-    def act(seen):
-        return method.act(Observations(task, encoder_of(task), seen, np.zeros(4, np.int64)), clock).sample(None)[0]
+    def act(**moved):
+        seen = obs + np.isin(np.arange(len(NAMES)), moved.get("columns", [])) * np.float32(3)
+        return method.act(Observations(TASK, encoder_of(TASK), seen, np.zeros(4, np.int64)), clock).sample(None)[0]
 
-    np.testing.assert_array_equal(act(obs), act(elsewhere))
-    faster = obs.copy()
-    faster[:, task.spec.observation_names.index("vx")] += 3
-    assert not np.allclose(act(obs), act(faster))
+    here = act()
+    np.testing.assert_array_equal(here, act(columns=HIDDEN))
+    assert not np.allclose(here, act(columns=[NAMES.index("vx")]))
     clock.command = -clock.command
-    assert not np.allclose(act(obs), act(obs * 0 + 1))
+    assert not np.allclose(here, act())
+
+
+def made(config, planner=None):
+    """A method that acts by what it has learned."""
+    method = Hiro(parts(TASK, config, ENVS, TOTAL, planner))
+    method.warm = True
+    return method
 
 
 def choose(method, levels):
-    """Where goals for one and the same observation are drawn from on levels."""
-    task = method.task
-    obs = np.tile(np.linspace(0.1, 0.7, task.observation_shape[0]).astype(np.float32), (len(levels), 1))
-    observed = Observations(task, encoder_of(task), obs, np.asarray(levels))
+    """One and the same observation on levels, and where its goals are drawn from."""
+    obs = np.tile(np.linspace(0.1, 0.7, len(NAMES)).astype(np.float32), (len(levels), 1))
+    observed = Observations(TASK, encoder_of(TASK), obs, np.asarray(levels))
     return observed, method.choose(observed, np.full(len(levels), -1))[1]
 
 
 def test_there_is_no_exploration_on_held_out_levels():
-    planner = Planner(get_task("PointPush"))
-    config = replace(CONFIG, random_goals=1.0, random_episodes=1.0, prior="controller", prior_weight=1.0)
-    method = Hiro(parts(planner.task, config, ENVS, TOTAL, planner))
+    method = made(replace(PRIOR, random_goals=1.0, random_episodes=1.0), Planner(TASK))
     method.steps = 1
-    for warm in (False, True):
-        method.warm = warm
+    for method.warm in (False, True):
         observed, choice = choose(method, np.arange(1_000_000, 1_000_040))
         policy = method.high_learner.act(observed.inputs[0])
         for rng in (None, 3):
             drawn, wanted = (c.sample(rng and np.random.default_rng(rng))[0] for c in (choice, policy))
             np.testing.assert_array_equal(drawn, wanted)
-        observed, choice = choose(method, np.arange(40))
-        assert not np.isclose(choice.sample(np.random.default_rng(3))[0], wanted).all(1).any()
+        drawn, _ = choose(method, np.arange(40))[1].sample(np.random.default_rng(3))
+        assert not np.isclose(drawn, wanted).all(1).any()
 
 
 def test_episodes_explore_as_a_whole_or_not():
-    method = Hiro(parts(get_task("PointPush"), CONFIG, ENVS, TOTAL))
-    method.warm = True
-    _, choice = choose(method, np.random.default_rng(0).integers(1_000_000, size=5_000))
+    _, choice = choose(made(CONFIG), np.random.default_rng(0).integers(1_000_000, size=5_000))
     assert isinstance(choice, ExploringGoals)
     assert set(choice.uniform.tolist()) == {CONFIG.random_goals, 1.0}
     assert (choice.uniform == 1).mean() == pytest.approx(CONFIG.random_episodes, abs=0.03)
@@ -217,83 +207,86 @@ def test_episodes_explore_as_a_whole_or_not():
     assert goals[choice.uniform == 1].std(0) == pytest.approx(3**-0.5, rel=0.1)
 
 
-def test_the_prior_is_asked_where_the_goal_was_chosen_and_never_sees_another_goal():
-    planner = Planner(get_task("PointPush"))
-    played = play(replace(CONFIG, prior="controller", prior_weight=2.0), controller=planner)
-    method, segments = played.method, by_first(played)
-    assert method.share == pytest.approx(1 - played.method.steps / (0.6 * TOTAL))
-    assert 0 < method.share < 1
-    firsts = {tuple(part[0]["obs"]) for part in played.segments()}
-    for relabel in (True, False):
-        method.settings = replace(method.settings, relabel=relabel)
-        planner.asked.clear()
-        batch = method.high_batch()
-        assert batch.prior.weight == pytest.approx(2.0 * method.share)
-        assert {tuple(row) for obs in planner.asked for row in obs} <= firsts
-        for i in range(len(batch.reward)):
-            part = segments[tuple(batch.obs[i].numpy())]
-            np.testing.assert_allclose(batch.prior.action[i], planned(method, part[0]["obs"][None])[0], atol=1e-5)
-        assert not torch.allclose(batch.prior.action, batch.action)
-
-
-def test_the_planners_share_of_the_goals_falls_with_the_prior():
-    planner = Planner(get_task("PointPush"))
-    config = replace(CONFIG, prior="controller", prior_weight=1.0, random_goals=0.0, random_episodes=0.0)
-    method = Hiro(parts(planner.task, config, ENVS, TOTAL, planner))
-    method.warm = True
-    for steps, share in ((0, 1.0), (300, 0.5), (540, 0.1), (600, 0.0), (1_000, 0.0)):
-        method.steps = steps
-        assert method.share == pytest.approx(share)
-        observed, choice = choose(method, np.arange(4_000))
-        goals = choice.sample(np.random.default_rng(0))[0]
-        of_the_planner = np.isclose(goals, planned(method, observed.obs), atol=1e-5).all(1)
-        assert of_the_planner.mean() == pytest.approx(share, abs=0.03)
-
-
-def test_a_prior_that_has_faded_is_asked_no_more():
-    planner = Planner(get_task("PointPush"))
-    played = play(replace(CONFIG, prior="controller", prior_weight=2.0), controller=planner)
+def test_the_prior_is_asked_where_the_goal_was_chosen_until_it_has_faded():
+    """It never sees another goal, and what is left behind plays without it."""
+    planner = Planner(TASK)
+    played = play(PRIOR, controller=planner)
     method = played.method
-    assert planner.asked
+    assert method.share == pytest.approx(1 - method.steps / (0.6 * TOTAL))
+    for relabel in (True, False):
+        planner.asked.clear()
+        batch, drawn = high_batch(played, relabel=relabel)
+        first = np.stack([part[0]["obs"] for part in drawn])
+        assert batch.prior.weight == pytest.approx(2.0 * method.share)
+        np.testing.assert_array_equal(np.concatenate(planner.asked), first)
+        np.testing.assert_allclose(batch.prior.action, planner.unit_goals(method, first), atol=1e-5)
+        assert not torch.allclose(batch.prior.action, batch.action)
     planner.refuses = True
-    for steps in (600, 610, TOTAL):
+    for steps in (600, TOTAL):
         method.update(played.hierarchy.observed, steps)
-        batch = method.high_batch()
-        assert batch.prior is None
+        assert method.high_batch().prior is None
         choose(method, np.arange(5))
-    without = Hiro(parts(planner.task, method.settings, ENVS, TOTAL))
+    without = made(method.settings)
     without.load_policy(method.state_dict())
     ours, theirs = (choose(m, [1_000_000])[1].sample(None)[0] for m in (method, without))
     np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_planner_as_the_high_level_sets_all_goals_but_those_that_explore():
-    planner = Planner(get_task("PointPush"))
-    played = play(replace(CONFIG, high_level="controller"), controller=planner)
-    method = played.method
-    before = [parameter.clone() for parameter in method.high_learner.actor.parameters()]
-    method.update(played.hierarchy.observed, 400)
-    assert all(torch.equal(a, b) for a, b in zip(before, method.high_learner.actor.parameters(), strict=True))
+def test_the_planners_share_of_the_goals_falls_with_the_prior():
+    planner = Planner(TASK)
+    method = made(replace(PRIOR, random_goals=0.0, random_episodes=0.0), planner)
+    for method.steps, share in ((0, 1.0), (300, 0.5), (540, 0.1), (600, 0.0), (1_000, 0.0)):
+        assert method.share == pytest.approx(share)
+        observed, choice = choose(method, np.arange(4_000))
+        goals = choice.sample(np.random.default_rng(0))[0]
+        of_the_planner = np.isclose(goals, planner.unit_goals(method, observed.obs), atol=1e-5).all(1)
+        assert of_the_planner.mean() == pytest.approx(share, abs=0.03)
+
+
+def test_a_planner_as_the_high_level_sets_all_goals_but_those_that_explore_and_nothing_learns_there():
+    planner = Planner(TASK)
+    method, fresh = (play(replace(CONFIG, high_level="controller"), n, planner).method for n in (120, 10))
+    for ours, theirs in zip(*(m.high_learner.actor.parameters() for m in (method, fresh)), strict=True):
+        assert torch.equal(ours, theirs)
     observed, choice = choose(method, [1_000_000, 1_000_001])
-    np.testing.assert_allclose(choice.sample(None)[0], planned(method, observed.obs), atol=1e-6)
+    np.testing.assert_allclose(choice.sample(None)[0], planner.unit_goals(method, observed.obs), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["PointFall", "AntFallRobust", "AntMaze"])
-def test_goals_of_other_mazes_and_bodies(name):
-    """Three coordinates of a goal, fifteen positions: nothing is the first k dimensions."""
-    played = play(name=name, length=60, environments=BatchedEnv)
-    method = played.method
-    assert method.warm
-    names = get_task(name).spec.observation_names
-    assert [names[i] for i in method.frame.indices] == ["x", "y"]
-    assert method.low_batch().obs.shape[1] == len(names) - len(get_task(name).hidden_from_low_level) + 2
-    for value in (*method.low_learner.actor.parameters(), *method.high_learner.actor.parameters()):
-        assert value.isfinite().all()
+def test_a_value_filter_follows_the_planner_only_where_the_critics_would():
+    """Not where its goal is worth less than the actor's: a share of the behaviour would fill the memory with it."""
+    planner = Planner(TASK)
+    method = made(replace(PRIOR, value_filter=True), planner)
+    observed, _ = choose(method, np.arange(5))
+    own, _ = method.high_learner.act(observed.inputs[0]).sample(None)
+    better = torch.from_numpy(planner.unit_goals(method, observed.obs) - own).float()
+    for sign in (1.0, -1.0):
+        method.high_learner.critic.forward = lambda inputs, action, sign=sign: (
+            sign * (action * better).sum(-1).expand(2, -1)
+        )
+        assert (choose(method, np.arange(5))[1].share == (1.0 if sign > 0 else 0.0)).all()
 
 
-def test_a_segment_is_drawn_as_often_as_any_other():
-    played = once("sac")
-    parts = sample_segments(played.method.store, np.random.default_rng(0), 40_000, PERIOD)
-    _, counts = np.unique(parts.obs[:, 0], axis=0, return_counts=True)
-    assert counts.min() > 0.6 * counts.mean()
-    assert counts.max() < 1.5 * counts.mean()
+SPACES = [("PointFall", None, 2), ("AntFallRobust", None, 2), ("PointFall", "xyz", 3), ("AntMaze", "hiro_orig", 15)]
+
+
+@pytest.mark.parametrize(("name", "space", "size"), SPACES)
+def test_goals_are_places_unless_another_space_is_named(name, space, size):
+    """nothing is the first k dimensions."""
+    task, words = get_task(name), {"goal_space": space} if space else {}
+    settings = configure(method="hiro", task=name, steps=1_000, **words).settings
+    method, names = Hiro(parts(task, settings, 2, 1_000)), task.spec.observation_names
+    assert [names[i] for i in method.frame.indices][:2] == ["x", "y"]
+    assert len(method.frame.indices) == len(method.frame.reach) == size
+    hierarchy = Hierarchy(task, task.make_vec(2), method.player, rng=np.random.default_rng(0))
+    targets = []
+    for _ in range(2):
+        hierarchy.collect(method.store, 3)
+        targets.append(hierarchy.clock.command + method.frame.of(hierarchy.observed.obs))
+    np.testing.assert_allclose(*targets, atol=1e-4, err_msg="the target stays where it is")
+    assert method.low_batch().obs.shape[1] == len(names) - len(task.hidden_from_low_level) + size
+
+
+@pytest.mark.parametrize("words", [{"goal_space": "xyzw"}, {"goal_space": "xyz", "prior": "controller"}])
+def test_a_space_that_is_not_there_or_not_the_controller_s_is_refused(words):
+    with pytest.raises(UserError, match=r"goal space of PointFall|goals are places"):
+        Hiro(parts(get_task("PointFall"), configure(method="hiro", task="PointFall", **words).settings, 2, 1_000))

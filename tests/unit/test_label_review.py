@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +23,6 @@ ALL = (0, 1, 2)
 SURE, UNSURE, TORN = (0.9, 0.05, 0.05), (0.5, 0.3, 0.2), (0.4, 0.4, 0.2)
 
 
-def row(facts: str, probs: tuple[float, ...], status: str = OK) -> Call:
-    return about((facts,), f"Scene {facts}.", probs, status)
-
-
 def about(facts: tuple[str, ...], scene: str, probs: tuple[float, ...] = SURE, status: str = OK) -> Call:
     asked = ("model", "", TASK.name, TASK.options.digest, facts, ALL, 0, scene, ALL)
     return Call(*asked, "llm", "logprobs", status, probs, "A")
@@ -34,8 +31,9 @@ def about(facts: tuple[str, ...], scene: str, probs: tuple[float, ...] = SURE, s
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     made = tmp_path / "labels.sqlite"
+    rows: list[Any] = [("sure", SURE), ("unsure", UNSURE), ("torn", TORN), ("failed", (), "error")]
     with LabelStore(made) as store:
-        store.put_many([row("sure", SURE), row("unsure", UNSURE), row("torn", TORN), row("failed", (), "error")])
+        store.put_many(about((name,), f"Scene {name}.", *said) for name, *said in rows)
     return made
 
 
@@ -66,11 +64,11 @@ def test_the_least_sure_come_first_and_nothing_is_asked_twice(path: Path, review
     assert (pair["steps"], pair["agree"]) == (3, 0.0)
 
 
-def test_prompt_and_reply_are_shown(review: Review) -> None:
-    assert say(review, 0)
+def test_prompt_and_reply_are_shown_and_corrections_are_of_their_own_people(review: Review) -> None:
+    assert say(review, 0, "my:ann")
+    assert [review.state(who)["progress"]["mine"] for who in ("my:ann", "ann")] == [1, 0]
     question = review.state()["question"]
-    assert question["reply"] == "model: A"
-    assert question["prompt"]
+    assert (question["reply"], bool(question["prompt"])) == ("model: A", True)
     assert question["suggestion"] == {"option": 0, "probability": 0.4}
 
 
@@ -118,17 +116,16 @@ def test_the_last_of_several_people_is_heeded_and_what_was_taken_back_is_not(tmp
         store.put_many([asked, other])
         taken_back = withdraw(store, correct(store, TASK, other, "ann", 0, 1.0))
         correct(store, TASK, asked, "bob", 1, 1.0)
-        correct(store, TASK, asked, "ann", 2, 1.0)
+        anns = correct(store, TASK, asked, "ann", 2, 1.0)
     assert ReplayTeacher(TASK, made).label([second])[0].probs == (0.0, 0.0, 1.0)
     assert ReplayTeacher(TASK, made).label([first])[0].probs == pytest.approx(SURE)
     with pytest.raises(TeacherError, match="no answer"):
         ReplayTeacher(TASK, made, model="human:ann").label([first])
+    with LabelStore(made) as store:
+        correct(store, TASK, asked, "bob", 0, 1.0)
+        withdraw(store, anns)
+    assert ReplayTeacher(TASK, made).label([second])[0].probs == (1.0, 0.0, 0.0), "bob's is not taken back with it"
     assert standing([taken_back]) == {}, "what it takes back was not imported"
-
-
-def test_a_persons_corrections_are_their_own(review: Review) -> None:
-    assert say(review, 1, "my:ann")
-    assert [review.state(who)["progress"]["mine"] for who in ("my:ann", "ann")] == [1, 0]
 
 
 def test_what_cannot_be_is_refused(path: Path, review: Review, tmp_path: Path) -> None:
@@ -140,7 +137,6 @@ def test_what_cannot_be_is_refused(path: Path, review: Review, tmp_path: Path) -
     assert review.state()["progress"]["answered"] == 0
     assert not review.answer(None, (99, 0, 0), 0)
     assert review.frame(0, 0) is None
-    with LabelStore(tmp_path / "none.sqlite"):
-        pass
+    LabelStore(tmp_path / "none.sqlite").close()
     with pytest.raises(UserError, match="no task"):
         Review(LabelConfig(review=str(tmp_path / "none.sqlite")))

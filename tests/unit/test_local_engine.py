@@ -1,5 +1,6 @@
 """The engine continues prompts in batches as the model continues each alone, without a cache, a token at a time."""
 
+import contextlib
 import shutil
 import threading
 from pathlib import Path
@@ -17,16 +18,9 @@ from preceptor.teacher.card import TINY_MODEL
 from tests.local_server import wait_for
 
 SHAPE: dict[str, Any] = {
-    "vocab_size": 629,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "max_position_embeddings": 128,
-    "eos_token_id": None,
-}
+    "vocab_size": 629, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 128, "eos_token_id": None,
+}  # fmt: skip
 # Rotated and learned positions; and attention that slides, over a window shorter than the prompts.
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -68,14 +62,6 @@ def wish(prompt: list[int], length: int, **more: Any) -> Job:
     return Job(CompletionRequest(model="tiny", prompt=["."], **more), prompt, length)
 
 
-def run(engine: Engine, jobs: list[Job]) -> None:
-    """Have jobs done that arrive together."""
-    for job in jobs:
-        engine.submit(job)
-    for job in jobs:
-        job.done.result(60)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_go_on_as_each_prompt_does_alone(kind: str, tmp_path: Path) -> None:
     network = build(kind, tmp_path, **KINDS[kind])
@@ -83,10 +69,11 @@ def test_batches_go_on_as_each_prompt_does_alone(kind: str, tmp_path: Path) -> N
     engine.codec.stops = frozenset()
     lengths = [12, 6, 9, 12, 3]  # rows leave the batch at different times
     jobs = [wish(p, k, temperature=0.0, logprobs=1, n=2) for p, k in zip(PROMPTS, lengths, strict=True)]
-    try:
-        run(engine, jobs)
-    finally:
-        engine.close()
+    with contextlib.closing(engine):
+        for job in jobs:
+            engine.submit(job)
+        for job in jobs:
+            job.done.result(60)
     for job, prompt, length in zip(jobs, PROMPTS, lengths, strict=True):
         ids, logprobs = alone(network, prompt, length)
         assert len(set(ids)) > 1 or length < 4, "a test of one repeated word would see little"
@@ -96,24 +83,17 @@ def test_batches_go_on_as_each_prompt_does_alone(kind: str, tmp_path: Path) -> N
             assert grown.finish == "length"
 
 
-def test_a_model_that_cannot_go_on_is_refused_before_it_serves(tmp_path: Path) -> None:
-    build("mamba", tmp_path)
-    with pytest.raises(UserError, match="cannot be served"):
-        Engine(tmp_path)
-
-
-def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_served_is_refused_before_it_is(tmp_path: Path) -> None:
+    build("mamba", tmp_path / "mamba")
+    (tmp_path / "untold").mkdir()
     for name in ("config.json", "model.safetensors"):
-        shutil.copy(TINY_MODEL / name, tmp_path / name)
-    with pytest.raises(UserError, match="cannot be loaded"):
-        Engine(tmp_path)
-
-
-@pytest.mark.parametrize("tokens", [0, 1000])
-def test_a_context_beyond_the_models_own_is_refused(tokens: int) -> None:
-    with pytest.raises(UserError, match=f"was made for 1 to 512 tokens, not {tokens}") as error:
-        Engine(TINY_MODEL, max_model_len=tokens)
-    assert "--max-model-len 512" in str(error.value)
+        shutil.copy(TINY_MODEL / name, tmp_path / "untold" / name)
+    for name, said in (("mamba", "cannot be served"), ("untold", "cannot be loaded")):
+        with pytest.raises(UserError, match=said):
+            Engine(tmp_path / name)
+    for tokens in (0, 1000):
+        with pytest.raises(UserError, match=rf"was made for 1 to 512 tokens, not {tokens}.*(\n.*)*--max-model-len 512"):
+            Engine(TINY_MODEL, max_model_len=tokens)
 
 
 def test_a_closed_engine_takes_no_jobs_and_leaves_none_waiting() -> None:

@@ -48,13 +48,12 @@ def test_no_temperature_takes_the_most_probable_and_what_is_excluded_is_never_dr
 
 def test_a_draw_does_not_depend_on_the_batch() -> None:
     rows = torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
-    temperatures, numbers = [0.5 + i / 20 for i in range(20)], [i / 20 for i in range(20)]
-    together = draw(rows, temperatures, [0.9] * 10 + [1.0] * 10, numbers)
+    temperatures, top_ps = [0.5 + i / 20 for i in range(20)], [0.9] * 10 + [1.0] * 10
+    numbers = [i / 20 for i in range(20)]
     alone = [
-        draw(rows[i : i + 1], temperatures[i : i + 1], [0.9 if i < 10 else 1.0], numbers[i : i + 1])[0]
-        for i in range(20)
+        draw(rows[i : i + 1], temperatures[i : i + 1], top_ps[i : i + 1], numbers[i : i + 1])[0] for i in range(20)
     ]
-    assert together == alone
+    assert draw(rows, temperatures, top_ps, numbers) == alone
 
 
 def test_scores_are_raw_log_probabilities_and_json_can_hold_them() -> None:

@@ -7,22 +7,26 @@ from typing import Any
 import pytest
 
 from preceptor.agent.flags import ReportConfig
+from preceptor.agent.runs import report as reporting
 from preceptor.agent.runs.report import report
 from preceptor.agent.runs.run import Run
+from preceptor.agent.runs.statistics import wilson
 from preceptor.agent.runs.text import render
 from preceptor.ground.errors import UserError
 
 
 def leave_run(
-    logdir: Path, method: str, name: str, success: list[float], task: str = "KeyInBox", judged: bool = True
+    logdir: Path, method: str, name: str, success: list[float], task: str = "KeyInBox", judged: bool = True, **more: Any
 ) -> Run:
     settings = {"task": task, "method": method, "teacher": {"teacher": "local"}}
     run = Run.create(logdir, method, task, name, settings, resume=False)
     with run.metrics(quiet=True) as log:
         for step, value in enumerate(success, start=1):
-            log.scalars(step * 1000, {"rollout/success": value, "teacher/queries": 10 * step, "teacher/calls": 40})
+            asked = {"teacher/queries": 10 * step, "teacher/calls": 40}
+            log.scalars(step * 1000, {"rollout/success": value, "rollout/return": value - 9, **asked})
     if judged and success:
         score = {"success": success[-1], "low": 0.1, "high": 0.9, "episodes": 500, "return": 0.5, "length": 20.0}
+        score |= more
         (run.path / "eval.json").write_text(json.dumps({"task": task, "student": {"sampled": score, "greedy": score}}))
     return run
 
@@ -121,3 +125,50 @@ def test_players_stand_in_one_table_with_intervals() -> None:
     assert any(line.startswith("teacher") and "1.000 [0.951" in line for line in lines)
     assert all(part in text for part in ("0.970 [0.951, 0.982]", "0.012", "steps: 30,000"))
     assert render("train", {"task": "KeyInBox", "runs": [{"seed": 0, "steps": 5}, {"seed": 1}]}).count("seed: ") == 2
+
+
+def test_seeds_that_agree_by_chance_say_no_more_than_their_episodes(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        leave_run(tmp_path, "ihac", f"two/seed-{seed}", [0.0, 0.85], episodes=20, return_low=0.3, return_high=0.9)
+    result = report(ReportConfig(logdir=str(tmp_path)))
+    row, (together,) = result["runs"][0], result["together"]
+    low, high = wilson(34, 40)
+    assert (row["sampled"]["low"], row["sampled"]["high"]) == (low, high)
+    assert row["sampled"]["return_low"] == pytest.approx(0.5 - 0.2 / 2**0.5)
+    assert row["sampled"]["return_high"] == pytest.approx(0.5 + 0.4 / 2**0.5)
+    assert (together["greedy"]["low"], together["greedy"]["high"]) == (low, high)
+    text = render("report", result)
+    assert f"0.850 [{low:.3f}, {high:.3f}]" in text
+    assert "0.500 [0.359, 0.783]" in text
+
+
+def test_runs_of_one_name_are_drawn_and_averaged_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Returns below successes, and on a task that knows of no success only returns, in the table, too."""
+    drawn = {}
+    monkeypatch.setattr(reporting, "_write", lambda figure, path: drawn.setdefault(path.name, figure) is not None)
+    for seed, success in enumerate((0.0, 0.2, 0.6, 1.0)):
+        leave_run(tmp_path, "ppo", f"many/seed-{seed}", [0.0, success])
+        leave_run(tmp_path, "ppo", f"many/seed-{seed}", [0.0, 1.0], task="TwoDoor")
+        more = {"return": -150.25, "return_low": -151.0, "return_high": -149.5}
+        leave_run(tmp_path, "ppo", f"many/seed-{seed}", [0.0], task="HalfCheetah-v5", **more)
+    leave_run(tmp_path, "ppo", "one", [0.0, 0.5])
+    result = report(ReportConfig(logdir=str(tmp_path)))
+    (together,) = result["together"]
+    assert (together["run"], together["tasks"], together["runs"]) == ("many", 2, 8)
+    assert together["sampled"]["success"] == pytest.approx((0.6 + 3 * 1.0) / 4), "0, 0.2 | 0.6, 1, 1, 1 | 1, 1"
+    panels = {(axis.get_title(), axis.get_ylabel()) for axis in drawn["report.png"].axes if axis.get_visible()}
+    both = {(task, f"{kind} while learning") for task in ("KeyInBox", "TwoDoor") for kind in ("success", "return")}
+    assert panels == both | {("HalfCheetah-v5", "return while learning")}
+    sampled, _ = drawn["report-profiles.png"].axes
+    (line,) = sampled.get_lines()
+    assert line.get_ydata()[[0, 20, 60, 100]] == pytest.approx([0.875, 0.75, 0.625, 0.0])
+    cheetah = next(line for line in render("report", result).splitlines() if "HalfCheetah" in line)
+    assert "0.000" not in cheetah
+    assert "-150.2 [-150.6, -149.9]" in cheetah, "0.75 / sqrt(4)"
+
+
+def test_figures_have_the_digits_that_they_need() -> None:
+    text = render("train", {"task": "n2", "option_error": 0.0077, "expert_return": -4321.25, "seconds": 0.0})
+    assert "option error: 0.00770" in text
+    assert "expert return: -4,321.2" in text
+    assert "seconds: 0.0" in text

@@ -1,6 +1,5 @@
 """Rescue World by its rules (those of HALO), against plain references; and the cheapest ways of its expert."""
 
-import heapq
 from collections import Counter
 from itertools import permutations
 
@@ -9,7 +8,7 @@ import pytest
 
 from preceptor.envs.catalog import get_task
 from preceptor.envs.rescue.simulator import RescueSimulator
-from preceptor.envs.rescue.specs import SPECS, RescueSpec, cheapest_ways
+from preceptor.envs.rescue.specs import SPECS, cheapest_ways
 
 EAST, NORTH, WEST, SOUTH = range(4)
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
@@ -29,16 +28,15 @@ OBSTACLES = [
 class Reference:
     """One environment in plain Python, which also counts what it has seen happen."""
 
-    def __init__(self, name: str, start: tuple[int, int], order: list[int]) -> None:
-        count = int(name.split("-")[1][1:])
-        self.targets = TARGETS[count]
-        self.danger, self.obstacles = (DANGER, OBSTACLES) if count == 6 else ([], [])
+    def __init__(self, start: tuple[int, int], order: list[int]) -> None:
+        self.targets = TARGETS[len(order)]
+        self.danger, self.obstacles = (DANGER, OBSTACLES) if len(order) == 6 else ([], [])
         self.at, self.order, self.found, self.age = start, order, [], 0
-        self.horizon = {2: 200, 3: 300, 6: 600}[count]
+        self.horizon = 100 * len(order)
         self.seen: Counter[str] = Counter()
 
     def due(self) -> int:
-        return self.order[len(self.found)] if len(self.found) < len(self.order) else -1
+        return [*self.order, -1][len(self.found)]
 
     def step(self, action: int) -> tuple[float, bool, bool]:
         if self.due() < 0:
@@ -46,10 +44,8 @@ class Reference:
         self.age += 1
         dx, dy = STEPS[action]
         aim = (min(max(self.at[0] + dx, 0), 9), min(max(self.at[1] + dy, 0), 9))
-        if aim in self.obstacles:
-            what, reward = "blocked", -1.0
-        else:
-            what, reward = ("edge", -1.0) if aim == self.at else ("free", -1.0)
+        what, reward = ("blocked" if aim in self.obstacles else "edge" if aim == self.at else "free"), -1.0
+        if what != "blocked":
             self.at = aim
             if aim == self.targets[self.due()]:
                 what, reward = ("found in danger" if aim in self.danger else "found"), 1000.0
@@ -79,7 +75,7 @@ def test_a_plain_reference_sees_the_same(name: str) -> None:
     """Most walks head for the target that is due, with many mistakes, so that episodes end in both ways."""
     simulator, rng, task = begun(name, 24, first=1_000_000), np.random.default_rng(0), get_task(name)
     states = zip(simulator.cell.tolist(), simulator.order.tolist(), strict=True)
-    references = [Reference(name, divmod(cell, 10), order) for cell, order in states]
+    references = [Reference(divmod(cell, 10), order) for cell, order in states]
     epsilon = np.where(np.arange(24) % 4 == 0, 1.0, 0.4)  # some walk at random and never find everything
     for _ in range(620):
         ours = np.column_stack([simulator.cell, simulator.due, simulator.left])
@@ -102,13 +98,12 @@ def test_the_last_target_in_the_last_step_is_success() -> None:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_levels_begin_on_every_free_cell_alike(name: str) -> None:
-    simulator, again, count = begun(name, 20_000), begun(name, 20_000), len(SPECS[name].targets)
+    simulator, count = begun(name, 20_000), len(SPECS[name].targets)
     taken = {x * 10 + y for x, y in TARGETS[count] + (OBSTACLES if count == 6 else [])}
     starts = Counter(simulator.cell.tolist())
     assert set(starts) == set(range(100)) - taken
     expected = 20_000 / len(starts)
     assert max(abs(times - expected) for times in starts.values()) < 5 * expected**0.5
-    np.testing.assert_array_equal([again.cell, *again.order.T], [simulator.cell, *simulator.order.T])
     assert simulator.left.all()
 
 
@@ -133,46 +128,21 @@ def test_actions_that_do_not_exist_are_refused() -> None:
     assert (simulator.age == 0).all()
 
 
-def dijkstra(spec: RescueSpec, target: int) -> dict[int, int]:
-    """Cost of the cheapest way to a target from every cell that has one; searched from the target backwards."""
-    known: dict[int, int] = {}
-    queue = [(0, target)]
-    while queue:
-        cost, cell = heapq.heappop(queue)
-        if cell in known:
-            continue
-        known[cell] = cost
-        entering = 100 if cell in spec.danger and cell != target else 1
-        for before in neighbours(cell):
-            if before not in spec.obstacles:
-                heapq.heappush(queue, (cost + entering, before))
-    return known
-
-
-def neighbours(cell: int) -> dict[int, int]:
-    """The cells around, and the action that leads to each."""
-    x, y = divmod(cell, 10)
-    around = {(x + dx, y + dy): action for action, (dx, dy) in enumerate(STEPS)}
-    return {i * 10 + j: action for (i, j), action in around.items() if 0 <= i < 10 and 0 <= j < 10}
-
-
 @pytest.mark.parametrize("name", ["RescueWorld-n2", "RescueWorld-n3", "RescueWorld-n6"])
-def test_costs_and_best_actions_are_those_of_dijkstra(name: str) -> None:
-    spec = SPECS[name]
+def test_costs_and_best_actions_obey_bellmans_equation(name: str) -> None:
+    """Which has one solution, since every step costs something and there is a way from everywhere."""
+    spec, moves = SPECS[name], np.array(STEPS)
     costs, best = cheapest_ways(spec)
-    assert np.isfinite(costs[:, spec.starts]).all()
-    for i, target in enumerate(spec.targets):
-        cost = dijkstra(spec, target)
-        assert set(cost) == set(np.flatnonzero(np.isfinite(costs[i])).tolist())
-        for cell, least in cost.items():
-            assert costs[i, cell] == least
-            after = {
-                action: cost[to] + (100 if to in spec.danger and to != target else 1)
-                for to, action in neighbours(cell).items()
-                if to in cost
-            }
-            leading = {action for action, total in after.items() if total == least}
-            assert set(np.flatnonzero(best[i, cell])) == (leading if cell != target else set(range(4)))
+    for target, cost, good in zip(spec.targets, costs, best, strict=True):
+        assert cost[target] == 0
+        assert (np.isfinite(cost) == ~np.isin(np.arange(100), spec.obstacles)).all()
+        for cell in np.flatnonzero((cost > 0) & np.isfinite(cost)):
+            around = np.array(divmod(cell, 10)) + moves
+            inside, to = ((around >= 0) & (around < 10)).all(axis=1), np.clip(around, 0, 9) @ [10, 1]
+            entering = np.where(np.isin(to, spec.danger) & (to != target), 100, 1)
+            after = np.where(inside, cost[to] + entering, np.inf)
+            assert cost[cell] == after.min()
+            np.testing.assert_array_equal(good[cell], after == after.min())
 
 
 def test_ties_are_broken_evenly_and_mistakes_are_uniform() -> None:
@@ -186,25 +156,10 @@ def test_ties_are_broken_evenly_and_mistakes_are_uniform() -> None:
     assert set(task.skill(obs, target)) == {0}, "hands are steady"
 
 
-def returns(name: str, epsilon: float) -> np.ndarray:
-    """Returns of the first episode of 400 environments, which tell the options."""
-    task, rng = get_task(name), np.random.default_rng(1)
-    env = task.make_vec(400, seed=1)
-    obs, info = env.reset()
-    total, running = np.zeros(400), np.ones(400, dtype=np.bool_)
-    while running.any():
-        obs, reward, terminated, truncated, info = env.step(task.expert_actions(obs, info["option"], rng, epsilon))
-        total += reward * running
-        running &= ~(terminated | truncated)
-    return total
-
-
 @pytest.mark.parametrize(
     ("name", "epsilon", "measured", "within"),
     [
         ("RescueWorld-n2", 0.0, 1974.4, 1.5),
-        ("RescueWorld-n2", 0.1, 1971.0, 2.0),
-        ("RescueWorld-n3", 0.0, 2966.3, 1.5),
         ("RescueWorld-n3", 0.1, 2961.9, 2.0),
         ("RescueWorld-n6", 0.0, 5933.5, 1.5),
         ("RescueWorld-n6", 0.1, 5856.0, 25.0),
@@ -214,4 +169,12 @@ def test_the_expert_earns_what_it_earned_for_the_reference(
     name: str, epsilon: float, measured: float, within: float
 ) -> None:
     """As measured on 100 demonstrations each, whose own standard error the tolerance allows for."""
-    assert returns(name, epsilon).mean() == pytest.approx(measured, abs=within)
+    task, rng = get_task(name), np.random.default_rng(1)
+    env = task.make_vec(400, seed=1)
+    obs, info = env.reset()
+    total, running = np.zeros(400), np.ones(400, dtype=np.bool_)
+    while running.any():
+        obs, reward, terminated, truncated, info = env.step(task.expert_actions(obs, info["option"], rng, epsilon))
+        total += reward * running
+        running &= ~(terminated | truncated)
+    assert total.mean() == pytest.approx(measured, abs=within)

@@ -1,7 +1,5 @@
 """Rescue Worlds as tasks: what is shown and what is not, scenes, options, the script, pictures."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -18,35 +16,34 @@ def seen(task: RescueTask, cell: int, left: str) -> np.ndarray:
     return simulator.observe()
 
 
-def played(task: RescueTask, steps: int = 120, num_envs: int = 32) -> Iterator[tuple[np.ndarray, dict]]:
-    """What the demonstrating expert leads through: observations and infos."""
-    rng = np.random.default_rng(0)
-    env = task.make_vec(num_envs, seed=0)
+@pytest.mark.parametrize("name", RESCUE_TASKS)
+def test_the_script_tells_the_true_option_in_fixed_order_alone(name: str) -> None:
+    """As the demonstrating expert plays; the true option is told beside the observation, never in it."""
+    task, rng, told = get_task(name), np.random.default_rng(0), []
+    env = task.make_vec(32, seed=0)
     obs, info = env.reset()
-    for _ in range(steps):
+    for _ in range(120):
         assert obs.dtype == np.float32
         assert set(np.unique(obs)) == {0.0, 1.0}
         np.testing.assert_array_equal(task.cells(obs), env.simulator.cell)
         np.testing.assert_array_equal(task.left(obs), env.simulator.left)
-        yield obs, info
+        assert task.left(obs)[np.arange(32), info["option"]].all(), "aligned with the observation"
+        told += [(scripted(task, obs) == info["option"]).all()]
         obs, _, _, _, info = env.step(task.expert_actions(obs, info["option"], rng, epsilon=0.1))
-
-
-@pytest.mark.parametrize("name", RESCUE_TASKS)
-def test_the_script_tells_the_true_option_in_fixed_order_alone(name: str) -> None:
-    task = get_task(name)
-    told = [(scripted(task, obs) == info["option"]).all() for obs, info in played(task)]
     assert all(told) == (not task.spec.random_order)
 
 
-def test_the_true_option_is_told_beside_the_observation_and_never_in_it() -> None:
+def test_observations_do_not_tell_which_target_is_due() -> None:
     task = get_task("RescueWorld-n3-random")
     obs, info = task.make_vec(600, seed=0).reset()
     same_cell = np.flatnonzero(task.cells(obs) == task.cells(obs)[0])
     assert set(info["option"][same_cell]) == {0, 1, 2}
     assert (obs[same_cell] == obs[0]).all()
-    for obs, info in played(task):
-        assert task.left(obs)[np.arange(len(obs)), info["option"]].all(), "aligned with the observation"
+    envs = [task.make_single(seed).unwrapped for seed in range(12)]
+    for env in envs:
+        env.simulator.cell[0] = 55
+    assert len({env.simulator.due[0] for env in envs}) == 3
+    assert all((env.render() == envs[0].render()).all() for env in envs), "pictures neither"
 
 
 @pytest.mark.parametrize("name", RESCUE_TASKS)
@@ -112,12 +109,10 @@ def test_rules_say_what_there_is_and_who_knows_the_order() -> None:
     ("cell", "left", "colour"),
     [
         (12, "red green blue", "red"),
-        (12, "green blue", "blue"),
         (88, "red green blue", "green"),
         (85, "red green", "green"),
         (0, "red green blue", "green"),  # red was not due
         (99, "red green blue", "blue"),
-        (45, "red green blue", "red"),
         (99, "red green", "red"),
         (99, "red blue", "blue"),  # green is found: the nearest one from there
     ],
@@ -134,8 +129,7 @@ def test_a_picture_shows_what_an_annotator_may_see() -> None:
 
     def pixel(cell: int, beside: int = 0) -> np.ndarray:
         """The middle of a cell, or that many pixels to its right; north is at the top."""
-        x, y = divmod(cell, 10)
-        return picture[400 - 40 * y - 20, 40 * x + 20 + beside]
+        return picture[380 - 40 * (cell % 10), 40 * (cell // 10) + 20 + beside]
 
     assert pixel(90).sum() < 120, "the agent"
     assert pixel(4).sum() < 300, "an obstacle"
@@ -146,13 +140,3 @@ def test_a_picture_shows_what_an_annotator_may_see() -> None:
     red, green, blue = pixel(71, beside=13)
     assert green > max(red, blue) + 60, "but for its frame"
     assert all(pixel(cell)[0] > pixel(cell)[2] + 30 for cell in (20, 82, 74)), "danger"
-
-
-def test_a_picture_does_not_tell_which_target_is_due() -> None:
-    task = get_task("RescueWorld-n3-random")
-    envs = [task.make_single(seed).unwrapped for seed in range(12)]
-    for env in envs:
-        env.simulator.cell[0] = 55
-    assert len({env.simulator.due[0] for env in envs}) == 3
-    pictures = [env.render() for env in envs]
-    assert all((picture == pictures[0]).all() for picture in pictures)

@@ -14,35 +14,25 @@ from preceptor.agent.methods.protocol import Preset
 from preceptor.agent.train import train
 from preceptor.ground.errors import UserError
 
-VECTORS = {"sac", "td3"}
-
-
-def of(method: str, **words: Any) -> TrainConfig:
-    task = "RescueWorld-n2" if method == "halo" else "PointReach" if method in VECTORS else "SimpleDoorKey"
-    return configure({"method": method, "task": task, **words})
-
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_settings_survive_json(method: str) -> None:
-    config = of(method, seed=3, steps=500)
-    assert from_plain(to_plain(config)) == config
-    assert (config.method, config.seed, config.steps) == (method, 3, 500)
-
-
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_every_setting_of_a_method_can_be_said(method: str) -> None:
+def test_settings_survive_json_and_each_one_of_a_method_can_be_said(method: str) -> None:
     """Each name that errors and `--help` offer leads to a value that is there to be changed."""
-    config = of(method)
+    task = "RescueWorld-n2" if method == "halo" else "PointReach" if method in ("sac", "td3") else "SimpleDoorKey"
+    config = configure(method=method, task=task, seed=3, steps=500)
     tree = to_plain(config)
+    assert from_plain(tree) == config
+    assert (config.method, config.seed, config.steps) == (method, 3, 500)
     for name, (path, _) in places(TrainConfig, type(config.settings)).items():
-        node: Any = tree
-        for part in path[:-1]:
-            node = node.get(part) if isinstance(node, dict) else None
-        if isinstance(node, dict) and path[-1] in node and isinstance(node[path[-1]], bool):
-            after: Any = to_plain(changed(config, {name: not node[path[-1]]}))
-            for part in path:
-                after = after[part]
-            assert after is not node[path[-1]], name
+        value = at(tree, path)
+        if isinstance(value, bool):
+            assert at(to_plain(changed(config, {name: not value})), path) is not value, name
+
+
+def at(tree: Any, path: tuple[str, ...]) -> Any:
+    for part in path:
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
 
 
 @pytest.mark.parametrize(
@@ -80,6 +70,37 @@ def test_a_flag_beats_set_which_beats_a_file_which_beats_the_preset(tmp_path: Pa
     config = commandline.read("train", TrainConfig(), [*words, "--set", "low.lr = 2.0", "--set", "low.gamma=0.6"])
     settings: Any = config.settings
     assert (settings.low.lr, settings.low.gamma, settings.high.lr, config.teacher.label_noise) == (2.0, 0.7, 1.0, 0.1)
+
+
+def test_the_papers_preset_has_the_constants_of_hiros_appendix_c() -> None:
+    config, flat = (configure(method=name, task="AntMaze", preset="paper") for name in ("hiro", "td3"))
+    hiro: Any = config.settings
+    for level, half_range in ((hiro.low, 30.0), (hiro.high, 10.0)):
+        assert (level.kind, level.hidden, level.actor_lr, level.lr) == ("td3", (300, 300), 1e-4, 1e-3)
+        assert (level.gamma, level.tau, level.batch, level.actor_every, level.huber) == (0.99, 0.005, 100, 2, 1.0)
+        noise = [half_range * size for size in (level.noise, level.target_noise, level.target_clip)]
+        assert noise == pytest.approx([1.0, 0.2, 0.5])
+    assert (hiro.period, hiro.draws, hiro.relabel, hiro.warmup, config.num_envs) == (10, 8, True, 2_500, 1)
+    assert (hiro.low_updates, hiro.high_updates, hiro.low_reward, hiro.high_reward) == (1.0, 0.1, 1.0, 0.1)
+    assert (hiro.low_buffer_size, hiro.buffer_size) == (200_000, 200_000 * hiro.period), "200,000 goals"
+    plain: Any = flat.settings
+    ours, theirs = (plain.updates, plain.learner), (hiro.low_updates, hiro.low)
+    assert (ours[0], ours[1].noise, ours[1].hidden) == (theirs[0], theirs[1].noise, theirs[1].hidden)
+
+
+def test_what_is_said_reaches_the_method() -> None:
+    def hiro(**said: Any) -> Any:
+        return configure(said, method="hiro", task="PointPush").settings
+
+    assert hiro(prior="controller").prior_until <= 0.6
+    assert [hiro(**plans).plans for plans in ({}, {"high_level": "controller"}, {"prior": "reversed"})] == [0, 1, 1]
+    said = hiro(relabel=False, low_level="legs", buffer_size=5_000, low_learner="td3")
+    assert (said.relabel, said.low_level, said.buffer_size, said.low.kind) == (False, "legs", 5_000, "td3")
+    assert said.low.gamma == hiro().low.gamma
+    sac, td3 = (configure(method=name, task="PointPush", **words).settings for name, words in
+                (("sac", {}), ("td3", {"exploration": "extended"})))  # fmt: skip
+    assert sac.exploration == "steps"
+    assert td3.holding > 0
 
 
 def test_steps_and_teacher_decide_a_preset_and_one_seed_is_a_list() -> None:

@@ -1,0 +1,100 @@
+"""`tune`: what it finds, and that a search continues where it stood."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import main as cli
+
+SMALL = ["--method", "sac", "--task", "PointReach", "--episodes", "2", "--measure", "return"]
+SMALL += ["--set", "steps=300", "--set", "preset=tiny", "--set", "num_envs=4"]
+Said = Callable[..., tuple[int, dict[str, Any], str]]
+
+
+@pytest.fixture
+def tuned(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
+    """Runs `tune` in an empty folder: exit code, result and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, dict[str, Any], str]:
+        capsys.readouterr()
+        code = cli.main(["tune", *SMALL, *words, "--json"])
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if out else {}, err
+
+    return run
+
+
+def test_a_search_continues_and_is_of_one_kind(tuned: Said, tmp_path: Path) -> None:
+    search = ("--search", "lr=1e-4:1e-2:log", "--search", "hidden=8,8|16")
+    code, first, err = tuned(*search, "--trials", "2")
+    assert code == 0, err
+    runs = tmp_path / "log/sac/PointReach/tune/runs/sac/PointReach"
+    assert sorted(path.name for path in runs.iterdir()) == ["trial-0", "trial-1"]
+    config = json.loads((runs / "trial-0/seed-1000/config.json").read_text())["config"]
+    row = next(row for row in first["table"] if row["trial"] == "0")
+    assert f"{config['settings']['learner']['lr']:.4g}" == row["lr"], "trained with what the table says"
+    trained = {path: path.stat().st_mtime_ns for path in runs.rglob("result.json")}
+    code, again, err = tuned(*search, "--trials", "3")
+    assert (code, again["trials"], len(again["table"])) == (0, 3, 3)
+    assert all(path.stat().st_mtime_ns == time for path, time in trained.items()), "no trial is trained twice"
+    assert [row for row in again["table"] if row["trial"] != "2"] == first["table"]
+    assert again["return"] == pytest.approx(max(float(row["return"]) for row in again["table"]), abs=1e-3)
+    words = again["next"].split()
+    assert words[:3] == ["python", "main.py", "train"]
+    best = cli.read("train", words[3:])
+    assert (best.steps, best.settings.learner.lr) == (300, again["best"]["lr"])
+    code, _, err = tuned("--search", "lr=1e-3:1e-2", "--trials", "3")
+    assert code == 2
+    assert "holds a search of other settings" in err
+
+
+def test_a_grid_is_tried_once_each_and_what_diverges_is_no_result(tuned: Said) -> None:
+    words = ("--search", "lr=1e30|1e-3", "--search", "gamma=0.9|0.99", "--sampler", "grid", "--set", "steps=1200")
+    code, result, err = tuned(*words)
+    assert code == 0, err
+    assert {(row["lr"], row["gamma"]) for row in result["table"]} == {("1e-3", "0.9"), ("1e-3", "0.99")}
+    assert err.count("Stopped: `low/critic_loss` became nan") == 2
+    assert tuned(*words)[1] == result
+
+
+def test_what_was_interrupted_is_tried_again(tuned: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    from preceptor.agent import tune
+
+    score = tune._score
+
+    def interrupted(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "_score", interrupted)
+    words = ("--search", "lr=1e-4:1e-2:log", "--trials", "1")
+    assert tuned(*words)[0] == 130
+    tried = []
+    monkeypatch.setattr(tune, "_score", lambda *said: tried.append(said[-1]["lr"]) or score(*said))
+    assert tuned(*words)[1]["best"]["lr"] == tried[0]
+    place = Path("log/sac/PointReach/tune/study.log")
+    assert place.read_text().count(str(tried[0])) >= 2, "the same one"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--search", "lrr=1e-4:1e-2"], "Did you mean 'lr'"),
+        (["--search", "lr=1e-2:1e-4"], "LOW must be below HIGH"),
+        (["--search", "lr=0:1:log"], "above 0"),
+        (["--search", "lr=a:b"], "bounds must be numbers"),
+        (["--search", "lr"], "not of the form"),
+        (["--search", "lr=1e-4:1e-2", "--sampler", "grid"], "choices, not bounds"),
+        (["--search", "lr=much|little"], "--lr is 'much'"),
+        (["--search", "lr=1e-4|1e-3", "--set", "steps"], "sets nothing"),
+        ([], "tune needs --search"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_it_begins(words: list[str], said: str, tuned: Said) -> None:
+    code, _, err = tuned(*words)
+    assert code == 2
+    assert said in err
+    assert not Path("log").exists()
