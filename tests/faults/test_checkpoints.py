@@ -1,5 +1,6 @@
 """What happens to saved state when the process, the disk or the reader misbehaves."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,9 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,16 +22,16 @@ from preceptor.ground.errors import UserError
 ROOT = Path(__file__).parents[2]
 
 
-def python(code: str, folder: Path) -> str:
+def python(code, folder):
     """What a process of its own prints."""
-    told: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 120}
-    words = [sys.executable, "-c", code, str(folder)]
-    done = subprocess.run(words, **told, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    told = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 120, "check": False}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], **told, env=environment)
     assert done.returncode == 0, done.stderr
-    return str(done.stdout)
+    return done.stdout
 
 
-def save_until_killed(folder: str) -> None:
+def save_until_killed(folder):
     """The victim: saves version after version; every element of the tensor is the version."""
     version = load_tree(Path(folder))[1]["version"]
     while True:
@@ -40,7 +39,7 @@ def save_until_killed(folder: str) -> None:
         save_tree(Path(folder), {"x": torch.full((30_000,), version)}, {"version": version})
 
 
-def kill_many_savers(folder: str, trials: int) -> dict[str, int]:
+def kill_many_savers(folder, trials):
     """Fork, kill and check `trials` savers; how often the kill came in the middle of a save, and the last version."""
     rng, inside, version, started = random.Random(0), 0, 0, time.perf_counter()
     save_tree(Path(folder), {"x": torch.zeros(30_000, dtype=torch.int64)}, {"version": 0})
@@ -60,15 +59,15 @@ def kill_many_savers(folder: str, trials: int) -> dict[str, int]:
     return {"inside": inside, "version": version}
 
 
-def test_kill_while_saving_never_loses_a_checkpoint(tmp_path: Path) -> None:
-    code = "from tests.faults.test_checkpoints import *; print(json.dumps(kill_many_savers(sys.argv[1], 60)))"
+def test_kill_while_saving_never_loses_a_checkpoint(tmp_path):
+    code = "from tests.faults.test_checkpoints import *; print(json.dumps(kill_many_savers(sys.argv[1], 40)))"
     seen = json.loads(python(code, tmp_path / "c"))
-    assert seen["inside"] > 10
+    assert seen["inside"] > 5
     assert seen["version"] > 0
 
 
 @pytest.mark.parametrize("moment", ["before the swap", "between the two renames"])
-def test_a_killed_save_is_cleaned_up_by_the_next(tmp_path: Path, moment: str) -> None:
+def test_a_killed_save_is_cleaned_up_by_the_next(tmp_path, moment):
     folder = tmp_path / "c"
     save_tree(folder, [1], {})
     (tmp_path / ".c.draft").mkdir()
@@ -81,44 +80,43 @@ def test_a_killed_save_is_cleaned_up_by_the_next(tmp_path: Path, moment: str) ->
     assert os.listdir(tmp_path) == ["c"]
 
 
-def test_a_block_that_raises_publishes_nothing(tmp_path: Path) -> None:
-    def publish() -> None:
-        with publish_folder(tmp_path / "c") as draft:
-            (draft / "file").write_text("half")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        publish()
+def test_a_block_that_raises_publishes_nothing(tmp_path):
+    with contextlib.suppress(ZeroDivisionError), publish_folder(tmp_path / "c") as draft:
+        (draft / "file").write_text(str(1 // 0))
     assert os.listdir(tmp_path) == []
     assert standing(tmp_path / "c") == tmp_path / "c"
 
 
-def flip_the_last_bit(path: Path) -> None:
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def flip_the_last_bit(path):
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
 
 
-def rewrite(path: Path, **changes: Any) -> None:
-    saved = {**json.loads(path.read_text()), **changes}
-    write_json(path, {key: value for key, value in saved.items() if value is not None})
+def rewrite(**changes):
+    def damage(path):
+        saved = {**json.loads(path.read_text()), **changes}
+        write_json(path, {key: value for key, value in saved.items() if value is not None})
+
+    return damage
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "words"),
     [
-        (TENSORS, lambda path: path.write_bytes(path.read_bytes()[:-5]), "truncated"),
-        (TENSORS, Path.unlink, "truncated"),
-        (TENSORS, flip_the_last_bit, "truncated"),
-        (STRUCTURE, lambda path: path.write_bytes(path.read_bytes()[:-5]), "truncated"),
-        (STRUCTURE, lambda path: rewrite(path, tree=None), "truncated"),
+        *[(TENSORS, damage, "truncated") for damage in (cut_short, Path.unlink, flip_the_last_bit)],
+        *[(STRUCTURE, damage, "truncated") for damage in (cut_short, rewrite(tree=None))],
         (STRUCTURE, Path.unlink, "does not exist"),
         (STRUCTURE, lambda path: write_json(path, {"model_type": "llama"}), "not a preceptor-state file"),
         (STRUCTURE, lambda path: write_json(path, [1, 2]), "not a preceptor-state file"),
-        (STRUCTURE, lambda path: rewrite(path, schema=2), "reads up to"),
+        (STRUCTURE, rewrite(schema=2), "reads up to"),
         ("", shutil.rmtree, "no checkpoint"),
     ],
 )
-def test_damaged_state_is_named(tmp_path: Path, name: str, damage: Callable[[Path], object], words: str) -> None:
+def test_damaged_state_is_named(tmp_path, name, damage, words):
     save_tree(tmp_path / "c", {"x": torch.arange(9)}, {})
     damage(tmp_path / "c" / name)
     with pytest.raises(CheckpointError, match=words) as caught:
@@ -127,7 +125,7 @@ def test_damaged_state_is_named(tmp_path: Path, name: str, damage: Callable[[Pat
     assert caught.value.next_step
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     """A limit on file sizes stands in for the full disk: the write fails in the middle, below Python."""
     code = (
         "import resource, sys; from pathlib import Path; import torch\n"
@@ -143,27 +141,19 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     said = python(code, tmp_path / "c")
     assert "File too large" in said
     assert "df -h" in said
+    assert "untouched" in said
+    assert "--resume" in said
     assert os.listdir(tmp_path) == ["c"]
 
 
-def test_the_refusals_of_the_system_are_user_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_tree(tmp_path / "c", [1], {})
+def test_the_refusals_of_the_system_are_user_errors(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="File exists") as caught:
         save_tree(tmp_path / "file" / "c", [1], {})
     assert "--logdir" in caught.value.next_step
 
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"No space left on device.*untouched") as caught:
-        save_tree(tmp_path / "c", [2], {})
-    assert "--resume" in caught.value.next_step
-    assert load_tree(tmp_path / "c")[0] == [1]
-
-
-def test_a_leaf_that_no_tree_can_hold_is_named(tmp_path: Path) -> None:
+def test_a_leaf_that_no_tree_can_hold_is_named(tmp_path):
     with pytest.raises(TypeError, match="cannot save a/0: a object"):
         save_tree(tmp_path / "c", {"a": [object()]}, {})
     with pytest.raises(TypeError, match="dtype <U1"):

@@ -23,8 +23,9 @@ def ledger_of(logs: Path) -> Path:
 
 def kill_at(logs: Path, lines: int, words: list[str]) -> None:
     """Start a command and kill it as soon as its ledger has so many lines."""
-    command = [sys.executable, "main.py", *words]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "main.py", *words], cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     try:
         while not ledger_of(logs).exists() or ledger_of(logs).read_bytes().count(b"\n") < lines:
@@ -37,24 +38,20 @@ def kill_at(logs: Path, lines: int, words: list[str]) -> None:
         process.wait()
 
 
-def untimed(ledger: Path) -> list[str]:
-    """The lines without the seconds that answering took."""
-    return [line.partition('"seconds"')[0] for line in ledger.read_text().splitlines()]
-
-
 @pytest.mark.parametrize("noise", ["0", "0.3"])
-def test_a_killed_run_ends_as_another_does(noise: str, tmp_path: Path) -> None:
-    words = [*WORDS, "--label-noise", noise]
-    assert cli.main([*words, "--logdir", str(tmp_path / "whole")]) == 0
-    broken = tmp_path / "broken"
-    for i, lines in enumerate((5, 30, 47)):
+def test_a_killed_run_ends_as_another_does(noise, tmp_path):
+    words, whole, broken = [*WORDS, "--label-noise", noise], tmp_path / "whole", tmp_path / "broken"
+    assert cli.main([*words, "--logdir", str(whole)]) == 0
+    for i, lines in enumerate((5, 47)):
         kill_at(broken, lines, [*words, "--logdir", str(broken), *(["--resume"] if i else [])])
     assert cli.main([*words, "--logdir", str(broken), "--resume"]) == 0
-    assert untimed(ledger_of(broken)) == untimed(ledger_of(tmp_path / "whole"))
-    (_, one), (_, other) = (Run.open(ledger_of(logs).parent).load() for logs in (tmp_path / "whole", broken))
-    for name, table in one["method"]["policies"].items():
-        assert np.array_equal(table, other["method"]["policies"][name]), name
-    rows = [
-        (ledger_of(logs).parent / "metrics.jsonl").read_text().splitlines() for logs in (tmp_path / "whole", broken)
-    ]
-    assert len(rows[0]) == len(rows[1]), "each round is logged once"
+    ledgers, tables, logged = [], [], []
+    for logs in (whole, broken):
+        folder = ledger_of(logs).parent
+        ledgers.append([line.partition('"seconds"')[0] for line in ledger_of(logs).read_text().splitlines()])
+        tables.append(Run.open(folder).load()[1]["method"]["policies"])
+        logged.append(len((folder / "metrics.jsonl").read_text().splitlines()))
+    assert ledgers[0] == ledgers[1]
+    assert logged[0] == logged[1], "each round is logged once"
+    for name, table in tables[0].items():
+        assert np.array_equal(table, tables[1][name]), name

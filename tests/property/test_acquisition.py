@@ -15,7 +15,6 @@ from preceptor.agent.halo.acquisition import (
     AskingContext,
     anchors,
     bisection,
-    by_entropy,
     expected_error,
     information,
     questions,
@@ -48,11 +47,7 @@ def contexts(draw):
     lengths = np.array(draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
     options, restarts = draw(st.integers(1, 3)), draw(st.sampled_from([1, 3]))
     gamma = drawn(rng, restarts, len(lengths), lengths.max(), options)
-    match draw(st.sampled_from(["random", "uniform", "certain"])):
-        case "uniform":
-            gamma[:] = 1 / options
-        case "certain":
-            gamma[:] = np.arange(options) == 0
+    gamma[:] = draw(st.sampled_from([gamma, np.full(options, 1 / options), np.eye(options)[0]]))
     inside = np.arange(lengths.max()) < lengths[:, None]
     asked = (inside & (rng.random(inside.shape) < draw(st.sampled_from([0, 0.4, 1])))).astype(np.int64)
     noisy = draw(st.booleans())
@@ -132,13 +127,12 @@ def test_options_without_an_answer_are_doubted_as_in_a_committee_of_all_their_na
     label[0, :heard] = rng.permutation(3)[:heard]
     silent = np.setdiff1d(np.arange(3), label)
     wrong = 0.2 if noisy else 0.0  # in no direction, so that names do not change how much an answer tells
-    confusion = np.full((3, 3), wrong / 3) + (1 - wrong) * np.eye(3)
-    committee = []
+    confusion, committee = np.full((3, 3), wrong / 3) + (1 - wrong) * np.eye(3), []
     for names in itertools.permutations(silent):
         order = np.arange(3)
         order[silent] = names
-        committee.append(context.gamma[..., order])
-    said = np.concatenate(committee) @ confusion
+        committee.append(context.gamma[..., order] @ confusion)
+    said = np.concatenate(committee)
     bald = entropy(said.mean(0)) - entropy(said).mean(0)  # Houlsby et al. (2011), eq. 2
     told = replace(context, label=label, confusion=confusion if noisy else None)
     np.testing.assert_allclose(unnamed(told), bald, atol=1e-9)
@@ -180,11 +174,10 @@ def test_anchors_reach_every_demonstration_and_all_times_before_the_committee_is
 
 def test_the_default_asks_early_about_options_that_no_answer_has_named():
     """Two options are known by their answers, and where the third and fourth are, restarts agree."""
-    gamma = np.full((2, 40, 4, 4), 0.0)
-    gamma[:, :, [0, 1, 2, 3], [0, 1, 2, 3]] = 1.0
     asked, label = np.zeros((40, 4), np.int64), np.full((40, 4), -1)
     asked[0, 0], label[0, :2] = 1, [0, 1]
-    chosen = select(RULES["auto"], context_of(gamma, asked=asked, label=label), 40, np.random.default_rng(0))
+    context = context_of(np.broadcast_to(np.eye(4), (2, 40, 4, 4)), asked=asked, label=label)
+    chosen = select(RULES["auto"], context, 40, np.random.default_rng(0))
     assert chosen[0, 1] in (2, 3)
     assert chosen[-1, 0] == 0, "all others come before the demonstration that was asked about"
 
@@ -212,4 +205,3 @@ def test_budgets_are_numbers_or_shares():
 
 def test_the_command_line_names_the_rules_that_there_are():
     assert tuple(RULES) == get_args(RuleName)
-    assert RULES["entropy"] is by_entropy

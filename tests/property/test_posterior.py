@@ -147,14 +147,17 @@ def test_contradictory_labels_are_reported_by_trajectory():
         require_possible(Posterior(np.full((1, 9), -np.inf), np.zeros(()), np.zeros(())))
 
 
-def test_what_is_no_chain_is_refused():
+@pytest.mark.parametrize(
+    ("complaint", "wrong"),
+    [
+        ("initial has shape", {"initial": np.zeros((1, 1, 3))}),
+        ("rows has shape", {"rows": np.zeros((2, 4))}),
+        ("rows must be within 0 and 0", {"rows": np.ones((1, 4), np.int64)}),
+        *[("lengths must be within 1 and 4", {"lengths": np.array([length])}) for length in (0, 5)],
+        *[(r"NaN or .inf", {"emission": np.full((1, 1, 4, 2), value)}) for value in (np.nan, np.inf)],
+    ],
+)
+def test_what_is_no_chain_is_refused(complaint, wrong):
     base = two_options(np.log([0.5, 0.5]), np.log([[0.9, 0.1], [0.2, 0.8]]), np.zeros((4, 2)))
-    wrong = {"initial has shape": {"initial": np.zeros((1, 1, 3))}, "rows has shape": {"rows": np.zeros((2, 4))}}
-    wrong["lengths must be within 1 and 4"] = {"lengths": np.array([0])}
-    wrong["within 1 and 4"] = {"lengths": np.array([5])}
-    wrong["rows must be within 0 and 0"] = {"rows": base.rows + 1}
-    wrong["NaN or"] = {"emission": np.full((1, 1, 4, 2), np.nan)}
-    wrong["or .inf"] = {"emission": np.full((1, 1, 4, 2), np.inf)}
-    for complaint, parts in wrong.items():
-        with pytest.raises(ValueError, match=complaint):
-            infer(base._replace(**parts))
+    with pytest.raises(ValueError, match=complaint):
+        infer(base._replace(**wrong))

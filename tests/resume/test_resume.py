@@ -82,7 +82,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(logs: Path, name: str) -> 
             assert judged["student"][style][measure] == run.results()["student"][style][measure]
 
 
-@pytest.mark.parametrize("method", ["sac", "td3", "hiro"])
+@pytest.mark.parametrize("method", ["sac", "hiro"])
 def test_half_the_steps_and_then_the_rest_equal_all_at_once(logs: Path, method: str) -> None:
     said = SMALL | {"logdir": str(logs), "method": method, "eval_episodes": 0}
     whole = train_until(configure(said, savedir=f"{method}-all"), None)
@@ -122,9 +122,8 @@ def test_several_seeds_are_judged_together(logs: Path, capsys: pytest.CaptureFix
 def test_what_a_killed_run_has_asked_is_counted_once(logs: Path) -> None:
     config = configure(SMALL | {"logdir": str(logs)} | GRID, method="dagger", teacher="local", savedir="asked")
     whole = train_until(config, None)
-    for stop in (0, 300, 1100, None):  # before the first checkpoint, after it, and to the end
+    for stop in (0, 1100, None):  # before the first checkpoint, after it, and to the end
         parts = train_until(replace(config, savedir="asked-in-parts"), stop)
     assert left_behind(parts) == left_behind(whole)
-    assert {name: parts.results()[name] for name in ("queries", "calls")} == {
-        name: whole.results()[name] for name in ("queries", "calls")
-    }
+    for name in ("queries", "calls"):
+        assert parts.results()[name] == whole.results()[name]

@@ -31,34 +31,30 @@ def error(found, demos):
     return float((found.gamma.argmax(-1) != demos.option)[demos.inside].mean())
 
 
-def test_the_seed_decides_and_padding_is_never_read():
+def test_the_seed_decides_and_padding_is_never_read_and_labels_are_exact():
     rng = np.random.default_rng(0)
     demos = walks(3, 10, rng)
     answers = asked(demos, 0.1, rng, 3)
     state, action = np.where(demos.inside, demos.obs, -7), np.where(demos.acted, demos.action, 10**6)
-    spoilt = replace(demos, obs=state, action=action)
-    first, again, other = (
-        fit(d, answers, tabular(3, s), EMConfig(5)) for d, s in ((demos, 0), (spoilt, 0), (demos, 1))
-    )
+    cases = ((demos, 0), (replace(demos, obs=state, action=action), 0), (demos, 1))
+    first, again, other = (fit(d, answers, tabular(3, seed), EMConfig(5)) for d, seed in cases)
     np.testing.assert_array_equal(first.posterior.gamma, again.posterior.gamma)
-    np.testing.assert_array_equal(first.score, again.score)
     assert not np.array_equal(first.score, other.score)
     assert first.best == first.score.argmax()
     np.testing.assert_array_equal(first.gamma, first.posterior.gamma[first.best])
-    assert (first.posterior.gamma[:, answers.trajectory, answers.step] == answers.report).all(), "labels are exact"
+    assert (first.posterior.gamma[:, answers.trajectory, answers.step] == answers.report).all()
 
 
 @pytest.mark.parametrize("noisy", [False, True])
 def test_every_step_raises_the_penalised_likelihood(noisy):
     """Dempster et al. (1977), theorem 1: a wrong count, prior or weight would break it."""
     rng = np.random.default_rng(0)
-    demos = walks(3, 8, rng)
-    answers = asked(demos, 0.2, rng, 3, wrong=0.2 if noisy else 0.0)
-    scores = []
-    for steps in range(8):
-        confusion = honest_but_fallible(1, 3) if noisy else None
-        config = TabularConfig(stay_weight=3.0, initial_smoothing=2.0)
-        scores.append(fit(demos, answers, tabular(3, config=config), EMConfig(steps, anneal=0.0), confusion).score)
+    demos, config = walks(3, 8, rng), TabularConfig(stay_weight=3.0, initial_smoothing=2.0)
+    answers, confusion = asked(demos, 0.2, rng, 3, wrong=0.2 * noisy), honest_but_fallible(1, 3) if noisy else None
+    scores = [
+        fit(demos, answers, tabular(3, config=config), EMConfig(steps, anneal=0.0), confusion).score
+        for steps in range(8)
+    ]
     gains = np.diff(scores, axis=0)
     assert (gains > -1e-9).all()
     assert gains[:4].min() > 1e-3
@@ -66,44 +62,17 @@ def test_every_step_raises_the_penalised_likelihood(noisy):
 
 def test_an_m_step_counts_what_the_posterior_expects():
     """One trajectory whose options are known: the tables are its counts and the priors'."""
-    state, action = np.array([[0, 1, 1, 0]]), np.array([[1, 0, 1, 9]])
-    demos = recording(state, action, np.full((1, 4), -1), np.array([4]))
+    demos = recording(np.array([[0, 1, 1, 0]]), np.array([[1, 0, 1, 9]]), np.full((1, 4), -1), np.array([4]))
     config = TabularConfig(stay=0.9, stay_weight=2.0, smoothing=0.5, initial_smoothing=1.0)
     policies = TabularPolicies(2, 2, 2, 1, config, np.random.default_rng(0))
     fit(demos, labels([(0, t) for t in range(4)], [0, 0, 1, 1], 2), policies, EMConfig(steps=1, anneal=0.0))
-    np.testing.assert_allclose(np.exp(policies.log_initial[0]), [2 / 3, 1 / 3])
-    low = np.exp(policies.log_low[0])
+    initial, low, high = (np.exp(getattr(policies, name)[0]) for name in ("log_initial", "log_low", "log_high"))
+    np.testing.assert_allclose(initial, [2 / 3, 1 / 3])
     np.testing.assert_allclose(low[[0, 1, 1], [0, 0, 1]], [[0.25, 0.75], [0.75, 0.25], [0.25, 0.75]])
     np.testing.assert_allclose(low[0, 1], [0.5, 0.5], err_msg="nothing was done at the last observation")
-    high = np.exp(policies.log_high[0])
     # The state where one arrives decides: 0 -> 0 and 0 -> 1 in state 1, 1 -> 1 in state 0; none in the first state.
     np.testing.assert_allclose(high[1, 0], [(1.8 + 1) / 4, (0.2 + 1) / 4])
-    np.testing.assert_allclose(high[0, 1], [0.2 / 3, (1.8 + 1) / 3])
-    np.testing.assert_allclose(high[0, 0], [0.9, 0.1])
-
-
-def test_an_m_step_is_where_the_penalised_expectation_is_highest():
-    """Both ways from it, along any direction, Q + log-prior falls; a prior counted otherwise in either would show."""
-    rng = np.random.default_rng(0)
-    demos = walks(3, 5, rng)
-    policies = tabular(3, restarts=1, config=TabularConfig(stay_weight=3.0, initial_smoothing=2.0))
-    posterior = infer(policies.chain(demos))
-    policies.improve(demos, posterior, np.ones((1, *demos.acted.shape)))
-
-    def expectation():
-        chain = policies.chain(demos)
-        value = (posterior.gamma * chain.emission).sum() + (posterior.gamma[:, :, 0] * chain.initial).sum()
-        return value + (posterior.xi * chain.transition[:, chain.rows]).sum() + policies.log_prior()[0]
-
-    best = expectation()
-    for name in ("log_initial", "log_high", "log_low"):
-        table = getattr(policies, name)
-        direction = rng.normal(size=table.shape)
-        for way in (-1e-3, 1e-3):
-            moved = table + way * direction
-            setattr(policies, name, moved - np.log(np.exp(moved).sum(-1, keepdims=True)))
-            assert expectation() < best
-        setattr(policies, name, table)
+    np.testing.assert_allclose(high[0], [[0.9, 0.1], [0.2 / 3, (1.8 + 1) / 3]])
 
 
 def test_restarts_use_unlabelled_steps_sooner_and_sooner():
@@ -165,16 +134,15 @@ def neural(options, continuous=False, restarts=2, config=None):
 def test_networks_learn_options_from_a_few_labels(continuous):
     rng = np.random.default_rng(0)
     demos = walks(2, 30, rng)
-    answers = asked(demos, 0.1, rng, 2)
-    action = np.where(demos.acted, demos.action, 10**6)
+    answers, action = asked(demos, 0.1, rng, 2), np.where(demos.acted, demos.action, 10**6)
     if continuous:
         angle = action * np.pi / 2
         action = np.stack([np.cos(angle), np.sin(angle)], -1) + 0.1 * rng.normal(size=(*angle.shape, 2))
     demos = replace(demos, obs=features(demos), action=action)
     found = fit(demos, answers, neural(2, continuous), EMConfig(15))
     assert error(found, demos) < 0.06
-    again = fit(demos, answers, neural(2, continuous), EMConfig(15))
-    np.testing.assert_array_equal(found.posterior.gamma, again.posterior.gamma)
+    one, other = (fit(demos, answers, neural(2, continuous), EMConfig(2)).gamma for _ in range(2))
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("continuous", [False, True])
@@ -201,20 +169,18 @@ def test_networks_stacked_over_restarts_equal_networks_one_by_one(continuous):
 
 
 def test_the_networks_emissions_are_densities():
-    demos = walks(2, 2, np.random.default_rng(0))
-    seen = torch.from_numpy(features(demos)[0, :5]).float()
-    discrete = neural(2)
+    seen = torch.from_numpy(features(walks(2, 2, np.random.default_rng(0)))[0, :5]).float()
+    discrete, gaussian = neural(2), neural(2, continuous=True)
     every = torch.stack([discrete.log_low(seen, torch.full((5,), a)) for a in range(4)])
     torch.testing.assert_close(every.exp().sum(0), torch.ones(2, 5, 2))
-    gaussian = neural(2, continuous=True)
     grid = torch.cartesian_prod(*[torch.linspace(-6, 6, 61)] * 2)
     density = gaussian.log_low(seen[:1].expand(len(grid), -1), grid).exp()
     torch.testing.assert_close(density.sum(1) * 0.2**2, torch.ones(2, 2), atol=1e-3, rtol=0)
 
 
 def test_the_networks_prior_pulls_weights_to_zero():
-    demos = walks(2, 3, np.random.default_rng(0))
-    demos, sizes = replace(demos, obs=features(demos)), []
+    demos, sizes = walks(2, 3, np.random.default_rng(0)), []
+    demos = replace(demos, obs=features(demos))
     for decay in (0.0, 100.0):
         policies = neural(2, restarts=1, config=NeuralConfig(decay=decay, epochs=20))
         policies.improve(demos, infer(policies.chain(demos)), np.ones((1, *demos.acted.shape)))

@@ -51,13 +51,13 @@ def taught(method, observed, steps=TOTAL // 2):
 
 
 @torch.no_grad()
-def test_each_level_is_paid_until_its_next_choice_and_bootstraps_but_for_termination():
+def test_each_level_is_rewarded_until_its_next_choice_and_bootstraps_but_for_termination():
     method = student()
     observed = played(method)
     store, encode = method.rollouts, method.encoder
-    saved = {name: store.column(name).copy() for name in ("obs", "reward", "option", "prev_option", "option_age")}
-    saved |= {name: store.column(name).copy() for name in ("terminated", "truncated", "legal")}
-    finals = {tuple(row): obs for row, obs in zip(*map(list, map(np.asarray, store.final_observations())), strict=True)}
+    names = ("obs", "reward", "option", "prev_option", "option_age", "terminated", "truncated", "legal")
+    saved = {name: store.column(name).copy() for name in names}
+    finals = {tuple(row): obs for row, obs in zip(*store.final_observations(), strict=True)}
     given = taught(method, observed)
 
     def high(obs, previous):
@@ -97,13 +97,13 @@ def test_each_level_is_paid_until_its_next_choice_and_bootstraps_but_for_termina
     assert predicted == {True, False}, "an option that goes on and one that is over"
     np.testing.assert_allclose(given["low"][0].returns.view(LENGTH, ENVS), wanted, atol=1e-4)
     batch = given["high"][0]
-    rows = [divmod(row, ENVS) for row in np.flatnonzero(saved["option_age"] == 0)]
-    np.testing.assert_allclose(batch.returns, [choices[row] for row in rows], atol=1e-4)
-    values = [high(saved["obs"][row], saved["prev_option"][row]) for row in rows]
-    gained = np.array([choices[row] for row in rows]) - values
+    chosen = saved["option_age"] == 0
+    returns = np.array([choices[row] for row in map(tuple, np.argwhere(chosen))])
+    np.testing.assert_allclose(batch.returns, returns, atol=1e-4)
+    gained = returns - [high(*row) for row in zip(saved["obs"][chosen], saved["prev_option"][chosen], strict=True)]
     np.testing.assert_allclose(batch.advantage, (gained - gained.mean()) / gained.std(), atol=1e-3)
-    np.testing.assert_array_equal(batch.legal, [saved["legal"][row] for row in rows])
-    np.testing.assert_array_equal(batch.action, [saved["option"][row] for row in rows])
+    np.testing.assert_array_equal(batch.legal, saved["legal"][chosen])
+    np.testing.assert_array_equal(batch.action, saved["option"][chosen])
 
 
 def test_a_roll_out_through_which_one_option_runs_teaches_the_high_level_nothing():
@@ -132,20 +132,20 @@ def test_the_prior_fades_after_distillation_and_values_are_learned_alone_at_firs
 
 
 def test_priors_and_their_weight_are_kept_as_they_were():
-    method, other = student(replace(SETTINGS, prior_target=0.1)), student(replace(SETTINGS, prior_target=0.1))
+    method, other = (student(replace(SETTINGS, prior_target=0.1)) for _ in range(2))
     method._freeze_priors()
-    for network in (method.low_network, method.high_network):
-        for parameter in network.parameters():
-            parameter.data += 1.0
+    for parameter in [*method.low_network.parameters(), *method.high_network.parameters()]:
+        parameter.data += 1.0
     method.prior_weight.observe(0.3)
     other.load_state_dict(method.state_dict())
     assert other.prior_weight(0) == method.prior_weight(0) != 0.5
-    for ours, theirs in zip(method._priors, other._priors, strict=True):
-        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-            assert torch.equal(a, b)
-    for prior, network in zip(other._priors, (other.low_network, other.high_network), strict=True):
-        for a, b in zip(prior.parameters(), network.parameters(), strict=True):
-            torch.testing.assert_close(a + 1, b)
+    for first, prior, network in zip(
+        method._priors, other._priors, (other.low_network, other.high_network), strict=True
+    ):
+        columns = (module.parameters() for module in (first, prior, network))
+        for ours, theirs, now in zip(*columns, strict=True):
+            assert torch.equal(ours, theirs)
+            torch.testing.assert_close(theirs + 1, now)
 
 
 def test_options_end_where_their_end_is_predicted_and_legal_ones_alone_follow():

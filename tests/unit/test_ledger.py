@@ -3,12 +3,10 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from preceptor.agent.data.recording import Recording
 from preceptor.agent.demonstrating import record
 from preceptor.agent.halo.ledger import Answer, Ledger, Question
 from preceptor.envs.catalog import get_task
@@ -20,12 +18,12 @@ RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 
 
 @pytest.fixture(scope="module")
-def recording() -> Recording:
+def recording():
     return record(TASK, 6, 0)
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, recording: Recording) -> Iterator[Ledger]:
+def ledger(tmp_path, recording):
     """Two rounds; at the end of a test, what the file holds must be what stands."""
     made = Ledger(tmp_path / "ledger.jsonl", TASK, recording)
     made.ask([Question(0, 3), Question(1, 5)])
@@ -37,11 +35,11 @@ def ledger(tmp_path: Path, recording: Recording) -> Iterator[Ledger]:
     assert back.cost() == made.cost()
 
 
-def said(n: int, t: int, who: str = "ann", report: tuple[float, ...] = RED) -> Answer:
+def said(n, t, who="ann", report=RED):
     return Answer(n, t, "person", report, t, t + 1, 1.0, 0.5, who)
 
 
-def test_what_was_asked_and_answered_is_counted(ledger: Ledger) -> None:
+def test_what_was_asked_and_answered_is_counted(ledger):
     ledger.answer(Answer.to(Question(0, 3), "truth", RED, 1.0, 0.1))
     assert (ledger.asked, ledger.asked_in(1), ledger.asked_in(), ledger.complete_rounds) == (1, 2, 4, 0)
     assert ledger.due == [Question(1, 5)]
@@ -58,7 +56,7 @@ def test_what_was_asked_and_answered_is_counted(ledger: Ledger) -> None:
     assert not still.readings
 
 
-def test_a_line_cut_short_by_a_kill_never_counted(ledger: Ledger, recording: Recording) -> None:
+def test_a_line_cut_short_by_a_kill_never_counted(ledger, recording):
     whole = ledger.path.read_bytes()
     ledger.answer(said(0, 3))
     with_answer = ledger.path.read_bytes()
@@ -71,14 +69,11 @@ def test_a_line_cut_short_by_a_kill_never_counted(ledger: Ledger, recording: Rec
         assert ledger.path.read_bytes() == with_answer
 
 
-def test_a_full_disk_takes_nothing_away(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_takes_nothing_away(ledger, monkeypatch):
     before = ledger.path.read_bytes()
 
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as broken:
-        broken.setattr(os, "fsync", full)
+        broken.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
         with pytest.raises(UserError, match="df -h"):
             ledger.answer(said(0, 3))
     assert ledger.path.read_bytes() == before
@@ -86,7 +81,7 @@ def test_a_full_disk_takes_nothing_away(ledger: Ledger, monkeypatch: pytest.Monk
     ledger.answer(said(0, 3))
 
 
-def test_intervals_count_for_all_their_steps_and_abstentions_for_none(ledger: Ledger) -> None:
+def test_intervals_count_for_all_their_steps_and_abstentions_for_none(ledger):
     """In the order of the questions, whatever the order of the answers."""
     ledger.answer(Answer(1, 5, "person", RED, 4, 8, 1.0, 0.0))
     ledger.answer(said(0, 3, report=()))
@@ -110,16 +105,14 @@ def test_intervals_count_for_all_their_steps_and_abstentions_for_none(ledger: Le
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        (Answer.to(Question(0, 3), "truth", (1.0, 0.0)), "no distribution over the 3 options"),
-        (Answer.to(Question(0, 3), "truth", (0.7, 0.7, 0.0)), "no distribution"),
-        (Answer.to(Question(0, 3), "truth", (float("nan"), 0.5, 0.5)), "no distribution"),
+        *[(said(0, 3, report=wrong), "no distribution over the 3 options") for wrong in
+          ((1.0, 0.0), (0.7, 0.7, 0.0), (float("nan"), 0.5, 0.5))],
         (Answer(0, 3, "person", RED, 4, 6, 1.0, 0.0), "labelled steps 4 to 6"),
         (Answer(0, 3, "person", RED, 0, 10_000, 1.0, 0.0), "labelled steps 0 to 10000"),
-        (said(0, 4), "No question about step 4 of demonstration 0"),
-        (said(1, 5), "No question about step 5 of demonstration 1"),
+        *[(said(n, t), f"No question about step {t} of demonstration {n}") for n, t in ((0, 4), (1, 5))],
     ],
-)
-def test_answers_that_make_no_sense_are_refused(ledger: Ledger, answer: Answer, complaint: str) -> None:
+)  # fmt: skip
+def test_answers_that_make_no_sense_are_refused(ledger, answer, complaint):
     ledger.answer(said(1, 5))
     before = ledger.path.read_bytes()
     with pytest.raises(UserError, match=complaint):
@@ -128,7 +121,7 @@ def test_answers_that_make_no_sense_are_refused(ledger: Ledger, answer: Answer, 
     assert ledger.asked == 1
 
 
-def test_another_run_s_ledger_is_refused(tmp_path: Path, recording: Recording) -> None:
+def test_another_run_s_ledger_is_refused(tmp_path, recording):
     path = Ledger(tmp_path / "ledger.jsonl", TASK, recording).path
     with pytest.raises(CheckpointError, match="other demonstrations"):
         Ledger(path, TASK, record(TASK, 4, 1))
@@ -143,7 +136,7 @@ def test_another_run_s_ledger_is_refused(tmp_path: Path, recording: Recording) -
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_an_answer_that_is_taken_back_opens_its_question_again(begun: bool, ledger: Ledger) -> None:
+def test_an_answer_that_is_taken_back_opens_its_question_again(begun, ledger):
     """Rounds that rested on it go with it, unless they are begun."""
     ledger.answer(said(0, 3))
     ledger.answer(said(1, 5))
@@ -161,7 +154,7 @@ def test_an_answer_that_is_taken_back_opens_its_question_again(begun: bool, ledg
     assert ledger.evidence(("person",), 1).report.tolist() == [list(RED), list(GREEN)]
 
 
-def test_people_take_back_their_own_answers_and_no_more(ledger: Ledger) -> None:
+def test_people_take_back_their_own_answers_and_no_more(ledger):
     ledger.ask([Question(0, 3, 1)])
     ledger.answer(said(3, 4, who="bob"))
     mine = [said(0, 3), said(1, 5), said(2, 1), said(0, 3, report=GREEN)]
@@ -176,7 +169,7 @@ def test_people_take_back_their_own_answers_and_no_more(ledger: Ledger) -> None:
     assert ledger.open == [Question(0, 3), Question(1, 5), Question(2, 1)]
 
 
-def test_second_readings_count_for_nothing(ledger: Ledger) -> None:
+def test_second_readings_count_for_nothing(ledger):
     reading = said(0, 3, who="bob", report=GREEN)
     ledger.answer(said(0, 3))
     ledger.read_again(said(1, 5, who="bob"))

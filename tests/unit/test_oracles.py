@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from preceptor.agent.data.recording import Recording
 from preceptor.agent.demonstrating import record
 from preceptor.agent.halo.em import honest_but_fallible
 from preceptor.agent.halo.ledger import Question
@@ -24,24 +23,22 @@ K = 3
 
 
 @pytest.fixture(scope="module")
-def recording() -> Recording:
+def recording():
     return record(TASK, 20, 0)
 
 
 @pytest.fixture(scope="module")
-def questions(recording: Recording) -> list[Question]:
+def questions(recording):
     """About every step."""
     return [Question(int(n), int(t)) for n, t in np.argwhere(recording.acted)]
 
 
 @pytest.fixture(scope="module")
-def controller() -> Controller:
+def controller():
     return Controller(TASK, ControllerNetwork(encoder_of(TASK), K), facts={"teacher": {"queries": 9, "calls": 30}})
 
 
-def test_truth_errs_as_often_as_told_and_its_noise_depends_on_the_question_alone(
-    recording: Recording, questions: list[Question]
-) -> None:
+def test_truth_errs_as_often_as_told_and_its_noise_depends_on_the_question_alone(recording, questions):
     true = recording.option[recording.acted]
     assert np.array_equal([np.argmax(a.report) for a in Truth(recording, K, 0.0, 0).ask(questions)], true)
     oracle = Truth(recording, K, 0.2, 0)
@@ -52,9 +49,8 @@ def test_truth_errs_as_often_as_told_and_its_noise_depends_on_the_question_alone
     assert one != again, "asked again, an annotator that errs may say something else"
 
 
-def test_a_teacher_costs_its_calls_and_the_same_scene_once(recording: Recording, questions: list[Question]) -> None:
+def test_a_teacher_costs_its_calls_and_the_same_scene_once(recording, questions):
     teacher = make_teacher("scripted", TASK, LabelStore())
-    assert teacher is not None
     oracle = LabellerOracle("teacher", Annotator(TASK, teacher), recording)
     answers = oracle.ask(questions)
     scenes = len({scene.facts for scene in TASK.describe(recording.obs[recording.acted])})
@@ -63,18 +59,15 @@ def test_a_teacher_costs_its_calls_and_the_same_scene_once(recording: Recording,
     assert np.array_equal([np.argmax(a.report) for a in answers], recording.option[recording.acted]), "order is fixed"
 
 
-def test_a_flawed_teacher_is_flawed_on_the_levels_that_were_demonstrated() -> None:
+def test_a_flawed_teacher_is_flawed_on_the_levels_that_were_demonstrated():
     task = get_task("ColoredDoorKey", "colours")
     teacher = make_teacher("scripted", task, LabelStore())
-    assert teacher is not None
     flawed = record(task, 20, 0, epsilon=0.0)
     oracle = LabellerOracle("teacher", Annotator(task, teacher), flawed)
     assert np.array_equal(oracle.everywhere()[flawed.acted], flawed.option[flawed.acted]), "its own mistakes"
 
 
-def test_a_controller_says_its_distribution_and_costs_what_its_teacher_did(
-    recording: Recording, questions: list[Question], controller: Controller
-) -> None:
+def test_a_controller_says_its_distribution_and_costs_what_its_teacher_did(recording, questions, controller):
     oracle = make_oracle(("controller",), recording, K, controller=controller)
     assert (oracle.cost_before, oracle.fallible, oracle.varies) == (30, True, False)
     answers = oracle.ask(questions, np.ones((1, len(questions))))
@@ -85,9 +78,7 @@ def test_a_controller_says_its_distribution_and_costs_what_its_teacher_did(
     assert np.array_equal(oracle.members[0].everywhere()[recording.acted], probs.argmax(1))  # type: ignore[union-attr]
 
 
-def test_a_cascade_asks_who_tells_most_for_its_price_and_audits(
-    recording: Recording, questions: list[Question], controller: Controller
-) -> None:
+def test_a_cascade_asks_who_tells_most_for_its_price_and_audits(recording, questions, controller):
     oracle = make_oracle(("truth", "controller"), recording, K, controller=controller)
     assert (oracle.annotators, oracle.cost_before) == (("controller", "truth"), 30)
     assert np.array_equal(oracle.at_first(K)[1], np.eye(K)), "the truth does not err"
@@ -101,7 +92,7 @@ def test_a_cascade_asks_who_tells_most_for_its_price_and_audits(
     assert {answer.annotator for answer in oracle.ask(questions, useful)} == {"truth"}
 
 
-def test_an_oracle_that_is_not_there_cannot_be_asked(recording: Recording, questions: list[Question]) -> None:
+def test_an_oracle_that_is_not_there_cannot_be_asked(recording, questions):
     with pytest.raises(UserError, match="no controller"):
         make_oracle(("controller",), recording, K)
     with pytest.raises(UserError, match="do not tell their true options"):

@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import minari
@@ -16,6 +15,7 @@ from preceptor.agent.data.minari import load_minari, save_minari
 from preceptor.agent.data.recording import Recording, first_episodes, segments
 from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.demonstrating import record
+from preceptor.agent.runs.checkpoint import save_tree
 from preceptor.envs.catalog import get_task
 from preceptor.envs.rescue.tasks import RescueTask
 from preceptor.ground.atomic import CheckpointError
@@ -30,7 +30,7 @@ def recorded(name: str, count: int = 6) -> Recording:
 
 
 @pytest.mark.parametrize("name", ["RescueWorld-n3", "RescueWorld-n6-random"])
-def test_the_true_option_is_the_target_that_is_found_next(name: str) -> None:
+def test_the_true_option_is_the_target_that_is_found_next(name: str):
     task = get_task(name)
     assert isinstance(task, RescueTask)
     recording = recorded(name)
@@ -45,7 +45,7 @@ def test_the_true_option_is_the_target_that_is_found_next(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["SimpleDoorKey", "PointPush"])
-def test_where_the_environment_tells_nothing_the_script_does(name: str) -> None:
+def test_where_the_environment_tells_nothing_the_script_does(name: str):
     task, recording = get_task(name), recorded(name)
     assert (recording.option[:, 0] == scripted(task, recording.obs[:, 0])).all()  # type: ignore[attr-defined]
     legal, option = task.legal(recording.obs[recording.acted]), recording.option[recording.acted]
@@ -53,7 +53,7 @@ def test_where_the_environment_tells_nothing_the_script_does(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_padding_is_empty_and_the_seed_decides(name: str) -> None:
+def test_padding_is_empty_and_the_seed_decides(name: str):
     recording, again, other = (record(get_task(name), 6, seed) for seed in (3, 3, 2))
     recording.fits(get_task(name))
     assert (recording.inside.sum(1) == recording.lengths).all()
@@ -67,7 +67,7 @@ def test_padding_is_empty_and_the_seed_decides(name: str) -> None:
     assert recording.obs.shape != other.obs.shape or not np.array_equal(recording.obs, other.obs)
 
 
-def test_an_episode_that_has_not_ended_is_no_demonstration() -> None:
+def test_an_episode_that_has_not_ended_is_no_demonstration():
     task = get_task("RescueWorld-n3")
     store = TrajectoryStore(task, 4, 2)
     row = {"obs": np.zeros((2, *task.observation_shape), np.float32)}
@@ -77,7 +77,7 @@ def test_an_episode_that_has_not_ended_is_no_demonstration() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_disk_and_minari_give_back_what_they_took(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_and_minari_give_back_what_they_took(name: str, tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     task = get_task(name)
     recording = recorded(name, 4)
@@ -90,40 +90,40 @@ def test_disk_and_minari_give_back_what_they_took(name: str, tmp_path: Path, mon
             assert np.array_equal(ours, theirs), column
 
 
-def test_what_is_no_demonstration_of_a_task_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    task, recording = get_task("RescueWorld-n3"), recorded("RescueWorld-n3")
-    maze = recorded("PointPush", 2)
+def test_what_is_no_demonstration_of_a_task_is_refused():
+    recording, maze = recorded("RescueWorld-n3"), recorded("PointPush", 2)
     idle = replace(recording, lengths=np.where(np.arange(6) == 2, 1, recording.lengths))
-    with pytest.raises(UserError, match="Demonstration 2 has no action"):
-        idle.fits(task)
-    with pytest.raises(UserError, match="option 7"):
-        replace(recording, option=np.where(recording.acted, 7, -1)).fits(task)
-    with pytest.raises(UserError, match="not those of RescueWorld-n2"):
-        recording.fits(get_task("RescueWorld-n2"))
+    unknown = replace(recording, option=np.where(recording.acted, 7, -1))
+    cases = [(idle, "RescueWorld-n3", "Demonstration 2 has no action"), (unknown, "RescueWorld-n3", "option 7")]
+    cases += [(recording, "RescueWorld-n2", "not those of RescueWorld-n2")]
     for name, column in (("observation", "obs"), ("action", "action")):
         spoilt = getattr(maze, column).copy()
         spoilt[1, 0, 0] = np.nan
-        with pytest.raises(UserError, match=f"1 numbers of the demonstrations' {name}s are NaN"):
-            replace(maze, **{column: spoilt}).fits(get_task("PointPush"))
+        said = f"1 numbers of the demonstrations' {name}s are NaN"
+        cases.append((replace(maze, **{column: spoilt}), "PointPush", said))
+    for wrong, task, said in cases:
+        with pytest.raises(UserError, match=said):
+            wrong.fits(get_task(task))
+
+
+def test_what_cannot_be_read_or_written_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    task = get_task("RescueWorld-n3")
     with pytest.raises(UserError, match="no Minari dataset"):
         load_minari("preceptor/nothing-v0", task)
-    with_goals = SimpleNamespace(observation_space=spaces.Dict({"achieved_goal": spaces.Box(-1, 1, (2,))}))
-    with monkeypatch.context() as patched:
-        patched.setattr(minari, "load_dataset", lambda name: with_goals)
-        with pytest.raises(UserError, match="kind Dict"):
-            load_minari("D4RL/pointmaze/open-v2", get_task("PointPush"))
     with pytest.raises(UserError, match="did not take"):
-        save_minari(recording, task, "no good id")
-    from preceptor.agent.runs.checkpoint import save_tree
-
+        save_minari(recorded("RescueWorld-n3"), task, "no good id")
     save_tree(tmp_path / "other", {"a": 1}, {})
     with pytest.raises(CheckpointError, match="does not hold demonstrations"):
         Recording.load(tmp_path / "other")
+    with_goals = SimpleNamespace(observation_space=spaces.Dict({"achieved_goal": spaces.Box(-1, 1, (2,))}))
+    monkeypatch.setattr(minari, "load_dataset", lambda name: with_goals)
+    with pytest.raises(UserError, match="kind Dict"):
+        load_minari("D4RL/pointmaze/open-v2", get_task("PointPush"))
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=4))
-def test_segments_tile_every_episode(options: list[list[int]]) -> None:
+def test_segments_tile_every_episode(options: list[list[int]]):
     longest = max(map(len, options)) + 1
     padded = np.array([row + [-1] * (longest - len(row)) for row in options])
     found = segments(padded, padded >= 0)

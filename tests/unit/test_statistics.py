@@ -27,8 +27,7 @@ def test_wilson_at_its_edges() -> None:
 
 
 def test_mcnemar_is_the_binomial_tail_of_the_discordant_levels() -> None:
-    first = [True] * 8 + [False] * 1 + [True] * 50
-    second = [False] * 8 + [True] * 1 + [True] * 50
+    first, second = ([one] * 8 + [not one] + [True] * 50 for one in (True, False))
     assert mcnemar(first, second) == pytest.approx(2 * (1 + 9) / 2**9)
     assert mcnemar(first, first) == 1.0
 

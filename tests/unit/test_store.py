@@ -17,10 +17,9 @@ TASK = get_task("SimpleDoorKey")
 
 
 def played(steps, player=None):
-    """A store filled by play, random if nobody is named, which is long enough for time limits to strike."""
+    """A store filled by play, at random if no player is given."""
     store = TrajectoryStore(TASK, steps, 4)
-    rng = np.random.default_rng(0)
-    hierarchy = Hierarchy(TASK, TASK.make_vec(4), player or random_player(), rng=rng)
+    hierarchy = Hierarchy(TASK, TASK.make_vec(4), player or random_player(), rng=np.random.default_rng(0))
     hierarchy.collect(store, steps)
     return store, hierarchy
 
@@ -38,40 +37,29 @@ def test_a_task_may_add_columns_which_its_environments_fill(monkeypatch):
 
 def test_truncated_episodes_keep_the_observation_they_ended_in():
     store, hierarchy = played(160)
+    rows, final = store.final_observations()
     truncated = np.argwhere(store.column("truncated"))
     assert len(truncated) >= 4
-    rows, final = store.final_observations()
     assert {tuple(row) for row in truncated} <= {tuple(row) for row in rows}
     episode, age, obs = (store.column(name) for name in ("episode", "option_age", "obs"))
     for (time, env), last in zip(rows, final, strict=True):
         if time + 1 < len(store):
-            assert episode[time + 1, env] == episode[time, env] + 1
-            assert age[time + 1, env] == 0
+            assert (episode[time + 1, env], age[time + 1, env]) == (episode[time, env] + 1, 0)
             assert not np.array_equal(obs[time + 1, env], last)
-        # what was known before the last step is still known after it
-        before = obs[time, env][..., 0] != 0
-        assert (last[..., 0] != 0)[before].all()
+        known = obs[time, env][..., 0] != 0  # what was known before the last step is still known after it
+        assert (last[..., 0] != 0)[known].all()
     view = on_policy(store, GridEncoder(TASK.observation_shape), hierarchy.observed.obs)
-    assert len(view.encoded) == 160 * 4
-    assert len(view.final) == len(rows)
-
-
-def test_state_restores_to_the_bit():
-    store, _ = played(160)
+    assert (len(view.encoded), len(view.final)) == (160 * 4, len(rows))
     copy = TrajectoryStore(TASK, 160, 4)
     copy.load_state_dict(store.state_dict())
     for name in columns(TASK):
-        np.testing.assert_array_equal(copy.column(name), store.column(name))
-    for ours, theirs in zip(copy.final_observations(), store.final_observations(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(copy.column(name), store.column(name), err_msg="restored to the bit")
+    np.testing.assert_array_equal(copy.final_observations()[1], final)
 
 
-def test_too_large_a_store_is_refused_before_it_is_allocated():
+def test_too_large_a_store_is_refused_before_it_is_allocated_and_a_full_one_says_so():
     with pytest.raises(UserError, match="num-envs"):
         TrajectoryStore(TASK, 10**9, 64)
-
-
-def test_a_full_store_says_so():
     store, hierarchy = played(5)
     with pytest.raises(IndexError):
         hierarchy.collect(store, 1)
