@@ -1,6 +1,7 @@
 """Words of the command line -> settings: flags of the dataclasses' fields, a file, and `--set`."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -131,7 +132,7 @@ def _values(verb: str, said: Said, where: Mapping[str, Place]) -> dict[str, Any]
     rest: list[str] = []
     more = f"python main.py {verb} --help"
     for name, words in said:
-        flag, setting = f"--{name.replace('_', '-')}", name.removeprefix("no_")
+        flag, setting = f"--{name.replace('_', '-')}", re.sub(r"(^|\.)no_", r"\1", name)  # --distil.no-mirror, too
         place, taken = where.get(name), len(words)
         if not name:
             taken = 0

@@ -186,10 +186,13 @@ def make_single_env(task: str, split: str = "train", render_mode: str | None = N
 
 
 def register_all() -> None:
-    """Register the single environments with Gymnasium as `Preceptor/<Task>-v0`; harmless if done before."""
-    import gymnasium as gym
+    """Register the single environments with Gymnasium as `Preceptor/<Task>-v0`; harmless if done before.
+
+    Where the package is installed, Gymnasium calls this when it is imported (entry point `gymnasium.envs`).
+    """
+    from gymnasium.envs.registration import register, registry
 
     for family in FAMILIES.values():
         for name in family.tasks if family.entry_point else ():
-            if f"Preceptor/{name}-v0" not in gym.registry:
-                gym.register(f"Preceptor/{name}-v0", entry_point=family.entry_point, kwargs={"task": name})
+            if f"Preceptor/{name}-v0" not in registry:
+                register(f"Preceptor/{name}-v0", entry_point=family.entry_point, kwargs={"task": name})

@@ -18,6 +18,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 from typing import Any, cast
 
+import gymnasium as gym
+
 from preceptor.envs.task import LimitedTask, OptionSpace, Task, defines
 from preceptor.ground.errors import UserError, unknown_name
 
@@ -129,10 +131,17 @@ def _no_such_name(place: str) -> UserError:
         what = f"The task {name} was defined in a notebook or script, where no other program finds it."
         return UserError(what, f"put it into a file, such as tasks.py, and train with --task tasks:{name}")
     here = vars(sys.modules[module])
-    known = [word for word, found in here.items() if _is_task(found) and found is not Task]
+    known = [word for word, found in here.items() if _is_task(found)]
+    known += [env_id for env_id, spec in gym.registry.items() if _home(spec.entry_point) == module]
     if not known:
         return UserError(f"{module} has no {name!r}, nor any other task.", _LIST)
-    return unknown_name(f"task of {module}", name, known, f"--task {module}:{known[0]}")
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return unknown_name(f"task of {module}", name, known, f"--task {module}:{nearest}")
+
+
+def _home(entry_point: Any) -> str:
+    """The module that a registered environment comes from."""
+    return entry_point.partition(":")[0] if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
 
 
 def _is_task(found: Any) -> bool:
