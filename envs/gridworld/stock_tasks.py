@@ -113,8 +113,8 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
     if not isinstance(env, MiniGridEnv):
         raise UserError(f"{env_id} is not a MiniGrid environment.")
     win = win_of(env)
-    if (its_actions := gym.spaces.flatdim(env.action_space)) != NUM_ACTIONS:
-        raise UserError(f"{env_id} has {its_actions} actions, and the engine {NUM_ACTIONS}.")
+    if env.action_space != gym.spaces.Discrete(NUM_ACTIONS):
+        raise UserError(f"{env_id} has actions {env.action_space}, and the engine {NUM_ACTIONS}.")
     cells, pose = [], []
     rules: tuple[int, ...] = ()
     for seed in range(first_seed, first_seed + count):
