@@ -22,6 +22,7 @@ class SmallTask(Task):
     )
     observation_shape = (1, 1, 4)
     num_actions = 7
+    continuous = False
 
     def scene(self, door: str, keys: tuple[str, ...], held: str) -> Scene:
         """The scene of a door colour (or `unseen`), the keys in sight and the key in the hand (or `nothing`)."""

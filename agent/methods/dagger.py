@@ -50,6 +50,8 @@ class Dagger(Method):
         task, settings = parts.task, parts.settings
         if not defines(task, "skill"):
             raise lacking(task, "skill")
+        if task.continuous:  # a robot without scripted skills says so here, not in mid-run
+            task.skill(np.zeros((1, *task.observation_shape), np.float32), np.zeros(1, np.int64))
         self.controller = network = to_device(ControllerNetwork(encoder_of(task), len(task.options), settings.trunk))
         self.player = Player(NetworkHigh(network, settings.mask), SkillLow(), task.options.timeouts)
         self.distil: Distil | None = None

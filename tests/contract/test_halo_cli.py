@@ -80,7 +80,7 @@ def test_annotators_that_err_are_found_out_and_few_expected_errors_stop_the_aski
 
 
 @pytest.mark.parametrize("task", ["SimpleDoorKey", "PointPush", "FetchPickAndPlace"])
-def test_every_kind_of_task_has_demonstrations(task, tmp_path, run):
+def test_every_kind_of_task_has_demonstrations(task, tmp_path, run, halo):
     """Maps, a maze, an arm: recorded, asked about, learned from, judged, and filmed with their options."""
     line, _ = halo(tmp_path, f"--task {task} --demos 8 --budget 5% --eval-episodes 2")
     answers = {(row["trajectory"], row["step"]) for row in asked_and_answered(line["run"])[1]}

@@ -14,7 +14,20 @@ import main as cli
 from preceptor.agent.halo.ledger import FILE
 from preceptor.agent.runs.run import Run
 
-WORDS = ["train", "--method", "halo", "--task", "RescueWorld-n3", "--budget", "60", "--quiet", "--eval-episodes", "0"]
+WORDS = [
+    "train",
+    "--method",
+    "halo",
+    "--task",
+    "RescueWorld-n3",
+    "--budget",
+    "60",
+    "--quiet",
+    "--eval-episodes",
+    "0",
+    "--preset",
+    "tiny",
+]
 
 
 def ledger_of(logs: Path) -> Path:

@@ -40,7 +40,7 @@ def test_a_run_that_could_not_begin_does_not_keep_its_name(tmp_path, monkeypatch
             run(tmp_path / "log", **mistake)
         assert caught.value.next_step, mistake
         assert not [path for path in tmp_path.rglob("*") if path.is_file()], mistake
-    assert run(tmp_path / "log", steps=1)["steps"] == 1
+    assert run(tmp_path / "log", steps=32)["steps"] == 32
 
 
 def test_a_run_that_has_begun_keeps_its_labels_when_it_cannot_go_on(tmp_path):

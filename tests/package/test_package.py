@@ -62,7 +62,7 @@ def run(command: str, folder: Path, clone: Path) -> Step:
 def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
     """The page, from its first block to its last."""
     folder, clone = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("clone")
-    subprocess.run(f"git checkout-index -a --prefix={shlex.quote(str(clone))}/", shell=True, cwd=ROOT, check=True)  # noqa: S602
+    subprocess.run(["git", "checkout-index", "-a", f"--prefix={clone}/"], cwd=ROOT, check=True)
     steps: list[Step] = []
 
     def follow(block: re.Match[str]) -> str:

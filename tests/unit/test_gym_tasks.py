@@ -142,7 +142,7 @@ def test_what_is_unfit_is_refused_by_name():
         ("Blackjack-v1", "They are Tuple"),
         ("Many-v0", "and MultiDiscrete"),
         ("CarRacing-v3", "."),  # whichever comes first: box2d is not installed, or its observations are images
-        ("no_such_module:Pendulum-v1", "No module named"),
+        ("no_such_module:Pendulum-v1", "no module 'no_such_module'"),
     ):
         with pytest.raises(UserError, match=why):
             get_task(name)
