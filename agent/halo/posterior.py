@@ -125,10 +125,9 @@ def infer(chain: Chain) -> Posterior:
         raise ValueError(f"lengths must be within 1 and {t}")
     if chain.rows.min() < 0 or chain.rows.max() >= states:
         raise ValueError(f"rows must be within 0 and {states - 1}")
-    small = ((chain.transition > -np.inf) & (chain.transition < _LOG_TINY)).any((2, 3))  # [R, S]
     floats = (np.ascontiguousarray(part, np.float64) for part in chain[:3])
     found = Posterior(np.empty((r, n)), np.zeros((r, n, t, k)), np.zeros((r, n, t, k, k)))
-    _posteriors(*floats, small, np.ascontiguousarray(chain.rows, np.int64), chain.lengths.astype(np.int64), *found)
+    _posteriors(*floats, np.ascontiguousarray(chain.rows, np.int64), chain.lengths.astype(np.int64), *found)
     if np.isnan(found.log_z).any() or (found.log_z == np.inf).any():
         raise ValueError("NaN or +inf among the chain's log-probabilities")
     return found
@@ -155,17 +154,33 @@ def entropy(probs: Floats) -> Floats:
 
 
 @njit(cache=True, nogil=True)
-def _posteriors(  # type: ignore[no-untyped-def]
-    initial, log_table, emission, small, rows, lengths, log_z, gamma, xi
-):
+def _posteriors(initial, log_table, emission, rows, lengths, log_z, gamma, xi):  # type: ignore[no-untyped-def]
     """Fills log Z [R, N], gamma [R, N, T, K] and xi [R, N, T, K, K]; padding stays."""
+    _, count, steps, options = emission.shape
+    shared = log_table.shape[1] < count * steps  # else each step has a row of its own, which is read in the cache
+    size, order = log_table.shape[1] if shared else steps, np.arange(steps)
+    table, small = np.empty((size, options, options)), np.zeros(size, np.bool_)
     for r in range(len(log_table)):
-        table = np.exp(log_table[r])
-        for n in range(len(lengths)):
+        for s in range(size if shared else 0):
+            small[s] = _exponentials(log_table[r, s], table[s])
+        for n in range(count):
             first, seen, where, out, pairs = initial[r, n], emission[r, n, : lengths[n]], rows[n], gamma[r, n], xi[r, n]
-            log_z[r, n] = _scaled_pass(first, table, small[r], seen, where, out, pairs)
+            for t in range(1, 1 if shared else lengths[n]):
+                small[t] = _exponentials(log_table[r, where[t]], table[t])
+            log_z[r, n] = _scaled_pass(first, table, small, seen, where if shared else order, out, pairs)
             if np.isnan(log_z[r, n]):
                 log_z[r, n] = _log_pass(first, log_table[r], seen, where, out, pairs)
+
+
+@njit(cache=True)
+def _exponentials(log_row, row):  # type: ignore[no-untyped-def]
+    """Fills exp of a row [K, K] of the table; whether something possible in it is too small."""
+    small = False
+    for i in range(len(log_row)):
+        for j in range(len(log_row)):
+            row[i, j] = np.exp(log_row[i, j])
+            small |= -np.inf < log_row[i, j] < _LOG_TINY
+    return small
 
 
 @njit(cache=True)
