@@ -157,7 +157,7 @@ def entropy(probs: Floats) -> Floats:
 def _posteriors(initial, log_table, emission, rows, lengths, log_z, gamma, xi):  # type: ignore[no-untyped-def]
     """Fills log Z [R, N], gamma [R, N, T, K] and xi [R, N, T, K, K]; padding stays."""
     _, count, steps, options = emission.shape
-    shared = log_table.shape[1] < count * steps  # else each step has a row of its own, which is read in the cache
+    shared = log_table.shape[1] < np.sum(lengths) - count  # else each step has a row of its own, read in the cache
     size, order = log_table.shape[1] if shared else steps, np.arange(steps)
     table, small = np.empty((size, options, options)), np.zeros(size, np.bool_)
     for r in range(len(log_table)):
