@@ -11,6 +11,7 @@ from preceptor.agent.hierarchy import Observations, Player
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 
 
 class Agent:
@@ -58,7 +59,9 @@ class Agent:
                 )
             self._clock.advance(begun, self._obs, batch)
         self._obs = batch
-        observed = Observations(self.task, self._encoder, batch, np.zeros(len(batch), np.int64))
+        # No level of training: there, methods explore.
+        levels = np.full(len(batch), SEEDS_PER_SPLIT)
+        observed = Observations(self.task, self._encoder, batch, levels)
         over, choice = self._player.high.choose(observed, self._clock.option)
         self._clock.start(self._clock.due(over), choice.sample(self._rng)[0])
         action = self.task.to_gymnasium(self._player.low.act(observed, self._clock).sample(self._rng)[0])

@@ -16,6 +16,7 @@ from preceptor.agent.train import OnUpdate
 from preceptor.agent.train import train as _train
 from preceptor.envs.catalog import get_task
 from preceptor.envs.task import Task
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def evaluate(run: str | Path, *, episodes: int = 500, compare: str = "student", 
         UserError: There is no such run or player.
     """
     task = str(Run.find_all(logdir, None, None, str(run))[0].config["task"])
-    levels = f"1000000:{1_000_000 + episodes}"
+    levels = f"{SEEDS_PER_SPLIT}:{SEEDS_PER_SPLIT + episodes}"
     return _evaluate(EvalConfig(task=task, loaddir=str(run), logdir=logdir, compare=compare, seeds=levels, quiet=True))
 
 

@@ -14,7 +14,7 @@ from preceptor.agent.networks import linear
 from preceptor.controller.encoders import Encoder, encoder_of
 from preceptor.controller.network import TrunkConfig, make_trunk
 from preceptor.envs.task import Task
-from preceptor.ground.device import to_numpy, to_tensor
+from preceptor.ground.device import to_numpy
 
 _LOG_STD = -5.0, 1.0  # range of the logarithm of a deviation
 
@@ -117,8 +117,3 @@ class ChunkValue(nn.Module):
         """[copies, B]."""
         pairs = zip(self.trunks, self.heads, strict=True)
         return torch.stack([head(trunk(*inputs, chunk)).squeeze(-1) for trunk, head in pairs])
-
-
-def inputs_of(encoder: Encoder, obs: NDArray) -> tuple[Tensor, ...]:
-    """Observations [B, ...] as the inputs of trunks."""
-    return tuple(to_tensor(np.ascontiguousarray(part)) for part in encoder(obs).parts)

@@ -13,6 +13,7 @@ from preceptor.agent.config import (
     POSITIONAL,
     Place,
     TrainConfig,
+    assignment,
     changed,
     from_file,
     from_plain,
@@ -70,7 +71,7 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
     if kind is TrainConfig:
         decides = {name: values[0] for name, values in said if name and values}
         changes = from_file(decides.pop("config")) if "config" in decides else {}
-        changes |= dict(_assignment(" ".join(values)) for name, values in said if name == "set")
+        changes |= dict(assignment(" ".join(values)) for name, values in said if name == "set")
         decides = changes | {name: value for name, value in decides.items() if name != "set"}
         resumed = _own(decides) if "resume" in dict(said) else None
         default = changed(resumed or preset(decides), changes)
@@ -116,14 +117,6 @@ def _spelled(words: Sequence[str]) -> Said:
         flag, *rest = SPELLINGS.get(flag.replace("_", "-"), [flag])
         said.append((flag.removeprefix("--").replace("-", "_"), [value] if equals else rest))
     return said
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    """What `--set a.b=1` says."""
-    setting, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"--set {text} sets nothing.", "--set NAME=VALUE, such as --set lr=1e-3")
-    return setting.strip().replace("-", "_"), value.strip()
 
 
 def _values(verb: str, said: Said, where: Mapping[str, Place]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 from annotated_types import Ge
 
+from preceptor.agent.runs.settings import dotted
 from preceptor.ground.errors import UserError, unknown_name
 from preceptor.ground.ranges import Count, CountOrNone
 from preceptor.teacher.config import TeacherConfig
@@ -211,8 +212,20 @@ def as_said(name: str, value: Any, place: Place, verb: str = "train") -> Any:
     return [value] if place.many and not isinstance(value, list | tuple) else value
 
 
+def assignment(text: str) -> tuple[str, str]:
+    """The name and the value of `--set a.b=1`. Raises `UserError` if it has none."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text} sets nothing.", "--set NAME=VALUE, such as --set lr=1e-3")
+    return name.strip().replace("-", "_"), value.strip()
+
+
 def from_file(path: str) -> dict[str, Any]:
-    """What a TOML or YAML file says, by dotted names. Raises `UserError` if it cannot be read."""
+    """What a TOML or YAML file says, by dotted names; tables called `teacher` and `settings` need no name.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     import tomllib
 
     import yaml
@@ -228,19 +241,7 @@ def from_file(path: str) -> dict[str, Any]:
         raise UserError(f"--config {path} cannot be read: {reason}.", f"ls -l {path}") from error
     if not isinstance(tree, dict):
         raise UserError(f"--config {path} holds no settings.", "lines such as: lr = 1e-3")
-    return flat(tree)
-
-
-def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings by dotted names; tables called `teacher` and `settings` need no name."""
-    out: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            prefix = "" if name in ("teacher", "settings") else f"{name}."
-            out |= {f"{prefix}{inner}": setting for inner, setting in flat(value).items()}
-        else:
-            out[name.replace("-", "_")] = value
-    return out
+    return {re.sub(r"^(teacher|settings)\.", "", name).replace("-", "_"): value for name, value in dotted(tree).items()}
 
 
 def to_plain(config: Any) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from preceptor.agent.hierarchy import Player
 from preceptor.agent.methods import entry_of
 from preceptor.agent.methods.protocol import Parts
 from preceptor.agent.players import (
-    STYLES,
     Episodes,
     controller_player,
     milliseconds_per_step,
@@ -26,6 +25,7 @@ from preceptor.agent.players import (
 from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.run import Run
 from preceptor.agent.runs.statistics import mcnemar, paired_difference
+from preceptor.agent.runs.text import MODES
 from preceptor.controller.checkpoint import load_controller
 from preceptor.controller.roles import Controller
 from preceptor.envs.task import Task
@@ -51,8 +51,8 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     episodes: dict[str, dict[str, Episodes]] = {}
     for name in config.players:
         players = _players(name, config, task, runs, trained)
-        episodes[name] = {style: _play_all(task, players, config, style) for style in STYLES}
-        result[name] = {style: summary(played) for style, played in episodes[name].items()}
+        episodes[name] = {mode: _play_all(task, players, config, mode) for mode in MODES}
+        result[name] = {mode: summary(played) for mode, played in episodes[name].items()}
         result[name]["sampled"]["ms_per_step"] = milliseconds_per_step(task, players[0])
     if "student" in episodes:
         result["differences"] = _differences(episodes)
@@ -147,10 +147,10 @@ def _controller(run: Run, task: Task) -> Controller:
     return load_controller(run.controller, task)
 
 
-def _play_all(task: Task, players: list[Player], config: EvalConfig, style: str) -> Episodes:
+def _play_all(task: Task, players: list[Player], config: EvalConfig, mode: str) -> Episodes:
     """Every player on every level, one after another."""
     played = [
-        play(task, player, config.levels, greedy=style == "greedy", seed=i, batch=config.batch)
+        play(task, player, config.levels, greedy=mode == "greedy", seed=i, batch=config.batch)
         for i, player in enumerate(players)
     ]
     return Episodes(*(np.concatenate([getattr(p, field.name) for p in played]) for field in fields(Episodes)))

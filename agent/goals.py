@@ -81,7 +81,7 @@ def goal_space(task: Task, name: str | None, planned: bool) -> GoalSpace:
             )
     if not space.indices:
         what = f"{task.name} has no space in which a goal could be set."
-        raise UserError(what, f"python main.py train --method ppo --task {task.name}")
+        raise UserError(what, f"python main.py train --method ppo --task {task.source}")
     return space
 
 

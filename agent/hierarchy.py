@@ -16,6 +16,7 @@ from preceptor.agent.resumable import Resumable, places
 from preceptor.controller.encoders import Encoded, Encoder, encoder_of
 from preceptor.controller.network import to_tensors
 from preceptor.envs.task import Task
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 
 
 @dataclass(eq=False)
@@ -39,6 +40,11 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.obs)
+
+    @property
+    def training(self) -> NDArray[np.bool_]:
+        """Where a training level is played [N], and a student may explore."""
+        return self.level_seeds < SEEDS_PER_SPLIT
 
     @cached_property
     def encoded(self) -> Encoded:

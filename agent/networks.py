@@ -194,7 +194,7 @@ class NetworkHigh:
 
 
 def linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
-    """A last layer that starts orthogonal, with so small outputs, and without a bias."""
+    """A last layer that starts orthogonal, with so small outputs, and a bias of zero."""
     layer = nn.Linear(inputs, outputs)
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
@@ -254,14 +254,13 @@ class DeterministicActor(nn.Module):
         inputs: Width of the observation.
         actions: A.
         hidden: Widths of the hidden layers.
-        final_range: The last layer starts uniform within this, so that the first actions are near the middle.
     """
 
-    def __init__(self, inputs: int, actions: int, hidden: tuple[int, ...], final_range: float = 3e-3) -> None:
+    def __init__(self, inputs: int, actions: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
         self.net = mlp(inputs, hidden, actions)
         for parameter in self.net[-1].parameters():
-            nn.init.uniform_(parameter, -final_range, final_range)
+            nn.init.uniform_(parameter, -3e-3, 3e-3)  # so that the first actions are near the middle
 
     def forward(self, obs: Tensor) -> Tensor:
         """Actions [B, A]."""

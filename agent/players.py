@@ -7,18 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.agent.acting import Agent
 from preceptor.agent.clock import Clock
 from preceptor.agent.distributions import Categorical, Distribution, UniformBox
 from preceptor.agent.hierarchy import Hierarchy, Observations, Player
 from preceptor.agent.networks import NetworkHigh
 from preceptor.agent.runs.statistics import mean_interval, wilson
 from preceptor.agent.teaching import Annotator, SingleOption, SkillLow, TeacherHigh
-from preceptor.controller.encoders import encoder_of
 from preceptor.controller.roles import Controller
 from preceptor.envs.task import Task
 from preceptor.teacher.base import Teacher
-
-STYLES = ("sampled", "greedy")
 
 
 @dataclass(frozen=True)
@@ -89,18 +87,14 @@ def summary(episodes: Episodes) -> dict[str, float]:
 
 def milliseconds_per_step(task: Task, player: Player, steps: int = 200) -> float:
     """Median time that a decision of the player takes in a single environment, without the environment's own time."""
-    env = task.make_vec(1, split="eval")
-    encoder = encoder_of(task)
-    rng = np.random.default_rng(0)
-    obs, info = env.reset()
-    clock, times = Clock(1, player.timeouts, player.transition), []
-    always = np.ones(1, np.bool_)
+    env, agent, times = task.make_env(), Agent(task, player, seed=0), list[float]()
+    obs, _ = env.reset(seed=0)
     for _ in range(steps):
         start = time.perf_counter()
-        observed = Observations(task, encoder, obs, info["level_seed"])
-        _, options = player.high.choose(observed, clock.option)
-        clock.start(always, options.sample(None)[0])
-        action, _ = player.low.act(observed, clock).sample(rng)
+        action = agent.act(obs)
         times.append(time.perf_counter() - start)
-        obs, _, _, _, info = env.step(action)
+        obs, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            agent.reset()
+            obs, _ = env.reset()
     return 1000 * float(np.median(times))

@@ -121,8 +121,8 @@ class ControllerLabels(Labeller):
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
-        paid = controller.facts.get("teacher", {})
-        self.stats = TeacherStats(queries=paid.get("queries", 0), calls=paid.get("calls", 0))
+        teacher = controller.facts.get("teacher", {})
+        self.stats = TeacherStats(queries=teacher.get("queries", 0), calls=teacher.get("calls", 0))
 
     def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """As `Labeller.label`; a controller never abstains."""

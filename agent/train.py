@@ -17,10 +17,11 @@ from preceptor.agent.hierarchy import Hierarchy
 from preceptor.agent.methods import entry_of
 from preceptor.agent.methods.protocol import Method, Parts
 from preceptor.agent.phases import Advance, Phase
-from preceptor.agent.players import STYLES, play, summary
+from preceptor.agent.players import play, summary
 from preceptor.agent.resumable import Resumable, places
 from preceptor.agent.runs.accounting import Accounting
 from preceptor.agent.runs.run import Run
+from preceptor.agent.runs.text import MODES
 from preceptor.agent.teaching import Annotator, ControllerLabels
 from preceptor.controller.checkpoint import load_controller, save_controller
 from preceptor.controller.network import ControllerNetwork
@@ -245,11 +246,11 @@ class Runner(Resumable):
         """Play the held-out levels, sampled and greedy, and keep each episode for paired comparisons."""
         levels = range(SPLITS["eval"], SPLITS["eval"] + self.config.eval_episodes)
         scores = {}
-        for style in STYLES:
-            played = play(self.task, self.method.player, levels, greedy=style == "greedy", seed=self.config.seed)
-            scores[style] = summary(played)
+        for mode in MODES:
+            played = play(self.task, self.method.player, levels, greedy=mode == "greedy", seed=self.config.seed)
+            scores[mode] = summary(played)
             episodes = {"success": played.success.tolist(), "length": played.length.tolist()}
-            write_json(self.run.path / "episodes" / f"{stage}-{style}.json", episodes)
+            write_json(self.run.path / "episodes" / f"{stage}-{mode}.json", episodes)
         return scores
 
     def finish(self) -> dict[str, Any]:
@@ -288,4 +289,4 @@ class Runner(Resumable):
 def _evaluation(scores: dict[str, Any]) -> dict[str, float]:
     """Success and return on held-out levels, sampled and greedy, as metrics."""
     measures = ("success", "return")
-    return {f"eval/{style}_{measure}": row[measure] for style, row in scores.items() for measure in measures}
+    return {f"eval/{mode}_{measure}": row[measure] for mode, row in scores.items() for measure in measures}

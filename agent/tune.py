@@ -173,14 +173,9 @@ def _checked(config: TuneConfig, ranges: Sequence[Range]) -> Path:
 
 
 def _settings(config: TuneConfig, values: dict[str, Any], **more: Any) -> Any:
-    from preceptor.agent.config import configure
+    from preceptor.agent.config import assignment, configure
 
-    fixed = {}
-    for text in config.set:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text} sets nothing.", "--set NAME=VALUE, such as --set steps=20000")
-        fixed[name.strip()] = value.strip()
+    fixed = dict(map(assignment, config.set))
     own = {"method": config.method, "task": config.task, "logdir": config.logdir, "eval_episodes": 0, "quiet": True}
     return configure({**fixed, **values, **own, **more})
 
@@ -240,9 +235,10 @@ def _score(config: TuneConfig, place: Path, trial: int, values: dict[str, Any]) 
     import numpy as np
 
     from preceptor.agent.evaluate import load_student
-    from preceptor.agent.players import STYLES, play
+    from preceptor.agent.players import play
     from preceptor.agent.runs.carried import task_of
     from preceptor.agent.runs.run import Run
+    from preceptor.agent.runs.text import MODES
     from preceptor.agent.train import train
 
     task, levels, scores = task_of(config.task, config.logdir), range(FIRST_LEVEL, FIRST_LEVEL + config.episodes), []
@@ -251,7 +247,7 @@ def _score(config: TuneConfig, place: Path, trial: int, values: dict[str, Any]) 
     told = _settings(config, values, seeds=seeds, resume=True, **own)
     for seed, trained in zip(seeds, train(told)["runs"], strict=True):
         player = load_student(Run.open(Path(trained["run"])), task)
-        for style in STYLES:
-            episodes = play(task, player, levels, greedy=style == "greedy", seed=seed)
+        for mode in MODES:
+            episodes = play(task, player, levels, greedy=mode == "greedy", seed=seed)
             scores.append(float((episodes.success if config.measure == "success" else episodes.returns).mean()))
     return float(np.mean(scores))

@@ -78,7 +78,8 @@ def relative(curves: Sequence[tuple[Floats, Floats]]) -> tuple[float, float, flo
             ratios.append(labels_needed(mine[rows].mean(1)) / labels_needed(other[rows].mean(1)))
         return np.mean(ratios, 0)
 
-    return bootstrap([np.arange(len(mine)) for mine, _ in curves], ratio)
+    value, low, high = bootstrap([np.arange(len(mine)) for mine, _ in curves], ratio).tolist()
+    return value, low, high
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> None:

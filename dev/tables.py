@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from preceptor.agent.config import TrainConfig, configure
-from preceptor.agent.players import STYLES, play, random_player, summary, teacher_player
+from preceptor.agent.players import play, random_player, summary, teacher_player
 from preceptor.agent.runs.statistics import paired_difference, wilson
+from preceptor.agent.runs.text import MODES
 from preceptor.agent.train import train
 from preceptor.envs.catalog import TASKS, get_task
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
@@ -191,9 +192,9 @@ def episodes(row: Row, stage: str, measure: str) -> np.ndarray:
     return np.concatenate([json.loads(file.read_text())[measure] for file in files])
 
 
-def cell(lines: Iterable[dict[str, Any]], stage: str, style: str) -> str:
+def cell(lines: Iterable[dict[str, Any]], stage: str, mode: str) -> str:
     """Success over all seeds' episodes with its Wilson interval, each seed's own in brackets, and mean length."""
-    scores = [line[stage][style] for line in lines if stage in line]
+    scores = [line[stage][mode] for line in lines if stage in line]
     if not scores:
         return "–"
     wins = sum(score["success"] * score["episodes"] for score in scores)
@@ -272,7 +273,7 @@ def print_halo(rows: Sequence[Row]) -> None:
         if row.said["method"] != "halo":
             continue
         found = results(row)
-        returns = ([line["student"][style]["return"] / line["expert_return"] for line in found] for style in STYLES)
+        returns = ([line["student"][mode]["return"] / line["expert_return"] for line in found] for mode in MODES)
         every_step = [line["labelling_everything_error"] for line in found if "labelling_everything_error" in line]
         lines.append(
             [
@@ -284,7 +285,7 @@ def print_halo(rows: Sequence[Row]) -> None:
             ]
         )
     head = ["", "questions", "cost", "error if it labels every step", "option error", "held-out demonstrations"]
-    print(markdown([*head, *(f"return / expert's, {style}" for style in STYLES)], lines))
+    print(markdown([*head, *(f"return / expert's, {mode}" for mode in MODES)], lines))
 
 
 def print_differences(rows: Sequence[Row]) -> None:

@@ -57,6 +57,6 @@ def distil(task: Task, recording: Recording, gamma: Floats, seed: int, facts: di
     if not len(rest):
         return Controller(task, network, 1.0, facts)
     temperature, figures = calibrate(network, rest, rest, truth[held_out])
-    if (truth < 0).any():  # nobody knows how far it agrees with that
+    if (truth < 0).any():  # how far it agrees with the truth is not known
         del figures["truth_agreement"]
     return Controller(task, network, temperature, facts | figures)

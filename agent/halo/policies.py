@@ -17,9 +17,9 @@ from preceptor.agent.data.recording import Recording
 from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
 from preceptor.agent.halo.config import NeuralConfig, TabularConfig
 from preceptor.agent.halo.posterior import Chain, Floats, Ints, Posterior
+from preceptor.agent.resumable import Resumable, places
 from preceptor.ground.device import to_device, to_numpy, to_tensor
 
-_TABLES = ("log_initial", "log_high", "log_low")
 _LOG_STD = (-4.0, 1.0)  # bounds of the Gaussians' log deviations: below, one exact repetition would outweigh all else
 
 
@@ -29,7 +29,7 @@ def near_identity(options: int, diagonal: float, dtype: DTypeLike = np.float64) 
     return np.full((options, options), beside, dtype) + np.eye(options, dtype=dtype) * (diagonal - beside)
 
 
-class TabularPolicies:
+class TabularPolicies(Resumable):
     """Tables over S states: the M-step is counting.
 
     The initial policy is one for all states, because demonstrations seldom begin twice in the same one.
@@ -39,6 +39,8 @@ class TabularPolicies:
         log_high: [R, S, K, K]
         log_low: [R, S, K, A]
     """
+
+    saved = places("log_initial", "log_high", "log_low")
 
     def __init__(
         self, states: int, options: int, actions: int, restarts: int, config: TabularConfig, rng: np.random.Generator
@@ -87,15 +89,6 @@ class TabularPolicies:
     def acting(self, state: Ints, option: Ints) -> Distribution:
         """pi_L in states [N] under options [N]."""
         return Categorical(np.exp(self.log_low[0, state, option]).astype(np.float32))
-
-    def state_dict(self) -> dict[str, Floats]:
-        """The tables."""
-        return {name: getattr(self, name) for name in _TABLES}
-
-    def load_state_dict(self, state: dict[str, Floats]) -> None:
-        """Take over tables that `state_dict` gave."""
-        for name in _TABLES:
-            setattr(self, name, np.array(state[name]))
 
 
 @njit(cache=True, nogil=True)

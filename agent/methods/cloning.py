@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from preceptor.agent.chunks import ChunkPolicy, chunk_player, inputs_of
+from preceptor.agent.chunks import ChunkPolicy, chunk_player
 from preceptor.agent.data.views import windows
 from preceptor.agent.demonstrating import demonstrations_of
 from preceptor.agent.losses import weighted_regression
@@ -14,7 +14,7 @@ from preceptor.agent.optim import FusedAdam
 from preceptor.agent.phases import Offline
 from preceptor.agent.resumable import places
 from preceptor.controller.encoders import encoder_of
-from preceptor.controller.network import TrunkConfig
+from preceptor.controller.network import TrunkConfig, to_tensors
 from preceptor.ground.device import to_device, to_tensor
 from preceptor.ground.ranges import Count, Positive
 
@@ -66,7 +66,7 @@ class Cloning(Method):
         rows = self.rng.integers(len(self.windows), size=self.settings.batch)
         obs = self.windows.at(self.recording.obs, rows, 0)
         action = to_tensor(self.windows.of(self.recording.action, rows))
-        log_probs = self.policy.log_probs(self.policy(*inputs_of(self.encoder, obs)), action)  # [B, G]
+        log_probs = self.policy.log_probs(self.policy(*to_tensors(self.encoder(obs))), action)  # [B, G]
         loss = weighted_regression(log_probs, torch.ones_like(log_probs)).mean()
         self.optimizer.minimize(loss)
         return {"low/nll": float(loss.detach())}

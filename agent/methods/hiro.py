@@ -45,7 +45,6 @@ from preceptor.agent.runs.run import Run
 from preceptor.controller.encoders import encoder_of
 from preceptor.ground.device import device, to_numpy, to_tensor
 from preceptor.ground.errors import UserError
-from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
 HighKind = Literal["sac", "td3"]
@@ -237,15 +236,14 @@ class Hiro(TwoLevels):
         # An episode explores or does not as a whole; its level decides, so that nothing has to be remembered. On
         # held-out levels there is no exploration.
         exploring = (observed.level_seeds * 2_654_435_761 % 2**32) / 2**32 < settings.random_episodes
-        training = observed.level_seeds < SEEDS_PER_SPLIT
-        uniform = training * np.where(exploring | (not self.warm), 1.0, settings.random_goals)
+        uniform = observed.training * np.where(exploring | (not self.warm), 1.0, settings.random_goals)
         never = np.zeros(len(observed), np.bool_)
         if settings.high_level == "controller":
             assert self.planner is not None
             return never, ExploringGoals(ClippedNormal(self.planner(observed.obs)), uniform)
         policy = self.high_learner.act(observed.inputs[0])
         planned = self.planner(observed.obs) if self.planner and self.share > 0 else None
-        share = training * self.share
+        share = observed.training * self.share
         if planned is not None and settings.value_filter:
             share = share * self.preferred(observed.inputs[0], policy, planned)
         return never, ExploringGoals(policy, uniform, planned, share)

@@ -27,7 +27,6 @@ from preceptor.agent.resumable import places
 from preceptor.controller.network import TrunkConfig, to_tensors
 from preceptor.ground.device import to_device, to_numpy, to_tensor
 from preceptor.ground.errors import UserError
-from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
 
@@ -88,16 +87,15 @@ class OptionHiro(TwoLevels):
         """Whether the running option [N] has reached its end, and what the next one is sampled from."""
         settings, legal = self.settings, self.legal(observed.obs)
         over = self.task.option_done(observed.obs, np.maximum(running, 0)) & (running >= 0)
-        training = observed.level_seeds < SEEDS_PER_SPLIT
         if settings.high_level == "controller":
             assert self.planner is not None
             probs = self.planner.probs(observed.obs, legal=legal)
         else:
             probs = self.high_learner.act(observed.inputs, to_tensor(legal)).probs
             if self.planner is not None and self.share > 0:
-                share = (training * self.share)[:, None]
+                share = (observed.training * self.share)[:, None]
                 probs = (1 - share) * probs + share * self.planner.probs(observed.obs, legal=legal)
-        uniform = (training * settings.uniform)[:, None]
+        uniform = (observed.training * settings.uniform)[:, None]
         probs = (1 - uniform) * probs + uniform * legal / legal.sum(1, keepdims=True)
         return over, Categorical(probs.astype(np.float32))
 

@@ -294,7 +294,7 @@ def ihac_preset(given: Given) -> Preset:
     """Settings of IHAC for a task."""
     if given.task.continuous:
         what = f"ihac clones skills of named actions, and those of {given.task.name} are vectors."
-        raise UserError(what, f"python main.py train --method hiro --task {given.word('task', given.task.name)}")
+        raise UserError(what, f"python main.py train --method hiro --task {given.task.source}")
     total, distilled, num_envs = budget(given)
     if not distilled:
         num_envs = _PPO_ENVS if total >= _AT_LENGTH else num_envs

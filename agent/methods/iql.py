@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from preceptor.agent.chunks import ChunkValue, chunk_vectors, inputs_of
+from preceptor.agent.chunks import ChunkValue, chunk_vectors
 from preceptor.agent.data.views import chunks
 from preceptor.agent.losses import expectile_loss, weighted_regression
 from preceptor.agent.methods.cloning import Cloning, CloningSettings
 from preceptor.agent.methods.protocol import Entry, Given, Parts, Preset
 from preceptor.agent.optim import FusedAdam, polyak
 from preceptor.agent.resumable import places
+from preceptor.controller.network import to_tensors
 from preceptor.ground.device import to_device, to_tensor
 from preceptor.ground.ranges import Positive, Share
 
@@ -61,7 +62,7 @@ class Iql(Cloning):
         settings = self.settings
         rows = self.rng.integers(len(self.windows), size=settings.batch)
         batch = chunks(self.recording, self.windows, rows, settings.gamma)
-        seen, after = (inputs_of(self.encoder, obs) for obs in (batch.obs, batch.next_obs))
+        seen, after = (to_tensors(self.encoder(obs)) for obs in (batch.obs, batch.next_obs))
         chunk, action = to_tensor(chunk_vectors(self.task, batch.action)), to_tensor(batch.action)
         with torch.no_grad():
             q = self.target(seen, chunk).amin(0)  # [B]

@@ -24,7 +24,6 @@ from preceptor.controller.encoders import encoder_of
 from preceptor.envs.mujoco.mazes import SPECS as MAZES
 from preceptor.ground.device import to_tensor
 from preceptor.ground.errors import UserError
-from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
 
 OffPolicyLearner = SAC | TD3
@@ -189,8 +188,7 @@ class OffPolicy(Method):
         choice: Distribution = self.learner.act(observed.inputs[0])
         if not self.warm:
             choice = UniformBox((len(observed), observed.task.num_actions))
-        held_out = observed.level_seeds[0] >= SEEDS_PER_SPLIT  # played without exploration
-        if self.held is None or held_out:
+        if self.held is None or not observed.training.any():
             return choice
         self.held.left[clock.previous < 0] = 0  # the first step of an episode
         return Holding(choice, self.held)
@@ -269,7 +267,7 @@ def preset(learner: str, given: Given) -> Preset:
     name = given.task.name
     if not given.task.continuous:
         what = f"{learner} acts with vectors, and the actions of {name} are named."
-        raise UserError(what, f"python main.py train --method ppo --task {given.word('task', name)}")
+        raise UserError(what, f"python main.py train --method ppo --task {given.task.source}")
     paper, maze = given.size == "paper", name in MAZES
     if paper and maze and learner == "td3":
         return Preset(steps_of(given), envs_of(given), _PAPER_TD3)

@@ -24,7 +24,8 @@ def interquartile_mean(scores: Sequence[ArrayLike]) -> tuple[float, float, float
         cut = ordered.shape[1] // 4
         return ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)
 
-    return bootstrap(scores, middle)
+    value, low, high = bootstrap(scores, middle).tolist()
+    return value, low, high
 
 
 def performance_profile(
@@ -39,10 +40,6 @@ def performance_profile(
     Returns:
         Shares, and the lower and upper ends of their intervals, [T] each.
     """
-    rng, samples = np.random.default_rng(0), [np.asarray(task, dtype=float) for task in scores]
-    above = [(sample[:, None] > thresholds).astype(float) for sample in samples]  # [R_i, T]
-    shares = [task.mean(axis=0) for task in above]
-    resamples = RESAMPLES // 10
-    drawn = [task[rng.integers(len(task), size=(resamples, len(task)))].mean(axis=1) for task in above]  # [B, T]
-    low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975], axis=0)
-    return np.mean(shares, axis=0), low, high
+    above = [np.asarray(task, dtype=float)[:, None] > thresholds for task in scores]  # [R_i, T]
+    shares, low, high = bootstrap(above, lambda tasks: np.mean([task.mean(1) for task in tasks], 0), RESAMPLES // 10)
+    return shares, low, high

@@ -17,7 +17,7 @@ from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.metrics import FILE as METRICS
 from preceptor.agent.runs.metrics import read_metrics
 from preceptor.agent.runs.run import Run
-from preceptor.agent.runs.statistics import mean_interval, widened
+from preceptor.agent.runs.statistics import RESAMPLES, bootstrap, mean_interval, widened
 from preceptor.agent.runs.text import MODES
 from preceptor.envs.catalog import GYM_TASKS, listing
 from preceptor.ground.atomic import write_file
@@ -33,7 +33,7 @@ def report(config: ReportConfig) -> dict[str, Any]:
     """The `report` verb: `{"runs": [row, ...], "together": [row, ...], "plot": path or None, "profiles": likewise}`,
     seeds of one run as one row, and runs of one name on several tasks or of several seeds together.
 
-    Success is None on tasks that know of none: not ours, and nobody ever succeeded.
+    Success is None on tasks that know of none: those of Gymnasium on which no run ever succeeded.
 
     Raises:
         UserError: No such run, or no run at all.
@@ -249,6 +249,5 @@ def _band(seeds: Sequence[NDArray[np.float64]], points: int = 100) -> tuple[NDAr
         return steps, values, values, values
     steps = np.linspace(max(steps[0] for steps, _ in seeds), min(steps[-1] for steps, _ in seeds), points)
     values = np.stack([np.interp(steps, *seed) for seed in seeds])  # [seeds, points]
-    draws = np.random.default_rng(0).integers(len(seeds), size=(1000, len(seeds)))
-    low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975], axis=0)
-    return steps, values.mean(axis=0), low, high
+    mean, low, high = bootstrap([values], lambda strata: strata[0].mean(axis=1), RESAMPLES // 10)
+    return steps, mean, low, high

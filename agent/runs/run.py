@@ -287,8 +287,9 @@ def _occupied(path: Path) -> bool:
 
 
 def _all_runs(root: Path, method: str | None, task: str | None) -> Iterator[Path]:
+    group = f"{method or '*'}/{glob.escape(task or '') or '*'}"
     for pattern in ("*", "*/seed-*"):
-        yield from (path.parent for path in root.glob(f"{method or '*'}/{task or '*'}/{pattern}/config.json"))
+        yield from (path.parent for path in root.glob(f"{group}/{pattern}/config.json"))
 
 
 def _age(path: Path) -> float:

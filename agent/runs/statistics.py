@@ -58,23 +58,27 @@ def paired_difference(first: ArrayLike, second: ArrayLike) -> tuple[float, float
 
 def mean_interval(values: ArrayLike) -> tuple[float, float, float]:
     """Mean of independent values [N], with its bootstrap interval: `(mean, low, high)`."""
-    return bootstrap([values], lambda strata: strata[0].mean(axis=1))
+    mean, low, high = bootstrap([values], lambda strata: strata[0].mean(axis=1)).tolist()
+    return mean, low, high
 
 
 def bootstrap(
-    strata: Sequence[ArrayLike], statistic: Callable[[Sequence[NDArray[np.float64]]], NDArray[np.float64]]
-) -> tuple[float, float, float]:
-    """A statistic with its stratified 95% percentile interval, `(value, low, high)`; each stratum is resampled by
-    itself, with a seed of its own, so that a table prints the same twice.
+    strata: Sequence[ArrayLike],
+    statistic: Callable[[Sequence[NDArray[np.float64]]], NDArray[np.float64]],
+    resamples: int = RESAMPLES,
+) -> NDArray[np.float64]:
+    """A statistic with its stratified 95% percentile interval, value, low and high, [3, ...]; each stratum is resampled
+    by itself, with a seed of its own, so that a table prints the same twice.
 
     Args:
-        strata: One sample per stratum (a task, say), [N_i] each.
-        statistic: From strata of shape [R, N_i] to [R] values.
+        strata: One sample per stratum (a task, say), [N_i, ...] each.
+        statistic: From strata of shape [R, N_i, ...] to R values, [R, ...].
+        resamples: R.
     """
     samples = [np.asarray(stratum, dtype=float) for stratum in strata]
-    if not samples or any(sample.size == 0 for sample in samples):
+    if not samples or any(len(sample) == 0 for sample in samples):
         raise ValueError("a stratum is empty")
     rng = np.random.default_rng(0)
-    resampled = [sample[rng.integers(sample.size, size=(RESAMPLES, sample.size))] for sample in samples]
-    low, high = np.quantile(statistic(resampled), [0.025, 0.975])
-    return float(statistic([sample[None] for sample in samples])[0]), float(low), float(high)
+    resampled = [sample[rng.integers(len(sample), size=(resamples, len(sample)))] for sample in samples]
+    value = statistic([sample[None] for sample in samples])
+    return np.concatenate([value, np.quantile(statistic(resampled), [0.025, 0.975], axis=0)])

@@ -16,6 +16,7 @@ import main as cli
 import preceptor
 from examples import corridor, deployed
 from preceptor.agent.runs.carried import task_of
+from preceptor.agent.runs.run import Run
 from preceptor.envs.catalog import get_task, listing
 from preceptor.envs.vector import BatchedEnv
 from preceptor.ground.errors import UserError
@@ -123,8 +124,7 @@ def test_the_minigrid_example_trains_and_is_found_by_its_name(tmp_path: Path) ->
 
 def test_two_tasks_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for n, source in enumerate(("one:Same", "two:Same")):
-        (place := tmp_path / "ihac/Same" / str(n)).mkdir(parents=True)
-        (place / "config.json").write_text(json.dumps({"config": {"task": source}}))
+        Run.create(tmp_path, "ihac", "Same", str(n), {"task": source}, resume=False)
     with pytest.raises(UserError, match=r"Runs of one:Same and of two:Same[\s\S]*next: --task one:Same"):
         task_of("Same", tmp_path)
 

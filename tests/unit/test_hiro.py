@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from preceptor.agent.acting import Agent
 from preceptor.agent.clock import Clock, moving
 from preceptor.agent.config import configure
 from preceptor.agent.goals import ExploringGoals
@@ -241,6 +242,16 @@ def test_the_planners_share_of_the_goals_falls_with_the_prior():
         goals = choice.sample(np.random.default_rng(0))[0]
         of_the_planner = np.isclose(goals, planner.unit_goals(method, observed.obs), atol=1e-5).all(1)
         assert of_the_planner.mean() == pytest.approx(share, abs=0.03)
+
+
+def test_what_is_deployed_does_not_explore():
+    """`act` is told of no level, and is played as if on one that is held out."""
+    commands = []
+    for share in (0.0, 1.0):
+        agent = Agent(TASK, made(replace(CONFIG, random_goals=share, random_episodes=share)).player, seed=0)
+        agent.act(np.zeros((4, *TASK.observation_shape)))
+        commands.append(agent.command)
+    np.testing.assert_array_equal(*commands)
 
 
 def test_a_planner_as_the_high_level_sets_all_goals_but_those_that_explore_and_nothing_learns_there():

@@ -74,14 +74,14 @@ def test_each_level_is_rewarded_until_its_next_choice_and_bootstraps_but_for_ter
 
     wanted, choices, over, predicted = np.zeros((LENGTH, ENVS)), {}, set(), set()
     for n in range(ENVS):
-        paid, following = 0.0, None
+        earned, following = 0.0, None
         for t in reversed(range(LENGTH)):
             obs, option = saved["obs"][t, n], saved["option"][t, n]
             ended = saved["terminated"][t, n] or saved["truncated"][t, n]
             if ended or t + 1 == LENGTH:
                 after = finals[t, n] if ended else observed.obs[n]
                 zero = saved["terminated"][t, n]
-                paid, next_low, following = 0.0, 0.0, 0.0
+                earned, next_low, following = 0.0, 0.0, 0.0
                 if not zero:
                     next_low, following = low(after, option, False), high(after, option)
                 over.add((bool(zero), bool(ended)))
@@ -89,10 +89,10 @@ def test_each_level_is_rewarded_until_its_next_choice_and_bootstraps_but_for_ter
                 next_low = low(saved["obs"][t + 1, n], saved["option"][t + 1, n], True)
             reward = 2.0 * saved["reward"][t, n]
             wanted[t, n] = reward + 0.9 * next_low
-            paid, following = reward + 0.9 * paid, 0.9 * following
+            earned, following = reward + 0.9 * earned, 0.9 * following
             if saved["option_age"][t, n] == 0:
-                choices[t, n] = paid + following
-                paid, following = 0.0, high(obs, saved["prev_option"][t, n])
+                choices[t, n] = earned + following
+                earned, following = 0.0, high(obs, saved["prev_option"][t, n])
     assert over == {(True, True), (False, True), (False, False)}
     assert predicted == {True, False}, "an option that goes on and one that is over"
     np.testing.assert_allclose(given["low"][0].returns.view(LENGTH, ENVS), wanted, atol=1e-4)

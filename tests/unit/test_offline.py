@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from preceptor.agent.chunks import CategoricalChunk, ChunkPolicy, chunk_player, inputs_of
+from preceptor.agent.chunks import CategoricalChunk, ChunkPolicy, chunk_player
 from preceptor.agent.clock import Clock
 from preceptor.agent.data.recording import Recording
 from preceptor.agent.data.views import windows
@@ -13,7 +13,7 @@ from preceptor.agent.hierarchy import Observations
 from preceptor.agent.methods.cloning import Cloning, CloningSettings
 from preceptor.agent.methods.iql import Iql, IqlSettings
 from preceptor.controller.encoders import encoder_of
-from preceptor.controller.network import TrunkConfig
+from preceptor.controller.network import TrunkConfig, to_tensors
 from preceptor.envs.catalog import get_task
 from tests.parts import parts
 
@@ -86,7 +86,7 @@ def test_cloning_does_what_was_done_where_it_was_done():
     losses = [method.update()["low/nll"] for _ in range(300)]
     assert losses[-1] < losses[0]
     with torch.no_grad():
-        played = method.policy(*inputs_of(method.encoder, recording.obs[0, :2]))[:, 0, 0]
+        played = method.policy(*to_tensors(method.encoder(recording.obs[0, :2])))[:, 0, 0]
     np.testing.assert_allclose(played, [0.5, -0.5], atol=0.05)
 
 
@@ -97,7 +97,7 @@ def test_implicit_q_learning_finds_the_expectile_its_discount_and_the_better_act
     method = with_data(Iql(parts(POINT, settings, 1, 500)), recording)
     for _ in range(500):
         method.update()
-    seen = inputs_of(method.encoder, recording.obs[0, :2])
+    seen = to_tensors(method.encoder(recording.obs[0, :2]))
     with torch.no_grad():
         q = {sign: method.q(seen, torch.tensor([[0.5 * sign, 0.0]] * 2)).mean(0) for sign in (1, -1)}
         value, mean = method.v(seen)[0], method.policy(*seen)[:, 0, 0]
@@ -113,6 +113,6 @@ def test_the_value_regresses_on_the_lower_of_the_target_critics():
         torch.nn.init.constant_(head.bias, worth)
     assert method.update()["low/q"] == -2.0
     one, other = method.q(
-        inputs_of(method.encoder, np.ones((4, *POINT.observation_shape), np.float32)), torch.zeros(4, 2)
+        to_tensors(method.encoder(np.ones((4, *POINT.observation_shape), np.float32))), torch.zeros(4, 2)
     )
     assert not torch.allclose(one, other), "two copies of a value are two networks"
