@@ -33,7 +33,7 @@ def report(config: ReportConfig) -> dict[str, Any]:
     """The `report` verb: `{"runs": [row, ...], "together": [row, ...], "plot": path or None, "profiles": likewise}`,
     seeds of one run as one row, and runs of one name on several tasks or of several seeds together.
 
-    Success is None on tasks that know of none: not ours, and nobody ever succeeded.
+    Success is None on tasks that know of none: not ours, and no run ever succeeded.
 
     Raises:
         UserError: No such run, or no run at all.

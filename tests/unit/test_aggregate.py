@@ -43,4 +43,4 @@ def test_a_profile_is_the_share_of_runs_strictly_above() -> None:
 def test_an_interval_over_runs_is_no_narrower_than_that_of_their_episodes() -> None:
     assert widened((0.85, 0.85, 0.85), 40) == wilson(34, 40)
     assert widened((0.5, 0.1, 0.9), 1000) == (0.1, 0.9)
-    assert widened((0.5, 0.4, 0.6), 0) == (0.4, 0.6), "where nobody counted them"
+    assert widened((0.5, 0.4, 0.6), 0) == (0.4, 0.6), "where they were not counted"
