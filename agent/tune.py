@@ -108,7 +108,7 @@ def tune(config: TuneConfig) -> dict[str, Any]:
     try:
         import optuna
     except ImportError as error:
-        raise UserError("Optuna is not installed.", "pip install 'preceptor[tune]'") from error
+        raise UserError("Optuna is not installed.", "pip install optuna") from error
     ranges = [parse_range(text) for text in config.search]
     if config.sampler == "grid" and any(r.bounds for r in ranges):
         raise UserError("--sampler grid needs choices, not bounds.", "--search NAME=A|B|C")

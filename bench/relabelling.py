@@ -22,16 +22,16 @@ from preceptor.agent.methods.hiro import Hiro, HiroSettings
 from preceptor.agent.methods.protocol import Parts
 from preceptor.envs.catalog import get_task
 
-TASK, WORLDS, STEPS, TURNS = "PointPush", 4, 200, 7
+TASK, ENVS, STEPS, TURNS = "PointPush", 4, 200, 7
 
 
 def played() -> tuple[Hiro, Segments]:
     """A method, and a batch of what it played."""
     task, config = get_task(TASK), HiroSettings()
-    run = TrainConfig(method="hiro", task=TASK, steps=STEPS * WORLDS, num_envs=WORLDS, settings=config)
+    run = TrainConfig(method="hiro", task=TASK, steps=STEPS * ENVS, num_envs=ENVS, settings=config)
     method = Hiro(Parts(task, run, np.random.SeedSequence(0)))
     method.warm = True
-    env = task.make_vec(WORLDS)
+    env = task.make_vec(ENVS)
     hierarchy = Hierarchy(task, env, method.player, rng=np.random.default_rng(0))
     hierarchy.collect(method.store, STEPS)
     return method, sample_segments(method.store, method.rng, config.high.batch, config.period)

@@ -23,6 +23,7 @@ MEASURES = (
 )
 
 _NUMBER = r"[+-]?(?:\d[\d,]*\.?\d*|\.\d+)"
+_SEVERAL = re.compile(rf"{_NUMBER}(?: {_NUMBER})+")
 _CELL = re.compile(
     rf"\*{{0,2}}(?P<mean>{_NUMBER})\*{{0,2}}(?: \[(?P<low>{_NUMBER}), (?P<high>{_NUMBER})\])?"
     rf"(?: \((?P<seeds>{_NUMBER}(?: {_NUMBER})*)\))?(?:(?:, | · )(?P<length>{_NUMBER})(?: steps)?)?"
@@ -31,9 +32,12 @@ _COMMAND = re.compile(r"(?:`|^)(make bench|python (?:-m (?:dev|bench)\.|main\.py
 
 
 def value(cell: str) -> Any:
-    """What a cell says: a number; a mean with its interval, its seeds and a length; null for a dash; or its text."""
+    """What a cell says: a number, or several; a mean with its interval, its seeds and a length; null for a dash; or its
+    text."""
     if cell in ("–", "", "not measured"):
         return None
+    if _SEVERAL.fullmatch(cell):
+        return [_number(word) for word in cell.split()]
     found = _CELL.fullmatch(cell)
     if found is None:
         return cell
@@ -54,7 +58,7 @@ def tables_of(page: str, text: str) -> Iterator[dict[str, Any]]:
         commands = _COMMAND.findall(text[: found.start()])
         named = [name or "row" for name in head]
         read = [dict(zip(named, map(value, row), strict=True)) for row in rows]
-        if commands and any(isinstance(cell, int | float | dict) for row in read for cell in row.values()):
+        if commands and any(isinstance(cell, int | float | dict | list) for row in read for cell in row.values()):
             yield {"page": page, "command": commands[-1].strip(), "rows": read}
 
 

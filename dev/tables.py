@@ -293,7 +293,7 @@ def print_differences(rows: Sequence[Row]) -> None:
     lines = []
     by_name = {row.name: row for row in rows}
     for name, row in by_name.items():
-        true = by_name[name.replace(f"/ {row.said['teacher']}", "/ local")]
+        true = by_name.get(name.replace(f"/ {row.said['teacher']}", "/ local"), row)
         if true is row:
             continue
         line = [name]
@@ -309,14 +309,14 @@ def main() -> None:
     """Read the command line, train, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--only", default="", help="train only rows whose name contains this")
+    parser.add_argument("--only", default="", help="only rows whose name contains this")
     parser.add_argument("--shard", default="0/1", help="i/n: train only every n-th run, and print nothing if n > 1")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     shard, shards = map(int, arguments.shard.split("/"))
-    rows = rows_of(arguments.part)
-    train_missing([row for row in rows if arguments.only in row.name], shard, shards)
-    if shards == 1 and not arguments.only:
+    rows = [row for row in rows_of(arguments.part) if arguments.only in row.name]
+    train_missing(rows, shard, shards)
+    if shards == 1:
         if arguments.part == "halo":
             print_halo(rows)
         else:

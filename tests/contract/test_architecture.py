@@ -1,4 +1,4 @@
-"""The shape of the code base: who may import whom, what is forbidden, and how long a file may be."""
+"""The shape of the code base: what may import what, what is forbidden, and how long a file may be."""
 
 import ast
 import re

@@ -40,7 +40,9 @@ COMMANDS = [
     for line in block.replace("\\\n", " ").splitlines()
     if re.match(r"(\w+=\S+ )*(make|\S*python) ", line)
 ]
-SAID = [words[words.index("main.py") + 1 :] for words in COMMANDS if "main.py" in words]
+SAID = [
+    *map(list, dict.fromkeys(tuple(words[words.index("main.py") + 1 :]) for words in COMMANDS if "main.py" in words))
+]
 TINY = {"preset": "tiny", "steps": 640, "num_envs": 4, "eval_episodes": 4}
 SMALLER = {  # what makes a verb short; one that is not here needs a server or a person, and only has to parse
     "train": [*(f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()), "--quiet"],
@@ -186,7 +188,7 @@ def test_the_commands_work_one_after_another(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-    for words in map(list, dict.fromkeys(map(tuple, SAID))):  # a command that stands on two pages is run once
+    for words in SAID:
         verb, flags = cli.verb_of(words)
         if {"llm", "replay"} & set(words) or verb not in SMALLER:  # those need a server, or a run of one
             continue
@@ -201,6 +203,25 @@ def test_the_results_as_json_are_those_of_the_pages() -> None:
     assert {f"python -m dev.tables {part}" for part in PARTS} <= commands
 
 
+def test_the_first_page_has_the_figures_of_the_page_of_results() -> None:
+    command = "python -m dev.tables tasks"
+    (short,) = (t["rows"] for t in results_json.tables_of("README.md", PAGES["README.md"]) if t["command"] == command)
+    (full,) = (table["rows"] for table in results_json.tables() if table["command"] == command)
+    for few, all_ in zip(short, full, strict=True):
+        assert few["row"] == all_["row"]
+        assert few["scripted expert"] == all_["scripted"]["mean"]
+        assert (few["steps"], few["queries"]) == (all_["steps"], all_["queries"])
+        for style in ("sampled", "greedy"):
+            assert few[style].items() <= all_[f"final, {style}"].items(), few["row"]
+
+
+def test_the_tests_that_notice_planted_faults_are_there() -> None:
+    found = re.findall(r"\| (test_\w+): (\w+)", (ROOT / "dev" / "FAULTS.md").read_text())
+    texts = {file.stem: file.read_text() for file in (ROOT / "tests").rglob("test_*.py")}
+    assert len(found) > 30
+    assert [name for file, name in found if f"def test_{name}(" not in texts[file]] == []
+
+
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
@@ -213,6 +234,7 @@ def test_the_results_as_json_are_those_of_the_pages() -> None:
             "**0.985** [0.978, 0.990] (0.992 0.982 0.982), 21.7 steps",
             {"mean": 0.985, "low": 0.978, "high": 0.99, "seeds": [0.992, 0.982, 0.982], "length": 21.7},
         ),
+        (".049 .058 1,015", [0.049, 0.058, 1015]),
         ("ours", "ours"),
     ],
 )

@@ -47,9 +47,10 @@ def test_a_search_continues_and_is_of_one_kind(tuned: Said, tmp_path: Path) -> N
     assert words[:3] == ["python", "main.py", "train"]
     best = cli.read("train", words[3:])
     assert (best.steps, best.settings.learner.lr) == (300, again["best"]["lr"])
-    code, _, err = tuned("--search", "lr=1e-3:1e-2", "--trials", "3")
-    assert code == 2
-    assert "holds a search of other settings" in err
+    for other in (("--search", "lr=1e-3:1e-2"), (*search, "--episodes", "3"), (*search, "--measure", "success")):
+        code, _, err = tuned(*other, "--trials", "3")
+        assert code == 2
+        assert "holds a search of other settings" in err
 
 
 def test_a_grid_is_tried_once_each_and_what_diverges_is_no_result(tuned: Said) -> None:
@@ -77,6 +78,41 @@ def test_what_was_interrupted_is_tried_again(tuned: Said, monkeypatch: pytest.Mo
     assert tuned(*words)[1]["best"]["lr"] == tried[0]
     place = Path("log/sac/PointReach/tune/study.log")
     assert place.read_text().count(str(tried[0])) >= 2, "the same one"
+
+
+def test_the_best_comes_first_and_what_a_killed_search_was_at_is_tried_again(
+    tuned: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from preceptor.agent import tune
+
+    monkeypatch.setattr(tune, "_score", lambda config, place, trial, values: values["lr"])
+    words = ("--search", "lr=1e-4:1e-2:log", "--sampler", "random", "--trials")
+    tuned(*words, "2")
+    place = Path("log/sac/PointReach/tune")
+    study = tune._study(tune.TuneConfig(search=(words[1],), sampler="random"), (), place)
+    killed = study.ask().suggest_float("lr", 1e-4, 1e-2, log=True)  # which never ends
+    _, found, _ = tuned(*words, "4")
+    tried = [row["lr"] for row in found["table"]]
+    assert len(set(tried)) == 4, "the others are new"
+    assert f"{killed:.4g}" in tried
+    assert tried == sorted(tried, key=float, reverse=True)
+    assert f"{found['best']['lr']:.4g}" == tried[0]
+
+
+def test_trials_are_judged_on_levels_of_their_own_in_both_styles(tuned: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    from preceptor.agent import players
+
+    play, played = players.play, []
+
+    def watched(task: Any, player: Any, levels: Any, **more: Any) -> Any:
+        episodes = play(task, player, levels, **more)
+        played.append((list(levels), more["greedy"], float(episodes.returns.mean())))
+        return episodes
+
+    monkeypatch.setattr(players, "play", watched)
+    _, found, _ = tuned("--search", "lr=1e-3|1e-2", "--trials", "1")
+    assert [(levels, greedy) for levels, greedy, _ in played] == [([1_500_000, 1_500_001], g) for g in (False, True)]
+    assert found["return"] == pytest.approx(sum(mean for *_, mean in played) / 2)
 
 
 @pytest.mark.parametrize(
