@@ -61,7 +61,7 @@ from preceptor.ground.level_seeds import split_range
 POOL_LEVELS: Final = {"train": 2_000, "eval": 1_000}
 _MAX_CODES = 2**24  # of a schema: the table from code to scene holds four bytes for each
 _KIND_NAMES = {KEY: "key", BALL: "ball", BOX: "box"}
-# Environments whose `step` is MiniGrid's, plus one condition that the engine has too. All others are refused: their
+# Environments whose `step` is MiniGrid's, plus one condition that the engine has too. The engine plays no others, whose
 # rules would be lost silently.
 _WINS: Final = (
     ((UnlockPickupEnv, BlockedUnlockPickupEnv, KeyCorridorEnv, ObstructedMazeEnv), WIN_TARGET),
