@@ -154,7 +154,7 @@ def _check(task: Any, place: str) -> None:
     """Refuse what is no task that could be used. Raises `UserError`."""
     if not isinstance(task, Task):
         kind = task.__name__ if isinstance(task, type) else type(task).__name__
-        what = f"{place} gives something of type {kind}, and should be a subclass of preceptor.Task, or give one's instance."
+        what = f"{place} gives something of type {kind}, not a preceptor.Task: a subclass, or an instance of one."
         raise UserError(what, f"python -c 'import preceptor; help(preceptor.Task)', or {_LIST}")
     base = next(kind for kind in type(task).__mro__ if "needed" in vars(kind))
     lacks = [member for member in task.needed if not defines(task, member, base)]

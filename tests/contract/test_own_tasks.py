@@ -190,7 +190,7 @@ def test_what_may_be_left_out_is_named_where_it_is_asked_for(
         ("raise SystemExit(3)", "Any", r"raises SystemExit: 3.*line 4"),
         ("def make():\n    raise KeyError('a')", "make", r"make raises KeyError: 'a' \(.*line 5"),
         ("def make(size):\n    pass", "make", "make raises TypeError.*missing 1 required"),
-        ("other = 3", "other", "gives something of type int, and should be a subclass of preceptor.Task"),
+        ("other = 3", "other", "gives something of type int, not a preceptor.Task"),
         (
             "class Half(TableTask):\n    goal = 'x'",
             "Half",
