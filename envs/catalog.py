@@ -179,10 +179,8 @@ def _make(name: str, flaw: str | None) -> "Task":
 
 
 def make_single_env(task: str, split: str = "train", render_mode: str | None = None) -> "gym.Env[Any, Any]":
-    """A task's single environment."""
-    from preceptor.envs.vector import SingleEnv
-
-    return SingleEnv(get_task(task).simulator(1, render_mode), split, render_mode)
+    """A task's single environment, for Gymnasium's registry."""
+    return get_task(task).make_env(split, render_mode)
 
 
 def register_all() -> None:

@@ -30,11 +30,9 @@ WORKS = "python main.py train --method ppo --task CartPole-v1"
 _SUCCESS = ("is_success", "success")  # what environments that know of success call it in their infos
 
 
-def make_env(env_id: str, render_mode: str | None = None) -> gym.Env[Any, Any]:
+def gymnasium_env(env_id: str, render_mode: str | None = None) -> gym.Env[Any, Any]:
     """One environment as Gymnasium makes it. Raises `UserError` if it cannot."""
-    drawn: dict[str, Any] = (
-        {} if render_mode is None else {"render_mode": render_mode}
-    )  # which not every environment knows
+    drawn: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}  # which not all of them know
     try:
         return gym.make(env_id, disable_env_checker=True, **drawn)
     except ImportError as error:
@@ -54,7 +52,7 @@ def is_gym_task(name: str) -> bool:
             importlib.import_module(module)
     if env_id not in gym.registry:
         return False
-    env = make_env(env_id)
+    env = gymnasium_env(env_id)
     env.close()
     return not isinstance(env.unwrapped, MiniGridEnv)
 
@@ -218,7 +216,7 @@ class GymTask(TableTask):
 
     def made(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """One of Gymnasium's environments, whose observations are the task's. Raises `UserError` if it cannot be."""
-        return make_env(self._env_id, render_mode)
+        return gymnasium_env(self._env_id, render_mode)
 
     def simulator(self, num_envs: int, render_mode: str | None = None) -> GymSimulator:
         """The rules of N environments."""
@@ -226,16 +224,11 @@ class GymTask(TableTask):
 
     def make_env(self, split: str = "eval", render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Gymnasium's own environment, on the levels of a split."""
-        return LevelSeeds(make_env(self._env_id, render_mode), split)
+        return LevelSeeds(gymnasium_env(self._env_id, render_mode), split)
 
     def to_gymnasium(self, actions: NDArray[Any]) -> Any:
         """Actions [...] or [N, ...] in the environment's own numbers."""
         return self._to_its_own(actions)
-
-    def skill(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[Any]:
-        """There is none. Raises `UserError`."""
-        what = f"{self.name} has no scripted skills, so there is nothing to teach and nobody to record."
-        raise UserError(what, f"python main.py train --method ppo --task {self._env_id}")
 
     def fact_codes(self, obs: Obs) -> NDArray[np.int64]:
         """Zeros [N]."""

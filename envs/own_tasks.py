@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
-from typing import Any, cast
+from typing import Any
 
 import gymnasium as gym
 
-from preceptor.envs.task import LimitedTask, OptionSpace, Task, defines
+from preceptor.envs.task import OptionSpace, Task, defines
 from preceptor.ground.errors import UserError, unknown_name
 
 GROUP = "preceptor.tasks"
@@ -76,7 +76,7 @@ def named_task(place: str, source: str = "") -> Task:
             task = found() if callable(found) and not isinstance(found, Task) else found
             _check(task, place)
         task.source = source
-        kept = _made[source] = found, cast(Task, task)
+        kept = _made[source] = found, task
     return kept[1]
 
 
@@ -147,18 +147,18 @@ def _home(entry_point: Any) -> str:
 def _is_task(found: Any) -> bool:
     if isinstance(found, type):
         return issubclass(found, Task) and not found.__module__.startswith("preceptor.")
-    return isinstance(found, Task | LimitedTask)
+    return isinstance(found, Task)
 
 
 def _check(task: Any, place: str) -> None:
     """Refuse what is no task that could be used. Raises `UserError`."""
-    if not isinstance(task, Task | LimitedTask):
+    if not isinstance(task, Task):
         kind = task.__name__ if isinstance(task, type) else type(task).__name__
-        what = f"{place} gives a {kind}, and should be a subclass of preceptor.Task, one's instance, or make one."
+        what = f"{place} gives something of type {kind}, not a preceptor.Task: a subclass, or an instance of one."
         raise UserError(what, f"python -c 'import preceptor; help(preceptor.Task)', or {_LIST}")
-    base = next(kind for kind in type(vars(task).get("_task", task)).__mro__ if "needed" in vars(kind))
+    base = next(kind for kind in type(task).__mro__ if "needed" in vars(kind))
     lacks = [member for member in task.needed if not defines(task, member, base)]
-    if defines(task, "make_vec") and defines(task, "make_single"):
+    if defines(task, "make_vec") and defines(task, "make_env"):
         lacks = [member for member in lacks if member != "simulator"]
     if lacks:
         what = f"{place} lacks {', '.join(lacks)}, which a {base.__name__} needs."

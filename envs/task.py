@@ -90,7 +90,7 @@ class Task:
     """A task as teachers, controllers and hierarchies see it; a subclass says what is its own.
 
     All methods are batched over N observations. Those in `needed` have no default (instead of `simulator`, both
-    `make_vec` and `make_single` will do). Without `script` there is no scripted teacher, and without `skill` nothing
+    `make_vec` and `make_env` will do). Without `script` there is no scripted teacher, and without `skill` nothing
     that a teacher's options could be carried out with while they are distilled.
 
     Attributes:
@@ -107,7 +107,7 @@ class Task:
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
         action_groups: By name, positions in an action vector that belong together, such as an arm's; none by default.
         extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
-        notice: What whoever trains on it is told at the start of a run; empty for most.
+        notice: A line that is printed when a run on it starts; empty for most.
     """
 
     needed: ClassVar[tuple[str, ...]] = ("goal", "options", "simulator", "describe", "fact_codes", "option_done")
@@ -162,7 +162,7 @@ class Task:
 
     def simulator(self, num_envs: int, render_mode: str | None = None) -> Simulator:
         """The rules of N environments; `render_mode` is None or `rgb_array`."""
-        raise NotImplementedError(f"{type(self).__name__} must define simulator, or make_vec and make_single")
+        raise NotImplementedError(f"{type(self).__name__} must define simulator, or make_vec and make_env")
 
     def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:
         """Batched environments; `split` is `train` (level seeds < 1,000,000) or `eval` (at or above it)."""
@@ -263,24 +263,13 @@ def lacking(task: Task, member: str) -> UserError:
     return UserError(f"{task.name} has {_LACKING[member]}.", f"{train}  # which needs none")
 
 
-def defines(task: Any, member: str, base: type = Task) -> bool:
-    """Whether a task, limited or not, has a member that is not the one of `base`."""
-    task = vars(task).get("_task", task)
+def defines(task: Task, member: str, base: type = Task) -> bool:
+    """Whether a task has a member that is not the one of `base`."""
     return member in vars(task) or getattr(type(task), member, None) is not getattr(base, member, None)
 
 
-class LimitedTask:
-    """A task whose teacher is wrong on purpose; all but the teacher's view is that of the task.
-
-    Args:
-        task: The task.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(vars(self)["_task"], name)
+class LimitedTask(Task):
+    """A task whose teacher is wrong on purpose: `class Mine(LimitedTask, Corridor)`, with a `teacher_view`."""
 
     def teacher_view(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> NDArray:
         """The observations [N, ...] as the teacher gets them."""

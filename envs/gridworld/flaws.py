@@ -8,7 +8,7 @@ is then executed for the other. The environments, and what students see, stay tr
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +35,12 @@ def flawed_task(name: str, flaw: str) -> Task:
         next_step = f"--task {name} --teacher-flaw {known[0]}"
         raise unknown_name(f"flaw of the teacher of {name}", flaw, known, next_step)
     if flaw == "colours":
-        return cast(Task, ColoursExchanged(GridTask(SPECS[name], TEXTS[name])))
+        return ColoursExchanged(SPECS[name], TEXTS[name])
     text = replace(TEXTS["SimpleDoorKey"], things=TEXTS[name].things)
     return GridTask(SPECS[name], text, lava_is_floor=True)
 
 
-class ColoursExchanged(LimitedTask):
+class ColoursExchanged(LimitedTask, GridTask):
     """A task with two keys of different colours, whose options are `explore`, six keys by colour, and more."""
 
     def teacher_view(self, obs: NDArray[np.uint8], level_seeds: NDArray[np.int64]) -> NDArray[np.uint8]:

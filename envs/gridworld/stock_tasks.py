@@ -52,7 +52,7 @@ from preceptor.envs.gridworld.scenes import COLOURS, Schema
 from preceptor.envs.gridworld.simulator import GridSimulator
 from preceptor.envs.gridworld.single import OwnView, Rewarded, SeenMap, to_cells, view_as_map
 from preceptor.envs.gridworld.tasks import GridTask, TaskText
-from preceptor.envs.gym_tasks import GymTask, LevelSeeds, make_env
+from preceptor.envs.gym_tasks import GymTask, LevelSeeds, gymnasium_env
 from preceptor.envs.vector import BatchedEnv
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import split_range
@@ -61,7 +61,7 @@ from preceptor.ground.level_seeds import split_range
 POOL_LEVELS: Final = {"train": 2_000, "eval": 1_000}
 _MAX_CODES = 2**24  # of a schema: the table from code to scene holds four bytes for each
 _KIND_NAMES = {KEY: "key", BALL: "ball", BOX: "box"}
-# Environments whose `step` is MiniGrid's, plus one condition that the engine has too. All others are refused: their
+# Environments whose `step` is MiniGrid's, plus one condition that the engine has too. The engine plays no others, whose
 # rules would be lost silently.
 _WINS: Final = (
     ((UnlockPickupEnv, BlockedUnlockPickupEnv, KeyCorridorEnv, ObstructedMazeEnv), WIN_TARGET),
@@ -108,7 +108,7 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
     Raises:
         UserError: There is no such environment, or it has rules or objects that the engine does not know.
     """
-    made = make_env(full_id(env_id))
+    made = gymnasium_env(full_id(env_id))
     env = made.unwrapped
     if not isinstance(env, MiniGridEnv):
         raise UserError(f"{env_id} is not a MiniGrid environment.")
@@ -171,7 +171,7 @@ class StockTask(GridTask):
 
     def make_env(self, split: str = "eval", render_mode: str | None = None) -> gym.Env:
         """The stock environment itself, with the map of what has been seen."""
-        return LevelSeeds(SeenMap(make_env(full_id(self._source), render_mode)), split)
+        return LevelSeeds(SeenMap(gymnasium_env(full_id(self._source), render_mode)), split)
 
 
 class ItselfTask(GymTask):
@@ -212,7 +212,7 @@ class ItselfTask(GymTask):
 
 def make_task(name: str) -> StockTask | ItselfTask:
     """The task of a MiniGrid environment. Raises `UserError` where there is none, or it cannot begin an episode."""
-    env = make_env(full_id(name))
+    env = gymnasium_env(full_id(name))
     try:
         with redirect_stdout(None):  # as in `OwnView`
             env.reset(seed=0)

@@ -139,16 +139,16 @@ class GridTask(Task):
 
     def describe(self, obs: NDArray[np.uint8]) -> list[Scene]:
         """Scenes of observations [N, W, H, 4]; the same object for equal facts."""
-        return [self._scenes[row] for row in self._rows(obs)]
+        return [self._scenes[row] for row in self._rows(self.fact_codes(obs))]
 
     def legal(self, obs: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Legality of each option [N, K]."""
-        rows = self._rows(obs)
+        rows = self._rows(self.fact_codes(obs))
         return self._judged[0, rows]
 
     def option_done(self, obs: NDArray[np.uint8], option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each option [N] is over: achieved, or no longer possible."""
-        rows = self._rows(obs)
+        rows = self._rows(self.fact_codes(obs))
         return self._judged[1, rows, option]
 
     def option_achieved(
@@ -164,7 +164,7 @@ class GridTask(Task):
         stood = (before[..., 3] == after[..., 3]).all((1, 2))
         changed = (before[..., :3] != after[..., :3]).any((1, 2, 3))
         explored = (after[..., 0] == 0).sum((1, 2)) < (before[..., 0] == 0).sum((1, 2))
-        rows, led_to = self._rows(before), self._rows(after)
+        rows, led_to = self._rows(self.fact_codes(before)), self._rows(self.fact_codes(after))
         led_there = self._judged[0, rows, option] & self._judged[2, led_to, option]
         return np.select([explore, use], [explored, stood & changed], led_there)
 
@@ -179,7 +179,9 @@ class GridTask(Task):
 
     def sample_scenes(self, rng: np.random.Generator, count: int) -> list[Scene]:
         """Scenes of random consistent facts, those that play rarely reaches included."""
-        return [self.scene(self.schema.sample(rng)) for _ in range(count)]
+        sampled = [self.schema.sample(rng).fields for _ in range(count)]
+        fields = np.array(sampled, np.int64).reshape(count, len(self.schema.radices))
+        return [self._scenes[row] for row in self._rows(self.schema.encode(fields))]
 
     def skill(self, obs: NDArray[np.uint8], option: NDArray[np.int64]) -> NDArray[np.int64]:
         """Primitive action [N] of each option's scripted executor; 6 (wait) where it can do nothing."""
@@ -199,9 +201,8 @@ class GridTask(Task):
         planning.plan(planning.for_kernels(obs), option, *self._tracked, self._sight, out)
         return out
 
-    def _rows(self, obs: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Row of each observation's facts in the tables, which grow by facts that are met for the first time."""
-        codes = self.fact_codes(obs)
+    def _rows(self, codes: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Row of each code in the tables, which grow by facts that are met for the first time."""
         rows = self._row_of_code[codes]
         if rows.min(initial=0) < 0:
             new = np.unique(codes[rows < 0])

@@ -35,7 +35,7 @@ def choose_backend() -> Backend:
         return Backend("native", "this is not Linux")
     found = "egl" if _egl_works() else "osmesa" if _osmesa_is_there() else None
     os.environ["MUJOCO_GL"] = found or "off"
-    if "mujoco" in sys.modules:  # someone imported it before, and it has chosen for itself
+    if "mujoco" in sys.modules:  # imported before, it has chosen for itself
         from mujoco.rendering.classic import gl_context
 
         importlib.reload(gl_context)

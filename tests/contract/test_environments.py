@@ -167,6 +167,19 @@ def test_level_seeds_never_cross_the_split(name: str, split: str, low: int) -> N
     one.close()
 
 
+@pytest.mark.parametrize(("split", "low"), [("train", 0), ("eval", 1_000_000)])
+def test_levels_are_drawn_from_all_of_a_split(split: str, low: int) -> None:
+    task, count = get_task("RescueWorld-n2"), 1_000
+    single = task.make_env(split)
+    for drawn in (
+        task.make_vec(count, split=split).reset()[1]["level_seed"],
+        np.array([single.reset(seed=seed)[1]["level_seed"] for seed in range(count)]),
+    ):
+        tenths = np.bincount((drawn - low) // 100_000, minlength=10)
+        assert tenths.shape == (10,)
+        assert (tenths > 60).all()
+
+
 @pytest.mark.parametrize("name", [*PLAYED, "AntMaze", "Ant-v5", "CartPole-v1", "DoorKey-5x5", "MiniGrid-MemoryS7-v0"])
 def test_a_restored_state_continues_to_the_bit(name: str) -> None:
     task = get_task(name)

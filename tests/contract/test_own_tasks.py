@@ -144,6 +144,30 @@ def test_a_task_needs_six_members_and_the_rest_follows(module: Any) -> None:
     assert scenes == task.sample_scenes(np.random.default_rng(0), 500)
 
 
+def test_a_teacher_is_limited_by_a_class_and_environments_may_come_without_a_simulator(module: Any) -> None:
+    name = module("""
+from preceptor import LimitedTask
+
+class Own(Corridor):
+    simulator = Task.simulator
+    def make_vec(self, num_envs, *, split="train", seed=0):
+        return Corridor().make_vec(num_envs, split=split, seed=seed)
+    def make_env(self, split="eval", render_mode=None):
+        return Corridor().make_env(split, render_mode)
+
+class Blind(LimitedTask, Own):
+    def teacher_view(self, obs, level_seeds):
+        return 0 * obs
+""")
+    task = get_task(f"{name}:Blind")
+    assert isinstance(task, preceptor.LimitedTask)
+    env = task.make_single(1_000_007)
+    obs, info = env.reset(options={"level_seed": 1_000_007})
+    assert (info["level_seed"], task.observation_shape) == (1_000_007, obs.shape)
+    assert not task.teacher_view(obs, np.array([1_000_007])).any()
+    assert task.teacher_to_true(np.arange(2)).tolist() == [[0, 1]] * 2
+
+
 @pytest.mark.parametrize(("words", "why"), [([], "no scripted skills"), (["--teacher", "scripted"], "no scripted")])
 def test_what_may_be_left_out_is_named_where_it_is_asked_for(
     words: list[str], why: str, module: Any, capsys: pytest.CaptureFixture[str]
@@ -166,7 +190,7 @@ def test_what_may_be_left_out_is_named_where_it_is_asked_for(
         ("raise SystemExit(3)", "Any", r"raises SystemExit: 3.*line 4"),
         ("def make():\n    raise KeyError('a')", "make", r"make raises KeyError: 'a' \(.*line 5"),
         ("def make(size):\n    pass", "make", "make raises TypeError.*missing 1 required"),
-        ("other = 3", "other", "gives a int, and should be a subclass of preceptor.Task"),
+        ("other = 3", "other", "gives something of type int, not a preceptor.Task"),
         (
             "class Half(TableTask):\n    goal = 'x'",
             "Half",

@@ -231,14 +231,14 @@ def test_what_the_expert_does_achieves_its_options(task: Task) -> None:
     assert (achieved[used > 20] > 0).all(), [task.options.ids[k] for k in np.flatnonzero((used > 20) & (achieved == 0))]
 
 
-def test_turning_away_from_a_door_does_not_open_it() -> None:
+def test_waiting_before_a_door_or_turning_away_does_not_open_it() -> None:
     task, faced = get_task("SimpleDoorKey"), 0
     toggle = np.full(64, task.options.ids.index("toggle"))
     env = task.make_vec(64, split="train", seed=0)
     obs, _ = env.reset()
-    for _ in range(60):
+    for t in range(60):
         facing = task.legal(obs)[:, toggle[0]]
-        turned, *_ = env.step(np.where(facing, 0, task.skill(obs, scripted(task, obs))))
+        turned, *_ = env.step(np.where(facing, 6 * (t % 2), task.skill(obs, scripted(task, obs))))
         assert not task.option_achieved(obs, turned, toggle)[facing].any()
         faced, obs = faced + facing.sum(), turned
     assert faced > 10

@@ -55,6 +55,8 @@ BEYOND_LAVA, WALLED = ("######", "#>l.k#", "#....#", "######"), ("######", "#>l.
         ("SimpleDoorKey", "drop", PASSAGE, "k", {LEFT, RIGHT}, None),
         ("SimpleDoorKey", "drop", ("######", "#>...#", "######", "######"), "k", {FORWARD}, 2),
         ("SimpleDoorKey", "drop", ("####", "#>.#", "####"), "k", {DROP}, 0),
+        ("SimpleDoorKey", "drop", ("####", "#>D#", "####"), "k", {WAIT}, -1),
+        ("KeyInBox", "goto:box", ("####", "#>b#", "####"), "k", {WAIT}, 0),  # is there, and keeps what it holds
         # Exploring goes where something must come into view. Corners of rooms cannot matter, and light passes keys.
         ("SimpleDoorKey", "explore", ("#####", "#>..#", "#...#", "#####"), ".", {WAIT}, -1),
         ("SimpleDoorKey", "explore", ("######", "#>.. #", "#... #", "######"), ".", {FORWARD}, 1),
