@@ -51,6 +51,7 @@ def serve(
         with contextlib.closing(Engine(model, max_model_len=max_model_len)) as engine:
             app = create_app(engine, name, str(model), prompt=card_of(model).get("prompt", ""), key=key)
             where = f"http://{host}:{door.getsockname()[1]}/v1"
+            door.listen()  # so that who follows the address at once is answered
             logging.getLogger("preceptor.local").info("serving %s as %r at %s", model, name, where)
             serve_app(app, door, _GRACE_SECONDS)
 
