@@ -41,11 +41,11 @@ def listens(port: int) -> bool:
     return False
 
 
-def serve_app(app: Any, door: socket.socket, grace_seconds: int) -> None:
+def serve_app(app: Any, held: socket.socket, grace_seconds: int) -> None:
     """Serve on a socket that holds its port, until SIGINT or SIGTERM; replies under way have so many seconds left."""
     import uvicorn
 
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=grace_seconds
     )
-    uvicorn.Server(config).run(sockets=[door])
+    uvicorn.Server(config).run(sockets=[held])

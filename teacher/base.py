@@ -18,8 +18,9 @@ class Label:
 
     probs: tuple[float, ...]  # of each option, length K, zero where illegal; sum to one unless `abstained`
     source: str  # who labelled: `local`, `llm:<model>`, `scripted`, `random`, ...
-    # How: a tier (`logprobs`, `choice`, `echo`, `samples`), `script`, `control`, `only_option` (one is legal, no model
-    # was asked), `unavailable` (the model could not be asked), `fallback` (what stands in for that), `none`.
+    # How: a way of asking (`logprobs`, `choice`, `echo`, `samples`), `script`, `control`, `noise`, `review`,
+    # `only_option` (one is legal, no model was asked), `unavailable` (the model could not be asked), `fallback` (what
+    # stands in for that), `none`.
     method: str
     key: str = ""  # query key in the store, shared by the calls that were averaged; empty for labels not stored
     abstained: bool = False  # the teacher declined; `probs` are all zero and no learner may use them

@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from preceptor.ground.errors import UserError
 from preceptor.teacher.asking import Reply
+from preceptor.teacher.call import OK
 from preceptor.teacher.card import TINY_MODEL, card_of
-from preceptor.teacher.labels import OK
 from preceptor.teacher.prompts import LETTERS, Prompt
 
 # Padded tokens per forward pass: a thousand stay in a processor's cache (half as fast again as ten thousand); a GPU is

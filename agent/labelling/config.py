@@ -3,9 +3,17 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from annotated_types import Interval, Len
+from annotated_types import Interval
+from pydantic import AfterValidator
 
+from preceptor.ground.ranges import Count, CountOrNone
 from preceptor.teacher.config import TeacherConfig
+
+
+def _name(given: str) -> str:
+    if not given.strip() or not given.isprintable() or len(given) > 60:
+        raise ValueError("a name of 1 to 60 printable characters")
+    return given
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,7 @@ class LabelConfig:
     """Name of the run, which goes to LOGDIR/halo/TASK/SAVEDIR; one that is there is gone on with."""
     logdir: str = "log"
     """Where runs live."""
-    annotator: Annotated[str, Len(1, 60)] = "me"
+    annotator: Annotated[str, AfterValidator(_name)] = "me"
     """Your name: it stands beside your answers, and you can take back only your own."""
     answers: str | None = None
     """A ledger.jsonl of another run of the same demonstrations: people's answers there count where they fit."""
@@ -38,7 +46,7 @@ class LabelConfig:
     """As in train; auto if the run has none yet."""
     preset: str | None = None
     """As in train; small if the run has none yet."""
-    seed: int | None = None
+    seed: CountOrNone | None = None
     """As in train; 0 if the run has none yet."""
     stop_error: float | None = None
     """As in train; the run's own if not given."""
@@ -46,13 +54,13 @@ class LabelConfig:
     """Run, or folder, of a distilled controller whose opinion is shown; the newest of the task, if there is one."""
     teacher: TeacherConfig = field(default_factory=lambda: TeacherConfig("none"))
     """A teacher whose opinion is shown, too (none: no opinion); its answers are kept."""
-    eval_episodes: int = 100
+    eval_episodes: CountOrNone = 100
     """Held-out levels on which the student is judged when all is answered; 0 for none."""
     port: Annotated[int, Interval(ge=0, le=65535)] = 8321
     """Port on this machine, which other machines cannot reach; 0 for any free one."""
     browser: bool = True
     """Open the page in the browser."""
-    threads: int = 1
+    threads: Count = 1
     """Threads of torch."""
     json: bool = False
     """Print one line of JSON on stdout and everything else on stderr."""

@@ -40,7 +40,7 @@ def serve(
         max_model_len: Most tokens of a prompt with its reply.
         threads: torch's threads.
     """
-    with bound(host, port) as door:  # before seconds go into loading
+    with bound(host, port) as held:  # before seconds go into loading
         import torch
 
         from preceptor.serving.local.app import create_app
@@ -50,9 +50,10 @@ def serve(
         name, key = served_model_name or name_of(str(model.resolve())), os.environ.get(KEY_VARIABLE, "")
         with contextlib.closing(Engine(model, max_model_len=max_model_len)) as engine:
             app = create_app(engine, name, str(model), prompt=card_of(model).get("prompt", ""), key=key)
-            where = f"http://{host}:{door.getsockname()[1]}/v1"
+            where = f"http://{host}:{held.getsockname()[1]}/v1"
+            held.listen()  # so that a client that follows the address at once is answered
             logging.getLogger("preceptor.local").info("serving %s as %r at %s", model, name, where)
-            serve_app(app, door, _GRACE_SECONDS)
+            serve_app(app, held, _GRACE_SECONDS)
 
 
 if __name__ == "__main__":

@@ -156,6 +156,8 @@ def test_a_fault_that_lasts_stops_the_run_or_is_left_alone_by_one_that_can_go_on
     assert patient.stats.extra["breaker_opened"] == 1
     assert "given up" in capsys.readouterr().err
     assert patient.stats.calls == patient.stats.invalid == 0
+    stand_in = patient.fall_back(SCENE, "scripted", (1.0, 0.0, 0.0, 0.0, 0.0))
+    assert patient.label([SCENE]) == [stand_in], "what stood in is the label for the rest of the run"
     assert monotonic() - started < BOUND
 
 

@@ -70,7 +70,7 @@ def test_what_a_fault_does_to_the_connection() -> None:
             left.result()
 
 
-def test_a_refusing_server_breaks_open_connections_and_a_frozen_one_answers_nobody() -> None:
+def test_a_refusing_server_breaks_open_connections_and_a_frozen_one_does_not_answer() -> None:
     steps = (Step("frozen", seconds=1), Step("refused", forever=True))
     with faulty(Script(steps=steps)) as server, httpx.Client() as idle, ThreadPoolExecutor(1) as pool:
         assert idle.get(f"{server.url}/models").status_code == 200

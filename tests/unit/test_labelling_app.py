@@ -70,7 +70,7 @@ def say(client: httpx.Client, number: int = 0, **rest: Any) -> httpx.Response:
 @pytest.mark.parametrize(
     "before", ["http://test/", "http://test/wrong/", f"http://test/{TOKEN[:-1]}/", "http://test//"]
 )
-def test_nobody_is_let_in_without_the_token(before: str, client: httpx.Client, asking: Asking) -> None:
+def test_without_the_token_nothing_is_told(before: str, client: httpx.Client, asking: Asking) -> None:
     body = {"question": [0, 5, 0], "option": 0}
     for path in ("", "state", "page.js", "frames/0/0.png", "agreement", "ledger.jsonl", "answers", "undo", "nothing"):
         for reply in (client.get(before + path), client.post(before + path, json=body)):

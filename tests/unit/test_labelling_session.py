@@ -349,7 +349,8 @@ def test_pictures_are_those_of_the_recorded_steps(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--annotator", ""], "--annotator"), (["--port", "70000"], "65535"), (["--teacher", "oracl"], "oracl"),
+        (["--annotator", ""], "a name"), (["--annotator", " "], "a name"), (["--annotator", "a\nb"], "a name"),
+        (["--port", "70000"], "65535"), (["--teacher", "oracl"], "oracl"), (["--threads", "0"], "--threads"),
         (["--teacher", "scripted", "--on-teacher-failure", "hold"], "Nothing stands in"),
     ],
 )  # fmt: skip

@@ -61,7 +61,7 @@ async function refresh() {
 
 // --- what is shown ----------------------------------------------------------------------------------------------
 
-const unheard = (q) => Object.values(q?.said ?? {}).includes(null); // somebody's opinion is still to come
+const unheard = (q) => Object.values(q?.said ?? {}).includes(null); // an opinion is still to come
 const reviewing = (q) => q?.prompt !== undefined; // what a teacher was asked, rather than a demonstration
 const same = (a, b) => a && b && a.trajectory === b.trajectory && a.step === b.step && a.before === b.before;
 
@@ -320,7 +320,7 @@ at("timeline").addEventListener("pointermove", (event) => {
 for (const over of ["pointerup", "pointercancel"]) at("timeline").addEventListener(over, () => { dragged = null; });
 
 // The clock of an answer ticks while the page is in sight. After a gap the browser slept, or the tab was frozen: what is
-// shown may be old, and nobody was looking.
+// shown may be old, and the person was away.
 let ticked = Date.now();
 function tick() {
   const gap = Date.now() - ticked;
