@@ -136,6 +136,16 @@ def test_the_first_page_is_short() -> None:
     assert len(PAGES["README.md"].splitlines()) <= 150
 
 
+def test_a_method_is_known_from_few_files_and_their_lines_are_told() -> None:
+    rows = re.findall(r"^\| (\w+) \| (`agent/.*) \| ([\d,]+) \|$", PAGES["docs/design.md"], re.MULTILINE)
+    assert [method for method, *_ in rows] == ["ppo", "ihac", "sac", "hiro", "halo"]
+    for method, names, told in rows:
+        files = re.findall(r"`([^`]+)`", names)
+        lines = sum(len((ROOT / name).read_text().splitlines()) for name in files)
+        assert len(files) <= (9 if method == "halo" else 6)
+        assert abs(lines - int(told.replace(",", ""))) <= 100, f"{method}: {lines} lines"
+
+
 def test_the_command_line_is_described_as_it_is() -> None:
     assert PAGES[GENERATED] == pages.page(), "python -m dev.pages"
 
