@@ -11,11 +11,12 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from preceptor.ground.errors import UserError
+from preceptor.ground.sealed import parsed, sealed, unsealed
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -75,9 +76,9 @@ def write_file(path: Path, data: bytes) -> None:
             draft.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace or create a JSON file in one step. Raises `UserError` as `publish_folder` does."""
-    write_file(path, (json.dumps(value, indent=1) + "\n").encode())
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace or create a JSON file, sealed, in one step. Raises `UserError` as `publish_folder` does."""
+    write_file(path, (json.dumps(sealed(value), indent=1) + "\n").encode())
 
 
 def append_line(path: Path, line: bytes) -> None:
@@ -121,16 +122,11 @@ def read_json(path: Path, *, kind: str, schema: int) -> dict[str, Any]:
     """Read a JSON object that says `"format": kind` and `"schema": <number>` of itself.
 
     Raises:
-        CheckpointError: Missing, truncated, of another format, or with a schema number above `schema`.
+        CheckpointError: Missing, of another format, or with a schema number above `schema`.
+        DamagedError: It does not parse, or its seal is broken.
     """
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        missing = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-        raise CheckpointError(f"{path} {missing}.", f"ls -l {path.parent}") from error
-    except ValueError as error:
-        raise truncated(path) from error
-    if not isinstance(value, dict) or value.get("format") != kind:
+    value = read_sealed(path, schema=schema)
+    if value.get("format") != kind:
         raise CheckpointError(f"{path} is not a {kind} file of this project.", f"ls {path.parent.parent}")
     found = value.get("schema")
     if not isinstance(found, int) or found > schema:
@@ -139,10 +135,23 @@ def read_json(path: Path, *, kind: str, schema: int) -> dict[str, Any]:
     return value
 
 
-def truncated(path: Path) -> DamagedError:
+def read_sealed(path: Path, *, schema: int) -> dict[str, Any]:
+    """Read a JSON object and check its seal, which it must have if it is of this schema. Raises as `read_json`."""
+    try:
+        value = parsed(path.read_bytes())
+        return unsealed(value, required=isinstance(value, dict) and value.get("schema") == schema)
+    except OSError as error:
+        missing = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise CheckpointError(f"{path} {missing}.", f"ls -l {path.parent}") from error
+    except ValueError as error:
+        raise truncated(path, error) from error
+
+
+def truncated(path: Path, why: object = "", next_step: str = "") -> DamagedError:
     """The error for a file that is damaged or cut short."""
-    older = "name an older checkpoint beside it, or train again"
-    return DamagedError(f"{path} is truncated or damaged.", f"ls {path.parent.parent}  # {older}")
+    older = f"ls {path.parent.parent}  # name an older checkpoint beside it, or train again"
+    reason = f" ({str(why).rstrip('.')})" if str(why) else ""
+    return DamagedError(f"{path} is truncated or damaged{reason}.", next_step or older)
 
 
 def _hidden(path: Path, what: str) -> Path:

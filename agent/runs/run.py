@@ -8,6 +8,7 @@
 import contextlib
 import glob
 import json
+import math
 import platform
 import shutil
 import subprocess
@@ -23,11 +24,20 @@ from preceptor.agent.runs.checkpoint import load_tree, save_tree
 from preceptor.agent.runs.metrics import FILE as METRICS
 from preceptor.agent.runs.metrics import Metrics, cut_after
 from preceptor.agent.runs.settings import refusals, without_passwords
-from preceptor.ground.atomic import CheckpointError, DamagedError, read_json, write_file, write_json
+from preceptor.ground.atomic import (
+    CheckpointError,
+    DamagedError,
+    read_json,
+    read_sealed,
+    truncated,
+    write_file,
+    write_json,
+)
 from preceptor.ground.errors import UserError, unknown_name
 
-CONFIG, MANIFEST = "preceptor-config", "preceptor-manifest"
-SCHEMAS = {CONFIG: 2, MANIFEST: 1}
+CONFIG, MANIFEST, RESULT = "preceptor-config", "preceptor-manifest", "preceptor-result"
+SCHEMAS = {CONFIG: 3, MANIFEST: 2, RESULT: 1}  # of these, files are sealed
+OLDEST_CONFIG = 2
 LAST_OF_SCHEMA_1 = "ec3ec8d"  # commit; until then settings were flat, and those of the method were not in them
 KEPT_CHECKPOINTS = 2
 VERSIONED = ("torch", "numpy", "numba", "gymnasium", "minigrid", "transformers", "openai", "safetensors")
@@ -86,11 +96,16 @@ class Run:
     def open(cls, path: Path) -> "Run":
         """An existing run. Raises `CheckpointError` if the directory holds none, or one of an older version."""
         saved = read_json(path / "config.json", kind=CONFIG, schema=SCHEMAS[CONFIG])
-        if saved["schema"] < SCHEMAS[CONFIG]:
+        if saved["schema"] < OLDEST_CONFIG:
             what = f"{path} was started by an older version, which kept settings in another form"
             advice = f"git checkout {LAST_OF_SCHEMA_1}  # which reads it; or train again under another --savedir"
-            raise CheckpointError(f"{what} (schema {saved['schema']}; this one reads {SCHEMAS[CONFIG]}).", advice)
-        return cls(path, saved["config"])
+            raise CheckpointError(f"{what} (schema {saved['schema']}; this one reads {OLDEST_CONFIG}).", advice)
+        config = saved.get("config")
+        if not isinstance(config, dict) or not isinstance(config.get("teacher", {}), dict):
+            raise truncated(path / "config.json", "it holds no settings")
+        if not all(isinstance(config.get(name, ""), str) for name in ("method", "task")):
+            raise truncated(path / "config.json", "its method or task is no name")
+        return cls(path, config)
 
     @classmethod
     def find(cls, logdir: str | Path, method: str | None, task: str | None, name: str) -> "Run":
@@ -179,21 +194,21 @@ class Run:
 
     def conclude(self, result: Mapping[str, Any]) -> None:
         """Leave the result line of training in `result.json`, where `report` finds it."""
-        write_json(self.path / "result.json", dict(result))
+        write_result(self.path / "result.json", result)
 
     def results(self) -> dict[str, Any]:
-        """The result lines of training and of `eval`, the latter's where both have a say; empty before either."""
+        """The result lines of training and of `eval`, the latter's where both have a say; empty before either.
+
+        Raises:
+            DamagedError: One of them is damaged.
+        """
         lines = [path for path in (self.path / "result.json", self.path / "eval.json") if path.exists()]
-        return {key: value for path in lines for key, value in json.loads(path.read_text()).items()}
+        return {key: value for path in lines for key, value in read_result(path).items()}
 
     @property
     def last_step(self) -> int | None:
         """Step of the checkpoint that `load` would read; None before the first one."""
-        steps = self.saved_steps()
-        with contextlib.suppress(OSError, ValueError):
-            if (pointed := int((self.path / "last").read_text().removeprefix("checkpoints/"))) in steps:
-                return pointed
-        return max(steps, default=None)
+        return max(self.saved_steps(), default=None)
 
     def saved_steps(self) -> list[int]:
         """Steps of the checkpoints on the disk, ascending."""
@@ -280,6 +295,29 @@ class Run:
         facts = {"format": MANIFEST, "schema": SCHEMAS[MANIFEST], "python": platform.python_version()}
         facts |= {"platform": platform.platform(), "versions": {name: version(name) for name in VERSIONED}}
         write_json(path, {**earlier, **facts, "starts": [*earlier.get("starts", []), start]})
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Leave a result line of training or of `eval`. Raises `UserError` if the disk refuses."""
+    write_json(path, {"format": RESULT, "schema": SCHEMAS[RESULT], **result})
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What `write_result` left. Raises `DamagedError` unless it holds figures where a report expects some."""
+    again = f"rm {path}  # then repeat the command that wrote it, a training with --resume"
+    try:
+        result = read_sealed(path, schema=SCHEMAS[RESULT])
+        numbers = [result[name] for name in ("steps", "queries", "calls") if result.get(name) is not None]
+        numbers += result.get("asking", {}).values()
+        for score in result.get("student", {}).values():
+            numbers += [score["success"], score["length"], *score.values()]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("a figure is not finite")
+    except DamagedError as error:
+        raise DamagedError(error.what, again) from error
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise truncated(path, error, again) from error
+    return {key: value for key, value in result.items() if key not in ("format", "schema")}
 
 
 def _occupied(path: Path) -> bool:
