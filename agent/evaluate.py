@@ -41,6 +41,8 @@ from preceptor.teacher.make import make_teacher
 def evaluate(config: EvalConfig) -> dict[str, Any]:
     """Play every player on `config.levels`; the result line, which is also written beside the run."""
     _ = config.levels, config.players  # refused before anything slow
+    if ".." in Path(config.savedir or "").parts:
+        raise UserError(f"--savedir {config.savedir} leaves the folder of the run.", "--savedir again, or a full path")
     torch.set_num_threads(config.threads)
     use_device(config.device)
     runs = _runs(config)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from annotated_types import Interval
 
 from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import Count
@@ -41,7 +43,7 @@ class TuneConfig:
     """Trials in all."""
     seeds: Count = 1
     """Training seeds per trial, from 1000 on."""
-    episodes: Count = 50
+    episodes: Annotated[int, Interval(ge=1, le=500_000)] = 50
     """Levels per seed, from 1,500,000 on."""
     measure: Literal["success", "return"] = "success"
     """What is to be large, as the mean of sampled and greedy play."""
@@ -91,8 +93,10 @@ def parse_range(text: str) -> Range:
     low, high, *scale = values.split(":")
     try:
         bounds = float(low), float(high)
+        if not all(map(math.isfinite, bounds)):
+            raise ValueError("not finite")
     except ValueError as error:
-        raise UserError(f"--search {text}: bounds must be numbers.", _EXAMPLE) from error
+        raise UserError(f"--search {text}: bounds must be finite numbers.", _EXAMPLE) from error
     if not bounds[0] < bounds[1] or scale not in ([], ["log"]) or (scale and bounds[0] <= 0):
         raise UserError(f"--search {text}: LOW must be below HIGH, and above 0 for a logarithmic scale.", _EXAMPLE)
     whole = all(bound.lstrip("-").isdigit() for bound in (low, high))

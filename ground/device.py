@@ -48,6 +48,17 @@ def to_device(network: Network) -> Network:
     return network.to(_device)
 
 
+def orthogonal_(weight: Tensor, gain: float = 1.0) -> None:
+    """Fill a matrix with an orthogonal one, in one thread: on more the decomposition rounds otherwise, and a run would
+    depend on `--threads` from its first weights on."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        nn.init.orthogonal_(weight, gain)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Restore a network from what `state_dict` gave.
 

@@ -10,6 +10,7 @@ import glob
 import json
 import math
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from preceptor.agent.runs.checkpoint import load_tree, save_tree
 from preceptor.agent.runs.metrics import FILE as METRICS
 from preceptor.agent.runs.metrics import Metrics, cut_after
 from preceptor.agent.runs.settings import refusals, without_passwords
+from preceptor.envs.catalog import get_task
 from preceptor.ground.atomic import (
     CheckpointError,
     DamagedError,
@@ -40,6 +42,7 @@ SCHEMAS = {CONFIG: 3, MANIFEST: 2, RESULT: 1}  # of these, files are sealed
 OLDEST_CONFIG = 2
 LAST_OF_SCHEMA_1 = "ec3ec8d"  # commit; until then settings were flat, and those of the method were not in them
 KEPT_CHECKPOINTS = 2
+LONGEST = 100  # bytes of a run's name: longer ones leave no room for those of drafts
 VERSIONED = ("torch", "numpy", "numba", "gymnasium", "minigrid", "transformers", "openai", "safetensors")
 
 
@@ -58,7 +61,8 @@ class Run:
 
     @staticmethod
     def place(logdir: str | Path, method: str, task: str, name: str) -> Path:
-        """Where a run of that name lies. Raises `UserError` if a file is in the way."""
+        """Where a run of that name lies. Raises `UserError` if it is no name, or a file is in the way."""
+        check_name(name)
         path = Path(logdir, method, task, name)
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file, and a run needs a directory there.", "another --savedir")
@@ -129,13 +133,29 @@ class Run:
             seeds = sorted(place.glob("seed-*/config.json"), key=lambda path: int(path.parent.name[5:]))
             alone = place / "config.json"
             if found := [alone] if alone.exists() else seeds:
-                return [cls.open(path.parent) for path in found]
+                return [cls.open(path.parent)._of(method, task) for path in found]
         known = {path.relative_to(root).parts[2] for path in _all_runs(root, method, task)}
         start = f"python main.py train{f' --method {method}' if method else ''} --task {task or 'TASK'} --savedir NAME"
         if not known:
             raise UserError(f"There is no run {name!r}, nor any other of {task or 'any task'}, under {root}.", start)
         kind = " ".join(filter(None, (method, task, "run")))
         raise unknown_name(kind, name, known, f"ls {root}, or {start}")
+
+    def _of(self, method: str | None, task: str | None) -> "Run":
+        """Itself, if it is of that method and task: one that is named by its path might be of any."""
+        source = str(self.config.get("task", task))
+        try:
+            own = source if source == task or task is None else get_task(source).name
+        except UserError:  # a task of one's own, whose module is elsewhere
+            own = self.group.parent.name
+        for flag, asked, is_of, name in (
+            ("task", task, own, source),
+            ("method", method, *[self.config.get("method")] * 2),
+        ):
+            if asked and is_of and asked != is_of:
+                what = f"{self.path} is a run of {is_of}, not of {asked}."
+                raise UserError(what, f"--{flag} {name}, or name a run of {asked}")
+        return self
 
     @classmethod
     def all(cls, logdir: str | Path, method: str | None = None, task: str | None = None) -> "list[Run]":
@@ -264,12 +284,14 @@ class Run:
     def _misfit(self, step: int, error: Exception) -> CheckpointError:
         starts, folder = self.manifest()["starts"], self.checkpoint(step)
         commit = ([start for start in starts if start["from_step"] < step] or starts)[-1]["commit"]
-        if commit != _commit():
-            what = f"{folder} does not fit this version of the program; it was saved by commit {commit or 'unknown'}."
-            checkout = f"git checkout {(commit or 'COMMIT').removesuffix('+changes')}"
-            return CheckpointError(what, f"{checkout}, or train again under another --savedir")
         method, task = self.config.get("method"), self.config.get("task")
         reason = (str(error).splitlines() or [type(error).__name__])[-1].strip().rstrip(".")
+        if commit != _commit() and "shape" not in reason:
+            what = f"{folder} does not fit this version of the program ({reason}); it was saved by commit"
+            checkout = f"git checkout {(commit or 'COMMIT').removesuffix('+changes')}"
+            return CheckpointError(
+                f"{what} {commit or 'unknown'}.", f"{checkout}, or train again under another --savedir"
+            )
         what = f"{folder} is of {method} on {task}, and does not fit what is asked for: {reason}."
         return CheckpointError(what, f"--task {task} --method {method}, or the name of another run")
 
@@ -295,6 +317,14 @@ class Run:
         facts = {"format": MANIFEST, "schema": SCHEMAS[MANIFEST], "python": platform.python_version()}
         facts |= {"platform": platform.platform(), "versions": {name: version(name) for name in VERSIONED}}
         write_json(path, {**earlier, **facts, "starts": [*earlier.get("starts", []), start]})
+
+
+def check_name(name: str) -> None:
+    """Raise `UserError` unless that is a name for a run, of one of its seeds perhaps: no path, no control characters."""
+    alone = re.sub(r"/seed-\d+$", "", name)
+    if alone in ("", ".", "..") or not alone.isprintable() or {"/", "\\"} & {*alone} or len(alone.encode()) > LONGEST:
+        what = f"--savedir {name[:LONGEST]!r} is not a name for a run: up to {LONGEST} printable characters without / and \\."
+        raise UserError(what, "--savedir first, and --logdir PATH for another place")
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
