@@ -2,7 +2,7 @@
 
 from preceptor.agent.config import TrainConfig
 from preceptor.agent.methods import entry_of
-from preceptor.agent.runs.run import check_name
+from preceptor.agent.runs.names import check_name
 from preceptor.ground.errors import UserError
 
 

@@ -23,7 +23,8 @@ from preceptor.agent.players import (
     teacher_player,
 )
 from preceptor.agent.runs.carried import task_of
-from preceptor.agent.runs.run import Run, write_result
+from preceptor.agent.runs.results import write_result
+from preceptor.agent.runs.run import Run
 from preceptor.agent.runs.statistics import mcnemar, paired_difference
 from preceptor.agent.runs.text import MODES
 from preceptor.controller.checkpoint import load_controller

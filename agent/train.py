@@ -20,7 +20,8 @@ from preceptor.agent.phases import Advance, Phase
 from preceptor.agent.players import play, summary
 from preceptor.agent.resumable import Resumable, places
 from preceptor.agent.runs.accounting import Accounting
-from preceptor.agent.runs.run import Run, write_result
+from preceptor.agent.runs.results import write_result
+from preceptor.agent.runs.run import Run
 from preceptor.agent.runs.text import MODES
 from preceptor.agent.teaching import Annotator, ControllerLabels
 from preceptor.controller.checkpoint import load_controller, save_controller

@@ -6,7 +6,7 @@ from typing import Annotated
 from annotated_types import Interval
 from pydantic import AfterValidator
 
-from preceptor.ground.ranges import Count, CountOrNone, LevelsOrNone, Threads
+from preceptor.ground.ranges import CountOrNone, LevelsOrNone, Threads
 from preceptor.teacher.config import TeacherConfig
 
 

@@ -16,7 +16,8 @@ from preceptor.agent.runs.aggregate import interquartile_mean, performance_profi
 from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.metrics import FILE as METRICS
 from preceptor.agent.runs.metrics import read_metrics
-from preceptor.agent.runs.run import Run, read_result
+from preceptor.agent.runs.results import read_result
+from preceptor.agent.runs.run import Run
 from preceptor.agent.runs.statistics import RESAMPLES, bootstrap, mean_interval, widened
 from preceptor.agent.runs.text import MODES
 from preceptor.envs.catalog import GYM_TASKS, listing

@@ -8,9 +8,7 @@
 import contextlib
 import glob
 import json
-import math
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -24,25 +22,25 @@ from typing import Any
 from preceptor.agent.runs.checkpoint import load_tree, save_tree
 from preceptor.agent.runs.metrics import FILE as METRICS
 from preceptor.agent.runs.metrics import Metrics, cut_after
+from preceptor.agent.runs.names import check_name
+from preceptor.agent.runs.results import read_result, write_result
 from preceptor.agent.runs.settings import refusals, without_passwords
 from preceptor.envs.catalog import get_task
 from preceptor.ground.atomic import (
     CheckpointError,
     DamagedError,
     read_json,
-    read_sealed,
     truncated,
     write_file,
     write_json,
 )
 from preceptor.ground.errors import UserError, unknown_name
 
-CONFIG, MANIFEST, RESULT = "preceptor-config", "preceptor-manifest", "preceptor-result"
-SCHEMAS = {CONFIG: 3, MANIFEST: 2, RESULT: 1}  # of these, files are sealed
+CONFIG, MANIFEST = "preceptor-config", "preceptor-manifest"
+SCHEMAS = {CONFIG: 3, MANIFEST: 2}  # of these, files are sealed
 OLDEST_CONFIG = 2
 LAST_OF_SCHEMA_1 = "ec3ec8d"  # commit; until then settings were flat, and those of the method were not in them
 KEPT_CHECKPOINTS = 2
-LONGEST = 100  # bytes of a run's name: longer ones leave no room for those of drafts
 VERSIONED = ("torch", "numpy", "numba", "gymnasium", "minigrid", "transformers", "openai", "safetensors")
 
 
@@ -148,10 +146,8 @@ class Run:
             own = source if source == task or task is None else get_task(source).name
         except UserError:  # a task of one's own, whose module is elsewhere
             own = self.group.parent.name
-        for flag, asked, is_of, name in (
-            ("task", task, own, source),
-            ("method", method, *[self.config.get("method")] * 2),
-        ):
+        of_method = self.config.get("method")
+        for flag, asked, is_of, name in (("task", task, own, source), ("method", method, of_method, of_method)):
             if asked and is_of and asked != is_of:
                 what = f"{self.path} is a run of {is_of}, not of {asked}."
                 raise UserError(what, f"--{flag} {name}, or name a run of {asked}")
@@ -317,37 +313,6 @@ class Run:
         facts = {"format": MANIFEST, "schema": SCHEMAS[MANIFEST], "python": platform.python_version()}
         facts |= {"platform": platform.platform(), "versions": {name: version(name) for name in VERSIONED}}
         write_json(path, {**earlier, **facts, "starts": [*earlier.get("starts", []), start]})
-
-
-def check_name(name: str) -> None:
-    """Raise `UserError` unless that is a name for a run, of one of its seeds perhaps: no path, no control characters."""
-    alone = re.sub(r"/seed-\d+$", "", name)
-    if alone in ("", ".", "..") or not alone.isprintable() or {"/", "\\"} & {*alone} or len(alone.encode()) > LONGEST:
-        what = f"--savedir {name[:LONGEST]!r} is not a name for a run: up to {LONGEST} printable characters without / and \\."
-        raise UserError(what, "--savedir first, and --logdir PATH for another place")
-
-
-def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Leave a result line of training or of `eval`. Raises `UserError` if the disk refuses."""
-    write_json(path, {"format": RESULT, "schema": SCHEMAS[RESULT], **result})
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """What `write_result` left. Raises `DamagedError` unless it holds figures where a report expects some."""
-    again = f"rm {path}  # then repeat the command that wrote it, a training with --resume"
-    try:
-        result = read_sealed(path, schema=SCHEMAS[RESULT])
-        numbers = [result[name] for name in ("steps", "queries", "calls") if result.get(name) is not None]
-        numbers += result.get("asking", {}).values()
-        for score in result.get("student", {}).values():
-            numbers += [score["success"], score["length"], *score.values()]
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError("a figure is not finite")
-    except DamagedError as error:
-        raise DamagedError(error.what, again) from error
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise truncated(path, error, again) from error
-    return {key: value for key, value in result.items() if key not in ("format", "schema")}
 
 
 def _occupied(path: Path) -> bool:

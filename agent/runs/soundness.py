@@ -9,7 +9,8 @@ from preceptor.agent.halo.ledger import FILE as LEDGER
 from preceptor.agent.halo.ledger import ledger_lines
 from preceptor.agent.runs.checkpoint import load_tree
 from preceptor.agent.runs.metrics import FILE, damaged_lines, read_metrics
-from preceptor.agent.runs.run import Run, read_result
+from preceptor.agent.runs.results import read_result
+from preceptor.agent.runs.run import Run
 from preceptor.controller.checkpoint import load_controller
 from preceptor.envs.catalog import get_task
 from preceptor.ground.errors import Doubt, UserError

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import main as cli
+from preceptor.agent.runs.results import read_result
 from preceptor.envs.catalog import get_task
-from preceptor.agent.runs.run import read_result
 from preceptor.ground.errors import UserError
 from preceptor.teacher.controls import ScriptedTeacher
 from preceptor.teacher.labels import LabelStore
