@@ -8,9 +8,12 @@ lies under its hidden name. One process writes a given folder at a time.
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
 import shutil
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from typing import Any
 from preceptor.ground.errors import UserError
 from preceptor.ground.sealed import parsed, sealed, unsealed
 
+_KILLED = 3600  # seconds after which a draft's writer must have been killed
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -64,9 +68,12 @@ def standing(folder: Path) -> Path:
 
 def write_file(path: Path, data: bytes) -> None:
     """Replace or create a file in one step, flushed to the disk. Raises `UserError` as `publish_folder` does."""
-    draft = _hidden(path, "draft")
+    draft = _hidden(path, f"{os.getpid()}-{threading.get_ident()}.draft")  # two may write at once: the last one stays
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(_hidden(Path(glob.escape(path.name)), "*-*.draft").name):
+            if left.stat().st_mtime < time.time() - _KILLED:
+                left.unlink(missing_ok=True)
         try:
             draft.write_bytes(data)
             _flush(draft)
@@ -113,7 +120,7 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            what = f"{folder} is in use: another `train` or `label` is writing into it."
+            what = f"{folder} is in use: another `train`, `label` or `tune` is writing into it."
             raise UserError(what, "wait for it or end it, or name another --savedir") from error
         yield
 
