@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import secrets
 import shlex
 import sys
@@ -76,6 +77,8 @@ VERBS = {
 }
 GROUPS = {"labels": "what teachers said, and how well"}  # verbs of two words, by the first
 RENDER = {"serve": "serving.launch:render", "labels": "agent.labels.text:render"}  # others: preceptor.agent.runs.text
+# What PyTorch, MuJoCo and NumPy say, each with an error of its own.
+NO_MEMORY = re.compile("allocate|out of memory|size calculation overflowed|array is too big|dimension exceeded")
 HELP = ("-h", "--help", "help")
 
 
@@ -201,15 +204,24 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in NO_SPACE or debug:
+        if debug or not (error.errno in NO_SPACE or error.filename):
             raise
-        print(f"error: {error}\n  next: df -h  # make room, then repeat the command", file=sys.stderr)
+        room = "df -h  # make room, then repeat the command"
+        look = "ls -ld " + shlex.quote(os.path.dirname(str(error.filename or "")) or ".")
+        print(f"error: {error}\n  next: {room if error.errno in NO_SPACE else look}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         again = shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
         hint = f"\n  next: python main.py {again}  # continues from the last checkpoint"
         print(as_called(f"interrupted{hint if words[0] == 'train' else ''}"), file=sys.stderr)
         return 130
+    except Exception as error:
+        if debug or not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
+            raise
+        reason = str(error).partition("\n")[0].rstrip(".")
+        smaller = f"python main.py {words[0]} --help  # name smaller sizes, and another --savedir"
+        print(as_called(f"error: There is not enough memory: {reason}.\n  next: {smaller}"), file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

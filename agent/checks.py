@@ -1,20 +1,15 @@
 """What no run could honour, and no type says, is refused before anything slow happens."""
 
-import re
-
 from preceptor.agent.config import TrainConfig
 from preceptor.agent.methods import entry_of
+from preceptor.agent.runs.names import check_name
 from preceptor.ground.errors import UserError
 
 
 def check_train(config: TrainConfig) -> None:
     """Refuse what no run could honour. Raises `UserError` with the nearest right choice."""
     settings = config.settings
-    if not re.fullmatch(r"[^/\\]+(/seed-\d+)?", config.savedir) or config.savedir in (".", ".."):
-        raise UserError(
-            f"--savedir {config.savedir!r} is not a name for a run.",
-            "--savedir first, and --logdir PATH for another place",
-        )
+    check_name(config.savedir)
     if len(set(config.seeds)) != len(config.seeds):
         raise UserError(f"--seeds {config.seeds} must be distinct.", "--seeds 0 1 2")
     if entry_of(config.method).plays and config.steps < config.num_envs:

@@ -73,7 +73,8 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
         changes = from_file(decides.pop("config")) if "config" in decides else {}
         changes |= dict(assignment(" ".join(values)) for name, values in said if name == "set")
         decides = changes | {name: value for name, value in decides.items() if name != "set"}
-        resumed = _own(decides) if "resume" in dict(said) else None
+        resumes = "resume" in dict(said) or validated(bool, changes.get("resume", False), {}, "resume")
+        resumed = _own(decides) if resumes else None
         default = changed(resumed or preset(decides), changes)
         more = {name: Place((), str) for name in ("set", "config")}
     if {"--help", "-h"} & set(words):

@@ -7,9 +7,10 @@ and task is where they begin; what is said changes it; the result is saved whole
 import dataclasses
 import difflib
 import json
+import math
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,9 +22,13 @@ from annotated_types import Ge
 
 from preceptor.agent.runs.settings import dotted
 from preceptor.ground.errors import UserError, unknown_name
-from preceptor.ground.ranges import Count, CountOrNone
+from preceptor.ground.ranges import Count, CountOrNone, LevelsOrNone, Threads
+from preceptor.ground.sealed import plain_text
 from preceptor.teacher.config import TeacherConfig
 
+_LARGEST = 2**53  # of whole numbers: JSON elsewhere holds no more, and no memory or time does
+_LONGEST_SHOWN = 100  # characters of a value that is refused
+_SPACES = str.maketrans("\n\t", "  ")  # which may stand in text
 SUPPRESSED, POSITIONAL = (mark[int].__metadata__[0] for mark in (tyro.conf.Suppress, tyro.conf.Positional))
 
 
@@ -57,11 +62,11 @@ class TrainConfig:
     """Run, or folder, of a distilled controller to start from; a new one is distilled if not given."""
     teacher_flaw: Literal["lava", "colours"] | None = None
     """Cripple teacher and skills: lava (they do not see it) or colours (key options swapped on 30% of levels)."""
-    eval_episodes: CountOrNone = 100
+    eval_episodes: LevelsOrNone = 100
     """Held-out levels on which the finished student is judged; 0 for none."""
     eval_every: Count | None = None
     """Judge it so on the way as well, each time that so many environment steps have passed: a learning curve."""
-    threads: Count = 1
+    threads: Threads = 1
     """Threads of torch."""
     device: str = "auto"
     """Where networks are: cpu, cuda, cuda:1 and so on, or auto: the GPU where there is one. hiro's small networks are
@@ -234,9 +239,9 @@ def from_file(path: str) -> dict[str, Any]:
     if source.suffix not in (".toml", ".yaml", ".yml"):
         raise UserError(f"--config {path} is neither TOML nor YAML by its name.", "a file ending in .toml or .yaml")
     try:
-        text = source.read_text()
+        text = plain_text(source.read_bytes(), path).decode()
         tree = tomllib.loads(text) if source.suffix == ".toml" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"--config {path} cannot be read: {reason}.", f"ls -l {path}") from error
     if not isinstance(tree, dict):
@@ -279,15 +284,46 @@ def validated(kind: Any, value: Any, where: Mapping[str, Place], *above: str) ->
     """
     from pydantic import TypeAdapter, ValidationError
 
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = (*above, *first["loc"])  # which also names kinds of unions and entries of lists
+    def refused(place: tuple[Any, ...], given: Any, wanted: str) -> UserError:
         flag = next((name for name, (path, _) in where.items() if _leads(path, place)), ".".join(map(str, place)))
         flag = "--" + flag.replace("_", "-")
+        said = repr(given) if len(repr(given)) <= _LONGEST_SHOWN else f"{repr(given)[:_LONGEST_SHOWN]}..."
+        return UserError(f"{flag} is {said}, and must be {wanted}.", f"{flag} with another value")
+
+    try:
+        found = TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
         wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        raise UserError(f"{flag} is {first['input']!r}, and must be {wanted}.", f"{flag} with another value") from error
+        # Its place names kinds of unions and entries of lists, too.
+        raise refused((*above, *first["loc"]), first["input"], wanted) from error
+    for path, leaf in _leaves(found):
+        if wanted := _what_it_must_be(leaf):
+            raise refused((*above, *path), leaf, wanted)
+    return found
+
+
+def _leaves(value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each number and text in settings, with its place."""
+    if is_dataclass(value):
+        for f in fields(value):
+            yield from (((f.name, *path), leaf) for path, leaf in _leaves(getattr(value, f.name)))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield (), value
+
+
+def _what_it_must_be(leaf: Any) -> str:
+    """What a number or a text of any setting must be, whatever its type says; empty if it is."""
+    if isinstance(leaf, float) and not math.isfinite(leaf):
+        return "a finite number"
+    if isinstance(leaf, int) and abs(leaf) > _LARGEST:
+        return f"at most {_LARGEST:,}"
+    if isinstance(leaf, str) and not leaf.translate(_SPACES).isprintable():
+        return "text without control characters"
+    return ""
 
 
 def _leads(path: Sequence[str], place: Sequence[str | int]) -> bool:

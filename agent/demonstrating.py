@@ -13,6 +13,7 @@ from preceptor.agent.flags import DemosConfig
 from preceptor.agent.hierarchy import Hierarchy, Observations, Player
 from preceptor.agent.players import play
 from preceptor.agent.runs.carried import task_of
+from preceptor.agent.runs.checkpoint import load_tree
 from preceptor.agent.runs.run import Run
 from preceptor.agent.teaching import Annotator, TeacherHigh
 from preceptor.envs.task import Task
@@ -117,18 +118,21 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
     """
     folder = run.path / DEMONSTRATIONS
     if folder.exists():
-        recording = Recording.load(folder)
-    else:
-        if not demos.isdigit():
-            from preceptor.agent.data.minari import load_minari
+        recording, facts = Recording.load(folder), load_tree(folder)[1]
+        before = int(_HELD_OUT / (1 + _HELD_OUT) * len(recording))  # what earlier versions held out
+        kept = len(recording) - facts.get("held_out", before)
+        return recording[:kept], recording[kept:]
+    if not demos.isdigit():
+        from preceptor.agent.data.minari import load_minari
 
-            recording = load_minari(demos, task)
-        elif int(demos):
-            recording = record(task, int(demos) + round(int(demos) * _HELD_OUT), seed)
-        else:
-            raise UserError("There are no demonstrations to learn from.", "record some: --demos 100")
-        recording.save(folder)
-    kept = len(recording) - int(_HELD_OUT / (1 + _HELD_OUT) * len(recording))
+        recording = load_minari(demos, task)
+        kept = len(recording) - max(int(_HELD_OUT / (1 + _HELD_OUT) * len(recording)), int(len(recording) > 1))
+    elif 0 < (kept := int(demos)) <= SEEDS_PER_SPLIT // 2:
+        recording = record(task, kept + max(1, round(kept * _HELD_OUT)), seed)
+    else:
+        what = "There are no demonstrations to learn from" if not kept else f"There are not {kept} levels to record"
+        raise UserError(f"{what}.", "record some: --demos 100")
+    recording.save(folder, held_out=len(recording) - kept)
     return recording[:kept], recording[kept:]
 
 
@@ -136,7 +140,7 @@ def demos(config: DemosConfig) -> dict[str, Any]:
     """The `demos` verb: record, and leave a Minari dataset. Raises `UserError`."""
     from preceptor.agent.data.minari import save_minari
 
-    task = task_of(config.task)
+    task = task_of(config.task, config.logdir)
     if not config.to:
         example = f"preceptor/{task.name.lower()}/expert-v0"
         raise UserError("The dataset has no name.", f"python main.py demos --task {task.source} --to {example}")

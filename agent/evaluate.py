@@ -23,13 +23,13 @@ from preceptor.agent.players import (
     teacher_player,
 )
 from preceptor.agent.runs.carried import task_of
+from preceptor.agent.runs.results import write_result
 from preceptor.agent.runs.run import Run
 from preceptor.agent.runs.statistics import mcnemar, paired_difference
 from preceptor.agent.runs.text import MODES
 from preceptor.controller.checkpoint import load_controller
 from preceptor.controller.roles import Controller
 from preceptor.envs.task import Task
-from preceptor.ground.atomic import write_json
 from preceptor.ground.device import device, use_device
 from preceptor.ground.errors import UserError
 from preceptor.teacher.base import Teacher
@@ -42,6 +42,8 @@ from preceptor.teacher.make import make_teacher
 def evaluate(config: EvalConfig) -> dict[str, Any]:
     """Play every player on `config.levels`; the result line, which is also written beside the run."""
     _ = config.levels, config.players  # refused before anything slow
+    if ".." in Path(config.savedir or "").parts:
+        raise UserError(f"--savedir {config.savedir} leaves the folder of the run.", "--savedir again, or a full path")
     torch.set_num_threads(config.threads)
     use_device(config.device)
     runs = _runs(config)
@@ -63,7 +65,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     folder = (judged or Path(config.logdir)) / (config.savedir or "")
     if runs or config.savedir:
         try:
-            write_json(folder / "eval.json", result)
+            write_result(folder / "eval.json", result)
         except UserError as error:  # what was worked out is still worth printing
             result["not_saved"] = error.what
     if config.video:

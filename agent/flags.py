@@ -6,7 +6,7 @@ from typing import Literal
 import tyro
 
 from preceptor.ground.errors import UserError, unknown_name
-from preceptor.ground.ranges import Count, CountOrNone, Share
+from preceptor.ground.ranges import Count, CountOrNone, Levels, Share, Threads
 from preceptor.teacher.config import TeacherConfig
 
 PLAYERS = ("teacher", "student", "controller", "scripted", "random")
@@ -41,7 +41,7 @@ class EvalConfig:
     """As in train; of what is not said, the run's own."""
     teacher_flaw: Literal["lava", "colours"] | None = None
     """As in train; the run's own if not given."""
-    threads: Count = 1
+    threads: Threads = 1
     """Threads of torch."""
     device: str = "auto"
     """As in train."""
@@ -97,12 +97,14 @@ class DemosConfig:
     """Task that is demonstrated."""
     to: str = ""
     """Id of the new dataset, such as preceptor/rescueworld-n3/expert-v0."""
-    count: Count = 100
+    count: Levels = 100
     """Demonstrations, one per training level."""
     seed: int = 0
     """Draws levels, ways and mistakes."""
     epsilon: Share = 0.1
     """Share of actions that are random; where actions are vectors, deviation of the noise on them."""
+    logdir: str = "log"
+    """Where runs live: a task may be named as its runs are."""
     json: bool = False
     """Print one line of JSON on stdout and everything else on stderr."""
     debug: bool = False

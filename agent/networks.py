@@ -18,7 +18,7 @@ from preceptor.agent.distributions import Categorical, Distribution, SquashedNor
 from preceptor.agent.hierarchy import Observations
 from preceptor.controller.encoders import Encoder
 from preceptor.controller.network import ControllerNetwork, TrunkConfig, make_trunk, mask_logits
-from preceptor.ground.device import normal, to_numpy, to_tensor
+from preceptor.ground.device import normal, orthogonal_, to_numpy, to_tensor
 
 _FIRST_LOG_STD = -0.5  # of actions in [-1, 1], before squashing
 # The range that Stable-Baselines3 and the authors' code of SAC leave to the logarithm of the deviation.
@@ -123,8 +123,8 @@ class LowNetwork(nn.Module):
         self.log_std = nn.Parameter(torch.full((num_options, num_actions), _FIRST_LOG_STD)) if continuous else None
         self.action_head = nn.Linear(config.hidden, num_options * num_actions)
         self.value_head = nn.Linear(config.hidden, num_options)
-        nn.init.orthogonal_(self.action_head.weight, 0.01)
-        nn.init.orthogonal_(self.value_head.weight, 0.1)
+        orthogonal_(self.action_head.weight, 0.01)
+        orthogonal_(self.value_head.weight, 0.1)
         nn.init.zeros_(self.action_head.bias)
         nn.init.zeros_(self.value_head.bias)
 
@@ -196,7 +196,7 @@ class NetworkHigh:
 def linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
     """A last layer that starts orthogonal, with so small outputs, and a bias of zero."""
     layer = nn.Linear(inputs, outputs)
-    nn.init.orthogonal_(layer.weight, gain)
+    orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
 

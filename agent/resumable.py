@@ -7,6 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
+
+from preceptor.ground.device import load_weights
 
 Places = Mapping[str, str | tuple[str, ...]]  # name in the saved tree -> attribute, or several
 
@@ -76,6 +79,8 @@ def _restore(of: Any, path: str, value: Any) -> None:
     elif isinstance(part, torch.Tensor):
         with torch.no_grad():
             part.copy_(value)
+    elif isinstance(part, nn.Module):
+        load_weights(part, value)
     elif hasattr(part, "load_state_dict"):
         part.load_state_dict(value)
     elif hasattr(part, "set_state"):

@@ -20,6 +20,7 @@ from preceptor.agent.phases import Advance, Phase
 from preceptor.agent.players import play, summary
 from preceptor.agent.resumable import Resumable, places
 from preceptor.agent.runs.accounting import Accounting
+from preceptor.agent.runs.results import write_result
 from preceptor.agent.runs.run import Run
 from preceptor.agent.runs.text import MODES
 from preceptor.agent.teaching import Annotator, ControllerLabels
@@ -28,7 +29,7 @@ from preceptor.controller.network import ControllerNetwork
 from preceptor.controller.roles import Controller
 from preceptor.envs.catalog import get_task
 from preceptor.envs.task import Task
-from preceptor.ground.atomic import alone, write_json
+from preceptor.ground.atomic import alone
 from preceptor.ground.device import device, use_device
 from preceptor.ground.level_seeds import SPLITS
 from preceptor.teacher.config import TeacherConfig
@@ -250,7 +251,7 @@ class Runner(Resumable):
             played = play(self.task, self.method.player, levels, greedy=mode == "greedy", seed=self.config.seed)
             scores[mode] = summary(played)
             episodes = {"success": played.success.tolist(), "length": played.length.tolist()}
-            write_json(self.run.path / "episodes" / f"{stage}-{mode}.json", episodes)
+            write_result(self.run.path / "episodes" / f"{stage}-{mode}.json", episodes)
         return scores
 
     def finish(self) -> dict[str, Any]:

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
+from annotated_types import Interval
+
+from preceptor.ground.atomic import alone
 from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import Count
 
@@ -41,7 +44,7 @@ class TuneConfig:
     """Trials in all."""
     seeds: Count = 1
     """Training seeds per trial, from 1000 on."""
-    episodes: Count = 50
+    episodes: Annotated[int, Interval(ge=1, le=500_000)] = 50
     """Levels per seed, from 1,500,000 on."""
     measure: Literal["success", "return"] = "success"
     """What is to be large, as the mean of sampled and greedy play."""
@@ -91,8 +94,10 @@ def parse_range(text: str) -> Range:
     low, high, *scale = values.split(":")
     try:
         bounds = float(low), float(high)
+        if not all(map(math.isfinite, bounds)):
+            raise ValueError("not finite")
     except ValueError as error:
-        raise UserError(f"--search {text}: bounds must be numbers.", _EXAMPLE) from error
+        raise UserError(f"--search {text}: bounds must be finite numbers.", _EXAMPLE) from error
     if not bounds[0] < bounds[1] or scale not in ([], ["log"]) or (scale and bounds[0] <= 0):
         raise UserError(f"--search {text}: LOW must be below HIGH, and above 0 for a logarithmic scale.", _EXAMPLE)
     whole = all(bound.lstrip("-").isdigit() for bound in (low, high))
@@ -106,15 +111,24 @@ def tune(config: TuneConfig) -> dict[str, Any]:
         UserError: A setting is unknown, a search of that name is of other settings, or Optuna is not installed.
     """
     try:
-        import optuna
+        import optuna  # noqa: F401
     except ImportError as error:
         raise UserError("Optuna is not installed.", "pip install optuna") from error
     ranges = [parse_range(text) for text in config.search]
     if config.sampler == "grid" and any(r.bounds for r in ranges):
         raise UserError("--sampler grid needs choices, not bounds.", "--search NAME=A|B|C")
     place = _checked(config, ranges)
-    place.mkdir(parents=True, exist_ok=True)
-    study = _study(config, ranges, place)
+    with alone(place):
+        return _search(config, ranges, place)
+
+
+def _search(config: TuneConfig, ranges: Sequence[Range], place: Path) -> dict[str, Any]:
+    import optuna
+
+    try:
+        study = _study(config, ranges, place)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{place}/study.log is damaged: {error}.", "another --savedir") from error
     asked = {"search": list(config.search), "set": list(config.set), "seeds": config.seeds}
     asked |= {"episodes": config.episodes, "measure": config.measure}
     if (earlier := study.user_attrs.get("asked", asked)) != asked:
@@ -124,12 +138,15 @@ def tune(config: TuneConfig) -> dict[str, Any]:
     if config.jobs == 1:
         _work(config)
     else:
-        spawn = multiprocessing.get_context("spawn").Process
-        workers = [spawn(target=_work, args=(config, worker)) for worker in range(config.jobs)]
+        spawn = multiprocessing.get_context("spawn")
+        refused: Any = spawn.SimpleQueue()
+        workers = [spawn.Process(target=_work_aside, args=(config, worker, refused)) for worker in range(config.jobs)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
+        if not refused.empty():
+            raise UserError(*refused.get())
     finished = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     if not finished:
         raise UserError(f"No trial of {place} came to its end.", "other values of --search, under another --savedir")
@@ -228,6 +245,16 @@ def _work(config: TuneConfig, worker: int = 0) -> None:
 
     while len(study.get_trials(states=(*finished, optuna.trial.TrialState.RUNNING))) < min(cells, config.trials):
         study.optimize(objective, n_trials=1)
+
+
+def _work_aside(config: TuneConfig, worker: int, refused: Any) -> None:
+    """Work in a process of its own, and hand over the error that a user made."""
+    try:
+        _work(config, worker)
+    except UserError as error:
+        refused.put((error.what, error.next_step))
+    except KeyboardInterrupt:  # which the whole search has got
+        pass
 
 
 def _score(config: TuneConfig, place: Path, trial: int, values: dict[str, Any]) -> float:

@@ -1,6 +1,7 @@
 """A controller on disk: `controller.safetensors` and `controller.json`, checked against the task that loads it."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from preceptor.controller.network import ControllerNetwork, TrunkConfig
 from preceptor.controller.roles import Controller
 from preceptor.envs.task import Task
 from preceptor.ground.atomic import CheckpointError, publish_folder, read_json, standing, truncated
-from preceptor.ground.device import to_device
+from preceptor.ground.device import load_weights, to_device
+from preceptor.ground.sealed import file_digest, sealed
 
-SCHEMA = 1
+SCHEMA = 2
 KIND = "preceptor-controller"
 WEIGHTS, DESCRIPTION = "controller.safetensors", "controller.json"
 
@@ -30,7 +32,8 @@ def save_controller(folder: Path, controller: Controller) -> None:
     description |= {"network": asdict(controller.network.config), "temperature": controller.temperature}
     with publish_folder(folder) as draft:
         (draft / WEIGHTS).write_bytes(save(controller.network.state_dict()))
-        (draft / DESCRIPTION).write_text(json.dumps(description | {"training": controller.facts}, indent=1))
+        description |= {"training": controller.facts, "digest": file_digest(draft / WEIGHTS)}
+        (draft / DESCRIPTION).write_text(json.dumps(sealed(description), indent=1))
 
 
 def load_controller(folder: Path, task: Task) -> Controller:
@@ -55,10 +58,16 @@ def load_controller(folder: Path, task: Task) -> Controller:
     try:
         config = TrunkConfig(**description["network"])
         network = to_device(ControllerNetwork(encoder_of(task), len(task.options), config))
-        network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
-        return Controller(task, network, float(description["temperature"]), description["training"])
+        if description["schema"] == SCHEMA and file_digest(folder / WEIGHTS) != description["digest"]:
+            raise ValueError("its digest is not the one in controller.json")
+        load_weights(network, load((folder / WEIGHTS).read_bytes()))
+        if not 0 < (temperature := float(description["temperature"])) < math.inf:
+            raise ValueError(f"its temperature is {temperature}")
+        return Controller(task, network, temperature, description["training"])
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise truncated(folder / WEIGHTS) from error
+        why = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+        again = f"python main.py train --method dagger --task {task.source} --savedir controller  # distils another"
+        raise truncated(folder / WEIGHTS, why, again) from error
 
 
 def _identity(task: Task) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.controller.encoders import NUM_TOKENS, Encoded, Encoder, GridEncoder, token_features
-from preceptor.ground.device import to_tensor
+from preceptor.ground.device import orthogonal_, to_tensor
 from preceptor.ground.ranges import Count
 
 
@@ -40,7 +40,7 @@ class TokenTrunk(nn.Module):
         self.hidden = nn.Linear(config.hidden, config.hidden)
         both = torch.empty(config.hidden, self.cells.in_features + self.others.in_features)
         for weight in (both, self.hidden.weight):
-            nn.init.orthogonal_(weight, 2**0.5)
+            orthogonal_(weight, 2**0.5)
         ours, others = both.tensor_split([self.cells.in_features], dim=1)
         self.cells.weight.data.copy_(ours)
         self.others.weight.data.copy_(others)
@@ -70,7 +70,7 @@ class VectorTrunk(nn.Module):
         self.first = nn.Linear(width + condition, config.hidden)
         self.hidden = nn.Linear(config.hidden, config.hidden)
         for layer in (self.first, self.hidden):
-            nn.init.orthogonal_(layer.weight, 2**0.5)
+            orthogonal_(layer.weight, 2**0.5)
             nn.init.zeros_(layer.bias)
 
     def forward(self, values: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -102,7 +102,7 @@ class ControllerNetwork(nn.Module):
         self.trunk = make_trunk(encoder, num_options + 1, self.config)
         self.option_head = nn.Linear(self.config.hidden, num_options)
         self.done_head = nn.Linear(self.config.hidden, num_options)
-        nn.init.orthogonal_(self.option_head.weight, 0.01)
+        orthogonal_(self.option_head.weight, 0.01)
         nn.init.zeros_(self.option_head.bias)
 
     def features(self, *inputs: Tensor) -> Tensor:

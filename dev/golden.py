@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from preceptor.agent.runs.metrics import read_metrics
+
 HERE = Path(__file__).parent
 FILE = HERE / "golden.json"
 GRID, POINT = "--task SimpleDoorKey --eval-episodes 20", "--task PointReach --eval-episodes 10"
@@ -63,7 +65,7 @@ def digest(run: Path) -> dict[str, Any]:
         for name, value in tensors.items()
         if value.is_floating_point() and not NOT_LEARNT & set(name.split("/"))
     )
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = read_metrics(run / "metrics.jsonl")
     kept = [{tag: value for tag, value in row.items() if not tag.startswith(CLOCKED)} for row in rows]
     student = json.loads((run / "result.json").read_text())["student"]
     return {

@@ -167,7 +167,7 @@ def _check(task: Any, place: str) -> None:
         raise UserError(
             f"{place}: options must be an OptionSpace of at least one Option.", "OptionSpace([Option(...)])"
         )
-    if not re.fullmatch(r"[\w.+-]+", task.name):
+    if not re.fullmatch(r"[\w+-][\w.+-]{0,99}", task.name):
         raise UserError(f"{place}: {task.name!r} is no name for the folder of a task's runs.", "letters, digits, . + -")
     shape = task.observation_shape
     if len(shape) != 1 and (len(shape) != 3 or shape[-1] != 4):

@@ -8,15 +8,20 @@ lies under its hidden name. One process writes a given folder at a time.
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from preceptor.ground.errors import UserError
+from preceptor.ground.sealed import parsed, sealed, unsealed
 
+_KILLED = 3600  # seconds after which a draft's writer must have been killed
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -63,9 +68,12 @@ def standing(folder: Path) -> Path:
 
 def write_file(path: Path, data: bytes) -> None:
     """Replace or create a file in one step, flushed to the disk. Raises `UserError` as `publish_folder` does."""
-    draft = _hidden(path, "draft")
+    draft = _hidden(path, f"{os.getpid()}-{threading.get_ident()}.draft")  # two may write at once: the last one stays
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(_hidden(Path(glob.escape(path.name)), "*-*.draft").name):
+            if left.stat().st_mtime < time.time() - _KILLED:
+                left.unlink(missing_ok=True)
         try:
             draft.write_bytes(data)
             _flush(draft)
@@ -75,9 +83,9 @@ def write_file(path: Path, data: bytes) -> None:
             draft.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace or create a JSON file in one step. Raises `UserError` as `publish_folder` does."""
-    write_file(path, (json.dumps(value, indent=1) + "\n").encode())
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace or create a JSON file, sealed, in one step. Raises `UserError` as `publish_folder` does."""
+    write_file(path, (json.dumps(sealed(value), indent=1) + "\n").encode())
 
 
 def append_line(path: Path, line: bytes) -> None:
@@ -112,7 +120,7 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            what = f"{folder} is in use: another `train` or `label` is writing into it."
+            what = f"{folder} is in use: another `train`, `label` or `tune` is writing into it."
             raise UserError(what, "wait for it or end it, or name another --savedir") from error
         yield
 
@@ -121,16 +129,11 @@ def read_json(path: Path, *, kind: str, schema: int) -> dict[str, Any]:
     """Read a JSON object that says `"format": kind` and `"schema": <number>` of itself.
 
     Raises:
-        CheckpointError: Missing, truncated, of another format, or with a schema number above `schema`.
+        CheckpointError: Missing, of another format, or with a schema number above `schema`.
+        DamagedError: It does not parse, or its seal is broken.
     """
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        missing = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-        raise CheckpointError(f"{path} {missing}.", f"ls -l {path.parent}") from error
-    except ValueError as error:
-        raise truncated(path) from error
-    if not isinstance(value, dict) or value.get("format") != kind:
+    value = read_sealed(path, schema=schema)
+    if value.get("format") != kind:
         raise CheckpointError(f"{path} is not a {kind} file of this project.", f"ls {path.parent.parent}")
     found = value.get("schema")
     if not isinstance(found, int) or found > schema:
@@ -139,10 +142,23 @@ def read_json(path: Path, *, kind: str, schema: int) -> dict[str, Any]:
     return value
 
 
-def truncated(path: Path) -> DamagedError:
+def read_sealed(path: Path, *, schema: int) -> dict[str, Any]:
+    """Read a JSON object and check its seal, which it must have if it is of this schema. Raises as `read_json`."""
+    try:
+        value = parsed(path.read_bytes())
+        return unsealed(value, required=isinstance(value, dict) and value.get("schema") == schema)
+    except OSError as error:
+        missing = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise CheckpointError(f"{path} {missing}.", f"ls -l {path.parent}") from error
+    except ValueError as error:
+        raise truncated(path, error) from error
+
+
+def truncated(path: Path, why: object = "", next_step: str = "") -> DamagedError:
     """The error for a file that is damaged or cut short."""
-    older = "name an older checkpoint beside it, or train again"
-    return DamagedError(f"{path} is truncated or damaged.", f"ls {path.parent.parent}  # {older}")
+    older = f"ls {path.parent.parent}  # name an older checkpoint beside it, or train again"
+    reason = f" ({str(why).rstrip('.')})" if str(why) else ""
+    return DamagedError(f"{path} is truncated or damaged{reason}.", next_step or older)
 
 
 def _hidden(path: Path, what: str) -> Path:

@@ -5,6 +5,7 @@ noise everywhere, and its checkpoint goes on elsewhere.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -45,6 +46,33 @@ def device() -> torch.device:
 def to_device(network: Network) -> Network:
     """A network that was made in main memory, moved to where networks are, before an optimiser takes hold of it."""
     return network.to(_device)
+
+
+def orthogonal_(weight: Tensor, gain: float = 1.0) -> None:
+    """Fill a matrix with an orthogonal one, in one thread: on more the decomposition rounds otherwise, and a run would
+    depend on `--threads` from its first weights on."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        nn.init.orthogonal_(weight, gain)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Restore a network from what `state_dict` gave.
+
+    Raises:
+        ValueError: Numbers are NaN, infinite or of another precision, which torch would take.
+        RuntimeError: Names or shapes are others.
+    """
+    own = network.state_dict()
+    for name, weight in weights.items():
+        if name in own and weight.dtype != own[name].dtype:
+            raise ValueError(f"{name} holds numbers of type {weight.dtype}, not {own[name].dtype}")
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are NaN or infinite")
+    network.load_state_dict(weights)
 
 
 def to_tensor(values: NDArray[Any]) -> Tensor:

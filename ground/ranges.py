@@ -6,6 +6,9 @@ from annotated_types import Ge, Gt, Interval
 
 Count = Annotated[int, Ge(1)]
 CountOrNone = Annotated[int, Ge(0)]
+Threads = Annotated[int, Interval(ge=1, le=1024)]
+Levels = Annotated[int, Interval(ge=1, le=1_000_000)]  # as many as a split has: ground/level_seeds.py
+LevelsOrNone = Annotated[int, Interval(ge=0, le=1_000_000)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from preceptor.ground.errors import UserError
+from preceptor.ground.sealed import plain_text
 from preceptor.teacher.call import FALLBACK, FIELDS, OK, Call
 
 MARK = "preceptor-label"
@@ -38,6 +39,8 @@ def from_lines(lines: Iterable[bytes], source: str, sizes: Mapping[str, int] | N
     """
     calls = []
     for number, line in enumerate(lines, start=1):
+        if number == 1:
+            line = plain_text(line, source)
         if line.strip():
             try:
                 calls.append(_from_line(line, sizes or {}))

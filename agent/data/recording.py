@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +58,9 @@ class Recording:
         """Sum of rewards of each episode, [N]."""
         return (self.reward * self.acted).sum(1, dtype=np.float64)
 
-    def save(self, folder: Path) -> None:
-        """Write it to a folder in one step. Raises `UserError` if the disk is full."""
-        save_tree(folder, dict(vars(self)), {"kind": "demonstrations"})
+    def save(self, folder: Path, **facts: Any) -> None:
+        """Write it to a folder in one step, with facts about it. Raises `UserError` if the disk is full."""
+        save_tree(folder, dict(vars(self)), {"kind": "demonstrations", **facts})
 
     @staticmethod
     def load(folder: Path) -> "Recording":

@@ -63,6 +63,8 @@ class Ask(Method, Phase):
             seed=seed,
         )
         self.ledger = Ledger(self.run.path / FILE, parts.task, self.training)
+        if self.ledger.repeated and parts.log is not None:
+            parts.log.warn(f"{self.ledger.path}: {self.ledger.repeated} lines repeat what stands, and count once")
         self.budget = questions(self.settings.budget, int(self.training.acted.sum()))
         model = self.settings.annotator_model
         learned = oracle.fallible if model == "auto" else model == "learned"

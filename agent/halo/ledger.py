@@ -1,10 +1,11 @@
 """The ledger of questions and answers: lines of JSON that are only ever appended, each on the disk before it counts.
 
 A killed run reads it back and goes on where it was: learning depends on the seed and on what was asked and answered,
-alone. The first line names the task and the demonstrations. An answer that is taken back stays in the file, with a line
-behind it that says so; what *stands* is what was not taken back.
+alone. The first line names the task and the demonstrations; every line holds a digest of itself. An answer that is
+taken back stays in the file, with a line behind it that says so; what *stands* is what was not taken back.
 """
 
+import codecs
 import copy
 import hashlib
 import json
@@ -22,8 +23,9 @@ from preceptor.agent.halo.posterior import Answers, Ints
 from preceptor.envs.task import Task
 from preceptor.ground.atomic import CheckpointError, append_line
 from preceptor.ground.errors import UserError
+from preceptor.ground.sealed import parsed, sealed, unsealed
 
-FORMAT, SCHEMA = "preceptor-ledger", 1
+FORMAT, SCHEMA, UNSEALED = "preceptor-ledger", 2, 1  # and the schema whose lines have no digests
 FILE = "ledger.jsonl"
 PERSON = "person"  # the annotator whose answers have names beside them
 
@@ -86,6 +88,8 @@ class Ledger:
         rounds: The questions of each round, in the order in which they were chosen.
         readings: Answers of other people to questions that are answered: they tell how far people agree, and nothing is
             learned from them.
+        repeated: Lines that say again what stands, as two processes wrote that had one ledger before it was locked;
+            they count once.
 
     Raises:
         CheckpointError: The file is of another task, other options or other demonstrations, or damaged.
@@ -95,6 +99,7 @@ class Ledger:
         self.path, self._task, self._recording = path, task, recording
         self.rounds: list[list[Question]] = []
         self.readings: list[Answer] = []
+        self.repeated = 0
         self._answers: dict[_Place, Answer] = {}  # those that stand, in the order in which they came
         head = {"format": FORMAT, "schema": SCHEMA, "task": task.name, "options": task.options.digest}
         self._read(head | {"demonstrations": digest(recording)})
@@ -226,7 +231,7 @@ class Ledger:
         change()
 
     def _write(self, line: dict[str, Any]) -> None:
-        append_line(self.path, json.dumps(line).encode())
+        append_line(self.path, json.dumps(sealed(line)).encode())
 
     def _change(self, kind: str, **line: Any) -> Callable[[], None]:
         """What a line of the file does to what stands; made before the line is written, called once it is."""
@@ -281,18 +286,46 @@ class Ledger:
             self._write(head)
             return
         try:
-            found, *lines = map(json.loads, whole.splitlines())
+            found, *lines = ledger_lines(whole)
             for key, value in head.items():
-                if found.get(key) != value:
+                if found.get(key) != value and (key, found.get(key)) != ("schema", UNSEALED):
                     raise CheckpointError(
                         f"{self.path} is about other {key} ({found.get(key)!r}) than this run ({value!r}).",
                         "use it with the task and demonstrations that it was begun with, or start another --savedir",
                     )
             for line in lines:
-                self._change(**line)()
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            what = f"{self.path} is damaged: {error}."
+                if self._repeats(**line):
+                    self.repeated += 1
+                else:
+                    self._change(**line)()
+        except CheckpointError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, UserError) as error:
+            what = f"{self.path} is damaged: {getattr(error, 'what', str(error)).rstrip('.')}."
             raise CheckpointError(what, "restore it, or start a new run under another --savedir") from error
+
+    def _repeats(self, kind: str, **line: Any) -> bool:
+        """Whether a line asks what was asked, or answers what is answered: a question that is asked anew says so."""
+        if kind == "questions":
+            standing = {question for questions in self.rounds for question in questions}
+            return bool(standing & {Question(*asked) for asked in line["questions"]})
+        about = line.get("trajectory"), line.get("step")
+        return (
+            kind == "answer"
+            and about not in {question[:2] for question in self.open}
+            and about in {(answer.trajectory, answer.step) for answer in self.answers}
+        )
+
+
+def ledger_lines(data: bytes) -> list[dict[str, Any]]:
+    """The lines of a ledger. Raises `ValueError` with the number of one that is damaged."""
+    lines: list[dict[str, Any]] = []
+    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).splitlines(), 1):
+        try:
+            lines.append(unsealed(parsed(line), required=bool(lines) and lines[0].get("schema") == SCHEMA))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+    return lines
 
 
 def told(answers: Iterable[Answer], annotators: tuple[str, ...], options: int) -> Answers:

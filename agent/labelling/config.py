@@ -6,7 +6,7 @@ from typing import Annotated
 from annotated_types import Interval
 from pydantic import AfterValidator
 
-from preceptor.ground.ranges import Count, CountOrNone
+from preceptor.ground.ranges import CountOrNone, LevelsOrNone, Threads
 from preceptor.teacher.config import TeacherConfig
 
 
@@ -54,13 +54,13 @@ class LabelConfig:
     """Run, or folder, of a distilled controller whose opinion is shown; the newest of the task, if there is one."""
     teacher: TeacherConfig = field(default_factory=lambda: TeacherConfig("none"))
     """A teacher whose opinion is shown, too (none: no opinion); its answers are kept."""
-    eval_episodes: CountOrNone = 100
+    eval_episodes: LevelsOrNone = 100
     """Held-out levels on which the student is judged when all is answered; 0 for none."""
     port: Annotated[int, Interval(ge=0, le=65535)] = 8321
     """Port on this machine, which other machines cannot reach; 0 for any free one."""
     browser: bool = True
     """Open the page in the browser."""
-    threads: Count = 1
+    threads: Threads = 1
     """Threads of torch."""
     json: bool = False
     """Print one line of JSON on stdout and everything else on stderr."""

@@ -2,10 +2,10 @@
 
 A *tree* nests dicts, lists and tuples; its leaves are torch tensors, NumPy arrays and scalars, ints of any size,
 floats, bools, strings and None. That covers optimizer states with integer keys, NumPy bit generators and torch
-generators. Tensors go to `state.safetensors`, everything else to `state.json`, which also holds the former's digest.
+generators. Tensors go to `state.safetensors`, everything else to `state.json`, which holds the former's digest and its
+own.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from preceptor.ground.atomic import CheckpointError, publish_folder, read_json, standing, truncated
+from preceptor.ground.sealed import file_digest, sealed
 
-SCHEMA = 1
+SCHEMA = 2
 KIND = "preceptor-state"
 TENSORS, STRUCTURE = "state.safetensors", "state.json"
 
@@ -39,8 +40,8 @@ def save_tree(folder: Path, tree: Any, meta: dict[str, Any]) -> None:
             save_file(writer.tensors, draft / TENSORS)
         except SafetensorError as error:
             raise _as_os_error(error) from error
-        facts = {"format": KIND, "schema": SCHEMA, "digest": _digest(draft / TENSORS)}
-        (draft / STRUCTURE).write_text(json.dumps({**facts, "meta": meta, "tree": structure}))
+        facts = {"format": KIND, "schema": SCHEMA, "digest": file_digest(draft / TENSORS)}
+        (draft / STRUCTURE).write_text(json.dumps(sealed({**facts, "meta": meta, "tree": structure})))
 
 
 def load_tree(folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -55,16 +56,11 @@ def load_tree(folder: Path) -> tuple[Any, dict[str, Any]]:
     saved = read_json(folder / STRUCTURE, kind=KIND, schema=SCHEMA)
     path = folder / TENSORS
     try:
-        if _digest(path) != saved["digest"]:
+        if file_digest(path) != saved["digest"]:
             raise truncated(path)
         return _decode(saved["tree"], load_file(path)), saved["meta"]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise truncated(path) from error
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _as_os_error(error: SafetensorError) -> OSError:

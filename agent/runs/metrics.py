@@ -23,6 +23,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 from preceptor.agent.runs.settings import dotted
 from preceptor.ground.atomic import write_file
 from preceptor.ground.errors import UserError
+from preceptor.ground.sealed import parsed, sealed, unsealed
 
 FILE = "metrics.jsonl"
 PREFIXES = ("rollout/", "eval/", "teacher/", "controller/", "high/", "low/", "halo/", "time/")
@@ -73,7 +74,7 @@ class Metrics:
                 again = "repeat with --resume from the last checkpoint, or with another --seed or --preset"
                 raise DivergedError(f"Stopped: `{tag}` became {number} at step {step:,}.", again)
         with self._losing():
-            self._append((json.dumps({"step": step, **numbers}) + "\n").encode())
+            self._append((json.dumps(sealed({"step": step, **numbers})) + "\n").encode())
 
         def draw(board: SummaryWriter) -> None:
             for tag, number in numbers.items():
@@ -91,6 +92,10 @@ class Metrics:
     def say(self, text: str) -> None:
         """A line for the person who watches: a phase that begins, a teacher that is switched off."""
         self._screen.say(text)
+
+    def warn(self, text: str) -> None:
+        """A line that is shown even if nothing else is to be."""
+        self._screen.say(f"[yellow]warning: {escape(text)}", always=True)
 
     def close(self) -> None:
         """Finish the files and the progress display. May be called twice."""
@@ -131,24 +136,39 @@ class Metrics:
             self._tensorboard = None
             if not self.incomplete:
                 why = f"{error.strerror or error} ({self._file.name})"
-                self._screen.say(f"[yellow]warning: metrics are incomplete from here on: {escape(why)}", always=True)
+                self.warn(f"metrics are incomplete from here on: {why}")
             self.incomplete = True
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a `metrics.jsonl`, none if there is no file; a last line that was cut off by a kill is left out."""
-    rows: list[dict[str, float]] = []
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        for line in path.read_text().splitlines():
-            rows.append(json.loads(line))
-    return rows
+    """The lines of a `metrics.jsonl`, none if there is no file. Lines that are damaged, or cut off by a kill, are left
+    out."""
+    return [row for _, row in _lines(path) if row is not None]
+
+
+def damaged_lines(path: Path) -> int:
+    """How many lines of a `metrics.jsonl` are damaged or cut off."""
+    return sum(row is None for _, row in _lines(path))
 
 
 def cut_after(path: Path, step: int) -> None:
     """Drop the lines that came after `step`, so that a resumed run writes what an uninterrupted one would have."""
+    lines = list(_lines(path))
+    kept = max((i for i, (_, row) in enumerate(lines, 1) if row is not None and row["step"] <= step), default=0)
     if path.exists():
-        kept = [row for row in read_metrics(path) if row["step"] <= step]
-        write_file(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        write_file(path, b"".join(line + b"\n" for line, _ in lines[:kept]))
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float] | None]]:
+    """Each line with the numbers that it holds, None if it is damaged."""
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            row = unsealed(parsed(line), required=False)
+            if "step" not in row or not all(map(math.isfinite, row.values())):
+                raise ValueError("a step is missing, or a number is not finite")
+            yield line, row
+        except (OverflowError, TypeError, ValueError):
+            yield line, None
 
 
 class _Screen:

@@ -1,7 +1,7 @@
 """The `report` verb: what runs came to, a row for each, with their learning curves and performance profiles in PNGs."""
 
+import contextlib
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -16,11 +16,12 @@ from preceptor.agent.runs.aggregate import interquartile_mean, performance_profi
 from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.metrics import FILE as METRICS
 from preceptor.agent.runs.metrics import read_metrics
+from preceptor.agent.runs.results import read_result
 from preceptor.agent.runs.run import Run
 from preceptor.agent.runs.statistics import RESAMPLES, bootstrap, mean_interval, widened
 from preceptor.agent.runs.text import MODES
 from preceptor.envs.catalog import GYM_TASKS, listing
-from preceptor.ground.atomic import write_file
+from preceptor.ground.atomic import CheckpointError, DamagedError, write_file
 from preceptor.ground.errors import UserError
 
 # The student's own, never those of episodes in which the teacher had a hand.
@@ -77,28 +78,40 @@ def _chosen(config: ReportConfig) -> list[Run]:
 
 def _row(runs: Sequence[Run]) -> dict[str, Any]:
     """One line of the table: settings of the first seed, results averaged over the seeds."""
-    first, results = runs[0], [run.results() for run in runs]
+    first, results = runs[0], [_results(run) for run in runs]
     found = [_so_far(run) | result for run, result in zip(runs, results, strict=True)]
     row: dict[str, Any] = {key: first.config.get(key) for key in ("task", "method")}
-    row |= {"teacher": _teacher(first, found[0]), "run": first.group.name, "seeds": len(runs)}
+    row |= {"teacher": _teacher(runs, found), "run": first.group.name, "seeds": len(runs)}
     row |= _means(found, ("steps", "queries", "calls"))
     asking = [seed["asking"] for seed in found]
     row["asking"] = _means(asking, dict.fromkeys(chain(*asking)))
     together = first.group / "eval.json"  # `eval` judges all seeds of a run at once
     if len(runs) > 1 and together.exists():
-        results = [json.loads(together.read_text())]
+        with contextlib.suppress(DamagedError):  # the seeds' own results are there still
+            results = [read_result(together)]
     for mode in MODES:
         scores = [result["student"][mode] for result in results if mode in result.get("student", {})]
         row[mode] = _over_seeds(scores) if scores else None
     return row
 
 
-def _teacher(run: Run, found: Mapping[str, Any]) -> str:
-    """Who taught a run, or the controller that it was given; or why its settings cannot be read."""
-    taught = run.config.get("damaged") or found.get("teacher")
+def _results(run: Run) -> dict[str, Any]:
+    """The result lines of a run; `damaged` says so where they cannot be read."""
+    try:
+        return run.results()
+    except CheckpointError:
+        return {"damaged": "(results damaged)"}
+
+
+def _teacher(runs: Sequence[Run], found: Sequence[Mapping[str, Any]]) -> str:
+    """Who taught a run, or the controller that it was given; or why the files of one of its seeds cannot be read."""
+    for facts in (*(run.config for run in runs), *found):
+        if "damaged" in facts:
+            return str(facts["damaged"])
+    taught = found[0].get("teacher")
     if isinstance(taught, str):  # not the scores of the teacher, if `eval` has judged it
         return taught
-    return run.teacher if found["asking"] else "none"
+    return runs[0].teacher if found[0]["asking"] else "none"
 
 
 def _so_far(run: Run) -> dict[str, Any]:
@@ -140,7 +153,7 @@ def _together(groups: Sequence[Sequence[Run]], succeed: set[str]) -> dict[tuple[
     for runs in groups:
         if runs[0].config.get("task") not in succeed:
             continue
-        students = [run.results().get("student", {}) for run in runs]
+        students = [_results(run).get("student", {}) for run in runs]
         for mode in MODES:
             if seeds := [student[mode] for student in students if mode in student]:
                 named = (str(runs[0].config.get("method")), runs[0].group.name)

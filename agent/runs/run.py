@@ -22,12 +22,23 @@ from typing import Any
 from preceptor.agent.runs.checkpoint import load_tree, save_tree
 from preceptor.agent.runs.metrics import FILE as METRICS
 from preceptor.agent.runs.metrics import Metrics, cut_after
+from preceptor.agent.runs.names import check_name
+from preceptor.agent.runs.results import read_result, write_result
 from preceptor.agent.runs.settings import refusals, without_passwords
-from preceptor.ground.atomic import CheckpointError, DamagedError, read_json, write_file, write_json
+from preceptor.envs.catalog import get_task
+from preceptor.ground.atomic import (
+    CheckpointError,
+    DamagedError,
+    read_json,
+    truncated,
+    write_file,
+    write_json,
+)
 from preceptor.ground.errors import UserError, unknown_name
 
 CONFIG, MANIFEST = "preceptor-config", "preceptor-manifest"
-SCHEMAS = {CONFIG: 2, MANIFEST: 1}
+SCHEMAS = {CONFIG: 3, MANIFEST: 2}  # of these, files are sealed
+OLDEST_CONFIG = 2
 LAST_OF_SCHEMA_1 = "ec3ec8d"  # commit; until then settings were flat, and those of the method were not in them
 KEPT_CHECKPOINTS = 2
 VERSIONED = ("torch", "numpy", "numba", "gymnasium", "minigrid", "transformers", "openai", "safetensors")
@@ -48,7 +59,8 @@ class Run:
 
     @staticmethod
     def place(logdir: str | Path, method: str, task: str, name: str) -> Path:
-        """Where a run of that name lies. Raises `UserError` if a file is in the way."""
+        """Where a run of that name lies. Raises `UserError` if it is no name, or a file is in the way."""
+        check_name(name)
         path = Path(logdir, method, task, name)
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file, and a run needs a directory there.", "another --savedir")
@@ -86,11 +98,16 @@ class Run:
     def open(cls, path: Path) -> "Run":
         """An existing run. Raises `CheckpointError` if the directory holds none, or one of an older version."""
         saved = read_json(path / "config.json", kind=CONFIG, schema=SCHEMAS[CONFIG])
-        if saved["schema"] < SCHEMAS[CONFIG]:
+        if saved["schema"] < OLDEST_CONFIG:
             what = f"{path} was started by an older version, which kept settings in another form"
             advice = f"git checkout {LAST_OF_SCHEMA_1}  # which reads it; or train again under another --savedir"
-            raise CheckpointError(f"{what} (schema {saved['schema']}; this one reads {SCHEMAS[CONFIG]}).", advice)
-        return cls(path, saved["config"])
+            raise CheckpointError(f"{what} (schema {saved['schema']}; this one reads {OLDEST_CONFIG}).", advice)
+        config = saved.get("config")
+        if not isinstance(config, dict) or not isinstance(config.get("teacher", {}), dict):
+            raise truncated(path / "config.json", "it holds no settings")
+        if not all(isinstance(config.get(name, ""), str) for name in ("method", "task")):
+            raise truncated(path / "config.json", "its method or task is no name")
+        return cls(path, config)
 
     @classmethod
     def find(cls, logdir: str | Path, method: str | None, task: str | None, name: str) -> "Run":
@@ -114,13 +131,27 @@ class Run:
             seeds = sorted(place.glob("seed-*/config.json"), key=lambda path: int(path.parent.name[5:]))
             alone = place / "config.json"
             if found := [alone] if alone.exists() else seeds:
-                return [cls.open(path.parent) for path in found]
+                return [cls.open(path.parent)._of(method, task) for path in found]
         known = {path.relative_to(root).parts[2] for path in _all_runs(root, method, task)}
         start = f"python main.py train{f' --method {method}' if method else ''} --task {task or 'TASK'} --savedir NAME"
         if not known:
             raise UserError(f"There is no run {name!r}, nor any other of {task or 'any task'}, under {root}.", start)
         kind = " ".join(filter(None, (method, task, "run")))
         raise unknown_name(kind, name, known, f"ls {root}, or {start}")
+
+    def _of(self, method: str | None, task: str | None) -> "Run":
+        """Itself, if it is of that method and task: one that is named by its path might be of any."""
+        source = str(self.config.get("task", task))
+        try:
+            own = source if source == task or task is None else get_task(source).name
+        except UserError:  # a task of one's own, whose module is elsewhere
+            own = self.group.parent.name
+        of_method = self.config.get("method")
+        for flag, asked, is_of, name in (("task", task, own, source), ("method", method, of_method, of_method)):
+            if asked and is_of and asked != is_of:
+                what = f"{self.path} is a run of {is_of}, not of {asked}."
+                raise UserError(what, f"--{flag} {name}, or name a run of {asked}")
+        return self
 
     @classmethod
     def all(cls, logdir: str | Path, method: str | None = None, task: str | None = None) -> "list[Run]":
@@ -172,28 +203,28 @@ class Run:
         """While teacher and student are set up: where that fails, a new run gives its name back."""
         try:
             yield
-        except UserError:
+        except Exception:
             if len(self.manifest()["starts"]) == 1 and self.last_step is None:
                 shutil.rmtree(self.path, ignore_errors=True)
             raise
 
     def conclude(self, result: Mapping[str, Any]) -> None:
         """Leave the result line of training in `result.json`, where `report` finds it."""
-        write_json(self.path / "result.json", dict(result))
+        write_result(self.path / "result.json", result)
 
     def results(self) -> dict[str, Any]:
-        """The result lines of training and of `eval`, the latter's where both have a say; empty before either."""
+        """The result lines of training and of `eval`, the latter's where both have a say; empty before either.
+
+        Raises:
+            DamagedError: One of them is damaged.
+        """
         lines = [path for path in (self.path / "result.json", self.path / "eval.json") if path.exists()]
-        return {key: value for path in lines for key, value in json.loads(path.read_text()).items()}
+        return {key: value for path in lines for key, value in read_result(path).items()}
 
     @property
     def last_step(self) -> int | None:
         """Step of the checkpoint that `load` would read; None before the first one."""
-        steps = self.saved_steps()
-        with contextlib.suppress(OSError, ValueError):
-            if (pointed := int((self.path / "last").read_text().removeprefix("checkpoints/"))) in steps:
-                return pointed
-        return max(steps, default=None)
+        return max(self.saved_steps(), default=None)
 
     def saved_steps(self) -> list[int]:
         """Steps of the checkpoints on the disk, ascending."""
@@ -249,12 +280,14 @@ class Run:
     def _misfit(self, step: int, error: Exception) -> CheckpointError:
         starts, folder = self.manifest()["starts"], self.checkpoint(step)
         commit = ([start for start in starts if start["from_step"] < step] or starts)[-1]["commit"]
-        if commit != _commit():
-            what = f"{folder} does not fit this version of the program; it was saved by commit {commit or 'unknown'}."
-            checkout = f"git checkout {(commit or 'COMMIT').removesuffix('+changes')}"
-            return CheckpointError(what, f"{checkout}, or train again under another --savedir")
         method, task = self.config.get("method"), self.config.get("task")
         reason = (str(error).splitlines() or [type(error).__name__])[-1].strip().rstrip(".")
+        if commit != _commit() and "shape" not in reason:
+            what = f"{folder} does not fit this version of the program ({reason}); it was saved by commit"
+            checkout = f"git checkout {(commit or 'COMMIT').removesuffix('+changes')}"
+            return CheckpointError(
+                f"{what} {commit or 'unknown'}.", f"{checkout}, or train again under another --savedir"
+            )
         what = f"{folder} is of {method} on {task}, and does not fit what is asked for: {reason}."
         return CheckpointError(what, f"--task {task} --method {method}, or the name of another run")
 

@@ -3,8 +3,13 @@
 import contextlib
 import sqlite3
 
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.demonstrating import DEMONSTRATIONS
+from preceptor.agent.halo.ledger import FILE as LEDGER
+from preceptor.agent.halo.ledger import ledger_lines
 from preceptor.agent.runs.checkpoint import load_tree
-from preceptor.agent.runs.metrics import FILE, read_metrics
+from preceptor.agent.runs.metrics import FILE, damaged_lines, read_metrics
+from preceptor.agent.runs.results import read_result
 from preceptor.agent.runs.run import Run
 from preceptor.controller.checkpoint import load_controller
 from preceptor.envs.catalog import get_task
@@ -32,10 +37,11 @@ def check_metrics(run: Run) -> str:
     path = run.path / FILE
     if not path.exists():
         raise Doubt("none yet", f"{_AGAIN}  # starts it over")
-    lines, rows = len(path.read_text().splitlines()), read_metrics(path)
-    if len(rows) < lines:
-        raise Doubt(f"{lines - len(rows)} of {lines} lines do not parse", f"{_AGAIN}  # cuts them off")
-    return f"{lines} lines up to step {rows[-1]['step']:,}" if rows else "none yet"
+    rows, damaged = read_metrics(path), damaged_lines(path)
+    if damaged:
+        what = f"{damaged} of {len(rows) + damaged} lines are damaged or cut short, and left out"
+        raise Doubt(what, f"{_AGAIN}  # cuts off those at the end")
+    return f"{len(rows)} lines up to step {rows[-1]['step']:,}" if rows else "none yet"
 
 
 def check_checkpoints(run: Run) -> str:
@@ -62,10 +68,29 @@ def check_labels(run: Run) -> str:
     if not run.labels.exists():
         return "no label store"
     with contextlib.closing(sqlite3.connect(f"{run.labels.resolve().as_uri()}?mode=ro", uri=True)) as store:
-        verdict = store.execute("PRAGMA quick_check").fetchone()[0]
+        verdict = store.execute("PRAGMA integrity_check").fetchone()[0]
     if verdict != "ok":
         raise UserError(f"SQLite says {verdict}", f"rm {run.labels}")
     return "SQLite says ok"
+
+
+def check_results(run: Run) -> str:
+    """Whether what training and `eval` came to can be read."""
+    episodes = [read_result(path) for path in run.path.glob("episodes/*.json")]
+    return f"{len(run.results())} facts, {len(episodes)} lists of episodes"
+
+
+def check_demonstrations(run: Run) -> str:
+    """Whether the demonstrations are of the run's task, and what was said about them can be read."""
+    if not (run.path / DEMONSTRATIONS).exists():
+        return "none, as with methods that learn from none"
+    recording = Recording.load(run.path / DEMONSTRATIONS)
+    recording.fits(get_task(Run.open(run.path).config["task"]))
+    try:
+        lines = ledger_lines((run.path / LEDGER).read_bytes()) if (run.path / LEDGER).exists() else []
+    except ValueError as error:
+        raise UserError(f"{run.path / LEDGER} is damaged: {error}", "restore it, or train again") from error
+    return f"{len(recording)} demonstrations, {len(lines)} lines of questions and answers"
 
 
 PARTS = {
@@ -75,4 +100,6 @@ PARTS = {
     "checkpoints": check_checkpoints,
     "controller": check_controller,
     "labels": check_labels,
+    "demonstrations": check_demonstrations,
+    "results": check_results,
 }

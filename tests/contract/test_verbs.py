@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import main as cli
+from preceptor.agent.runs.results import read_result
 from preceptor.envs.catalog import get_task
 from preceptor.ground.errors import UserError
 from preceptor.teacher.controls import ScriptedTeacher
@@ -65,7 +66,7 @@ def test_the_table_has_a_line_of_json_with_every_player(logs: Path, said: Said) 
             row = table[player][style]
             assert {"success", "low", "high", "return", "length"} <= row.keys()
             assert row["episodes"] == (12 if player in ("student", "controller") else 6)
-    assert json.loads((logs / "ihac" / "SimpleDoorKey" / "two" / "eval.json").read_text()) == table
+    assert read_result(logs / "ihac" / "SimpleDoorKey" / "two" / "eval.json") == table
     judged = said("eval", "--json", "--loaddir", "replayed", "--eval_teacher", *LEVELS)
     assert judged["teacher"]["sampled"]["success"] == 1, "with its own teacher"
 
@@ -127,7 +128,7 @@ def test_what_cannot_be_written_does_not_cost_the_table(said: Said, monkeypatch:
     def refuse(*_: object) -> None:
         raise UserError("Could not save it: Read-only file system.")
 
-    monkeypatch.setattr("preceptor.agent.evaluate.write_json", refuse)
+    monkeypatch.setattr("preceptor.agent.evaluate.write_result", refuse)
     monkeypatch.setattr("preceptor.agent.runs.report.write_file", refuse)
     for words in (["eval", "--loaddir", "ppo", *LEVELS], ["report", "ppo"]):
         code, out, _ = said(*words)
@@ -149,7 +150,7 @@ def test_one_seed_is_judged_in_its_own_folder_and_the_newest_run_with_all(logs: 
     (group / "eval.json").write_text("{}")
     judged = said("eval", "--json", "--loaddir", "two/seed-1", *LEVELS)
     assert judged["run"] == str(group / "seed-1")
-    assert json.loads((group / "seed-1" / "eval.json").read_text()) == judged
+    assert read_result(group / "seed-1" / "eval.json") == judged
     assert (group / "eval.json").read_text() == "{}"
     for seed in ("seed-0", "seed-1"):
         (group / seed / "last").touch()

@@ -111,8 +111,8 @@ def rewrite(**changes):
         *[(STRUCTURE, damage, "truncated") for damage in (cut_short, rewrite(tree=None))],
         (STRUCTURE, Path.unlink, "does not exist"),
         (STRUCTURE, lambda path: write_json(path, {"model_type": "llama"}), "not a preceptor-state file"),
-        (STRUCTURE, lambda path: write_json(path, [1, 2]), "not a preceptor-state file"),
-        (STRUCTURE, rewrite(schema=2), "reads up to"),
+        (STRUCTURE, lambda path: path.write_text("[1, 2]"), "no object"),
+        (STRUCTURE, rewrite(schema=3), "reads up to"),
         ("", shutil.rmtree, "no checkpoint"),
     ],
 )

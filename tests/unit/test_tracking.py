@@ -16,7 +16,7 @@ from preceptor.agent.config import configure
 from preceptor.agent.runs.metrics import Metrics, read_metrics
 from preceptor.agent.runs.run import Run
 from preceptor.agent.train import train
-from preceptor.ground.atomic import CheckpointError, alone
+from preceptor.ground.atomic import CheckpointError, alone, write_json
 from preceptor.ground.errors import UserError
 
 NESTED = {
@@ -127,8 +127,8 @@ def test_resuming_may_change_what_does_not_change_the_learning(tmp_path):
 def test_a_run_of_an_older_version_names_the_commit_that_reads_it(tmp_path):
     run = start(tmp_path)
     saved = json.loads((run.path / "config.json").read_text())
-    assert saved["schema"] == 2
-    (run.path / "config.json").write_text(json.dumps(saved | {"schema": 1}))
+    assert saved["schema"] == 3
+    write_json(run.path / "config.json", saved | {"schema": 1})
     with pytest.raises(CheckpointError, match=r"older version.*schema 1; this one reads 2") as caught:
         start(tmp_path, resume=True)
     assert caught.value.next_step.startswith("git checkout ec3ec8d ")
