@@ -1,7 +1,5 @@
 """Minari's own collector on every environment that is registered."""
 
-from pathlib import Path
-
 import gymnasium as gym
 import minari
 import pytest
@@ -17,7 +15,7 @@ IDS = [f"Preceptor/{task}-v0" for family in FAMILIES.values() if family.entry_po
 @pytest.mark.parametrize("env_id", IDS)
 def test_minari_records_our_environments_and_makes_them_again(env_id, monkeypatch, tmp_path):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    env = minari.DataCollector(gym.make(env_id), record_infos=True, jpeg_encoding=False)
+    env = minari.DataCollector(gym.make(env_id), record_infos=True)
     for seed in range(2):
         env.reset(seed=seed)
         for _ in range(5):
