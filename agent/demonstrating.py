@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
-from preceptor.agent.data.recording import Recording, first_episodes, segments
-from preceptor.agent.data.store import TrajectoryStore
+from preceptor.agent.data.recording import LONGEST, Recording, first_episodes, segments
+from preceptor.agent.data.store import TrajectoryStore, columns, refuse_too_large
 from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
 from preceptor.agent.flags import DemosConfig
 from preceptor.agent.hierarchy import Hierarchy, Observations, Player
@@ -25,7 +25,6 @@ from preceptor.teacher.labels import LabelStore
 DEMONSTRATIONS = "demonstrations"  # folder of a run
 _HELD_OUT = 0.25  # demonstrations that are held out, for each to learn from
 EPSILON = 0.1  # of demonstrations: the experts of HALO's data err (Orlov Savko and Unhelkar, 2024)
-_LONGEST = 2**14  # steps after which an episode that has not ended is taken for one that never does
 
 
 class ExpertHigh:
@@ -78,20 +77,27 @@ def record(task: Task, count: int, seed: int, epsilon: float = EPSILON) -> Recor
     """`count` demonstrations of a task by its expert, one per training level; `epsilon` as `ExpertLow` has it.
 
     Raises:
-        UserError: The task has no expert, or an episode of it never ends.
+        UserError: The task has no expert, an episode of it never ends, or there is no room for so many.
     """
+
+    def room(capacity: int) -> TrajectoryStore:
+        size = f"{count:,} demonstrations of {capacity} steps or more"
+        refuse_too_large(capacity * count, columns(task), size, f"record fewer: {{}} steps fit, {capacity} for each")
+        return TrajectoryStore(task, capacity, count)
+
+    capacity = 64
+    store = room(capacity)
     drawn, acting, erring = np.random.SeedSequence(seed).spawn(3)
     env = task.make_vec(count, seed=int(drawn.generate_state(1)[0]))
     player = expert_player(task, epsilon, np.random.default_rng(erring))
     hierarchy = Hierarchy(task, env, player, rng=np.random.default_rng(acting))
-    ended, capacity = np.zeros(count, np.bool_), 64
-    store = TrajectoryStore(task, capacity, count)
+    ended = np.zeros(count, np.bool_)
     while not ended.all():
-        if len(store) == _LONGEST:
-            raise UserError(f"An expert's episode of {task.name} has not ended after {_LONGEST:,} steps.")
+        if len(store) == LONGEST:
+            raise UserError(f"An expert's episode of {task.name} has not ended after {LONGEST:,} steps.")
         if len(store) == capacity:
             capacity *= 2
-            saved, store = store.state_dict(), TrajectoryStore(task, capacity, count)
+            saved, store = store.state_dict(), room(capacity)
             store.load_state_dict(saved)
         hierarchy.step(store)
         row = len(store) - 1
@@ -122,7 +128,7 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
         before = int(_HELD_OUT / (1 + _HELD_OUT) * len(recording))  # what earlier versions held out
         kept = len(recording) - facts.get("held_out", before)
         return recording[:kept], recording[kept:]
-    if not demos.isdigit():
+    if not demos.isdecimal():
         from preceptor.agent.data.minari import load_minari
 
         recording = load_minari(demos, task)
@@ -138,14 +144,14 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
 
 def demos(config: DemosConfig) -> dict[str, Any]:
     """The `demos` verb: record, and leave a Minari dataset. Raises `UserError`."""
-    from preceptor.agent.data.minari import save_minari
+    from preceptor.agent.data.minari import new_dataset, recording_command
 
     task = task_of(config.task, config.logdir)
     if not config.to:
-        example = f"preceptor/{task.name.lower()}/expert-v0"
-        raise UserError("The dataset has no name.", f"python main.py demos --task {task.source} --to {example}")
-    recording = record(task, config.count, config.seed, config.epsilon)
-    save_minari(recording, task, config.to)
+        raise UserError("The dataset has no name.", recording_command(task))
+    with new_dataset(config.to, task) as save:
+        recording = record(task, config.count, config.seed, config.epsilon)
+        save(recording)
     return {
         "task": task.name,
         "dataset": config.to,

@@ -183,6 +183,20 @@ def make_single_env(task: str, split: str = "train", render_mode: str | None = N
     return get_task(task).make_env(split, render_mode)
 
 
+def make_played_env(task: str, split: str = "train", render_mode: str | None = None) -> "gym.Env[Any, Any]":
+    """A task's environment as agents play it, whose observations and actions are those of its demonstrations.
+
+    The datasets that `demos` leaves name this function as what makes their environment.
+    """
+    from preceptor.envs.task import defines
+    from preceptor.envs.vector import SingleEnv
+
+    made = get_task(task)
+    if not defines(made, "simulator"):
+        return made.make_env(split, render_mode)
+    return SingleEnv(made.simulator(1, render_mode), split, render_mode)
+
+
 def register_all() -> None:
     """Register the single environments with Gymnasium as `Preceptor/<Task>-v0`; harmless if done before.
 

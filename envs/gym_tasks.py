@@ -73,7 +73,7 @@ def success_of(over: bool, info: Mapping[str, Any]) -> bool:
 class LevelSeeds(gym.Wrapper[Any, Any, Any, Any]):
     """Gymnasium's own environment on the levels of a split: what `reset` plays is drawn, or `options["level_seed"]`.
 
-    Infos hold `level_seed`, and of a step also `success`.
+    Infos hold `level_seed` and `success`, false in those of `reset`.
 
     Args:
         env: One whose episodes are functions of the seeds that its `reset` is given.
@@ -91,7 +91,7 @@ class LevelSeeds(gym.Wrapper[Any, Any, Any, Any]):
             self._rng = np.random.default_rng(seed)
         self.level_seed = next_level(self._rng, options, self.split)
         obs, info = self.env.reset(seed=self.level_seed)
-        return obs, info | {"level_seed": self.level_seed}
+        return obs, info | {"level_seed": self.level_seed, "success": False}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """The environment's own step."""

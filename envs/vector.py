@@ -182,7 +182,7 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
 class SingleEnv(gym.Env[Any, Any]):
     """One environment, in lock step with a row of `BatchedEnv`: for users of Gymnasium, and to draw pictures.
 
-    Infos hold `level_seed` and what the family adds, and of a step also `success`.
+    Infos hold `level_seed`, `success`, false in those of `reset`, and what the family adds.
 
     Args:
         simulator: The rules, of one environment.
@@ -203,13 +203,12 @@ class SingleEnv(gym.Env[Any, Any]):
         """
         super().reset(seed=seed)
         self.simulator.begin(np.zeros(1, np.int64), np.array([next_level(self.np_random, options, self.split)]))
-        return self.simulator.observe()[0], self._info()
+        return self.simulator.observe()[0], self._info(False)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Act; see `Simulator.step` for errors."""
         reward, terminated, truncated, success = (part[0] for part in self.simulator.step(np.asarray(action)[None]))
-        info = self._info() | {"success": bool(success)}
-        return self.simulator.observe()[0], float(reward), bool(terminated), bool(truncated), info
+        return self.simulator.observe()[0], float(reward), bool(terminated), bool(truncated), self._info(bool(success))
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]  # Gymnasium allows more kinds of pictures
         """The environment, uint8 [H, W, 3], or None without a render mode; `UserError` if nothing can draw."""
@@ -219,5 +218,6 @@ class SingleEnv(gym.Env[Any, Any]):
         """Free what the simulator holds."""
         self.simulator.close()
 
-    def _info(self) -> dict[str, Any]:
-        return {"level_seed": int(self.simulator.level_seed[0])} | {k: v[0] for k, v in self.simulator.info().items()}
+    def _info(self, success: bool) -> dict[str, Any]:
+        told = {name: column[0] for name, column in self.simulator.info().items()}
+        return {"level_seed": int(self.simulator.level_seed[0])} | told | {"success": success}

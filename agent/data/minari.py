@@ -1,100 +1,231 @@
 """Demonstrations as Minari datasets, there and back: the field's format for offline data (Farama, 2024).
 
-A dataset holds what any reader of Minari expects, observations, actions, rewards and the two ends; `infos` carry what
-is HALO's: `true_option` of each observation (-1 unknown), and the `level_seed` of the episode. Datasets live where
-Minari keeps them (`MINARI_DATASETS_PATH`, else ~/.minari), under ids such as `preceptor/rescueworld-n3/expert-v0`.
+A dataset holds what any reader of Minari expects, observations, actions, rewards and the two ends, and how Gymnasium
+makes an environment that shows and takes the same; `infos` carry what is HALO's: `true_option` of each observation (-1
+unknown), and the `level_seed` of the episode. Datasets live where Minari keeps them (`MINARI_DATASETS_PATH`, else
+~/.minari), under ids such as `preceptor/rescueworld-n3/expert-v0`.
+
+What others recorded is read as it is or refused, with the episode and the field that do not fit.
 """
 
-import warnings
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import minari
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_dataset import EpisodeData, parse_dataset_id
+from minari.dataset.minari_storage import MinariStorage
+from minari.namespace import create_namespace, list_local_namespaces
+from minari.storage import get_dataset_path
 from numpy.typing import NDArray
 
-from preceptor.agent.data.recording import Recording
-from preceptor.agent.data.store import columns
+from preceptor.agent.data.recording import LONGEST, Recording
+from preceptor.agent.data.store import columns, refuse_too_large
 from preceptor.envs.task import Task
+from preceptor.ground.atomic import alone, publish_folder
 from preceptor.ground.errors import UserError
 
-_EXAMPLE = "preceptor/rescueworld-n3/expert-v0"
+_LONGEST_NAME = 200  # characters of a part of an id; file systems take at least 255 bytes
 
 
-def save_minari(recording: Recording, task: Task, dataset_id: str) -> None:
-    """Write demonstrations of a task as a new dataset.
+@contextlib.contextmanager
+def new_dataset(dataset_id: str, task: Task) -> Iterator[Callable[[Recording], None]]:
+    """Reserve an id for this process, and give what writes demonstrations of a task there: wholly, or not at all.
 
     Raises:
-        UserError: The id is taken or not of Minari's form, or the disk refuses.
+        UserError: The id is taken, or not one under which Minari finds a dataset, or the disk refuses.
     """
-    buffers = [_buffer(recording, n) for n in range(len(recording))]
-    env = task.make_vec(1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an author's address, and code on the web: not for every dataset
-            minari.create_dataset_from_buffers(
-                dataset_id=dataset_id,
-                buffer=buffers,
-                observation_space=_space(env.single_observation_space),
-                action_space=_space(env.single_action_space),
-                algorithm_name="the task's scripted expert",
-                description=f"Demonstrations of {task.name}: {task.goal} Options: {', '.join(task.options.ids)}.",
-            )
-    except (ValueError, OSError) as error:
-        raise UserError(f"Minari did not take {dataset_id!r}: {error}.", f"--to {_EXAMPLE}") from error
-    finally:
-        env.close()
+    folder, namespace = _place(dataset_id, task), str(PurePosixPath(dataset_id).parent)
+    with contextlib.ExitStack() as stack:
+        try:  # beside the datasets: Minari skips what is hidden
+            stack.enter_context(alone(get_dataset_path() / ".writing" / dataset_id))
+        except UserError as error:
+            if not isinstance(error.__cause__, BlockingIOError):
+                raise
+            what = f"Another `demos` is writing {dataset_id!r}."
+            raise UserError(what, "wait for it, or name another --to") from error
+        if folder.exists():
+            what = f"There is a Minari dataset {dataset_id!r} already" if _is_dataset(folder) else f"{folder} is there"
+            raise UserError(f"{what}; nothing was recorded.", recording_command(task, dataset_id))
+
+        def write(recording: Recording) -> None:
+            with publish_folder(folder) as draft:
+                _write(recording, task, dataset_id, draft / "data")
+                if namespace != "." and namespace not in list_local_namespaces():
+                    create_namespace(namespace)
+
+        yield write
 
 
 def load_minari(dataset_id: str, task: Task) -> Recording:
     """Read a dataset as demonstrations of a task.
 
     Raises:
-        UserError: There is none of that id, or it is not of this task.
+        UserError: There is none of that id, it cannot be read, or it is not of this task.
     """
-    remedy = f"python main.py demos --task {task.source} --to {_EXAMPLE}"
-    try:
-        dataset = minari.load_dataset(dataset_id)
-    except (ValueError, OSError) as error:
-        known = ", ".join(sorted(minari.list_local_datasets())) or "none"
-        what = f"There is no Minari dataset {dataset_id!r} on this machine; there are: {known}."
-        raise UserError(what, remedy) from error
-    if not isinstance(dataset.observation_space, spaces.Box):  # such as D4RL's, which hold goals as well
-        kind = type(dataset.observation_space).__name__
-        what = f"The observations of the Minari dataset {dataset_id!r} are of kind {kind}; {task.name} shows arrays."
+    remedy = recording_command(task)
+    if not _is_dataset(_place(dataset_id, task)):
+        root = get_dataset_path()
+        known = sorted(path.parents[1].relative_to(root).as_posix() for path in root.rglob("data/metadata.json"))
+        there = ", ".join(name for name in known if "/." not in f"/{name}") or "none"
+        what = f"There is no Minari dataset {dataset_id!r} on this machine; there are: {there}."
         raise UserError(what, remedy)
-    episodes = list(dataset.iterate_episodes())
+    try:
+        raw = MinariStorage.read_raw_metadata(get_dataset_path(dataset_id) / "data")
+        if not {"observation_space", "action_space"} <= set(raw):  # Minari would run what its env_spec names
+            raise ValueError("it does not say of which spaces it is")
+        dataset = minari.load_dataset(dataset_id)
+        _same_actions(dataset.action_space, task)
+        episodes = [_episode(episode, n, task) for n, episode in enumerate(dataset.iterate_episodes())]
+    except UserError:
+        raise
+    except Exception as error:  # Minari and HDF5 raise what they stumble on in files of others
+        why = error if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+        what = f"The Minari dataset {dataset_id!r} cannot be read as demonstrations of {task.name}: {why}."
+        raise UserError(what, remedy) from error
     if not episodes:
-        raise UserError(f"The Minari dataset {dataset_id!r} has no episodes.", f"--demos 100, or --to {_EXAMPLE}")
-    lengths = np.array([len(episode.actions) + 1 for episode in episodes])
+        raise UserError(f"The Minari dataset {dataset_id!r} has no episodes.", remedy)
+    lengths = np.array([len(episode["obs"]) for episode in episodes])
     longest = int(lengths.max())
+    size = f"The dataset {dataset_id}, as {len(episodes):,} episodes of {longest:,} steps as the longest has,"
+    refuse_too_large(longest * len(episodes), columns(task), size, "write its longest episodes as several shorter ones")
 
-    def padded(columns: list[NDArray], dtype: Any, fill: float = 0) -> NDArray:
-        """Columns of different lengths as [N, T, ...]."""
-        out = np.full((len(columns), longest, *np.shape(columns[0])[1:]), fill, dtype)
-        for row, column in zip(out, columns, strict=True):
-            row[: len(column)] = column
+    def padded(name: str, fill: float = 0) -> NDArray:
+        """A column as [N, T, ...]."""
+        first = episodes[0][name]
+        out = np.full((len(episodes), longest, *first.shape[1:]), fill, first.dtype)
+        for row, episode in zip(out, episodes, strict=True):
+            row[: len(episode[name])] = episode[name]
         return out
 
-    def info(name: str, otherwise: float) -> list[NDArray]:
-        return [
-            np.asarray(episode.infos[name]) if name in (episode.infos or {}) else np.full(length, otherwise)
-            for episode, length in zip(episodes, lengths, strict=True)
-        ]
-
-    schema = columns(task)
     recording = Recording(
-        obs=padded([np.asarray(e.observations) for e in episodes], schema["obs"][1]),
-        action=padded([e.actions for e in episodes], schema["action"][1]),
-        option=padded(info("true_option", -1), np.int64, -1),
-        reward=padded([e.rewards for e in episodes], np.float32),
-        terminated=np.array([bool(e.terminations[-1]) for e in episodes]),
+        obs=padded("obs"),
+        action=padded("action"),
+        option=padded("option", -1),
+        reward=padded("reward"),
+        terminated=np.array([episode["terminated"][-1] for episode in episodes]),
         lengths=lengths,
-        level_seed=np.array([int(column[0]) for column in info("level_seed", -1)]),
+        level_seed=np.array([episode["level_seed"][0] for episode in episodes]),
     )
     recording.fits(task)
     return recording
+
+
+def recording_command(task: Task, dataset_id: str = "") -> str:
+    """The command that records under an id, or under its next version that is not taken."""
+    name, _, version = (dataset_id or f"preceptor/{task.name.lower()}/expert-v0").rpartition("-v")
+    ids = (f"{name}-v{number}" for number in itertools.count(int(version)))
+    free = next(dataset_id for dataset_id in ids if not get_dataset_path(dataset_id).exists())
+    return f"python main.py demos --task {task.source} --to {free}"
+
+
+def _place(dataset_id: str, task: Task) -> Path:
+    """The folder of a dataset. Raises `UserError` for an id under which Minari would not find it."""
+    path = PurePosixPath(dataset_id)
+    try:
+        parse_dataset_id(dataset_id)
+        well = str(path) == dataset_id and max(map(len, path.parts)) <= _LONGEST_NAME
+    except (ValueError, TypeError):  # of an id without a version
+        well = False
+    if not well:
+        what = f"{dataset_id!r} is no id of a Minari dataset, such as name-v0 or space/name-v0."
+        raise UserError(what, recording_command(task))
+    if "data" in path.parts or any(_is_dataset(get_dataset_path(str(up))) for up in list(path.parents)[:-1]):
+        what = f"Minari would not find {dataset_id!r}: it takes a folder that has one of the name `data` for a dataset."
+        raise UserError(what, recording_command(task))
+    return get_dataset_path(dataset_id)
+
+
+def _is_dataset(folder: Path) -> bool:
+    return (folder / "data").exists()
+
+
+def _write(recording: Recording, task: Task, dataset_id: str, data: Path) -> None:
+    env = task.make_vec(1)
+    env.close()
+    spec = {
+        split: EnvSpec(
+            f"Preceptor/{task.name}-v0",
+            entry_point="preceptor.envs.catalog:make_played_env",
+            kwargs={"task": task.source, "split": split},
+            max_episode_steps=LONGEST,  # more than any recorded one has; it ends by itself before
+        )
+        for split in ("train", "eval")
+    }
+    storage = MinariStorage.new(
+        data,
+        _space(env.single_observation_space),
+        _space(env.single_action_space),
+        spec["train"],
+        jpeg_encoding=False,  # which would change large maps
+    )
+    storage.update_metadata(
+        {
+            "dataset_id": dataset_id,
+            "minari_version": minari.__version__,
+            "algorithm_name": "the task's scripted expert",
+            "description": f"Demonstrations of {task.name}: {task.goal} Options: {', '.join(task.options.ids)}.",
+            "eval_env_spec": spec["eval"].to_json(),
+        }
+    )
+    storage.update_episodes(_buffer(recording, n) for n in range(len(recording)))
+
+
+def _same_actions(acts: spaces.Space[Any], task: Task) -> None:
+    """Raises `ValueError` unless actions of a dataset mean what a task's do."""
+    ours = f"those of {task.name} are {'in [-1, 1]' if task.continuous else f'0 to {task.num_actions - 1}'}"
+    if task.continuous:
+        unbounded = isinstance(acts, spaces.Box) and not acts.is_bounded("both")
+        same = unbounded or (isinstance(acts, spaces.Box) and bool((acts.low == -1).all() and (acts.high == 1).all()))
+    else:
+        same = isinstance(acts, spaces.Discrete) and (acts.start, acts.n) == (0, task.num_actions)
+    if not same:
+        raise ValueError(f"its actions are of {acts}, and {ours}")
+
+
+def _episode(episode: EpisodeData, n: int, task: Task) -> dict[str, NDArray]:
+    """The columns of an episode of T actions, every number as it was. Raises `ValueError` where they do not fit."""
+    schema, steps = columns(task), len(episode.actions)
+    infos = episode.infos or {}
+    seen: Any = episode.observations
+    if isinstance(seen, Mapping):  # a grid task's `image` and `mission`
+        seen = task.from_gymnasium(seen)
+    found = {
+        "obs": ("observations", seen, steps + 1),
+        "action": ("actions", episode.actions, steps),
+        "reward": ("rewards", episode.rewards, steps),
+        "terminated": ("terminations", episode.terminations, steps),
+        "truncated": ("truncations", episode.truncations, steps),
+        "true_option": ("infos' true_option", infos.get("true_option", np.full(steps + 1, -1)), steps + 1),
+        "level_seed": ("infos' level_seed", infos.get("level_seed", np.full(steps + 1, -1)), steps + 1),
+    }
+    read = {}
+    for name, (field, values, count) in found.items():
+        shape, dtype = schema[name]
+        column, due = np.asarray(values), (count, *shape)
+        if column.shape != due or column.dtype.kind not in "biuf":
+            what = f"{due} is due: {steps} actions, and one observation more" if column.shape != due else "no numbers"
+            raise ValueError(f"episode {n} has {field} of shape {column.shape} and kind {column.dtype}; {what}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            read[name] = column.astype(dtype)
+            rounds = np.issubdtype(dtype, np.floating)
+            kept = np.isfinite(read[name]) if rounds else read[name] == column
+        if not kept.all():
+            raise ValueError(f"episode {n} has {field} of {column[~kept][0]}, which is no {np.dtype(dtype).name}")
+    if not steps:
+        raise ValueError(f"episode {n} has no action")
+    for name in ("terminated", "truncated"):
+        if read[name][:-1].any():
+            raise ValueError(f"episode {n} is {name} at step {read[name].argmax() + 1} of {steps}")
+    if (read["level_seed"] != read["level_seed"][0]).any():
+        raise ValueError(f"episode {n} is of several level seeds")
+    return read | {"option": read["true_option"]}
 
 
 def _buffer(recording: Recording, n: int) -> EpisodeBuffer:

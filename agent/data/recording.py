@@ -12,6 +12,10 @@ from preceptor.agent.runs.checkpoint import load_tree, save_tree
 from preceptor.envs.task import Task
 from preceptor.ground.atomic import CheckpointError
 from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
+
+LONGEST = 2**14  # steps after which an episode that has not ended is taken for one that never does
+_ROUNDING = 1e-5  # by which actions may be outside [-1, 1]
 
 
 @dataclass(frozen=True)
@@ -73,20 +77,28 @@ class Recording:
     def fits(self, task: Task) -> None:
         """Raises `UserError` unless these could be episodes of a task."""
         seen, done = self.obs.shape[2:], self.action.shape[2:]
-        remedy = f"python main.py demos --task {task.source} --to NAME  # records some of {task.name}"
+        remedy = f"python main.py demos --task {task.source} --to preceptor/{task.name.lower()}/expert-v0"
         if seen != task.observation_shape or done != ((task.num_actions,) if task.continuous else ()):
             kinds = f"observations {seen} and actions {done or 'by number'}"
             raise UserError(f"These demonstrations show {kinds}, which are not those of {task.name}.", remedy)
-        if (top := int(self.option.max(initial=-1))) >= len(task.options):
-            has = f"{task.name} has 0 to {len(task.options) - 1}"
-            raise UserError(f"These demonstrations speak of option {top}; {has}.", remedy)
-        for name, numbers in (("observation", self.obs[self.inside]), ("action", self.action[self.acted])):
-            if bad := int((~np.isfinite(numbers)).sum()):
-                what = f"{bad} numbers of the demonstrations' {name}s are NaN or infinite."
-                raise UserError(what, "record the demonstrations again: --demos 100")
         if (self.lengths < 2).any():
             first = int((self.lengths < 2).argmax())
             raise UserError(f"Demonstration {first} has no action.", "leave it out, or record them again: --demos 100")
+        first, last = (-1, 1) if task.continuous else (0, task.num_actions - 1)
+        known, levels = len(task.options) - 1, SEEDS_PER_SPLIT - 1
+        ranges = (
+            ("an observation", self.obs, self.inside, -np.inf, np.inf, "finite numbers"),
+            ("an action", self.action, self.acted, first, last, f"{first} to {last}"),
+            ("a reward", self.reward, self.acted, -np.inf, np.inf, "finite numbers"),
+            ("an option", self.option, self.inside, -1, known, f"0 to {known}, and -1 where it is not known"),
+            ("a level seed", self.level_seed, self.lengths > 0, -1, levels, f"0 to {levels} for training"),
+        )
+        for name, column, where, low, high, words in ranges:
+            one = column.reshape(*where.shape, -1)
+            fit = np.isfinite(one) & (one >= low - _ROUNDING) & (one <= high + _ROUNDING)
+            if (bad := where[..., None] & ~fit).any():
+                what = f"Demonstration {np.argwhere(bad)[0][0]} has {name} of {one[bad][0]}; {task.name} has {words}."
+                raise UserError(what, remedy)
 
 
 def first_episodes(store: TrajectoryStore) -> Recording:

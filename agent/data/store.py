@@ -44,6 +44,15 @@ def columns(task: Task, command_size: int = 0) -> Schema:
     return schema | dict(task.extra_columns)
 
 
+def refuse_too_large(steps: int, schema: Schema, what: str, remedy: str) -> None:
+    """Raise `UserError` if steps need more than 8 GiB, or than all memory; `{}` in the remedy is how many would fit."""
+    each = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in schema.values())
+    limit = min(8 * _GIB, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    if (size := steps * each) > limit:
+        words = f"{what} needs {size / _GIB:.1f} GiB, more than the {limit / _GIB:.1f} GiB allowed."
+        raise UserError(words, remedy.format(limit // each))
+
+
 class TrajectoryStore:
     """Steps of N environments, [T, N] per column, appended one vector step at a time.
 
@@ -76,15 +85,8 @@ class TrajectoryStore:
         self.capacity, self.num_envs, self.ring = capacity, num_envs, ring
         self.extra = tuple(task.extra_columns)
         schema = columns(task, command_size) | {"final_slot": ((), np.int64)}
-        each = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in schema.values())
-        size = capacity * num_envs * each
-        limit = min(8 * _GIB, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        if size > limit:
-            raise UserError(
-                f"A store of {capacity} x {num_envs} steps needs {size / _GIB:.1f} GiB, "
-                f"more than the {limit / _GIB:.1f} GiB allowed.",
-                f"--buffer-size {limit // each}" if ring else "lower --num-envs or the rollout length",
-            )
+        fewer = "--buffer-size {}" if ring else "lower --num-envs or the rollout length"
+        refuse_too_large(capacity * num_envs, schema, f"A store of {capacity} x {num_envs} steps", fewer)
         self._columns: dict[str, NDArray] = {
             name: np.zeros((capacity, num_envs, *shape), dtype) for name, (shape, dtype) in schema.items()
         }

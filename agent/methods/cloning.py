@@ -16,6 +16,7 @@ from preceptor.agent.resumable import places
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import TrunkConfig, to_tensors
 from preceptor.ground.device import to_device, to_tensor
+from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import Count, Positive
 
 
@@ -59,6 +60,9 @@ class Cloning(Method):
         if parts.run is not None:
             self.recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
             self.windows = windows(self.recording, settings.chunk)
+            if not len(self.windows):
+                longest = int(self.recording.lengths.max()) - 1
+                raise UserError(f"No demonstration has {settings.chunk} actions.", f"--chunk {longest}  # or less")
             self.phases = (Offline(self.recording, self.update),)
 
     def update(self) -> dict[str, float]:

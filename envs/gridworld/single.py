@@ -6,6 +6,7 @@ The lock-step tests compare the two.
 """
 
 from contextlib import redirect_stdout
+from string import ascii_lowercase
 from typing import Any
 
 import gymnasium as gym
@@ -86,7 +87,12 @@ def view_as_map(image: Any) -> NDArray[np.uint8]:
 
 
 class Rewarded(gym.Wrapper[Any, Any, Any, Any]):
-    """A MiniGrid environment whose infos of steps say `success`: an end with reward."""
+    """A MiniGrid environment whose infos say `success`: an end with reward."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        return obs, {"success": False} | info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """The environment's own step."""
@@ -116,7 +122,7 @@ class SeenMap(Rewarded):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode, of which nothing has been seen."""
-        _, info = self.env.reset(seed=seed, options=options)
+        _, info = super().reset(seed=seed, options=options)
         self._seen[:] = False
         return seen_map(self._inner, self._seen), info
 
@@ -148,7 +154,7 @@ class OwnView(Rewarded):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
         with redirect_stdout(None):  # BabyAI prints each time that it has to draw a level again
-            obs, info = self.env.reset(seed=seed, options=options)
+            obs, info = super().reset(seed=seed, options=options)
         return view_as_map(obs["image"]), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -180,11 +186,10 @@ class GridTaskEnv(MiniGridEnv):
         self._seen = np.zeros((rules.width, rules.height), dtype=bool)
         self._level = np.zeros(1, dtype=GRID)[0]  # what the generator says of the level beside its cells
         limits: dict[str, Any] = {"max_steps": rules.max_steps, "agent_view_size": rules.view_size}
-        mission = MissionSpace(mission_func=_open_the_door)
-        super().__init__(
-            mission_space=mission, width=rules.width, height=rules.height, render_mode=render_mode, **limits, **kwargs
-        )
+        limits["mission_space"] = MissionSpace(mission_func=_open_the_door)
+        super().__init__(width=rules.width, height=rules.height, render_mode=render_mode, **limits, **kwargs)
         image = spaces.Box(0, 255, (rules.width, rules.height, 4), np.uint8)
+        mission = spaces.Text(32, charset=ascii_lowercase + " ")  # others' tools cannot write a MissionSpace down
         self.observation_space = spaces.Dict({"image": image, "mission": mission})
 
     def reset(  # type: ignore[override]  # MiniGrid annotates with free type variables
@@ -197,7 +202,7 @@ class GridTaskEnv(MiniGridEnv):
         """
         self._options, self._picked_at, self._seen[:] = options, 0, False
         obs, info = super().reset(seed=seed, options=options)
-        return obs, info | {"level_seed": self.level_seed}
+        return obs, info | {"level_seed": self.level_seed, "success": False}
 
     def _gen_grid(self, width: int, height: int) -> None:
         self.level_seed = next_level(self.np_random, self._options, self.split)

@@ -2,16 +2,13 @@
 
 import itertools
 from dataclasses import replace
-from types import SimpleNamespace
 
-import minari
 import numpy as np
 import pytest
-from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor.agent.data.minari import load_minari, save_minari
+from preceptor.agent.data.minari import load_minari, new_dataset
 from preceptor.agent.data.recording import Recording, first_episodes, segments
 from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.demonstrating import record
@@ -82,7 +79,8 @@ def test_disk_and_minari_give_back_what_they_took(name: str, tmp_path, monkeypat
     task = get_task(name)
     recording = recorded(name, 4)
     recording.save(tmp_path / "demos")
-    save_minari(recording, task, "preceptor/some/expert-v0")
+    with new_dataset("preceptor/some/expert-v0", task) as save:
+        save(recording)
     for back in (Recording.load(tmp_path / "demos"), load_minari("preceptor/some/expert-v0", task)):
         for column, theirs in vars(recording).items():
             ours = getattr(back, column)
@@ -94,32 +92,31 @@ def test_what_is_no_demonstration_of_a_task_is_refused():
     recording, maze = recorded("RescueWorld-n3"), recorded("PointPush", 2)
     idle = replace(recording, lengths=np.where(np.arange(6) == 2, 1, recording.lengths))
     unknown = replace(recording, option=np.where(recording.acted, 7, -1))
-    cases = [(idle, "RescueWorld-n3", "Demonstration 2 has no action"), (unknown, "RescueWorld-n3", "option 7")]
+    cases = [(idle, "RescueWorld-n3", "Demonstration 2 has no action"), (unknown, "RescueWorld-n3", "option of 7")]
     cases += [(recording, "RescueWorld-n2", "not those of RescueWorld-n2")]
-    for name, column in (("observation", "obs"), ("action", "action")):
-        spoilt = getattr(maze, column).copy()
-        spoilt[1, 0, 0] = np.nan
-        said = f"1 numbers of the demonstrations' {name}s are NaN"
-        cases.append((replace(maze, **{column: spoilt}), "PointPush", said))
+    spoilt = (
+        ("obs", (1, 0, 0), np.nan),
+        ("action", (1, 2, 0), 1.5),
+        ("reward", (1, 3), np.inf),
+        ("option", (1, 0), -2),
+    )
+    for column, at, value in (*spoilt, ("level_seed", 1, 1_000_000), ("level_seed", 1, -2)):
+        changed = getattr(maze, column).copy()
+        changed[at] = value
+        cases.append((replace(maze, **{column: changed}), "PointPush", f"Demonstration 1 has .* of {value}; PointPush"))
+    for number in (-1, recording.action.max() + 5):
+        changed = np.where(recording.acted, recording.action, 0)
+        changed[2, 0] = number
+        cases.append((replace(recording, action=changed), "RescueWorld-n3", f"2 has an action of {number}"))
     for wrong, task, said in cases:
         with pytest.raises(UserError, match=said):
             wrong.fits(get_task(task))
 
 
-def test_what_cannot_be_read_or_written_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    task = get_task("RescueWorld-n3")
-    with pytest.raises(UserError, match="no Minari dataset"):
-        load_minari("preceptor/nothing-v0", task)
-    with pytest.raises(UserError, match="did not take"):
-        save_minari(recorded("RescueWorld-n3"), task, "no good id")
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     save_tree(tmp_path / "other", {"a": 1}, {})
     with pytest.raises(CheckpointError, match="does not hold demonstrations"):
         Recording.load(tmp_path / "other")
-    with_goals = SimpleNamespace(observation_space=spaces.Dict({"achieved_goal": spaces.Box(-1, 1, (2,))}))
-    monkeypatch.setattr(minari, "load_dataset", lambda name: with_goals)
-    with pytest.raises(UserError, match="kind Dict"):
-        load_minari("D4RL/pointmaze/open-v2", get_task("PointPush"))
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=4))
