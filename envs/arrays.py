@@ -51,6 +51,8 @@ class ArraySimulator(Simulator):
         render: State -> a picture uint8 [H, W, 3] of the first environment; None if there is none.
     """
 
+    max_steps: int
+
     def __init__(
         self,
         name: str,
@@ -127,6 +129,7 @@ class ArraySimulator(Simulator):
         """The state."""
         return self._state
 
-    def render(self) -> NDArray[np.uint8]:
-        """The picture of the first environment. Raises `UserError` if there is none."""
-        return super().render() if self._render is None else self._render(self._state)
+    def render(self, n: int = 0) -> NDArray[np.uint8]:
+        """The picture of environment `n`. Raises `UserError` if there is none."""
+        rows = {key: array[n : n + 1] for key, array in self._state.items()}
+        return super().render() if self._render is None else self._render(rows)

@@ -8,6 +8,7 @@ from preceptor.ground.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     import gymnasium as gym
+    from gymnasium.vector import AutoresetMode
 
     from preceptor.envs.task import Task
 
@@ -20,11 +21,13 @@ class Family(NamedTuple):
         tasks: Names, and what there is to do.
         entry_point: What makes a task's single environment, of its name as `task`, for Gymnasium's registry; empty
             where Gymnasium knows it already.
+        vector_entry_point: Likewise what makes its batched environments.
     """
 
     factory: str
     tasks: dict[str, str]
     entry_point: str = ""
+    vector_entry_point: str = "preceptor.envs.catalog:make_vec_env"
 
 
 FAMILIES: Final = {
@@ -70,6 +73,7 @@ FAMILIES: Final = {
             "PointFallOriginal": "PointFall with the original's block",
         },
         "preceptor.envs.mujoco.tasks:make_single_env",
+        "preceptor.envs.mujoco.tasks:make_vec_env",
     ),
     "rescue": Family(
         "preceptor.envs.rescue.tasks:RescueTask",
@@ -197,14 +201,30 @@ def make_played_env(task: str, split: str = "train", render_mode: str | None = N
     return SingleEnv(made.simulator(1, render_mode), split, render_mode)
 
 
-def register_all() -> None:
-    """Register the single environments with Gymnasium as `Preceptor/<Task>-v0`; harmless if done before.
+def make_vec_env(
+    task: str,
+    num_envs: int = 1,
+    split: str = "train",
+    render_mode: str | None = None,
+    autoreset_mode: "AutoresetMode | str" = "NextStep",
+) -> "gym.vector.VectorEnv[Any, Any, Any]":
+    """A task's batched environments, for Gymnasium's `make_vec`: as its own do, they begin anew in the next step."""
+    made = get_task(task)
+    return made.make_vec(num_envs, split=split, render_mode=render_mode, autoreset_mode=autoreset_mode)
 
-    Where the package is installed, Gymnasium calls this when it is imported (entry point `gymnasium.envs`).
+
+def register_all() -> None:
+    """Register the environments with Gymnasium as `Preceptor/<Task>-v0`; harmless if done before.
+
+    Importing the package does this once Gymnasium is imported, be it before or after.
     """
     from gymnasium.envs.registration import register, registry
 
     for family in FAMILIES.values():
         for name in family.tasks if family.entry_point else ():
             if f"Preceptor/{name}-v0" not in registry:
-                register(f"Preceptor/{name}-v0", entry_point=family.entry_point, kwargs={"task": name})
+                made: dict[str, Any] = {
+                    "entry_point": family.entry_point,
+                    "vector_entry_point": family.vector_entry_point,
+                }
+                register(f"Preceptor/{name}-v0", kwargs={"task": name}, **made)

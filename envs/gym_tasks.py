@@ -167,9 +167,9 @@ class GymSimulator(Simulator):
             for action in actions:
                 self._step_one(n, action)
 
-    def render(self) -> NDArray[np.uint8]:
-        """What the first environment draws."""
-        return np.asarray(self.envs[0].render(), np.uint8)
+    def render(self, n: int = 0) -> NDArray[np.uint8]:
+        """What environment `n` draws."""
+        return np.asarray(self.envs[n].render(), np.uint8)
 
     def close(self) -> None:
         """Close the environments."""

@@ -164,9 +164,11 @@ class Task:
         """The rules of N environments; `render_mode` is None or `rgb_array`."""
         raise NotImplementedError(f"{type(self).__name__} must define simulator, or make_vec and make_env")
 
-    def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:
-        """Batched environments; `split` is `train` (level seeds < 1,000,000) or `eval` (at or above it)."""
-        return BatchedEnv(self.simulator(num_envs), split, seed)
+    def make_vec(
+        self, num_envs: int, *, split: str = "train", seed: int = 0, render_mode: str | None = None, **how: Any
+    ) -> gym.vector.VectorEnv:
+        """Batched environments; `split` is `train` (level seeds < 1,000,000) or `eval`; `how` is for `BatchedEnv`."""
+        return BatchedEnv(self.simulator(num_envs, render_mode), split, seed, render_mode=render_mode, **how)
 
     def from_gymnasium(self, obs: Any) -> NDArray:
         """Observations [...] or [N, ...] of this task from what its Gymnasium environment gives."""

@@ -39,6 +39,7 @@ class Simulator(ABC):
         num_envs: N.
         observation_space, action_space: Of one environment.
         level_seed: int64 [N], the level that each environment plays. With the actions it determines the episode.
+        max_steps: Steps after which an episode is truncated, or None if there is no such limit.
         fps: Pictures per second of a video.
         ragged: Names in `get_state` of arrays whose first dimension differs from state to state.
     """
@@ -48,6 +49,7 @@ class Simulator(ABC):
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
     level_seed: NDArray[np.int64]
+    max_steps: int | None = None
     fps: int = 10
     ragged: tuple[str, ...] = ()
 
@@ -84,8 +86,8 @@ class Simulator(ABC):
         for name, array in self.arrays().items():
             array[...] = state[name]
 
-    def render(self) -> NDArray[np.uint8]:
-        """A picture [H, W, 3] of the first environment. Raises `UserError` where nothing can draw."""
+    def render(self, n: int = 0) -> NDArray[np.uint8]:
+        """A picture [H, W, 3] of environment `n`. Raises `UserError` where nothing can draw."""
         raise UserError(f"{self.name} has no picture.")
 
     def close(self) -> None:  # noqa: B027  # most hold nothing
@@ -93,7 +95,7 @@ class Simulator(ABC):
 
 
 class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
-    """N environments of one task, stepped together; autoreset in the same step.
+    """N environments of one task, stepped together.
 
     Infos of `reset` and `step`, beside those of the family (`Simulator.info`):
         level_seed: int64 [N], of the episode that is now running.
@@ -101,18 +103,33 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         final_obs, _final_obs: when some episode ended, the last observations, same shape as observations, and bool [N],
             the rows that are valid.
         final_info, _final_info: likewise `{"level_seed": int64 [N]}` of the episodes that ended.
+    The last four are there in the mode SAME_STEP alone: in the others observations are the last ones themselves.
 
     Args:
         simulator: The rules.
         split: `train` (level seeds below 1,000,000) or `eval` (the million from there on).
         seed: Key of the stream that draws level seeds; episode e of environment n depends on (seed, n, e) alone.
+        autoreset_mode: Gymnasium's, by itself or as its value: whether an episode that ended is followed by the next
+            one in the same step (as everything here plays), in the next step (as Gymnasium's `make_vec` does), or once
+            `reset` is told so (as TorchRL does).
+        render_mode: None or `rgb_array`; then `render` gives N pictures.
     """
 
-    def __init__(self, simulator: Simulator, split: str = "train", seed: int = 0) -> None:
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+    def __init__(
+        self,
+        simulator: Simulator,
+        split: str = "train",
+        seed: int = 0,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.autoreset_mode, self.render_mode = AutoresetMode(autoreset_mode), render_mode
+        pictures = {"render_modes": ["rgb_array"], "render_fps": simulator.fps}
+        self.metadata = {"autoreset_mode": self.autoreset_mode, **pictures}
         self.simulator, self.num_envs, self.split = simulator, simulator.num_envs, split
         self._bounds, self._seed = simulator.bounds(split), seed
         self._episode = np.zeros(self.num_envs, np.int64)  # begun so far, of those whose level was drawn
+        self._ended = np.zeros(self.num_envs, np.bool_)  # those that wait for their next episode
         self.single_observation_space, self.single_action_space = simulator.observation_space, simulator.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -122,28 +139,41 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
 
         Args:
             seed: Restarts the stream of level seeds under this key; None continues it.
-            options: `{"level_seeds": int64 [N]}` plays those levels first; what follows them is drawn.
+            options: `{"level_seeds": int64 [N]}` plays those levels first; what follows them is drawn. With
+                `{"reset_mask": bool [N]}` only those environments begin anew.
 
         Raises:
-            UserError: The wanted seeds are not one per environment, or not of this environment's split.
+            UserError: The wanted seeds or the mask are not one per environment, or a seed is not of the split.
         """
+        told = {name: np.asarray(value) for name, value in (options or {}).items() if value is not None}
+        for name in ("level_seeds", "reset_mask"):
+            if name in told and told[name].shape != (self.num_envs,):
+                what = f"{name} must have shape {(self.num_envs,)}, one per environment, not {told[name].shape}."
+                raise UserError(what)
+        rows = np.flatnonzero(told["reset_mask"]) if "reset_mask" in told else np.arange(self.num_envs)
         if seed is not None:
-            self._seed, self._episode[:] = int(seed), 0
-        rows, wanted = np.arange(self.num_envs), (options or {}).get("level_seeds")
-        seeds = self._draw(rows) if wanted is None else np.ascontiguousarray(wanted, dtype=np.int64)
-        if seeds.shape != rows.shape:
-            raise UserError(f"level_seeds must have shape {rows.shape}, one per environment, not {seeds.shape}.")
+            self._seed, self._episode[rows] = int(seed), 0
+        wanted = told.get("level_seeds")
+        seeds = self._draw(rows) if wanted is None else np.ascontiguousarray(wanted[rows], dtype=np.int64)
         check_level_seeds(seeds, self.split, self._bounds)
         self.simulator.begin(rows, seeds)
+        self._ended[rows] = False
         return self.simulator.observe(), self._info()
 
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Step every environment; see the class for the infos, and `Simulator.step` for errors."""
-        reward, terminated, truncated, success = self.simulator.step(actions)
+        """Step every environment; see the class for the infos, and `Simulator.step` for errors.
+
+        Raises:
+            UserError: An episode has ended that `reset` should have followed.
+        """
+        outcome = self._begin_and_step(actions) if self._ended.any() else self.simulator.step(actions)
+        reward, terminated, truncated, success = outcome
         obs, over, final = self.simulator.observe(), terminated | truncated, {}
-        if over.any():
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            self._ended = over
+        elif over.any():
             final = {"final_obs": deepcopy(obs), "_final_obs": over, "_final_info": over.copy()}
             final["final_info"] = {"level_seed": self.simulator.level_seed.copy()}
             rows = np.flatnonzero(over)
@@ -151,9 +181,24 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
             obs = self.simulator.observe()
         return obs, reward, terminated, truncated, self._info() | {"success": success} | final
 
+    def _begin_and_step(self, actions: NDArray[Any]) -> Outcome:
+        """Begin the next episodes of those that ended, and step the others."""
+        rows = np.flatnonzero(self._ended)
+        if self.autoreset_mode is AutoresetMode.DISABLED:
+            again = "env.reset(options={'reset_mask': terminated | truncated})"
+            raise UserError(f"The episode of environment {rows[0]} of {self.simulator.name} has ended.", again)
+        seeds = self._draw(rows)
+        self.simulator.begin(rows, seeds)
+        outcome = self.simulator.step(actions)
+        self.simulator.begin(rows, seeds)  # all are stepped, and here that is undone
+        for array in outcome:
+            array[rows] = 0
+        return outcome
+
     def get_state(self) -> State:
         """Everything that the future depends on, as plain arrays; `set_state` continues to the bit."""
-        return self.simulator.get_state() | {"episode": self._episode.copy(), "seed": np.array(self._seed)}
+        waiting = {} if self.autoreset_mode is AutoresetMode.SAME_STEP else {"ended": self._ended.copy()}
+        return self.simulator.get_state() | {"episode": self._episode.copy(), "seed": np.array(self._seed)} | waiting
 
     def set_state(self, state: State) -> None:
         """Restore what `get_state` returned. Raises `UserError` if it is of other environments."""
@@ -164,6 +209,11 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
                 raise UserError(f"The saved state does not fit {ours}: {name} differs.")
         self.simulator.set_state(state)
         self._episode[...], self._seed = state["episode"], int(state["seed"])
+        self._ended[...] = state.get("ended", False)
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+        """Pictures [H, W, 3] of all N, or None without a render mode. Raises `UserError` if nothing can draw."""
+        return None if self.render_mode is None else tuple(map(self.simulator.render, range(self.num_envs)))
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free what the simulator holds."""

@@ -7,6 +7,7 @@ agent = run.load()
 action = agent.act(observation)
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -70,3 +71,19 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Registering:
+    """Registers our environments as soon as Gymnasium can: it looks for none itself, and we do not load it here."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Nothing; called before each import that Gymnasium itself makes."""
+        if name.startswith("gymnasium.") and hasattr(sys.modules.get("gymnasium"), "make"):
+            sys.meta_path.remove(self)
+            import_module("preceptor.envs.catalog").register_all()
+
+
+if hasattr(sys.modules.get("gymnasium"), "make"):
+    import_module("preceptor.envs.catalog").register_all()
+else:
+    sys.meta_path.insert(0, _Registering())

@@ -31,6 +31,7 @@ class GridSimulator(Simulator):
         self, spec: LevelSpec, num_envs: int, view: Literal["map", "partial"] = "map", copy: bool = True
     ) -> None:
         self.level_spec, self.name, self.num_envs, self._copy = spec, spec.name, num_envs, copy
+        self.max_steps = spec.max_steps
         self._rules = Rules(spec.generator, spec.win, spec.view_size, spec.max_steps, spec.see_through)
         self._grids = np.zeros(num_envs, dtype=GRID)
         self.level_seed = self._grids["level_seed"]
@@ -91,6 +92,12 @@ class GridSimulator(Simulator):
         super().set_state(state)
         if self._canvas is not None:
             self._see_anew(np.arange(self.num_envs))
+
+    def render(self, n: int = 0) -> NDArray[np.uint8]:
+        """What MiniGrid draws of a grid."""
+        from preceptor.envs.gridworld.single import picture  # imports minigrid, which takes a while
+
+        return picture(self.level_spec, self._cells[n], self._grids[n])
 
     def _see_anew(self, rows: NDArray[np.int64]) -> None:
         see_anew(self._rules, self._grids, self._cells, rows, self._maps, self._canvas, self._screen)

@@ -19,7 +19,7 @@ from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
 from preceptor.envs.gridworld.cells import CONTENTS_SHIFT, EMPTY, TRIPLES, encode_cell
-from preceptor.envs.gridworld.levels import DOOR_DELAY, DYNAMIC, GRID, SPECS, generate, moved_door
+from preceptor.envs.gridworld.levels import DOOR_DELAY, DYNAMIC, GRID, SPECS, LevelSpec, generate, moved_door
 from preceptor.envs.gridworld.sight import NO_AGENT
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import next_level, split_range
@@ -51,10 +51,38 @@ def to_cell(found: WorldObj | None, target: WorldObj | None = None) -> int:
     return encode_cell(*found.encode(), contents, target is found)
 
 
+def to_grid(cells: NDArray[np.uint16]) -> Grid:
+    """A MiniGrid grid of stored cells [W, H]."""
+    grid = Grid(*cells.shape)
+    for x, y in np.ndindex(cells.shape):
+        made = to_object(int(cells[x, y]))
+        if made is not None:
+            grid.set(x, y, made)
+            made.init_pos = made.cur_pos = x, y
+    return grid
+
+
 def to_cells(grid: Grid, target: WorldObj | None = None) -> NDArray[np.uint16]:
     """Stored cells of a MiniGrid grid, uint16 [W, H]. Raises `UserError` as `to_cell` does."""
     cells = np.array([to_cell(found, target) for found in grid.grid], dtype=np.uint16)
     return np.ascontiguousarray(cells.reshape(grid.height, grid.width).T)
+
+
+class _Drawn(MiniGridEnv):
+    """MiniGrid's environment of a grid that is played elsewhere."""
+
+    def _gen_grid(self, width: int, height: int) -> None:
+        raise NotImplementedError
+
+
+def picture(rules: LevelSpec, cells: NDArray[np.uint16], grid: Any) -> NDArray[np.uint8]:
+    """MiniGrid's picture of a grid [W, H], a `GRID` record beside its cells."""
+    size: dict[str, Any] = {"width": rules.width, "height": rules.height, "agent_view_size": rules.view_size}
+    env = _Drawn(MissionSpace(mission_func=_open_the_door), see_through_walls=rules.see_through, **size)
+    env.grid = to_grid(cells)
+    env.agent_pos, env.agent_dir = (int(grid["x"]), int(grid["y"])), int(grid["direction"])
+    env.carrying = to_object(int(grid["carried"])) if grid["carried"] else None  # type: ignore[assignment]
+    return np.asarray(env.get_frame(), np.uint8)
 
 
 def seen_map(env: MiniGridEnv, seen: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -174,7 +202,7 @@ class GridTaskEnv(MiniGridEnv):
         task: Name of one of the seven tasks.
         split: `train` or `eval`, the range of the level seeds that `reset` draws.
         render_mode: As for any MiniGrid environment, None, `human` or `rgb_array`.
-        **kwargs: Passed to `MiniGridEnv`.
+        **kwargs: Passed to `MiniGridEnv`; `max_steps` and `agent_view_size` instead of the task's own.
     """
 
     def __init__(self, task: str, split: str = "train", render_mode: str | None = None, **kwargs: Any) -> None:
@@ -185,9 +213,14 @@ class GridTaskEnv(MiniGridEnv):
         self._picked_at = 0  # step in which DynamicDoorKey's key was first picked up; 0 before
         self._seen = np.zeros((rules.width, rules.height), dtype=bool)
         self._level = np.zeros(1, dtype=GRID)[0]  # what the generator says of the level beside its cells
-        limits: dict[str, Any] = {"max_steps": rules.max_steps, "agent_view_size": rules.view_size}
-        limits["mission_space"] = MissionSpace(mission_func=_open_the_door)
-        super().__init__(width=rules.width, height=rules.height, render_mode=render_mode, **limits, **kwargs)
+        own: dict[str, Any] = {"max_steps": rules.max_steps, "agent_view_size": rules.view_size} | kwargs
+        super().__init__(
+            MissionSpace(mission_func=_open_the_door),
+            width=rules.width,
+            height=rules.height,
+            render_mode=render_mode,
+            **own,
+        )
         image = spaces.Box(0, 255, (rules.width, rules.height, 4), np.uint8)
         mission = spaces.Text(32, charset=ascii_lowercase + " ")  # others' tools cannot write a MissionSpace down
         self.observation_space = spaces.Dict({"image": image, "mission": mission})
@@ -208,11 +241,7 @@ class GridTaskEnv(MiniGridEnv):
         self.level_seed = next_level(self.np_random, self._options, self.split)
         cells = np.zeros((width, height), dtype=np.uint16)
         generate(self.level_spec.generator, self.level_seed, self._level, cells)
-        self.grid = Grid(width, height)
-        for x, y in np.ndindex(width, height):
-            made = to_object(int(cells[x, y]))
-            if made is not None:
-                self.put_obj(made, x, y)
+        self.grid = to_grid(cells)
         self.agent_pos = (int(self._level["x"]), int(self._level["y"]))
         self.agent_dir = int(self._level["direction"])
         self.mission = _open_the_door()

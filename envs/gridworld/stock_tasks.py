@@ -162,12 +162,12 @@ class StockTask(GridTask):
         spec = replace(self._levels["train"], name=name.rpartition(":")[2].replace("/", "-"))
         super().__init__(spec, text_of(self._levels["train"]))
 
-    def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0) -> gym.vector.VectorEnv:
+    def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0, **how: Any) -> gym.vector.VectorEnv:
         """Batched environments on the split's pool, `POOL_LEVELS` levels from the split's first seed on."""
         if split not in self._levels:
             self._levels[split] = _make_levels(self._source, split)
         spec = replace(self.level_spec, pool=self._levels[split].pool)
-        return BatchedEnv(GridSimulator(spec, num_envs), split, seed)
+        return BatchedEnv(GridSimulator(spec, num_envs), split, seed, **how)
 
     def make_env(self, split: str = "eval", render_mode: str | None = None) -> gym.Env:
         """The stock environment itself, with the map of what has been seen."""

@@ -46,6 +46,7 @@ class MazeSimulator(Simulator):
 
     def __init__(self, spec: MazeSpec, num_envs: int) -> None:
         self.spec, self.name, self.num_envs, self.model = spec, spec.name, num_envs, make_model(spec)
+        self.max_steps = spec.horizon
         self.observation_space = gym.spaces.Box(-UNSTABLE, UNSTABLE, (len(spec.observation_names),), np.float32)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (spec.robot.num_actions,), np.float32)
         self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
@@ -129,14 +130,14 @@ class MazeSimulator(Simulator):
         super().set_state(state)
         self._fetch()
 
-    def render(self) -> NDArray[np.uint8]:
+    def render(self, n: int = 0) -> NDArray[np.uint8]:
         """The maze from above, uint8 [480, 480, 3]; `UserError` if nothing can draw."""
         self._painter = self._painter or Painter(self.model)
-        discs = [Disc(self.goal[0], self.spec.radius, _GREEN)]
+        discs = [Disc(self.goal[n], self.spec.radius, _GREEN)]
         if self.subgoal is not None:
             rims = ((0.12, _BLACK), (0.1, _ORANGE))  # seen on any ground
             discs += [Disc(self.subgoal, size * self.spec.cell, colour) for size, colour in rims]
-        return self._painter.draw(self.data[0], discs)
+        return self._painter.draw(self.data[n], discs)
 
     def close(self) -> None:
         """Free the renderer."""

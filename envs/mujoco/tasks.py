@@ -6,13 +6,14 @@ A scene is a state of the block, the place of the robot and the place of the goa
 from typing import Final
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from preceptor.envs.mujoco.charts import CHARTS
 from preceptor.envs.mujoco.mazes import SPECS, MazeSpec
 from preceptor.envs.mujoco.simulator import MazeSimulator
 from preceptor.envs.task import Option, OptionSpace, TableTask
-from preceptor.envs.vector import SingleEnv
+from preceptor.envs.vector import BatchedEnv, SingleEnv
 from preceptor.ground.errors import UserError
 
 Obs = NDArray[np.floating]
@@ -211,6 +212,19 @@ def make_task(name: str) -> MazeTask:
 def make_single_env(task: str, split: str = "train", render_mode: str | None = None) -> SingleEnv:
     """One environment of any maze, also of those whose block is not observed."""
     return SingleEnv(MazeSimulator(SPECS[task], 1), split, render_mode)
+
+
+def make_vec_env(
+    task: str,
+    num_envs: int = 1,
+    split: str = "train",
+    render_mode: str | None = None,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+) -> BatchedEnv:
+    """Batched environments of any maze, likewise."""
+    return BatchedEnv(
+        MazeSimulator(SPECS[task], num_envs), split, autoreset_mode=autoreset_mode, render_mode=render_mode
+    )
 
 
 def _in_words(place: str) -> str:

@@ -45,7 +45,7 @@ class RescueSimulator(Simulator):
 
     def __init__(self, spec: RescueSpec, num_envs: int) -> None:
         targets = len(spec.targets)
-        self.spec, self.name, self.num_envs = spec, spec.name, num_envs
+        self.spec, self.name, self.num_envs, self.max_steps = spec, spec.name, num_envs, spec.horizon
         self.observation_space = gym.spaces.Box(0.0, 1.0, (2 * SIZE + targets,), np.float32)
         self.action_space = gym.spaces.Discrete(NUM_ACTIONS)
         self.level_seed = np.full(num_envs, -1, dtype=np.int64)
@@ -98,6 +98,6 @@ class RescueSimulator(Simulator):
         """Everything that the future depends on."""
         return {name: getattr(self, name) for name in _STATE}
 
-    def render(self) -> NDArray[np.uint8]:
+    def render(self, n: int = 0) -> NDArray[np.uint8]:
         """The map from above, uint8 [400, 400, 3], without a hint which target is due."""
-        return draw(self.spec, int(self.cell[0]), self.left[0])
+        return draw(self.spec, int(self.cell[n]), self.left[n])

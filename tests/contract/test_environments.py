@@ -1,5 +1,7 @@
 """All families' environments: good citizens of Gymnasium, batched and single ones equal, seeds split, resume exact."""
 
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -201,3 +203,81 @@ def test_a_restored_state_continues_to_the_bit(name: str) -> None:
         task.make_vec(4).set_state(saved)
     with pytest.raises(UserError, match="level_seed differs"):
         env.set_state({key: value for key, value in saved.items() if key != "level_seed"})
+
+
+def played(name: str, mode: AutoresetMode | str) -> list[list[tuple[Any, ...]]]:
+    """What each of N environments went through, beginnings of episodes included; its actions are always the same."""
+    task, rng = get_task(name), np.random.default_rng(0)
+    env = task.make_vec(N, seed=3, autoreset_mode=mode)
+    assert env.autoreset_mode is env.metadata["autoreset_mode"] is AutoresetMode(mode)
+    size = (500, N, task.num_actions) if task.continuous else (500, N)
+    table = (
+        rng.uniform(-1, 1, size).astype(np.float32) if task.continuous else rng.integers(task.num_actions, size=size)
+    )
+    obs, info = env.reset()
+    lives = [[(obs[n], info["level_seed"][n])] for n in range(N)]
+    taken, over = np.zeros(N, np.int64), np.zeros(N, np.bool_)
+    for step in range(420):
+        if step % 67 == 0:
+            resumed = task.make_vec(N, seed=9, autoreset_mode=mode)
+            resumed.set_state(env.get_state())
+            env = resumed
+        begins = over & (env.autoreset_mode is AutoresetMode.NEXT_STEP)
+        obs, *outcome, info = env.step(table[taken, np.arange(N)])
+        assert not np.array(outcome)[:, begins].any(), "nothing happens while it begins"
+        taken, over = taken + ~begins, outcome[1] | outcome[2]
+        for n in range(N):
+            seen = info["final_obs"][n] if "final_obs" in info and over[n] else obs[n]
+            lives[n].append((seen, info["level_seed"][n]) if begins[n] else (seen, *(part[n] for part in outcome)))
+        if env.autoreset_mode is AutoresetMode.DISABLED and over.any():
+            with pytest.raises(UserError, match=r"has ended[\s\S]*next: env.reset\(options={'reset_mask'"):
+                env.step(table[0])
+            obs, info = env.reset(options={"reset_mask": over})
+        for n in np.flatnonzero(over) if env.autoreset_mode is not AutoresetMode.NEXT_STEP else ():
+            lives[n].append((obs[n], info["level_seed"][n]))
+    with pytest.raises(UserError, match="reset_mask must have shape"):
+        env.reset(options={"reset_mask": [True]})
+    return lives
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, "Disabled"])
+@pytest.mark.parametrize("name", ["KeyInBox", "PointUMaze", "RescueWorld-n2-random", "Pendulum-v1", "DoorKey-5x5"])
+def test_each_way_to_begin_anew_plays_the_same_episodes(name: str, mode: AutoresetMode | str) -> None:
+    for same, other in zip(played(name, AutoresetMode.SAME_STEP), played(name, mode), strict=True):
+        assert sum(len(moment) == 2 for moment in other) > 1, "episodes ended"
+        for ours, theirs in zip(same, other, strict=False):
+            np.testing.assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["KeyInBox", "DoorKey-5x5", "RescueWorld-n2", "Pendulum-v1"])
+def test_batched_environments_are_drawn_as_single_ones(name: str) -> None:
+    task = get_task(name)
+    env, hands = task.make_vec(N, split="eval", render_mode="rgb_array"), Hands(task)
+    obs, info = env.reset(seed=1)
+    assert task.make_vec(1).render() is None
+    singles = [task.make_single(int(seed)) for seed in info["level_seed"]]
+    for _ in range(40):
+        actions = hands(obs)
+        obs, _, terminated, truncated, _ = env.step(actions)
+        for single, action in zip(singles, actions, strict=True):
+            single.step(task.to_gymnasium(action))
+        if (terminated | truncated).any():
+            break
+        for picture, single in zip(env.render()[:: N - 1], singles[:: N - 1], strict=True):
+            np.testing.assert_array_equal(picture, single.render())
+
+
+@pytest.mark.parametrize("words", ["gymnasium, preceptor", "preceptor, gymnasium", "gymnasium"])
+def test_importing_the_package_registers_its_ids(words: str) -> None:
+    code = f"import {words}; gymnasium.make('preceptor:Preceptor/KeyInBox-v0'); gymnasium.spec('Preceptor/AntPush-v0')"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+def test_gymnasium_makes_them() -> None:
+    """Its wrappers of observations want those that begin in the next step, which is what its `make_vec` gives."""
+    assert gym.make("Preceptor/KeyInBox-v0", max_steps=7).unwrapped.max_steps == 7
+    for name in ("Preceptor/PointReach-v0", "Preceptor/PointPushOriginal-v0", "Preceptor/RescueWorld-n2-v0"):
+        env = gym.wrappers.vector.NormalizeObservation(gym.make_vec(name, num_envs=2, split="eval"))
+        assert (env.reset(seed=0)[1]["level_seed"] >= 1_000_000).all()
+        assert env.observation_space.contains(env.step(env.action_space.sample())[0].astype(np.float32))
+    assert gym.make_vec("Preceptor/RescueWorld-n2-v0", autoreset_mode="SameStep").num_envs == 1
