@@ -6,6 +6,11 @@ from collections.abc import Iterable
 _LISTED = 40  # names shown of a catalogue
 
 
+def visible(text: str) -> str:
+    """A text that cannot steer a terminal: escaped is all but line breaks and what can be printed."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class UserError(Exception):
     """A mistake or an obstacle outside the code; `main.py` prints it without a traceback and exits with 2.
 
@@ -15,6 +20,7 @@ class UserError(Exception):
     """
 
     def __init__(self, what: str, next_step: str = "") -> None:
+        what, next_step = visible(what), visible(next_step)
         super().__init__(f"{what}\n  next: {next_step}" if next_step else what)
         self.what = what
         self.next_step = next_step

@@ -16,8 +16,8 @@ from preceptor.teacher.call import ERROR, FALLBACK, OK, Call, recorded_rows
 from preceptor.teacher.labels import LabelStore
 from preceptor.teacher.prompts import Prompt, Template, menus
 
-# With this many replies and not one answer among them, the model is not fit to teach and going on only costs money.
-_HOPELESS_AFTER = 24
+# With this many replies that are none and fewer than one answer in ten, the model is not fit to teach.
+_HOPELESS_AFTER, _HOPELESS_SHARE = 24, 0.9
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,8 @@ class AskingTeacher(Teacher):
                     self.stats.calls += len(replied)
                     self.stats.tokens += sum(call.tokens for call in replied)
                     self.stats.invalid += sum(call.status != OK for call in replied)
-                    if replied and self.stats.calls == self.stats.invalid >= _HOPELESS_AFTER:
+                    failed = self.stats.invalid
+                    if replied and failed >= _HOPELESS_AFTER and failed > _HOPELESS_SHARE * self.stats.calls:
                         raise self._hopeless(replied[-1])
         finally:
             self.stats.seconds += time.perf_counter() - started
@@ -211,7 +212,8 @@ class AskingTeacher(Teacher):
         )
 
     def _hopeless(self, last: Call) -> TeacherError:
-        said = f"{self.model.source} gave {self.stats.invalid} replies and no answer"
+        answers = self.stats.calls - self.stats.invalid
+        said = f"{self.model.source} gave {self.stats.calls} replies and {answers or 'no'} answer{'s' * (answers > 1)}"
         return TeacherError(
             f"{said}; the last one ({last.status}): {last.reply[:200]!r}.",
             "give another model with --model, or use --teacher local",

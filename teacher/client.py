@@ -3,6 +3,8 @@
 import asyncio
 import json
 import math
+import re
+import ssl
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -15,10 +17,13 @@ import httpx
 import openai
 import tenacity
 
+from preceptor.ground.errors import UserError
 from preceptor.teacher.base import BudgetExhausted
 from preceptor.teacher.config import Limits, TeacherConfig
-from preceptor.teacher.faults import GARBLED, Handling, ServerFault, fault_of_response, say
+from preceptor.teacher.faults import GARBLED, Handling, ServerFault, error_in, fault_of_response, say
 from preceptor.teacher.parse import ParseFailure
+from preceptor.teacher.prompts import CHARACTERS_PER_TOKEN
+from preceptor.teacher.route import proxy_to, tls_of, without_password
 
 T = TypeVar("T")
 
@@ -28,7 +33,20 @@ _KEEP_ALIVE_SECONDS = 3.0
 _BACKOFF = tenacity.wait_random_exponential(multiplier=0.25, max=10.0)
 _LATE_SECONDS, _SECONDS_BETWEEN_LINES = 10.0, 30.0
 _LEAST_SECONDS = 0.05  # for a request that begins just before its deadline
-_COUNTERS = ("requests", "retries", "failures", "calls_sent", "tokens_spent", "seconds_spent")
+_COUNTERS = (
+    "requests",
+    "retries",
+    "failures",
+    "calls_sent",
+    "tokens_spent",
+    "seconds_spent",
+    "tokens_in",
+    "tokens_out",
+)
+_MOST_TOKENS = 2**40  # of one reply; more is no count
+_LEAST_SECRET = 8  # characters; a shorter key is a placeholder, and may be a word of an answer
+# OpenAI's refusal of a reply that its model did not end within `max_tokens`; other servers give what there is of it.
+_CUT_SHORT = re.compile(r"max_tokens or model output limit was reached", re.IGNORECASE)
 
 
 @cache
@@ -68,7 +86,11 @@ class ServerClient:
 
     Attributes:
         counters: `requests` sent, `retries` among them, `failures` of any kind; and what counts for the budget of the
-            config, which survives a resume: `calls_sent`, `tokens_spent`, `seconds_spent`.
+            config, which survives a resume: `calls_sent`, `tokens_spent`, `seconds_spent`. `tokens_in` of prompts and
+            `tokens_out` of replies are what this process and the checkpoints before it have seen.
+        left_out: Parameters that the server refuses, each with the name under which it takes them, empty for none.
+        estimates: Whether the server does not count tokens, so that they are estimated from characters.
+        proxy: The proxy between, None for none.
         stopping: Set where nothing is sent again, since the run gives up.
     """
 
@@ -76,6 +98,8 @@ class ServerClient:
         self.base_url, self.config, self.limits, self._key = base_url, config, limits, key
         self.counters: dict[str, float] = dict.fromkeys(_COUNTERS, 0)
         self.stopping = threading.Event()
+        self.left_out: dict[str, str] = {}
+        self.estimates, self.proxy = False, proxy_to(base_url)
         self._asking_since: float | None = None
         self._trouble_since: float | None = None
         self._said = float("-inf")
@@ -86,8 +110,16 @@ class ServerClient:
             max_retries=0,
             timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
             default_headers={"Accept-Encoding": "identity"},  # bytes are counted as they come
-            http_client=httpx.AsyncClient(transport=_BoundedTransport(limits=connections)),
+            http_client=httpx.AsyncClient(transport=self._transport(connections)),
         )
+
+    def _transport(self, connections: httpx.Limits) -> _BoundedTransport:
+        verify = tls_of(self.base_url)
+        try:
+            return _BoundedTransport(limits=connections, proxy=self.proxy, verify=verify)
+        except (ValueError, ImportError, httpx.InvalidURL) as error:  # ImportError: SOCKS needs a package
+            what = f"The proxy {without_password(str(self.proxy))} of the environment cannot be used: {error}"
+            raise UserError(what, f"unset it, or NO_PROXY={httpx.URL(self.base_url).host}") from error
 
     async def post(
         self, path: str, body: dict[str, Any], calls: int = 1, patience: float | None = None
@@ -104,7 +136,7 @@ class ServerClient:
         async def attempt() -> dict[str, Any]:
             remaining = max(deadline - (monotonic() - started), _LEAST_SECONDS) if deadline else math.inf
             self._charge(calls)
-            return await self._send(path, body, min(self.limits.request_seconds, remaining))
+            return await self._send(path, self.adapted(body), min(self.limits.request_seconds, remaining))
 
         def again(state: tenacity.RetryCallState) -> None:
             self.counters["retries"] += 1
@@ -119,9 +151,9 @@ class ServerClient:
             reraise=True,
         )
         reply: dict[str, Any] = await retrying(attempt)
-        usage = reply.get("usage")
-        total = usage.get("total_tokens") if isinstance(usage, dict) else 0
-        self.counters["tokens_spent"] += total if isinstance(total, int) else 0
+        reply["usage"] = usage = self._counted(reply, body)
+        for counter, tokens in zip(("tokens_in", "tokens_out", "tokens_spent"), usage.values(), strict=True):
+            self.counters[counter] += tokens
         if self._trouble_since is not None:
             say(f"{self.base_url} answers again after {monotonic() - self._trouble_since:.1f} s")
             self._trouble_since = None
@@ -130,6 +162,36 @@ class ServerClient:
     async def get(self, path: str) -> dict[str, Any]:
         """The body of the reply; one attempt. Raises `ServerFault`."""
         return await self._send(path, None, self.limits.request_seconds)
+
+    def adapted(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A request as the server takes it: what it refuses is left out, or has another name."""
+        named = {self.left_out.get(name, name): value for name, value in body.items()}
+        return {name: value for name, value in named.items() if name}
+
+    def leave_out(self, name: str) -> None:
+        """Send a parameter no more that the server refused, or under its other name (that of o1 and later)."""
+        if name == "max_tokens":
+            self.left_out[name] = "max_completion_tokens"
+        else:
+            old = "max_tokens" if name == "max_completion_tokens" else name
+            self.left_out[old] = ""
+
+    def _counted(self, reply: dict[str, Any], body: dict[str, Any]) -> dict[str, int]:
+        """Tokens of prompt, reply and both, as the server counts them, or estimated where it does not."""
+        said = reply["usage"] if isinstance(reply.get("usage"), dict) else {}
+        counts = [said.get(f"{of}_tokens") for of in ("prompt", "completion", "total")]
+        prompt, completion, total = (n if type(n) is int and 0 <= n < _MOST_TOKENS else 0 for n in counts)
+        if not (total := max(total, prompt + completion)):
+            choices = reply["choices"] if isinstance(reply.get("choices"), list) else []
+            shown = [(c.get("message"), c.get("text")) for c in choices if isinstance(c, dict)]
+            sent = (body.get("messages"), body.get("prompt"))
+            prompt, completion = (-(-_characters(text) // CHARACTERS_PER_TOKEN) for text in (sent, shown))
+            total = prompt + completion
+            if not self.estimates:
+                self.estimates = True
+                say(f"{self.base_url} does not count tokens: {CHARACTERS_PER_TOKEN} characters are taken for one")
+        prompt = prompt or total - completion
+        return {"prompt_tokens": prompt, "completion_tokens": total - prompt, "total_tokens": total}
 
     def begin(self) -> None:
         """The clock of the budget runs from here to `end`."""
@@ -143,10 +205,6 @@ class ServerClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._openai.close()
-
-    def without_key(self, text: str) -> str:
-        """A text that may be shown."""
-        return text.replace(self._key, "***") if self._key else text
 
     async def _send(self, path: str, body: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
         """One attempt, as a POST if there is a body. Raises `ServerFault`."""
@@ -162,10 +220,23 @@ class ServerClient:
                     response = await self._openai.get(path, cast_to=httpx.Response)
                 else:
                     response = await self._openai.post(path, cast_to=httpx.Response, body=body)
-            return _decoded(response.content)
+            decoded = _decoded(response.content, self._key if len(self._key) >= _LEAST_SECRET else "")
+            if body is None and isinstance(decoded, list):  # a list of models without its envelope (Together)
+                decoded = {"data": decoded}
+            if not isinstance(decoded, dict):
+                raise ServerFault("not JSON", Handling.RETRY, f"a JSON {type(decoded).__name__}")
+            if body is not None and (said := error_in(decoded)) is not None:
+                raise fault_of_response(response.status_code, response.headers, json.dumps({"error": said}))
+            return decoded
         except (TimeoutError, openai.APIError, ServerFault) as error:
-            self.counters["failures"] += 1
             fault = _fault_of(error, seconds)
+            if body is not None and _CUT_SHORT.search(fault.said):
+                return {"choices": [{"message": {"content": ""}, "finish_reason": "length"}]}
+            self.counters["failures"] += 1
+            if self._key:
+                fault.text, fault.said = (text.replace(self._key, "***") for text in (fault.text, fault.said))
+            if self.proxy:
+                fault.text += f" (through the proxy {without_password(self.proxy)} that the environment names)"
             raise fault from (None if fault is error else error)
         finally:
             warning.cancel()
@@ -195,7 +266,7 @@ class ServerClient:
         self._trouble_since = self._trouble_since or now
         if now - self._said > _SECONDS_BETWEEN_LINES:
             self._said = now
-            say(f"warning: {self.base_url}: {self.without_key(str(fault))}; trying for up to {deadline:.3g} s")
+            say(f"warning: {self.base_url}: {fault}; trying for up to {deadline:.3g} s")
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
@@ -212,21 +283,47 @@ def _fault_of(error: Exception, seconds: float) -> ServerFault:
             return cause
         case TimeoutError():
             return ServerFault("timed out", Handling.RETRY, f"no reply within {seconds:.3g} s")
+        case openai.APIStatusError(response=response) if response.is_redirect:
+            to = response.headers.get("location", "nowhere")
+            return ServerFault("redirect", Handling.ABORT, to, status=response.status_code)
         case openai.APIStatusError(response=response):
             said = response.content.decode("utf-8", "replace")
             return fault_of_response(response.status_code, response.headers, said)
+        case httpx.ConnectError() if tls := _tls_error(cause):
+            name = "certificate" if isinstance(tls, ssl.SSLCertVerificationError) else "no TLS"
+            return ServerFault(name, Handling.ABORT, getattr(tls, "verify_message", "") or tls.reason or str(tls))
+        case httpx.RemoteProtocolError() if "illegal status line" in str(cause):
+            return ServerFault("not HTTP", Handling.ABORT, "what comes back is not HTTP")
         case httpx.ConnectError():
             return ServerFault("no server", Handling.RETRY, str(cause))
     return ServerFault("connection lost", Handling.RETRY, str(cause) or type(cause).__name__)
 
 
-def _decoded(body: bytes) -> dict[str, Any]:
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """The refusal of TLS that a failure to connect comes from, None if it comes from something else."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _characters(value: Any) -> int:
+    """Length of all texts in what came from JSON, without the keys."""
+    length, left = 0, [value]
+    while left:
+        value = left.pop()
+        length += len(value) if isinstance(value, str) else 0
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return length
+
+
+def _decoded(body: bytes, secret: str) -> Any:
+    """What a body says, a secret that it repeats starred out, however it is escaped."""
     try:
         parsed = json.loads(body.decode("utf-8"))
+        if secret and (escaped := json.dumps(secret)[1:-1]) in (text := json.dumps(parsed)):
+            parsed = json.loads(text.replace(escaped, "***"))
     except UnicodeDecodeError as error:
         raise ServerFault(GARBLED, Handling.FALL_BACK, f"not UTF-8: {error.reason}") from error
     except (ValueError, RecursionError) as error:
         raise ServerFault("not JSON", Handling.RETRY, f"{error}") from error
-    if not isinstance(parsed, dict):
-        raise ServerFault("not JSON", Handling.RETRY, f"a JSON {type(parsed).__name__}")
     return parsed

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from preceptor.ground.ranges import NotNegative
+
 TeacherName = Literal["local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none"]
 Scoring = Literal["auto", "logprobs", "choice", "echo", "samples"]
 # What stands in for a teacher that cannot be reached: the running option goes on, the controller that is being
@@ -25,8 +27,9 @@ class TeacherConfig:
     """Model on that server, or for --teacher local a folder; the only one that the server offers if not given."""
     labels: str | None = None
     """Label store (SQLite) to read answers from and add answers to; the run's own if not given."""
-    prompt: Literal["compact", "chat"] | None = None
-    """Prompt template: compact (for small models trained on the task) or chat; the model's own if it tells."""
+    prompt: str | None = None
+    """Prompt template: compact (for small models trained on the task), chat, or a file of yours with a section [user];
+    the model's own if it tells."""
     permutations: Annotated[int, Ge(1)] = 4
     """Menu orders that the teacher's answer is averaged over."""
     margin: Annotated[float, Ge(0), Le(1)] = 0.0
@@ -35,6 +38,12 @@ class TeacherConfig:
     """How a server is asked: logprobs, choice, echo, samples; auto takes the first of these that it honours."""
     samples: Annotated[int, Ge(1)] = 10
     """Samples per menu where the server cannot score (choice, samples)."""
+    temperature: Annotated[float, Ge(0), Le(2)] = 1.0
+    """Of a server's replies."""
+    reply_tokens: Annotated[int, Ge(1)] | None = None
+    """Tokens of a sampled reply at most, thinking included; 16 if not given, or what the model is seen to need."""
+    extra_body: str | None = None
+    """More fields of each request to a server, a JSON object: '{"reasoning_effort": "low"}'."""
     concurrency: Annotated[int, Ge(1)] | None = None
     """Requests in flight at once; by the speed of the server if not given."""
     max_llm_calls: Annotated[int, Ge(1)] | None = None
@@ -43,6 +52,10 @@ class TeacherConfig:
     """Stop hard at this many tokens, of prompts and replies."""
     max_llm_seconds: Annotated[float, Gt(0)] | None = None
     """Stop hard after this many seconds of asking."""
+    usd_per_million_in: NotNegative | None = None
+    """Price of a million tokens of prompts, for the cost that is told before a server is asked."""
+    usd_per_million_out: NotNegative | None = None
+    """Price of a million tokens of replies."""
     on_teacher_failure: Policy = "abort"
     """When the server stays away: abort (everything is kept, --resume goes on), or stand in for it: hold (the running
     option goes on), controller (the one being distilled decides), scripted (the task's expert decides)."""

@@ -6,6 +6,8 @@ again, and `teacher/faults.py` says what follows from a failure.
 """
 
 import asyncio
+import hashlib
+import json
 import os
 import weakref
 from collections.abc import Generator, Sequence
@@ -14,7 +16,6 @@ from dataclasses import replace
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
 
 from preceptor.ground.errors import UserError, unknown_name
 from preceptor.teacher.asking import Reply
@@ -26,7 +27,8 @@ from preceptor.teacher.config import Limits, TeacherConfig
 from preceptor.teacher.faults import WRONG_MODEL, Breaker, Handling, ServerFault, say
 from preceptor.teacher.probe import Probe
 from preceptor.teacher.prompts import TEMPLATES, Prompt
-from preceptor.teacher.scoring import WAYS, Way
+from preceptor.teacher.route import checked_url, is_here, key_of_environment
+from preceptor.teacher.scoring import SAMPLE_TOKENS, WAYS, Way
 
 # vLLM's and FastChat's own default.
 DEFAULT_BASE_URL = "http://localhost:8000/v1"
@@ -35,8 +37,16 @@ OPENAI_URL = "https://api.openai.com/v1"
 _DEFAULT_LIMITS = Limits()
 # Replies with the positions of their prompts, and why the run stops if it does.
 _Replied = tuple[list[tuple[int, Reply]], TeacherError | None]
+# Fields of requests that have flags, or that the way of asking sets.
+_OWN_FIELDS = {"model", "messages", "prompt", "temperature", "max_tokens", "max_completion_tokens", "n", "stream"} | {
+    "logprobs",
+    "top_logprobs",
+    "structured_outputs",
+    "echo",
+}
 # Requests in flight: for a service, so many; for a server of one's own, so many that even one that answers them one
 # after another answers the last within a quarter of its time limit.
+_NOT_REACHED = ("no server", "certificate", "no TLS", "not HTTP", "redirect")
 _OF_A_SERVICE, _MOST, _MOST_LISTS = 8, 32, 4
 
 
@@ -62,11 +72,10 @@ class ServedModel:
     """
 
     def __init__(self, config: TeacherConfig, *, limits: Limits = _DEFAULT_LIMITS) -> None:
-        key = os.environ.get("OPENAI_API_KEY", "")
+        key = key_of_environment()
         default = OPENAI_URL if key else DEFAULT_BASE_URL
-        self.base_url = (config.base_url or os.environ.get("OPENAI_BASE_URL") or default).rstrip("/")
-        if not self.base_url.startswith(("http://", "https://")):
-            raise UserError(f"{self.base_url!r} is no URL of a server.", "--base-url http://localhost:8000/v1")
+        self.base_url = checked_url(config.base_url or os.environ.get("OPENAI_BASE_URL") or default)
+        self._extra = _extra_of(config)
         self._config, self._limits = config, limits
         self._client = ServerClient(self.base_url, key, config, limits)
         weakref.finalize(self, lambda client: start(client.close()), self._client)
@@ -82,11 +91,13 @@ class ServedModel:
         try:
             listed = start(self._models()).result()
         except ServerFault as fault:
-            raise self._explain(fault) from fault
+            if config.model is None or fault.name in _NOT_REACHED:
+                raise self._explain(fault) from fault
+            listed = {}
         self.model = _chosen(config.model, list(listed), self.base_url)
         self._listed = tuple(sorted(listed))
         self.template = _template(listed.get(self.model, {}))
-        self.name, self.method, self.samples = self.model, "none", 1
+        self.name, self.method, self.samples, self.reply_tokens = self.model, "none", 1, 1
         self.source = f"llm:{self.model}"
 
     def prepare(self, prompts: Sequence[Prompt]) -> None:
@@ -95,17 +106,21 @@ class ServedModel:
         Raises:
             TeacherError: The prompts do not fit, or no way of asking gives an answer.
         """
-        probe, wanted = Probe(self._client, self.model, prompts), self._config.scoring
+        config, wanted = self._config, self._config.scoring
+        common = {"model": self.model, "temperature": config.temperature, **self._extra}
+        probe = Probe(self._client, common, prompts, config.reply_tokens)
         try:
             self._way, reasons = start(probe.run(WAYS if wanted == "auto" else (wanted,))).result()
         except ServerFault as fault:
             raise self._explain(fault) from fault
-        way, dropped = self._way, tuple(self._client.without_key(why) for why in reasons)
-        self.method, self._answers_as = way.name, probe.answers_as
+        way, dropped = self._way, tuple(reasons)
+        self.method, self.reply_tokens, self._answers_as = way.name, way.tokens, probe.answers_as
         if way.sampled:
             # Scores are scores, but a frequency is another label.
-            self.samples, self.name = self._config.samples, f"{self.model}#{way.name}"
-        self.concurrency = self._config.concurrency or self._by_speed(probe.seconds, way.size)
+            self.samples, self.name = config.samples, f"{self.model}#{way.name}"
+        if (said := {"temperature": config.temperature, **self._extra}) != {"temperature": 1.0}:
+            self.name += f"#{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]}"
+        self.concurrency = config.concurrency or self._by_speed(probe.seconds, way.size)
         self.capability = {
             "base_url": self.base_url,
             "model": self.model,
@@ -115,10 +130,17 @@ class ServedModel:
             "list_size": way.size,
             "thinking": probe.thinking,
             "dropped": dropped,
+            "left_out": self._client.left_out,
+            "reply_tokens": way.tokens,
+            "tokens_counted": not self._client.estimates,
             "concurrency": self.concurrency,
         }
         for why in dropped:
             say(f"{self.base_url}: not used: {why}")
+        for name, other in self._client.left_out.items():
+            say(f"{self.base_url} refuses {name}: {f'{other} is sent' if other else 'it is left out'}")
+        if way.tokens > SAMPLE_TOKENS:
+            say(f"{self.model} thinks before it answers: up to {way.tokens:,} tokens for a reply (--reply-tokens)")
 
     def replies(self, prompts: Sequence[Prompt]) -> Generator[list[tuple[int, Reply]], None, None]:
         """Replies as they come. After a failure nothing more is sent, what is in flight is kept, then it is raised."""
@@ -163,7 +185,7 @@ class ServedModel:
         try:
             requests = way.requests(group)
             responses = [await self._client.post(way.path, body, calls, patience) for body, calls in requests]
-            others = {str(response.get("model", "")) for response in responses} - {self._answers_as}
+            others = {str(response.get("model") or self._answers_as) for response in responses} - {self._answers_as}
             if others:
                 raise ServerFault(WRONG_MODEL, Handling.FALL_BACK, f"{others.pop()!r} answered")
             replies = way.read(group, responses)
@@ -172,7 +194,7 @@ class ServedModel:
             return [], exhausted
         except ServerFault as fault:
             status = fault.name if fault.handling == Handling.FALL_BACK else ERROR
-            replies = [Reply(status, text=self._client.without_key(str(fault)))] * len(group)
+            replies = [Reply(status, text=str(fault))] * len(group)
             if fault.handling == Handling.RETRY and self._breaker:
                 self._breaker.failed()
             elif fault.handling != Handling.FALL_BACK:
@@ -184,24 +206,33 @@ class ServedModel:
         return [(i, replace(r, seconds=share)) for i, r in zip(positions, replies, strict=True)], failure
 
     def _by_speed(self, seconds: float, size: int) -> int:
-        if urlsplit(self.base_url).hostname not in ("localhost", "127.0.0.1", "::1"):
+        if not is_here(self.base_url):
             return _OF_A_SERVICE
         one_by_one = int(self._limits.request_seconds / 4 / max(seconds, 1e-3))
         return max(2, min(_MOST if size == 1 else _MOST_LISTS, one_by_one))
 
     def _explain(self, fault: ServerFault) -> TeacherError:
-        """The fault in words for a user, without the key."""
-        text = self._client.without_key(fault.text)
+        """The fault in words for a user."""
+        text, url = fault.text, self.base_url
         check = f"check with: curl {self.base_url}/models, or use --teacher local"
         if self.capability:
             check = f"curl {self.base_url}/models, start the server again, and repeat the command with --resume"
         if fault.name == "no server":
             return TeacherError(f"No server answers at {self.base_url}: {text}", check)
+        other = f"--base-url {'http' if fault.name == 'no TLS' else 'https'}{url[url.index(':') :]}"
+        target = text.partition("/models")[0].partition("/chat/completions")[0]
         shorter = "--prompt compact, or serve the model with a larger --max-model-len"
         what, advice = {
             "wrong key": ("refused the key", "export OPENAI_API_KEY=..."),
             "quota": ("asks for payment", "another --base-url, or a new key"),
             "no worker": (f"has no worker with {self.model} at the moment", check),
+            "certificate": (
+                "has a certificate that is not trusted here",
+                "export SSL_CERT_FILE=ca.pem  # the certificate of who signed it; then the command again",
+            ),
+            "no TLS": ("is https, and no TLS is spoken there", other),
+            "not HTTP": ("is http, and no plain HTTP is spoken there", other),
+            "redirect": ("sends all requests elsewhere", f"--base-url {target}"),
             "timed out": ("did not answer in time", check),
             "rate limit": ("keeps limiting the rate", "wait, or lower --concurrency"),
             "context": ("has too short a context for the prompt", shorter),
@@ -218,6 +249,20 @@ class ServedModel:
             raise
         entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
         return {str(entry["id"]): entry for entry in entries if "id" in entry}
+
+
+def _extra_of(config: TeacherConfig) -> dict[str, Any]:
+    """The fields of `--extra-body`. Raises `UserError` for what is no JSON object, or sets what is set already."""
+    example = """--extra-body '{"reasoning_effort": "low"}'"""
+    try:
+        extra = json.loads(config.extra_body or "{}")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--extra-body is no JSON: {error}.", example) from error
+    if not isinstance(extra, dict):
+        raise UserError("--extra-body is no JSON object.", example)
+    if own := sorted(extra.keys() & _OWN_FIELDS):
+        raise UserError(f"--extra-body sets {own[0]!r}, which is set for each request.", example)
+    return extra
 
 
 def _chosen(model: str | None, models: list[str], base_url: str) -> str:

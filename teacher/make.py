@@ -11,6 +11,7 @@ from preceptor.teacher import controls
 from preceptor.teacher.asking import AskingTeacher, Model
 from preceptor.teacher.base import Teacher
 from preceptor.teacher.config import Limits, TeacherConfig, TeacherName
+from preceptor.teacher.cost import cost_of
 from preceptor.teacher.faults import say
 from preceptor.teacher.labels import LabelStore
 from preceptor.teacher.prompts import Prompt, Template, distinct_scenes, load_template, menus
@@ -93,9 +94,12 @@ def _local(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Templ
 def _served(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Template]:
     from preceptor.teacher.llm import ServedModel
 
+    own = load_template(config.prompt) if config.prompt else None  # before anything is sent
     model = ServedModel(config, limits=LIMITS["abort" if config.on_teacher_failure == "abort" else "otherwise"])
-    template = load_template(config.prompt or model.template)
+    template = own or load_template(model.template)
     model.prepare(longest_prompts(task, template))
+    cost = cost_of(task, template, config, model.samples, model.reply_tokens, echo=model.method == "echo")
+    say(f"{model.base_url}: {cost}")
     return model, template
 
 

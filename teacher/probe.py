@@ -4,7 +4,8 @@ Each way is tried on the longest real prompts of the task, which shows at the sa
 the model answers them; a constraint is tried on a question whose natural answer it forbids.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -14,6 +15,7 @@ from preceptor.teacher.base import TeacherError
 from preceptor.teacher.call import OK
 from preceptor.teacher.client import ServerClient
 from preceptor.teacher.faults import Handling, ServerFault
+from preceptor.teacher.parse import ParseFailure
 from preceptor.teacher.prompts import Menu, Prompt
 from preceptor.teacher.scoring import Fields, Way, choices_of
 
@@ -22,6 +24,14 @@ CANARY = Prompt((("user", _QUESTION),), Menu((0, 1)), ("A", "B"))
 # No model answers the canary with one of these, unless made to.
 _FORCED = ["Y", "Z"]
 _TOP_LOGPROBS = (20, 5)  # vLLM and OpenAI allow 20, some servers 5
+# Tokens of a sampled reply that are tried, the next where the model was cut while it was thinking.
+_REPLY_TOKENS = (scoring.SAMPLE_TOKENS, 512, 8192)
+# What a request cannot do without; where one of the second kind is refused, so is the way that needs it.
+_ESSENTIAL = {"model", "messages", "prompt"}
+_OF_A_WAY = {"n", "logprobs", "top_logprobs", "structured_outputs", "echo"}
+_REFUSES = re.compile(
+    r"support|unrecogni[sz]ed|unknown|unexpected|not permitted|extra|not allowed|no such|invalid param", re.IGNORECASE
+)
 _THINKING_OFF = {"chat_template_kwargs": {"enable_thinking": False}}
 _PATIENCE = 90.0
 _SAME = 0.01  # total variation up to which two transports are the same
@@ -32,15 +42,27 @@ _PROBE_SAMPLES = 8
 class Probe:
     """One probing of a server with real prompts of the task, the longest first.
 
+    Args:
+        client: The connections to it.
+        common: Fields of every request.
+        prompts: Those of the task.
+        reply_tokens: Tokens of a sampled reply at most; found out if None.
+
     Attributes:
         thinking: `off`: the server took the wish that the model not think aloud (or ignored it); `refused`.
         seconds: That the last way took for one prompt.
         answers_as: What the server calls the model in its replies.
     """
 
-    def __init__(self, client: ServerClient, model: str, prompts: Sequence[Prompt]) -> None:
-        self._client = client
-        self._common: dict[str, Any] = {"model": model, "temperature": 1.0}
+    def __init__(
+        self,
+        client: ServerClient,
+        common: Mapping[str, Any],
+        prompts: Sequence[Prompt],
+        reply_tokens: int | None = None,
+    ) -> None:
+        self._client, self._common = client, {**_THINKING_OFF, **common}
+        self._reply_tokens = (reply_tokens,) if reply_tokens else _REPLY_TOKENS
         self._prompts = prompts or (CANARY,)
         self.thinking, self.seconds, self.answers_as = "off", 0.0, ""
 
@@ -73,9 +95,19 @@ class Probe:
         )
 
     async def _send(self, path: str, body: dict[str, Any], calls: int) -> Fields:
-        response = await self._client.post(path, body, calls, _PATIENCE)
-        self.answers_as = str(response.get("model", ""))
-        return response
+        while True:  # until nothing more is refused by its name: each time less is sent
+            try:
+                response = await self._client.post(path, body, calls, _PATIENCE)
+            except ServerFault as fault:
+                sent = self._client.adapted(body).keys() - _ESSENTIAL if fault.status in (400, 403, 422) else ()
+                if fault.name == "context" or not (name := _refused_by_name(fault.said, sent)):
+                    raise
+                if name in _OF_A_WAY:  # which 403 is about as well, with o1 and later
+                    raise ServerFault("refused", Handling.ABORT, fault.text, status=400) from fault
+                self._client.leave_out(name)
+            else:
+                self.answers_as = str(response.get("model") or self.answers_as)
+                return response
 
     async def _chat(self, count: int = 1, **fields: Any) -> list[Fields]:
         """The choices that the server gives for the canary."""
@@ -84,9 +116,9 @@ class Probe:
 
     async def _settle_thinking(self) -> bool:
         """Whether the server chats, with the wish not to think where it takes it."""
-        self._common |= _THINKING_OFF
         try:
             await self._chat()
+            self.thinking = "refused" if _THINKING_OFF.keys() & self._client.left_out.keys() else "off"
         except ServerFault as fault:
             if fault.name == "context" or fault.status not in (400, 404, 405, 422, 501):
                 raise
@@ -139,6 +171,8 @@ class Probe:
             return way
         finally:
             self.seconds = seconds
+        if self._client.estimates:
+            return way
         same = all(_alike(*pair) for pair in zip(ours, theirs, strict=True))
         # A sure model may say the same of another text: a chat template shows in the number of tokens.
         read = [sum(reply.tokens for reply in replies) for replies in (ours, theirs)]
@@ -149,7 +183,7 @@ class Probe:
         texts = [scoring.text_of(choice).strip() for choice in choices]
         if not texts or any(text not in _FORCED for text in texts):
             raise _Unfit(f"told to answer one of {_FORCED}, the model said {(texts or [''])[0][:40]!r}")
-        return await self._answering(scoring.samples(self._common, "choice", many=len(texts) == 2))
+        return await self._answering("choice", many=len(texts) == 2)
 
     async def _samples(self) -> Way:
         try:
@@ -158,12 +192,19 @@ class Probe:
             if fault.status not in (400, 422):
                 raise
             many = False
-        return await self._answering(scoring.samples(self._common, "samples", many=many))
+        return await self._answering("samples", many=many)
 
-    async def _answering(self, way: Way) -> Way:
-        replies, _ = await self._ask(way, [self._prompts[0]] * _PROBE_SAMPLES)
+    async def _answering(self, name: str, *, many: bool) -> Way:
+        """The way, with as many tokens as the model needs to say more than its thoughts."""
+        for tokens in self._reply_tokens:
+            way = scoring.samples(self._common, name, many, tokens)
+            replies, _ = await self._ask(way, [self._prompts[0]] * _PROBE_SAMPLES)
+            unfinished = sum(reply.status == ParseFailure.UNFINISHED for reply in replies)
+            if 2 * unfinished < len(replies):
+                break
         if not any(reply.status == OK for reply in replies):
-            raise _Unfit(f"{len(replies)} samples and no answer; the last: {replies[-1].text[:60]!r}")
+            longer = f"; try --reply-tokens {4 * tokens}" if unfinished else ""
+            raise _Unfit(f"{len(replies)} samples and no answer; the last: {replies[-1].text[:60]!r}{longer}")
         return way
 
     async def _echo(self) -> Way:
@@ -184,6 +225,12 @@ class Probe:
         if not found:
             raise _Unfit("the server echoes no log-probabilities, or has next to none for the letters of the menu")
         return max(found, key=lambda pair: pair[0])[1]
+
+
+def _refused_by_name(said: str, names: Iterable[str]) -> str | None:
+    """The parameter that a server's words refuse, the longest where they hold several."""
+    named = [name for name in names if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", said)]
+    return max(named, key=len) if named and _REFUSES.search(said) else None
 
 
 class _Unfit(Exception):

@@ -9,16 +9,18 @@ import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from preceptor.envs.task import Scene, Task
-from preceptor.ground.errors import unknown_name
+from preceptor.ground.errors import UserError, unknown_name
 
 LETTERS = string.ascii_uppercase
 TEMPLATES = ("compact", "chat")  # for a small model that was trained on the task; for any other
+_PLACES = {"goal", "rules", "scene", "menu", "letters"}  # what a template may hold in braces; it must hold these two:
+_NEEDED = {"scene", "menu"}
+CHARACTERS_PER_TOKEN = 4  # of English, for most tokenizers
 _SECTION = re.compile(r"^\[(system|user)\]\n", re.MULTILINE)
 
 
@@ -83,13 +85,30 @@ class Template:
         return tuple((role, text.format_map(values)) for role, text in self.sections)
 
 
-@cache
 def load_template(name: str) -> Template:
-    """The template `compact` or `chat`. Raises `UserError` for another name."""
-    if name not in TEMPLATES:
-        raise unknown_name("prompt template", name, TEMPLATES, "--prompt compact, or --prompt chat")
-    text = (Path(__file__).parent / "prompts" / f"{name}.txt").read_text(encoding="utf-8")
-    _, *parts = _SECTION.split(text)
+    """The template `compact` or `chat`, or that in a file. Raises `UserError` for another name, or a file of no use."""
+    own = Path(__file__).parent / "prompts"
+    path = own / f"{name}.txt" if name in TEMPLATES else Path(name)
+    if not path.is_file() and not path.suffix:
+        raise unknown_name("prompt template", name, TEMPLATES, "--prompt compact, --prompt chat, or --prompt FILE")
+    try:
+        text = path.read_text(encoding="utf-8")
+        before, *parts = _SECTION.split(text)
+        found = [place[1:] for part in parts[1::2] for place in string.Formatter().parse(part) if place[1] is not None]
+        named = {name for name, *_ in found}
+        if before.strip() or parts[::2] not in (["user"], ["system", "user"]):
+            raise ValueError("it has not a section [user], with nothing but a section [system] before it")
+        if strange := [place for place in found if place[0] not in _PLACES or any(place[1:])]:
+            raise ValueError(
+                f"{{{strange[0][0]}}} is none of {{{'}, {'.join(sorted(_PLACES))}}}; other braces are doubled"
+            )
+        if missing := sorted(_NEEDED - named):
+            raise ValueError(f"{{{missing[0]}}} is not in it")
+    except (OSError, ValueError) as error:
+        what = f"--prompt {name} cannot be used: {getattr(error, 'strerror', None) or error}."
+        raise UserError(
+            what, f"cp {own / 'chat.txt'} mine.txt  # and change that; {{scene}} and {{menu}} stay"
+        ) from error
     sections = tuple(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
     return Template(name, sections, hashlib.sha256(text.encode()).hexdigest()[:16])
 

@@ -27,7 +27,7 @@ WAYS = ("logprobs", "choice", "echo", "samples")
 
 # Below this share of the probability on the menu's letters, the model meant to say something else.
 MIN_MENU_MASS = 0.05
-_SAMPLE_TOKENS = 16
+SAMPLE_TOKENS = 16
 
 Fields = dict[str, Any]  # of a request or a response
 
@@ -42,6 +42,7 @@ class Way:
     read: Callable[[Sequence[Prompt], Sequence[Fields]], list[Reply]]
     top: int = 0  # alternatives to the first token that are asked for
     size: int = 1  # prompts in a group
+    tokens: int = 1  # of a reply, at most
     sampled: bool = False  # a group is one prompt, as often as it is there: each time for a sample
 
     def groups(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
@@ -79,18 +80,19 @@ def letter_lists(common: Fields, top: int, size: int) -> Way:
         for part, (choice, prompt) in enumerate(zip(choices, group, strict=True)):
             first = _at(choice, "logprobs", "top_logprobs", 0)
             alternatives = first.items() if isinstance(first, dict) else ()
-            scored = _scored(prompt, [(token, p) for token, p in alternatives if isinstance(p, int | float)])
+            scored = _scored(prompt, [(token, p) for token, p in alternatives if _is_score(p)])
             replies.append(_reply(*scored, text_of(choice), responses, part, len(group)))
         return replies
 
     return Way("logprobs", COMPLETIONS, requests, read, top, size)
 
 
-def samples(common: Fields, name: str, many: bool) -> Way:
-    """Samples replies, for `choice` constrained to the letters; `many` for one request if the server heeds `n`."""
+def samples(common: Fields, name: str, many: bool, tokens: int = SAMPLE_TOKENS) -> Way:
+    """Samples replies, for `choice` constrained to the letters; `many` for one request if the server heeds `n`, and
+    `tokens` of a reply at most."""
 
     def requests(group: Sequence[Prompt]) -> list[tuple[Fields, int]]:
-        body = {**common, "messages": group[0].chat, "max_tokens": _SAMPLE_TOKENS}
+        body = {**common, "messages": group[0].chat, "max_tokens": tokens}
         if name == "choice":
             body["structured_outputs"] = {"choice": list(group[0].menu.letters)}
         return [(body | {"n": len(group)}, len(group))] if many else [(body, 1)] * len(group)
@@ -105,7 +107,7 @@ def samples(common: Fields, name: str, many: bool) -> Way:
             replies.append(_reply(str(position) if failed else OK, scores, text, responses, part, len(group)))
         return replies
 
-    return Way(name, CHAT, requests, read, sampled=True)
+    return Way(name, CHAT, requests, read, sampled=True, tokens=tokens)
 
 
 def echo(common: Fields, lead: str, lists: bool) -> Way:
@@ -140,7 +142,7 @@ def first_token(choice: Fields) -> list[tuple[str, float]]:
     """(token, log-probability) of the alternatives for the first token of a chat choice; empty if there are none."""
     tops = _list(_at(choice, "logprobs", "content", 0, "top_logprobs"))
     pairs = [(_at(top, "token"), _at(top, "logprob")) for top in tops]
-    return [(token, p) for token, p in pairs if isinstance(token, str) and isinstance(p, int | float)]
+    return [(token, p) for token, p in pairs if isinstance(token, str) and _is_score(p)]
 
 
 def choices_of(response: Fields) -> list[Fields]:
@@ -151,13 +153,17 @@ def choices_of(response: Fields) -> list[Fields]:
 
 
 def text_of(choice: Fields) -> str:
-    """What was said; where nothing was, the reasoning that a server keeps apart, as an unfinished thought."""
+    """What was said, of a list of parts those of text; where nothing was, the reasoning that a server keeps apart, or
+    what was cut before anything could be shown, as an unfinished thought."""
     message = choice.get("message")
     said = _at(message, "content") if message else choice.get("text")
+    if isinstance(said, list):
+        said = "".join(str(part["text"]) for part in said if _at(part, "type") == "text" and "text" in part)
     if isinstance(said, str) and said:
         return said
-    thought = _at(message, "reasoning_content") or _at(message, "reasoning")
-    return f"<think>{thought}" if isinstance(thought, str) and thought else ""
+    thought = _at(message, "reasoning_content") or _at(message, "reasoning") or ""
+    cut = choice.get("finish_reason") == "length"
+    return f"<think>{thought}" if cut or (isinstance(thought, str) and thought) else ""
 
 
 def echoed_mass(prompt: Prompt, responses: Sequence[Fields]) -> float:
@@ -174,7 +180,7 @@ def _echoed(prompt: Prompt, responses: Sequence[Fields]) -> list[tuple[str, floa
     found: list[tuple[str, float]] = []
     for choice, letter in zip(choices, prompt.menu.letters, strict=False):
         tokens, scores = (_list(_at(choice, "logprobs", name)) for name in ("tokens", "token_logprobs"))
-        whole = len(tokens) > 2 and len(tokens) == len(scores) and isinstance(scores[-2], int | float)
+        whole = len(tokens) > 2 and len(tokens) == len(scores) and _is_score(scores[-2])
         if whole and str(tokens[-2]).strip() == letter:
             found.append((letter, scores[-2]))
     return found if len(found) == len(choices) == len(prompt.menu.letters) else []
@@ -209,6 +215,11 @@ def _at(value: Any, *path: str | int) -> Any:
         except (LookupError, TypeError):
             return None
     return value
+
+
+def _is_score(value: Any) -> bool:
+    """Whether a value can be a log-probability."""
+    return isinstance(value, int | float) and value >= -1e9
 
 
 def _list(value: Any) -> list[Any]:

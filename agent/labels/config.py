@@ -48,8 +48,8 @@ class PromptConfig(_Printing):
     """Seed of the sampling."""
     index: Annotated[int, Interval(ge=0, le=10_000)] = 0
     """Which of the sampled scenes."""
-    prompt: Literal["compact", "chat"] = "chat"
-    """compact (the built-in model's) or chat (any other model's)."""
+    prompt: str = "chat"
+    """compact (the built-in model's), chat (any other model's), or a file of yours."""
     permutations: Count = 4
     """Menu orders per scene."""
     teacher_flaw: str | None = None

@@ -6,9 +6,7 @@ import numpy as np
 
 from preceptor.agent.labels.config import PromptConfig
 from preceptor.agent.runs.carried import task_of
-from preceptor.teacher.prompts import load_template, menus
-
-_CHARACTERS_PER_TOKEN = 4  # of English, for most tokenizers
+from preceptor.teacher.prompts import CHARACTERS_PER_TOKEN, load_template, menus
 
 
 def dry_run(config: PromptConfig) -> dict[str, Any]:
@@ -25,8 +23,8 @@ def dry_run(config: PromptConfig) -> dict[str, Any]:
         tokens, counted = [len(ids) for ids in LocalModel().encode(prompts)], "by the built-in model's tokenizer"
     else:
         characters = [sum(len(content) for _, content in prompt.messages) for prompt in prompts]
-        tokens = [-(-number // _CHARACTERS_PER_TOKEN) for number in characters]
-        counted = f"characters/{_CHARACTERS_PER_TOKEN}"
+        tokens = [-(-number // CHARACTERS_PER_TOKEN) for number in characters]
+        counted = f"characters/{CHARACTERS_PER_TOKEN}"
     names = [option.id for option in task.options]
     return {
         "task": task.name,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from textwrap import indent
 from typing import Any
 
+from preceptor.ground.errors import visible
 from preceptor.teacher.call import FALLBACK, OK
 
 _SHOWN_CHARACTERS = 600  # of a reply
@@ -35,14 +36,14 @@ _LATEX = str.maketrans({**{c: f"\\{c}" for c in "&%$#_{}"}, "\\": r"\textbacksla
 def render(verb: str, result: Mapping[str, Any]) -> str:
     """The text of a result."""
     renderers = {"show": _show, "prompt": _prompt, "export": _export, "import": _import, "judge": _judge}
-    return renderers[verb.removeprefix("labels ")](result)
+    return visible(renderers[verb.removeprefix("labels ")](result))
 
 
 def _show(result: Mapping[str, Any]) -> str:
     """Calls, oldest first; what the prompts of one template have in common is printed once."""
     parts, said = [f"{result['store']}: {len(result['lines'])} calls"], dict[str, str]()
     parts += [_call(call, said) for call in result["lines"]]
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in "\n\n".join(parts))
+    return "\n\n".join(parts)
 
 
 def _call(call: Mapping[str, Any], said: dict[str, str]) -> str:

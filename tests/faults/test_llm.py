@@ -251,6 +251,8 @@ class SureModel:
     """In the place of a client: a model that says A whatever it reads, behind a chat template of some tokens."""
 
     base_url = "http://nowhere/v1"
+    left_out: dict[str, str] = {}  # noqa: RUF012
+    estimates = False
 
     def __init__(self, template_tokens: int) -> None:
         self.template_tokens = template_tokens
@@ -268,6 +270,8 @@ class SureModel:
 @pytest.mark.parametrize(("template_tokens", "in_lists"), [(0, True), (9, False)])
 def test_prompts_go_in_lists_only_where_the_server_reads_the_same_text(template_tokens: int, in_lists: bool) -> None:
     client: Any = SureModel(template_tokens)
-    way, dropped = asyncio.run(Probe(client, "sure", longest_prompts(TASK, load_template("chat"))).run(["logprobs"]))
+    way, dropped = asyncio.run(
+        Probe(client, {"model": "sure"}, longest_prompts(TASK, load_template("chat"))).run(["logprobs"])
+    )
     assert (way.size > 1) == in_lists
     assert not dropped

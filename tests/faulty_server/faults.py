@@ -39,13 +39,18 @@ def fastchat_error(code: int, message: str) -> Response:
     return 400, {}, {"object": "error", "message": message, "code": code}
 
 
-def _write(change: Callable[[str], str | None]) -> Callable[[dict[str, Any]], None]:
+def _write(change: Callable[[str], Any]) -> Callable[[dict[str, Any]], None]:
     def spoil(body: dict[str, Any]) -> None:
         for choice in body["choices"]:
             at, key = (choice["message"], "content") if "message" in choice else (choice, "text")
             at[key] = change(at[key])
 
     return spoil
+
+
+def _under_200(**error: Any) -> Response:
+    """An error as gateways pass it on (OpenRouter): the status is 200, and everything else is null."""
+    return 200, {}, {"id": None, "choices": None, "model": None, "usage": None, "error": error}
 
 
 FAULTS: dict[str, Fault] = {
@@ -63,6 +68,14 @@ FAULTS: dict[str, Fault] = {
     "worker_error": Fault(fastchat_error(50001, "Expecting value: line 1 column 1 (char 0)")),
     "out_of_memory": Fault(fastchat_error(50002, _TRAFFIC)),
     "worker_context": Fault(fastchat_error(40303, f"{_LIMIT}your messages resulted in 513 tokens.")),
+    # Gateways report what failed behind them under the status 200.
+    "limit_under_200": Fault(_under_200(message="Provider returned error", code=429, metadata={"raw": "Too many"})),
+    "failure_under_200": Fault(
+        spoil=lambda body: body["choices"][0].update(error={"code": 502, "message": "Bad gateway"})
+    ),
+    "credit_under_200": Fault(_under_200(message="Insufficient credits", code=402)),
+    "key_under_200": Fault(_under_200(message="Invalid API key provided")),
+    "redirect": Fault((307, {"Location": "http://127.0.0.1:9/v1/chat/completions"}, "")),
     # The wire: nothing listens for a while; everything stands still; the body ends in the middle, or comes by bytes.
     "refused": Fault(seconds=2.0),
     "frozen": Fault(seconds=2.0),
@@ -71,6 +84,9 @@ FAULTS: dict[str, Fault] = {
     "hang": Fault(seconds=3600.0),
     # Replies
     "no_choices": Fault(spoil=lambda body: body.update(choices=[])),
+    "no_usage": Fault(spoil=lambda body: body.pop("usage")),
+    "parts": Fault(spoil=_write(lambda text: [{"type": "thinking", "thinking": []}, {"type": "text", "text": text}])),
+    "escapes": Fault(say=lambda text: f"\x1b]0;owned\x07\x1b[2J{text}"),
     "null_content": Fault(spoil=_write(lambda text: None)),
     "wrong_model": Fault(spoil=lambda body: body.update(model="another-model")),
     "logprobs_withheld": Fault(

@@ -43,12 +43,17 @@ def _generate(chat: bool, request: Mapping[str, Any], script: Script, toy: Toy, 
     if model not in script.models:
         only = f"Only {'&&'.join(script.models)} allowed now, your model {model}"
         raise Refusal(404, 40301, only if fastchat else f"The model `{model}` does not exist.")
+    for name in script.refuses:
+        if name in request:
+            instead = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
+            raise Refusal(400, 40302, f"Unsupported parameter: '{name}' is not supported with this model.{instead}")
     echo = not chat and _honoured("echo", request, script.echo)
-    limit, least = int(request.get("max_tokens", 256 if chat else 16)), 0 if echo and not fastchat else 1
+    limit = int(request.get("max_completion_tokens", request.get("max_tokens", 256 if chat else 16)))
+    least = 0 if echo and not fastchat else 1
     if limit < least:
         raise Refusal(400, 40302, f"{limit} is less than the minimum of {least} - 'max_tokens'")
     top = _top(chat, request, script)
-    choice = _honoured("structured_outputs", request, script.structured_outputs)
+    choice = _honoured("structured_outputs", request, script.structured_outputs) and not script.thinks
     choices: list[dict[str, Any]] = []
     read = wrote = 0
     for prompt, last in _prompts(chat, request):
@@ -61,6 +66,8 @@ def _generate(chat: bool, request: Mapping[str, Any], script: Script, toy: Toy, 
         if isinstance(said, dict):
             seed, heat = None if fastchat else request.get("seed"), float(request.get("temperature", 1.0))
             texts = toy.draw(said, heat, prompt, seed, n)
+        if chat and script.thinks:  # whatever it was told
+            texts = [said := f"<think>{' hm' * script.thinks}</think>{text}" for text in texts]
         for text in texts:
             kept = fault.say(text) if fault.say else "".join(tokens(text)[:limit])
             finish = fault.finish if fault.say or kept == text else "length"

@@ -58,6 +58,8 @@ class Script:
     top_logprobs: Count = 20
     structured_outputs: Manner = "honoured"
     echo: Manner = "honoured"
+    refuses: tuple[str, ...] = ()
+    thinks: int = Field(default=0, ge=0)
     context: Count = 4096
     key: str = ""
     off_menu: float = Field(default=0.0, ge=0, lt=1)
