@@ -59,7 +59,7 @@ def asking() -> Asking:
 
 @pytest.fixture
 def client(asking: Asking) -> Iterator[httpx.Client]:
-    with TestClient(create_app(asking, TOKEN), base_url=f"http://test/{TOKEN}/") as made:
+    with TestClient(create_app(asking, TOKEN), base_url=f"http://localhost/{TOKEN}/") as made:
         yield made
 
 
@@ -68,7 +68,7 @@ def say(client: httpx.Client, number: int = 0, **rest: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize(
-    "before", ["http://test/", "http://test/wrong/", f"http://test/{TOKEN[:-1]}/", "http://test//"]
+    "before", ["http://localhost/", "http://localhost/wrong/", f"http://localhost/{TOKEN[:-1]}/", "http://localhost//"]
 )
 def test_without_the_token_nothing_is_told(before: str, client: httpx.Client, asking: Asking) -> None:
     body = {"question": [0, 5, 0], "option": 0}
@@ -87,7 +87,7 @@ def test_the_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
         assert reply.status_code == 200
         assert "default-src 'self'" in reply.headers["content-security-policy"]
         assert "//" not in reply.text.replace("http://www.w3.org/2000/svg", "").replace("// ", ""), "no other address"
-    without_slash = client.get(f"http://test/{TOKEN}", follow_redirects=False)
+    without_slash = client.get(f"http://localhost/{TOKEN}", follow_redirects=False)
     assert without_slash.headers["location"] == f"/{TOKEN}/"
 
 
