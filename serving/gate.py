@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import h11
-from starlette.exceptions import HTTPException
+from fastapi import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -145,6 +145,7 @@ async def _progress(engine: Engine, jobs: Sequence[Job]) -> AsyncGenerator[None,
 
     done = asyncio.gather(*(asyncio.wrap_future(job.done) for job in jobs))
     done.add_done_callback(lambda _: changed.set())
+    done.add_done_callback(lambda over: over.cancelled() or over.exception())  # or it is logged when the client left
     try:
         for job in jobs:
             job.on_token = notify if job.ask.stream else job.on_token

@@ -129,14 +129,16 @@ class Engine:
     def jobs(self, ask: ChatRequest | CompletionRequest) -> list[Job]:
         """The work that a request asks for. Raises `Refused`, and what chat templates raise."""
         choice = ask.structured_outputs.choice if ask.structured_outputs else []
+        self._refuse_long("structured_outputs", *choice)
         if isinstance(ask, ChatRequest):
             messages = [{"role": message.role, "content": message.content} for message in ask.messages]
-            self._refuse_long("".join(m.content for m in ask.messages), json.dumps(ask.chat_template_kwargs), *choice)
+            self._refuse_long("messages", "".join(message.content for message in ask.messages))
+            self._refuse_long("chat_template_kwargs", json.dumps(ask.chat_template_kwargs))
             ids = self.codec.render(messages, ask.chat_template_kwargs)
             length = ask.max_completion_tokens or ask.max_tokens or max(1, self.max_model_len - len(ids))
             jobs = [self._job(ask, ids, length)]
         else:
-            self._refuse_long(*ask.prompt, *choice)
+            self._refuse_long("prompt", *ask.prompt)
             jobs = [self._job(ask, self.codec.encode(t, special=True), ask.max_tokens, t) for t in ask.prompt]
         if choice:
             tree = self.codec.choices(choice)
@@ -144,12 +146,13 @@ class Engine:
                 grown.allowed = tree
         return jobs
 
-    def _refuse_long(self, *texts: str) -> None:
+    def _refuse_long(self, field_name: str, *texts: str) -> None:
         """Raises `Refused` for a text that cannot fit, before its tokens are made, which takes long."""
-        most, longest = self.max_model_len * self.codec.longest, max(map(len, texts))
+        most, longest = self.max_model_len * self.codec.longest, max(map(len, texts), default=0)
         if longest > most:
             what = f"This model's maximum context length is {self.max_model_len} tokens, which are at most {most} "
-            raise Refused(400, f"{what}characters, and the prompt has {longest}.", code="context_length_exceeded")
+            what += f"characters, and {longest} are in {field_name}."
+            raise Refused(400, what, field_name, "context_length_exceeded")
 
     def _job(self, ask: ChatRequest | CompletionRequest, ids: Sequence[int], length: int, text: str = "") -> Job:
         """The work on a prompt. Raises `Refused` if there is none, or more than the model can hold."""
