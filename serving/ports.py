@@ -41,11 +41,17 @@ def listens(port: int) -> bool:
     return False
 
 
-def serve_app(app: Any, held: socket.socket, grace_seconds: int) -> None:
-    """Serve on a socket that holds its port, until SIGINT or SIGTERM; replies under way have so many seconds left."""
+def server(app: Any, grace_seconds: int) -> Any:
+    """The `uvicorn.Server` of an application; replies under way have so many seconds left when it ends."""
     import uvicorn
 
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=grace_seconds
-    )
-    uvicorn.Server(config).run(sockets=[held])
+    from preceptor.serving.gate import Punctual
+
+    settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "off"}
+    settings |= {"timeout_graceful_shutdown": grace_seconds, "http": Punctual, "ws": "none"}
+    return uvicorn.Server(uvicorn.Config(app, **settings))
+
+
+def serve_app(app: Any, held: socket.socket, grace_seconds: int) -> None:
+    """Serve on a socket that holds its port, until SIGINT or SIGTERM."""
+    server(app, grace_seconds).run(sockets=[held])

@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 import openai
-import uvicorn
 
 from preceptor.serving.local.app import create_app
 from preceptor.serving.local.engine import Engine, Job
 from preceptor.serving.ports import bound
+from preceptor.serving.ports import server as server_of
 from preceptor.teacher.card import TINY_MODEL
 
 PROMPT = "Goal: Open the held.\nScene: No key.\nA) go to the key\nB) explore the room\nAnswer:"
@@ -40,7 +40,7 @@ class Running:
 def serving(key: str = "") -> Iterator[Running]:
     engine = Engine(TINY_MODEL)
     app, held = create_app(engine, "tiny", str(TINY_MODEL), prompt="compact", key=key), bound("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1))
+    server = server_of(app, grace_seconds=1)
     running = Running(engine, f"http://127.0.0.1:{held.getsockname()[1]}")
 
     def hook(network: Any, arguments: Any) -> None:

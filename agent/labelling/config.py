@@ -4,16 +4,9 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from annotated_types import Interval
-from pydantic import AfterValidator
 
-from preceptor.ground.ranges import CountOrNone, LevelsOrNone, Threads
+from preceptor.ground.ranges import CountOrNone, LevelsOrNone, PersonName, Threads
 from preceptor.teacher.config import TeacherConfig
-
-
-def _name(given: str) -> str:
-    if not given.strip() or not given.isprintable() or len(given) > 60:
-        raise ValueError("a name of 1 to 60 printable characters")
-    return given
 
 
 @dataclass(frozen=True)
@@ -27,7 +20,7 @@ class LabelConfig:
     """Name of the run, which goes to LOGDIR/halo/TASK/SAVEDIR; one that is there is gone on with."""
     logdir: str = "log"
     """Where runs live."""
-    annotator: Annotated[str, AfterValidator(_name)] = "me"
+    annotator: PersonName = "me"
     """Your name: it stands beside your answers, and you can take back only your own."""
     answers: str | None = None
     """A ledger.jsonl of another run of the same demonstrations: people's answers there count where they fit."""

@@ -17,18 +17,22 @@ from fastapi import Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from preceptor.ground.errors import UserError
+from preceptor.ground.ranges import PersonName
+from preceptor.serving.gate import Gate
 from preceptor.serving.ports import serve_app
 
 HOST = "127.0.0.1"
+MOST_BYTES = 2**16  # of an answer
 PAGE = Path(__file__).parent / "page"
 _GUARDS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_Name = Annotated[str | None, Body(min_length=1, max_length=60, embed=True)]
+_Name = Annotated[PersonName | None, Body(embed=True)]
 
 
 class PageSession(Protocol):
@@ -78,6 +82,7 @@ def create_app(session: PageSession, token: str) -> FastAPI:
         return Response(session.lines(), media_type="application/jsonl", headers=attached)
 
     app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.add_middleware(Gate, host=HOST, most_bytes=MOST_BYTES, refuse=lambda status, why: _failure(why, status))
 
     @app.middleware("http")
     async def guard(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -96,6 +101,7 @@ def create_app(session: PageSession, token: str) -> FastAPI:
     def not_understood(request: object, error: Any) -> Response:
         return _failure("; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()), 400)
 
+    app.add_exception_handler(HTTPException, lambda request, error: _failure(error.detail, error.status_code))
     app.add_exception_handler(RequestValidationError, not_understood)
     app.add_exception_handler(ValueError, lambda request, error: _failure(str(error), 400))
     app.add_exception_handler(UserError, lambda request, error: _failure(str(error), 507))

@@ -49,7 +49,7 @@ def serve(
         torch.set_num_threads(threads)
         name, key = served_model_name or name_of(str(model.resolve())), os.environ.get(KEY_VARIABLE, "")
         with contextlib.closing(Engine(model, max_model_len=max_model_len)) as engine:
-            app = create_app(engine, name, str(model), prompt=card_of(model).get("prompt", ""), key=key)
+            app = create_app(engine, name, str(model), prompt=card_of(model).get("prompt", ""), key=key, host=host)
             where = f"http://{host}:{held.getsockname()[1]}/v1"
             held.listen()  # so that a client that follows the address at once is answered
             logging.getLogger("preceptor.local").info("serving %s as %r at %s", model, name, where)

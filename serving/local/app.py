@@ -13,17 +13,21 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from preceptor.serving.gate import Gate
 from preceptor.serving.local.engine import Engine, Job
 from preceptor.serving.local.protocol import ChatRequest, CompletionRequest, Refused
 from preceptor.serving.local.replies import Stream, choices, usage
 
-MOST_BYTES = 64 * 2**20
+MOST_BYTES = 4 * 2**20  # a context of 128,000 tokens, its characters escaped, is half of that
 _CLOSED = 499  # nginx's status for a client that did not wait; nothing reads it
 _LOOK_SECONDS = 0.5  # between looks whether the client of a request that waits is still there
 
 
-def create_app(engine: Engine, name: str, root: str, *, prompt: str = "", key: str = "") -> FastAPI:
+def create_app(
+    engine: Engine, name: str, root: str, *, prompt: str = "", key: str = "", host: str = "127.0.0.1"
+) -> FastAPI:
     """The application. It does not close the engine.
 
     Args:
@@ -32,6 +36,7 @@ def create_app(engine: Engine, name: str, root: str, *, prompt: str = "", key: s
         root: Where the model came from.
         prompt: The prompt template that the model was trained on; empty if its folder names none.
         key: The key that requests must carry; empty for none.
+        host: Where it will listen.
     """
     card = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "preceptor", "root": root}
     card |= {"parent": None, "max_model_len": engine.max_model_len, "prompt": prompt}
@@ -39,35 +44,41 @@ def create_app(engine: Engine, name: str, root: str, *, prompt: str = "", key: s
     encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
 
     async def guard(request: Request) -> None:
-        """Refuse who has no key, and bodies that are far too large, before they are read."""
-        given, length = request.headers.get("authorization", ""), request.headers.get("content-length", "")
+        """Refuse who has no key."""
+        given = request.headers.get("authorization", "")
         if key and not hmac.compare_digest(given.encode("latin-1"), f"Bearer {key}".encode()):
             raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
-        if length.isdecimal() and int(length) > MOST_BYTES:
-            raise Refused(413, f"The body has {length} bytes, and {MOST_BYTES} are allowed.")
 
     async def answer(kind: type[ChatRequest | CompletionRequest], request: Request) -> Response:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            # Browsers let any web page send any other type here.
+            raise Refused(415, "Requests are JSON, with the header content-type: application/json.")
         ask = kind.read(await request.body())
         if ask.model != name:
             what = f"The model {ask.model!r} is not {name!r}, which is here."
             raise Refused(404, what, "model", "model_not_found")
         try:
-            jobs = await asyncio.get_running_loop().run_in_executor(encoder, engine.jobs, ask)
-        except Refused:
+            jobs = await _for(request, asyncio.get_running_loop().run_in_executor(encoder, engine.jobs, ask))
+        except (Refused, ClientDisconnect):
             raise
         except Exception as error:  # chat templates raise what they like
             what = "No tokens can be made of the prompt, or of the messages with chat_template_kwargs"
             raise Refused(400, f"{what}: {error}") from error
         return await _respond(engine, jobs, request)
 
-    app = FastAPI(title="Preceptor's local model", docs_url=None, redoc_url=None)
-    for raised in (Refused, HTTPException, Exception):
+    app = FastAPI(title="Preceptor's local model", docs_url=None, redoc_url=None, openapi_url=None)
+    for raised in (Refused, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(raised, _refuse)
+    app.add_middleware(Gate, host=host, most_bytes=MOST_BYTES, refuse=lambda *said: _error(Refused(*said)))
     api = APIRouter(prefix="/v1", dependencies=[Depends(guard)])
 
     @app.get("/health")
     async def health() -> Response:
         return JSONResponse({}, 503 if engine.stopped else 200)
+
+    @app.get("/openapi.json", dependencies=[Depends(guard)])
+    async def openapi() -> Response:
+        return JSONResponse(app.openapi())
 
     @api.get("/models")
     async def models() -> Response:
@@ -85,12 +96,27 @@ def create_app(engine: Engine, name: str, root: str, *, prompt: str = "", key: s
     return app
 
 
-async def _refuse(request: Request, error: Exception) -> JSONResponse:
+async def _refuse(request: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=_CLOSED)
     if isinstance(error, HTTPException):
         error = Refused(error.status_code, f"{error.detail}: {request.method} {request.url.path}")
     elif not isinstance(error, Refused):
         error = Refused(500, f"The server failed: {type(error).__name__}: {error}")
+    return _error(error)
+
+
+def _error(error: Refused) -> Response:
     return JSONResponse(error.body(), error.status)
+
+
+async def _for(request: Request, work: asyncio.Future[list[Job]]) -> list[Job]:
+    """The result of work for a client, given up if the client leaves. Raises `ClientDisconnect`."""
+    while not (await asyncio.wait([work], timeout=_LOOK_SECONDS))[0]:
+        if await request.is_disconnected():
+            work.cancel()
+            raise ClientDisconnect
+    return work.result()
 
 
 async def _respond(engine: Engine, jobs: Sequence[Job], request: Request) -> Response:
@@ -105,7 +131,7 @@ async def _respond(engine: Engine, jobs: Sequence[Job], request: Request) -> Res
     async with contextlib.aclosing(_progress(engine, jobs)) as progress:
         async for _ in progress:
             if await request.is_disconnected():
-                return Response(status_code=_CLOSED)
+                raise ClientDisconnect
     return JSONResponse({**reply, "choices": choices(jobs, engine.codec), "usage": usage(jobs)})
 
 
@@ -119,6 +145,7 @@ async def _progress(engine: Engine, jobs: Sequence[Job]) -> AsyncGenerator[None,
 
     done = asyncio.gather(*(asyncio.wrap_future(job.done) for job in jobs))
     done.add_done_callback(lambda _: changed.set())
+    done.add_done_callback(lambda over: over.cancelled() or over.exception())  # or it is logged when the client left
     try:
         for job in jobs:
             job.on_token = notify if job.ask.stream else job.on_token

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from inspect import signature
 from typing import Any
 
 from preceptor.serving.local.sampling import END, Trie
@@ -15,11 +16,14 @@ class Codec:
 
     Attributes:
         stops: Tokens that end a reply.
+        longest: Characters of the longest token.
     """
 
     def __init__(self, tokenizer: Any, stops: frozenset[int]) -> None:
         self._tokenizer = tokenizer
         self.stops = stops
+        self.longest = max(map(len, tokenizer.get_vocab()))
+        self._taken = {"conversation", *signature(tokenizer.apply_chat_template).parameters}
         self._anchor = self.encode("a", special=False)[-1:]
         self.piece = lru_cache(maxsize=65536)(self._piece)
 
@@ -29,7 +33,14 @@ class Codec:
         return ids
 
     def render(self, messages: list[dict[str, str]], extra: dict[str, Any]) -> list[int]:
-        """Token ids of a chat through the tokenizer's template. Raises what the template raises."""
+        """Token ids of a chat through the tokenizer's template. Raises what the template raises.
+
+        Raises:
+            ValueError: `extra` names an argument that is not the template's, such as another template: that is a
+                program, and its loops need not end.
+        """
+        if taken := self._taken.intersection(extra):
+            raise ValueError(f"{', '.join(sorted(taken))} cannot be set by a request")
         text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **extra)
         return self.encode(text, special=False)
 

@@ -5,6 +5,7 @@ its reading. A batch is continued to its end before the next is begun.
 """
 
 import contextlib
+import json
 import logging
 import queue
 import random
@@ -127,27 +128,42 @@ class Engine:
 
     def jobs(self, ask: ChatRequest | CompletionRequest) -> list[Job]:
         """The work that a request asks for. Raises `Refused`, and what chat templates raise."""
+        choice = ask.structured_outputs.choice if ask.structured_outputs else []
+        self._refuse_long("structured_outputs", *choice)
         if isinstance(ask, ChatRequest):
             messages = [{"role": message.role, "content": message.content} for message in ask.messages]
+            self._refuse_long("messages", "".join(message.content for message in ask.messages))
+            self._refuse_long("chat_template_kwargs", json.dumps(ask.chat_template_kwargs))
             ids = self.codec.render(messages, ask.chat_template_kwargs)
             length = ask.max_completion_tokens or ask.max_tokens or max(1, self.max_model_len - len(ids))
-            jobs = [Job(ask, ids, length)]
+            jobs = [self._job(ask, ids, length)]
         else:
-            encoded = [(text, self.codec.encode(text, special=True)) for text in ask.prompt]
-            jobs = [Job(ask, ids, ask.max_tokens, text) for text, ids in encoded]
-        for job in jobs:
-            read, wanted = len(job.prompt), len(job.prompt) + job.max_tokens
-            if not read:
-                raise Refused(400, "The tokenizer makes no tokens of the prompt or the messages.")
-            if wanted > self.max_model_len:
-                what = f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "
-                what += f"{wanted} tokens ({read} in the prompt, {job.max_tokens} in the completion)."
-                raise Refused(400, f"{what} Please reduce the length of either.", code="context_length_exceeded")
-        if ask.structured_outputs:
-            tree = self.codec.choices(ask.structured_outputs.choice)
+            self._refuse_long("prompt", *ask.prompt)
+            jobs = [self._job(ask, self.codec.encode(t, special=True), ask.max_tokens, t) for t in ask.prompt]
+        if choice:
+            tree = self.codec.choices(choice)
             for grown in (grown for job in jobs for grown in job.continuations):
                 grown.allowed = tree
         return jobs
+
+    def _refuse_long(self, field_name: str, *texts: str) -> None:
+        """Raises `Refused` for a text that cannot fit, before its tokens are made, which takes long."""
+        most, longest = self.max_model_len * self.codec.longest, max(map(len, texts), default=0)
+        if longest > most:
+            what = f"This model's maximum context length is {self.max_model_len} tokens, which are at most {most} "
+            what += f"characters, and {longest} are in {field_name}."
+            raise Refused(400, what, field_name, "context_length_exceeded")
+
+    def _job(self, ask: ChatRequest | CompletionRequest, ids: Sequence[int], length: int, text: str = "") -> Job:
+        """The work on a prompt. Raises `Refused` if there is none, or more than the model can hold."""
+        wanted = len(ids) + length
+        if not ids:
+            raise Refused(400, "The tokenizer makes no tokens of the prompt or the messages.")
+        if wanted > self.max_model_len:
+            what = f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "
+            what += f"{wanted} tokens ({len(ids)} in the prompt, {length} in the completion)."
+            raise Refused(400, f"{what} Please reduce the length of either.", code="context_length_exceeded")
+        return Job(ask, ids, length, text)
 
     def submit(self, job: Job) -> None:
         """Queue a job; one that comes after the engine was closed fails."""

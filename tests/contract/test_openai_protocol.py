@@ -159,15 +159,19 @@ CHATS = (
     *({"max_tokens": 0}, {"top_logprobs": 21}, {"top_logprobs": 2}, {"logprobs": 5}, {"stop": [""]}),
     *({"stream_options": {"include_usage": True}}, {"messages": []}, {"messages": [{"role": "robot", "content": "x"}]}),
     *({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, {"messages": [{"role": "user", "content": ""}]}),
+    *({"messages": [{"role": "user", "content": None}]}, {"messages": [{}] * 10_001}, {"best_of": 2}, {"top_k": 1}),
+    *({"tool_choice": "required"}, {"frequency_penalty": 0.1}, {"logit_bias": {"5": 1}}, {"verbosity": "low"}),
+    *({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}]}, {"reasoning_effort": "low"}),
+    *({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, {"chat_template_kwargs": {"x": "y" * 50_000}}),
 )
 COMPLETIONS = (
     *({"prompt": []}, {"prompt": ["x", 5]}, {"prompt": {"text": "x"}}, {"max_tokens": 0}, {"logprobs": 21}),
     *({"echo": True, "stream": True}, {"logprobs": 1, "stream": True}, {"suffix": "y"}, {"best_of": 3}),
-    *({"prompt": ["x", "y" * 4000]}, {"prompt": None}),
+    *({"prompt": ["x", "y" * 4000]}, {"prompt": None}, {"prompt": ["x"] * 129}, {"prompt": ["x", "y"], "n": 65}),
 )
 
 
-@pytest.mark.parametrize("change", [*CHATS, *COMPLETIONS], ids=str)
+@pytest.mark.parametrize("change", [*CHATS, *COMPLETIONS], ids=lambda change: str(change)[:60])
 def test_what_is_wrong_or_not_supported_is_refused_by_its_name(server: Running, change: dict[str, Any]) -> None:
     path, body = ("/chat/completions", CHAT) if change in CHATS else ("/completions", {"model": "tiny", "prompt": "x"})
     reply = server.post(path, body | change)
@@ -175,6 +179,32 @@ def test_what_is_wrong_or_not_supported_is_refused_by_its_name(server: Running, 
     assert (reply.status_code, error["type"]) == (400, "invalid_request_error")
     assert next(iter(change)) in f"{error['message']} {error['param']}"
     assert not server.jobs, "nothing reached the model"
+
+
+# What clients send, or hand back, that cannot change an answer.
+IDLE_CHATS = (
+    *({"metadata": {"a": "b"}}, {"store": True}, {"user": "x"}, {"safety_identifier": "x"}, {"prompt_cache_key": "x"}),
+    *({"service_tier": "auto"}, {"best_of": 1}, {"n": 3, "best_of": 3}, {"parallel_tool_calls": False}, {"tools": []}),
+    *({"tool_choice": "none"}, {"frequency_penalty": 0}, {"presence_penalty": 0.0}, {"logit_bias": {}}, {"top_k": -1}),
+    *({"response_format": {"type": "text"}}, {"modalities": ["text"]}, {"repetition_penalty": 1.0}, {"min_p": 0}),
+)
+IDLE_EXTRAS: tuple[dict[str, Any], ...] = (
+    *({"refusal": None, "tool_calls": []}, {"annotations": [], "audio": None, "function_call": {}}, {"parsed": None}),
+    *({"content": None}, {"content": ""}, {"reasoning_content": ""}),
+)
+
+
+@pytest.mark.parametrize("change", [*IDLE_CHATS, *IDLE_EXTRAS], ids=str)
+def test_what_cannot_change_an_answer_passes(server: Running, change: dict[str, Any]) -> None:
+    said = [*CHAT["messages"], {"role": "assistant", "content": "A"}, *CHAT["messages"]]
+    plain, same = CHAT | {"messages": said, "temperature": 0}, {key: change[key] for key in {"n"} & {*change}}
+    if change in IDLE_EXTRAS:
+        same = {"messages": [said[0], said[1] | ({"content": ""} if "content" in change else {}), said[2]]}
+        change = {"messages": [said[0], said[1] | change, said[2]]}
+    with_it, without = (server.post("/chat/completions", plain | more) for more in (change, same))
+    assert with_it.status_code == 200, with_it.text
+    assert with_it.json()["choices"] == without.json()["choices"]
+    assert with_it.json()["usage"] == without.json()["usage"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"model": NaN}', b"null"])
@@ -213,3 +243,20 @@ def test_a_megabyte_is_refused_and_blocks_nobody(server: Running) -> None:
         assert server.post("/chat/completions", CHAT).status_code == 200
         assert answer.result().status_code == 400
         assert answer.result().json()["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("where", ["messages", "prompt", "choice"])
+def test_a_text_that_cannot_fit_is_refused_before_its_tokens_are_made(
+    server: Running, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = 512 * server.engine.codec.longest
+    monkeypatch.setattr(server.engine.codec, "encode", lambda *given, **how: pytest.fail("tokens were made"))
+    text = "x" * (longest + 1)
+    path, body = "/completions", {"model": "tiny", "prompt": ["x", text]}
+    if where != "prompt":
+        path, body = "/chat/completions", CHAT | {"structured_outputs": {"choice": ["A", text]}}
+    if where == "messages":
+        body = CHAT | {"messages": [{"role": "user", "content": text}]}
+    error = server.post(path, body).json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert f"at most {longest} characters" in error["message"]

@@ -162,14 +162,19 @@ def test_no_verb_ends_in_a_traceback(logs: Path, damage: str, capsys: pytest.Cap
 def test_numbers_that_no_controller_has_are_refused(logs: Path, change: dict[str, Any], words: str) -> None:
     """Though digests are right: another program wrote them."""
     place = logs / GRID / "controller"
-    weights, description = load_file(place / "controller.safetensors"), json.loads((place / "controller.json").read_text())
+    weights, description = (
+        load_file(place / "controller.safetensors"),
+        json.loads((place / "controller.json").read_text()),
+    )
     name = next(iter(weights))
     if "weight" in change:
         weights[name].view(-1)[0] = change.pop("weight")
     weights = {key: value.to(change.get("dtype", value.dtype)) for key, value in weights.items()}
     save_file(weights, place / "controller.safetensors")
     change.pop("dtype", None)
-    write_json(place / "controller.json", {**description, **change, "digest": file_digest(place / "controller.safetensors")})
+    write_json(
+        place / "controller.json", {**description, **change, "digest": file_digest(place / "controller.safetensors")}
+    )
     with pytest.raises(CheckpointError, match=words) as caught:
         load_controller(place, get_task("SimpleDoorKey"))
     assert caught.value.next_step.startswith("python main.py train --method dagger")

@@ -11,7 +11,22 @@ from preceptor.agent.methods import METHODS, entry_of
 from preceptor.ground.errors import UserError
 
 LONG, DIGITS = "x" * 300, "9" * 20
-NAMES = ("../seed-1", "..", ".", "", "a/b", "a\\b", "/tmp/x", "a\nb", "a\rb", "a\x1b[31mb", "a\0b", "\udcff", LONG, "é" * 60)
+NAMES = (
+    "../seed-1",
+    "..",
+    ".",
+    "",
+    "a/b",
+    "a\\b",
+    "/tmp/x",
+    "a\nb",
+    "a\rb",
+    "a\x1b[31mb",
+    "a\0b",
+    "\udcff",
+    LONG,
+    "é" * 60,
+)
 TINY = "train --method ppo --preset tiny --eval-episodes 0 --quiet --steps 600"
 REFUSED = [
     *(["train", "--savedir", name] for name in NAMES),
@@ -88,7 +103,9 @@ def test_what_is_unusual_but_right_is_done(typed: Callable[..., str]) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_no_number_of_any_setting_is_infinite_or_too_large(method: str) -> None:
     """Every float and every whole number that `train` knows, of a method's own settings, too."""
-    task = "RescueWorld-n3" if method in ("halo", "bc", "iql") else "PointReach" if method in ("sac", "td3") else "TwoDoor"
+    task = (
+        "RescueWorld-n3" if method in ("halo", "bc", "iql") else "PointReach" if method in ("sac", "td3") else "TwoDoor"
+    )
     said = {"method": method, "task": task}
     kind = type(configure(said).settings)
     tried = 0

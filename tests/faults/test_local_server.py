@@ -1,5 +1,6 @@
 """The server of a model folder when clients crowd, leave or lie, when its model fails, and when it is told to go."""
 
+import json
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 
 import httpx
 import openai
@@ -16,17 +18,88 @@ import pytest
 
 from preceptor.ground.errors import UserError
 from preceptor.serving.local.__main__ import serve
+from preceptor.serving.local.app import MOST_BYTES
 from preceptor.serving.ports import bound
 from tests.local_server import CHAT, PROMPT, WILD, Running, scores, serving, wait_for
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_body_beyond_all_measure_is_not_even_read(server: Running) -> None:
+def raw(server: Running, sent: bytes) -> bytes:
+    """The beginning of what the server answers; empty if it closes the connection without a word."""
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
-        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{")
-        assert b" 413 " in connection.recv(4096)
+        connection.sendall(sent)
+        return connection.recv(4096)
+
+
+POST = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\ncontent-type: application/json\r\n"
+
+
+def test_a_body_beyond_all_measure_is_not_even_read(server: Running) -> None:
+    assert b" 413 " in raw(server, POST + b"Content-Length: 99999999999\r\n\r\n{")
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * (MOST_BYTES // 0x10000 + 1)
+    assert b" 413 " in raw(server, chunked), "before its end, and though it was not announced"
+    body = json.dumps({"model": "tiny", "prompt": "x" * 60_000_000})
+    reply = server.post("/completions", None, content=body, headers={"content-type": "application/json"})
+    assert (reply.status_code, str(MOST_BYTES) in reply.json()["error"]["message"]) == (413, True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"", b""),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-", b" 408 "),
+        (POST + b"Content-Length: 9\r\n\r\n{", b" 408 "),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{", b" 408 "),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 200 "),
+    ],
+)
+def test_a_request_that_does_not_arrive_is_given_up(
+    server: Running, sent: bytes, answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor.serving.gate.ARRIVE_SECONDS", 0.3)
+    assert answer in raw(server, sent)
+    assert server.post("/chat/completions", CHAT).status_code == 200
+
+
+HOSTS = {
+    **dict.fromkeys(("localhost", "LOCALHOST:1", "127.0.0.1:80", "[::1]:80", "10.0.0.5", socket.gethostname()), 200),
+    **dict.fromkeys(("evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example", "["), 421),
+    **dict.fromkeys(("", "127.0.0.1@evil.example", "x/127.0.0.1"), 421),
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_another_name_than_its_own_is_not_answered(server: Running, host: str) -> None:
+    for path in ("/health", "/v1/models", "/openapi.json"):
+        reply = httpx.get(server.url + path, headers={"Host": host})
+        assert (reply.status_code, "error" in reply.json()) == (HOSTS[host], HOSTS[host] == 421)
+
+
+def test_what_any_web_page_can_send_is_refused(server: Running) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        reply = server.post("/chat/completions", None, content=json.dumps(CHAT), headers={"content-type": kind})
+        assert (reply.status_code, "content-type: application/json" in reply.json()["error"]["message"]) == (415, True)
+    assert not server.jobs
+
+
+def test_who_leaves_before_tokens_are_made_is_forgotten(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, release, render = [], threading.Event(), server.engine.codec.render
+    hold = lambda messages, extra: (made.append(messages), release.wait(30), render(messages, extra))[2]  # noqa: E731
+    monkeypatch.setattr(server.engine.codec, "render", hold)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(server.post, "/chat/completions", CHAT)
+        wait_for(lambda: len(made) == 1)
+        for _ in range(3):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{server.url}/v1/chat/completions", json=CHAT, timeout=httpx.Timeout(30, read=0.2))
+        sleep(1.0)  # the server looks every half second
+        release.set()
+        assert first.result().status_code == 200
+    assert server.post("/chat/completions", CHAT).status_code == 200
+    assert len(made) == 2, "the first and the last"
 
 
 def test_requests_that_come_together_share_forward_passes(server: Running) -> None:
@@ -96,11 +169,14 @@ def test_a_key_is_asked_for_and_compared() -> None:
         for key in ("sk-wrong", "EMPTY", "schlüssel"):
             reply = httpx.get(f"{server.url}/v1/models", headers={"Authorization": f"Bearer {key}".encode()})
             assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
+            assert httpx.get(f"{server.url}/openapi.json", headers=reply.request.headers).status_code == 401
         with pytest.raises(openai.AuthenticationError):
             server.client.chat.completions.create(**CHAT)
         with server.client.with_options(api_key="sk-right") as right:
             assert right.chat.completions.create(**CHAT).choices
             assert httpx.get(f"{server.url}/health").status_code == 200
+            schema = httpx.get(f"{server.url}/openapi.json", headers={"Authorization": "Bearer sk-right"}).json()
+            assert "/v1/chat/completions" in schema["paths"]
             server.engine.close()
             with pytest.raises(openai.InternalServerError, match="shutting down"):
                 right.chat.completions.create(**CHAT)

@@ -1,5 +1,6 @@
 """The page's server by HTTP, over a session that is a list of questions: tokens, refusals, and who is asked what."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from fastapi.testclient import TestClient
 
 import main as cli
 from preceptor.ground.errors import UserError
-from preceptor.serving.labelling.app import create_app
+from preceptor.serving.labelling.app import MOST_BYTES, PAGE, create_app
 from preceptor.serving.ports import bound
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,7 @@ def asking() -> Asking:
 
 @pytest.fixture
 def client(asking: Asking) -> Iterator[httpx.Client]:
-    with TestClient(create_app(asking, TOKEN), base_url=f"http://test/{TOKEN}/") as made:
+    with TestClient(create_app(asking, TOKEN), base_url=f"http://localhost/{TOKEN}/") as made:
         yield made
 
 
@@ -68,7 +69,7 @@ def say(client: httpx.Client, number: int = 0, **rest: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize(
-    "before", ["http://test/", "http://test/wrong/", f"http://test/{TOKEN[:-1]}/", "http://test//"]
+    "before", ["http://localhost/", "http://localhost/wrong/", f"http://localhost/{TOKEN[:-1]}/", "http://localhost//"]
 )
 def test_without_the_token_nothing_is_told(before: str, client: httpx.Client, asking: Asking) -> None:
     body = {"question": [0, 5, 0], "option": 0}
@@ -87,7 +88,7 @@ def test_the_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
         assert reply.status_code == 200
         assert "default-src 'self'" in reply.headers["content-security-policy"]
         assert "//" not in reply.text.replace("http://www.w3.org/2000/svg", "").replace("// ", ""), "no other address"
-    without_slash = client.get(f"http://test/{TOKEN}", follow_redirects=False)
+    without_slash = client.get(f"http://localhost/{TOKEN}", follow_redirects=False)
     assert without_slash.headers["location"] == f"/{TOKEN}/"
 
 
@@ -112,7 +113,8 @@ def test_what_is_posted_is_answered_with_what_comes_next(client: httpx.Client, a
     "change",
     [
         {"option": 4}, {"question": [0, 5]}, {"option": "red"}, {"seconds": -1}, {"who": ""}, {"who": "x" * 61},
-        {"question": None},
+        {"who": "\x1b]0;mine\x07"}, {"who": "a\nb"}, {"who": "\u202enna"}, {"option": 10**30},
+        {"question": [10**30, 0]}, {"question": None},
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_in_words(change: dict[str, Any], client: httpx.Client, asking: Asking) -> None:
@@ -122,6 +124,24 @@ def test_what_makes_no_sense_is_refused_in_words(change: dict[str, Any], client:
     asking.full = True
     reply = say(client, option=0)
     assert (reply.status_code, "df -h" in reply.json()["error"]) == (507, True)
+
+
+def test_what_is_too_large_or_asked_of_another_name_is_refused(client: httpx.Client, asking: Asking) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield from (b" " * 1024 for _ in range(MOST_BYTES // 1024 + 1))
+
+    for body in (b" " * (MOST_BYTES + 1), chunks()):
+        reply = client.post("answers", content=body, headers={"content-type": "application/json"})
+        assert (reply.status_code, str(MOST_BYTES) in reply.json()["error"]) == (413, True)
+    for host in ("evil.example", "127.0.0.1.evil.example:8321"):
+        reply = client.get("state", headers={"Host": host})
+        assert (reply.status_code, "Host" in reply.json()["error"]) == (421, True)
+    assert asking.said == []
+
+
+def test_no_script_of_the_page_makes_markup_of_text() -> None:
+    makes = r"\.(inner|outer)HTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b|new Function|setAttribute\(.on"
+    assert not [path for path in PAGE.glob("*.js") if re.search(makes, path.read_text())]
 
 
 def test_what_is_given_out(client: httpx.Client) -> None:
