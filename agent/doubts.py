@@ -32,7 +32,9 @@ class Runs(NamedTuple):
         gain: float64 [R], discounted reward until it ended, above that of the worst step there is, for ever.
         discount: float64 [R], of what came after it.
         after: int64 [R], code of the facts that it led to, -1 where the episode ended.
-        cut_off: int64 [M], code of the facts in which each option was chosen that ran when an episode's time was over.
+        cut_off: int64 [M], codes of the facts in which options were chosen in episodes that ran out of time, each once
+            for each of these.
+        episodes: How many have ended.
     """
 
     scene: NDArray[np.int64]
@@ -41,6 +43,7 @@ class Runs(NamedTuple):
     discount: NDArray[np.float64]
     after: NDArray[np.int64]
     cut_off: NDArray[np.int64]
+    episodes: int
 
 
 class Revised(NamedTuple):
@@ -59,8 +62,9 @@ class Revised(NamedTuple):
 
 def runs_of(store: TrajectoryStore, codes: NDArray[np.int64]) -> Runs:
     """The options that ran in a store, whose observations have the codes [T, N]."""
-    option, age, reward, terminated, truncated = (
-        store.column(name).T.ravel() for name in ("option", "option_age", "reward", "terminated", "truncated")
+    option, age, reward, terminated, truncated, episode = (
+        store.column(name).T.ravel()
+        for name in ("option", "option_age", "reward", "terminated", "truncated", "episode")
     )
     codes = codes.T.ravel()  # one environment after the other, as all the rest
     starts = np.flatnonzero(age == 0)
@@ -69,11 +73,14 @@ def runs_of(store: TrajectoryStore, codes: NDArray[np.int64]) -> Runs:
     gain = np.add.reduceat((reward.astype(np.float64) - worst) * _GAMMA**age, starts)
     ended, discount = terminated[ends], _GAMMA ** (ends - starts + 1.0)
     gain -= ended * discount * worst / (1 - _GAMMA)  # no more of the worst steps
-    cut_off = truncated[ends] & ~ended
-    whole = ended | ~(cut_off | ((ends + 1) % len(store) == 0))
+    cut = truncated[ends] & ~ended
+    whole = ended | ~(cut | ((ends + 1) % len(store) == 0))
     after = np.where(ended, -1, codes[np.minimum(ends + 1, len(codes) - 1)])
     scene, kept = codes[starts], (gain[whole], discount[whole], after[whole])
-    return Runs(scene[whole], option[starts][whole], *kept, scene[cut_off])
+    played = starts // len(store) * (episode.max(initial=0) + 1) + episode[starts]  # which episode of all
+    late = np.isin(played, played[cut])
+    cut_off = np.unique(np.column_stack((played, scene))[late], axis=0)[:, 1]
+    return Runs(scene[whole], option[starts][whole], *kept, cut_off, int((cut | ended).sum()))
 
 
 def revised(runs: Runs, scenes: NDArray[np.int64], labels: NDArray[np.float32], legal: NDArray[np.bool_]) -> Revised:
@@ -94,8 +101,7 @@ def revised(runs: Runs, scenes: NDArray[np.int64], labels: NDArray[np.float32], 
     weight = np.bincount(which, runs.discount) / each[origin]
     tried, best = tried.reshape(count, options), runs.gain.max(initial=0.0)
     cut_off = np.bincount(np.searchsorted(scenes, runs.cut_off), minlength=count)
-    episodes = len(runs.cut_off) + (runs.after < 0).sum()
-    little = np.where(cut_off > _CUT_OFF * episodes, _LOW, _NOTHING)
+    little = np.where(cut_off > _CUT_OFF * runs.episodes, _LOW, _NOTHING)
     overruled = np.zeros(count, np.bool_)
     while True:
         known = ~silent & (tried[rows, chosen] >= np.where(overruled, _TRIED, _KNOWN))
@@ -107,7 +113,7 @@ def revised(runs: Runs, scenes: NDArray[np.int64], labels: NDArray[np.float32], 
             value = np.where(known, value, max(best, value[known].max(initial=0.0)))
             if np.abs(value - before).max() < 1e-6 * best:
                 break
-        low = known & (episodes > 0) & (value <= little * value[known].max(initial=0.0))
+        low = known & (runs.episodes > 0) & (value <= little * value[known].max(initial=0.0))
         quality[(tried < _TRIED) | ~legal] = 0.0
         quality[rows, chosen] = 0.0
         clearly = low & ~overruled & (quality.max(1) > _BETTER * value)

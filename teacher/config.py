@@ -51,8 +51,7 @@ class TeacherConfig:
     label_noise: Annotated[float, Ge(0), Le(1)] = 0.0
     """Probability with which a query's label is replaced by a random legal option."""
     noise_per: Literal["query", "scene"] = "query"
-    """query: that noise is drawn anew for each query; scene: a scene is always answered in the same way, as by a model at
-    temperature 0."""
+    """query: noise is drawn anew for each query; scene: once for a scene, as with a model at temperature 0."""
 
 
 @dataclass(frozen=True)
