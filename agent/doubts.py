@@ -16,8 +16,8 @@ from preceptor.agent.data.store import TrajectoryStore
 
 # Chosen on seeds 20 to 27 of SimpleDoorKey and KeyInBox (dev/LOG.md).
 _GAMMA = 0.97  # per environment step: short, for going round in circles is slow rather than worthless
-# Of the best scene's value: less is little, where so large a share of all episodes ran out of time, and elsewhere.
-_LOW, _CUT_OFF, _NOTHING = 0.5, 0.02, 0.02
+# Shares of the best scene's value that are little: of scenes of which so many episodes ran out of time, and elsewhere.
+_LOW, _LATE, _NOTHING = 0.5, 0.02, 0.02
 _BETTER = 1.5  # times the value of the label: what overrules it
 _KNOWN, _TRIED = 20, 5  # runs of an option in a scene after which a label, or another option, is judged
 _SWEEPS = 300
@@ -32,9 +32,9 @@ class Runs(NamedTuple):
         gain: float64 [R], discounted reward until it ended, above that of the worst step there is, for ever.
         discount: float64 [R], of what came after it.
         after: int64 [R], code of the facts that it led to, -1 where the episode ended.
-        cut_off: int64 [M], codes of the facts in which options were chosen in episodes that ran out of time, each once
-            for each of these.
-        episodes: How many have ended.
+        visited: int64 [M], codes of the facts in which options were chosen in episodes that have ended, each once for each of
+            these.
+        late: bool [M], whether that episode ran out of time.
     """
 
     scene: NDArray[np.int64]
@@ -42,8 +42,8 @@ class Runs(NamedTuple):
     gain: NDArray[np.float64]
     discount: NDArray[np.float64]
     after: NDArray[np.int64]
-    cut_off: NDArray[np.int64]
-    episodes: int
+    visited: NDArray[np.int64]
+    late: NDArray[np.bool_]
 
 
 class Revised(NamedTuple):
@@ -73,14 +73,14 @@ def runs_of(store: TrajectoryStore, codes: NDArray[np.int64]) -> Runs:
     gain = np.add.reduceat((reward.astype(np.float64) - worst) * _GAMMA**age, starts)
     ended, discount = terminated[ends], _GAMMA ** (ends - starts + 1.0)
     gain -= ended * discount * worst / (1 - _GAMMA)  # no more of the worst steps
-    cut = truncated[ends] & ~ended
-    whole = ended | ~(cut | ((ends + 1) % len(store) == 0))
+    late = truncated[ends] & ~ended
+    whole = ended | ~(late | ((ends + 1) % len(store) == 0))
     after = np.where(ended, -1, codes[np.minimum(ends + 1, len(codes) - 1)])
     scene, kept = codes[starts], (gain[whole], discount[whole], after[whole])
     played = starts // len(store) * (episode.max(initial=0) + 1) + episode[starts]  # which episode of all
-    late = np.isin(played, played[cut])
-    cut_off = np.unique(np.column_stack((played, scene))[late], axis=0)[:, 1]
-    return Runs(scene[whole], option[starts][whole], *kept, cut_off, int((cut | ended).sum()))
+    over = np.isin(played, played[ended | late])
+    each, visited = np.unique(np.column_stack((played, scene))[over], axis=0).T
+    return Runs(scene[whole], option[starts][whole], *kept, visited, np.isin(each, played[late]))
 
 
 def revised(runs: Runs, scenes: NDArray[np.int64], labels: NDArray[np.float32], legal: NDArray[np.bool_]) -> Revised:
@@ -100,8 +100,9 @@ def revised(runs: Runs, scenes: NDArray[np.int64], labels: NDArray[np.float32], 
     origin, target = np.divmod(steps, count + 1)
     weight = np.bincount(which, runs.discount) / each[origin]
     tried, best = tried.reshape(count, options), runs.gain.max(initial=0.0)
-    cut_off = np.bincount(np.searchsorted(scenes, runs.cut_off), minlength=count)
-    little = np.where(cut_off > _CUT_OFF * runs.episodes, _LOW, _NOTHING)
+    visited = np.searchsorted(scenes, runs.visited)
+    visits, late = (np.bincount(where, minlength=count) for where in (visited, visited[runs.late]))
+    little = np.where((late >= _TRIED) & (late > _LATE * visits), _LOW, _NOTHING)
     overruled = np.zeros(count, np.bool_)
     while True:
         known = ~silent & (tried[rows, chosen] >= np.where(overruled, _TRIED, _KNOWN))
@@ -113,7 +114,7 @@ def revised(runs: Runs, scenes: NDArray[np.int64], labels: NDArray[np.float32], 
             value = np.where(known, value, max(best, value[known].max(initial=0.0)))
             if np.abs(value - before).max() < 1e-6 * best:
                 break
-        low = known & (runs.episodes > 0) & (value <= little * value[known].max(initial=0.0))
+        low = known & (len(visited) > 0) & (value <= little * value[known].max(initial=0.0))
         quality[(tried < _TRIED) | ~legal] = 0.0
         quality[rows, chosen] = 0.0
         clearly = low & ~overruled & (quality.max(1) > _BETTER * value)

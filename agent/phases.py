@@ -33,11 +33,13 @@ from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import ControllerNetwork, to_tensors
 from preceptor.envs.task import defines
 from preceptor.ground.device import to_tensor
+from preceptor.teacher.faults import say
 
 if TYPE_CHECKING:
     from preceptor.agent.methods.protocol import Parts
 
 _HOLD_OUT = 16  # one environment (or episode) in so many is held out of training, for calibration and agreement
+_FALLIBLE = 0.25  # with so large a share of its labels overruled, a teacher deserves a warning
 
 Levels = tuple[HighLevel, LowLevel]
 
@@ -186,7 +188,7 @@ class Distil(Phase, Resumable):
         assert parts.labeller is not None, "distillation needs labels"
         self.task, self.labeller, self.expert, self._ended = parts.task, parts.labeller, expert, ended
         self.config: DistilConfig = parts.settings.distil
-        self._masked, self._soft = parts.settings.mask, parts.config.teacher.soft
+        self._masked, self._teacher = parts.settings.mask, parts.config.teacher
         self.steps, num_envs = parts.config.steps if steps is None else steps, parts.config.num_envs
         self.controller, self.low = controller, low
         self.store = TrajectoryStore(self.task, -(-self.steps // num_envs) + self.config.rollout, num_envs)
@@ -221,6 +223,10 @@ class Distil(Phase, Resumable):
     def end(self) -> dict[str, float]:
         """The teacher is switched off; the controller is calibrated on environments that it never trained on."""
         self.expert = None
+        overruled, scenes = self.labeller.stats.extra.get("overruled", 0), len(self._legal)
+        if overruled > _FALLIBLE * scenes:
+            judge = f"python main.py labels judge --teacher {self._teacher.teacher} --task {self.task.source}"
+            say(f"warning: play overruled the teacher in {overruled:g} of {scenes} scenes; how good it is: {judge}")
         if self.controller is not None:
             self.calibration = self._calibrate(self.controller)
         self._ended()
@@ -279,7 +285,7 @@ class Distil(Phase, Resumable):
             return
         rows = labelled_scenes(self.store, self._read)
         probs = rows.probs
-        if not self._soft:
+        if not self._teacher.soft:
             most_probable = np.eye(probs.shape[1], dtype=np.float32)[probs.argmax(1)]
             probs = most_probable * (probs.sum(1, keepdims=True) > 0)
         scenes = scenes_of(self.task, rows.obs, rows.previous, probs, rows.legal)

@@ -18,11 +18,12 @@ from preceptor.teacher.make import make_teacher
 TASK, N = get_task("SimpleDoorKey"), 64
 
 
-def runs(*steps, cut_off=()):
-    """Runs of (times, scene, option, gain, scene after), 2 steps each."""
+def runs(*steps, late=0):
+    """Runs of (times, scene, option, gain, scene after), 2 steps each, in 30 episodes, of which some were `late`."""
     rows = [row for times, *row in steps for _ in range(times)]
+    visited = np.tile(SCENES, 30)
     scene, option, gain, after = map(np.array, zip(*rows, strict=True))
-    return Runs(scene, option, gain.astype(float), np.full(len(rows), 0.95), after, np.array(cut_off, np.int64), 30)
+    return Runs(scene, option, gain.astype(float), np.full(len(rows), 0.95), after, visited, np.arange(90) < 3 * late)
 
 
 SCENES, LABELS = np.array([3, 5, 9]), np.eye(3, dtype=np.float32)[[0, 1, 2]]
@@ -31,7 +32,7 @@ AHEAD = (30, 3, 0, 0.0, 5), (30, 9, 2, 1.0, -1)  # from 3 to 5; from 9 to the re
 
 
 def test_a_teacher_that_leads_to_the_reward_is_not_doubted():
-    found = revised(runs(*AHEAD, (30, 5, 1, 0.0, 9), (9, 5, 0, 0.0, 3), cut_off=[3] * 9), SCENES, LABELS, LEGAL)
+    found = revised(runs(*AHEAD, (30, 5, 1, 0.0, 9), (9, 5, 0, 0.0, 3), late=9), SCENES, LABELS, LEGAL)
     assert not (found.overruled | found.doubted).any()
     np.testing.assert_array_equal(found.probs, LABELS)
 
@@ -42,7 +43,12 @@ def test_where_a_label_leads_nowhere_the_other_options_are_tried():
     np.testing.assert_allclose(found.probs[:2], [[0.5, 0.5, 0.0], [0.25, 0.5, 0.25]])
     early = revised(runs(AHEAD[0], (19, 5, 1, 0.0, 5), AHEAD[1]), SCENES, LABELS, LEGAL)
     assert not early.doubted.any(), "too few to tell"
-    unended = revised(runs(*AHEAD, (30, 5, 1, 0.0, 5))._replace(episodes=0), SCENES, LABELS, LEGAL)
+    unended = revised(
+        runs(*AHEAD, (30, 5, 1, 0.0, 5))._replace(visited=np.zeros(0, np.int64), late=np.zeros(0, np.bool_)),
+        SCENES,
+        LABELS,
+        LEGAL,
+    )
     assert not unended.doubted.any(), "no episode has ended"
 
 
@@ -55,9 +61,9 @@ def test_an_option_that_was_tried_and_is_better_overrules_the_label_and_doubts_b
     np.testing.assert_array_equal(revised(tried, SCENES, silent, LEGAL).probs, silent)
 
 
-@pytest.mark.parametrize(("share", "overruled"), [(0.0, False), (0.2, True)])
-def test_a_detour_is_overruled_only_where_time_runs_out(share, overruled):
-    slow = runs(*AHEAD, (95, 5, 1, 0.0, 5), (5, 5, 1, 0.0, 9), (9, 5, 2, 0.0, 9), cut_off=[5] * round(30 * share))
+@pytest.mark.parametrize(("late", "overruled"), [(0, False), (6, True)])
+def test_a_detour_is_overruled_only_where_time_runs_out(late, overruled):
+    slow = runs(*AHEAD, (95, 5, 1, 0.0, 5), (5, 5, 1, 0.0, 9), (9, 5, 2, 0.0, 9), late=late)
     assert revised(slow, SCENES, LABELS, LEGAL).overruled[1] == overruled
 
 
@@ -73,25 +79,26 @@ def test_runs_are_those_of_the_store(monkeypatch):
     age, after_end = store.column("option_age"), np.roll(store.column("terminated") | store.column("truncated"), 1, 0)
     age[(rng.random((200, 3)) < 0.3) | after_end] = 0
     age[0] = 0
-    codes, expected, cut = rng.integers(50, size=(200, 3)), [], []
+    codes, expected, visited = rng.integers(50, size=(200, 3)), [], []
     least = store.column("reward").min()
     for n in range(3):
         for start, end in pairwise([*np.flatnonzero(age[:, n] == 0), 200]):
             age[start:end, n] = np.arange(end - start)
             ended, late = store.column("terminated")[end - 1, n], store.column("truncated")[end - 1, n]
             gain = sum((store.column("reward")[t, n] - least) * 0.9 ** (t - start) for t in range(start, end))
+            if ended or late:
+                episode = store.column("episode")[:, n] == store.column("episode")[start, n]
+                visited += [(code, late and not ended) for code in np.unique(codes[episode & (age[:, n] == 0), n])]
             if ended:
                 expected.append((codes[start, n], gain - least * 0.9 ** (end - start) / 0.1, -1))
-            elif late:
-                episode = store.column("episode")[:, n] == store.column("episode")[start, n]
-                cut += np.unique(codes[episode & (age[:, n] == 0), n]).tolist()
-            elif end < 200:
+            elif not late and end < 200:
                 expected.append((codes[start, n], gain, codes[end, n]))
     found = runs_of(store, codes)
-    assert (len(expected) > 100, len(cut) >= 2, any(after == -1 for *_, after in expected)) == (True,) * 3
+    assert (len(expected) > 100, 0 < np.mean(visited, axis=0)[1] < 1, any(after == -1 for *_, after in expected)) == (
+        True,
+    ) * 3
     np.testing.assert_allclose(np.column_stack((found.scene, found.gain, found.after)), expected, rtol=1e-5)
-    np.testing.assert_array_equal(found.cut_off, cut)
-    assert found.episodes == (store.column("terminated") | store.column("truncated")).sum()
+    assert list(zip(found.visited, found.late, strict=True)) == visited
 
 
 @pytest.mark.parametrize(("noise_per", "seed"), [("query", 20), ("query", 24), ("scene", 22), ("scene", 23)])
@@ -110,8 +117,7 @@ def test_a_teacher_that_errs_is_put_right(noise_per, seed):
         annotator.label(store.flat("obs")[first], store.flat("level_seed")[first])
         annotator.doubt(runs_of(store, codes.reshape(-1, N)), legal)
         success.append([episode["success"] for episode in hierarchy.drain_finished()])
-    print(noise_per, seed, [round(float(np.mean(s)),2) for s in success], [len(s) for s in success])
-    assert np.mean(sum(success[-5:], [])) > 0.9
+    assert np.mean([won for some in success[-5:] for won in some]) > 0.9
     again = Annotator(TASK, make_teacher("scripted", TASK))
     again.teacher = annotator.teacher
     again.load_state_dict(annotator.state_dict())
