@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from preceptor.agent.data.recording import Recording
 from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.data.views import labelled_scenes
+from preceptor.agent.doubts import runs_of
 from preceptor.agent.hierarchy import Hierarchy, HighLevel, LowLevel, Observations
 from preceptor.agent.losses import weighted_regression
 from preceptor.agent.networks import LowNetwork
@@ -32,11 +33,13 @@ from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import ControllerNetwork, to_tensors
 from preceptor.envs.task import defines
 from preceptor.ground.device import to_tensor
+from preceptor.teacher.faults import say
 
 if TYPE_CHECKING:
     from preceptor.agent.methods.protocol import Parts
 
 _HOLD_OUT = 16  # one environment (or episode) in so many is held out of training, for calibration and agreement
+_FALLIBLE = 0.25  # with so large a share of its labels overruled, a teacher deserves a warning
 
 Levels = tuple[HighLevel, LowLevel]
 
@@ -185,7 +188,7 @@ class Distil(Phase, Resumable):
         assert parts.labeller is not None, "distillation needs labels"
         self.task, self.labeller, self.expert, self._ended = parts.task, parts.labeller, expert, ended
         self.config: DistilConfig = parts.settings.distil
-        self._masked, self._soft = parts.settings.mask, parts.config.teacher.soft
+        self._masked, self._teacher = parts.settings.mask, parts.config.teacher
         self.steps, num_envs = parts.config.steps if steps is None else steps, parts.config.num_envs
         self.controller, self.low = controller, low
         self.store = TrajectoryStore(self.task, -(-self.steps // num_envs) + self.config.rollout, num_envs)
@@ -193,6 +196,8 @@ class Distil(Phase, Resumable):
         self._distillation = Distillation(encoder_of(self.task), parameters, self.loss, self.config, rng)
         self._held_out: list[LabelledScenes] = []
         self._held_out_obs: list[NDArray] = []
+        self._codes: list[NDArray[np.int64]] = []
+        self._legal: dict[int, NDArray[np.bool_]] = {}
         self._read = 0  # vector steps of the store that have become scenes
 
     def over(self, steps: int, total: int) -> bool:
@@ -210,12 +215,18 @@ class Distil(Phase, Resumable):
         new = (len(self.store) - self._read) * self.store.num_envs
         annotate(self.store, self._read, self.labeller)
         self._aggregate()
+        if self.config.doubt and self.controller is not None:
+            self._doubt()
         info = self._distillation.train(round(self.config.updates * new), min(1.0, steps / self.steps))
         return Advance(steps, {f"controller/{name}": value for name, value in info.items()} | {"rollout/mix": beta})
 
     def end(self) -> dict[str, float]:
         """The teacher is switched off; the controller is calibrated on environments that it never trained on."""
         self.expert = None
+        overruled, scenes = self.labeller.stats.extra.get("overruled", 0), len(self._legal)
+        if overruled > _FALLIBLE * scenes:
+            judge = f"python main.py labels judge --teacher {self._teacher.teacher} --task {self.task.source}"
+            say(f"warning: play overruled the teacher in {overruled:g} of {scenes} scenes; how good it is: {judge}")
         if self.controller is not None:
             self.calibration = self._calibrate(self.controller)
         self._ended()
@@ -238,15 +249,26 @@ class Distil(Phase, Resumable):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; what is derived from the scenes is computed anew."""
         super().load_state_dict(state)
-        self._distillation.clear()
-        self._held_out, self._held_out_obs, self._read = [], [], 0
+        self._forget()
         self._aggregate()
 
     def release(self) -> None:
         """Let the scenes go, which nothing reads after the end."""
         self.store = TrajectoryStore(self.task, 1, self.store.num_envs)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let go what is derived from the store."""
         self._distillation.clear()
-        self._held_out, self._held_out_obs = [], []
+        self._held_out, self._held_out_obs, self._codes, self._legal, self._read = [], [], [], {}, 0
+
+    def _doubt(self) -> None:
+        """Reconsider all labels after what was played since; where some change, the scenes are made of the new ones."""
+        runs = runs_of(self.store, np.concatenate(self._codes))
+        if self.labeller.doubt(runs, self._legal):
+            annotate(self.store, 0, self.labeller)
+            self._forget()
+            self._aggregate()
 
     def _skill_targets(self, low: LowNetwork, scenes: LabelledScenes) -> tuple[Any, Any]:
         """Distributions over actions [M, heads, A] and which heads they train [M, heads]."""
@@ -263,7 +285,7 @@ class Distil(Phase, Resumable):
             return
         rows = labelled_scenes(self.store, self._read)
         probs = rows.probs
-        if not self._soft:
+        if not self._teacher.soft:
             most_probable = np.eye(probs.shape[1], dtype=np.float32)[probs.argmax(1)]
             probs = most_probable * (probs.sum(1, keepdims=True) > 0)
         scenes = scenes_of(self.task, rows.obs, rows.previous, probs, rows.legal)
@@ -278,6 +300,10 @@ class Distil(Phase, Resumable):
         self._distillation.add(learned)
         self._held_out.append(scenes[np.flatnonzero(held_out)])
         self._held_out_obs.append(rows.obs[held_out])
+        codes = self.task.fact_codes(rows.obs)
+        distinct, first = np.unique(codes, return_index=True)
+        self._codes.append(codes.reshape(-1, count))
+        self._legal |= zip(distinct.tolist(), rows.legal[first], strict=True)
         self._read = len(self.store)
 
     def _calibrate(self, controller: ControllerNetwork) -> tuple[float, dict[str, float]]:

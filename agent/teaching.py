@@ -1,5 +1,6 @@
 """The teacher in the hierarchy's slots: it labels what was seen, and it can act through the scripted skills."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from preceptor.agent.clock import Clock
 from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
+from preceptor.agent.doubts import Runs, revised
 from preceptor.agent.hierarchy import Observations
 from preceptor.controller.roles import Controller
 from preceptor.envs.task import LimitedTask, Scene, Task
@@ -34,6 +36,10 @@ class Labeller:
     def held(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the abstention on each of these facts [N] means that the running option goes on."""
         return np.zeros(len(codes), np.bool_)
+
+    def doubt(self, runs: Runs, legal: Mapping[int, NDArray[np.bool_]]) -> bool:
+        """Reconsider the labels of facts, by their codes, of which `legal` has the options [K]; whether any changed."""
+        return False
 
     def state_dict(self) -> dict[str, Any]:
         """Labels known so far and the teacher's own state, for an exact resume."""
@@ -62,6 +68,7 @@ class Annotator(Labeller):
         self._on_failure = on_failure
         self._known: dict[int, NDArray[np.float32]] = {}
         self._held: set[int] = set()
+        self._revised: dict[int, NDArray[np.float32]] = {}  # what stands for a label that play speaks against
 
     def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """As `Labeller.label`; scenes that are new are asked about at once."""
@@ -75,13 +82,28 @@ class Annotator(Labeller):
                 self._known[int(distinct[i])] = np.array(label.probs, np.float32)
                 if label.source == HELD:
                     self._held.add(int(distinct[i]))
-        rows = np.stack([self._known[code] for code in distinct.tolist()])
+        rows = np.stack([self._revised.get(code, self._known[code]) for code in distinct.tolist()])
         probs = rows[inverse]
         return np.take_along_axis(probs, limited.teacher_to_true(level_seeds), axis=1) if limited else probs, codes
 
     def held(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Where the teacher could not be reached, and is waited for."""
         return np.isin(codes, list(self._held))
+
+    def doubt(self, runs: Runs, legal: Mapping[int, NDArray[np.bool_]]) -> bool:
+        """As `Labeller.doubt`. The labels of a teacher that is limited on purpose stay as they are."""
+        if isinstance(self.task, LimitedTask):
+            return False
+        scenes = np.array(sorted(legal), np.int64)
+        labels = np.stack([self._known[code] for code in scenes.tolist()])
+        probs, overruled, doubted = revised(runs, scenes, labels, np.stack([legal[code] for code in scenes.tolist()]))
+        before, rows = self._revised, np.flatnonzero(overruled | doubted)
+        self._revised = {int(scenes[row]): probs[row] for row in rows}
+        if before or self._revised:
+            self.stats.extra["overruled"] = int(overruled.sum())
+        return before.keys() != self._revised.keys() or any(
+            (before[code] != label).any() for code, label in self._revised.items()
+        )
 
     def _labels(self, obs: NDArray[np.uint8]) -> list[Label]:
         """The teacher's labels, and what stands in for them where the teacher cannot be reached."""
@@ -108,11 +130,13 @@ class Annotator(Labeller):
 
     def state_dict(self) -> dict[str, Any]:
         """As `Labeller.state_dict`."""
-        return {"known": self._known, "held": sorted(self._held), "teacher": self.teacher.state_dict()}
+        labels = {"known": self._known, "held": sorted(self._held), "revised": self._revised}
+        return labels | {"teacher": self.teacher.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self._known, self._held = state["known"], set(state["held"])
+        self._revised = state.get("revised", {})  # which earlier versions do not have
         self.teacher.load_state_dict(state["teacher"])
 
 

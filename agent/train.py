@@ -110,9 +110,10 @@ def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
         return named_controller(config.controller, config.logdir, task)
     if not config.needs_controller:
         return None
-    taught = {name: getattr(config.teacher, name) for name in ("teacher", "model", "label_noise")}
+    taught = {name: getattr(config.teacher, name) for name in ("teacher", "model", "label_noise", "noise_per")}
     runs = [run for run in Run.all(config.logdir, "dagger", task.name) if run.controller.exists()]
-    alike = [run for run in runs if all(run.config.get("teacher", {}).get(key) == taught[key] for key in taught)]
+    plain = to_plain(TeacherConfig())  # what runs of earlier versions do not say
+    alike = [run for run in runs if taught.items() <= (plain | run.config.get("teacher", {})).items()]
     if (newest := newest_controller(alike, task)) is not None:
         return newest
     name = "controller" if not runs else f"controller-{config.teacher.teacher}-{config.teacher.label_noise:g}"

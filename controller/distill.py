@@ -82,6 +82,8 @@ class DistilConfig:
     """Share of scenes on which the previous option is hidden from the controller."""
     mirror: bool = True
     """Double the data of grid tasks by their left-right symmetry."""
+    doubt: bool = True
+    """Overrule labels by which the agent gets nowhere, where another option has turned out better."""
 
 
 class Distillation:

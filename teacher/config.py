@@ -63,6 +63,8 @@ class TeacherConfig:
     """Learn from the teacher's probabilities (--soft_planner); --no-soft or --hard: from its best option alone."""
     label_noise: Annotated[float, Ge(0), Le(1)] = 0.0
     """Probability with which a query's label is replaced by a random legal option."""
+    noise_per: Literal["query", "scene"] = "query"
+    """query: noise is drawn anew for each query; scene: once for a scene, as with a model at temperature 0."""
 
 
 @dataclass(frozen=True)

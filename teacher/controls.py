@@ -153,11 +153,12 @@ class NoisyTeacher(AlteredTeacher):
 
     The noise is not frozen: each time that a distinct scene is asked, it is a new query with a new index, and whether
     and how it is corrupted is a function of the run's seed and that index. Within one call equal facts stay equal.
+    Where it is `fixed`, it is a function of the seed and the scene: asking again gives the same answer.
     """
 
-    def __init__(self, inner: Teacher, probability: float, seed: int) -> None:
+    def __init__(self, inner: Teacher, probability: float, seed: int, fixed: bool = False) -> None:
         super().__init__(f"{inner.name}+noise{probability:g}", inner)
-        self._probability, self._seed, self._next_query = probability, seed, 0
+        self._probability, self._seed, self._fixed, self._next_query = probability, seed, fixed, 0
 
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
         clean, first = self.inner.label(scenes), self._next_query
@@ -165,7 +166,7 @@ class NoisyTeacher(AlteredTeacher):
         return [self._corrupt(*pair, query) for query, pair in enumerate(zip(clean, scenes, strict=True), first)]
 
     def _corrupt(self, clean: Label, scene: Scene, query: int) -> Label:
-        rng = _generator("noise", self._seed, query)
+        rng = _generator("noise", self._seed, scene_digest(scene) if self._fixed else query)
         best = int(np.argmax(clean.probs))
         others = [option for option in scene.legal if option != best]
         # What stands in for the teacher, or will, is not the teacher's to corrupt.

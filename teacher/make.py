@@ -77,7 +77,9 @@ def make_teacher(
             )
         case _:
             teacher = controls.ControlTeacher(kind, task, seed)
-    return controls.NoisyTeacher(teacher, config.label_noise, seed) if config.label_noise > 0 else teacher
+    if config.label_noise == 0:
+        return teacher
+    return controls.NoisyTeacher(teacher, config.label_noise, seed, fixed=config.noise_per == "scene")
 
 
 def _local(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Template]:
