@@ -283,7 +283,7 @@ def budget(given: Given) -> tuple[int, int, int]:
     """Steps in all, steps of distillation among them, and environments side by side."""
     table = _STEPS[given.size]
     flawed = given.flaw is not None and given.size == "small"
-    total, distilled = _STEPS_IF_FLAWED if flawed else table.get(given.task.name, table[""])
+    total, distilled = _STEPS_IF_FLAWED if flawed else table.get(given.task.base_name, table[""])
     if given.steps is not None:
         distilled = round(distilled * min(1.0, given.steps / total))
         total = given.steps

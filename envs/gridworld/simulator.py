@@ -31,7 +31,8 @@ class GridSimulator(Simulator):
         self, spec: LevelSpec, num_envs: int, view: Literal["map", "partial"] = "map", copy: bool = True
     ) -> None:
         self.level_spec, self.name, self.num_envs, self._copy = spec, spec.name, num_envs, copy
-        self._rules = Rules(spec.generator, spec.win, spec.view_size, spec.max_steps, spec.see_through)
+        rules = spec.generator, spec.win, spec.view_size, spec.max_steps, spec.see_through
+        self._rules = Rules(*rules, spec.variety)
         self._grids = np.zeros(num_envs, dtype=GRID)
         self.level_seed = self._grids["level_seed"]
         self._cells = np.zeros((num_envs, spec.width, spec.height), dtype=np.uint16)
