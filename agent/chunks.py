@@ -116,4 +116,4 @@ class ChunkValue(nn.Module):
     def forward(self, inputs: tuple[Tensor, ...], chunk: Tensor | None = None) -> Tensor:
         """[copies, B]."""
         pairs = zip(self.trunks, self.heads, strict=True)
-        return torch.stack([head(trunk(*inputs, chunk)).squeeze(-1) for trunk, head in pairs])
+        return torch.stack([head(trunk(*inputs, condition=chunk)).squeeze(-1) for trunk, head in pairs])

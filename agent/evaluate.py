@@ -64,8 +64,9 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     result |= {"levels": config.seeds, "seeds": len(runs), "run": str(judged or "")}
     folder = (judged or Path(config.logdir)) / (config.savedir or "")
     if runs or config.savedir:
+        own = trained is None or trained.task == task.source  # else on a variant of the run's task
         try:
-            write_result(folder / "eval.json", result)
+            write_result(folder / ("eval.json" if own else f"eval-{task.name}.json"), result)
         except UserError as error:  # what was worked out is still worth printing
             result["not_saved"] = error.what
     if config.video:
@@ -100,7 +101,12 @@ def _runs(config: EvalConfig) -> list[Run]:
     asked = task_of(config.task, config.logdir)
     task, again = asked.name, f"python main.py train --task {asked.source} --savedir first"
     if config.loaddir:
-        return Run.find_all(config.logdir, config.method, task, config.loaddir)
+        try:
+            return Run.find_all(config.logdir, config.method, task, config.loaddir)
+        except UserError:
+            if asked.base_name == task:
+                raise
+            return Run.find_all(config.logdir, config.method, asked.base_name, config.loaddir)
     newest = Run.newest(config.logdir, config.method, task)
     if newest is None and {"student", "controller"} & set(config.players):
         raise UserError(f"There is no run of {task} to judge.", again)

@@ -17,7 +17,7 @@ from preceptor.agent.clock import Clock
 from preceptor.agent.distributions import Categorical, Distribution, SquashedNormal, log_tanh_slope, squashed_log_prob
 from preceptor.agent.hierarchy import Observations
 from preceptor.controller.encoders import Encoder
-from preceptor.controller.network import ControllerNetwork, TrunkConfig, make_trunk, mask_logits
+from preceptor.controller.network import ControllerNetwork, TrunkConfig, in_order, make_trunk, mask_logits
 from preceptor.ground.device import normal, orthogonal_, to_numpy, to_tensor
 
 _FIRST_LOG_STD = -0.5  # of actions in [-1, 1], before squashing
@@ -134,7 +134,10 @@ class LowNetwork(nn.Module):
         outputs = self.action_head(hidden).view(-1, self.num_options, self.num_actions)
         if self.log_std is not None:
             outputs = torch.cat([outputs, self.log_std.expand_as(outputs)], -1)
-        return outputs, self.value_head(hidden if self.value_trunk is None else self.value_trunk(*parts))
+        values = self.value_head(hidden if self.value_trunk is None else self.value_trunk(*parts))
+        if self.num_options == 1:
+            return outputs, values
+        return in_order(outputs, parts), in_order(values, parts)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs [N, P] and value [N], from the trunk's inputs and the option, int64 [N]."""
@@ -170,7 +173,8 @@ class HighNetwork(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Option logits [N, K], not yet masked, and value [N], of what `ControllerNetwork.features` takes."""
         hidden = self.controller.features(*inputs)
-        return self.controller.option_head(hidden), self.value_head(hidden).squeeze(1)
+        option_logits = in_order(self.controller.option_head(hidden), inputs[:-1])
+        return option_logits, self.value_head(hidden).squeeze(1)
 
 
 class NetworkHigh:

@@ -31,6 +31,7 @@ from preceptor.controller.distill import (
 )
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import ControllerNetwork, to_tensors
+from preceptor.controller.stretching import stretched
 from preceptor.envs.task import defines
 from preceptor.ground.device import to_tensor
 from preceptor.teacher.faults import say
@@ -294,9 +295,14 @@ class Distil(Phase, Resumable):
         unit = rows.env if count >= _HOLD_OUT else rows.episode * count + rows.env
         held_out = unit % _HOLD_OUT == _HOLD_OUT - 1
         kept = np.flatnonzero(~held_out)
-        learned = scenes[kept]
+        learned, obs = scenes[kept], rows.obs[kept]
+        if self.config.stretch and obs.ndim == 4:
+            obs = stretched(obs, self.config.stretch, self._read * count + kept)
+            same = self.task.fact_codes(obs) == self.task.fact_codes(rows.obs[kept])  # else the label is of another
+            kept, obs = kept[same], obs[same]
+            learned = scenes_of(self.task, obs, *(column[kept] for column in (rows.previous, probs, rows.legal)))
         if self.low is not None:
-            learned = learned.with_skills(skill_actions(self.task, rows.obs[kept]).astype(np.int8))
+            learned = learned.with_skills(skill_actions(self.task, obs).astype(np.int8))
         self._distillation.add(learned)
         self._held_out.append(scenes[np.flatnonzero(held_out)])
         self._held_out_obs.append(rows.obs[held_out])

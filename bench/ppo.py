@@ -55,9 +55,9 @@ class Tokens(gym.ObservationWrapper):
 class Trunk(BaseFeaturesExtractor):
     """Our trunk, shared between actor and critic as ours is."""
 
-    def __init__(self, space: gym.spaces.Box, cells: int, config: TrunkConfig) -> None:
+    def __init__(self, space: gym.spaces.Box, encoder: GridEncoder, config: TrunkConfig) -> None:
         super().__init__(space, config.hidden)
-        self._cells, self._trunk = cells, TokenTrunk(cells, 0, config)
+        self._cells, self._trunk = encoder.num_cells, TokenTrunk(encoder, 0, config)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Features of encoded observations."""
@@ -92,7 +92,7 @@ def theirs(num_envs: int, rollout: int, minibatch: int, epochs: int, steps: int)
     """Environment steps per CPU second of Stable-Baselines3's PPO, after one warm-up rollout."""
     register_all()
     env = make_vec_env(lambda: Tokens(gym.make(f"Preceptor/{TASK}-v0")), n_envs=num_envs)
-    cells = GridEncoder(get_task(TASK).observation_shape).num_cells
+    encoder = GridEncoder(get_task(TASK).observation_shape)
     model = sb3.PPO(
         "MlpPolicy",
         env,
@@ -104,7 +104,7 @@ def theirs(num_envs: int, rollout: int, minibatch: int, epochs: int, steps: int)
         device="cpu",
         policy_kwargs={
             "features_extractor_class": Trunk,
-            "features_extractor_kwargs": {"cells": cells, "config": TrunkConfig()},
+            "features_extractor_kwargs": {"encoder": encoder, "config": TrunkConfig()},
             "net_arch": [],
         },
     )

@@ -73,7 +73,7 @@ def load_controller(folder: Path, task: Task) -> Controller:
 def _identity(task: Task) -> dict[str, Any]:
     """What a checkpoint and a task must agree on."""
     return {
-        "task": task.name,
+        "task": task.base_name,
         "options": list(task.options.ids),
         "options_digest": task.options.digest,
         "goal_space": {"names": list(task.goal_space.names), "scale": list(task.goal_space.scale)},

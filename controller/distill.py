@@ -12,7 +12,7 @@ from preceptor.controller.encoders import Encoded, Encoder, GridEncoder, encoder
 from preceptor.controller.network import ControllerNetwork, mask_logits, to_tensors
 from preceptor.envs.task import Task
 from preceptor.ground.device import to_numpy, to_tensor
-from preceptor.ground.ranges import Count, Positive, Share
+from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
 from preceptor.teacher.calibration import expected_calibration_error, fit_temperature
 
 
@@ -84,6 +84,8 @@ class DistilConfig:
     """Double the data of grid tasks by their left-right symmetry."""
     doubt: bool = True
     """Overrule labels by which the agent gets nowhere, where another option has turned out better."""
+    stretch: CountOrNone = 0
+    """Rows and columns of bare floor added, at most, to half of a grid task's maps, so that it masters larger rooms."""
 
 
 class Distillation:

@@ -2,8 +2,9 @@
 
 The grid encoder turns a fog-of-war map into an *egocentric, foveated* token grid: the agent stands in the centre and
 faces up; cells near either axis keep their exact offset, far cells share bins. Turning or shifting the world therefore
-leaves the input unchanged, which is worth a factor of four in labels and costs no network at all. Raw integers are
-never fed as floats: one-hot or embedded input moved a distilled student from 0.48 to 1.00.
+leaves the input unchanged, which is worth a factor of four in labels and costs no network at all. Where options speak
+of colours, colours become *roles* (the door's, another), so that repainting the world leaves it unchanged, too. Raw
+integers are never fed as floats: one-hot or embedded input moved a distilled student from 0.48 to 1.00.
 """
 
 from collections.abc import Sequence
@@ -48,6 +49,39 @@ def _salience(token: int) -> int:
     if token >= GOAL:
         return token
     return (2, 1, 0, 3)[token]
+
+
+@njit(cache=True)
+def _roles(present, held, roles):  # type: ignore[no-untyped-def]
+    # A colour's role is its rank: those of doors first, then what is held, then what else there is, then the others.
+    rank = np.full(6, 3)
+    for colour in range(6):
+        doors, key, ball, box = _DOORS + 3 * colour, _KEYS + colour, _BALLS + colour, _BOXES + colour
+        if present[doors : doors + 3].any():
+            rank[colour] = 0
+        elif held in (key, ball, box):
+            rank[colour] = 1
+        elif present[key] or present[ball] or present[box]:
+            rank[colour] = 2
+    for colour in range(6):
+        roles[colour] = (rank < rank[colour]).sum() + (rank[:colour] == rank[colour]).sum()
+
+
+@njit(cache=True)
+def _repaint(tokens, present, roles):  # type: ignore[no-untyped-def]
+    centre = tokens.shape[1] // 2
+    new = np.arange(NUM_TOKENS).astype(np.uint8)
+    for n in range(len(tokens)):
+        _roles(present[n], tokens[n, centre], roles[n])
+        for colour in range(6):
+            role = roles[n, colour]
+            for state in range(3):
+                new[_DOORS + 3 * colour + state] = _DOORS + 3 * role + state
+            new[_KEYS + colour], new[_BALLS + colour], new[_BOXES + colour] = _KEYS + role, _BALLS + role, _BOXES + role
+        tokens[n] = new[tokens[n]]
+        before = present[n].copy()
+        for token in range(NUM_TOKENS):
+            present[n, new[token]] = before[token]
 
 
 @njit(cache=True)
@@ -98,38 +132,57 @@ class Encoded:
         return Encoded(tuple(np.concatenate(part) for part in zip(*(batch.parts for batch in batches), strict=True)))
 
 
+def _bins(count: int) -> NDArray[np.int64]:
+    """The bin of each offset [count] along one axis."""
+    return np.searchsorted(_BIN_EDGES, np.arange(count), side="right") - 1
+
+
 class GridEncoder:
     """Encodes fog-of-war maps uint8 [N, W, H, 4] (envs/gridworld) as egocentric tokens.
 
     Its parts are the egocentric token grid, uint8 [N, side * side], in whose centre is the agent's cell, with the
-    carried object as its token; and which tokens occur anywhere on the map, float32 [N, NUM_TOKENS].
+    carried object as its token; and which tokens occur anywhere on the map, float32 [N, NUM_TOKENS]. Where options
+    differ in their colour alone, both show roles instead of colours, and a third part int64 [N, K] says which of a
+    network's outputs is which option (`in_order`).
 
     Args:
-        observation_shape: (W, H, 4).
+        observation_shape: (W, H, 4); on a larger map, what is farther shares the last bins.
+        options: K.
+        of_colours: The options that differ in their colour alone, one for each colour; none where there are no such.
 
     Attributes:
+        by_role: Whether there are.
         num_cells: Tokens per observation, side * side.
         identity: Kind and shape, which a checkpoint and a task must agree on.
     """
 
-    def __init__(self, observation_shape: tuple[int, ...]) -> None:
-        self._bins = np.searchsorted(_BIN_EDGES, np.arange(max(observation_shape[:2])), side="right") - 1
-        self.side = 2 * int(self._bins[-1]) + 1
+    def __init__(self, observation_shape: tuple[int, ...], options: int = 0, of_colours: Sequence[int] = ()) -> None:
+        self._last_bin = int(_bins(max(observation_shape[:2]))[-1])
+        self.side = 2 * self._last_bin + 1
         self.num_cells = self.side * self.side
         self._mirrored = np.arange(self.num_cells).reshape(self.side, self.side)[:, ::-1].flatten()
         self.identity: dict[str, Any] = {"kind": "egocentric-grid", "observation_shape": list(observation_shape)}
+        self.by_role, self._options, self._of_colours = len(of_colours) > 0, options, np.array(of_colours, np.int64)
+        if self.by_role:
+            self.identity["colours"] = "by role"
 
     def __call__(self, obs: NDArray) -> Encoded:
         """Encode observations [N, W, H, 4]."""
         tokens = np.empty((len(obs), self.num_cells), np.uint8)
         present = np.empty((len(obs), NUM_TOKENS), np.float32)
-        _encode(obs, self._bins, self.side, tokens, present)
-        return Encoded((tokens, present))
+        _encode(obs, np.minimum(_bins(max(obs.shape[1:3])), self._last_bin), self.side, tokens, present)
+        if not self.by_role:
+            return Encoded((tokens, present))
+        roles = np.empty((len(obs), len(self._of_colours)), np.int64)
+        _repaint(tokens, present, roles)
+        order = np.tile(np.arange(self._options), (len(obs), 1))
+        order[:, self._of_colours] = self._of_colours[roles]
+        return Encoded((tokens, present, order))
 
     def mirror(self, encoded: Encoded) -> Encoded:
         """The same scenes with left and right exchanged: the world's own symmetry, used to double the data."""
-        tokens, present = encoded.parts
-        return Encoded((tokens[:, self._mirrored], present))
+        tokens, *others = encoded.parts
+        return Encoded((tokens[:, self._mirrored], *others))
 
     @staticmethod
     def mirror_actions(actions: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -160,7 +213,7 @@ def encoder_of(task: Task) -> Encoder:
     """The encoder of a task's observations: maps have three dimensions, state vectors have one."""
     if len(task.observation_shape) == 1:
         return VectorEncoder(task.observation_scale)
-    return GridEncoder(task.observation_shape)
+    return GridEncoder(task.encoded_shape, len(task.options), task.of_colours)
 
 
 def token_features() -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """The controller's network: tokens in, a distribution over options and a termination probability per option out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,18 +25,20 @@ class TokenTrunk(nn.Module):
     """Two hidden layers over embedded tokens, token presence and, optionally, a one-hot condition.
 
     Args:
-        num_cells: Tokens per observation.
+        encoder: What its inputs come from.
         condition: Number of extra inputs, zero for none.
         config: Widths.
     """
 
-    def __init__(self, num_cells: int, condition: int, config: TrunkConfig) -> None:
+    def __init__(self, encoder: GridEncoder, condition: int, config: TrunkConfig) -> None:
         super().__init__()
+        if encoder.by_role:  # saved, so that weights that were learned from colours as they are do not fit
+            self.register_buffer("by_role", torch.ones(()))
         parts = torch.as_tensor(token_features())
         self.register_buffer("parts", parts, persistent=False)
         self.embed = nn.Linear(parts.shape[1], config.embedding, bias=False)
         # Two matrices instead of one over all inputs: putting the inputs side by side costs as much as the product.
-        self.cells = nn.Linear(num_cells * config.embedding, config.hidden, bias=False)
+        self.cells = nn.Linear(encoder.num_cells * config.embedding, config.hidden, bias=False)
         self.others = nn.Linear(NUM_TOKENS + condition, config.hidden)
         self.hidden = nn.Linear(config.hidden, config.hidden)
         both = torch.empty(config.hidden, self.cells.in_features + self.others.in_features)
@@ -47,8 +50,8 @@ class TokenTrunk(nn.Module):
         for layer in (self.others, self.hidden):
             nn.init.zeros_(layer.bias)
 
-    def forward(self, tokens: Tensor, present: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Features [N, hidden] of tokens uint8 [N, cells] and presence [N, NUM_TOKENS]."""
+    def forward(self, tokens: Tensor, present: Tensor, *_: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Features [N, hidden] of tokens uint8 [N, cells] and presence [N, NUM_TOKENS]; any order is for the heads."""
         # index_select, because the gradient of F.embedding takes five times as long on a CPU
         table = self.embed(self.parts)
         cells = table.index_select(0, tokens.flatten().long()).view(len(tokens), self.cells.in_features)
@@ -73,7 +76,7 @@ class VectorTrunk(nn.Module):
             orthogonal_(layer.weight, 2**0.5)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, values: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, values: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """Features [N, hidden] of encoded states [N, O]."""
         inputs = values if condition is None else torch.cat([values, condition], dim=1)
         return torch.relu(self.hidden(torch.relu(self.first(inputs))))
@@ -82,7 +85,7 @@ class VectorTrunk(nn.Module):
 def make_trunk(encoder: Encoder, condition: int, config: TrunkConfig) -> nn.Module:
     """The trunk that takes what an encoder gives, and a one-hot condition of that length."""
     if isinstance(encoder, GridEncoder):
-        return TokenTrunk(encoder.num_cells, condition, config)
+        return TokenTrunk(encoder, condition, config)
     return VectorTrunk(len(encoder.scale), condition, config)
 
 
@@ -108,13 +111,23 @@ class ControllerNetwork(nn.Module):
     def features(self, *inputs: Tensor) -> Tensor:
         """Hidden features [N, hidden] of the trunk's inputs and the option that ran before, int64 [N], -1 for none."""
         *parts, previous = inputs
+        if len(parts) > 2:
+            previous = torch.where(previous < 0, -1, parts[2].gather(1, previous.clamp(min=0)[:, None]).squeeze(1))
         condition = nn.functional.one_hot(previous + 1, self.num_options + 1).to(self.option_head.weight.dtype)
-        return self.trunk(*parts, condition)
+        return self.trunk(*parts, condition=condition)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Option logits [N, K] and termination logits [N, K] of what `features` takes."""
-        hidden = self.features(*inputs)
-        return self.option_head(hidden), self.done_head(hidden)
+        hidden, parts = self.features(*inputs), inputs[:-1]
+        return in_order(self.option_head(hidden), parts), in_order(self.done_head(hidden), parts)
+
+
+def in_order(outputs: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """A head's outputs [N, K, ...], one for each option, as the options of the task: it may number them by role."""
+    if len(parts) < 3:
+        return outputs
+    order = parts[2].view(*parts[2].shape, *[1] * (outputs.dim() - 2))
+    return outputs.gather(1, order.expand_as(outputs))
 
 
 def to_tensors(encoded: Encoded) -> tuple[Tensor, ...]:

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from preceptor.agent.config import TrainConfig, configure
+from preceptor.agent.evaluate import evaluate
+from preceptor.agent.flags import EvalConfig
 from preceptor.agent.players import play, random_player, summary, teacher_player
 from preceptor.agent.runs.statistics import paired_difference, wilson
 from preceptor.agent.runs.text import MODES
@@ -25,7 +27,7 @@ from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 from preceptor.teacher.labels import LabelStore
 from preceptor.teacher.make import make_teacher
 
-PARTS = ("simple", "tasks", "limits", "controls", "mazes", "options", "halo")
+PARTS = ("simple", "tasks", "limits", "controls", "mazes", "options", "halo", "variants")
 SEEDS = (0, 1, 2)
 LEVELS = 500
 Said = dict[str, Any]  # settings by name, for `configure`
@@ -35,6 +37,8 @@ CONTROLS = ("local", "uniform-legal")
 CONTROL_STEPS = 60_000
 LIMITED = {"LavaDoorKey": "lava", "ColoredDoorKey": "colours"}
 MAZE_LEVELS = 50
+APART = "red-green+blue-purple+yellow-grey"  # pairs of colours that never meet in training
+VARIANTS = (f"ColoredDoorKey:apart={APART}", f"ColoredDoorKey:pairs={APART}", "ColoredDoorKey:rooms=12-14")
 _EXTENDED = {"exploration": "extended", "savedir": "table-extended"}
 
 
@@ -144,6 +148,8 @@ def rows_of(part: str) -> list[Row]:
                 Row("HIRO, planner as a prior", but(options, prior="controller", savedir="table-prior")),
                 Row("HIRO, no prior", but(options, controller=None)),
             ]
+        case "variants":
+            return [Row(VARIANTS[0], but(BASE, task=VARIANTS[0], savedir="table"))]
         case "halo":
             n3 = but(BASE, method="halo", task="RescueWorld-n3")
             taught = but(BASE, method="dagger", task="RescueWorld-n3", eval_episodes=0)
@@ -261,6 +267,20 @@ def print_table(part: str, rows: Sequence[Row]) -> None:
         print_differences(rows)
 
 
+def print_variants(rows: Sequence[Row]) -> None:
+    """What students and controllers of each row come to on variants of their task."""
+    lines = []
+    for row in rows:
+        for variant in VARIANTS:
+            found = []
+            for run in row.runs():
+                asked = EvalConfig(variant, str(folder(run)), compare="student,controller", quiet=True)
+                found.append(evaluate(asked))
+            cells = (("controller", "sampled"), ("student", "sampled"), ("student", "greedy"))
+            lines.append([variant, *(cell(found, who, mode) for who, mode in cells)])
+    print(markdown(["", "controller, sampled", "student, sampled", "student, greedy"], lines))
+
+
 def print_halo(rows: Sequence[Row]) -> None:
     """HALO's table: errors, what they cost, returns by the expert's; means over the seeds, and each seed's own."""
 
@@ -317,8 +337,8 @@ def main() -> None:
     rows = [row for row in rows_of(arguments.part) if arguments.only in row.name]
     train_missing(rows, shard, shards)
     if shards == 1:
-        if arguments.part == "halo":
-            print_halo(rows)
+        if arguments.part in ("halo", "variants"):
+            (print_halo if arguments.part == "halo" else print_variants)(rows)
         else:
             print_table(arguments.part, rows)
 

@@ -131,7 +131,8 @@ def get_task(name: str, flaw: str | None = None) -> "Task":
     """The task of a name; the same object for the same arguments.
 
     Args:
-        name: One of `listing`, where the case does not matter; `module:Name` of a task of one's own (`own_tasks.py`);
+        name: One of `listing`, where the case does not matter, with rooms and colours of one's own after `:`
+            (`gridworld/variants.py`); `module:Name` of a task of one's own (`own_tasks.py`);
             or a Gymnasium id: of any MiniGrid environment, or of any whose observations and actions are vectors
             (`gym_tasks.py`); as `module:id` the module that registers it is imported first (see `stock_tasks.py`).
         flaw: None, or a flaw of its teacher: `lava` for LavaDoorKey, `colours` for ColoredDoorKey.
@@ -143,6 +144,8 @@ def get_task(name: str, flaw: str | None = None) -> "Task":
 
     ours = {task.lower(): task for family in FAMILIES.values() for task in family.tasks}
     exact, brought = ours.get(name.lower()), installed()
+    if ":" in name and (plain := ours.get(name.partition(":")[0].lower())):
+        exact = _variant(plain, name.partition(":")[2])
     if name in brought or exact in brought:
         own = installed_task(exact or name, brought[exact or name], built_in=exact is not None)
     elif exact is not None:
@@ -166,13 +169,22 @@ def get_task(name: str, flaw: str | None = None) -> "Task":
     return own
 
 
+def _variant(plain: str, parameters: str) -> str:
+    """The name, in order, of one of our tasks with parameters."""
+    if plain not in TASKS:
+        raise UserError(f"{plain} takes no parameters, and {parameters!r} was given.", f"--task {plain}")
+    from preceptor.envs.gridworld.variants import spec_of
+
+    return spec_of(f"{plain}:{parameters}").name
+
+
 @cache
 def _make(name: str, flaw: str | None) -> "Task":
     if flaw is not None:
         from preceptor.envs.gridworld.flaws import flawed_task
 
         return flawed_task(name, flaw)
-    family = next((family for family in FAMILIES.values() if name in family.tasks), None)
+    family = next((family for family in FAMILIES.values() if name.partition(":")[0] in family.tasks), None)
     if family is None:
         from preceptor.envs.gym_tasks import is_gym_task
 

@@ -95,15 +95,19 @@ class Task:
 
     Attributes:
         name: Of the task, in the paths of its runs and in labels; that of the class if not given.
+        base_name: The name without parameters: agents of one task play all tasks that have it in common.
         source: What `get_task` makes it of: a name of the catalogue, a Gymnasium id or `module:Name`.
         goal: One sentence for a language model: what the agent is to achieve.
         rules: A paragraph for a language model: what the agent perceives and what each option needs.
         options: The option vocabulary, K options.
         observation_shape: Shape of one observation: (W, H, 4) of a map, uint8, or (O,) of a state vector, float32.
+        encoded_shape: Of what its networks were made for, where maps of a variant are larger; else `observation_shape`.
         num_actions: Number of primitive actions, or of their dimensions where they are `continuous`.
         continuous: Actions are vectors in [-1, 1] per dimension, whatever units the environment has inside.
         goal_space: The D named dimensions that `ground` speaks of.
         observation_scale: Natural size of each dimension of a state vector, length O; empty for maps.
+        of_colours: Of each of six colours, the option that speaks of it, where options differ in their colour alone and
+            repainting an observation repaints what is right; none by default.
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
         action_groups: By name, positions in an action vector that belong together, such as an arm's; none by default.
         extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
@@ -116,6 +120,7 @@ class Task:
     rules: str = ""
     options: OptionSpace
     goal_space: GoalSpace = GoalSpace((), ())
+    of_colours: tuple[int, ...] = ()
     hidden_from_low_level: tuple[int, ...] = ()
     action_groups: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     extra_columns: Mapping[str, tuple[tuple[int, ...], type]] = MappingProxyType({})
@@ -125,6 +130,11 @@ class Task:
     def name(self) -> str:
         """The name of the class."""
         return type(self).__name__
+
+    @cached_property
+    def base_name(self) -> str:
+        """The name."""
+        return self.name
 
     @cached_property
     def source(self) -> str:
@@ -144,6 +154,11 @@ class Task:
     def observation_shape(self) -> tuple[int, ...]:
         """That of the environments' observations."""
         return tuple(self._spaces[0].shape or ())
+
+    @cached_property
+    def encoded_shape(self) -> tuple[int, ...]:
+        """That of the observations."""
+        return self.observation_shape
 
     @cached_property
     def continuous(self) -> bool:

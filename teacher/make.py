@@ -87,7 +87,7 @@ def _local(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Templ
     from preceptor.teacher.local import LocalModel  # slow to import, as is the other one
 
     model = LocalModel(config.model or TINY_MODEL, device=device)
-    if model.tasks and task.name not in model.tasks:
+    if model.tasks and task.base_name not in model.tasks:
         judge = f"python main.py labels judge --teacher local --task {task.source}"
         say(f"warning: the model of --teacher local was not trained on {task.name}; how good it is: {judge}")
     return model, load_template(config.prompt or model.template)

@@ -199,7 +199,7 @@ def preset(given: Given) -> Preset:
     if given.word("prior", "none") == "reversed":
         raise UserError("Named options have no opposite, as goals do.", "--prior controller")
     continuous = given.task.continuous
-    steps = given.steps or _STEPS.get(given.task.name, _STEPS[""])
+    steps = given.steps or _STEPS.get(given.task.base_name, _STEPS[""])
     low = PPO_OF_VECTORS if continuous else PPOConfig(lr=1e-3, minibatch=1024)
     return Preset(steps, PPO_ENVS if continuous else _NUM_ENVS, OptionHiroSettings(low=low))
 

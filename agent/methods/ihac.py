@@ -258,6 +258,8 @@ _STEPS = {
     },
     "paper": {"": (2_000_000, 200_000)},
 }
+# Cells by which rooms are stretched in distillation, where rooms larger than those of training were aimed at.
+_STRETCH = {"ColoredDoorKey": 5}
 # Steps of distillation where all that the teacher is asked is a few dozen questions.
 FEW_SCENES = dict.fromkeys((*MAZE_TASKS, *RESCUE_TASKS, *FETCH_TASKS), 8_000)
 _NUM_ENVS = {"tiny": 32, "small": 64, "paper": 128}
@@ -283,7 +285,7 @@ def budget(given: Given) -> tuple[int, int, int]:
     """Steps in all, steps of distillation among them, and environments side by side."""
     table = _STEPS[given.size]
     flawed = given.flaw is not None and given.size == "small"
-    total, distilled = _STEPS_IF_FLAWED if flawed else table.get(given.task.name, table[""])
+    total, distilled = _STEPS_IF_FLAWED if flawed else table.get(given.task.base_name, table[""])
     if given.steps is not None:
         distilled = round(distilled * min(1.0, given.steps / total))
         total = given.steps
@@ -301,7 +303,8 @@ def ihac_preset(given: Given) -> Preset:
         settings = IhacSettings(_FROM_SCRATCH_AT_LENGTH if total >= _AT_LENGTH else PPOConfig())
     else:
         settings = _RELEARNING[given.flaw] if given.flaw else IhacSettings(_FINE_TUNING)
-    return Preset(total, num_envs, replace(settings, distil_steps=distilled))
+    distil = replace(settings.distil, stretch=_STRETCH.get(given.task.base_name, 0))
+    return Preset(total, num_envs, replace(settings, distil_steps=distilled, distil=distil))
 
 
 def ppo_preset(given: Given) -> Preset:

@@ -15,7 +15,7 @@ from preceptor.agent.networks import linear
 from preceptor.agent.optim import FusedAdam, polyak
 from preceptor.agent.resumable import Resumable, places
 from preceptor.controller.encoders import Encoder
-from preceptor.controller.network import TrunkConfig, make_trunk, mask_logits
+from preceptor.controller.network import TrunkConfig, in_order, make_trunk, mask_logits
 from preceptor.ground.device import to_device, to_numpy
 from preceptor.ground.ranges import Count, NotNegative, Positive, Share
 
@@ -79,7 +79,7 @@ class OptionNetwork(nn.Module):
 
     def forward(self, *parts: Tensor) -> Tensor:
         """[B, K]."""
-        return self.head(self.trunk(*parts))
+        return in_order(self.head(self.trunk(*parts)), parts)
 
 
 class DiscreteSAC(Resumable):

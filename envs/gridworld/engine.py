@@ -38,6 +38,7 @@ from preceptor.envs.gridworld.levels import (
     WIN_TARGET,
     Grid,
     Pool,
+    Variety,
     generate,
     moved_door,
 )
@@ -62,6 +63,7 @@ class Rules(NamedTuple):
     view_size: int
     max_steps: int
     see_through: bool
+    variety: Variety
 
 
 @njit(cache=True, forceinline=True)
@@ -142,7 +144,7 @@ def begin(
             cells[rows[m]] = pool.cells[p]
             grid.x, grid.y, grid.direction = pool.pose[p, 0], pool.pose[p, 1], pool.pose[p, 2]
         else:
-            generate(rules.generator, level_seeds[m], grid, cells[rows[m]])
+            generate(rules.generator, rules.variety, level_seeds[m], grid, cells[rows[m]])
 
 
 @njit(cache=True)

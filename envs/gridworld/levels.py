@@ -53,7 +53,7 @@ GRID: Final = np.dtype(
 )
 Grid = Any  # one record of that type
 
-MIN_ROOM, MAX_ROOM = 5, 10  # walls included
+MIN_ROOM, MAX_ROOM = 5, 10  # walls included, where no other sizes are asked for
 DOOR_DELAY: Final = 3  # steps between the first pick-up of the key and the move of the door
 
 # Which generator makes the level. POOL levels are copied from arrays that minigrid's own generators filled.
@@ -61,6 +61,23 @@ POOL, SIMPLE, LAVA_DOOR, COLORED, TWO_DOOR, KEY_IN_BOX, RANDOM_BOX, DYNAMIC, STO
 
 # What ends an episode in success, beside reaching a goal cell.
 WIN_GOAL, WIN_DOOR, WIN_TARGET = range(3)
+
+
+class Variety(NamedTuple):
+    """What a generator draws from.
+
+    Attributes:
+        smallest, largest: Sides of rooms, walls included.
+        pairs: Bit 6a + b is set where a door of colour a may come with another key of colour b; where there is no
+            other key, a door may have the colours that come with any.
+    """
+
+    smallest: int = MIN_ROOM
+    largest: int = MAX_ROOM
+    pairs: int = (1 << NUM_COLORS**2) - 1
+
+
+USUAL: Final = Variety()
 
 
 class Pool(NamedTuple):
@@ -87,6 +104,7 @@ class LevelSpec:
         win: `WIN_GOAL`, `WIN_DOOR` (a toggle opened a door) or `WIN_TARGET` (the mission's object was picked up).
         see_through: MiniGrid's `see_through_walls`.
         pool: The levels, where no generator makes them.
+        variety: What the generator draws from.
 
     Raises:
         UserError: The view or the levels do not fit, or a level is not enclosed by walls: kernels check no bounds.
@@ -101,6 +119,7 @@ class LevelSpec:
     win: int
     see_through: bool = False
     pool: Pool = field(default=NO_POOL, compare=False, repr=False)
+    variety: Variety = USUAL
 
     def __post_init__(self) -> None:
         if self.view_size % 2 == 0 or not 3 <= self.view_size <= 15:
@@ -146,6 +165,15 @@ def below(grid: Grid, n: int) -> np.int64:
 
 
 @njit(cache=True)
+def _colour(grid: Grid, pairs: int) -> np.int64:
+    """A colour that a door may have, as `Variety` has it."""
+    while True:
+        color = below(grid, NUM_COLORS)
+        if pairs >> NUM_COLORS * color & ((1 << NUM_COLORS) - 1):
+            return color
+
+
+@njit(cache=True)
 def _walls(cells: Cells, width: int, height: int) -> None:
     cells[:width, 0] = WALL
     cells[:width, height - 1] = WALL
@@ -178,11 +206,11 @@ def _free_cell(
 
 
 @njit(cache=True)
-def _one_room(generator: int, grid: Grid, cells: Cells) -> None:
+def _one_room(generator: int, variety: Variety, grid: Grid, cells: Cells) -> None:
     """One room with a locked door at the top left of the grid, and what the task puts into it."""
     nowhere = (-1, -1)
-    width = MIN_ROOM + below(grid, MAX_ROOM - MIN_ROOM + 1)
-    height = MIN_ROOM + below(grid, MAX_ROOM - MIN_ROOM + 1)
+    sizes = variety.largest - variety.smallest + 1
+    width, height = variety.smallest + below(grid, sizes), variety.smallest + below(grid, sizes)
     grid.room_width, grid.room_height = width, height
     inside = (1, 1, width - 2, height - 2)
     _walls(cells, width, height)
@@ -190,7 +218,7 @@ def _one_room(generator: int, grid: Grid, cells: Cells) -> None:
     side = below(grid, 4)
     door = _wall_cell(side, 1 + below(grid, (height if side % 2 == 0 else width) - 2), width, height)
     before_door = (door[0] - STEP_X[side], door[1] - STEP_Y[side])
-    color = below(grid, NUM_COLORS)
+    color = _colour(grid, variety.pairs)
     key = KEY | color << COLOR_SHIFT
     cells[door] = DOOR_LOCKED | color << COLOR_SHIFT
 
@@ -200,7 +228,9 @@ def _one_room(generator: int, grid: Grid, cells: Cells) -> None:
     if generator == LAVA_DOOR:
         cells[_free_cell(grid, cells, inside, agent, before_door)] = LAVA
     if generator == COLORED:
-        other = (color + 1 + below(grid, NUM_COLORS - 1)) % NUM_COLORS
+        other = color
+        while not variety.pairs >> NUM_COLORS * color + other & 1 or other == color:
+            other = (color + 1 + below(grid, NUM_COLORS - 1)) % NUM_COLORS
         cells[_free_cell(grid, cells, inside, agent, before_door)] = key
         cells[_free_cell(grid, cells, inside, agent, before_door)] = KEY | other << COLOR_SHIFT
     elif generator in (KEY_IN_BOX, RANDOM_BOX):
@@ -215,12 +245,12 @@ def _one_room(generator: int, grid: Grid, cells: Cells) -> None:
 
 
 @njit(cache=True)
-def _two_door(grid: Grid, cells: Cells) -> None:
+def _two_door(variety: Variety, grid: Grid, cells: Cells) -> None:
     """A room as large as the grid, locked doors of one colour on opposite walls, the key in the central 2x2."""
     width, height = cells.shape
     grid.room_width, grid.room_height = width, height
     _walls(cells, width, height)
-    color = below(grid, NUM_COLORS)
+    color = _colour(grid, variety.pairs)
     side = below(grid, 2)
     for wall in (side, side + 2):
         along = 1 + below(grid, (height if side == 0 else width) - 2)
@@ -248,11 +278,12 @@ def _stock_door_key(grid: Grid, cells: Cells) -> None:
 
 
 @njit(cache=True)
-def generate(generator: int, level_seed: int, grid: Grid, cells: Cells) -> None:
-    """Fill one grid with a level, a pure function of (generator, level seed).
+def generate(generator: int, variety: Variety, level_seed: int, grid: Grid, cells: Cells) -> None:
+    """Fill one grid with a level, a pure function of (generator, variety, level seed).
 
     Args:
         generator: One of this module's generators, not `POOL`.
+        variety: What it draws from.
         level_seed: Any integer.
         grid: `GRID` record, output: the agent, the room, and the stream for what happens later in the level.
         cells: uint16 [W, H], output: see `cells.py`.
@@ -260,11 +291,11 @@ def generate(generator: int, level_seed: int, grid: Grid, cells: Cells) -> None:
     grid.stream = combine(generator, level_seed)
     cells[:, :] = EMPTY
     if generator == TWO_DOOR:
-        _two_door(grid, cells)
+        _two_door(variety, grid, cells)
     elif generator == STOCK_DOOR_KEY:
         _stock_door_key(grid, cells)
     else:
-        _one_room(generator, grid, cells)
+        _one_room(generator, variety, grid, cells)
 
 
 @njit(cache=True)
@@ -272,7 +303,7 @@ def moved_door(grid: Grid, cells: Cells, door_x: int, door_y: int) -> tuple[int,
     """Where DynamicDoorKey's door goes: a uniform other non-corner wall cell whose inner neighbour is bare."""
     width, height = grid.room_width, grid.room_height
     while True:
-        side, along = below(grid, 4), 1 + below(grid, MAX_ROOM - 2)
+        side, along = below(grid, 4), 1 + below(grid, max(MAX_ROOM, width, height) - 2)
         if along > (height if side % 2 == 0 else width) - 2:
             continue
         x, y = _wall_cell(side, along, width, height)

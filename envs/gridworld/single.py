@@ -19,8 +19,9 @@ from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
 from preceptor.envs.gridworld.cells import CONTENTS_SHIFT, EMPTY, TRIPLES, encode_cell
-from preceptor.envs.gridworld.levels import DOOR_DELAY, DYNAMIC, GRID, SPECS, LevelSpec, generate, moved_door
+from preceptor.envs.gridworld.levels import DOOR_DELAY, DYNAMIC, GRID, LevelSpec, generate, moved_door
 from preceptor.envs.gridworld.sight import NO_AGENT
+from preceptor.envs.gridworld.variants import spec_of
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import next_level, split_range
 
@@ -199,14 +200,14 @@ class GridTaskEnv(MiniGridEnv):
     """One environment of a task; observations are the fog-of-war map `image` uint8 [W, H, 4] and the `mission`.
 
     Args:
-        task: Name of one of the seven tasks.
+        task: Name of one of the seven tasks, or of a variant (`variants.py`).
         split: `train` or `eval`, the range of the level seeds that `reset` draws.
         render_mode: As for any MiniGrid environment, None, `human` or `rgb_array`.
         **kwargs: Passed to `MiniGridEnv`; `max_steps` and `agent_view_size` instead of the task's own.
     """
 
     def __init__(self, task: str, split: str = "train", render_mode: str | None = None, **kwargs: Any) -> None:
-        self.level_spec = rules = SPECS[task]
+        self.level_spec = rules = spec_of(task)
         split_range(split)  # an unknown split is an error at once
         self.split, self.level_seed = split, -1
         self._options: dict[str, Any] | None = None
@@ -240,7 +241,7 @@ class GridTaskEnv(MiniGridEnv):
     def _gen_grid(self, width: int, height: int) -> None:
         self.level_seed = next_level(self.np_random, self._options, self.split)
         cells = np.zeros((width, height), dtype=np.uint16)
-        generate(self.level_spec.generator, self.level_seed, self._level, cells)
+        generate(self.level_spec.generator, self.level_spec.variety, self.level_seed, self._level, cells)
         self.grid = to_grid(cells)
         self.agent_pos = (int(self._level["x"]), int(self._level["y"]))
         self.agent_dir = int(self._level["direction"])

@@ -14,6 +14,7 @@ from preceptor.envs.gridworld.engine import NUM_ACTIONS
 from preceptor.envs.gridworld.levels import SPECS, LevelSpec
 from preceptor.envs.gridworld.scenes import COLOURS, Facts, Schema
 from preceptor.envs.gridworld.simulator import GridSimulator
+from preceptor.envs.gridworld.variants import spec_of
 from preceptor.envs.task import GoalSpace, Option, OptionSpace, Scene, Task
 from preceptor.ground.errors import UserError
 
@@ -95,11 +96,16 @@ class GridTask(Task):
 
     def __init__(self, spec: LevelSpec, text: TaskText, lava_is_floor: bool = False) -> None:
         self.name, self.level_spec = spec.name, spec
+        self.base_name = spec.name.partition(":")[0]
         self.goal, self.rules = text.goal, text.rules
         self.observation_shape = (spec.width, spec.height, 4)
+        plain = SPECS.get(self.base_name, spec)
+        self.encoded_shape = (plain.width, plain.height, 4)
         self.schema = Schema(text.things, text.lava)
         self._choices = Choices(self.schema, text.target)
         self.options = _options(self._choices.ids, spec)
+        if set(range(len(COLOURS))) <= set(self.schema.thing_colours.tolist()):
+            self.of_colours = tuple(1 + self.schema.thing_colours.tolist().index(c) for c in range(len(COLOURS)))
         self._tracked = self.schema.objects, self.schema.thing_colours
         self._sight = spec.view_size, lava_is_floor, text.target is not None  # what kernels want to know
         self._row_of_code = np.full(self.schema.size, -1, dtype=np.int32)
@@ -226,5 +232,5 @@ def _options(ids: tuple[str, ...], spec: LevelSpec) -> OptionSpace:
 
 
 def make_task(name: str) -> GridTask:
-    """One of the seven tasks by its exact name."""
-    return GridTask(SPECS[name], TEXTS[name])
+    """One of the seven tasks, or a variant of one, by its name."""
+    return GridTask(spec_of(name), TEXTS[name.partition(":")[0]])

@@ -14,7 +14,7 @@ ONE_ROOM = [name for name in SPECS if name != "TwoDoor"]
 
 def make(spec: LevelSpec, seed: int) -> tuple[np.void, np.ndarray]:
     grid, cells = np.zeros(1, GRID)[0], np.full((spec.width, spec.height), 77, np.uint16)
-    generate(spec.generator, seed, grid, cells)
+    generate(spec.generator, spec.variety, seed, grid, cells)
     return grid, cells
 
 
