@@ -85,10 +85,10 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
 
     @contextlib.contextmanager
     def _explained(self, next_step: str) -> Iterator[None]:
-        """Turn SQLite's refusals into `UserError`."""
+        """Turn SQLite's refusals, and what no row holds, into `UserError`."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, TypeError, ValueError) as error:
             raise UserError(f"{self.path} cannot be used as a label store: {error}.", next_step) from error
 
     # SQLite does not wait by itself where two processes switch the mode of the journal at once.
@@ -103,6 +103,8 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
             self._db.execute("BEGIN")
             application, version = self._number("PRAGMA application_id"), self._number("PRAGMA user_version")
             tables = self._number("SELECT count(*) FROM sqlite_master")
+        if self._read_only and not tables:
+            raise UserError(f"{self.path} is empty, and no label store.", "give another file")
         if tables and application != _APPLICATION_ID:
             raise UserError(f"{self.path} is a database, but not a label store.", "give another file")
         if version > SCHEMA_VERSION:
@@ -201,9 +203,10 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
     def _rows(self, where: str, *values: Any) -> Iterator[tuple[int, Call]]:
         """Numbers and calls of rows, in the order of writing."""
         select = f"SELECT id,{','.join(FIELDS)} FROM calls WHERE {where} ORDER BY id"
-        for row, *columns in self._db.execute(select, values):
-            named: dict[str, Any] = dict(zip(FIELDS, columns, strict=True))
-            yield row, Call(**named | {name: tuple(json.loads(named[name])) for name in _JSON})
+        with self._explained(f"mv {self.path} {self.path}.damaged  # then repeat the command, which asks anew"):
+            for row, *columns in self._db.execute(select, values):
+                named: dict[str, Any] = dict(zip(FIELDS, columns, strict=True))
+                yield row, Call(**named | {name: tuple(json.loads(named[name])) for name in _JSON})
 
     def _number(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0])
