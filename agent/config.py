@@ -67,7 +67,7 @@ class TrainConfig:
     eval_every: Count | None = None
     """Judge it so on the way as well, each time that so many environment steps have passed: a learning curve."""
     threads: Threads = 1
-    """Threads of torch."""
+    """Threads of torch. Sums are rounded otherwise on another number, so that a run repeats to the bit on the same."""
     device: str = "auto"
     """Where networks are: cpu, cuda, cuda:1 and so on, or auto: the GPU where there is one. hiro's small networks are
     faster on the processor, and there alone a run repeats to the bit."""

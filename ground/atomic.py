@@ -72,8 +72,9 @@ def write_file(path: Path, data: bytes) -> None:
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(_hidden(Path(glob.escape(path.name)), "*-*.draft").name):
-            if left.stat().st_mtime < time.time() - _KILLED:
-                left.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another has done it, or it has become the file
+                if left.stat().st_mtime < time.time() - _KILLED:
+                    left.unlink()
         try:
             draft.write_bytes(data)
             _flush(draft)

@@ -22,7 +22,7 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object with its seal."""
     plain = json.loads(json.dumps({**value, SEAL: None}))  # as it will be read: keys are text, tuples are lists
     del plain[SEAL]
-    return {**plain, SEAL: _digest(plain)}
+    return {**plain, SEAL: digest_of(plain)}
 
 
 def unsealed(value: Any, *, required: bool) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def unsealed(value: Any, *, required: bool) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it is no object")
     plain = {key: item for key, item in value.items() if key != SEAL}
-    if value.get(SEAL, None if required else _digest(plain)) != _digest(plain):
+    if value.get(SEAL, None if required else digest_of(plain)) != digest_of(plain):
         raise ValueError("its digest is not that of what it says")
     return plain
 
@@ -57,5 +57,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest(plain: Any) -> str:
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+def digest_of(plain: Any) -> str:
+    """16 digits of the SHA-256 of what JSON can hold. Raises `ValueError` if it is nested too deeply."""
+    try:
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from preceptor.ground.errors import UserError
+from preceptor.ground.sealed import digest_of
 from preceptor.teacher.call import ERROR, FALLBACK, FIELDS, OK, Call
 
 SCHEMA_VERSION = 1
@@ -33,13 +34,16 @@ CREATE TABLE IF NOT EXISTS calls (
     task TEXT NOT NULL, options TEXT NOT NULL, facts TEXT NOT NULL, scene TEXT NOT NULL, legal TEXT NOT NULL,
     model TEXT NOT NULL, prompt TEXT NOT NULL, menu TEXT NOT NULL, sample INTEGER NOT NULL,
     source TEXT NOT NULL, method TEXT NOT NULL, status TEXT NOT NULL,
-    probs TEXT NOT NULL, reply TEXT NOT NULL, tokens INTEGER NOT NULL, seconds REAL NOT NULL
+    probs TEXT NOT NULL, reply TEXT NOT NULL, tokens INTEGER NOT NULL, seconds REAL NOT NULL,
+    seal TEXT NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX IF NOT EXISTS answers ON calls (key) WHERE status = 'ok';
 CREATE INDEX IF NOT EXISTS queries ON calls (query);
 """
 _COLUMNS = ("key", "query", *FIELDS)
-_INSERT = f"INSERT OR IGNORE INTO calls ({','.join(_COLUMNS)}) VALUES ({','.join('?' * len(_COLUMNS))})"
+_INSERT = f"INSERT OR IGNORE INTO calls ({','.join(_COLUMNS)},seal) VALUES ({'?,' * len(_COLUMNS)}?)"
+_HAS_SEALS = "SELECT count(*) FROM pragma_table_info('calls') WHERE name = 'seal'"
+_SEAL = "ALTER TABLE calls ADD COLUMN seal TEXT NOT NULL DEFAULT ''"  # a digest of the row; rows of 0.2 have none
 _SAME = f"SELECT 1 FROM calls WHERE {' AND '.join(f'{column} = ?' for column in _COLUMNS)}"
 _JSON = {"facts", "menu", "legal", "probs"}
 
@@ -85,10 +89,10 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
 
     @contextlib.contextmanager
     def _explained(self, next_step: str) -> Iterator[None]:
-        """Turn SQLite's refusals into `UserError`."""
+        """Turn SQLite's refusals, and what no row holds, into `UserError`."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, TypeError, ValueError) as error:
             raise UserError(f"{self.path} cannot be used as a label store: {error}.", next_step) from error
 
     # SQLite does not wait by itself where two processes switch the mode of the journal at once.
@@ -103,11 +107,14 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
             self._db.execute("BEGIN")
             application, version = self._number("PRAGMA application_id"), self._number("PRAGMA user_version")
             tables = self._number("SELECT count(*) FROM sqlite_master")
+        if self._read_only and not tables:
+            raise UserError(f"{self.path} is empty, and no label store.", "give another file")
         if tables and application != _APPLICATION_ID:
             raise UserError(f"{self.path} is a database, but not a label store.", "give another file")
         if version > SCHEMA_VERSION:
             reads = f"this version reads up to {SCHEMA_VERSION}"
             raise UserError(f"{self.path} has label schema {version}; {reads}.", "update preceptor")
+        self._sealed = bool(self._number(_HAS_SEALS))
         if self._read_only:
             return
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -117,6 +124,9 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
             self._db.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA.strip().split(";\n"):
                 self._db.execute(statement)
+            if not self._number(_HAS_SEALS):
+                self._db.execute(_SEAL)
+            self._sealed = True
             self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -145,7 +155,7 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
         with self._writing():
             for call in calls:
                 row = _to_row(call)
-                traced = call.status != OK and self._db.execute(_SAME, row).fetchone()
+                traced = call.status != OK and self._db.execute(_SAME, row[:-1]).fetchone()
                 if not traced and self._db.execute(_INSERT, row).rowcount:
                     added += 1
                 elif call.status != OK or self.get_many([call.key])[call.key].probs == call.probs:
@@ -200,10 +210,14 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
 
     def _rows(self, where: str, *values: Any) -> Iterator[tuple[int, Call]]:
         """Numbers and calls of rows, in the order of writing."""
-        select = f"SELECT id,{','.join(FIELDS)} FROM calls WHERE {where} ORDER BY id"
-        for row, *columns in self._db.execute(select, values):
-            named: dict[str, Any] = dict(zip(FIELDS, columns, strict=True))
-            yield row, Call(**named | {name: tuple(json.loads(named[name])) for name in _JSON})
+        seal = "seal" if self._sealed else "''"
+        select = f"SELECT id,{seal},{','.join(_COLUMNS)} FROM calls WHERE {where} ORDER BY id"
+        with self._explained(f"mv {self.path} {self.path}.damaged  # then repeat the command, which asks anew"):
+            for row, found, *columns in self._db.execute(select, values):
+                if found not in ("", digest_of(columns)):
+                    raise ValueError(f"row {row} is damaged")
+                named: dict[str, Any] = dict(zip(FIELDS, columns[-len(FIELDS) :], strict=True))
+                yield row, Call(**named | {name: tuple(json.loads(named[name])) for name in _JSON})
 
     def _number(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0])
@@ -223,7 +237,8 @@ def _which(kind: str | None, **columns: str | None) -> tuple[str, ...]:
 
 def _to_row(call: Call) -> tuple[Any, ...]:
     values = {name: getattr(call, name) for name in _COLUMNS} | {"created": call.created or time.time()}
-    return tuple(json.dumps(value) if name in _JSON else _storable(value) for name, value in values.items())
+    row = [json.dumps(value) if name in _JSON else _storable(value) for name, value in values.items()]
+    return (*row, digest_of(row))
 
 
 def _storable(value: Any) -> Any:

@@ -155,13 +155,13 @@ def cut_after(path: Path, step: int) -> None:
     """Drop the lines that came after `step`, so that a resumed run writes what an uninterrupted one would have."""
     lines = list(_lines(path))
     kept = max((i for i, (_, row) in enumerate(lines, 1) if row is not None and row["step"] <= step), default=0)
-    if path.exists():
+    if lines:
         write_file(path, b"".join(line + b"\n" for line, _ in lines[:kept]))
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float] | None]]:
     """Each line with the numbers that it holds, None if it is damaged."""
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
         try:
             row = unsealed(parsed(line), required=False)
             if "step" not in row or not all(map(math.isfinite, row.values())):

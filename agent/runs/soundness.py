@@ -14,6 +14,7 @@ from preceptor.agent.runs.run import Run
 from preceptor.controller.checkpoint import load_controller
 from preceptor.envs.catalog import get_task
 from preceptor.ground.errors import Doubt, UserError
+from preceptor.teacher.labels import LabelStore
 
 _AGAIN = "repeat its command with --resume"
 
@@ -64,14 +65,15 @@ def check_controller(run: Run) -> str:
 
 
 def check_labels(run: Run) -> str:
-    """Whether SQLite finds the label store intact."""
+    """Whether SQLite finds the label store intact, and every row is what was written."""
     if not run.labels.exists():
         return "no label store"
     with contextlib.closing(sqlite3.connect(f"{run.labels.resolve().as_uri()}?mode=ro", uri=True)) as store:
         verdict = store.execute("PRAGMA integrity_check").fetchone()[0]
     if verdict != "ok":
         raise UserError(f"SQLite says {verdict}", f"rm {run.labels}")
-    return "SQLite says ok"
+    with LabelStore(run.labels, read_only=True) as labels:
+        return f"{len(labels.calls(answers_only=False))} calls; SQLite says ok"
 
 
 def check_results(run: Run) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import main as cli
+from preceptor.ground.atomic import alone
 
 SMALL = ["--method", "sac", "--task", "PointReach", "--episodes", "2", "--measure", "return"]
 SMALL += ["--set", "steps=300", "--set", "preset=tiny", "--set", "num_envs=4"]
@@ -60,6 +61,18 @@ def test_a_grid_is_tried_once_each_and_what_diverges_is_no_result(tuned: Said) -
     assert {(row["lr"], row["gamma"]) for row in result["table"]} == {("1e-3", "0.9"), ("1e-3", "0.99")}
     assert err.count("Stopped: `low/critic_loss` became nan") == 2
     assert tuned(*words)[1] == result
+
+
+def test_a_mistake_that_a_worker_finds_is_an_error_of_the_search(tuned: Said) -> None:
+    code, _, err = tuned("--search", "lr=1e-4:1e-2", "--jobs", "2", "--trials", "2", "--set", "num_envs=4000")
+    assert code == 2
+    assert "less than one step of 4000 environments" in err
+
+
+def test_a_search_has_its_folder_to_itself(tuned: Said) -> None:
+    with alone(Path("log/sac/PointReach/tune")):
+        code, _, err = tuned("--search", "lr=1e-4:1e-2")
+    assert (code, "is in use" in err) == (2, True)
 
 
 def test_what_was_interrupted_is_tried_again(tuned: Said, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +134,7 @@ def test_trials_are_judged_on_levels_of_their_own_in_both_styles(tuned: Said, mo
         (["--search", "lrr=1e-4:1e-2"], "Did you mean 'lr'"),
         (["--search", "lr=1e-2:1e-4"], "LOW must be below HIGH"),
         (["--search", "lr=0:1:log"], "above 0"),
-        (["--search", "lr=a:b"], "bounds must be numbers"),
+        (["--search", "lr=a:b"], "bounds must be finite numbers"),
         (["--search", "lr"], "not of the form"),
         (["--search", "lr=1e-4:1e-2", "--sampler", "grid"], "choices, not bounds"),
         (["--search", "lr=much|little"], "--lr is 'much'"),

@@ -1,6 +1,7 @@
-"""Every file of a run, damaged: `doctor` names it, nothing is read as something else, and no verb ends in a traceback."""
+"""Every file of a run, damaged: `doctor` names it, nothing false is read, and no verb ends in a traceback."""
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -8,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import main as cli
+from preceptor.agent.evaluate import load_student
 from preceptor.agent.halo.ledger import ledger_lines
 from preceptor.agent.runs import doctor, report
 from preceptor.agent.runs.metrics import read_metrics
@@ -23,6 +24,7 @@ from preceptor.controller.checkpoint import load_controller
 from preceptor.envs.catalog import get_task
 from preceptor.ground.atomic import CheckpointError, read_sealed, write_json
 from preceptor.ground.sealed import file_digest
+from preceptor.teacher.labels import LabelStore
 
 SMALL = ["--quiet", "--eval-episodes", "2", "--preset", "tiny"]
 OF_GRID = ["--method", "ihac", "--task", "SimpleDoorKey", "--steps", "192", "--num-envs", "8"]
@@ -36,7 +38,7 @@ FILES = [
     *(f"{folder}/{CHECKPOINT}/state.safetensors" for folder in (GRID, HALO)),
     *(f"{HALO}/{file}" for file in ("ledger.jsonl", "demonstrations/state.json", "demonstrations/state.safetensors")),
 ]
-FLIPS = 60  # single bits of each file
+FLIPS = 25  # single bits of each file; 150 were tried
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": said(b""),
     "deep": said(b"[" * 200_000),
     "deep object": said(b'{"a":' * 200_000),
+    "rather deep": said(b'{"a":' * 970 + b"1" + b"}" * 970),
     "bytes": said(b"\xff\xfe\x80\x00{}"),
     "digits": said(b'{"steps": ' + b"9" * 10_000 + b"}"),
     "list": said(b"[1, 2]"),
@@ -122,31 +125,46 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_no_verb_ends_in_a_traceback(logs: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever the file and its damage: an error that says what to do, or the result; the other run is reported."""
-    for file in (*FILES, f"{GRID}/labels.sqlite", f"{GRID}/last"):
+    """Whatever the file and its damage: an error that says what to do, or the result; the other run is reported.
+
+    A few files and verbs for each damage; all of them, 1,248 commands in five minutes, with FUZZ=all.
+    """
+    kind, every = list(DAMAGES).index(damage), os.environ.get("FUZZ") == "all"
+    for i, file in enumerate((*FILES, f"{GRID}/labels.sqlite", f"{GRID}/last")):
+        if not every and (i + kind) % 6:
+            continue
         shutil.rmtree(logs.parent / "again", ignore_errors=True)
         again = Path(shutil.copytree(logs, logs.parent / "again"))
         DAMAGES[damage](at(again, file))
         method, task, _ = file.split("/")[:3]
-        of_run = OF_GRID if method == "ihac" else OF_HALO
-        others = ["--teacher", "scripted"] if method == "ihac" else []
-        resume = ["train", *of_run, *SMALL, *others, "--savedir", "r", "--logdir", str(again), "--resume"]
+        of_run = [*OF_GRID, "--teacher", "scripted"] if method == "ihac" else OF_HALO
         run, levels = str(again / method / task / "r"), ["--seeds", "1000000:1000001"]
-        for words, codes in (
-            (["report", "--logdir", str(again)], (0,)),
-            (["doctor", "--run", run], (0, 1)),
-            (["eval", "--task", task, "--loaddir", run, "--compare", "student,controller", "--quiet", *levels], (0, 2)),
-            (["labels", "show", run], (0, 2)),
-            (["labels", "export", run, "--to", str(again / "x.jsonl")], (0, 2)),
-            (resume, (0, 2)),
-        ):
+        others = [
+            ["eval", "--task", task, "--loaddir", run, "--compare", "student,controller", "--quiet", *levels],
+            ["labels", "show", run],
+            ["labels", "export", run, "--to", str(again / "x.jsonl")],
+            ["train", *of_run, *SMALL, "--savedir", "r", "--logdir", str(again), "--resume"],
+        ]
+        for words in (["report", "--logdir", str(again)], ["doctor", "--run", run], *others[:: 1 if every else 3]):
             code = cli.main(words)
             out, err = capsys.readouterr()
-            assert code in codes, (file, words, out, err)
-            assert "Traceback" not in err, (file, words)
+            assert code in {"report": (0,), "doctor": (0, 1)}.get(words[0], (0, 2)), (file, words, out, err)
             assert code != 2 or "next: " in err, (file, words, err)
-            assert words[0] != "report" or "RescueWorld-n2" in out, (file, out)
-            assert words[0] != "report" or "SimpleDoorKey" in out, (file, out)
+            assert words[0] != "report" or {"RescueWorld-n2", "SimpleDoorKey"} <= {*out.split()}, (file, out)
+
+
+def test_a_label_store_with_a_flipped_bit_is_read_or_named(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, rng = logs / GRID / "labels.sqlite", random.Random(0)
+    whole = path.read_bytes()
+    with LabelStore(path, read_only=True) as store:
+        calls = store.calls(answers_only=False)
+    for position, bit in ((rng.randrange(len(whole)), rng.randrange(8)) for _ in range(4 * FLIPS)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
+        assert cli.main(["labels", "show", str(path.parent)]) in (0, 2), (position, bit)
+        if not faults(path.parent):
+            with LabelStore(path, read_only=True) as store:
+                assert store.calls(answers_only=False) == calls, (position, bit)
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize(
@@ -181,9 +199,21 @@ def test_numbers_that_no_controller_has_are_refused(logs: Path, change: dict[str
     assert faults(place.parent) == {"controller"}
 
 
-def test_weights_of_a_student_that_are_not_finite_are_refused(logs: Path) -> None:
+@pytest.mark.parametrize(("number", "words"), [(float("nan"), "NaN or infinite"), (float("inf"), "NaN or infinite")])
+def test_weights_of_a_student_that_are_not_finite_are_refused(logs: Path, number: float, words: str) -> None:
     run = Run.open(logs / GRID)
     step, tree = run.load()
-    network = tree["method"]["low"]["network"] if "network" in tree["method"].get("low", {}) else tree["method"]
-    assert isinstance(network, dict)
-    np.testing.assert_(step > 0)
+
+    def spoil(node: Any) -> bool:
+        """Change the first matrix of the first network."""
+        if isinstance(node, dict):
+            return any(spoil(node[name]) for name in node)
+        if isinstance(node, torch.Tensor) and node.ndim == 2 and node.is_floating_point():
+            node[0, 0] = number
+            return True
+        return isinstance(node, list) and any(map(spoil, node))
+
+    assert spoil(tree["method"])
+    run.save(step, tree)
+    with pytest.raises(CheckpointError, match=words):
+        load_student(run, get_task("SimpleDoorKey"))

@@ -1,4 +1,4 @@
-"""What no flag may be, said to every verb: exit code 2 and the next command, no traceback, nothing written elsewhere."""
+"""What no flag may be, said to every verb: exit code 2 and the next command, no traceback, nothing written."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,51 +11,38 @@ from preceptor.agent.methods import METHODS, entry_of
 from preceptor.ground.errors import UserError
 
 LONG, DIGITS = "x" * 300, "9" * 20
-NAMES = (
-    "../seed-1",
-    "..",
-    ".",
-    "",
-    "a/b",
-    "a\\b",
-    "/tmp/x",
-    "a\nb",
-    "a\rb",
-    "a\x1b[31mb",
-    "a\0b",
-    "\udcff",
-    LONG,
-    "é" * 60,
-)
-TINY = "train --method ppo --preset tiny --eval-episodes 0 --quiet --steps 600"
+UNPRINTABLE = ("a\nb", "a\rb", "a\x1b[31mb", "a\0b", "\udcff")
+NAMES = ("../seed-1", "..", ".", "", "a/b", "a\\b", "/tmp/x", *UNPRINTABLE, LONG, "é" * 60)
+NO_PATHS = ("../seed-1", "", *UNPRINTABLE, LONG)
+FILES = ("nowhere.toml", "/", "bom16.toml", "deep.yaml", "bytes.toml", f"{LONG}.toml")
+SETTINGS = ("x", "=", "lr=", "lr=nan", "resume=maybe", "config=x", "seeds=1e5", "task=\n")
+LEVELS = (DIGITS, f"1000000:{DIGITS}", f"{DIGITS}:{DIGITS}1", "nan", "1e6:2e6", ":")
+TINY = ["train", "--method", "ppo", "--preset", "tiny", "--eval-episodes", "0", "--quiet", "--steps", "600"]
 REFUSED = [
     *(["train", "--savedir", name] for name in NAMES),
     *(["tune", "--search", "lr=1e-4:1e-2", "--savedir", name] for name in NAMES),
     *(["label", "--savedir", name] for name in NAMES),
     *([verb, "--task", name] for verb in ("train", "eval", "demos", "report") for name in NAMES if name),
-    *([verb, "--logdir", name] for verb in ("train", "eval", "report") for name in NAMES if "\0" in name or "\x1b" in name),
-    *(["eval", "--loaddir", name] for name in NAMES if name not in (".", "..", "/tmp/x")),
-    *(["report", name] for name in NAMES if name not in (".", "..", "/tmp/x", "")),
+    *([verb, "--logdir", name] for verb in ("train", "eval", "report") for name in ("a\0b", "a\x1b[31mb", "\udcff")),
+    *(["eval", "--loaddir", name] for name in NO_PATHS),
+    *(["report", name] for name in NO_PATHS if name),
     *(["eval", "--compare", "random", "--savedir", name] for name in ("../x", "a/../../x", "..")),
     *(["tune", "--search", f"lr={low}:1"] for low in ("nan", "inf", "-inf", "1e999", "x", "", "2")),
-    *(["eval", "--seeds", seeds] for seeds in (DIGITS, f"1000000:{DIGITS}", f"{DIGITS}:{DIGITS}1", "nan", "1e6:2e6", ":")),
-    *(
-        ["train", "--method", "bc", "--task", "PointReach", "--demos", demos]
-        for demos in ("0", DIGITS, "-1", "nan", "../x", LONG)
-    ),
+    *(["eval", "--seeds", levels] for levels in LEVELS),
+    *(["train", "--method", "bc", "--demos", number] for number in ("0", DIGITS, "-1", "nan", "../x", LONG)),
     *(["train", "--device", device] for device in (f"cuda:{DIGITS}", "gpu", "cpu\n", "")),
-    *(["train", "--config", file] for file in ("nowhere.toml", "/", "bom16.toml", "deep.yaml", "bytes.toml", LONG + ".toml")),
-    *(["train", "--set", text] for text in ("x", "=", "lr=", "lr=nan", "resume=maybe", "config=x", "seeds=1e5", "task=\n")),
-    [*TINY.split(), "--set", f"trunk.hidden={2**50}"],
-    [*TINY.split(), "--num-envs", str(2**50), "--steps", str(2**52)],
-    [*TINY.split(), "--logdir", "/dev/null/x"],
+    *(["train", "--config", file] for file in FILES),
+    *(["train", "--set", text] for text in SETTINGS),
+    [*TINY, "--set", f"trunk.hidden={2**50}"],
+    [*TINY, "--num-envs", str(2**50), "--steps", str(2**52)],
+    [*TINY, "--logdir", "/dev/null/x"],
     ["train", "--threads", "1000000"],
     ["demos", "--task", "PointReach", "--to", "a/b-v0", "--count", "1000001"],
-]  # fmt: skip
+]
 ACCEPTED = [
     ["report", "--logdir", "bom.jsonl/../log", "--plot", "plot.png"],
     ["eval", "--compare", "random", "--seeds", "1000000", "--batch", str(2**50), "--quiet"],
-    [*TINY.split(), "--seed", str(2**50), "--config", "bom.toml", "--savedir", "é" * 40],
+    [*TINY, "--seed", str(2**50), "--config", "bom.toml", "--savedir", "é" * 40],
 ]
 
 
@@ -103,10 +90,7 @@ def test_what_is_unusual_but_right_is_done(typed: Callable[..., str]) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_no_number_of_any_setting_is_infinite_or_too_large(method: str) -> None:
     """Every float and every whole number that `train` knows, of a method's own settings, too."""
-    task = (
-        "RescueWorld-n3" if method in ("halo", "bc", "iql") else "PointReach" if method in ("sac", "td3") else "TwoDoor"
-    )
-    said = {"method": method, "task": task}
+    said = {"method": method, "task": "PointReach" if method in ("sac", "td3", "bc", "iql") else "RescueWorld-n3"}
     kind = type(configure(said).settings)
     tried = 0
     for name, place in places(TrainConfig, kind).items():

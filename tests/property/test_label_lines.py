@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,3 +58,15 @@ def test_a_line_that_was_hurt_is_refused_or_still_says_the_same(call: Call, data
     except UserError:
         return
     assert [one.key for one in read] in ([], [call.key])
+
+
+@settings(max_examples=10, deadline=None)
+@given(calls())
+def test_a_file_of_another_program_is_read_with_its_mark_or_named(call: Call) -> None:
+    """Spreadsheets begin UTF-8 with a mark, and write UTF-16."""
+    line = json.dumps(to_record(call)) + "\n"
+    assert from_lines([line.encode("utf-8-sig")], "x") == from_lines([line.encode()], "x")
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        with pytest.raises(UserError, match=r"x is UTF-16 or UTF-32") as caught:
+            from_lines(line.encode(encoding).splitlines(keepends=True), "x")
+        assert caught.value.next_step.startswith("iconv -f UTF-16")

@@ -9,7 +9,11 @@ from preceptor.agent.config import changed, configure
 from preceptor.agent.evaluate import evaluate
 from preceptor.agent.flags import EvalConfig
 from preceptor.agent.methods.sac import SAC, SACConfig
+from preceptor.agent.networks import LowNetwork
 from preceptor.agent.train import train
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import ControllerNetwork, TrunkConfig
+from preceptor.envs.catalog import get_task
 from preceptor.ground.device import device, normal, to_numpy, use_device
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
@@ -70,3 +74,15 @@ def test_a_device_that_is_not_there_is_refused(verb, name, says, capsys, tmp_pat
     assert says in said
     assert "next: --device cpu" in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("task", ["SimpleDoorKey", "PointReach"])
+def test_first_weights_do_not_depend_on_the_number_of_threads(task, one_thread):
+    encoder, weights = encoder_of(get_task(task)), []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        networks = ControllerNetwork(encoder, 5), LowNetwork(encoder, 5, 6, TrunkConfig(hidden=256))
+        weights.append(torch.cat([p.flatten() for network in networks for p in network.parameters()]))
+        assert torch.get_num_threads() == threads
+    assert all(torch.equal(weights[0], other) for other in weights[1:])

@@ -1,7 +1,6 @@
 """`doctor` finds what is broken, and says what to do about it."""
 
 import shutil
-import sqlite3
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from preceptor.agent.runs import doctor
 from preceptor.agent.runs.run import Run
 from preceptor.envs.mujoco.rendering import choose_backend
 from preceptor.ground.errors import Doubt, UserError
+from preceptor.teacher.labels import LabelStore
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"task": "SimpleDoorKey", "teacher_flaw": None, "teacher": {"teacher": "local"}}
@@ -27,7 +27,7 @@ def run(tmp_path, monkeypatch) -> Run:
     with run.metrics(quiet=True) as log:
         log.scalars(10, {"rollout/return": 1.0})
     run.save(10, {"x": 1})
-    sqlite3.connect(run.labels).close()
+    LabelStore(run.labels).close()
     return run
 
 

@@ -12,6 +12,7 @@ from preceptor.agent.halo.ledger import Answer, Ledger, Question
 from preceptor.envs.catalog import get_task
 from preceptor.ground.atomic import CheckpointError
 from preceptor.ground.errors import UserError
+from preceptor.ground.sealed import unsealed
 
 TASK = get_task("RescueWorld-n3")
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
@@ -133,6 +134,23 @@ def test_another_run_s_ledger_is_refused(tmp_path, recording):
         path.write_text(head + json.dumps(line) + "\n")
         with pytest.raises(CheckpointError, match="damaged"):
             Ledger(path, TASK, recording)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_what_two_processes_wrote_at_once_counts_once(ledger, recording, sealed):
+    """As before ledgers were locked: each wrote its own questions and answers, seconds and all."""
+    for n, t in ((0, 3), (1, 5), (2, 1)):
+        ledger.answer(said(n, t))
+    head, *lines = ledger.path.read_text().splitlines(keepends=True)
+    if not sealed:
+        head, *lines = (json.dumps(unsealed(json.loads(line), required=True)) + "\n" for line in (head, *lines))
+        head = head.replace('"schema": 2', '"schema": 1')
+    twice = ledger.path.with_name("twice.jsonl")
+    for order in ([line for line in lines for _ in range(2)], lines + lines):
+        twice.write_text(head + "".join(order))
+        back = Ledger(twice, TASK, recording)
+        assert (back.rounds, back.answers, back.open) == (ledger.rounds, ledger.answers, ledger.open)
+        assert back.repeated == len(lines)
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -9,9 +9,11 @@ from preceptor.agent.chunks import CategoricalChunk, ChunkPolicy, chunk_player
 from preceptor.agent.clock import Clock
 from preceptor.agent.data.recording import Recording
 from preceptor.agent.data.views import windows
+from preceptor.agent.demonstrating import demonstrations_of, record
 from preceptor.agent.hierarchy import Observations
 from preceptor.agent.methods.cloning import Cloning, CloningSettings
 from preceptor.agent.methods.iql import Iql, IqlSettings
+from preceptor.agent.runs.run import Run
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import TrunkConfig, to_tensors
 from preceptor.envs.catalog import get_task
@@ -116,3 +118,20 @@ def test_the_value_regresses_on_the_lower_of_the_target_critics():
         to_tensors(method.encoder(np.ones((4, *POINT.observation_shape), np.float32))), torch.zeros(4, 2)
     )
     assert not torch.allclose(one, other), "two copies of a value are two networks"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 10, 12])
+def test_so_many_demonstrations_are_learned_from_as_were_asked_for(tmp_path, count):
+    """And at least one is held out, today and when the run goes on."""
+    task = get_task("PointReach")
+    run = Run.create(tmp_path, "bc", "PointReach", "r", {"task": "PointReach", "method": "bc"}, resume=False)
+    for _ in range(2):
+        learned, held_out = demonstrations_of(str(count), task, 0, run)
+        assert (len(learned), len(held_out)) == (count, max(1, round(count / 4)))
+
+
+def test_a_run_of_an_earlier_version_keeps_its_split(tmp_path):
+    task = get_task("PointReach")
+    run = Run.create(tmp_path, "bc", "PointReach", "r", {"task": "PointReach", "method": "bc"}, resume=False)
+    record(task, 4, 0).save(run.path / "demonstrations")  # of --demos 3, which held out none
+    assert [len(part) for part in demonstrations_of("3", task, 0, run)] == [4, 0]

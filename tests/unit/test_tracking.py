@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from preceptor.agent.config import configure
 from preceptor.agent.runs.metrics import Metrics, read_metrics
 from preceptor.agent.runs.run import Run
 from preceptor.agent.train import train
-from preceptor.ground.atomic import CheckpointError, alone, write_json
+from preceptor.ground.atomic import CheckpointError, alone, read_sealed, write_json
 from preceptor.ground.errors import UserError
 
 NESTED = {
@@ -149,10 +151,11 @@ def test_a_last_checkpoint_that_cannot_be_read_is_never_advised_away(tmp_path):
     ("saved_by", "words", "advice"),
     [
         (None, "is of ihac on SimpleDoorKey.*size mismatch", "--task SimpleDoorKey --method ihac"),
-        ("abc123+changes", "does not fit this version.*abc123", "git checkout abc123,"),
+        ("abc123+changes", "is of ihac on SimpleDoorKey.*size mismatch", "--task SimpleDoorKey --method ihac"),
     ],
 )
 def test_a_checkpoint_of_another_network_is_a_named_error(tmp_path, saved_by, words, advice):
+    """Where shapes differ, the reason is that, whichever commit saved it."""
     run = start(tmp_path)
     run.save(10, torch.nn.Linear(3, 2).state_dict())
     if saved_by:
@@ -162,6 +165,27 @@ def test_a_checkpoint_of_another_network_is_a_named_error(tmp_path, saved_by, wo
     with pytest.raises(CheckpointError, match=words) as caught:
         run.restore(torch.nn.Linear(4, 2).load_state_dict)
     assert caught.value.next_step.startswith(advice)
+
+
+def test_a_checkpoint_of_another_version_names_the_commit_that_saved_it(tmp_path):
+    run = start(tmp_path)
+    run.save(10, {})
+    run.annotate(starts=[{**run.manifest()["starts"][0], "commit": "abc123+changes"}])
+    with pytest.raises(CheckpointError, match=r"does not fit this version.*'low'.*abc123") as caught:
+        run.restore(lambda tree: tree["low"])
+    assert caught.value.next_step.startswith("git checkout abc123,")
+
+
+def test_two_that_write_one_file_at_once_leave_what_one_of_them_wrote(tmp_path):
+    """As two `eval` of one run do: `train` and `label` hold its lock."""
+    path, killed = tmp_path / "eval.json", tmp_path / ".eval.json.1-2.draft"
+    killed.touch()
+    os.utime(killed, (0, 0))
+    texts = [{"n": n, "text": "x" * 200_000} for n in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(partial(write_json, path), texts * 4))
+    assert read_sealed(path, schema=0) in texts
+    assert os.listdir(tmp_path) == ["eval.json"]
 
 
 @pytest.mark.parametrize("pointer", ["", "checkpoints/7", "nonsense"])
@@ -181,6 +205,10 @@ def test_runs_are_found_by_name_path_and_task(tmp_path):
 
     assert [find("demo").path, find(str(other.path)).path, find("other").path] == [demo.path, other.path, other.path]
     assert find("many/seed-1").name == "many/seed-1"
+    for method, task, said in ((None, "LavaDoorKey", "--task SimpleDoorKey"), ("ppo", None, "--method ihac")):
+        with pytest.raises(UserError, match=f"is a run of .*, not of {task or method}") as caught:
+            Run.find(tmp_path, method, task, str(demo.path))
+        assert caught.value.next_step.startswith(said)
     assert [run.config["seed"] for run in Run.find_all(tmp_path, None, "SimpleDoorKey", "many")] == [0, 1, 10]
     for words, said in {
         ("many",): "several seeds",
