@@ -79,6 +79,17 @@ def acts(space):
     return told(action_space=serialize_space(space))
 
 
+def with_goals(data: Path) -> None:
+    """Observations as D4RL's mazes have them."""
+    told(observation_space=serialize_space(spaces.Dict(observation=SEEN, desired_goal=SEEN)))(data)
+    with h5py.File(data / "main_data.hdf5", "a") as file:
+        for episode in file.values():
+            seen = episode["observations"][()]
+            del episode["observations"]
+            for name in ("observation", "desired_goal"):
+                episode[f"observations/{name}"] = seen
+
+
 def bare(data: Path) -> None:
     """Nothing was done in episode 1."""
     for field in ("actions", "rewards", "terminations", "truncations"):
@@ -145,6 +156,7 @@ DAMAGES = [
         told(observation_space=serialize_space(spaces.Dict(a=SEEN))),
         "cannot be read",
     ),
+    ("goals, too", with_goals, f"episode 0 has observations of desired_goal, observation; {RESCUE} shows arrays"),
     ("no space", told(observation_space=None, env_spec='{"entry_point": "os:abort"}'), "of which spaces it is"),
     ("no id", told(dataset_id=None), "dataset_id"),
     ("a later Minari", told(minari_version="99.0.0"), "does not support"),
