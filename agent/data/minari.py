@@ -195,7 +195,11 @@ def _episode(episode: EpisodeData, n: int, task: Task) -> dict[str, NDArray]:
     infos = episode.infos or {}
     seen: Any = episode.observations
     if isinstance(seen, Mapping):  # a grid task's `image` and `mission`
-        seen = task.from_gymnasium(seen)
+        try:
+            seen = task.from_gymnasium(seen)
+        except (TypeError, ValueError, KeyError) as error:
+            fields = ", ".join(map(str, seen))
+            raise ValueError(f"episode {n} has observations of {fields}; {task.name} shows arrays") from error
     found = {
         "obs": ("observations", seen, steps + 1),
         "action": ("actions", episode.actions, steps),
