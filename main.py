@@ -141,6 +141,11 @@ def _tell(line: str) -> None:
     print(as_called(line), file=sys.stderr, flush=True)
 
 
+def _refused(error: UserError) -> int:
+    print(f"error: {as_called(str(error))}", file=sys.stderr)
+    return 2
+
+
 def _function(place: str) -> Callable[..., Any]:
     """What is at `module:name` in the package."""
     module, _, name = place.partition(":")
@@ -195,8 +200,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {as_called(str(error))}", file=sys.stderr)
-        return 2
+        return _refused(error)
     except BrokenPipeError:  # `main.py eval ... | head`: enough was read
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -205,6 +209,12 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}\n  next: df -h  # make room, then repeat the command", file=sys.stderr)
         return 2
+    except Exception as error:
+        from preceptor.envs.users_code import blamed
+
+        if debug or (fault := blamed(error)) is None:
+            raise
+        return _refused(fault)
     except KeyboardInterrupt:
         again = shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
         hint = f"\n  next: python main.py {again}  # continues from the last checkpoint"
