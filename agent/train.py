@@ -277,11 +277,13 @@ class Runner(Resumable):
         result["steps"] += result.get("low_level_steps", 0)
         for phase in self.method.phases:
             result |= phase.result
+        scores = {f"result/{name}": float(result[name]) for name in ("option_error", "queries") if name in result}
         if self.config.eval_episodes:
             result["student"] = self._judge("student")
-            scores = _evaluation(result["student"])
-            self._told(scores)
-            self.log.hparams(to_plain(self.config), scores)
+            judged = _evaluation(result["student"])
+            self._told(judged)
+            scores |= judged
+        self.log.hparams(to_plain(self.config), scores)
         self.run.conclude(result)
         return result
 
