@@ -144,6 +144,11 @@ def _tell(line: str) -> None:
     print(as_called(line), file=sys.stderr, flush=True)
 
 
+def _refused(error: UserError) -> int:
+    print(f"error: {as_called(str(error))}", file=sys.stderr)
+    return 2
+
+
 def _function(place: str) -> Callable[..., Any]:
     """What is at `module:name` in the package."""
     module, _, name = place.partition(":")
@@ -198,8 +203,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {as_called(str(error))}", file=sys.stderr)
-        return 2
+        return _refused(error)
     except BrokenPipeError:  # `main.py eval ... | head`: enough was read
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -210,6 +214,12 @@ def main(words: Sequence[str] | None = None) -> int:
         look = "ls -ld " + shlex.quote(os.path.dirname(str(error.filename or "")) or ".")
         print(f"error: {error}\n  next: {room if error.errno in NO_SPACE else look}", file=sys.stderr)
         return 2
+    except Exception as error:
+        from preceptor.envs.users_code import blamed
+
+        if debug or (fault := blamed(error)) is None:
+            raise
+        return _refused(fault)
     except KeyboardInterrupt:
         again = shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
         hint = f"\n  next: python main.py {again}  # continues from the last checkpoint"

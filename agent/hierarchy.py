@@ -16,6 +16,7 @@ from preceptor.agent.resumable import Resumable, places
 from preceptor.controller.encoders import Encoded, Encoder, encoder_of
 from preceptor.controller.network import to_tensors
 from preceptor.envs.task import Task
+from preceptor.envs.vector import LONGEST, limit_of
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 
 
@@ -140,12 +141,20 @@ class Hierarchy(Resumable):
             self.step(store, beta)
 
     def play_once(self) -> list[dict[str, float]]:
-        """Play until every environment has ended an episode; the first one of each, in their order."""
+        """Play until every environment has ended an episode; the first one of each, in their order.
+
+        Those that go on beyond the environments' own limit, or `LONGEST`, are `cut`: 1, and 0 otherwise.
+        """
         first: dict[float, dict[str, float]] = {}
-        while len(first) < self.env.num_envs:
+        for _ in range(limit_of(self.env) or LONGEST):
             self.step()
             for episode in self.drain_finished():
-                first.setdefault(episode["environment"], episode)
+                first.setdefault(episode["environment"], episode | {"cut": 0.0})
+            if len(first) == self.env.num_envs:
+                break
+        for n in set(range(self.env.num_envs)) - first.keys():
+            figures = {"return": self._return[n], "length": self._t[n], "success": 0, "guided": self._ever_guided[n]}
+            first[n] = {"environment": n, **{key: float(value) for key, value in figures.items()}, "cut": 1.0}
         return [first[n] for n in sorted(first)]
 
     def drain_finished(self) -> list[dict[str, float]]:

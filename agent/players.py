@@ -21,11 +21,12 @@ from preceptor.teacher.base import Teacher
 
 @dataclass(frozen=True)
 class Episodes:
-    """One episode per level: success (0 or 1), return and length in steps, each float [M]."""
+    """One episode per level: success (0 or 1), return, length in steps, whether it was cut (0 or 1), each float [M]."""
 
     success: NDArray[np.float64]
     returns: NDArray[np.float64]
     length: NDArray[np.float64]
+    cut: NDArray[np.float64]
 
 
 class UniformLow:
@@ -65,7 +66,9 @@ def play(
         rng = None if greedy else np.random.default_rng([seed, first])
         hierarchy = Hierarchy(task, env, player, rng=rng, levels=seeds)
         episodes += hierarchy.play_once()
-    return Episodes(*(np.array([episode[name] for episode in episodes]) for name in ("success", "return", "length")))
+    return Episodes(
+        *(np.array([episode[name] for episode in episodes]) for name in ("success", "return", "length", "cut"))
+    )
 
 
 def summary(episodes: Episodes) -> dict[str, float]:
@@ -82,7 +85,7 @@ def summary(episodes: Episodes) -> dict[str, float]:
         "return_low": return_low,
         "return_high": return_high,
         "length": float(episodes.length.mean()),
-    }
+    } | ({"cut": int(episodes.cut.sum())} if episodes.cut.any() else {})
 
 
 def milliseconds_per_step(task: Task, player: Player, steps: int = 200) -> float:

@@ -28,7 +28,7 @@ from preceptor.controller.checkpoint import load_controller, save_controller
 from preceptor.controller.network import ControllerNetwork
 from preceptor.controller.roles import Controller
 from preceptor.envs.catalog import get_task
-from preceptor.envs.task import Task
+from preceptor.envs.task import Task, endless
 from preceptor.ground.atomic import alone
 from preceptor.ground.device import device, use_device
 from preceptor.ground.level_seeds import SPLITS
@@ -71,8 +71,8 @@ def _train_one(config: TrainConfig, on_update: OnUpdate | None = None) -> dict[s
             if isinstance(labeller, Annotator):
                 run.annotate(capability=capability_of(labeller.teacher))
             log = stack.enter_context(run.metrics(total_steps=config.steps, quiet=config.quiet))
-            if task.notice:
-                log.say(task.notice)
+            for line in filter(None, (task.notice, endless(task))):
+                log.say(line)
             parts = Parts(task, config, learning, run, log, labeller, given)
             method = entry.make(parts)
             if given and method.controller is None:  # what the run is judged with, whatever becomes of the other
@@ -279,11 +279,13 @@ class Runner(Resumable):
         result["steps"] += result.get("low_level_steps", 0)
         for phase in self.method.phases:
             result |= phase.result
+        scores = {f"result/{name}": float(result[name]) for name in ("option_error", "queries") if name in result}
         if self.config.eval_episodes:
             result["student"] = self._judge("student")
-            scores = _evaluation(result["student"])
-            self._told(scores)
-            self.log.hparams(to_plain(self.config), scores)
+            judged = _evaluation(result["student"])
+            self._told(judged)
+            scores |= judged
+        self.log.hparams(to_plain(self.config), scores)
         self.run.conclude(result)
         return result
 

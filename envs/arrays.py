@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from preceptor.envs.users_code import excused
 from preceptor.envs.vector import Outcome, Simulator, State
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import combine, mix
@@ -68,7 +69,8 @@ class ArraySimulator(Simulator):
         self.name, self.num_envs, self.max_steps = name, num_envs, max_steps
         self._begin, self._step, self._observe, self._render = begin, step, observe, render
         self.level_seed, self._age = np.full(num_envs, -1, np.int64), np.zeros(num_envs, np.int64)
-        begun = {key: np.array(array) for key, array in begin(np.zeros(num_envs, np.int64)).items()}
+        with excused(f"begin() of {name}"):
+            begun = {key: np.array(array) for key, array in begin(np.zeros(num_envs, np.int64)).items()}
         for key, array in begun.items():
             if array.shape[:1] != (num_envs,) or key in ("level_seed", "age"):
                 what = f"begin() of {name} gave {key!r} of shape {array.shape} for {num_envs} level seeds."
@@ -81,8 +83,9 @@ class ArraySimulator(Simulator):
 
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
         """Start episodes: `begin` of their level seeds."""
-        for key, array in self._begin(level_seeds).items():
-            self._state[key][rows] = array
+        with excused(f"begin() of {self.name}"):
+            for key, array in self._begin(level_seeds).items():
+                self._state[key][rows] = array
         self.level_seed[rows], self._age[rows] = level_seeds, 0
 
     def step(self, actions: NDArray[Any]) -> Outcome:
@@ -96,7 +99,8 @@ class ArraySimulator(Simulator):
         if not fits:
             raise ValueError(f"actions must be {self.num_envs} of {self.action_space}, not {actions}")
         state = dict(self._state)
-        reward, terminated, success = self._step(state, actions)
+        with excused(f"step() of {self.name}"):
+            reward, terminated, success = self._step(state, actions)
         changed = {key: np.array(state.get(key)) for key, array in self._state.items() if state.get(key) is not array}
         for key, new in changed.items():
             old = self._state[key]
@@ -116,7 +120,8 @@ class ArraySimulator(Simulator):
 
     def observe(self) -> NDArray[Any]:
         """Observations [N, ...]. Raises `UserError` if one is not finite, or there are not N."""
-        seen = np.array(self._observe(self._state))
+        with excused(f"observe() of {self.name}"):
+            seen = np.array(self._observe(self._state))
         seen = seen if seen.dtype == np.uint8 else seen.astype(np.float32)
         if seen.shape[:1] != (self.num_envs,) or not np.isfinite(seen).all():
             what = (

@@ -21,6 +21,7 @@ from gymnasium.wrappers import RescaleAction, TransformAction
 from numpy.typing import NDArray
 
 from preceptor.envs.task import Option, OptionSpace, TableTask
+from preceptor.envs.users_code import excused, fault
 from preceptor.envs.vector import Outcome, Simulator, State
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import next_level, split_range
@@ -38,8 +39,10 @@ def gymnasium_env(env_id: str, render_mode: str | None = None) -> gym.Env[Any, A
     except ImportError as error:
         where = "It must be installed, or in the folder that you are in."
         raise UserError(f"{env_id} cannot be imported: {error}. {where}", "python main.py tasks") from error
-    except Exception as error:  # whatever the environment's own code raises
+    except gym.error.Error as error:
         raise UserError(f"Gymnasium cannot make {env_id}: {error}", "python main.py tasks") from error
+    except Exception as error:
+        raise fault(f"Gymnasium cannot make {env_id}, which", error) from error
 
 
 def is_gym_task(name: str) -> bool:
@@ -121,6 +124,7 @@ class GymSimulator(Simulator):
         self.action_space, seen = self.envs[0].action_space, self.envs[0].observation_space
         self.observation_space = seen if len(seen.shape or ()) == 3 else Box(-np.inf, np.inf, seen.shape, np.float32)
         self.fps = self.envs[0].metadata.get("render_fps", self.fps)
+        self.max_steps = getattr(self.envs[0].spec, "max_episode_steps", None)
         self.level_seed = np.full(num_envs, -1, np.int64)
         self._obs = np.stack([np.zeros(self.observation_space.shape or (), self.observation_space.dtype)] * num_envs)
         self._played: list[list[Any]] = [[] for _ in self.envs]  # actions of the running episodes
@@ -128,8 +132,8 @@ class GymSimulator(Simulator):
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
         """Start the episodes of the level seeds."""
         for n, level_seed in zip(rows.tolist(), level_seeds.tolist(), strict=True):
-            self._obs[n] = self.envs[n].reset(seed=level_seed)[0]
             self.level_seed[n], self._played[n] = level_seed, []
+            self._told(n, "reset", 2, seed=level_seed)
 
     def step(self, actions: NDArray[Any]) -> Outcome:
         """Act [N, ...] in every environment. Raises `UserError` if an observation or a reward is not finite."""
@@ -143,9 +147,25 @@ class GymSimulator(Simulator):
 
     def _step_one(self, n: int, action: Any) -> tuple[float, bool, bool, bool]:
         self._played[n].append(action)
-        self._obs[n], reward, terminated, truncated, info = self.envs[n].step(action)
-        success = success_of(bool(terminated or truncated), info)
-        return float(reward), bool(terminated), bool(truncated), success
+        _, reward, terminated, truncated, info = self._told(n, "step", 5, action)
+        return reward, terminated, truncated, success_of(terminated or truncated, info)
+
+    def _told(self, n: int, method: str, parts: int, *given: Any, **named: Any) -> tuple[Any, ...]:
+        """What a method of environment `n` returns; its observation is kept. Raises `UserError`, which names both."""
+        env, shape = self.envs[n], self._obs.shape[1:]
+        where = f"{type(env.unwrapped).__name__}.{method}() in the episode of level seed {self.level_seed[n]}"
+        with excused(where):
+            told = getattr(env, method)(*given, **named)
+            if not isinstance(told, tuple) or len(told) != parts or not isinstance(told[-1], Mapping):
+                wanted = ("observation", "reward", "terminated", "truncated", "info") if parts == 5 else ("obs", "info")
+                raise UserError(
+                    f"{where} returned {type(told).__name__}, not ({', '.join(wanted)}).", f"mend {method}()"
+                )
+            if np.shape(told[0]) != shape:
+                what = f"{where} returned an observation of shape {np.shape(told[0])}, and its space has {shape}."
+                raise UserError(what, f"mend {method}(), or observation_space")
+            self._obs[n] = told[0]
+            return told if parts == 2 else (told[0], float(told[1]), bool(told[2]), bool(told[3]), told[4])
 
     def observe(self) -> Obs:
         """Observations [N, ...]."""

@@ -11,9 +11,6 @@ import importlib
 import os
 import re
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 from typing import Any
@@ -21,11 +18,11 @@ from typing import Any
 import gymnasium as gym
 
 from preceptor.envs.task import OptionSpace, Task, defines
+from preceptor.envs.users_code import excused
 from preceptor.ground.errors import UserError, unknown_name
 
 GROUP = "preceptor.tasks"
 _LIST = "python main.py tasks"
-_OTHERS = re.compile(r"/(site-packages|lib/python3\.\d+|preceptor/(agent|controller|envs|ground|teacher))/")
 _made: dict[str, tuple[Any, Task]] = {}  # by source: what it named when the task was made, and the task
 
 
@@ -72,7 +69,7 @@ def named_task(place: str, source: str = "") -> Task:
     source = source or place
     kept = _made.get(source)
     if kept is None or kept[0] is not found:  # in a notebook a class of the same name may have changed
-        with _excused(place):
+        with excused(place):
             task = found() if callable(found) and not isinstance(found, Task) else found
             _check(task, place)
         task.source = source
@@ -91,7 +88,7 @@ def module_of(place: str) -> Any:
     if (here := os.getcwd()) not in sys.path:  # a console script's path lacks it
         sys.path.insert(0, here)
     importlib.invalidate_caches()  # a notebook may have written the file just now
-    with _excused(name):
+    with excused(name):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -104,25 +101,6 @@ def module_of(place: str) -> Any:
             hint = f" Did you mean {close[0]!r}?" if close else ""
             what = f"There is no module {error.name!r} in {here}, nor is one installed.{hint}"
             raise UserError(what, f"{_LIST}  # those that are known; or go to the folder of your file first") from error
-
-
-@contextmanager
-def _excused(what: str) -> Iterator[None]:
-    """What code of the user's raises, as a `UserError` with the line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        if isinstance(error, SyntaxError):
-            where, line = error.filename or "", error.lineno
-        else:
-            frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-            own = [f for f in frames if not _OTHERS.search(f.filename)]
-            where, line = (own or frames)[-1].filename, (own or frames)[-1].lineno
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".:")
-        place = f"{os.path.relpath(where)}, line {line}"
-        raise UserError(f"{what} raises {reason} ({place}).", f"see {place}; --debug shows the traceback") from error
 
 
 def _no_such_name(place: str) -> UserError:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +14,10 @@ from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import check_level_seeds, drawn_seeds, next_level, split_range
 
 State = dict[str, NDArray[Any]]
+
+LONGEST: Final = (
+    10_000  # steps after which an evaluation cuts an episode, where environments have no limit of their own
+)
 
 
 class Outcome(NamedTuple):
@@ -227,6 +231,11 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
 
     def _info(self) -> dict[str, Any]:
         return {"level_seed": self.simulator.level_seed.copy(), **self.simulator.info()}
+
+
+def limit_of(env: gym.vector.VectorEnv) -> int | None:
+    """Steps after which environments truncate their episodes, where they say so."""
+    return getattr(getattr(env, "simulator", None), "max_steps", None)
 
 
 class SingleEnv(gym.Env[Any, Any]):

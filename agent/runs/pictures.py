@@ -16,6 +16,7 @@ from preceptor.agent.hierarchy import Hierarchy, Player
 from preceptor.envs.mujoco.mazes import SPECS
 from preceptor.envs.mujoco.rendering import undrawable
 from preceptor.envs.task import Task
+from preceptor.envs.vector import LONGEST, limit_of
 from preceptor.ground.errors import UserError
 
 _SIDE, _STRIP = 480, 64  # pixels: the picture is square, the caption a strip below it
@@ -68,12 +69,12 @@ def watch(task: Task, player: Player, level: int) -> Watched:
     env, rng = task.make_vec(1, split="eval"), np.random.default_rng(level)
     hierarchy = Hierarchy(task, env, player, rng=rng, levels=np.array([level]))
     moments: list[Moment] = []
-    while not hierarchy.finished:
+    while not hierarchy.finished and len(moments) < (limit_of(env) or LONGEST):
         obs = hierarchy.observed.obs.copy()
         option, action = hierarchy.step()
         words, target = _subgoal(task, player, hierarchy, obs, option)
         moments.append(Moment(obs[0], action[0], words, target, chosen=bool(hierarchy.clock.age[0] == 1)))
-    return Watched(level, moments, bool(hierarchy.finished[0]["success"]))
+    return Watched(level, moments, any(episode["success"] for episode in hierarchy.finished))
 
 
 def draw_map(task: Task, episodes: Sequence[Watched], path: Path) -> Path:

@@ -53,12 +53,15 @@ from preceptor.envs.gridworld.simulator import GridSimulator
 from preceptor.envs.gridworld.single import OwnView, Rewarded, SeenMap, to_cells, view_as_map
 from preceptor.envs.gridworld.tasks import GridTask, TaskText
 from preceptor.envs.gym_tasks import GymTask, LevelSeeds, gymnasium_env
+from preceptor.envs.users_code import UsersFault, excused
 from preceptor.envs.vector import BatchedEnv
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import split_range
 
 # Levels per split: seeds 0 to 1,999 for training, 1,000,000 to 1,000,999 held out. About a millisecond each to make.
 POOL_LEVELS: Final = {"train": 2_000, "eval": 1_000}
+_CHECKED, _CHECKED_STEPS = 4, 400  # levels, and steps of each, that the engine and MiniGrid's own code both play
+_SLIPS: Final = np.array([1.0, 0.5, 0.2, 0.1])  # shares of steps by chance in each
 _MAX_CODES = 2**24  # of a schema: the table from code to scene holds four bytes for each
 _KIND_NAMES = {KEY: "key", BALL: "ball", BOX: "box"}
 # Environments whose `step` is MiniGrid's, plus one condition that the engine has too. The engine plays no others, whose
@@ -118,16 +121,17 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
     cells, pose = [], []
     rules: tuple[int, ...] = ()
     for seed in range(first_seed, first_seed + count):
-        env.reset(seed=seed)
-        found = env.grid.width, env.grid.height, env.max_steps
+        with excused(f"{type(env).__name__}.reset() at level seed {seed}"):
+            env.reset(seed=seed)
+        found = env.grid.width, env.grid.height, env.max_steps, env.agent_view_size, env.see_through_walls
         if found != (rules := rules or found):
-            raise UserError(f"{env_id}: size or number of steps differs between levels.")
+            raise UserError(f"{env_id}: size, view or number of steps differs between levels.")
         cells.append(to_cells(env.grid, getattr(env, "obj", None) if win == WIN_TARGET else None))
         pose.append((*env.agent_pos, env.agent_dir))
     _check_wrappers(made, env)
     pool = Pool(first_seed, np.array(cells, np.uint16), np.array(pose, np.int64))
-    width, height, limit = rules
-    return LevelSpec(env_id, width, height, env.agent_view_size, limit, POOL, win, env.see_through_walls, pool)
+    width, height, limit, view, see_through = rules
+    return LevelSpec(env_id, width, height, view, limit, POOL, win, bool(see_through), pool)
 
 
 def _check_wrappers(made: gym.Env, env: MiniGridEnv) -> None:
@@ -213,16 +217,47 @@ class ItselfTask(GymTask):
 def make_task(name: str) -> StockTask | ItselfTask:
     """The task of a MiniGrid environment. Raises `UserError` where there is none, or it cannot begin an episode."""
     env = gymnasium_env(full_id(name))
-    try:
-        with redirect_stdout(None):  # as in `OwnView`
-            env.reset(seed=0)
-    except Exception as error:  # whatever the environment's own code raises
-        raise UserError(f"{name} cannot begin an episode: {error}", "python main.py tasks") from error
+    reset = f"{type(env.unwrapped).__name__}.reset()"
+    with redirect_stdout(None), excused(f"{name} cannot begin an episode: {reset}"):  # as in `OwnView`
+        env.reset(seed=0)
     env.close()
     try:
-        return StockTask(name)
+        task = StockTask(name)
+        _check_played(task)
+        return task
+    except UsersFault:
+        raise
     except UserError as refused:
         return ItselfTask(name, refused.what)
+
+
+def _check_played(task: StockTask) -> None:
+    """Play some levels by the engine and by MiniGrid's own code: by chance, and as the expert would, with slips.
+
+    Raises:
+        UserError: They differ, so that the environment has rules of its own, wherever these are.
+    """
+    env, rng = task.make_vec(_CHECKED), np.random.default_rng(0)
+    obs, info = env.reset()
+    levels, singles = info["level_seed"], [task.make_env("train") for _ in range(_CHECKED)]
+    begun = [single.reset(options={"level_seed": level})[0] for single, level in zip(singles, levels, strict=True)]
+    same, over = [(its == ours).all() for its, ours in zip(begun, obs, strict=True)], np.zeros(_CHECKED, np.bool_)
+    kind = type(singles[0].unwrapped).__name__
+    for step in range(_CHECKED_STEPS):
+        if not all(same):
+            raise UserError(
+                f"{kind} plays otherwise than the engine, in step {step} of level {levels[same.index(False)]}."
+            )
+        expert = task.skill(obs, np.array([task.script(scene) for scene in task.describe(obs)]))
+        actions = np.where(rng.random(_CHECKED) < _SLIPS, rng.integers(NUM_ACTIONS, size=_CHECKED), expert)
+        obs, *outcome, info = env.step(actions)
+        for n in np.flatnonzero(~over):
+            with excused(f"{kind}.step() in the episode of level seed {levels[n]}"):
+                its, *its_outcome, _ = singles[n].step(int(actions[n]))
+            same[n] = its_outcome == [part[n] for part in outcome] and (its == info.get("final_obs", obs)[n]).all()
+        over |= outcome[1] | outcome[2]
+        if over.all():
+            return
 
 
 def _make_levels(name: str, split: str) -> LevelSpec:

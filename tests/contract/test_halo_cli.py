@@ -56,6 +56,8 @@ def test_eval_tells_what_was_asked_and_what_it_came_to(logs, run):
     assert line["option_error"] < 0.05
     assert line["student"]["sampled"]["return"] > 0.95 * line["expert_return"]
     assert {row["method"] for row in run(logs, "report")[0]["runs"]} == {"dagger", "halo"}
+    (board,) = Path(line["run"]).glob("events.*")
+    assert all(word in board.read_bytes() for word in (b"_hparams_/session_start_info", b"result/option_error"))
 
 
 def test_the_ledger_holds_the_budget_to_the_question(logs, halo):

@@ -1,6 +1,7 @@
 """Tasks that are not ours: in a file of the user's, brought by a package, and of functions over arrays."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -180,6 +181,28 @@ def test_what_may_be_left_out_is_named_where_it_is_asked_for(
     assert cli.main([*again, *where]) == 0, "the command that is named works"
 
 
+FAULTY = """
+class Faulty(Corridor):
+    def fact_codes(self, obs):
+        if (obs[:, 0] > 0.8).any():
+            return {}["far"]
+        return super().fact_codes(obs)
+"""
+
+
+def test_what_a_task_raises_in_training_names_its_class_method_and_line(
+    module: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--task", f"{module(FAULTY)}:Faulty", *TRAIN, "--preset", "tiny"]
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err
+    assert re.search(
+        r"^error: Faulty.fact_codes\(\) raises KeyError: 'far' \(users_\w+.py, line 8\)", told, re.MULTILINE
+    )
+    with pytest.raises(KeyError):
+        cli.main([*words, "--debug", "--resume"])
+
+
 @pytest.mark.parametrize(
     ("text", "name", "why"),
     [
@@ -302,6 +325,10 @@ def test_episodes_of_arrays_depend_on_level_seed_and_actions_and_resume_to_the_b
         (lambda state, a: state.pop("y") is None or (0, False, False), "made 'y'"),
         (lambda state, a: (np.zeros(2), False, False), "not one number for each environment"),
         (lambda state, a: state["x"].fill(np.nan) or (0, False, False), "not finite"),
+        (
+            lambda state, a: state["z"],
+            r"step\(\) of drift raises KeyError: 'z' \(tests/contract/test_own_tasks.py, line",
+        ),
     ],
 )
 def test_functions_that_break_the_rules_are_told_which(step: Any, why: str) -> None:

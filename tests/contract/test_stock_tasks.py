@@ -25,6 +25,8 @@ from preceptor.ground.errors import UserError
 from tests.scripted import scripted
 
 USERS_FILE = """
+from types import SimpleNamespace
+
 import gymnasium
 from minigrid.core.world_object import Ball, Door, Goal, Key
 from minigrid.envs import DoorKeyEnv, EmptyEnv
@@ -72,6 +74,51 @@ class GrowingEnv(EmptyEnv):
         super()._gen_grid(self.width, self.height)
 
 
+class BackwardEnv(EmptyEnv):
+    @property
+    def front_pos(self):
+        return self.agent_pos - self.dir_vec
+
+
+class LadenEnv(EmptyEnv):
+    def reset(self, **how):
+        told = super().reset(**how)
+        self.carrying = Key("red")
+        return told
+
+
+class LateEnv(EmptyEnv):
+    def reset(self, **how):
+        told = super().reset(**how)
+        self.step_count = 50
+        return told
+
+
+class MirroredEnv(EmptyEnv):
+    def __init__(self, **how):
+        super().__init__(**how)
+        self.actions = SimpleNamespace(left=1, right=0, forward=2, pickup=3, drop=4, toggle=5, done=6)
+
+
+class SolidEnv(EmptyEnv):
+    def _gen_grid(self, width, height):
+        super()._gen_grid(width, height)
+        self.grid.get(width - 2, height - 2).can_overlap = lambda: False
+
+
+class SometimesOpaqueEnv(EmptyEnv):
+    def _gen_grid(self, width, height):
+        super()._gen_grid(width, height)
+        self.see_through_walls = bool(self.np_random.integers(2))
+
+
+class CrampedEnv(EmptyEnv):
+    def _gen_grid(self, width, height):
+        super()._gen_grid(width, height)
+        if self.np_random.integers(10) == 0:
+            raise ValueError("no room for the key")
+
+
 class OpenEnv(EmptyEnv):
     def _gen_grid(self, width, height):
         super()._gen_grid(width, height)
@@ -85,6 +132,8 @@ gymnasium.register("Users/Open-v0", entry_point=OpenEnv)
 gymnasium.register("Users/Generous-v0", entry_point=GenerousEnv, kwargs={"size": 5})
 gymnasium.register("Users/Hasty-v0", entry_point=HastyEnv, kwargs={"size": 5})
 gymnasium.register("Users/Growing-v0", entry_point=GrowingEnv, kwargs={"size": 5})
+for kind in (BackwardEnv, LadenEnv, LateEnv, MirroredEnv, SolidEnv, SometimesOpaqueEnv, CrampedEnv):
+    gymnasium.register(f"Users/{kind.__name__}-v0", entry_point=kind, kwargs={"size": 6})
 gymnasium.register("Users/Cut-v0", entry_point=EmptyEnv, kwargs={"size": 5}, max_episode_steps=12)
 gymnasium.register("Users/Wide-v0", entry_point=EmptyEnv, kwargs={"size": 8, "agent_view_size": 9})
 gymnasium.register("Users/Narrow3-v0", entry_point=DoorKeyEnv, kwargs={"size": 6, "agent_view_size": 3})
@@ -186,6 +235,10 @@ def test_any_minigrid_id_is_a_task_that_the_expert_solves(name: str, count: int)
         ("no_such_module:Level-v0", r"no module 'no_such_module'[\s\S]*next: python main.py tasks"),
         ("users_levels:Users/Bals-v0", "Did you mean 'Users/Balls-v0'"),
         ("MiniGrid-WFC-MazeSimple-v0", "cannot begin an episode"),
+        (
+            "users_levels:Users/CrampedEnv-v0",
+            r"CrampedEnv.reset\(\) at level seed \d+ raises ValueError: no room for the key",
+        ),
     ],
 )
 def test_what_cannot_be_played_is_refused_by_name(name: str, why: str) -> None:
@@ -205,7 +258,12 @@ def test_what_cannot_be_played_is_refused_by_name(name: str, why: str) -> None:
         ("users_levels:Users/Open-v0", "enclosed"),
         ("users_levels:Users/Generous-v0", r"rules of its own in _reward\(\)"),
         ("users_levels:Users/Hasty-v0", "number of steps differs"),
-        ("users_levels:Users/Growing-v0", "size or number of steps differs"),
+        ("users_levels:Users/Growing-v0", "size, view or number of steps differs"),
+        ("users_levels:Users/SometimesOpaqueEnv-v0", "view or number of steps differs"),
+        *(
+            (f"users_levels:Users/{kind}Env-v0", f"{kind}Env plays otherwise than the engine, in step")
+            for kind in ("Backward", "Laden", "Late", "Mirrored", "Solid")
+        ),
         ("users_levels:Users/Cut-v0", "max_episode_steps, fewer than its own 100"),
     ],
 )

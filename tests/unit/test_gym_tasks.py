@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 import preceptor
+from preceptor.agent import hierarchy as hierarchy_module
 from preceptor.agent.acting import Agent
 from preceptor.agent.config import configure
 from preceptor.agent.methods.off_policy import SACSettings, TD3Settings
-from preceptor.agent.players import random_player
+from preceptor.agent.players import play, random_player, summary
+from preceptor.envs import task as task_module
 from preceptor.envs.catalog import GYM_TASKS, get_task
 from preceptor.envs.gym_tasks import GymTask
+from preceptor.envs.task import endless
 from preceptor.ground.errors import UserError
 from tests.scripted import scripted
 
@@ -45,6 +48,30 @@ class Named(Sometimes):
     action_space = gym.spaces.Discrete(3, start=5)
 
 
+class Unsound(Sometimes):
+    """Says of the third step what its argument makes of that; of a reset likewise if `when` is `reset`."""
+
+    def __init__(self, made, when="step", render_mode=None):
+        super().__init__()
+        self.made, self.when = made, when
+
+    def reset(self, **how):
+        told = super().reset(**how)
+        return self.made(*told) if self.when == "reset" else told
+
+    def step(self, action):
+        told = super().step(action)
+        return self.made(*told) if self.when == "step" and self.steps == 3 else told
+
+
+class Endless(Sometimes):
+    """Never ends."""
+
+    def step(self, action):
+        obs, reward, _, _, info = super().step(action)
+        return obs, reward, False, False, info
+
+
 class Many(Sometimes):
     """The same with two named actions at once."""
 
@@ -58,7 +85,9 @@ def _registered():
     gym.register("Named-v0", entry_point=Named)
     gym.register("Many-v0", entry_point=Many)
     yield
-    for name in ("Sometimes-v0", "Broken-v0", "Named-v0", "Many-v0"):
+    for name in [
+        name for name, spec in gym.registry.items() if getattr(spec.entry_point, "__module__", "") == __name__
+    ]:
         del gym.registry[name]
 
 
@@ -124,6 +153,65 @@ def test_a_number_that_is_not_finite_is_an_error_that_names_the_episode():
     env.step(step)
     with pytest.raises(UserError, match=f"level seed {info['level_seed'][0]}"):
         env.step(step)
+
+
+@pytest.mark.parametrize(
+    ("when", "made", "why"),
+    [
+        ("step", lambda *told: {}["gripper"], r"raises KeyError: 'gripper' \(tests/unit/test_gym_tasks.py, line \d+\)"),
+        ("step", lambda *told: told[:4], r"returned tuple, not \(observation, reward, terminated, truncated, info\)"),
+        ("step", lambda *told: (*told[:4], None), "returned tuple, not"),
+        (
+            "step",
+            lambda obs, *rest: (obs[None], *rest),
+            r"returned an observation of shape \(1, 1\), and its space has \(1,\)",
+        ),
+        ("step", lambda obs, *rest: (0.0, *rest), r"returned an observation of shape \(\), and"),
+        ("step", lambda obs, reward, *rest: (obs, "much", *rest), "raises ValueError: could not convert"),
+        (
+            "step",
+            lambda obs, reward, end, *rest: (obs, reward, np.zeros(2), *rest),
+            "raises ValueError: The truth value",
+        ),
+        ("reset", lambda obs, info: obs, r"returned ndarray, not \(obs, info\)"),
+        ("reset", lambda obs, info: {}["level"], "raises KeyError: 'level'"),
+        (
+            "reset",
+            lambda obs, info: (np.zeros(3), info),
+            r"returned an observation of shape \(3,\), and its space has \(1,\)",
+        ),
+    ],
+)
+def test_what_an_environment_does_wrong_names_its_class_and_method(when, made, why):
+    gym.register("Unsound-v0", entry_point=Unsound, kwargs={"made": made, "when": when})
+    env = GymTask("Unsound-v0").make_vec(2)
+    with pytest.raises(UserError, match=rf"^Unsound.{when}\(\) in the episode of level seed \d+ {why}[\s\S]*next: "):
+        env.reset(), [env.step(np.zeros((2, 2), np.float32)) for _ in range(3)]
+
+
+def test_what_cannot_be_made_names_the_line():
+    gym.register("Unmade-v0", entry_point=Sometimes, kwargs={"no_such": 1})
+    with pytest.raises(UserError, match=r"cannot make Unmade-v0, which raises TypeError.*'no_such'.*, line"):
+        GymTask("Unmade-v0")
+
+
+def test_a_task_that_never_ends_is_named_before_training_and_cut_in_evaluation(tmp_path, monkeypatch, capsys):
+    """Gymnasium's own ids, which have limits, are not played for that."""
+    for place in (task_module, hierarchy_module):
+        monkeypatch.setattr(place, "LONGEST", 40)
+    gym.register("Endless-v0", entry_point=Endless)
+    gym.register("Ending-v0", entry_point=Endless, max_episode_steps=60)
+    assert endless(get_task("Sometimes-v0")) == endless(get_task("Ending-v0")) == ""
+    short = {"steps": 64, "num_envs": 2, "eval_episodes": 3, "logdir": str(tmp_path), "savedir": "short"}
+    run = preceptor.train("Endless-v0", "ppo", **short, quiet=False)
+    assert (
+        "Endless-v0 has no limit of steps, and an episode of random play did not end in 40" in capsys.readouterr().err
+    )
+    assert [run.result["student"]["greedy"][name] for name in ("cut", "length", "return")] == [3, 40, 40]
+    assert preceptor.evaluate(run.path, episodes=2)["student"]["sampled"]["cut"] == 2
+    played = play(get_task("Ending-v0"), random_player(), range(1_000_000, 1_000_003), greedy=False)
+    assert "cut" not in summary(played)
+    assert played.length.tolist() == [60] * 3
 
 
 def test_the_one_option_keeps_the_promises_of_a_task():

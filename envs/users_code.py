@@ -1,0 +1,53 @@
+"""Errors of code that users bring, environments and tasks, as errors that name the class, the method and the line."""
+
+import os
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gymnasium as gym
+
+from preceptor.ground.errors import UserError
+
+_OTHERS = re.compile(r"/(site-packages|lib/python3\.\d+|preceptor/(agent|controller|envs|ground|serving|teacher))/")
+
+
+class UsersFault(UserError):
+    """What code of the user's raised."""
+
+
+@contextmanager
+def excused(what: str) -> Iterator[None]:
+    """What code of the user's raises, as a `UsersFault` with the line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise fault(what, error) from error
+
+
+def fault(what: str, error: BaseException) -> UsersFault:
+    """The error for what `what`, which is the user's, has raised."""
+    if isinstance(error, SyntaxError):
+        where, line = error.filename or "", error.lineno
+    else:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+        own = [f for f in frames if not _OTHERS.search(f.filename)]
+        where, line = (own or frames)[-1].filename, (own or frames)[-1].lineno
+    reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
+    place = f"{os.path.relpath(where)}, line {line}"
+    return UsersFault(f"{what} raises {reason} ({place}).", f"see {place}; --debug shows the traceback")
+
+
+def blamed(error: BaseException) -> UsersFault | None:
+    """The error for what was raised within a task or an environment that is not ours; None if it is from elsewhere."""
+    from preceptor.envs.task import Task
+
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        kind = type(frame.f_locals.get("self"))
+        theirs = kind.__module__.partition(".")[0] not in ("preceptor", "gymnasium")
+        if theirs and issubclass(kind, Task | gym.Env | gym.vector.VectorEnv):
+            return fault(f"{kind.__name__}.{frame.f_code.co_name}()", error)
+    return None
