@@ -25,13 +25,14 @@ CANARY = Prompt((("user", _QUESTION),), Menu((0, 1)), ("A", "B"))
 _FORCED = ["Y", "Z"]
 _TOP_LOGPROBS = (20, 5)  # vLLM and OpenAI allow 20, some servers 5
 # Tokens of a sampled reply that are tried, the next where the model was cut while it was thinking.
-_REPLY_TOKENS = (scoring.SAMPLE_TOKENS, 512, 8192)
+_REPLY_TOKENS = (scoring.SAMPLE_TOKENS, 512, 2048, 8192)
 # What a request cannot do without; where one of the second kind is refused, so is the way that needs it.
 _ESSENTIAL = {"model", "messages", "prompt"}
 _OF_A_WAY = {"n", "logprobs", "top_logprobs", "structured_outputs", "echo"}
 _REFUSES = re.compile(
     r"support|unrecogni[sz]ed|unknown|unexpected|not permitted|extra|not allowed|no such|invalid param", re.IGNORECASE
 )
+_OF_A_VALUE = re.compile(r"too (large|small|high|low)|at (most|least)|m(ax|in)imum|(great|less)er than", re.IGNORECASE)
 _THINKING_OFF = {"chat_template_kwargs": {"enable_thinking": False}}
 _PATIENCE = 90.0
 _SAME = 0.01  # total variation up to which two transports are the same
@@ -111,7 +112,8 @@ class Probe:
 
     async def _chat(self, count: int = 1, **fields: Any) -> list[Fields]:
         """The choices that the server gives for the canary."""
-        body = {**self._common, "messages": CANARY.chat, "max_tokens": 8, "n": count, **fields}
+        body = {**self._common, "messages": CANARY.chat, "max_tokens": 8, **fields}
+        body |= {"n": count} if count > 1 else {}
         return choices_of(await self._send(scoring.CHAT, body, count))
 
     async def _settle_thinking(self) -> bool:
@@ -197,14 +199,20 @@ class Probe:
     async def _answering(self, name: str, *, many: bool) -> Way:
         """The way, with as many tokens as the model needs to say more than its thoughts."""
         for tokens in self._reply_tokens:
-            way = scoring.samples(self._common, name, many, tokens)
-            replies, _ = await self._ask(way, [self._prompts[0]] * _PROBE_SAMPLES)
+            longer = scoring.samples(self._common, name, many, tokens)
+            try:
+                replies, _ = await self._ask(longer, [self._prompts[0]] * _PROBE_SAMPLES)
+            except ServerFault as fault:
+                if tokens == self._reply_tokens[0] or fault.status not in (400, 422):
+                    raise
+                break  # so many do not fit
+            way = longer
             unfinished = sum(reply.status == ParseFailure.UNFINISHED for reply in replies)
             if 2 * unfinished < len(replies):
                 break
         if not any(reply.status == OK for reply in replies):
-            longer = f"; try --reply-tokens {4 * tokens}" if unfinished else ""
-            raise _Unfit(f"{len(replies)} samples and no answer; the last: {replies[-1].text[:60]!r}{longer}")
+            more = f"; try --reply-tokens {4 * way.tokens}" if unfinished else ""
+            raise _Unfit(f"{len(replies)} samples and no answer; the last: {replies[-1].text[:60]!r}{more}")
         return way
 
     async def _echo(self) -> Way:
@@ -230,7 +238,8 @@ class Probe:
 def _refused_by_name(said: str, names: Iterable[str]) -> str | None:
     """The parameter that a server's words refuse, the longest where they hold several."""
     named = [name for name in names if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", said)]
-    return max(named, key=len) if named and _REFUSES.search(said) else None
+    refused = _REFUSES.search(said) and not _OF_A_VALUE.search(said)
+    return max(named, key=len) if named and refused else None
 
 
 class _Unfit(Exception):

@@ -32,7 +32,7 @@ def checked_url(url: str) -> str:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError, UnicodeError) as error:
         raise UserError(f"{url[:200]!r} is no URL of a server: {error}.", example) from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65_535:
         raise UserError(f"{url[:200]!r} is no URL of a server.", example)
     if parsed.userinfo:
         what = "--base-url holds a password, which would be written into the files of the run."

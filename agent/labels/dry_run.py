@@ -6,6 +6,8 @@ import numpy as np
 
 from preceptor.agent.labels.config import PromptConfig
 from preceptor.agent.runs.carried import task_of
+from preceptor.teacher.config import TeacherConfig
+from preceptor.teacher.cost import cost_of
 from preceptor.teacher.prompts import CHARACTERS_PER_TOKEN, load_template, menus
 
 
@@ -41,4 +43,5 @@ def dry_run(config: PromptConfig) -> dict[str, Any]:
         ],
         "tokens": sum(tokens),
         "counted": counted,
+        "all": str(cost_of(task, template, TeacherConfig("llm", permutations=config.permutations))),
     }

@@ -100,7 +100,7 @@ def _prompt(result: Mapping[str, Any]) -> str:
         lines += [_message(message, f"call {number}", said) for message in prompt["messages"]]
     asked = f"{len(prompts)} calls, about {result['tokens']:,} tokens ({result['counted']})"
     last = asked if prompts else "only one option is legal: no model would be asked"
-    return "\n".join([*lines, "", last, "a dry run: nothing was sent"])
+    return "\n".join([*lines, "", last, f"the whole task: {result['all']}", "a dry run: nothing was sent"])
 
 
 def _export(result: Mapping[str, Any]) -> str:

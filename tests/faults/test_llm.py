@@ -120,6 +120,14 @@ def test_a_model_that_never_answers_is_given_up(server: FaultyServer) -> None:
     assert teacher.stats.calls <= 64
 
 
+def test_a_run_whose_calls_nearly_all_fail_stops(server: FaultyServer) -> None:
+    teacher = ask(server, scoring="samples", samples=1)
+    answers = iter(["A", *["I cannot say."] * 1000])
+    server.reply = lambda prompt: next(answers)
+    with pytest.raises(TeacherError, match="replies and 1 answer"):
+        teacher.label(TASK.sample_scenes(np.random.default_rng(0), 200))
+
+
 @pytest.mark.parametrize(
     ("script", "said", "advice"),
     [

@@ -1,8 +1,10 @@
 """Prompts: strict templates, permuted menus, and the exact text that a model reads."""
 
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,3 +78,30 @@ def test_permuted_menus_show_each_option_everywhere_once_and_are_no_more_than_op
     assert [len(menus(TASK.scene("unseen", ("blue",), "nothing"), 4)), len(menus(SCENE, 1))] == [2, 1]
     scenes = [TASK.scene(door, ("red", "green"), "nothing") for door in ("red", "green", "blue")]
     assert len({menus(scene, 1)[0].options for scene in scenes}) > 1, "first orders differ between scenes"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "No such file"),
+        ("", "no|not a section"),
+        ("[user]\n{scene}", "{menu} is not in it"),
+        ("[user]\n{scene} {menu} {scene.__class__}", "scene.__class__"),
+        ("[user]\n{scene} {menu} {0}", "{0}"),
+        ("[user]\n{scene!r} {menu}", "{scene}"),
+        ("[user]\n{scene:>99999999999} {menu}", "{scene}"),
+        ("[user]\n{scene} {menu} {", "cannot be used"),
+        ("words\n[user]\n{scene} {menu}", "section"),
+        ("[user]\n{scene} {menu}\n[user]\n{scene}", "section"),
+        (b"\xff\xfe\x00", "cannot be used"),
+    ],
+)
+def test_a_prompt_of_ones_own_is_used_or_what_is_wrong_with_it_is_named(text: Any, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    if text is not None:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=words if "|" in words else re.escape(words)):
+        load_template(str(file))
+    file.write_text("[user]\nBe brief: {{letters}}.\n{scene}\n{menu}\n")
+    prompt = load_template(str(file)).render(TASK, SCENE, Menu((0, 4)))
+    assert prompt.messages[0][1].startswith(f"Be brief: {{letters}}.\n{SCENE.text}\nA)")
