@@ -113,6 +113,19 @@ def test_requests_that_come_together_share_forward_passes(server: Running) -> No
     assert rest[3] == pytest.approx(first, abs=1e-4)
 
 
+def test_many_long_replies_do_not_block_short_ones(server: Running, endless: None) -> None:
+    came = threading.Event()
+    server.before_pass = lambda number: (came.set(), sleep(0.005))[1]
+    with ThreadPoolExecutor(2) as pool:
+        long = [pool.submit(server.post, "/completions", WILD | {"n": 4, "max_tokens": 120, "seed": 5}) for _ in "ab"]
+        came.wait(30)
+        for number in range(3):
+            assert server.post("/completions", WILD | {"max_tokens": 2, "seed": number}).status_code == 200
+        assert not any(one.done() for one in long)
+        texts = [[choice["text"] for choice in one.result().json()["choices"]] for one in long]
+    assert texts[0] == texts[1], "the one that was interrupted, and the one that waited"
+
+
 @pytest.mark.parametrize("at_work", ["model", "tokenizer"])
 def test_the_loop_answers_meanwhile(server: Running, at_work: str, monkeypatch: pytest.MonkeyPatch) -> None:
     working, release = threading.Event(), threading.Event()
