@@ -1,8 +1,8 @@
 """The model at work: one thread, which continues all prompts that have arrived in batches of similar length.
 
 Prompts are padded on the right, where causal attention never looks back from; the `n` continuations of a prompt share
-its reading. A batch is continued to its end before the next is begun, but for much shorter work, which is done between its
-tokens: so a request for many long replies does not block the others.
+its reading. A batch is continued to its end before the next is begun, but for much shorter work, which is done between
+its tokens: so a request for many long replies does not block the others.
 """
 
 import contextlib
