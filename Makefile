@@ -6,7 +6,8 @@ TASK := SimpleDoorKey
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-serving test-browser test-package lint learn bench docs clean setup setup-dev serve-setup
+.PHONY: help demo test test-serving test-browser test-package test-interop lint learn bench docs clean
+.PHONY: setup setup-dev serve-setup
 
 help:
 	@echo "make demo    a language model teaches an agent $(TASK), then the agent plays without it (minutes)"
@@ -16,6 +17,7 @@ help:
 	@echo "make test-serving  tests against the real vLLM and FastChat"
 	@echo "make test-browser  the labelling page in Chromium (apt-get install chromium)"
 	@echo "make test-package  the wheel in an empty environment, as docs/ten-minutes.md has it (minutes, 2 GB)"
+	@echo "make test-interop  other people's tools on our environments, data and server (minutes)"
 	@echo "make docs    the documentation as a web site, in site/"
 	@echo "make learn   the slow checks: all seeds, all tasks"
 	@echo "make bench   measurements against peers, as ratios"
@@ -29,7 +31,7 @@ demo: setup
 	@echo "curves: $(PY) -m tensorboard.main --logdir log     video: log/ihac/$(TASK)/demo/videos"
 
 test: lint
-	$(PY) -m pytest -n 2 -m "not learn and not serving and not browser and not package"
+	$(PY) -m pytest -n 2 -m "not learn and not serving and not browser and not package and not interop"
 
 lint: setup-dev
 	$(PY) -m ruff check .
@@ -44,6 +46,10 @@ test-browser: setup-dev
 
 test-package: setup-dev
 	$(PY) -m pytest -m package tests/package
+
+test-interop: setup-dev
+	@dev/setup requirements-interop.txt
+	$(PY) -m pytest -m interop tests/interop
 
 learn: setup-dev
 	$(PY) -m pytest -m learn
