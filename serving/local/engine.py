@@ -1,7 +1,8 @@
 """The model at work: one thread, which continues all prompts that have arrived in batches of similar length.
 
 Prompts are padded on the right, where causal attention never looks back from; the `n` continuations of a prompt share
-its reading. A batch is continued to its end before the next is begun.
+its reading. A batch is continued to its end before the next is begun, but for much shorter work, which is done between
+its tokens: so a request for many long replies does not block the others.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from preceptor.serving.local.sampling import END, Scored, Trie, draw, only, scor
 from preceptor.teacher.local import CPU_BATCH_TOKENS, batches, load_model
 
 _DEFAULT_CONTEXT = 2048  # of a model whose config names none
+_SHORTER = 4  # how many times less work is done before the rest of a batch
 _log = logging.getLogger("preceptor.local")
 
 
@@ -79,6 +81,11 @@ class Job:
     def __post_init__(self) -> None:
         seeds = [None if self.ask.seed is None else f"{self.ask.seed}/{i}" for i in range(self.ask.n)]
         self.continuations = [Continuation(self, random.Random(seed)) for seed in seeds]
+
+    @property
+    def left(self) -> int:
+        """Tokens that it may still need."""
+        return sum(self.max_tokens - len(grown.ids) for grown in self.continuations if not grown.finish)
 
     @property
     def echo(self) -> bool:
@@ -179,22 +186,35 @@ class Engine:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            for batch in self._batched(self._arrivals()):
-                try:
-                    self._continue([job for job in batch if not job.done.cancelled()])
-                except Exception as error:
-                    if not isinstance(error, Refused):
-                        _log.exception("a forward pass failed")
-                        error = Refused(500, f"The server failed: {type(error).__name__}: {error}")
-                    for job in batch:
-                        job.end(error)
-        while not self._waiting.empty():
-            if left := self._waiting.get():
-                left.end(_closing())
+            self._serve([first, *self._arrivals()] if (first := self._waiting.get()) else [])
+        for job in self._arrivals():
+            job.end(_closing())
+
+    def _serve(self, jobs: Sequence[Job]) -> None:
+        """Continue jobs to their end, in batches."""
+        for batch in self._batched(jobs):
+            try:
+                self._continue([job for job in batch if not job.done.cancelled()])
+            except Exception as error:
+                if not isinstance(error, Refused):
+                    _log.exception("a forward pass failed")
+                    error = Refused(500, f"The server failed: {type(error).__name__}: {error}")
+                for job in batch:
+                    job.end(error)
+
+    def _make_way(self, left: int) -> None:
+        """Serve those who came meanwhile with much less work than what is left of a batch; the others wait on."""
+        arrived = self._arrivals()
+        short = [job for job in arrived if job.left * _SHORTER <= left]
+        for job in arrived:
+            if job not in short:
+                self._waiting.put(job)
+        if short:
+            self._serve(short)
 
     def _arrivals(self) -> list[Job]:
-        """Wait for a job; with it come all that wait."""
-        jobs = [self._waiting.get()]
+        """All jobs that wait."""
+        jobs = []
         with contextlib.suppress(queue.Empty):
             while True:
                 jobs.append(self._waiting.get_nowait())
@@ -225,6 +245,8 @@ class Engine:
             kept = [i for i, row in enumerate(rows) if not (row.finish or row.job.done.cancelled())]
             if not kept:
                 return
+            if not self._waiting.empty():
+                self._make_way(sum(job.left for job in jobs if not job.done.cancelled()))
             if self._stopping.is_set():
                 raise _closing()
             if len(kept) < len(rows):

@@ -16,6 +16,9 @@ import pytest
 from preceptor.agent.data.recording import Recording
 from preceptor.agent.demonstrating import DEMONSTRATIONS
 from preceptor.agent.halo.ledger import FILE
+from preceptor.envs.catalog import get_task
+from preceptor.teacher.call import OK, Call
+from preceptor.teacher.labels import LabelStore
 
 playwright = pytest.importorskip("playwright.sync_api")
 Page = Any
@@ -264,3 +267,23 @@ def test_nothing_moves_when_a_question_follows_another_and_keys_suffice(page: Pa
     assert last["start"] == 0
     assert last["stop"] > last["step"]
     server.end()
+
+
+def test_what_a_hostile_store_says_is_shown_as_text(page: Page, tmp_path: Path) -> None:
+    said = "<img src=x onerror='window.mine=1'><script>window.mine=1</script>\x1b]0;mine\x07\u202eB"
+    task, path = get_task("RescueWorld-n3"), tmp_path / "labels.sqlite"
+    asked: Any = (said, "", task.name, task.options.digest, ("f",), (0, 1, 2), 0, said, (0, 1, 2))
+    with LabelStore(path) as store:
+        store.put_many([Call(*asked, "llm", "logprobs", OK, (0.5, 0.3, 0.2), said)])
+    server = PageServer(tmp_path, "--review", str(path), "--task", task.name)
+    try:
+        page.goto(server.address)
+        shown(page)
+        for place in ("#curtain", "#words"):
+            text = page.text_content(place)
+            assert "<img src=x" in text
+            assert not {"\x1b", "\x07", "\u202e"} & {*text}
+        assert page.evaluate("[window.mine ?? 0, document.images.length, document.scripts.length]") == [0, 0, 1]
+    finally:
+        server.kill()
+    assert "\x1b" not in server.said()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -11,6 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import httpx
 import openai
@@ -19,6 +21,7 @@ import pytest
 from preceptor.ground.errors import UserError
 from preceptor.serving.local.__main__ import serve
 from preceptor.serving.local.app import MOST_BYTES
+from preceptor.serving.local.protocol import ChatRequest, CompletionRequest
 from preceptor.serving.ports import bound
 from tests.local_server import CHAT, PROMPT, WILD, Running, scores, serving, wait_for
 
@@ -113,6 +116,19 @@ def test_requests_that_come_together_share_forward_passes(server: Running) -> No
     assert rest[3] == pytest.approx(first, abs=1e-4)
 
 
+def test_many_long_replies_do_not_block_short_ones(server: Running, endless: None) -> None:
+    came = threading.Event()
+    server.before_pass = lambda number: (came.set(), sleep(0.005))[1]
+    with ThreadPoolExecutor(2) as pool:
+        long = [pool.submit(server.post, "/completions", WILD | {"n": 4, "max_tokens": 120, "seed": 5}) for _ in "ab"]
+        came.wait(30)
+        for number in range(3):
+            assert server.post("/completions", WILD | {"max_tokens": 2, "seed": number}).status_code == 200
+        assert not any(one.done() for one in long)
+        texts = [[choice["text"] for choice in one.result().json()["choices"]] for one in long]
+    assert texts[0] == texts[1], "the one that was interrupted, and the one that waited"
+
+
 @pytest.mark.parametrize("at_work", ["model", "tokenizer"])
 def test_the_loop_answers_meanwhile(server: Running, at_work: str, monkeypatch: pytest.MonkeyPatch) -> None:
     working, release = threading.Event(), threading.Event()
@@ -143,6 +159,49 @@ def test_who_leaves_is_worked_for_no_longer(server: Running, stream: bool, endle
     wait_for(lambda: server.jobs[0].done.cancelled() and server.passes >= 5)
     assert server.post("/completions", WILD | {"max_tokens": 1}).status_code == 200
     assert len(server.jobs[0].continuations[0].ids) <= 6
+
+
+ODD: tuple[Any, ...] = (
+    *(
+        None,
+        True,
+        0,
+        -1,
+        2,
+        129,
+        10**30,
+        1.5,
+        1e308,
+        "",
+        "x",
+        "\x1b[2J",
+        "tiny",
+        "y" * 50_000,
+        [],
+        {},
+        [None],
+        [[]],
+        [1],
+    ),
+    *({"a": 1}, {"type": "text"}, {"choice": ["A", " "]}, {"chat_template": "{{ 1 }}"}, {"self": 1}, CHAT["messages"]),
+)
+
+
+def test_whatever_comes_is_answered_or_refused(server: Running) -> None:
+    rng = random.Random(0)
+    fields = [*ChatRequest.model_fields, *CompletionRequest.model_fields, "best_of", "tools", "metadata", "suffix"]
+    with httpx.Client(base_url=f"{server.url}/v1", timeout=60, headers={"content-type": "application/json"}) as client:
+        for number in range(300):
+            path, body = (
+                ("/chat/completions", CHAT) if number % 2 else ("/completions", {"model": "tiny", "prompt": "x"})
+            )
+            odd = {rng.choice(fields): rng.choice(ODD) for _ in range(rng.randint(1, 3))}
+            sent = bytearray(json.dumps({**body, "max_tokens": 2, **odd}).encode())
+            if number % 5 == 0:
+                sent[rng.randrange(len(sent))] = rng.randrange(256)
+            reply = client.post(path, content=bytes(sent))
+            assert reply.status_code in (200, 400, 404), (odd, reply.text)
+            assert reply.json()["choices" if reply.status_code == 200 else "error"], odd
 
 
 def test_a_pass_that_fails_is_a_500_and_the_server_goes_on(server: Running) -> None:

@@ -14,7 +14,7 @@ from tests.local_server import Running
 
 HERE = Path(__file__).parent
 INSTALLED = Path(openai.__file__).parents[1]
-NEXT, NPM = "3.57.0", "7.59.0"  # of openai on PyPI and on npm
+NEXT, NPM = "3.57.0", "6.30.1"  # of openai on PyPI and on npm
 
 pytestmark = pytest.mark.interop
 
