@@ -17,7 +17,7 @@ from preceptor.agent.data.store import TrajectoryStore
 # Chosen on seeds 20 to 27 of SimpleDoorKey and KeyInBox (dev/LOG.md).
 _GAMMA = 0.97  # per environment step: short, for going round in circles is slow rather than worthless
 # Shares of the best scene's value that are little: of scenes of which so many episodes ran out of time, and elsewhere.
-_LOW, _LATE, _NOTHING = 0.5, 0.02, 0.02
+_LOW, _LATE, _NOTHING = 0.5, 0.02, 0.001
 _BETTER = 1.5  # times the value of the label: what overrules it
 _KNOWN, _TRIED = 20, 5  # runs of an option in a scene after which a label, or another option, is judged
 _SWEEPS = 300
@@ -32,8 +32,8 @@ class Runs(NamedTuple):
         gain: float64 [R], discounted reward until it ended, above that of the worst step there is, for ever.
         discount: float64 [R], of what came after it.
         after: int64 [R], code of the facts that it led to, -1 where the episode ended.
-        visited: int64 [M], codes of the facts in which options were chosen in episodes that have ended, each once for each of
-            these.
+        visited: int64 [M], codes of the facts in which options were chosen in episodes that have ended, each once for
+            each of these.
         late: bool [M], whether that episode ran out of time.
     """
 

@@ -27,7 +27,7 @@ from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 from preceptor.teacher.labels import LabelStore
 from preceptor.teacher.make import make_teacher
 
-PARTS = ("simple", "tasks", "limits", "controls", "mazes", "options", "halo", "variants")
+PARTS = ("simple", "tasks", "limits", "controls", "noise", "mazes", "options", "halo", "variants")
 SEEDS = (0, 1, 2)
 LEVELS = 500
 Said = dict[str, Any]  # settings by name, for `configure`
@@ -53,6 +53,7 @@ class Row:
 
     name: str
     said: Said
+    seeds: Sequence[int] = SEEDS
 
     def runs(self) -> list[TrainConfig]:
         """The settings of each training seed."""
@@ -63,7 +64,7 @@ class Row:
                 | {"seed": seed, "savedir": f"{self.said['savedir']}/seed-{seed}"}
                 | ({"controller": named.format(seed=seed)} if named else {})
             )
-            for seed in SEEDS
+            for seed in self.seeds
         ]
 
 
@@ -95,6 +96,7 @@ def rows_of(part: str) -> list[Row]:
                         teacher=teacher,
                         mask=mask,
                         steps=CONTROL_STEPS,
+                        **{"distil.doubt": False},
                         savedir=f"table-control-{teacher}{'' if mask else '-no-mask'}",
                     ),
                 )
@@ -102,11 +104,24 @@ def rows_of(part: str) -> list[Row]:
                 for mask in (True, False)
                 for teacher in CONTROLS
             ]
+        case "noise":
+            wrong = but(BASE, label_noise=0.2)
+            return [
+                Row(
+                    f"{task} / 20% wrong per {per}{'' if doubt else ', never doubted'}",
+                    but(wrong, task=task, noise_per=per, savedir=f"table-noise-{per}{'' if doubt else '-taken'}")
+                    | ({} if doubt else {"distil.doubt": False}),
+                    seeds=range(5),
+                )
+                for task in ("SimpleDoorKey", "KeyInBox")
+                for doubt in (True, False)
+                for per in ("query", "scene")
+            ]
         case "mazes":
             maze = but(BASE, eval_episodes=MAZE_LEVELS, savedir="table")
             umaze, push = but(maze, task="PointUMaze"), but(maze, task="PointPush")
             planner = but(maze, method="dagger", preset="tiny")
-            noisy = but(planner, task="PointPush", label_noise=0.3, savedir="table-noisy")
+            noisy = but(planner, task="PointPush", label_noise=0.3, doubt=False, savedir="table-noisy")
             hiro = but(push, method="hiro")
             taught = but(hiro, controller="log/dagger/PointPush/table/seed-{seed}")
             misled = but(taught, controller="log/dagger/PointPush/table-noisy/seed-{seed}")

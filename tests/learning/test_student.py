@@ -18,7 +18,17 @@ def test_the_student_solves_held_out_levels_alone(teacher, student, tmp_path):
 
 def test_wrong_labels_make_a_worse_student(tmp_path):
     good, bad = (
-        train(configure(BASE, method="dagger", task="KeyInBox", teacher=teacher, savedir=teacher, logdir=str(tmp_path)))
+        train(
+            configure(
+                BASE,
+                method="dagger",
+                task="KeyInBox",
+                teacher=teacher,
+                doubt=False,
+                savedir=teacher,
+                logdir=str(tmp_path),
+            )
+        )
         for teacher in ("scripted", "uniform-legal")
     )
     assert good["student"]["sampled"]["success"] > bad["student"]["sampled"]["success"]

@@ -196,4 +196,8 @@ def test_dagger_distils_as_it_is_told(masked: bool) -> None:
     method = Dagger(Parts(TASK, config, np.random.SeedSequence(0), labeller=LABELLER))
     assert method.distil is not None
     assert isinstance(method.player.high, NetworkHigh)
-    assert (method.distil._masked, method.distil._soft, method.player.high.masked) == (masked, not masked, masked)
+    assert (method.distil._masked, method.distil._teacher.soft, method.player.high.masked) == (
+        masked,
+        not masked,
+        masked,
+    )
