@@ -138,7 +138,7 @@ def demos(config: DemosConfig) -> dict[str, Any]:
 
     task = task_of(config.task)
     if not config.to:
-        example = f"preceptor/{task.name.lower()}/expert-v0"
+        example = f"preceptor/{task.base_name.lower()}/expert-v0"
         raise UserError("The dataset has no name.", f"python main.py demos --task {task.source} --to {example}")
     recording = record(task, config.count, config.seed, config.epsilon)
     save_minari(recording, task, config.to)
