@@ -214,19 +214,19 @@ def main(words: Sequence[str] | None = None) -> int:
         look = "ls -ld " + shlex.quote(os.path.dirname(str(error.filename or "")) or ".")
         print(f"error: {error}\n  next: {room if error.errno in NO_SPACE else look}", file=sys.stderr)
         return 2
-    except Exception as error:
-        from preceptor.envs.users_code import blamed
-
-        if debug or (fault := blamed(error)) is None:
-            raise
-        return _refused(fault)
     except KeyboardInterrupt:
         again = shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
         hint = f"\n  next: python main.py {again}  # continues from the last checkpoint"
         print(as_called(f"interrupted{hint if words[0] == 'train' else ''}"), file=sys.stderr)
         return 130
     except Exception as error:
-        if debug or not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
+        from preceptor.envs.users_code import blamed
+
+        if debug:
+            raise
+        if (fault := blamed(error)) is not None:
+            return _refused(fault)
+        if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
             raise
         reason = str(error).partition("\n")[0].rstrip(".")
         smaller = f"python main.py {words[0]} --help  # name smaller sizes, and another --savedir"

@@ -40,8 +40,9 @@ class TrainConfig:
     method: str = "ihac"
     """One that the verb `methods` lists. --help shows the settings of the --method that is named."""
     task: str = "SimpleDoorKey"
-    """One that the verb `tasks` lists; `module:Name` of your own; any MiniGrid environment by its id; or any Gymnasium
-    id with vectors for observations and actions, such as HalfCheetah-v5."""
+    """One that the verb `tasks` lists, or a variant of a grid task, as `KeyInBox:rooms=12-14`; `module:Name` of your
+    own; any MiniGrid environment by its id; or any Gymnasium id with vectors for observations and actions, such as
+    HalfCheetah-v5."""
     preset: Literal["tiny", "small", "paper"] = "small"
     """tiny (a minute, to try things), small, or paper: where the settings of a method on a task begin."""
     savedir: str = "run"

@@ -119,7 +119,7 @@ def load_minari(dataset_id: str, task: Task) -> Recording:
 
 def recording_command(task: Task, dataset_id: str = "") -> str:
     """The command that records under an id, or under its next version that is not taken."""
-    name, _, version = (dataset_id or f"preceptor/{task.name.lower()}/expert-v0").rpartition("-v")
+    name, _, version = (dataset_id or f"preceptor/{task.base_name.lower()}/expert-v0").rpartition("-v")
     ids = (f"{name}-v{number}" for number in itertools.count(int(version)))
     free = next(dataset_id for dataset_id in ids if not get_dataset_path(dataset_id).exists())
     return f"python main.py demos --task {task.source} --to {free}"

@@ -162,3 +162,23 @@ def test_a_damaged_run_does_not_hide_the_others(logs: Path, tmp_path: Path, said
     (tmp_path / "ihac" / "SimpleDoorKey" / "replayed" / "config.json").write_text("{")
     code, out, _ = said("report", "--logdir", str(tmp_path))
     assert (code, "(settings damaged)" in out, "two (2 seeds)" in out) == (0, True, True)
+
+
+def test_a_variant_is_named_everywhere_and_played_by_agents_of_its_task(logs: Path, said: Said) -> None:
+    name, words = "ColoredDoorKey:rooms=5-6,apart=red-green", SMALL[1:]
+    where = logs / "ihac" / name / "variant"
+    assert said("train", "--task", "coloreddoorkey:apart=green-red,rooms=5-6", "--savedir", "variant", *words)[0] == 0
+    plain, big = "ColoredDoorKey", "ColoredDoorKey:rooms=12-14"
+    for task in (name, plain, big):
+        judged = said(
+            "eval", "--json", "--task", task, "--loaddir", str(where), "--compare=student,controller", *LEVELS
+        )
+        assert judged["task"] == task
+        assert json.loads((where / ("eval.json" if task == name else f"eval-{task}.json")).read_text()) == judged
+    judged = said("eval", "--json", "--task", "SimpleDoorKey:rooms=12", "--loaddir", "ihac", *LEVELS)
+    assert judged["run"] == str(logs / "ihac" / "SimpleDoorKey" / "ihac"), "by name, too"
+    for verb, shown in ((["report"], "variant"), (["labels", "show"], "The door is")):
+        code, out, _ = said(*verb, "--task", name)
+        assert (code, shown in out) == (0, True), out
+    code, _, err = said("train", "--task", f"{plain}:rooms=99", "--savedir", "never")
+    assert (code, "5 to 25 cells" in err) == (2, True)

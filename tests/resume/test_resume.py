@@ -25,6 +25,7 @@ GRID = {"task": "SimpleDoorKey", "preset": "tiny", "steps": 2_500, "label_noise"
 VARIANTS: dict[str, dict[str, Any]] = {
     "ihac": {"method": "ihac", **GRID},
     "ihac, rescue": {"method": "ihac", **GRID, "task": "RescueWorld-n3-random"},
+    "ihac, stretched": {"method": "ihac", **GRID, "task": "ColoredDoorKey:rooms=5-6"},
     "dagger": {"method": "dagger", **GRID},
     "ppo, grid": {"method": "ppo", **GRID},
     "sac": {"method": "sac"},
