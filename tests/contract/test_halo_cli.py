@@ -7,6 +7,7 @@ import pytest
 
 import main as cli
 from preceptor.agent.halo.ledger import FILE
+from preceptor.ground.sealed import sealed
 
 FEW = "--task RescueWorld-n3 --quiet --preset tiny --eval-episodes 10 "
 
@@ -138,7 +139,7 @@ def test_labels_that_contradict_each_other_are_named(tmp_path, halo):
     other = {**said, "report": [*said["report"][1:], said["report"][0]]}
     again = {"kind": "questions", "questions": [[said["trajectory"], said["step"], 1]]}
     with (Path(line["run"]) / FILE).open("a") as file:
-        file.write(f"{json.dumps(again)}\n{json.dumps(other)}\n")
+        file.write(f"{json.dumps(sealed(again))}\n{json.dumps(sealed(other))}\n")
     _, err = halo(tmp_path, words + "90 --resume", code=2)
     assert "contradict" in err
     assert str(said["trajectory"]) in err
