@@ -53,11 +53,13 @@ class Revised(NamedTuple):
         probs: float32 [C, K].
         overruled: bool [C], where another option has turned out better than the label.
         doubted: bool [C], where other options are still to be tried.
+        lost: bool [C], where the label leads to little, and nothing better is known.
     """
 
     probs: NDArray[np.float32]
     overruled: NDArray[np.bool_]
     doubted: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
 
 
 def runs_of(store: TrajectoryStore, codes: NDArray[np.int64]) -> Runs:
@@ -124,8 +126,9 @@ def revised(runs: Runs, scenes: NDArray[np.int64], labels: NDArray[np.float32], 
         chosen[worst], overruled[worst] = quality[worst].argmax(), True
     untried = legal & (tried < _TRIED)
     untried[rows, chosen] = False
-    doubted = low & ~overruled & untried.any(1)
+    lost = low & ~overruled
+    doubted = lost & untried.any(1)
     probs = labels.copy()
     probs[overruled] = np.eye(options, dtype=np.float32)[chosen[overruled]]
     probs[doubted] = 0.5 * labels[doubted] + 0.5 * untried[doubted] / untried[doubted].sum(1, keepdims=True)
-    return Revised(probs, overruled, doubted)
+    return Revised(probs, overruled, doubted, lost)

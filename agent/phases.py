@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from preceptor.agent.methods.protocol import Parts
 
 _HOLD_OUT = 16  # one environment (or episode) in so many is held out of training, for calibration and agreement
-_FALLIBLE = 0.25  # with so large a share of its labels overruled, a teacher deserves a warning
+_FALLIBLE = 0.25  # with so large a share of labels that lead nowhere, a teacher deserves a warning
 
 Levels = tuple[HighLevel, LowLevel]
 
@@ -224,10 +224,10 @@ class Distil(Phase, Resumable):
     def end(self) -> dict[str, float]:
         """The teacher is switched off; the controller is calibrated on environments that it never trained on."""
         self.expert = None
-        overruled, scenes = self.labeller.stats.extra.get("overruled", 0), len(self._legal)
-        if overruled > _FALLIBLE * scenes:
+        wrong, scenes = sum(self.labeller.stats.extra.get(name, 0) for name in ("overruled", "lost")), len(self._legal)
+        if wrong > _FALLIBLE * scenes:
             judge = f"python main.py labels judge --teacher {self._teacher.teacher} --task {self.task.source}"
-            say(f"warning: play overruled the teacher in {overruled:g} of {scenes} scenes; how good it is: {judge}")
+            say(f"warning: the teacher's labels lead nowhere in {wrong:g} of {scenes} scenes; how good it is: {judge}")
         if self.controller is not None:
             self.calibration = self._calibrate(self.controller)
         self._ended()

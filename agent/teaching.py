@@ -96,11 +96,11 @@ class Annotator(Labeller):
             return False
         scenes = np.array(sorted(legal), np.int64)
         labels = np.stack([self._known[code] for code in scenes.tolist()])
-        probs, overruled, doubted = revised(runs, scenes, labels, np.stack([legal[code] for code in scenes.tolist()]))
-        before, rows = self._revised, np.flatnonzero(overruled | doubted)
-        self._revised = {int(scenes[row]): probs[row] for row in rows}
-        if before or self._revised:
-            self.stats.extra["overruled"] = int(overruled.sum())
+        found = revised(runs, scenes, labels, np.stack([legal[code] for code in scenes.tolist()]))
+        before, rows = self._revised, np.flatnonzero(found.overruled | found.doubted)
+        self._revised = {int(scenes[row]): found.probs[row] for row in rows}
+        if self._revised or "overruled" in self.stats.extra:
+            self.stats.extra |= {"overruled": int(found.overruled.sum()), "lost": int(found.lost.sum())}
         return before.keys() != self._revised.keys() or any(
             (before[code] != label).any() for code, label in self._revised.items()
         )

@@ -54,7 +54,8 @@ class TeacherStats:
     A *query* is a distinct scene that was not in the store; a *call* is one prompt scored (or sampled once); a *hit* is
     a distinct scene of a request that was. `invalid` counts calls without an answer, `seconds` is the wall time of
     asking, `extra` is what only some teachers count: of a server `requests`, `retries`, `failures`, `breaker_opened`,
-    and what has been spent of the budget (`calls_sent`, `tokens_spent`, `seconds_spent`); of a run `fallbacks`.
+    and what has been spent of the budget (`calls_sent`, `tokens_spent`, `seconds_spent`); of a run `fallbacks`,
+    and the labels that play has `overruled`, or `lost`.
     """
 
     queries: int = 0

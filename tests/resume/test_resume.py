@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ihac, rescue": {"method": "ihac", **GRID, "task": "RescueWorld-n3-random"},
     "ihac, stretched": {"method": "ihac", **GRID, "task": "ColoredDoorKey:rooms=5-6"},
     "dagger": {"method": "dagger", **GRID},
+    "dagger, fallible": {"method": "dagger", **GRID, "steps": 5_000, "label_noise": 0.5},
     "ppo, grid": {"method": "ppo", **GRID},
     "sac": {"method": "sac"},
     "sac, extended": {"method": "sac", "exploration": "extended"},

@@ -201,3 +201,13 @@ def test_dagger_distils_as_it_is_told(masked: bool) -> None:
         not masked,
         masked,
     )
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.2, False), (0.5, True)])
+def test_a_teacher_that_is_often_overruled_is_warned_of(
+    share: float, warned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    distil, _ = phase(16, 2)
+    monkeypatch.setitem(LABELLER.stats.extra, "overruled", share * len(distil._legal))
+    distil.end()
+    assert ("python main.py labels judge --teacher local --task SimpleDoorKey" in capsys.readouterr().err) == warned
