@@ -149,8 +149,8 @@ def rows_of(part: str) -> list[Row]:
                 Row("HIRO, no prior", but(options, controller=None)),
             ]
         case "variants":
-            apart = but(BASE, task=VARIANTS[0], eval_episodes=0, savedir="table")
-            return [Row("160k", apart), Row("40k", but(apart, steps=40_000, savedir="table-short"))]
+            short = but(BASE, task=VARIANTS[0], steps=40_000, eval_episodes=0, savedir="table-short")
+            return [Row(VARIANTS[0], short)]
         case "halo":
             n3 = but(BASE, method="halo", task="RescueWorld-n3")
             taught = but(BASE, method="dagger", task="RescueWorld-n3", eval_episodes=0)
@@ -278,7 +278,7 @@ def print_variants(rows: Sequence[Row]) -> None:
                 asked = EvalConfig(variant, str(folder(run)), compare="student,controller", quiet=True)
                 found.append(evaluate(asked))
             cells = (("controller", "sampled"), ("student", "sampled"), ("student", "greedy"))
-            lines.append([f"{row.name} / {variant}", *(cell(found, who, mode) for who, mode in cells)])
+            lines.append([variant, *(cell(found, who, mode) for who, mode in cells)])
     print(markdown(["", "controller, sampled", "student, sampled", "student, greedy"], lines))
 
 
