@@ -31,14 +31,15 @@ def excused(what: str) -> Iterator[None]:
 def fault(what: str, error: BaseException) -> UsersFault:
     """The error for what `what`, which is the user's, has raised."""
     if isinstance(error, SyntaxError):
-        where, line = error.filename or "", error.lineno
+        own, where, line = True, error.filename or "", error.lineno
     else:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-        own = [f for f in frames if not _OTHERS.search(f.filename)]
-        where, line = (own or frames)[-1].filename, (own or frames)[-1].lineno
+        users = [f for f in frames if not _OTHERS.search(f.filename)]
+        own, where, line = bool(users), (users or frames)[-1].filename, (users or frames)[-1].lineno
     reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
     place = f"{os.path.relpath(where)}, line {line}"
-    return UsersFault(f"{what} raises {reason} ({place}).", f"see {place}; --debug shows the traceback")
+    look = f"see {place}; --debug shows the traceback" if own else "python main.py tasks  # and name another"
+    return UsersFault(f"{what} raises {reason} ({place}).", look)
 
 
 def blamed(error: BaseException) -> UsersFault | None:

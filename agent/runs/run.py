@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ class Run:
             own = self.group.parent.name
         of_method = self.config.get("method")
         for flag, asked, is_of, name in (("task", task, own, source), ("method", method, of_method, of_method)):
-            if asked and is_of and asked != is_of:
+            if asked and is_of and not fnmatchcase(is_of, asked):
                 what = f"{self.path} is a run of {is_of}, not of {asked}."
                 raise UserError(what, f"--{flag} {name}, or name a run of {asked}")
         return self

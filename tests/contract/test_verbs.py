@@ -174,7 +174,7 @@ def test_a_variant_is_named_everywhere_and_played_by_agents_of_its_task(logs: Pa
             "eval", "--json", "--task", task, "--loaddir", str(where), "--compare=student,controller", *LEVELS
         )
         assert judged["task"] == task
-        assert json.loads((where / ("eval.json" if task == name else f"eval-{task}.json")).read_text()) == judged
+        assert read_result(where / ("eval.json" if task == name else f"eval-{task}.json")) == judged
     judged = said("eval", "--json", "--task", "SimpleDoorKey:rooms=12", "--loaddir", "ihac", *LEVELS)
     assert judged["run"] == str(logs / "ihac" / "SimpleDoorKey" / "ihac"), "by name, too"
     for verb, shown in ((["report"], "variant"), (["labels", "show"], "The door is")):
