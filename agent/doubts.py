@@ -2,7 +2,7 @@
 
 What was played is read as a semi-Markov decision process over scenes (Sutton, Precup and Singh, 1999). Scenes where the
 labels lead to little, such as those that the agent goes round in without end, are doubted. There the label is
-softened, so that whoever plays tries the options that were not tried yet; once one of them has turned out clearly
+softened, so that the agent tries the options that were not tried yet; once one of them has turned out clearly
 better, it is the label. The teacher is not asked again, so that one that repeats its errors is corrected, too. A
 teacher that leads to the reward is not doubted, and nothing changes.
 """
