@@ -45,7 +45,7 @@ def server(app: Any, grace_seconds: int) -> Any:
     """The `uvicorn.Server` of an application; replies under way have so many seconds left when it ends."""
     import uvicorn
 
-    from preceptor.serving.gate import Punctual
+    from preceptor.serving.request_limits import Punctual
 
     settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "off"}
     settings |= {"timeout_graceful_shutdown": grace_seconds, "http": Punctual, "ws": "none"}

@@ -21,8 +21,8 @@ from starlette.exceptions import HTTPException
 
 from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import PersonName
-from preceptor.serving.gate import Gate
 from preceptor.serving.ports import serve_app
+from preceptor.serving.request_limits import RequestLimits
 
 HOST = "127.0.0.1"
 MOST_BYTES = 2**16  # of an answer
@@ -82,7 +82,9 @@ def create_app(session: PageSession, token: str) -> FastAPI:
         return Response(session.lines(), media_type="application/jsonl", headers=attached)
 
     app.mount("/", StaticFiles(directory=PAGE, html=True))
-    app.add_middleware(Gate, host=HOST, most_bytes=MOST_BYTES, refuse=lambda status, why: _failure(why, status))
+    app.add_middleware(
+        RequestLimits, host=HOST, most_bytes=MOST_BYTES, refuse=lambda status, why: _failure(why, status)
+    )
 
     @app.middleware("http")
     async def guard(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:

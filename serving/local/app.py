@@ -15,10 +15,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from preceptor.serving.gate import Gate
 from preceptor.serving.local.engine import Engine, Job
 from preceptor.serving.local.protocol import ChatRequest, CompletionRequest, Refused
 from preceptor.serving.local.replies import Stream, choices, usage
+from preceptor.serving.request_limits import RequestLimits
 
 MOST_BYTES = 4 * 2**20  # a context of 128,000 tokens, its characters escaped, is half of that
 _CLOSED = 499  # nginx's status for a client that did not wait; nothing reads it
@@ -69,7 +69,7 @@ def create_app(
     app = FastAPI(title="Preceptor's local model", docs_url=None, redoc_url=None, openapi_url=None)
     for raised in (Refused, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(raised, _refuse)
-    app.add_middleware(Gate, host=host, most_bytes=MOST_BYTES, refuse=lambda *said: _error(Refused(*said)))
+    app.add_middleware(RequestLimits, host=host, most_bytes=MOST_BYTES, refuse=lambda *said: _error(Refused(*said)))
     api = APIRouter(prefix="/v1", dependencies=[Depends(guard)])
 
     @app.get("/health")

@@ -62,7 +62,7 @@ def test_a_body_beyond_all_measure_is_not_even_read(server: Running) -> None:
 def test_a_request_that_does_not_arrive_is_given_up(
     server: Running, sent: bytes, answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.serving.gate.ARRIVE_SECONDS", 0.3)
+    monkeypatch.setattr("preceptor.serving.request_limits.ARRIVE_SECONDS", 0.3)
     assert answer in raw(server, sent)
     assert server.post("/chat/completions", CHAT).status_code == 200
 

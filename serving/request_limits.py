@@ -20,7 +20,7 @@ _LATE = b"The request did not arrive in time."
 _LATE_REPLY = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(_LATE), _LATE)
 
 
-class Gate:
+class RequestLimits:
     """Middleware that refuses what is too large, announced or not, and what is asked of another name.
 
     A web page can let its own name point at this machine, and its script then reads what is answered (DNS rebinding).
