@@ -141,7 +141,6 @@ def test_gymnasiums_wrappers_of_vectors(name: str) -> None:
 
 @pytest.mark.parametrize("name", DRAWN[::4])
 def test_gymnasium_records_videos(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("moviepy")
     single = gym.wrappers.RecordVideo(gym.make(name, render_mode="rgb_array"), str(tmp_path / "one"), video_length=5)
     several = gym.make_vec(name, num_envs=2, render_mode="rgb_array")
     for env in (single, gym.wrappers.vector.RecordVideo(several, str(tmp_path / "two"), video_length=5)):
