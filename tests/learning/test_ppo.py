@@ -1,5 +1,7 @@
 """PPO on what it claims: ratio one before the first update, gains where there is something to gain."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,22 @@ from preceptor.agent.methods.ihac import Ihac
 from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
 from preceptor.agent.methods.protocol import Parts
 from preceptor.agent.networks import LowNetwork
+from preceptor.agent.runs.metrics import read_metrics
+from preceptor.agent.train import train
 from preceptor.controller.encoders import GridEncoder
 from preceptor.controller.network import TrunkConfig, to_tensors
 from preceptor.envs.catalog import get_task
+
+
+def test_the_update_sees_the_ratios_of_what_was_played(tmp_path):
+    """All one where the learning rate is next to nothing, at both levels, masks of legal options included."""
+    words = {"teacher": "none", "task": "SimpleDoorKey", "steps": 4_000, "num_envs": 16, "eval_episodes": 0}
+    run = train(configure(words, logdir=str(tmp_path), quiet=True, lr=1e-12))
+    rows = [row for row in read_metrics(Path(run["run"]) / "metrics.jsonl") if "high/approximate_kl" in row]
+    assert rows
+    for level in ("low", "high"):
+        assert all(row[f"{level}/approximate_kl"] < 1e-6 for row in rows)
+        assert all(row[f"{level}/clip_fraction"] == 0 for row in rows)
 
 
 @pytest.mark.parametrize("flat", [True, False])
