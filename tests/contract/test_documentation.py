@@ -132,6 +132,12 @@ def test_every_page_is_in_the_navigation() -> None:
     assert named == {page for page in PAGES if page.startswith("docs/")}
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_says_a_thing_twice(page: str) -> None:
+    headings = re.findall(r"^#+ .*", FENCED.sub("", PAGES[page]), re.MULTILINE)
+    assert sorted(set(headings)) == sorted(headings)
+
+
 def test_the_first_page_is_short() -> None:
     assert len(PAGES["README.md"].splitlines()) <= 150
 
