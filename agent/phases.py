@@ -289,24 +289,26 @@ class Distil(Phase, Resumable):
         if not self._teacher.soft:
             most_probable = np.eye(probs.shape[1], dtype=np.float32)[probs.argmax(1)]
             probs = most_probable * (probs.sum(1, keepdims=True) > 0)
-        scenes = scenes_of(self.task, rows.obs, rows.previous, probs, rows.legal)
         # With fewer environments than that, whole episodes are held out instead.
         count = self.store.num_envs
         unit = rows.env if count >= _HOLD_OUT else rows.episode * count + rows.env
         held_out = unit % _HOLD_OUT == _HOLD_OUT - 1
-        kept = np.flatnonzero(~held_out)
-        learned, obs = scenes[kept], rows.obs[kept]
+        codes, kept = self.task.fact_codes(rows.obs), np.flatnonzero(~held_out)
+
+        def scenes(which: NDArray[Any], obs: NDArray) -> LabelledScenes:
+            return scenes_of(self.task, obs, rows.previous[which], probs[which], rows.legal[which])
+
+        obs = rows.obs[kept]
         if self.config.stretch and obs.ndim == 4:
             obs = stretched(obs, self.config.stretch, self._read * count + kept)
-            same = self.task.fact_codes(obs) == self.task.fact_codes(rows.obs[kept])  # else the label is of another
+            same = self.task.fact_codes(obs) == codes[kept]  # else the label is of another
             kept, obs = kept[same], obs[same]
-            learned = scenes_of(self.task, obs, *(column[kept] for column in (rows.previous, probs, rows.legal)))
+        learned = scenes(kept, obs)
         if self.low is not None:
             learned = learned.with_skills(skill_actions(self.task, obs).astype(np.int8))
         self._distillation.add(learned)
-        self._held_out.append(scenes[np.flatnonzero(held_out)])
         self._held_out_obs.append(rows.obs[held_out])
-        codes = self.task.fact_codes(rows.obs)
+        self._held_out.append(scenes(held_out, self._held_out_obs[-1]))
         distinct, first = np.unique(codes, return_index=True)
         self._codes.append(codes.reshape(-1, count))
         self._legal |= zip(distinct.tolist(), rows.legal[first], strict=True)

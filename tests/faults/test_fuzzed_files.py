@@ -38,7 +38,7 @@ FILES = [
     *(f"{folder}/{CHECKPOINT}/state.safetensors" for folder in (GRID, HALO)),
     *(f"{HALO}/{file}" for file in ("ledger.jsonl", "demonstrations/state.json", "demonstrations/state.safetensors")),
 ]
-FLIPS = 25  # single bits of each file; 60 were tried
+FLIPS = 25  # single bits of each file
 
 
 @pytest.fixture(scope="module")
