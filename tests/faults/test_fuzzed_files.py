@@ -127,7 +127,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_no_verb_ends_in_a_traceback(logs: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever the file and its damage: an error that says what to do, or the result; the other run is reported.
 
-    A few files and verbs for each damage; all of them, 1,248 commands in five minutes, with FUZZ=all.
+    A few files and verbs for each damage; all of them, in minutes, with FUZZ=all.
     """
     kind, every = list(DAMAGES).index(damage), os.environ.get("FUZZ") == "all"
     for i, file in enumerate((*FILES, f"{GRID}/labels.sqlite", f"{GRID}/last")):
