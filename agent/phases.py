@@ -294,11 +294,11 @@ class Distil(Phase, Resumable):
         count = self.store.num_envs
         unit = rows.env if count >= _HOLD_OUT else rows.episode * count + rows.env
         held_out = unit % _HOLD_OUT == _HOLD_OUT - 1
-        kept = np.flatnonzero(~held_out)
+        kept, codes = np.flatnonzero(~held_out), self.task.fact_codes(rows.obs)
         learned, obs = scenes[kept], rows.obs[kept]
         if self.config.stretch and obs.ndim == 4:
             obs = stretched(obs, self.config.stretch, self._read * count + kept)
-            same = self.task.fact_codes(obs) == self.task.fact_codes(rows.obs[kept])  # else the label is of another
+            same = self.task.fact_codes(obs) == codes[kept]  # else the label is of another
             kept, obs = kept[same], obs[same]
             learned = scenes_of(self.task, obs, *(column[kept] for column in (rows.previous, probs, rows.legal)))
         if self.low is not None:
@@ -306,7 +306,6 @@ class Distil(Phase, Resumable):
         self._distillation.add(learned)
         self._held_out.append(scenes[np.flatnonzero(held_out)])
         self._held_out_obs.append(rows.obs[held_out])
-        codes = self.task.fact_codes(rows.obs)
         distinct, first = np.unique(codes, return_index=True)
         self._codes.append(codes.reshape(-1, count))
         self._legal |= zip(distinct.tolist(), rows.legal[first], strict=True)

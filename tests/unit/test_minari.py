@@ -247,7 +247,7 @@ def test_an_id_that_is_taken_is_refused_before_anything_is_recorded():
         pass
     assert caught.value.next_step.endswith("--to preceptor/some/expert-v1")
     other = "preceptor/some/other-v0"
-    with new_dataset(other, get_task(RESCUE)), pytest.raises(UserError, match="Another `demos` is writing"):  # noqa: SIM117
+    with new_dataset(other, get_task(RESCUE)), pytest.raises(UserError, match="other-v0 is in use: another"):  # noqa: SIM117
         with new_dataset(other, get_task(RESCUE)):
             pass
     assert recording_command(get_task(RESCUE)).endswith("--to preceptor/rescueworld-n3/expert-v0")
