@@ -13,7 +13,6 @@ from preceptor.agent.flags import DemosConfig
 from preceptor.agent.hierarchy import Hierarchy, Observations, Player
 from preceptor.agent.players import play
 from preceptor.agent.runs.carried import task_of
-from preceptor.agent.runs.checkpoint import load_tree
 from preceptor.agent.runs.run import Run
 from preceptor.agent.teaching import Annotator, TeacherHigh
 from preceptor.envs.task import Task
@@ -124,15 +123,14 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
     """
     folder = run.path / DEMONSTRATIONS
     if folder.exists():
-        recording, facts = Recording.load(folder), load_tree(folder)[1]
-        before = int(_HELD_OUT / (1 + _HELD_OUT) * len(recording))  # what earlier versions held out
-        kept = len(recording) - facts.get("held_out", before)
+        recording, facts = Recording.load(folder)
+        kept = len(recording) - facts.get("held_out", _share(recording))  # which earlier versions do not say
         return recording[:kept], recording[kept:]
     if not demos.isdecimal():
         from preceptor.agent.data.minari import load_minari
 
         recording = load_minari(demos, task)
-        kept = len(recording) - max(int(_HELD_OUT / (1 + _HELD_OUT) * len(recording)), int(len(recording) > 1))
+        kept = len(recording) - max(_share(recording), int(len(recording) > 1))
     elif 0 < (kept := int(demos)) <= SEEDS_PER_SPLIT // 2:
         recording = record(task, kept + max(1, round(kept * _HELD_OUT)), seed)
     else:
@@ -140,6 +138,11 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
         raise UserError(f"{what}.", "record some: --demos 100")
     recording.save(folder, held_out=len(recording) - kept)
     return recording[:kept], recording[kept:]
+
+
+def _share(recording: Recording) -> int:
+    """How many of so many in all are held out."""
+    return int(_HELD_OUT / (1 + _HELD_OUT) * len(recording))
 
 
 def demos(config: DemosConfig) -> dict[str, Any]:

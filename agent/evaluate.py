@@ -1,6 +1,5 @@
 """The `eval` verb: teacher, student, controller and baselines on the same held-out levels, sampled and greedy."""
 
-from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -102,10 +101,8 @@ def _runs(config: EvalConfig) -> list[Run]:
     asked = task_of(config.task, config.logdir)
     task, again = asked.name, f"python main.py train --task {asked.source} --savedir first"
     if config.loaddir:
-        for variant in (task, asked.base_name, f"{asked.base_name}:*"):
-            with suppress(UserError):
-                return Run.find_all(config.logdir, config.method, variant, config.loaddir)
-        return Run.find_all(config.logdir, config.method, task, config.loaddir)  # which says what is wrong
+        alike = asked.base_name, f"{asked.base_name}:*"  # agents of these play it, too
+        return Run.find_all(config.logdir, config.method, task, config.loaddir, *alike)
     newest = Run.newest(config.logdir, config.method, task)
     if newest is None and {"student", "controller"} & set(config.players):
         raise UserError(f"There is no run of {task} to judge.", again)

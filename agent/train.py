@@ -32,6 +32,7 @@ from preceptor.envs.task import Task, endless
 from preceptor.ground.atomic import alone
 from preceptor.ground.device import device, use_device
 from preceptor.ground.level_seeds import SPLITS
+from preceptor.ground.sealed import digest_of
 from preceptor.teacher.config import TeacherConfig
 from preceptor.teacher.labels import LabelStore
 from preceptor.teacher.make import capability_of, make_teacher
@@ -111,12 +112,15 @@ def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
     if not config.needs_controller:
         return None
     taught = {name: getattr(config.teacher, name) for name in ("teacher", "model", "label_noise", "noise_per")}
-    runs = [run for run in Run.all(config.logdir, "dagger", task.name) if run.controller.exists()]
+    runs = Run.all(config.logdir, "dagger", task.name)
     plain = to_plain(TeacherConfig())  # what runs of earlier versions do not say
-    alike = [run for run in runs if taught.items() <= (plain | run.config.get("teacher", {})).items()]
+    legible = [run for run in runs if "teacher" in run.config]
+    alike = [run for run in legible if taught.items() <= (plain | run.config["teacher"]).items()]
     if (newest := newest_controller(alike, task)) is not None:
         return newest
-    name = "controller" if not runs else f"controller-{config.teacher.teacher}-{config.teacher.label_noise:g}"
+    name = "controller"
+    if any(run.group.name == name for run in runs if run not in alike):  # taught by another
+        name = f"controller-{config.teacher.teacher}-{config.teacher.label_noise:g}-{digest_of(taught)[:6]}"
     shared = ("task", "preset", "logdir", "seed", "teacher_flaw", "eval_episodes", "threads", "device", "quiet", "json")
     words = {flag: getattr(config, flag) for flag in shared}
     distil = replace(configure(words, method="dagger", savedir=name, resume=True), teacher=config.teacher)

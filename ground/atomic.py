@@ -106,10 +106,10 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, flag: str = "--savedir") -> Iterator[None]:
     """Hold the lock of a folder, which is created if need be: two processes that write into it would mix their files.
 
-    The system releases it when the process ends, however that happens.
+    The system releases it when the process ends, however that happens. `flag` names the folder on the command line.
 
     Raises:
         UserError: Another holds it, or the folder cannot be created.
@@ -121,8 +121,8 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            what = f"{folder} is in use: another `train`, `label` or `tune` is writing into it."
-            raise UserError(what, "wait for it or end it, or name another --savedir") from error
+            what = f"{folder} is in use: another command is writing into it."
+            raise UserError(what, f"wait for it or end it, or name another {flag}") from error
         yield
 
 

@@ -20,9 +20,9 @@ _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # those of UTF-32 begin or e
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object with its seal."""
-    plain = json.loads(json.dumps({**value, SEAL: None}))  # as it will be read: keys are text, tuples are lists
-    del plain[SEAL]
-    return {**plain, SEAL: digest_of(plain)}
+    plain = json.loads(json.dumps(value))  # as it will be read: keys are text, tuples are lists
+    plain.pop(SEAL, None)
+    return plain | {SEAL: digest_of(plain)}
 
 
 def unsealed(value: Any, *, required: bool) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def unsealed(value: Any, *, required: bool) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it is no object")
     plain = {key: item for key, item in value.items() if key != SEAL}
-    if value.get(SEAL, None if required else digest_of(plain)) != digest_of(plain):
+    if (required or SEAL in value) and value.get(SEAL) != digest_of(plain):
         raise ValueError("its digest is not that of what it says")
     return plain
 

@@ -42,14 +42,8 @@ def new_dataset(dataset_id: str, task: Task) -> Iterator[Callable[[Recording], N
         UserError: The id is taken, or not one under which Minari finds a dataset, or the disk refuses.
     """
     folder, namespace = _place(dataset_id, task), str(PurePosixPath(dataset_id).parent)
-    with contextlib.ExitStack() as stack:
-        try:  # beside the datasets: Minari skips what is hidden
-            stack.enter_context(alone(get_dataset_path() / ".writing" / dataset_id))
-        except UserError as error:
-            if not isinstance(error.__cause__, BlockingIOError):
-                raise
-            what = f"Another `demos` is writing {dataset_id!r}."
-            raise UserError(what, "wait for it, or name another --to") from error
+    # Beside the datasets: Minari skips what is hidden.
+    with alone(get_dataset_path() / ".writing" / dataset_id, "--to"):
         if folder.exists():
             what = f"There is a Minari dataset {dataset_id!r} already" if _is_dataset(folder) else f"{folder} is there"
             raise UserError(f"{what}; nothing was recorded.", recording_command(task, dataset_id))

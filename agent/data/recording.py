@@ -67,12 +67,12 @@ class Recording:
         save_tree(folder, dict(vars(self)), {"kind": "demonstrations", **facts})
 
     @staticmethod
-    def load(folder: Path) -> "Recording":
-        """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged, or something else."""
+    def load(folder: Path) -> "tuple[Recording, dict[str, Any]]":
+        """What `save` wrote, with the facts. Raises `CheckpointError` if it is missing, damaged, or something else."""
         tree, meta = load_tree(folder)
         if meta.get("kind") != "demonstrations":
             raise CheckpointError(f"{folder} does not hold demonstrations.", f"ls {folder.parent}")
-        return Recording(**tree)
+        return Recording(**tree), meta
 
     def fits(self, task: Task) -> None:
         """Raises `UserError` unless these could be episodes of a task."""

@@ -12,11 +12,12 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -124,15 +125,19 @@ class Run:
         return runs[0]
 
     @classmethod
-    def find_all(cls, logdir: str | Path, method: str | None, task: str | None, name: str) -> "list[Run]":
-        """Like `find`, with all seeds of a run that was started with `--seeds`, in their order."""
-        root = Path(logdir)
-        named = sorted(root.glob(f"{method or '*'}/{task or '*'}/{glob.escape(name)}"), key=_age)
-        for place in (Path(name), *named):
+    def find_all(cls, logdir: str | Path, method: str | None, task: str | None, name: str, *others: str) -> "list[Run]":
+        """Like `find`, with all seeds of a run that was started with `--seeds`, in their order.
+
+        Args:
+            others: Patterns of tasks, of which it may be as well, if none of `task` has the name.
+        """
+        root, tasks = Path(logdir), (glob.escape(task), *others) if task else ("*",)
+        named = (sorted(root.glob(f"{method or '*'}/{of}/{glob.escape(name)}"), key=_age) for of in tasks)
+        for place in (Path(name), *chain.from_iterable(named)):
             seeds = sorted(place.glob("seed-*/config.json"), key=lambda path: int(path.parent.name[5:]))
             alone = place / "config.json"
             if found := [alone] if alone.exists() else seeds:
-                return [cls.open(path.parent)._of(method, task) for path in found]
+                return [cls.open(path.parent)._of(method, task, others) for path in found]
         known = {path.relative_to(root).parts[2] for path in _all_runs(root, method, task)}
         start = f"python main.py train{f' --method {method}' if method else ''} --task {task or 'TASK'} --savedir NAME"
         if not known:
@@ -140,16 +145,17 @@ class Run:
         kind = " ".join(filter(None, (method, task, "run")))
         raise unknown_name(kind, name, known, f"ls {root}, or {start}")
 
-    def _of(self, method: str | None, task: str | None) -> "Run":
-        """Itself, if it is of that method and task: one that is named by its path might be of any."""
+    def _of(self, method: str | None, task: str | None, others: Sequence[str]) -> "Run":
+        """Itself, if it is of that method and task, or others: one that is named by its path might be of any."""
         source = str(self.config.get("task", task))
         try:
             own = source if source == task or task is None else get_task(source).name
         except UserError:  # a task of one's own, whose module is elsewhere
             own = self.group.parent.name
         of_method = self.config.get("method")
-        for flag, asked, is_of, name in (("task", task, own, source), ("method", method, of_method, of_method)):
-            if asked and is_of and not fnmatchcase(is_of, asked):
+        checked = ("task", task, others, own, source), ("method", method, (), of_method, of_method)
+        for flag, asked, more, is_of, name in checked:
+            if asked and is_of and not any(fnmatchcase(is_of, of) for of in (asked, *more)):
                 what = f"{self.path} is a run of {is_of}, not of {asked}."
                 raise UserError(what, f"--{flag} {name}, or name a run of {asked}")
         return self

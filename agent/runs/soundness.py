@@ -86,7 +86,7 @@ def check_demonstrations(run: Run) -> str:
     """Whether the demonstrations are of the run's task, and what was said about them can be read."""
     if not (run.path / DEMONSTRATIONS).exists():
         return "none, as with methods that learn from none"
-    recording = Recording.load(run.path / DEMONSTRATIONS)
+    recording, _ = Recording.load(run.path / DEMONSTRATIONS)
     recording.fits(get_task(Run.open(run.path).config["task"]))
     try:
         lines = ledger_lines((run.path / LEDGER).read_bytes()) if (run.path / LEDGER).exists() else []

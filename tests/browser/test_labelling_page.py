@@ -142,7 +142,7 @@ def press(page: Page, *keys: str) -> None:
 
 def key_of(server: PageServer) -> Callable[[tuple[int, int, int]], str]:
     """Which key is right for a question."""
-    option = Recording.load(run_of(server) / DEMONSTRATIONS).option
+    option = Recording.load(run_of(server) / DEMONSTRATIONS)[0].option
     return lambda question: str(option[question[0], question[1]] + 1)
 
 

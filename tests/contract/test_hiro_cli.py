@@ -158,7 +158,10 @@ def test_a_noisy_teacher_distils_a_controller_of_its_own(logs, train):
     assert controllers["given"] == controllers["as taught"] != controllers["clean"]
     shutil.rmtree(logs / "dagger" / "PointPush" / "noisy")
     train("hiro", "PointPush", few + "--controller noisy --resume --steps 180", "prior given")  # it has its own copy
-    assert not (logs / "dagger" / "PointPush" / "controller-scripted-0.3").exists()
+    assert not list((logs / "dagger" / "PointPush").glob("controller-*"))
+    for per in ("scene", "query"):
+        train("hiro", "PointPush", few + f"--label-noise 0.3 --noise-per {per}", f"noise per {per}")
+    assert len(list((logs / "dagger" / "PointPush").glob("controller-scripted-0.3-*"))) == 2, "one for each"
 
 
 def test_what_has_not_been_distilled_yet_is_distilled_now(logs, train):

@@ -177,6 +177,13 @@ def test_a_variant_is_named_everywhere_and_played_by_agents_of_its_task(logs: Pa
         assert read_result(where / ("eval.json" if task == name else f"eval-{task}.json")) == judged
     judged = said("eval", "--json", "--task", "SimpleDoorKey:rooms=12", "--loaddir", "ihac", *LEVELS)
     assert judged["run"] == str(logs / "ihac" / "SimpleDoorKey" / "ihac"), "by name, too"
+    for task in ("SimpleDoorKey", "SimpleDoorKey:rooms=12"):
+        damaged = logs / "ihac" / task / "damaged" / "config.json"
+        damaged.parent.mkdir(parents=True)
+        damaged.write_text("{")
+        code, _, err = said("eval", "--task", "SimpleDoorKey:rooms=12", "--loaddir", "damaged", *LEVELS)
+        assert (code, f"{damaged} is truncated or damaged" in err) == (2, True), err
+        shutil.rmtree(logs / "ihac" / task / "damaged")
     for verb, shown in ((["report"], "variant"), (["labels", "show"], "The door is")):
         code, out, _ = said(*verb, "--task", name)
         assert (code, shown in out) == (0, True), out

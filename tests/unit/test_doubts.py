@@ -57,14 +57,23 @@ def test_an_option_that_was_tried_and_is_better_overrules_the_label_and_doubts_b
     found = revised(tried, SCENES, LABELS, LEGAL)
     assert (found.overruled.tolist(), found.doubted.any()) == ([False, True, False], False)
     np.testing.assert_array_equal(found.probs, LABELS[[0, 2, 2]])
+    few = runs(*AHEAD, (30, 5, 1, 0.0, 5), (4, 5, 2, 0.0, 9))
+    assert not revised(few, SCENES, LABELS, LEGAL).overruled.any(), "too few to tell"
     silent = LABELS * [[1], [0], [1]]
     np.testing.assert_array_equal(revised(tried, SCENES, silent, LEGAL).probs, silent)
 
 
-@pytest.mark.parametrize(("late", "overruled"), [(0, False), (6, True)])
-def test_a_detour_is_overruled_only_where_time_runs_out(late, overruled):
-    slow = runs(*AHEAD, (95, 5, 1, 0.0, 5), (5, 5, 1, 0.0, 9), (9, 5, 2, 0.0, 9), late=late)
-    assert revised(slow, SCENES, LABELS, LEGAL).overruled[1] == overruled
+def test_what_overruled_a_label_is_known_from_fewer_runs_and_may_be_doubted_before():
+    poor = runs(*AHEAD, (30, 5, 1, 0.0, 5), (1, 5, 2, 0.0, 9), (4, 5, 2, 0.0, -1), late=6)
+    found = revised(poor, SCENES, LABELS, LEGAL)
+    assert (found.overruled.tolist(), found.doubted.tolist()) == ([False, True, False], [True, False, False])
+
+
+@pytest.mark.parametrize(("late", "whole", "overruled"), [(0, 9, False), (4, 9, False), (6, 9, True), (6, 6, False)])
+def test_a_detour_is_overruled_only_where_time_runs_out_and_the_other_way_is_clearly_better(late, whole, overruled):
+    slow = (95, 5, 1, 0.0, 5), (5, 5, 1, 0.0, 9)  # worth 0.49; the other option, 0.95 or 0.63
+    tried = runs(*AHEAD, *slow, (whole, 5, 2, 0.0, 9), (9 - whole, 5, 2, 0.0, -1), late=late)
+    assert revised(tried, SCENES, LABELS, LEGAL).overruled[1] == overruled
 
 
 def test_runs_are_those_of_the_store(monkeypatch):

@@ -247,7 +247,7 @@ def test_an_id_that_is_taken_is_refused_before_anything_is_recorded():
         pass
     assert caught.value.next_step.endswith("--to preceptor/some/expert-v1")
     other = "preceptor/some/other-v0"
-    with new_dataset(other, get_task(RESCUE)), pytest.raises(UserError, match="Another `demos` is writing"):  # noqa: SIM117
+    with new_dataset(other, get_task(RESCUE)), pytest.raises(UserError, match="other-v0 is in use: another"):  # noqa: SIM117
         with new_dataset(other, get_task(RESCUE)):
             pass
     assert recording_command(get_task(RESCUE)).endswith("--to preceptor/rescueworld-n3/expert-v0")
@@ -261,8 +261,9 @@ def test_folders_that_a_killed_writer_of_others_left_break_no_look_up(root):
     with pytest.raises(UserError, match=f"no Minari dataset .*there are: {ID}\\."):
         load_minari("preceptor/none-v0", get_task(RESCUE))
     assert len(load_minari(ID, get_task(RESCUE))) == 3
-    write(RESCUE, "of/new-v0")
-    assert len(load_minari("of/new-v0", get_task(RESCUE))) == 3
+    for dataset_id in ("of/new-v0", "of-no-space-v0"):
+        write(RESCUE, dataset_id)
+        assert len(load_minari(dataset_id, get_task(RESCUE))) == 3
 
 
 KILLED = f"""

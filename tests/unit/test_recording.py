@@ -81,7 +81,7 @@ def test_disk_and_minari_give_back_what_they_took(name: str, tmp_path, monkeypat
     recording.save(tmp_path / "demos")
     with new_dataset("preceptor/some/expert-v0", task) as save:
         save(recording)
-    for back in (Recording.load(tmp_path / "demos"), load_minari("preceptor/some/expert-v0", task)):
+    for back in (Recording.load(tmp_path / "demos")[0], load_minari("preceptor/some/expert-v0", task)):
         for column, theirs in vars(recording).items():
             ours = getattr(back, column)
             assert ours.dtype == theirs.dtype, column

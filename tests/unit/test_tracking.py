@@ -283,7 +283,7 @@ def test_one_process_at_a_time_writes_into_a_run(tmp_path):
     """Two `--resume` at once would mix the lines of their ledgers and metrics."""
     folder = start(tmp_path).path
     before = sorted(folder.iterdir())
-    with alone(folder), pytest.raises(UserError, match="is in use: another `train`") as caught:
+    with alone(folder), pytest.raises(UserError, match="is in use: another command") as caught:
         train(configure({"task": "SimpleDoorKey", "logdir": str(tmp_path), "savedir": "demo", "resume": True}))
     assert "--savedir" in caught.value.next_step
     assert sorted(path for path in folder.iterdir() if path.name != ".lock") == before
