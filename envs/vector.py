@@ -252,6 +252,7 @@ class SingleEnv(gym.Env[Any, Any]):
     def __init__(self, simulator: Simulator, split: str = "train", render_mode: str | None = None) -> None:
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": simulator.fps}
         self.simulator, self.split, self.render_mode = simulator, split, render_mode
+        self._bounds = simulator.bounds(split)
         self.observation_space, self.action_space = simulator.observation_space, simulator.action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -261,7 +262,8 @@ class SingleEnv(gym.Env[Any, Any]):
             UserError: The level seed is not of this environment's split.
         """
         super().reset(seed=seed)
-        self.simulator.begin(np.zeros(1, np.int64), np.array([next_level(self.np_random, options, self.split)]))
+        level_seed = next_level(self.np_random, options, self.split, self._bounds)
+        self.simulator.begin(np.zeros(1, np.int64), np.array([level_seed]))
         return self.simulator.observe()[0], self._info(False)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
