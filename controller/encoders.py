@@ -151,7 +151,7 @@ class GridEncoder:
         of_colours: The options that differ in their colour alone, one for each colour; none where there are no such.
 
     Attributes:
-        by_role: Whether there are.
+        by_role: Whether colours are shown as roles.
         num_cells: Tokens per observation, side * side.
         identity: Kind and shape, which a checkpoint and a task must agree on.
     """

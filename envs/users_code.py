@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import gymnasium as gym
 
+from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
 
 _OTHERS = re.compile(r"/(site-packages|lib/python3\.\d+|preceptor/(agent|controller|envs|ground|serving|teacher))/")
@@ -44,8 +45,6 @@ def fault(what: str, error: BaseException) -> UsersFault:
 
 def blamed(error: BaseException) -> UsersFault | None:
     """The error for what was raised within a task or an environment that is not ours; None if it is from elsewhere."""
-    from preceptor.envs.task import Task
-
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         kind = type(frame.f_locals.get("self"))
         theirs = kind.__module__.partition(".")[0] not in ("preceptor", "gymnasium")

@@ -15,9 +15,8 @@ from preceptor.ground.level_seeds import check_level_seeds, drawn_seeds, next_le
 
 State = dict[str, NDArray[Any]]
 
-LONGEST: Final = (
-    10_000  # steps after which an evaluation cuts an episode, where environments have no limit of their own
-)
+# Steps after which an evaluation cuts an episode, where environments have no limit of their own.
+LONGEST: Final = 10_000
 
 
 class Outcome(NamedTuple):
@@ -236,6 +235,23 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
 def limit_of(env: gym.vector.VectorEnv) -> int | None:
     """Steps after which environments truncate their episodes, where they say so."""
     return getattr(getattr(env, "simulator", None), "max_steps", None)
+
+
+def endless(env: gym.vector.VectorEnv, name: str) -> str:
+    """What a person should know before training in environments whose episodes may not end; empty where one ends."""
+    if limit_of(env) is not None:
+        return ""
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    for _ in range(LONGEST):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if (terminated | truncated).any():
+            return ""
+    return (
+        f"{name} has no limit of steps, and an episode of random play did not end in {LONGEST:,}. Training goes on "
+        f"without ends, and evaluation cuts an episode after {LONGEST:,} steps and counts it as a failure. A limit: "
+        "gymnasium.register(..., max_episode_steps=1000), or `max_steps` of the simulator."
+    )
 
 
 class SingleEnv(gym.Env[Any, Any]):

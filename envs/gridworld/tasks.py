@@ -96,7 +96,6 @@ class GridTask(Task):
 
     def __init__(self, spec: LevelSpec, text: TaskText, lava_is_floor: bool = False) -> None:
         self.name, self.level_spec = spec.name, spec
-        self.base_name = spec.name.partition(":")[0]
         self.goal, self.rules = text.goal, text.rules
         self.observation_shape = (spec.width, spec.height, 4)
         plain = SPECS.get(self.base_name, spec)

@@ -340,6 +340,11 @@ def test_functions_that_break_the_rules_are_told_which(step: Any, why: str) -> N
         simulator.step(np.full(4, 3))
     with pytest.raises(UserError, match="has no picture"):
         simulator.render()
+    drawn = drifting(4, render=lambda state: state["x"] if state["level_seed"] == 2 else state["z"])
+    drawn.begin(np.arange(4), np.arange(4))
+    assert drawn.render(2).astype(np.float32) == drawn.observe()[2, 0]
+    with pytest.raises(UserError, match=r"render\(\) of drift raises KeyError: 'z'"):
+        drawn.render(1)
 
 
 def test_any_gymnasium_environment_is_a_simulator() -> None:
