@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from examples import corridor, deployed
 from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.run import Run
 from preceptor.envs.catalog import get_task, listing
+from preceptor.envs.users_code import blamed
 from preceptor.envs.vector import BatchedEnv
 from preceptor.ground.errors import UserError
 
@@ -201,6 +203,21 @@ def test_what_a_task_raises_in_training_names_its_class_method_and_line(
     )
     with pytest.raises(KeyError):
         cli.main([*words, "--debug", "--resume"])
+
+
+def test_an_environment_of_a_package_is_blamed_with_its_own_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place := tmp_path / "site-packages").mkdir()
+    text = "import gymnasium\nclass Theirs(gymnasium.Env):\n    def step(self):\n        raise KeyError('a')"
+    (place / "theirs.py").write_text(text)
+    monkeypatch.syspath_prepend(place)
+    with pytest.raises(KeyError) as raised:
+        import_module("theirs").Theirs().step()
+    told = blamed(raised.value)
+    assert told is not None
+    assert re.fullmatch(r"Theirs.step\(\) raises KeyError: 'a' \(\S+site-packages/theirs.py, line 4\).", told.what)
+    assert blamed(KeyError("a")) is None
 
 
 @pytest.mark.parametrize(
