@@ -103,8 +103,9 @@ class GridTask(Task):
         self.schema = Schema(text.things, text.lava)
         self._choices = Choices(self.schema, text.target)
         self.options = _options(self._choices.ids, spec)
-        if set(range(len(COLOURS))) <= set(self.schema.thing_colours.tolist()):
-            self.of_colours = tuple(1 + self.schema.thing_colours.tolist().index(c) for c in range(len(COLOURS)))
+        colours = self.schema.thing_colours.tolist()
+        if set(range(len(COLOURS))) <= set(colours):
+            self.of_colours = tuple(1 + colours.index(colour) for colour in range(len(COLOURS)))  # 0 is `explore`
         self._tracked = self.schema.objects, self.schema.thing_colours
         self._sight = spec.view_size, lava_is_floor, text.target is not None  # what kernels want to know
         self._row_of_code = np.full(self.schema.size, -1, dtype=np.int32)
