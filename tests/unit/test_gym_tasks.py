@@ -159,6 +159,11 @@ def test_a_number_that_is_not_finite_is_an_error_that_names_the_episode():
     ("when", "made", "why"),
     [
         ("step", lambda *told: {}["gripper"], r"raises KeyError: 'gripper' \(tests/unit/test_gym_tasks.py, line \d+\)"),
+        (
+            "step",
+            lambda *told: np.linalg.inv(np.zeros((2, 2))),
+            r"raises LinAlgError: Singular matrix \(tests/unit/test_gym_tasks.py, line \d+\)",
+        ),
         ("step", lambda *told: told[:4], r"returned tuple, not \(observation, reward, terminated, truncated, info\)"),
         ("step", lambda *told: (*told[:4], None), "returned tuple, not"),
         (
