@@ -28,7 +28,8 @@ from preceptor.controller.checkpoint import load_controller, save_controller
 from preceptor.controller.network import ControllerNetwork
 from preceptor.controller.roles import Controller
 from preceptor.envs.catalog import get_task
-from preceptor.envs.task import Task, endless
+from preceptor.envs.task import Task
+from preceptor.envs.vector import endless
 from preceptor.ground.atomic import alone
 from preceptor.ground.device import device, use_device
 from preceptor.ground.level_seeds import SPLITS
@@ -72,8 +73,9 @@ def _train_one(config: TrainConfig, on_update: OnUpdate | None = None) -> dict[s
             if isinstance(labeller, Annotator):
                 run.annotate(capability=capability_of(labeller.teacher))
             log = stack.enter_context(run.metrics(total_steps=config.steps, quiet=config.quiet))
-            for line in filter(None, (task.notice, endless(task))):
-                log.say(line)
+            with contextlib.closing(task.make_vec(1)) as env:
+                for line in filter(None, (task.notice, endless(env, task.name))):
+                    log.say(line)
             parts = Parts(task, config, learning, run, log, labeller, given)
             method = entry.make(parts)
             if given and method.controller is None:  # what the run is judged with, whatever becomes of the other

@@ -87,7 +87,7 @@ def _repaint(tokens, present, roles):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _encode(obs, bins, side, tokens, present):  # type: ignore[no-untyped-def]
     count, width, height, _ = obs.shape
-    centre = side // 2
+    centre, last = side // 2, len(bins) - 1
     for n in range(count):
         agent_x = agent_y = facing = 0
         for x in range(width):
@@ -105,8 +105,8 @@ def _encode(obs, bins, side, tokens, present):  # type: ignore[no-untyped-def]
                 present[n, token] = 1.0
                 ahead = (x - agent_x) * dir_x + (y - agent_y) * dir_y
                 right = (y - agent_y) * dir_x - (x - agent_x) * dir_y
-                row = centre + (bins[ahead] if ahead >= 0 else -bins[-ahead])
-                column = centre + (bins[right] if right >= 0 else -bins[-right])
+                row = centre + (bins[min(ahead, last)] if ahead >= 0 else -bins[min(-ahead, last)])
+                column = centre + (bins[min(right, last)] if right >= 0 else -bins[min(-right, last)])
                 cell = row * side + column
                 salience = _salience(token)
                 if salience > shown[cell]:
@@ -132,11 +132,6 @@ class Encoded:
         return Encoded(tuple(np.concatenate(part) for part in zip(*(batch.parts for batch in batches), strict=True)))
 
 
-def _bins(count: int) -> NDArray[np.int64]:
-    """The bin of each offset [count] along one axis."""
-    return np.searchsorted(_BIN_EDGES, np.arange(count), side="right") - 1
-
-
 class GridEncoder:
     """Encodes fog-of-war maps uint8 [N, W, H, 4] (envs/gridworld) as egocentric tokens.
 
@@ -151,14 +146,14 @@ class GridEncoder:
         of_colours: The options that differ in their colour alone, one for each colour; none where there are no such.
 
     Attributes:
-        by_role: Whether there are.
+        by_role: Whether colours are shown as roles.
         num_cells: Tokens per observation, side * side.
         identity: Kind and shape, which a checkpoint and a task must agree on.
     """
 
     def __init__(self, observation_shape: tuple[int, ...], options: int = 0, of_colours: Sequence[int] = ()) -> None:
-        self._last_bin = int(_bins(max(observation_shape[:2]))[-1])
-        self.side = 2 * self._last_bin + 1
+        self._bins = np.searchsorted(_BIN_EDGES, np.arange(max(observation_shape[:2])), side="right") - 1
+        self.side = 2 * int(self._bins[-1]) + 1
         self.num_cells = self.side * self.side
         self._mirrored = np.arange(self.num_cells).reshape(self.side, self.side)[:, ::-1].flatten()
         self.identity: dict[str, Any] = {"kind": "egocentric-grid", "observation_shape": list(observation_shape)}
@@ -170,7 +165,7 @@ class GridEncoder:
         """Encode observations [N, W, H, 4]."""
         tokens = np.empty((len(obs), self.num_cells), np.uint8)
         present = np.empty((len(obs), NUM_TOKENS), np.float32)
-        _encode(obs, np.minimum(_bins(max(obs.shape[1:3])), self._last_bin), self.side, tokens, present)
+        _encode(obs, self._bins, self.side, tokens, present)
         if not self.by_role:
             return Encoded((tokens, present))
         roles = np.empty((len(obs), len(self._of_colours)), np.int64)

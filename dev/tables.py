@@ -353,8 +353,10 @@ def main() -> None:
     rows = [row for row in rows_of(arguments.part) if arguments.only in row.name]
     train_missing(rows, shard, shards)
     if shards == 1:
-        if arguments.part in ("halo", "variants"):
-            (print_halo if arguments.part == "halo" else print_variants)(rows)
+        if arguments.part == "halo":
+            print_halo(rows)
+        elif arguments.part == "variants":
+            print_variants(rows)
         else:
             print_table(arguments.part, rows)
 

@@ -136,5 +136,7 @@ class ArraySimulator(Simulator):
 
     def render(self, n: int = 0) -> NDArray[np.uint8]:
         """The picture of environment `n`. Raises `UserError` if there is none."""
-        rows = {key: array[n : n + 1] for key, array in self._state.items()}
-        return super().render() if self._render is None else self._render(rows)
+        if self._render is None:
+            return super().render()
+        with excused(f"render() of {self.name}"):
+            return self._render({key: array[n : n + 1] for key, array in self._state.items()})

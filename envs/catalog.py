@@ -195,11 +195,6 @@ def _make(name: str, flaw: str | None) -> "Task":
 
 
 def make_single_env(task: str, split: str = "train", render_mode: str | None = None) -> "gym.Env[Any, Any]":
-    """A task's single environment, for Gymnasium's registry."""
-    return get_task(task).make_env(split, render_mode)
-
-
-def make_played_env(task: str, split: str = "train", render_mode: str | None = None) -> "gym.Env[Any, Any]":
     """A task's environment as agents play it, whose observations and actions are those of its demonstrations.
 
     The datasets that `demos` leaves name this function as what makes their environment.
@@ -210,19 +205,15 @@ def make_played_env(task: str, split: str = "train", render_mode: str | None = N
     made = get_task(task)
     if not defines(made, "simulator"):
         return made.make_env(split, render_mode)
-    return SingleEnv(made.simulator(1, render_mode), split, render_mode)
+    batched: Any = made.make_vec(1, split=split, render_mode=render_mode)  # which has the levels of the split
+    return SingleEnv(batched.simulator, split, render_mode)
 
 
 def make_vec_env(
-    task: str,
-    num_envs: int = 1,
-    split: str = "train",
-    render_mode: str | None = None,
-    autoreset_mode: "AutoresetMode | str" = "NextStep",
+    task: str, num_envs: int = 1, autoreset_mode: "AutoresetMode | str" = "NextStep", **how: Any
 ) -> "gym.vector.VectorEnv[Any, Any, Any]":
     """A task's batched environments, for Gymnasium's `make_vec`: as its own do, they begin anew in the next step."""
-    made = get_task(task)
-    return made.make_vec(num_envs, split=split, render_mode=render_mode, autoreset_mode=autoreset_mode)
+    return get_task(task).make_vec(num_envs, autoreset_mode=autoreset_mode, **how)
 
 
 def register_all() -> None:
@@ -235,8 +226,5 @@ def register_all() -> None:
     for family in FAMILIES.values():
         for name in family.tasks if family.entry_point else ():
             if f"Preceptor/{name}-v0" not in registry:
-                made: dict[str, Any] = {
-                    "entry_point": family.entry_point,
-                    "vector_entry_point": family.vector_entry_point,
-                }
-                register(f"Preceptor/{name}-v0", kwargs={"task": name}, **made)
+                places: Any = {"entry_point": family.entry_point, "vector_entry_point": family.vector_entry_point}
+                register(f"Preceptor/{name}-v0", kwargs={"task": name}, **places)

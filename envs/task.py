@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.envs.vector import LONGEST, BatchedEnv, Simulator, SingleEnv, limit_of
+from preceptor.envs.vector import BatchedEnv, Simulator, SingleEnv
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import split_of
 
@@ -133,8 +133,8 @@ class Task:
 
     @cached_property
     def base_name(self) -> str:
-        """The name."""
-        return self.name
+        """The name up to its parameters, where it has some."""
+        return self.name.partition(":")[0]
 
     @cached_property
     def source(self) -> str:
@@ -266,24 +266,6 @@ class Task:
             scenes += self.describe(env.step(env.action_space.sample())[0])
         env.close()
         return scenes[:count]
-
-
-def endless(task: Task) -> str:
-    """What a person should know before a run on a task whose episodes may not end; empty where one of them does."""
-    env = task.make_vec(1)
-    if limit_of(env) is not None:
-        return ""
-    env.action_space.seed(0)
-    env.reset(seed=0)
-    for _ in range(LONGEST):
-        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
-        if terminated[0] or truncated[0]:
-            return ""
-    return (
-        f"{task.name} has no limit of steps, and an episode of random play did not end in {LONGEST:,}. Training goes "
-        f"on without ends, and evaluation cuts an episode after {LONGEST:,} steps, as no success. A limit: "
-        "gymnasium.register(..., max_episode_steps=1000), or `max_steps` of the simulator."
-    )
 
 
 _LACKING = {

@@ -15,9 +15,8 @@ from preceptor.ground.level_seeds import check_level_seeds, drawn_seeds, next_le
 
 State = dict[str, NDArray[Any]]
 
-LONGEST: Final = (
-    10_000  # steps after which an evaluation cuts an episode, where environments have no limit of their own
-)
+# Steps after which an evaluation cuts an episode, where environments have no limit of their own.
+LONGEST: Final = 10_000
 
 
 class Outcome(NamedTuple):
@@ -238,6 +237,23 @@ def limit_of(env: gym.vector.VectorEnv) -> int | None:
     return getattr(getattr(env, "simulator", None), "max_steps", None)
 
 
+def endless(env: gym.vector.VectorEnv, name: str) -> str:
+    """What a person should know before training in environments whose episodes may not end; empty where one ends."""
+    if limit_of(env) is not None:
+        return ""
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    for _ in range(LONGEST):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if (terminated | truncated).any():
+            return ""
+    return (
+        f"{name} has no limit of steps, and an episode of random play did not end in {LONGEST:,}. Training goes on "
+        f"without ends, and evaluation cuts an episode after {LONGEST:,} steps and counts it as a failure. A limit: "
+        "gymnasium.register(..., max_episode_steps=1000), or `max_steps` of the simulator."
+    )
+
+
 class SingleEnv(gym.Env[Any, Any]):
     """One environment, in lock step with a row of `BatchedEnv`: for users of Gymnasium, and to draw pictures.
 
@@ -252,6 +268,7 @@ class SingleEnv(gym.Env[Any, Any]):
     def __init__(self, simulator: Simulator, split: str = "train", render_mode: str | None = None) -> None:
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": simulator.fps}
         self.simulator, self.split, self.render_mode = simulator, split, render_mode
+        self._bounds = simulator.bounds(split)
         self.observation_space, self.action_space = simulator.observation_space, simulator.action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -261,7 +278,8 @@ class SingleEnv(gym.Env[Any, Any]):
             UserError: The level seed is not of this environment's split.
         """
         super().reset(seed=seed)
-        self.simulator.begin(np.zeros(1, np.int64), np.array([next_level(self.np_random, options, self.split)]))
+        level_seed = next_level(self.np_random, options, self.split, self._bounds)
+        self.simulator.begin(np.zeros(1, np.int64), np.array([level_seed]))
         return self.simulator.observe()[0], self._info(False)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -40,15 +40,17 @@ def check_level_seeds(seeds: NDArray[np.int64], split: str, bounds: tuple[int, i
         raise UserError(f"Level seed {bad[0]} is not of the {split} split.", f"use level seeds {low} to {high - 1}")
 
 
-def next_level(rng: np.random.Generator, options: dict[str, Any] | None, split: str) -> int:
-    """Level seed of a single environment's next episode: `options["level_seed"]`, or one that is drawn in the split.
+def next_level(
+    rng: np.random.Generator, options: dict[str, Any] | None, split: str, bounds: tuple[int, int] | None = None
+) -> int:
+    """Level seed of a single environment's next episode: `options["level_seed"]`, or one that is drawn.
 
     Raises:
-        UserError: It is not of the split.
+        UserError: It is not of the split, or not of the part of it within the bounds [low, high).
     """
     wanted = (options or {}).get("level_seed")
-    level_seed = int(rng.integers(*split_range(split)) if wanted is None else wanted)
-    check_level_seeds(np.array([level_seed]), split)
+    level_seed = int(rng.integers(*bounds or split_range(split)) if wanted is None else wanted)
+    check_level_seeds(np.array([level_seed]), split, bounds)
     return level_seed
 
 

@@ -146,7 +146,7 @@ def _write(recording: Recording, task: Task, dataset_id: str, data: Path) -> Non
     spec = {
         split: EnvSpec(
             f"Preceptor/{task.name}-v0",
-            entry_point="preceptor.envs.catalog:make_played_env",
+            entry_point="preceptor.envs.catalog:make_single_env",
             kwargs={"task": task.source, "split": split},
             max_episode_steps=LONGEST,  # more than any recorded one has; it ends by itself before
         )

@@ -32,8 +32,8 @@ class GridSimulator(Simulator):
     ) -> None:
         self.level_spec, self.name, self.num_envs, self._copy = spec, spec.name, num_envs, copy
         self.max_steps = spec.max_steps
-        rules = spec.generator, spec.win, spec.view_size, spec.max_steps, spec.see_through
-        self._rules = Rules(*rules, spec.variety)
+        rules = spec.generator, spec.win, spec.view_size, spec.max_steps, spec.see_through, spec.variety
+        self._rules = Rules(*rules)
         self._grids = np.zeros(num_envs, dtype=GRID)
         self.level_seed = self._grids["level_seed"]
         self._cells = np.zeros((num_envs, spec.width, spec.height), dtype=np.uint16)

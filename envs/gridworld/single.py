@@ -82,7 +82,6 @@ def picture(rules: LevelSpec, cells: NDArray[np.uint16], grid: Any) -> NDArray[n
     env = _Drawn(MissionSpace(mission_func=_open_the_door), see_through_walls=rules.see_through, **size)
     env.grid = to_grid(cells)
     env.agent_pos, env.agent_dir = (int(grid["x"]), int(grid["y"])), int(grid["direction"])
-    env.carrying = to_object(int(grid["carried"])) if grid["carried"] else None  # type: ignore[assignment]
     return np.asarray(env.get_frame(), np.uint8)
 
 

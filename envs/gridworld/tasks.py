@@ -96,7 +96,6 @@ class GridTask(Task):
 
     def __init__(self, spec: LevelSpec, text: TaskText, lava_is_floor: bool = False) -> None:
         self.name, self.level_spec = spec.name, spec
-        self.base_name = spec.name.partition(":")[0]
         self.goal, self.rules = text.goal, text.rules
         self.observation_shape = (spec.width, spec.height, 4)
         plain = SPECS.get(self.base_name, spec)
@@ -104,8 +103,9 @@ class GridTask(Task):
         self.schema = Schema(text.things, text.lava)
         self._choices = Choices(self.schema, text.target)
         self.options = _options(self._choices.ids, spec)
-        if set(range(len(COLOURS))) <= set(self.schema.thing_colours.tolist()):
-            self.of_colours = tuple(1 + self.schema.thing_colours.tolist().index(c) for c in range(len(COLOURS)))
+        colours = self.schema.thing_colours.tolist()
+        if set(range(len(COLOURS))) <= set(colours):
+            self.of_colours = tuple(1 + colours.index(colour) for colour in range(len(COLOURS)))  # 0 is `explore`
         self._tracked = self.schema.objects, self.schema.thing_colours
         self._sight = spec.view_size, lava_is_floor, text.target is not None  # what kernels want to know
         self._row_of_code = np.full(self.schema.size, -1, dtype=np.int32)

@@ -3,7 +3,7 @@
 A scene is a state of the block, the place of the robot and the place of the goal.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -215,16 +215,10 @@ def make_single_env(task: str, split: str = "train", render_mode: str | None = N
 
 
 def make_vec_env(
-    task: str,
-    num_envs: int = 1,
-    split: str = "train",
-    render_mode: str | None = None,
-    autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    task: str, num_envs: int = 1, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, **how: Any
 ) -> BatchedEnv:
     """Batched environments of any maze, likewise."""
-    return BatchedEnv(
-        MazeSimulator(SPECS[task], num_envs), split, autoreset_mode=autoreset_mode, render_mode=render_mode
-    )
+    return BatchedEnv(MazeSimulator(SPECS[task], num_envs), autoreset_mode=autoreset_mode, **how)
 
 
 def _in_words(place: str) -> str:

@@ -13,7 +13,8 @@ from gymnasium.vector import AutoresetMode
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
-from preceptor.envs.catalog import FAMILIES, TASKS, get_task, register_all
+from preceptor.envs.catalog import FAMILIES, TASKS, get_task, make_single_env, register_all
+from preceptor.envs.gridworld.single import SeenMap
 from preceptor.envs.mujoco.rendering import choose_backend
 from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
@@ -180,6 +181,29 @@ def test_levels_are_drawn_from_all_of_a_split(split: str, low: int) -> None:
         tenths = np.bincount((drawn - low) // 100_000, minlength=10)
         assert tenths.shape == (10,)
         assert (tenths > 60).all()
+
+
+@pytest.mark.parametrize(("split", "low"), [("train", 0), ("eval", 1_000_000)])
+@pytest.mark.parametrize("name", ["KeyInBox", "DoorKey-5x5", "MiniGrid-MemoryS7-v0", "Pendulum-v1"])
+def test_what_datasets_name_begins_the_levels_that_agents_play(name: str, split: str, low: int) -> None:
+    one, env = make_single_env(name, split), get_task(name).make_vec(1, split=split)
+    for seed in range(20):
+        obs, info = one.reset(seed=seed)
+        again = env.reset(options={"level_seeds": [info["level_seed"]]})
+        np.testing.assert_array_equal(obs, again[0][0])
+    if name == "DoorKey-5x5":  # of which there are fewer levels
+        with pytest.raises(UserError, match=f"use level seeds {low} to "):
+            one.reset(options={"level_seed": low + 999_999})
+
+
+@pytest.mark.parametrize("name", ["KeyInBox", "DoorKey-5x5", "MiniGrid-MemoryS7-v0", "RescueWorld-n2", "CartPole-v1"])
+def test_infos_of_resets_have_the_names_of_those_of_steps(name: str) -> None:
+    """Which those who record them want."""
+    stock = [SeenMap(gym.make("MiniGrid-DoorKey-5x5-v0"))] if name == "DoorKey-5x5" else []
+    for env in (get_task(name).make_env(), make_single_env(name), *stock):
+        begun = env.reset(seed=0)[1]
+        assert begun.keys() == env.step(0)[4].keys()
+        assert begun["success"] is False
 
 
 @pytest.mark.parametrize("name", [*PLAYED, "AntMaze", "Ant-v5", "CartPole-v1", "DoorKey-5x5", "MiniGrid-MemoryS7-v0"])

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from examples import corridor, deployed
 from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.run import Run
 from preceptor.envs.catalog import get_task, listing
+from preceptor.envs.users_code import blamed
 from preceptor.envs.vector import BatchedEnv
 from preceptor.ground.errors import UserError
 
@@ -203,6 +205,23 @@ def test_what_a_task_raises_in_training_names_its_class_method_and_line(
         cli.main([*words, "--debug", "--resume"])
 
 
+def test_an_environment_of_a_package_is_blamed_with_its_own_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place := tmp_path / "site-packages").mkdir()
+    text = "import gymnasium\nclass Theirs(gymnasium.Env):\n    def step(self):\n        raise KeyError('a')"
+    (place / "theirs.py").write_text(text)
+    monkeypatch.syspath_prepend(place)
+    with pytest.raises(KeyError) as raised:
+        import_module("theirs").Theirs().step()
+    told = blamed(raised.value)
+    assert told is not None
+    assert re.fullmatch(r"Theirs.step\(\) raises KeyError: 'a' \(\S+site-packages/theirs.py, line 4\).", told.what)
+    with pytest.raises(TypeError) as ours:
+        get_task("KeyInBox").describe(None)  # type: ignore[arg-type]
+    assert blamed(ours.value) is None
+
+
 @pytest.mark.parametrize(
     ("text", "name", "why"),
     [
@@ -340,6 +359,11 @@ def test_functions_that_break_the_rules_are_told_which(step: Any, why: str) -> N
         simulator.step(np.full(4, 3))
     with pytest.raises(UserError, match="has no picture"):
         simulator.render()
+    drawn = drifting(4, render=lambda state: state["x"] if state["level_seed"] == 2 else state["z"])
+    drawn.begin(np.arange(4), np.arange(4))
+    assert drawn.render(2).astype(np.float32) == drawn.observe()[2, 0]
+    with pytest.raises(UserError, match=r"render\(\) of drift raises KeyError: 'z'"):
+        drawn.render(1)
 
 
 def test_any_gymnasium_environment_is_a_simulator() -> None:

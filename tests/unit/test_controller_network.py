@@ -33,9 +33,9 @@ def moved(obs: np.ndarray, quarter: bool) -> np.ndarray:
     return there
 
 
-@pytest.mark.parametrize("size", [10, 20])
-def test_turning_a_scene_changes_nothing_and_mirroring_it_mirrors_the_input(size: int) -> None:
-    encoder = GridEncoder((size, size, 4))
+@pytest.mark.parametrize(("made_for", "size"), [(10, 10), (20, 20), (10, 14)])
+def test_turning_a_scene_changes_nothing_and_mirroring_it_mirrors_the_input(made_for: int, size: int) -> None:
+    encoder = GridEncoder((made_for, made_for, 4))
     for seed in range(20):
         obs = a_map(seed, size)
         straight, turned, mirrored = encoder(obs), encoder(moved(obs, True)), encoder(moved(obs, False))

@@ -11,10 +11,10 @@ from preceptor.agent.acting import Agent
 from preceptor.agent.config import configure
 from preceptor.agent.methods.off_policy import SACSettings, TD3Settings
 from preceptor.agent.players import play, random_player, summary
-from preceptor.envs import task as task_module
+from preceptor.envs import vector as vector_module
 from preceptor.envs.catalog import GYM_TASKS, get_task
 from preceptor.envs.gym_tasks import GymTask
-from preceptor.envs.task import endless
+from preceptor.envs.vector import endless
 from preceptor.ground.errors import UserError
 from tests.scripted import scripted
 
@@ -159,6 +159,11 @@ def test_a_number_that_is_not_finite_is_an_error_that_names_the_episode():
     ("when", "made", "why"),
     [
         ("step", lambda *told: {}["gripper"], r"raises KeyError: 'gripper' \(tests/unit/test_gym_tasks.py, line \d+\)"),
+        (
+            "step",
+            lambda *told: np.linalg.inv(np.zeros((2, 2))),
+            r"raises LinAlgError: Singular matrix \(tests/unit/test_gym_tasks.py, line \d+\)",
+        ),
         ("step", lambda *told: told[:4], r"returned tuple, not \(observation, reward, terminated, truncated, info\)"),
         ("step", lambda *told: (*told[:4], None), "returned tuple, not"),
         (
@@ -197,11 +202,11 @@ def test_what_cannot_be_made_names_the_line():
 
 def test_a_task_that_never_ends_is_named_before_training_and_cut_in_evaluation(tmp_path, monkeypatch, capsys):
     """Gymnasium's own ids, which have limits, are not played for that."""
-    for place in (task_module, hierarchy_module):
+    for place in (vector_module, hierarchy_module):
         monkeypatch.setattr(place, "LONGEST", 40)
     gym.register("Endless-v0", entry_point=Endless)
     gym.register("Ending-v0", entry_point=Endless, max_episode_steps=60)
-    assert endless(get_task("Sometimes-v0")) == endless(get_task("Ending-v0")) == ""
+    assert [endless(get_task(name).make_vec(1), name) for name in ("Sometimes-v0", "Ending-v0")] == ["", ""]
     short = {"steps": 64, "num_envs": 2, "eval_episodes": 3, "logdir": str(tmp_path), "savedir": "short"}
     run = preceptor.train("Endless-v0", "ppo", **short, quiet=False)
     assert (

@@ -91,6 +91,8 @@ def test_levels_are_drawn_from_what_is_asked_for_and_those_of_a_task_are_as_befo
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one[~drawn_anew], other[~drawn_anew])
     assert spec_of("ColoredDoorKey") == SPECS["ColoredDoorKey"]
+    limits = [spec_of(f"ColoredDoorKey:rooms={sides}").max_steps for sides in ("7", "12-14")]
+    assert limits == [SPECS["ColoredDoorKey"].max_steps, 294], "larger rooms leave more time"
 
 
 @pytest.mark.parametrize("name", ["ColoredDoorKey:rooms=12-14,apart=red-green", "DynamicDoorKey:rooms=13"])
