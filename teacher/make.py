@@ -109,7 +109,7 @@ def longest_prompts(task: Task, template: Template) -> list[Prompt]:
     """The longest prompts among those of some sampled scenes, the longest first: what fits these fits the run."""
     scenes = distinct_scenes(task, np.random.default_rng(0), _PROBED_SCENES)
     prompts = [template.render(task, scene, menus(scene, 1)[0]) for scene in scenes]
-    return sorted(prompts, key=lambda prompt: -sum(len(text) for _, text in prompt.messages))[:_PROBED_PROMPTS]
+    return sorted(prompts, key=lambda prompt: -prompt.tokens)[:_PROBED_PROMPTS]
 
 
 def asking_of(teacher: Teacher) -> AskingTeacher | None:

@@ -61,6 +61,11 @@ class Prompt:
         """The messages as the OpenAI protocol and transformers' chat templates want them."""
         return [{"role": role, "content": content} for role, content in self.messages]
 
+    @property
+    def tokens(self) -> int:
+        """About as many tokens, estimated from the number of characters."""
+        return -(-sum(len(content) for _, content in self.messages) // CHARACTERS_PER_TOKEN)
+
 
 @dataclass(frozen=True)
 class Template:
