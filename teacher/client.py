@@ -22,7 +22,7 @@ from preceptor.teacher.base import BudgetExhausted
 from preceptor.teacher.config import Limits, TeacherConfig
 from preceptor.teacher.faults import GARBLED, Handling, ServerFault, error_in, fault_of_response, say
 from preceptor.teacher.parse import ParseFailure
-from preceptor.teacher.prompts import CHARACTERS_PER_TOKEN
+from preceptor.teacher.prompts import CHARACTERS_PER_TOKEN, estimated_tokens
 from preceptor.teacher.route import proxy_to, tls_of, without_password
 
 T = TypeVar("T")
@@ -180,7 +180,7 @@ class ServerClient:
             choices = reply["choices"] if isinstance(reply.get("choices"), list) else []
             shown = [(c.get("message"), c.get("text")) for c in choices if isinstance(c, dict)]
             sent = (body.get("messages"), body.get("prompt"))
-            prompt, completion = (-(-_characters(text) // CHARACTERS_PER_TOKEN) for text in (sent, shown))
+            prompt, completion = map(estimated_tokens, (sent, shown))
             total = prompt + completion
             if not self.estimates:
                 self.estimates = True
@@ -298,16 +298,6 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _characters(value: Any) -> int:
-    """Length of all texts in what came from JSON, without the keys."""
-    length, left = 0, [value]
-    while left:
-        value = left.pop()
-        length += len(value) if isinstance(value, str) else 0
-        left += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return length
 
 
 def _decoded(body: bytes, secret: str) -> Any:

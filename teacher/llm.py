@@ -60,6 +60,7 @@ class ServedModel:
     Attributes:
         template: Name of the prompt template that the model wants, as far as the server tells.
         concurrency: Requests in flight at once.
+        way: How it is asked; there is none before `prepare`.
         capability: What the probe saw, for a run's manifest; empty before `prepare`.
 
     Raises:
@@ -80,7 +81,7 @@ class ServedModel:
         breaker = Breaker(self.base_url, limits.cool_down_seconds, self.extra)
         self._breaker = None if config.on_teacher_failure == "abort" else breaker
         self._trial = asyncio.Lock()
-        self._way: Way | None = None
+        self.way: Way
         self._answers_as, self.concurrency = "", 1
         self.capability: dict[str, Any] = {}
         self.model = config.model or "any model"
@@ -93,7 +94,7 @@ class ServedModel:
         self.model = _chosen(config.model, list(listed), self.base_url)
         self._listed = tuple(sorted(listed))
         self.template = _template(listed.get(self.model, {}))
-        self.name, self.method, self.samples, self.reply_tokens = self.model, "none", 1, 1
+        self.name, self.method, self.samples = self.model, "none", 1
         self.source = f"llm:{self.model}"
 
     def prepare(self, prompts: Sequence[Prompt]) -> None:
@@ -106,11 +107,11 @@ class ServedModel:
         fields = {"temperature": config.temperature, **self._extra}
         probe = Probe(self._client, {"model": self.model, **fields}, prompts, config.reply_tokens)
         try:
-            self._way, reasons = start(probe.run(WAYS if wanted == "auto" else (wanted,))).result()
+            way, reasons = start(probe.run(WAYS if wanted == "auto" else (wanted,))).result()
         except ServerFault as fault:
             raise self._explain(fault) from fault
-        way, dropped = self._way, tuple(reasons)
-        self.method, self.reply_tokens, self._answers_as = way.name, way.tokens, probe.answers_as
+        self.way, dropped = way, tuple(reasons)
+        self.method, self._answers_as = way.name, probe.answers_as
         if way.sampled:
             # Scores are scores, but a frequency is another label.
             self.samples, self.name = config.samples, f"{self.model}#{way.name}"
@@ -140,11 +141,10 @@ class ServedModel:
 
     def replies(self, prompts: Sequence[Prompt]) -> Generator[list[tuple[int, Reply]], None, None]:
         """Replies as they come. After a failure nothing more is sent, what is in flight is kept, then it is raised."""
-        assert self._way is not None, "prepared before"
         gate, done, failure = asyncio.Semaphore(self.concurrency), SimpleQueue[Future[_Replied]](), None
         self._client.begin()
-        groups = self._way.groups(prompts)
-        asking = [start(self._ask(self._way, group, [prompts[i] for i in group], gate)) for group in groups]
+        groups = self.way.groups(prompts)
+        asking = [start(self._ask(self.way, group, [prompts[i] for i in group], gate)) for group in groups]
         try:
             for one in asking:
                 one.add_done_callback(done.put)

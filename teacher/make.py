@@ -100,8 +100,7 @@ def _served(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Temp
     model = ServedModel(config, limits=LIMITS["abort" if config.on_teacher_failure == "abort" else "otherwise"])
     template = own or load_template(model.template)
     model.prepare(longest_prompts(task, template))
-    cost = cost_of(task, template, config, model.samples, model.reply_tokens, echo=model.method == "echo")
-    say(f"{model.base_url}: {cost}")
+    say(f"{model.base_url}: {cost_of(task, template, config, model.way, model.samples)}")
     return model, template
 
 
