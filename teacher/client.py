@@ -22,7 +22,7 @@ from preceptor.teacher.base import BudgetExhausted
 from preceptor.teacher.config import Limits, TeacherConfig
 from preceptor.teacher.faults import GARBLED, Handling, ServerFault, error_in, fault_of_response, say
 from preceptor.teacher.parse import ParseFailure
-from preceptor.teacher.prompts import CHARACTERS_PER_TOKEN
+from preceptor.teacher.prompts import CHARACTERS_PER_TOKEN, estimated_tokens
 from preceptor.teacher.route import proxy_to, tls_of, without_password
 
 T = TypeVar("T")
@@ -34,17 +34,12 @@ _BACKOFF = tenacity.wait_random_exponential(multiplier=0.25, max=10.0)
 _LATE_SECONDS, _SECONDS_BETWEEN_LINES = 10.0, 30.0
 _LEAST_SECONDS = 0.05  # for a request that begins just before its deadline
 _COUNTERS = (
-    "requests",
-    "retries",
-    "failures",
-    "calls_sent",
-    "tokens_spent",
-    "seconds_spent",
-    "tokens_in",
-    "tokens_out",
+    *("requests", "retries", "failures", "calls_sent"),
+    *("tokens_spent", "seconds_spent", "tokens_in", "tokens_out"),
 )
 _MOST_TOKENS = 2**40  # of one reply; more is no count
 _LEAST_SECRET = 8  # characters; a shorter key is a placeholder, and may be a word of an answer
+_SHOWN = 300  # characters of a server's own words in an error
 # OpenAI's refusal of a reply that its model did not end within `max_tokens`; other servers give what there is of it.
 _CUT_SHORT = re.compile(r"max_tokens or model output limit was reached", re.IGNORECASE)
 
@@ -185,7 +180,7 @@ class ServerClient:
             choices = reply["choices"] if isinstance(reply.get("choices"), list) else []
             shown = [(c.get("message"), c.get("text")) for c in choices if isinstance(c, dict)]
             sent = (body.get("messages"), body.get("prompt"))
-            prompt, completion = (-(-_characters(text) // CHARACTERS_PER_TOKEN) for text in (sent, shown))
+            prompt, completion = map(estimated_tokens, (sent, shown))
             total = prompt + completion
             if not self.estimates:
                 self.estimates = True
@@ -233,8 +228,8 @@ class ServerClient:
             if body is not None and _CUT_SHORT.search(fault.said):
                 return {"choices": [{"message": {"content": ""}, "finish_reason": "length"}]}
             self.counters["failures"] += 1
-            if self._key:
-                fault.text, fault.said = (text.replace(self._key, "***") for text in (fault.text, fault.said))
+            # Starred out before it is shortened, so that no half of a key is left; `said` is read, and never shown.
+            fault.text = (fault.text.replace(self._key, "***") if self._key else fault.text)[:_SHOWN]
             if self.proxy:
                 fault.text += f" (through the proxy {without_password(self.proxy)} that the environment names)"
             raise fault from (None if fault is error else error)
@@ -271,8 +266,7 @@ class ServerClient:
 
 def _wait(state: tenacity.RetryCallState) -> float:
     """What the server asks for in Retry-After, else an exponential wait with jitter."""
-    error = state.outcome.exception() if state.outcome else None
-    return max(_BACKOFF(state), error.retry_after if isinstance(error, ServerFault) else 0.0)
+    return max(_BACKOFF(state), getattr(state.outcome and state.outcome.exception(), "retry_after", 0.0))
 
 
 def _fault_of(error: Exception, seconds: float) -> ServerFault:
@@ -284,8 +278,8 @@ def _fault_of(error: Exception, seconds: float) -> ServerFault:
         case TimeoutError():
             return ServerFault("timed out", Handling.RETRY, f"no reply within {seconds:.3g} s")
         case openai.APIStatusError(response=response) if response.is_redirect:
-            to = response.headers.get("location", "nowhere")
-            return ServerFault("redirect", Handling.ABORT, to, status=response.status_code)
+            to = response.next_request.url if response.next_request else "nowhere"
+            return ServerFault("redirect", Handling.ABORT, str(to), status=response.status_code)
         case openai.APIStatusError(response=response):
             said = response.content.decode("utf-8", "replace")
             return fault_of_response(response.status_code, response.headers, said)
@@ -304,16 +298,6 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _characters(value: Any) -> int:
-    """Length of all texts in what came from JSON, without the keys."""
-    length, left = 0, [value]
-    while left:
-        value = left.pop()
-        length += len(value) if isinstance(value, str) else 0
-        left += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return length
 
 
 def _decoded(body: bytes, secret: str) -> Any:

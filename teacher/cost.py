@@ -1,4 +1,4 @@
-"""What asking about a task costs at most, before it is asked: calls, tokens of prompts and of replies, dollars."""
+"""What asking about a task costs, before it is asked: calls, tokens of prompts and of replies, dollars."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,11 @@ import numpy as np
 
 from preceptor.envs.task import Task
 from preceptor.teacher.config import TeacherConfig
-from preceptor.teacher.prompts import CHARACTERS_PER_TOKEN, Template, distinct_scenes, menus
+from preceptor.teacher.prompts import Template, distinct_scenes, estimated_tokens, menus
+from preceptor.teacher.scoring import Way, letters
 
 _SAMPLED = 1_000  # scenes
+_LETTERS = letters({}, 1)
 
 
 @dataclass(frozen=True)
@@ -23,39 +25,36 @@ class Cost:
 
     def __str__(self) -> str:
         limit, prices = self.config.max_llm_calls, (self.config.usd_per_million_in, self.config.usd_per_million_out)
-        within = f"; no more than --max-llm-calls {limit:,} are made" if limit is not None else ""
-        money = (
-            sum(n * (price or 0.0) for n, price in zip((self.tokens_in, self.tokens_out), prices, strict=True)) / 1e6
-        )
+        within = f", though no more than --max-llm-calls {limit:,}" if limit is not None else ""
+        tokens = (self.tokens_in, self.tokens_out)
+        money = sum(n * (price or 0.0) for n, price in zip(tokens, prices, strict=True)) / 1e6
         price = f", ${money:,.4f}" if any(price is not None for price in prices) else ""
         return (
-            f"{self.scenes:,} scenes among {_SAMPLED:,} sampled, each asked once: at most {self.calls:,} calls, about "
-            f"{self.tokens_in:,} tokens of prompts and at most {self.tokens_out:,} of replies{price}{within}"
+            f"{_SAMPLED:,} sampled situations are {self.scenes:,} scenes to ask about: {self.calls:,} calls, about "
+            f"{self.tokens_in:,} tokens of prompts and at most {self.tokens_out:,} of replies{price}; a run that meets "
+            f"more scenes makes more calls{within}"
         )
 
 
-def cost_of(
-    task: Task,
-    template: Template,
-    config: TeacherConfig,
-    samples: int = 1,
-    reply_tokens: int = 1,
-    *,
-    echo: bool = False,
-) -> Cost:
+def cost_of(task: Task, template: Template, config: TeacherConfig, way: Way = _LETTERS, samples: int = 1) -> Cost:
     """The cost of asking about a task.
 
     Args:
         task: The task.
         template: Words the prompts.
         config: Menu orders, prices and limits.
+        way: How a server is asked, of which the requests are counted.
         samples: Calls for each menu.
-        reply_tokens: Tokens of a reply at most.
-        echo: Whether each letter of a menu is sent with the whole prompt before it.
     """
     scenes = distinct_scenes(task, np.random.default_rng(0), _SAMPLED)
     prompts = [template.render(task, scene, menu) for scene in scenes for menu in menus(scene, config.permutations)]
-    sent = [samples * (len(prompt.words) if echo else 1) for prompt in prompts]
-    lengths = [sum(len(text) for _, text in prompt.messages) for prompt in prompts]
-    tokens_in = sum(n * -(-length // CHARACTERS_PER_TOKEN) for n, length in zip(sent, lengths, strict=True))
-    return Cost(len(scenes), samples * len(prompts), tokens_in, reply_tokens * sum(sent), config)
+    asked = [prompt for prompt in prompts for _ in range(samples)]
+    calls = tokens_in = tokens_out = 0
+    for positions in way.groups(asked):
+        for body, counted in way.requests([asked[i] for i in positions]):
+            texts = body.get("prompt", body.get("messages"))
+            calls += counted
+            tokens_in += estimated_tokens(texts)
+            replies = len(texts) if "prompt" in body and isinstance(texts, list) else body.get("n", 1)
+            tokens_out += body["max_tokens"] * replies
+    return Cost(len(scenes), calls, tokens_in, tokens_out, config)

@@ -23,8 +23,6 @@ from preceptor.ground.errors import visible
 GARBLED = "garbled"  # the reply is not text
 WRONG_MODEL = "wrong_model"  # another model answered than the one that was probed
 
-_SHOWN = 300  # characters of a server's own words in an error
-
 
 class Handling(StrEnum):
     """What a failure means for the run."""
@@ -35,8 +33,8 @@ class Handling(StrEnum):
 
 
 class ServerFault(Exception):
-    """A request that failed: `text` are the server's words or the network's, shortened; `retry_after` is in seconds,
-    `said` are the server's words in full."""
+    """A request that failed: `text` is what is shown, the server's words or the network's; `retry_after` is in seconds,
+    `said` are the server's words alone."""
 
     def __init__(
         self,
@@ -111,7 +109,7 @@ def fault_of_response(status: int, headers: Mapping[str, str], body: str) -> Ser
         retry_after = max(0.0, float(headers.get("retry-after", 0)))
     except ValueError:  # a date
         retry_after = 0.0
-    words = f"HTTP {sent}{f', code {code}' if code and code != str(sent) else ''}: {text[:_SHOWN]}"
+    words = f"HTTP {sent}{f', code {code}' if code and code != str(sent) else ''}: {text}"
     return ServerFault(name, handling, words, retry_after=retry_after, status=status, said=text)
 
 

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import weakref
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
@@ -25,7 +26,7 @@ from preceptor.teacher.card import card_of
 from preceptor.teacher.client import ServerClient, start
 from preceptor.teacher.config import Limits, TeacherConfig
 from preceptor.teacher.faults import WRONG_MODEL, Breaker, Handling, ServerFault, say
-from preceptor.teacher.probe import Probe
+from preceptor.teacher.probe import ESSENTIAL, OF_A_WAY, Probe
 from preceptor.teacher.prompts import TEMPLATES, Prompt
 from preceptor.teacher.route import checked_url, is_here, key_of_environment
 from preceptor.teacher.scoring import SAMPLE_TOKENS, WAYS, Way
@@ -38,15 +39,10 @@ _DEFAULT_LIMITS = Limits()
 # Replies with the positions of their prompts, and why the run stops if it does.
 _Replied = tuple[list[tuple[int, Reply]], TeacherError | None]
 # Fields of requests that have flags, or that the way of asking sets.
-_OWN_FIELDS = {"model", "messages", "prompt", "temperature", "max_tokens", "max_completion_tokens", "n", "stream"} | {
-    "logprobs",
-    "top_logprobs",
-    "structured_outputs",
-    "echo",
-}
+_OWN_FIELDS = ESSENTIAL | OF_A_WAY | {"temperature", "max_tokens", "max_completion_tokens", "stream"}
+_NOT_REACHED = ("no server", "certificate", "no TLS", "not HTTP", "redirect")
 # Requests in flight: for a service, so many; for a server of one's own, so many that even one that answers them one
 # after another answers the last within a quarter of its time limit.
-_NOT_REACHED = ("no server", "certificate", "no TLS", "not HTTP", "redirect")
 _OF_A_SERVICE, _MOST, _MOST_LISTS = 8, 32, 4
 
 
@@ -64,6 +60,7 @@ class ServedModel:
     Attributes:
         template: Name of the prompt template that the model wants, as far as the server tells.
         concurrency: Requests in flight at once.
+        way: How it is asked; there is none before `prepare`.
         capability: What the probe saw, for a run's manifest; empty before `prepare`.
 
     Raises:
@@ -84,7 +81,7 @@ class ServedModel:
         breaker = Breaker(self.base_url, limits.cool_down_seconds, self.extra)
         self._breaker = None if config.on_teacher_failure == "abort" else breaker
         self._trial = asyncio.Lock()
-        self._way: Way | None = None
+        self.way: Way
         self._answers_as, self.concurrency = "", 1
         self.capability: dict[str, Any] = {}
         self.model = config.model or "any model"
@@ -97,7 +94,7 @@ class ServedModel:
         self.model = _chosen(config.model, list(listed), self.base_url)
         self._listed = tuple(sorted(listed))
         self.template = _template(listed.get(self.model, {}))
-        self.name, self.method, self.samples, self.reply_tokens = self.model, "none", 1, 1
+        self.name, self.method, self.samples = self.model, "none", 1
         self.source = f"llm:{self.model}"
 
     def prepare(self, prompts: Sequence[Prompt]) -> None:
@@ -107,19 +104,19 @@ class ServedModel:
             TeacherError: The prompts do not fit, or no way of asking gives an answer.
         """
         config, wanted = self._config, self._config.scoring
-        common = {"model": self.model, "temperature": config.temperature, **self._extra}
-        probe = Probe(self._client, common, prompts, config.reply_tokens)
+        fields = {"temperature": config.temperature, **self._extra}
+        probe = Probe(self._client, {"model": self.model, **fields}, prompts, config.reply_tokens)
         try:
-            self._way, reasons = start(probe.run(WAYS if wanted == "auto" else (wanted,))).result()
+            way, reasons = start(probe.run(WAYS if wanted == "auto" else (wanted,))).result()
         except ServerFault as fault:
             raise self._explain(fault) from fault
-        way, dropped = self._way, tuple(reasons)
-        self.method, self.reply_tokens, self._answers_as = way.name, way.tokens, probe.answers_as
+        self.way, dropped = way, tuple(reasons)
+        self.method, self._answers_as = way.name, probe.answers_as
         if way.sampled:
             # Scores are scores, but a frequency is another label.
             self.samples, self.name = config.samples, f"{self.model}#{way.name}"
-        if (said := {"temperature": config.temperature, **self._extra}) != {"temperature": 1.0}:
-            self.name += f"#{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]}"
+        if fields != {"temperature": 1.0}:
+            self.name += f"#{hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]}"
         self.concurrency = config.concurrency or self._by_speed(probe.seconds, way.size)
         self.capability = {
             "base_url": self.base_url,
@@ -144,11 +141,10 @@ class ServedModel:
 
     def replies(self, prompts: Sequence[Prompt]) -> Generator[list[tuple[int, Reply]], None, None]:
         """Replies as they come. After a failure nothing more is sent, what is in flight is kept, then it is raised."""
-        assert self._way is not None, "prepared before"
         gate, done, failure = asyncio.Semaphore(self.concurrency), SimpleQueue[Future[_Replied]](), None
         self._client.begin()
-        groups = self._way.groups(prompts)
-        asking = [start(self._ask(self._way, group, [prompts[i] for i in group], gate)) for group in groups]
+        groups = self.way.groups(prompts)
+        asking = [start(self._ask(self.way, group, [prompts[i] for i in group], gate)) for group in groups]
         try:
             for one in asking:
                 one.add_done_callback(done.put)
@@ -214,13 +210,13 @@ class ServedModel:
     def _explain(self, fault: ServerFault) -> TeacherError:
         """The fault in words for a user."""
         text, url = fault.text, self.base_url
-        check = f"check with: curl {self.base_url}/models, or use --teacher local"
+        check = f"check with: curl {url}/models, or use --teacher local"
         if self.capability:
-            check = f"curl {self.base_url}/models, start the server again, and repeat the command with --resume"
+            check = f"curl {url}/models, start the server again, and repeat the command with --resume"
         if fault.name == "no server":
-            return TeacherError(f"No server answers at {self.base_url}: {text}", check)
+            return TeacherError(f"No server answers at {url}: {text}", check)
         other = f"--base-url {'http' if fault.name == 'no TLS' else 'https'}{url[url.index(':') :]}"
-        target = text.partition("/models")[0].partition("/chat/completions")[0]
+        target = re.sub("/(models|(chat/)?completions)$", "", text.partition(" ")[0])
         shorter = "--prompt compact, or serve the model with a larger --max-model-len"
         what, advice = {
             "wrong key": ("refused the key", "export OPENAI_API_KEY=..."),
@@ -237,7 +233,7 @@ class ServedModel:
             "rate limit": ("keeps limiting the rate", "wait, or lower --concurrency"),
             "context": ("has too short a context for the prompt", shorter),
         }.get(fault.name, (f"failed ({fault.name})", check))
-        return TeacherError(f"{self.base_url} {what}: {text}", advice)
+        return TeacherError(f"{url} {what}: {text}", advice)
 
     async def _models(self) -> dict[str, dict[str, Any]]:
         """What the server lists, by id; empty if it lists nothing."""

@@ -100,8 +100,7 @@ def _served(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Temp
     model = ServedModel(config, limits=LIMITS["abort" if config.on_teacher_failure == "abort" else "otherwise"])
     template = own or load_template(model.template)
     model.prepare(longest_prompts(task, template))
-    cost = cost_of(task, template, config, model.samples, model.reply_tokens, echo=model.method == "echo")
-    say(f"{model.base_url}: {cost}")
+    say(f"{model.base_url}: {cost_of(task, template, config, model.way, model.samples)}")
     return model, template
 
 
@@ -109,7 +108,7 @@ def longest_prompts(task: Task, template: Template) -> list[Prompt]:
     """The longest prompts among those of some sampled scenes, the longest first: what fits these fits the run."""
     scenes = distinct_scenes(task, np.random.default_rng(0), _PROBED_SCENES)
     prompts = [template.render(task, scene, menus(scene, 1)[0]) for scene in scenes]
-    return sorted(prompts, key=lambda prompt: -sum(len(text) for _, text in prompt.messages))[:_PROBED_PROMPTS]
+    return sorted(prompts, key=lambda prompt: -prompt.tokens)[:_PROBED_PROMPTS]
 
 
 def asking_of(teacher: Teacher) -> AskingTeacher | None:

@@ -27,8 +27,8 @@ _TOP_LOGPROBS = (20, 5)  # vLLM and OpenAI allow 20, some servers 5
 # Tokens of a sampled reply that are tried, the next where the model was cut while it was thinking.
 _REPLY_TOKENS = (scoring.SAMPLE_TOKENS, 512, 2048, 8192)
 # What a request cannot do without; where one of the second kind is refused, so is the way that needs it.
-_ESSENTIAL = {"model", "messages", "prompt"}
-_OF_A_WAY = {"n", "logprobs", "top_logprobs", "structured_outputs", "echo"}
+ESSENTIAL = {"model", "messages", "prompt"}
+OF_A_WAY = {"n", "logprobs", "top_logprobs", "structured_outputs", "echo"}
 _REFUSES = re.compile(
     r"support|unrecogni[sz]ed|unknown|unexpected|not permitted|extra|not allowed|no such|invalid param", re.IGNORECASE
 )
@@ -100,10 +100,10 @@ class Probe:
             try:
                 response = await self._client.post(path, body, calls, _PATIENCE)
             except ServerFault as fault:
-                sent = self._client.adapted(body).keys() - _ESSENTIAL if fault.status in (400, 403, 422) else ()
+                sent = self._client.adapted(body).keys() - ESSENTIAL if fault.status in (400, 403, 422) else ()
                 if fault.name == "context" or not (name := _refused_by_name(fault.said, sent)):
                     raise
-                if name in _OF_A_WAY:  # which 403 is about as well, with o1 and later
+                if name in OF_A_WAY:  # which 403 is about as well, with o1 and later
                     raise ServerFault("refused", Handling.ABORT, fault.text, status=400) from fault
                 self._client.leave_out(name)
             else:

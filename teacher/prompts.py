@@ -10,6 +10,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,11 @@ class Prompt:
         """The messages as the OpenAI protocol and transformers' chat templates want them."""
         return [{"role": role, "content": content} for role, content in self.messages]
 
+    @property
+    def tokens(self) -> int:
+        """How many it is about, without its roles."""
+        return estimated_tokens([content for _, content in self.messages])
+
 
 @dataclass(frozen=True)
 class Template:
@@ -83,6 +89,16 @@ class Template:
     def _filled(self, task: Task, scene: str = "", menu: str = "", letters: str = "") -> tuple[tuple[str, str], ...]:
         values = {"goal": task.goal, "rules": task.rules, "scene": scene, "menu": menu, "letters": letters}
         return tuple((role, text.format_map(values)) for role, text in self.sections)
+
+
+def estimated_tokens(value: Any) -> int:
+    """About as many tokens as the texts in what JSON can hold are, without the keys."""
+    length, left = 0, [value]
+    while left:
+        value = left.pop()
+        length += len(value) if isinstance(value, str) else 0
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return -(-length // CHARACTERS_PER_TOKEN)
 
 
 def load_template(name: str) -> Template:

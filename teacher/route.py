@@ -72,9 +72,5 @@ def tls_of(url: str) -> ssl.SSLContext | bool:
     try:
         return httpx.create_ssl_context()
     except OSError as error:  # which that of a wrong format is, too
-        said = " and ".join(
-            f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ
-        )
-        raise UserError(
-            f"{said} cannot be read as certificates: {error}.", "unset SSL_CERT_FILE SSL_CERT_DIR"
-        ) from error
+        what = f"SSL_CERT_FILE={os.environ.get('SSL_CERT_FILE')} cannot be read as certificates: {error}."
+        raise UserError(what, "unset SSL_CERT_FILE") from error

@@ -12,7 +12,7 @@ from preceptor.agent.labelling.view import LONGEST, Asked, Interval, about, prog
 from preceptor.agent.labels.show import line_of
 from preceptor.agent.labels.stores import find_store
 from preceptor.agent.runs.carried import task_of
-from preceptor.ground.errors import UserError
+from preceptor.ground.errors import UserError, visible
 from preceptor.teacher.call import Call, mean_probs, top_margin
 from preceptor.teacher.corrections import HUMAN, correct, is_correction, standing, withdraw
 from preceptor.teacher.label_lines import to_record
@@ -142,10 +142,10 @@ class Review:
             "length": 1,
             "ask": "Which option does this scene call for?",
             "legal": [k in last.legal for k in range(len(self._task.options))],
-            "words": [last.scene],
+            "words": [visible(last.scene)],
             "timeline": [[round(p, 3) for p in probs]] if probs else None,
             "suggestion": suggested(probs) if probs else None,
             "answers": [],
-            "prompt": "\n\n".join(message["content"] for message in line["messages"] or ()) or line["note"],
-            "reply": f"{last.model}: {last.reply or line['why'] or last.method}",
+            "prompt": visible("\n\n".join(message["content"] for message in line["messages"] or ()) or line["note"]),
+            "reply": visible(f"{last.model}: {last.reply or line['why'] or last.method}"),
         }

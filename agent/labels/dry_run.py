@@ -24,9 +24,7 @@ def dry_run(config: PromptConfig) -> dict[str, Any]:
 
         tokens, counted = [len(ids) for ids in LocalModel().encode(prompts)], "by the built-in model's tokenizer"
     else:
-        characters = [sum(len(content) for _, content in prompt.messages) for prompt in prompts]
-        tokens = [-(-number // CHARACTERS_PER_TOKEN) for number in characters]
-        counted = f"characters/{CHARACTERS_PER_TOKEN}"
+        tokens, counted = [prompt.tokens for prompt in prompts], f"characters/{CHARACTERS_PER_TOKEN}"
     names = [option.id for option in task.options]
     return {
         "task": task.name,

@@ -82,16 +82,14 @@ def create_app(session: PageSession, token: str) -> FastAPI:
         return Response(session.lines(), media_type="application/jsonl", headers=attached)
 
     app.mount("/", StaticFiles(directory=PAGE, html=True))
-    app.add_middleware(
-        RequestLimits, host=HOST, most_bytes=MOST_BYTES, refuse=lambda status, why: _failure(why, status)
-    )
+    app.add_middleware(RequestLimits, host=HOST, most_bytes=MOST_BYTES, refuse=_failure)
 
     @app.middleware("http")
     async def guard(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
         given, slash, rest = request.scope["path"].removeprefix("/").partition("/")
         request.scope.update(path=f"/{rest}", raw_path=None)
         if not hmac.compare_digest(given.encode(), token.encode()):
-            reply = _failure("This page needs the address that `main.py label` printed, with the token in it.", 403)
+            reply = _failure(403, "This page needs the address that `main.py label` printed, with the token in it.")
         elif not slash:  # relative addresses would leave the token out
             reply = RedirectResponse(f"/{token}/")
         else:
@@ -101,16 +99,16 @@ def create_app(session: PageSession, token: str) -> FastAPI:
         return reply
 
     def not_understood(request: object, error: Any) -> Response:
-        return _failure("; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()), 400)
+        return _failure(400, "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()))
 
-    app.add_exception_handler(HTTPException, lambda request, error: _failure(error.detail, error.status_code))
+    app.add_exception_handler(HTTPException, lambda request, error: _failure(error.status_code, error.detail))
     app.add_exception_handler(RequestValidationError, not_understood)
-    app.add_exception_handler(ValueError, lambda request, error: _failure(str(error), 400))
-    app.add_exception_handler(UserError, lambda request, error: _failure(str(error), 507))
+    app.add_exception_handler(ValueError, lambda request, error: _failure(400, str(error)))
+    app.add_exception_handler(UserError, lambda request, error: _failure(507, str(error)))
     return app
 
 
-def _failure(why: str, status: int) -> Response:
+def _failure(status: int, why: str) -> Response:
     return JSONResponse({"error": why}, status)
 
 

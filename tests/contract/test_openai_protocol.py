@@ -207,6 +207,13 @@ def test_what_cannot_change_an_answer_passes(server: Running, change: dict[str, 
     assert with_it.json()["usage"] == without.json()["usage"]
 
 
+@pytest.mark.parametrize("many", [{"messages": [{}] * 3}, {f"x{number}": 1 for number in range(101)}], ids=["a", "b"])
+def test_what_is_wrong_many_times_is_one_error(server: Running, many: dict[str, Any]) -> None:
+    error = server.post("/chat/completions", CHAT | many).json()["error"]["message"]
+    assert "messages.0.role" in error or "100 are allowed" in error
+    assert " more)" not in error
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"model": NaN}', b"null"])
 def test_a_body_that_is_no_request_is_a_400(server: Running, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}

@@ -17,6 +17,7 @@ from preceptor.teacher.call import OK, Call
 from preceptor.teacher.controls import ReplayTeacher
 from preceptor.teacher.corrections import correct, standing, withdraw
 from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.prompts import load_template
 
 TASK = get_task("RescueWorld-n3")
 ALL = (0, 1, 2)
@@ -140,3 +141,13 @@ def test_what_cannot_be_is_refused(path: Path, review: Review, tmp_path: Path) -
     LabelStore(tmp_path / "none.sqlite").close()
     with pytest.raises(UserError, match="no task"):
         Review(LabelConfig(review=str(tmp_path / "none.sqlite")))
+
+
+def test_what_a_server_said_is_shown_with_its_control_characters_escaped(tmp_path: Path) -> None:
+    said, path = "A\x1b]0;mine\x07\n\u202e", tmp_path / "hostile.sqlite"
+    with LabelStore(path) as store:
+        store.put_many([replace(about(("bad",), said), reply=said, prompt=load_template("chat").hash_for(TASK))])
+    question = Review(LabelConfig(task=TASK.name, review=str(path))).state()["question"]
+    assert question["words"] == ["A\\x1b]0;mine\\x07\n\\u202e"]
+    assert question["reply"].endswith(question["words"][0])
+    assert question["words"][0] in question["prompt"]

@@ -150,12 +150,12 @@ function renderOptions(q) {
 function paint() {
   const q = state?.question;
   const curtain = at("curtain");
-  const hint = !state ? "" : !q ? at("ask").textContent : reviewing(q) ? legible(`${q.prompt}\n\n→ ${q.reply}`)
+  const hint = !state ? "" : !q ? at("ask").textContent : reviewing(q) ? `${q.prompt}\n\n→ ${q.reply}`
     : state.pictures ? `No pictures: ${state.pictures}` : "";
   document.body.dataset.kind = reviewing(q) ? "review" : "steps";
   curtain.textContent = hint;
   curtain.classList.toggle("shown", hint !== "");
-  at("words").textContent = q ? legible(q.words[cursor]) : "";
+  at("words").textContent = q ? q.words[cursor] : "";
   at("where").textContent = q ? `demo ${q.trajectory}, step ${cursor} of ${q.length - 1}${cursor === q.step ? ", asked" : ""}` : "";
   at("marked").textContent = low < high ? `${low}–${high}` : "";
   drawFrame(at("frame"), q && pictures.get(q.trajectory, cursor), q && !hint && cursor === q.step);
@@ -164,7 +164,7 @@ function paint() {
 }
 
 function tell(words, wrong = false) {
-  at("notice").textContent = legible(words);
+  at("notice").textContent = words;
   at("notice").classList.toggle("wrong", wrong);
 }
 
@@ -193,8 +193,6 @@ function counts([one, other], confusion) {
   return table;
 }
 
-// A server's words, with every character that would be invisible or turn the line around as its number.
-const legible = (text) => text.replace(/[^\P{C}\n]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 const percent = (share, places = 0) => `${(100 * share).toFixed(places)}%`;
 const duration = (s) => (s < 90 ? `${Math.round(s)} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
 function outcome(r) {
