@@ -92,6 +92,11 @@ FAMILIES: Final = {
         {"FetchPickAndPlace": "a robot arm carries a block to its goal"},
         "preceptor.envs.catalog:make_single_env",
     ),
+    "wholebody": Family(
+        "preceptor.envs.wholebody.tasks:make_task",
+        {"WholeBodyTwin": "a mobile manipulator takes an object; kinematics alone"},
+        "preceptor.envs.catalog:make_single_env",
+    ),
     "gymnasium": Family(
         "preceptor.envs.gym_tasks:GymTask",
         {
@@ -111,7 +116,7 @@ FAMILIES: Final = {
         },
     ),
 }
-TASKS, STOCK_TASKS, MAZE_TASKS, RESCUE_TASKS, FETCH_TASKS, GYM_TASKS = (
+TASKS, STOCK_TASKS, MAZE_TASKS, RESCUE_TASKS, FETCH_TASKS, WHOLE_BODY_TASKS, GYM_TASKS = (
     tuple(family.tasks) for family in FAMILIES.values()
 )
 # The built-in language model is trained on these, so a name added here is a model to train. Of mazes one for each map:
