@@ -63,7 +63,7 @@ def wanted_torso(height: Numbers) -> tuple[Numbers, Numbers]:
 
 
 def observation(place: Numbers, posture: Numbers, flags: NDArray[np.bool_], time: Numbers) -> NDArray[np.float32]:
-    """Observations float32 [N, 17] of the object seen from the base [N, 3], postures [N, 5], flags [N, 3], t / T [N]."""
+    """Observations float32 [N, 17]: object seen from the base [N, 3], posture [N, 5], flags [N, 3], time t / T [N]."""
     x, z = hand_of(posture)
     distance, bearing = np.hypot(place[:, 0], place[:, 1]), np.arctan2(place[:, 1], place[:, 0])
     offset = place - np.stack([x, np.zeros_like(x), z], 1)

@@ -1,7 +1,5 @@
 """Pictures of the twin: from the side on the left, from above on the right."""
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw

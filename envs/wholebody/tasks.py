@@ -22,12 +22,10 @@ from preceptor.envs.wholebody.body import (
     NEAR,
     OBJECT,
     OBSERVATION_NAMES,
-    OFFSET,
     OPEN,
     POSTURE,
     POSTURED,
     REACH,
-    SEEN_OFFSET,
     STAND,
     STANDOFF,
     STEP,
@@ -80,9 +78,9 @@ class WholeBodyTwin(TableTask):
 
     goal = "Drive to the object, reach for it and take it."
     rules = (
-        "You are a robot with a base on wheels, a torso that can be lifted and pitched, an arm and a gripper. An object "
-        "lies at some height on a narrow table. First stand in front of the table and face the object, then bring the "
-        "torso to the height of the object, then reach for it with an open gripper, and then grasp it."
+        "You are a robot with a base on wheels, a torso that can be lifted and pitched, an arm and a gripper. An "
+        "object lies at some height on a narrow table. First stand in front of the table and face the object, then "
+        "bring the torso to the height of the object, then reach for it with an open gripper, and then grasp it."
     )
     options = OptionSpace(
         [

@@ -50,6 +50,7 @@ class TwinSimulator(Simulator):
     """
 
     name = "WholeBodyTwin"
+    max_steps: int
 
     def __init__(self, num_envs: int, max_steps: int = 60) -> None:
         self.num_envs, self.max_steps = num_envs, max_steps
