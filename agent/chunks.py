@@ -13,7 +13,7 @@ from preceptor.agent.hierarchy import Observations, Player
 from preceptor.agent.networks import linear
 from preceptor.controller.encoders import Encoder, encoder_of
 from preceptor.controller.network import TrunkConfig, make_trunk
-from preceptor.envs.task import Task
+from preceptor.envs.task import Task, action_groups_of
 from preceptor.ground.device import to_numpy
 
 _LOG_STD = -5.0, 1.0  # range of the logarithm of a deviation
@@ -53,8 +53,7 @@ class ChunkPolicy(nn.Module):
         self.trunk = make_trunk(encoder_of(task), 0, config)
         self.head = linear(config.hidden, steps * task.num_actions, 0.01)
         self.log_std = nn.Parameter(torch.full((steps, task.num_actions), -1.0)) if task.continuous else None
-        groups = task.action_groups or {"all": tuple(range(task.num_actions))}
-        self.groups = tuple(groups.values()) if task.continuous else (tuple(range(task.num_actions)),)
+        self.groups = tuple(action_groups_of(task).values())
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Logits [B, k, C], or means [B, k, A], of the trunk's inputs."""

@@ -110,6 +110,7 @@ class Task:
             repainting an observation repaints what is right; none by default.
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
         action_groups: By name, positions in an action vector that belong together, such as an arm's; none by default.
+            Read them with `action_groups_of`, which checks them.
         extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
         notice: A line that is printed when a run on it starts; empty for most.
     """
@@ -283,6 +284,36 @@ def lacking(task: Task, member: str) -> UserError:
 def defines(task: Task, member: str, base: type = Task) -> bool:
     """Whether a task has a member that is not the one of `base`."""
     return member in vars(task) or getattr(type(task), member, None) is not getattr(base, member, None)
+
+
+def action_groups_of(task: Task) -> dict[str, tuple[int, ...]]:
+    """Names and positions of a task's groups of actions, in their order; one group, `all`, where it declares none.
+
+    Raises:
+        UserError: They are not groups of an action vector in which every dimension is in exactly one.
+    """
+    dims, given = task.num_actions, task.action_groups
+    if not given:
+        return {"all": tuple(range(dims))}
+    groups = {str(name): tuple(int(position) for position in group) for name, group in given.items()}
+    flat = [position for group in groups.values() for position in group]
+    beyond, missing = sorted({p for p in flat if not 0 <= p < dims}), sorted(set(range(dims)) - set(flat))
+    twice = sorted({position for position in flat if flat.count(position) > 1})
+    empty = [name for name, group in groups.items() if not group]
+    if not task.continuous:
+        wrong = "its actions are named, and have no dimensions to group"
+    elif empty:
+        wrong = f"{empty[0]} has no dimension"
+    elif beyond:
+        wrong = f"{beyond} are no dimensions of its {dims} actions, which count from 0"
+    elif twice:
+        wrong = f"they overlap: {twice} are in several"
+    elif missing:
+        wrong = f"{missing} are in none"
+    else:
+        return groups
+    remedy = f"each of 0 to {dims - 1} once" if task.continuous else "leave action_groups out"
+    raise UserError(f"The action_groups of {task.name} cannot be used: {wrong}. They are {groups}.", remedy)
 
 
 class LimitedTask(Task):
