@@ -112,7 +112,7 @@ def all_sets(groups: int) -> NDArray[np.bool_]:
 
 
 def fault_auc(blame: NDArray[np.floating], faulty: NDArray[np.bool_]) -> float:
-    """How well a blame [B] ranks chunks that were faulty [B] above the others: area under the ROC curve, nan without both."""
+    """Area under the ROC curve: how well a blame [B] ranks what was faulty [B] above the rest; nan without both."""
     positive, ranks = int(faulty.sum()), np.empty(len(blame))
     if positive in (0, len(blame)):
         return float("nan")
