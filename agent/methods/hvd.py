@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from preceptor.agent.attribution import Word, attribution, fault_auc
 from preceptor.agent.chunks import ChunkPolicy, ChunkValue, FlowPolicy, SubsetValues, chunk_player, chunk_vectors
@@ -73,6 +74,11 @@ class HvdSettings:
     """T, in standard deviations of each group's advantages."""
     largest_weight: Positive = 20.0
     """Bound of the weights, whose mean is 1."""
+    extract: Literal["regression", "ddpg"] = "regression"
+    """How the policy follows the critic: weighted regression, or ddpg (it climbs the value of its own chunk while it
+    clones; TD3+BC, Fujimoto & Gu, 2021)."""
+    climb: Positive = 2.5
+    """Weight of the value in ddpg, over its mean size."""
     head: Literal["gaussian", "flow"] = "gaussian"
     """The policy: a Gaussian, or flow matching."""
     std: Positive = 0.1
@@ -175,9 +181,17 @@ class Hvd(Method):
         log_probs = self.policy.log_probs(seen, action, inside)  # [B, G]
         weights = self.weights[rows, len(self.names) - log_probs.shape[1] :]  # without that of the option
         loss = weighted_regression(log_probs, to_tensor(weights)).mean()
+        if self.settings.extract == "ddpg":
+            loss = loss * self.settings.std**2 - self.settings.climb * self._relative_value(seen)
         self.optimizer.minimize(loss)
         self.taken += 1
         return {"low/policy_loss": float(loss.detach())}
+
+    def _relative_value(self, seen: tuple[Tensor, ...]) -> Tensor:
+        """Mean value of the policy's own chunks, over its mean size."""
+        full = to_tensor(np.ones((1, len(self.names)), np.float32))
+        value = self.q(seen, self.policy(*seen).flatten(1), full)[0]
+        return value.mean() / value.detach().abs().mean()
 
     def weigh(self) -> dict[str, float]:
         """The critic is finished: weights [M, G] of every chunk; where the data know which groups were faulty, how well
