@@ -1,5 +1,7 @@
 """Recorded demonstrations: whole episodes, one after another, of different lengths and padded at the end."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -28,6 +30,16 @@ def extra_columns(task: Task) -> Schema:
     flag: tuple[tuple[int, ...], type] = ((), np.bool_)
     groups = (len(action_groups_of(task)),)
     return {"faults": (groups, np.bool_), "optimal": flag, "success": flag, **task.extra_columns}
+
+
+def normalisation(task: Task) -> str:
+    """Digest of the mean and deviation, of observations and actions, by which networks see a task's numbers.
+
+    Datasets are written with it, and only those of one digest are joined.
+    """
+    units = {"observation": task.observation_scale or 1.0, "action": 1.0}
+    facts = {name: {"mean": 0.0, "std": std} for name, std in units.items()}
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

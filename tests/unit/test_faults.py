@@ -211,9 +211,9 @@ def test_demos_of_mixed_quality(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert all(name in told for name in ("success", "faulty/arm", "faulty/gripper"))
     read = load_minari("fetch/mixed-v0", FETCH)
-    assert read.extra["optimal"][:, 0].tolist() == [False] * 6 + [True] * 2
-    arm = read.extra["faults"][:6, :, 0]
-    moved = np.abs(read.action[:6, :, :3]).max(-1)
+    assert read.extra["optimal"][:, 0].tolist() == [True] * 2 + [False] * 6, "the last ones are held out"
+    arm = read.extra["faults"][:, :, 0]
+    moved = np.abs(read.action[:, :, :3]).max(-1)
     assert moved[arm].max() < 0.6, "frozen, but for the noise"
     assert cli.main([*words[:4], "fetch/other-v0", *words[5:], "--fault-kinds", "odd"]) != 0
     assert "kind of fault" in capsys.readouterr().err
