@@ -62,7 +62,7 @@ class FaultyLow:
             why = "declares no action_groups" if task.continuous else "has named actions, which have no groups"
             raise UserError(
                 f"{task.name} {why}, so there is nothing that could be faulty by itself.",
-                f"--quality expert --epsilon 0.3  # or action_groups in the class of {task.name}",
+                "expert demonstrations: --quality expert, --demos 100; or action_groups in the task's class",
             )
         groups = action_groups_of(task)
         self._low, self._faults, self._rng = low, faults, rng

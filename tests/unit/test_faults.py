@@ -8,7 +8,7 @@ import pytest
 import main as cli
 from preceptor.agent.clock import Clock
 from preceptor.agent.data.faults import KINDS, Faults, FaultyLow
-from preceptor.agent.data.minari import load_minari
+from preceptor.agent.data.minari import load_minari, new_dataset
 from preceptor.agent.demonstrating import demonstrations_of, record
 from preceptor.agent.distributions import ClippedNormal
 from preceptor.agent.runs.run import Run
@@ -204,6 +204,17 @@ def test_parts_that_mean_nothing_are_refused(words, run):
     assert caught.value.next_step
 
 
+def test_minari_keeps_faults_and_optimal_to_the_bit(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    recording, _ = demonstrations_of("mixed:4+2", FETCH, 0, run)
+    with new_dataset("fetch/mixed-v0", FETCH) as save:
+        save(recording)
+    assert_equal(load_minari("fetch/mixed-v0", FETCH), recording)
+    monkeypatch.setattr(FETCH, "action_groups", {"all": (0, 1, 2, 3)})
+    with pytest.raises(UserError, match="infos' faults of shape"):
+        load_minari("fetch/mixed-v0", FETCH)
+
+
 def test_demos_of_mixed_quality(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     words = ["demos", "--task", FETCH.name, "--to", "fetch/mixed-v0", "--count", "6", "--quality", "mixed"]
@@ -217,3 +228,5 @@ def test_demos_of_mixed_quality(tmp_path, monkeypatch, capsys):
     assert moved[arm].max() < 0.6, "frozen, but for the noise"
     assert cli.main([*words[:4], "fetch/other-v0", *words[5:], "--fault-kinds", "odd"]) != 0
     assert "kind of fault" in capsys.readouterr().err
+    assert cli.main(["demos", "--task", "PointReach", "--to", "fetch/none-v0", *words[5:]]) != 0
+    assert "action_groups" in capsys.readouterr().err
