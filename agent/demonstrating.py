@@ -126,14 +126,9 @@ def record(
         ended |= store.column("terminated")[row] | store.column("truncated")[row]
     unknown = store.column("true_option") < 0
     store.column("true_option")[:] = np.where(unknown, store.column("option"), store.column("true_option"))
-    recording = first_episodes(store)
+    recording = first_episodes(store, **({"faults": np.stack(faulty)} if faulty else {}))
     last = np.arange(recording.option.shape[1]) == recording.lengths[:, None] - 1
-    extra = {"success": last & won[:, None]}
-    if faulty:
-        truth = np.zeros((*last.shape, faulty[0].shape[1]), np.bool_)
-        truth[:, :-1] = np.stack(faulty, 1)[:, : last.shape[1] - 1]
-        extra["faults"] = truth & recording.acted[..., None]
-    return replace(recording, extra={**recording.extra, **extra})
+    return replace(recording, extra={**recording.extra, "success": last & won[:, None]})
 
 
 def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Recording, Recording]:
@@ -159,10 +154,10 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
         kept = len(recording) - facts.get("held_out", _share(recording))  # which earlier versions do not say
         return recording[:kept], recording[kept:]
     parts = [_part(words, task, [seed, n] if n else seed) for n, words in enumerate(_parts(demos))]
-    if len(known := {digest for *_, digest in parts} - {None}) > 1:
-        which = ", ".join(f"{words}: {digest}" for words, (*_, digest) in zip(_parts(demos), parts, strict=True))
-        what = f"The parts of --demos {demos} were normalised in different ways ({which})"
-        raise UserError(f"{what}; {len(known)} scales in one network are none.", "record them again, by one version")
+    if len({digest for *_, digest in parts} - {None}) > 1:
+        which = ", ".join(str(digest) for *_, digest in parts)
+        what = f"The parts of --demos {demos} were normalised in different ways: {which}."
+        raise UserError(what, "record them again with this version: python main.py demos")
     recording = joined([part[:kept] for part, kept, _ in parts] + [part[kept:] for part, kept, _ in parts])
     learnt = sum(kept for _, kept, _ in parts)
     recording.save(folder, held_out=len(recording) - learnt)

@@ -292,27 +292,22 @@ def action_groups_of(task: Task) -> dict[str, tuple[int, ...]]:
     Raises:
         UserError: They are not groups of an action vector in which every dimension is in exactly one.
     """
-    dims, given = task.num_actions, task.action_groups
-    if not given:
-        return {"all": tuple(range(dims))}
-    groups = {str(name): tuple(int(position) for position in group) for name, group in given.items()}
+    dims = tuple(range(task.num_actions))
+    if not task.action_groups:
+        return {"all": dims}
+    groups = {name: tuple(map(int, group)) for name, group in task.action_groups.items()}
     flat = [position for group in groups.values() for position in group]
-    beyond, missing = sorted({p for p in flat if not 0 <= p < dims}), sorted(set(range(dims)) - set(flat))
-    twice = sorted({position for position in flat if flat.count(position) > 1})
-    empty = [name for name, group in groups.items() if not group]
-    if not task.continuous:
-        wrong = "its actions are named, and have no dimensions to group"
-    elif empty:
-        wrong = f"{empty[0]} has no dimension"
-    elif beyond:
-        wrong = f"{beyond} are no dimensions of its {dims} actions, which count from 0"
-    elif twice:
-        wrong = f"they overlap: {twice} are in several"
-    elif missing:
-        wrong = f"{missing} are in none"
-    else:
+    if task.continuous and sorted(flat) == list(dims) and all(groups.values()):
         return groups
-    remedy = f"each of 0 to {dims - 1} once" if task.continuous else "leave action_groups out"
+    odd = {
+        f"are no dimensions of its {len(dims)} actions, which count from 0": set(flat) - set(dims),
+        "are in several": {position for position in flat if flat.count(position) > 1},
+        "are in none": set(dims) - set(flat),
+    }
+    wrong = next((f"{sorted(which)} {words}" for words, which in odd.items() if which), "one is empty")
+    if not task.continuous:
+        wrong = "its actions are named, and have no dimensions"
+    remedy = f"name each of 0 to {dims[-1]} once in action_groups, or leave action_groups out"
     raise UserError(f"The action_groups of {task.name} cannot be used: {wrong}. They are {groups}.", remedy)
 
 
