@@ -12,9 +12,13 @@ from preceptor.envs.wholebody.tasks import Obs, WholeBodyTwin, shares
 ARM: Final = slice(5, 7)  # of an action
 _TUCKED: Final = (1.7, -2.4)  # angle of the upper arm over the horizon, and elbow: the hand is near the shoulder
 _BACK = 0.13  # how far before the object the hand waits until it is in line with it, metres
-_IN_LINE, _OUT_OF_LINE = 0.012, 0.035  # metres off the line: it goes on, it waits
-_BETWEEN = 0.035  # an object that is so near the middle of the hand is between the fingers
+_IN_LINE, _OUT_OF_LINE = 0.02, 0.045  # metres off the line: it goes on, it waits
+_BETWEEN = 0.04  # an object that is so near the middle of the hand is between the fingers
 _GRIPPED = 0.4  # the fingers are closed so far at least when they hold the object
+
+
+def _between(obs: Obs) -> NDArray[np.bool_]:
+    return np.linalg.norm(obs[:, OFFSET], axis=1) < SEEN_OFFSET * _BETWEEN
 
 
 class WholeBody(WholeBodyTwin):
@@ -46,7 +50,7 @@ class WholeBody(WholeBodyTwin):
     def skill(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[np.float32]:
         """Actions [N, 8] of the scripted executor of each option: inverse kinematics, base before torso before arm."""
         action, option = super().skill(obs, option), np.asarray(option)
-        between = np.linalg.norm(obs[:, OFFSET], axis=1) / SEEN_OFFSET < _BETWEEN
+        between = _between(obs)
         action[:, ARM] = shares(self._arm(obs, option) - obs[:, BODY][:, 2:4], ARM)
         action[:, 7] = np.where((option == GRASP) & between, 1.0, -1.0)
         holds = (option == GRASP) & between & (obs[:, GRIP] > _GRIPPED)
@@ -62,7 +66,7 @@ class WholeBody(WholeBodyTwin):
         offset = obs[:, OFFSET] / SEEN_OFFSET
         across = np.cos(slope) * offset[:, 2] - np.sin(slope) * offset[:, 0]
         off = np.hypot(across, offset[:, 1])
-        back = _BACK * np.clip((off - _IN_LINE) / (_OUT_OF_LINE - _IN_LINE), 0, 1)
+        back = _BACK * np.clip((off - _IN_LINE) / (_OUT_OF_LINE - _IN_LINE), 0, 1) * ~_between(obs)
         reach = joints_for(distance - back * np.cos(slope), height - back * np.sin(slope), posture)
         tucked = _TUCKED[0] + pitch, np.full_like(pitch, _TUCKED[1])
         return np.where((option >= REACH)[:, None], np.stack(reach, 1), np.stack(tucked, 1))
