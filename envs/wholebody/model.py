@@ -1,28 +1,27 @@
 """The robot in MuJoCo: its model, and an object on a post that is as high as the level wants it.
 
 Its joints are those of `body.py`, and z is zero at the axis about which a lowered torso pitches. The object is a free
-ball in a shallow cup. Nothing but contact moves it: there is no weld, and no other equality.
+ball in a tray. Nothing but contact moves it: there is no weld, and no other equality.
 """
 
 from typing import Final
 
 import mujoco
-import numpy as np
 
 from preceptor.envs.wholebody.body import FORE, HIGH, LOW, TORSO, UPPER
 
 TIMESTEP = 0.005  # seconds
-SPREAD = 0.05  # from the middle of the open hand to each finger, metres
-BALL = 0.025  # its radius
+SPREAD = 0.06  # from the middle of the open hand to each finger, metres
+BALL = 0.03  # its radius
 FLOOR = -0.2  # its height
-_RING, _BUMP = 0.013, 0.008  # of the cup: four bumps around its middle
-SEAT = float(np.sqrt((BALL + _BUMP) ** 2 - _RING**2))  # height of the ball's middle over that of the bumps
+_TRAY, _RIM = 0.12, 0.006  # half the side of the tray, and half the height of its rim
 CAMERA = "beside"
 
 # What collides: the hand and the forearm with ball, post and floor; the ball with post and floor; the base with the
 # foot of the post, so that it comes no closer than `body.CLEARANCE`.
 _HAND, _BALL = 'contype="1" conaffinity="0"', 'contype="2" conaffinity="1"'
-_STILL, _BASE, _FOOT = 'contype="0" conaffinity="3"', 'contype="4" conaffinity="0"', 'contype="0" conaffinity="4"'
+_STILL, _KERB = 'contype="0" conaffinity="3"', 'contype="0" conaffinity="2"'
+_BASE, _FOOT = 'contype="4" conaffinity="0"', 'contype="0" conaffinity="4"'
 _GREY, _DARK, _BLUE, _GREEN = ".30 .33 .37 1", ".16 .17 .20 1", ".16 .43 .82 1", ".18 .62 .35 1"
 _ORANGE, _RED, _WOOD = ".95 .60 .15 1", ".84 .19 .19 1", ".76 .62 .45 1"
 # Stiffness, in N/m or N m/rad, and the greatest force of each servo; all are critically damped.
@@ -63,7 +62,7 @@ def _xml() -> str:
         <material name="tiles" texture="tiles" texrepeat="1 1" texuniform="true" reflectance=".05"/>
     </asset>
     <default>
-        <geom contype="0" conaffinity="0" condim="4" friction="1.2 .02 .001" mass="0"/>
+        <geom contype="0" conaffinity="0" condim="4" friction=".5 .02 .001" mass="0"/>
         <position dampratio="1"/>
     </default>
     <worldbody>
@@ -77,7 +76,7 @@ def _xml() -> str:
         <body name="post" mocap="true">{_post()}</body>
         <body name="object">
             <freejoint/>
-            <geom name="object" size="{BALL}" mass=".05" rgba="{_RED}" {_BALL}/>
+            <geom name="object" size="{BALL}" mass=".1" condim="6" friction=".5 .02 .015" rgba="{_RED}" {_BALL}/>
         </body>
     </worldbody>
     <sensor>
@@ -128,15 +127,19 @@ def _robot() -> str:
 def _finger(name: str, side: int) -> str:
     return f"""<body name="{name}" pos="{FORE} {side * (SPREAD + 0.006)} 0" gravcomp="1">
         <joint name="{name}" type="slide" axis="0 {-side} 0" range="0 {SPREAD}"/>
-        <geom name="{name}" type="box" pos="-.008 0 0" size=".038 .006 .016" mass=".1" friction="1.5 .02 .001"
+        <geom name="{name}" type="box" pos="-.015 0 0" size=".032 .006 .014" mass=".1" friction="1.5 .02 .001"
             rgba="{_ORANGE}" {_HAND}/>
     </body>"""
 
 
 def _post() -> str:
-    ring = ((_RING, 0), (-_RING, 0), (0, _RING), (0, -_RING))
-    bumps = "".join(f'<geom size="{_BUMP}" pos="{x} {y} 0" rgba="{_WOOD}" {_STILL}/>' for x, y in ring)
-    return f'{bumps}<geom type="capsule" fromto="0 0 -.012 0 0 -2" size=".012" rgba="{_WOOD}" {_STILL}/>'
+    corners = [(_TRAY, _TRAY), (-_TRAY, _TRAY), (-_TRAY, -_TRAY), (_TRAY, -_TRAY)]
+    rim = "".join(
+        f'<geom type="capsule" fromto="{x} {y} {_RIM} {u} {v} {_RIM}" size="{_RIM}" rgba="{_WOOD}" {_KERB}/>'
+        for (x, y), (u, v) in zip(corners, corners[1:] + corners[:1], strict=True)
+    )
+    return f"""{rim}<geom type="box" pos="0 0 -.01" size="{_TRAY} {_TRAY} .01" rgba="{_WOOD}" {_STILL}/>
+        <geom type="capsule" fromto="0 0 -.02 0 0 -2" size=".02" rgba="{_WOOD}"/>"""
 
 
 def _range(joint: int) -> str:

@@ -14,7 +14,7 @@ _TUCKED: Final = (1.7, -2.4)  # angle of the upper arm over the horizon, and elb
 _BACK = 0.13  # how far before the object the hand waits until it is in line with it, metres
 _IN_LINE, _OUT_OF_LINE = 0.02, 0.045  # metres off the line: it goes on, it waits
 _BETWEEN = 0.04  # an object that is so near the middle of the hand is between the fingers
-_GRIPPED = 0.4  # the fingers are closed so far at least when they hold the object
+_GRIPPED = 0.42  # the fingers are closed so far at least when they hold the object
 
 
 def _between(obs: Obs) -> NDArray[np.bool_]:

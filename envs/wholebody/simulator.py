@@ -11,7 +11,7 @@ from preceptor.envs.mujoco.physics import PhysicsSimulator
 from preceptor.envs.mujoco.rendering import undrawable
 from preceptor.envs.vector import Outcome, State
 from preceptor.envs.wholebody.body import BASE, HIGH, LOW, OBSERVATION_NAMES, POSTURE, STEP, observation, progress
-from preceptor.envs.wholebody.model import CAMERA, SEAT, SPREAD, make_model
+from preceptor.envs.wholebody.model import BALL, CAMERA, SPREAD, make_model
 from preceptor.envs.wholebody.twin import drawn
 
 SUBSTEPS = 30  # of the model's timestep in a step
@@ -65,7 +65,7 @@ class WholeBodySimulator(PhysicsSimulator):
             mujoco.mj_resetData(self.model, data)
             qpos[_JOINTS], qpos[_FINGERS], qpos[_OBJECT] = start[:4], SPREAD * start[4], place
             self._control[n][:] = qpos[: _FINGERS.stop]
-            data.mocap_pos[0, :2], data.mocap_pos[1] = place[:2], place - (0, 0, SEAT)
+            data.mocap_pos[0, :2], data.mocap_pos[1] = place[:2], place - (0, 0, BALL)
             self._qpos[n], self._qvel[n] = qpos, 0.0
 
     def step(self, actions: NDArray[np.floating]) -> Outcome:
