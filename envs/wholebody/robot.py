@@ -13,6 +13,8 @@ ARM: Final = slice(5, 7)  # of an action
 _TUCKED: Final = (1.7, -2.4)  # angle of the upper arm over the horizon, and elbow: the hand is near the shoulder
 _BACK = 0.13  # how far before the object the hand waits until it is in line with it, metres
 _IN_LINE, _OUT_OF_LINE = 0.02, 0.045  # metres off the line: it goes on, it waits
+_UNDER = 0.045  # so far under the object, the hand draws back altogether
+_BEYOND = 0.25  # so near to the object, forward, the tray can be in the way
 _BETWEEN = 0.04  # an object that is so near the middle of the hand is between the fingers
 _GRIPPED = 0.42  # the fingers are closed so far at least when they hold the object
 
@@ -69,4 +71,7 @@ class WholeBody(WholeBodyTwin):
         back = _BACK * np.clip((off - _IN_LINE) / (_OUT_OF_LINE - _IN_LINE), 0, 1) * ~_between(obs)
         reach = joints_for(distance - back * np.cos(slope), height - back * np.sin(slope), posture)
         tucked = _TUCKED[0] + pitch, np.full_like(pitch, _TUCKED[1])
-        return np.where((option >= REACH)[:, None], np.stack(reach, 1), np.stack(tucked, 1))
+        # From under the tray or beside it the hand would push against it.
+        blocked = (offset[:, 2] > _UNDER) & (offset[:, 0] < _BEYOND)
+        reaches = (option >= REACH) & ~blocked
+        return np.where(reaches[:, None], np.stack(reach, 1), np.stack(tucked, 1))
