@@ -15,7 +15,6 @@ SPREAD = 0.06  # from the middle of the open hand to each finger, metres
 BALL = 0.03  # its radius
 FLOOR = -0.2  # its height
 _TRAY, _RIM = 0.12, 0.006  # half the side of the tray, and half the height of its rim
-CAMERA = "beside"
 
 # What collides: the hand and the forearm with ball, post and floor; the ball with post and floor; the base with the
 # foot of the post, so that it comes no closer than `body.CLEARANCE`.
@@ -54,21 +53,21 @@ def _xml() -> str:
         <headlight ambient=".35 .35 .35" diffuse=".35 .35 .35" specular="0 0 0"/>
         <quality shadowsize="2048"/> <map znear=".02"/> <global offwidth="640" offheight="480"/>
     </visual>
+    <statistic center=".6 0 .4" extent="2"/>
     <asset>
         <texture name="sky" type="skybox" builtin="gradient" rgb1=".93 .95 .98" rgb2=".70 .78 .88"
             width="64" height="256"/>
         <texture name="tiles" type="2d" builtin="checker" rgb1=".86 .87 .88" rgb2=".80 .81 .83" width="256"
             height="256"/>
-        <material name="tiles" texture="tiles" texrepeat="1 1" texuniform="true" reflectance=".05"/>
+        <material name="tiles" texture="tiles" texrepeat="1 1" texuniform="true"/>
     </asset>
     <default>
         <geom contype="0" conaffinity="0" condim="4" friction=".5 .02 .001" mass="0"/>
         <position dampratio="1"/>
     </default>
     <worldbody>
-        <light directional="true" pos="0 0 4" dir=".3 .5 -1" diffuse=".6 .6 .6" castshadow="true"/>
-        <geom name="floor" type="plane" pos="0 0 {FLOOR}" size="8 8 .1" material="tiles" {_STILL}/>
-        <camera name="{CAMERA}" pos="-.9 -3.3 1.7" xyaxes="1 -.45 0 .13 .29 1" fovy="42"/>
+        <light pos="-.5 -2 6" dir=".2 .3 -1" cutoff="60" exponent="0" diffuse=".6 .6 .6" specular="0 0 0"/>
+        <geom name="floor" type="plane" pos="0 0 {FLOOR}" size="40 40 .1" material="tiles" {_STILL}/>
         {_robot()}
         <body name="foot" mocap="true">
             <geom type="cylinder" pos="0 0 {FLOOR + 0.05}" size=".15 .05" rgba="{_WOOD}" {_FOOT}/>

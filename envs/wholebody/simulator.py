@@ -11,7 +11,7 @@ from preceptor.envs.mujoco.physics import PhysicsSimulator
 from preceptor.envs.mujoco.rendering import undrawable
 from preceptor.envs.vector import Outcome, State
 from preceptor.envs.wholebody.body import BASE, HIGH, LOW, OBSERVATION_NAMES, POSTURE, STEP, observation, progress
-from preceptor.envs.wholebody.model import BALL, CAMERA, SPREAD, make_model
+from preceptor.envs.wholebody.model import BALL, SPREAD, make_model
 from preceptor.envs.wholebody.twin import drawn
 
 SUBSTEPS = 30  # of the model's timestep in a step
@@ -128,7 +128,11 @@ class WholeBodySimulator(PhysicsSimulator):
         shown.qpos[:], shown.mocap_pos[:] = self.data[n].qpos, self.data[n].mocap_pos
         mujoco.mj_kinematics(self.model, shown)
         mujoco.mj_camlight(self.model, shown)
-        self._renderer.update_scene(shown, camera=CAMERA)
+        camera = mujoco.MjvCamera()  # from the side, whatever the bearing
+        camera.lookat[:2] = (self._qpos[n, :2] + self.place[n, :2]) / 2
+        camera.lookat[2], camera.distance, camera.elevation = 0.55, 2.9, -14
+        camera.azimuth = np.degrees(np.arctan2(self.place[n, 1], self.place[n, 0])) + 65
+        self._renderer.update_scene(shown, camera)
         return self._renderer.render()
 
     def close(self) -> None:
