@@ -1,12 +1,15 @@
 """The expert in the hierarchy's slots: demonstrations of a task, with the option that drove each step."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
-from preceptor.agent.data.recording import LONGEST, Recording, first_episodes, segments
+from preceptor.agent.data.faults import Faults, FaultyLow
+from preceptor.agent.data.recording import LONGEST, Recording, first_episodes, joined, segments
 from preceptor.agent.data.store import TrajectoryStore, columns, refuse_too_large
 from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
 from preceptor.agent.flags import DemosConfig
@@ -15,13 +18,14 @@ from preceptor.agent.players import play
 from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.run import Run
 from preceptor.agent.teaching import Annotator, TeacherHigh
-from preceptor.envs.task import Task
+from preceptor.envs.task import Task, action_groups_of
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 from preceptor.teacher.controls import ScriptedTeacher
 from preceptor.teacher.labels import LabelStore
 
 DEMONSTRATIONS = "demonstrations"  # folder of a run
+MIXED = "mixed:"  # what begins a number of demonstrations with faults
 _HELD_OUT = 0.25  # demonstrations that are held out, for each to learn from
 EPSILON = 0.1  # of demonstrations: the experts of HALO's data err (Orlov Savko and Unhelkar, 2024)
 
@@ -72,11 +76,21 @@ def expert_player(task: Task, epsilon: float, rng: np.random.Generator) -> Playe
     return Player(ExpertHigh(script), ExpertLow(epsilon, rng), task.options.timeouts)
 
 
-def record(task: Task, count: int, seed: int, epsilon: float = EPSILON) -> Recording:
-    """`count` demonstrations of a task by its expert, one per training level; `epsilon` as `ExpertLow` has it.
+def record(
+    task: Task, count: int, seed: int | Sequence[int], epsilon: float = EPSILON, faults: Faults | None = None
+) -> Recording:
+    """Demonstrations of a task by its expert, one per training level; `extra` has their `success`.
+
+    Args:
+        task: What is demonstrated.
+        count: How many.
+        seed: Draws levels, ways, mistakes and faults.
+        epsilon: As `ExpertLow` has it.
+        faults: Those of the action groups; `extra["faults"]` is the truth about them.
 
     Raises:
-        UserError: The task has no expert, an episode of it never ends, or there is no room for so many.
+        UserError: The task has no expert, or no action groups that could be faulty, an episode of it never ends, or
+            there is no room for so many.
     """
 
     def room(capacity: int) -> TrajectoryStore:
@@ -86,11 +100,14 @@ def record(task: Task, count: int, seed: int, epsilon: float = EPSILON) -> Recor
 
     capacity = 64
     store = room(capacity)
-    drawn, acting, erring = np.random.SeedSequence(seed).spawn(3)
+    drawn, acting, erring, failing = np.random.SeedSequence(seed).spawn(4)
     env = task.make_vec(count, seed=int(drawn.generate_state(1)[0]))
     player = expert_player(task, epsilon, np.random.default_rng(erring))
+    faulty: list[NDArray[np.bool_]] = []  # [N, G] of each step
+    if faults is not None:
+        player = player._replace(low=FaultyLow(player.low, task, faults, count, np.random.default_rng(failing)))
     hierarchy = Hierarchy(task, env, player, rng=np.random.default_rng(acting))
-    ended = np.zeros(count, np.bool_)
+    ended, won = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
     while not ended.all():
         if len(store) == LONGEST:
             raise UserError(f"An expert's episode of {task.name} has not ended after {LONGEST:,} steps.")
@@ -99,24 +116,38 @@ def record(task: Task, count: int, seed: int, epsilon: float = EPSILON) -> Recor
             saved, store = store.state_dict(), room(capacity)
             store.load_state_dict(saved)
         hierarchy.step(store)
+        if isinstance(player.low, FaultyLow):
+            faulty.append(player.low.faulty)
+        for episode in hierarchy.drain_finished():
+            n = int(episode["environment"])
+            won[n] = won[n] if ended[n] else episode["success"] > 0
         row = len(store) - 1
         ended |= store.column("terminated")[row] | store.column("truncated")[row]
     unknown = store.column("true_option") < 0
     store.column("true_option")[:] = np.where(unknown, store.column("option"), store.column("true_option"))
-    return first_episodes(store)
+    recording = first_episodes(store)
+    last = np.arange(recording.option.shape[1]) == recording.lengths[:, None] - 1
+    extra = {"success": last & won[:, None]}
+    if faulty:
+        truth = np.zeros((*last.shape, faulty[0].shape[1]), np.bool_)
+        truth[:, :-1] = np.stack(faulty, 1)[:, : last.shape[1] - 1]
+        extra["faults"] = truth & recording.acted[..., None]
+    return replace(recording, extra={**recording.extra, **extra})
 
 
 def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Recording, Recording]:
-    """The demonstrations that a run began with, or new ones, or a Minari dataset.
+    """The demonstrations that a run began with, or new ones, or those of datasets.
 
     Args:
-        demos: How many to record of the task's expert to learn from, or a Minari dataset by its id.
+        demos: Parts joined by `+`, each of which is: how many to record of the task's expert, `mixed:` before how many
+            to record with faults, or a Minari dataset by its id. With several parts, `extra["optimal"]` tells the
+            expert's episodes.
         task: What is demonstrated.
         seed: Of `record`.
         run: Keeps them.
 
     Returns:
-        Those to learn from, and those that are held out.
+        Those to learn from, and those that are held out, of each part its last ones.
 
     Raises:
         UserError: There are too few, or they are not of this task.
@@ -126,18 +157,33 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
         recording, facts = Recording.load(folder)
         kept = len(recording) - facts.get("held_out", _share(recording))  # which earlier versions do not say
         return recording[:kept], recording[kept:]
-    if not demos.isdecimal():
+    parts = [_part(words, task, [seed, n] if n else seed) for n, words in enumerate(demos.split("+"))]
+    recording = joined([part[:kept] for part, kept in parts] + [part[kept:] for part, kept in parts])
+    learnt = sum(kept for _, kept in parts)
+    recording.save(folder, held_out=len(recording) - learnt)
+    return recording[:learnt], recording[learnt:]
+
+
+def _part(words: str, task: Task, seed: int | Sequence[int]) -> tuple[Recording, int]:
+    """What one part of `--demos` stands for, and how many of its episodes are to be learned from."""
+    number = words.removeprefix(MIXED)
+    if not number.isdecimal() and number == words:
         from preceptor.agent.data.minari import load_minari
 
-        recording = load_minari(demos, task)
-        kept = len(recording) - max(_share(recording), int(len(recording) > 1))
-    elif 0 < (kept := int(demos)) <= SEEDS_PER_SPLIT // 2:
-        recording = record(task, kept + max(1, round(kept * _HELD_OUT)), seed)
-    else:
-        what = "There are no demonstrations to learn from" if not kept else f"There are not {kept} levels to record"
-        raise UserError(f"{what}.", "record some: --demos 100")
-    recording.save(folder, held_out=len(recording) - kept)
-    return recording[:kept], recording[kept:]
+        recording = load_minari(words, task)
+        return recording, len(recording) - max(_share(recording), int(len(recording) > 1))
+    if not number.isdecimal() or not 0 < (kept := int(number)) <= SEEDS_PER_SPLIT // 2:
+        few = not number.isdecimal() or not int(number)
+        what = "There are no demonstrations to learn from" if few else f"There are not {number} levels to record"
+        raise UserError(f"{what}.", f"record some: --demos {words.removesuffix(number)}100")
+    faults = None if number == words else Faults()
+    recording = record(task, kept + max(1, round(kept * _HELD_OUT)), seed, faults=faults)
+    return with_optimal(recording, faults is None), kept
+
+
+def with_optimal(recording: Recording, optimal: bool) -> Recording:
+    """Episodes that say of themselves whether they are of the optimal subset."""
+    return replace(recording, extra={**recording.extra, "optimal": recording.inside & optimal})
 
 
 def _share(recording: Recording) -> int:
@@ -152,9 +198,14 @@ def demos(config: DemosConfig) -> dict[str, Any]:
     task = task_of(config.task, config.logdir)
     if not config.to:
         raise UserError("The dataset has no name.", recording_command(task))
+    faults = Faults(config.fault_rate, config.kinds, config.segment) if config.quality == "mixed" else None
     with new_dataset(config.to, task) as save:
-        recording = record(task, config.count, config.seed, config.epsilon)
+        recording = record(task, config.count, config.seed, config.epsilon, faults)
+        if faults is not None:
+            best = [record(task, config.optimal, [config.seed, 1], config.epsilon)] if config.optimal else []
+            recording = joined([with_optimal(recording, False), *(with_optimal(part, True) for part in best)])
         save(recording)
+    faulty = recording.extra["faults"][recording.acted].mean(0).tolist() if faults else []
     return {
         "task": task.name,
         "dataset": config.to,
@@ -162,6 +213,8 @@ def demos(config: DemosConfig) -> dict[str, Any]:
         "steps": int(recording.acted.sum()),
         "segments": len(segments(recording.option, recording.inside).start),
         "return": float(recording.returns.mean()),
+        "success": float(recording.extra["success"].any(1).mean()),
+        **{f"faulty/{name}": share for name, share in zip(action_groups_of(task), faulty, strict=False)},
     }
 
 

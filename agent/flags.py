@@ -6,7 +6,7 @@ from typing import Literal
 import tyro
 
 from preceptor.ground.errors import UserError, unknown_name
-from preceptor.ground.ranges import Count, CountOrNone, Levels, Share, Threads
+from preceptor.ground.ranges import Count, CountOrNone, Levels, LevelsOrNone, Share, Threads
 from preceptor.teacher.config import TeacherConfig
 
 PLAYERS = ("teacher", "student", "controller", "scripted", "random")
@@ -103,12 +103,28 @@ class DemosConfig:
     """Draws levels, ways and mistakes."""
     epsilon: Share = 0.1
     """Share of actions that are random; where actions are vectors, deviation of the noise on them."""
+    quality: Literal["expert", "mixed"] = "expert"
+    """expert, or mixed: groups of the expert's actions (an arm, a gripper) are faulty at times, and the dataset says
+    when."""
+    fault_rate: Share = 0.4
+    """Of mixed quality: probability that a group is faulty in a segment."""
+    fault_kinds: str = "reversed,frozen,biased"
+    """Of mixed quality: what a faulty group does, with commas: reversed, frozen, biased, delayed."""
+    segment: Count = 8
+    """Of mixed quality: steps for which a group is faulty or not."""
+    optimal: LevelsOrNone = 0
+    """Of mixed quality: demonstrations without faults that are added, marked as optimal."""
     logdir: str = "log"
     """Where runs live: a task may be named as its runs are."""
     json: bool = False
     """Print one line of JSON on stdout and everything else on stderr."""
     debug: bool = False
     """Show tracebacks."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of fault, by name."""
+        return tuple(dict.fromkeys(kind.strip() for kind in self.fault_kinds.split(",") if kind.strip()))
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,39 @@ def expectile_loss(error: Tensor, expectile: float) -> Tensor:
     return weight * error.square()
 
 
+class ValueLoss:
+    """What V is of the values of the data's actions: a convex loss f of Q - V (Hansen-Estruch et al., 2023, section 4).
+
+    expectile: |level - 1(u < 0)| u^2; quantile: |level - 1(u < 0)| |u|; exponential: exp(alpha u) - alpha u, whose
+    minimum is log E exp(alpha Q) / alpha. The loss is w(u) u^2 / 2 with a constant w(u) = |f'(u)| / |u|, which has the
+    same gradient, and which weighs a policy as the published HVD does.
+
+    Args:
+        kind: Of the three.
+        level: Of expectile or quantile.
+        alpha: Of the exponential.
+    """
+
+    _SMALLEST, _LARGEST = 1e-6, 100.0  # of |u|, and of exp(alpha u)
+
+    def __init__(self, kind: str, level: float, alpha: float) -> None:
+        self.kind, self.level, self.alpha = kind, level, alpha
+
+    def weight(self, error: Tensor) -> Tensor:
+        """w(u) of errors u [...], never negative."""
+        if self.kind == "exponential":
+            # Bounded in u and not in the exponential alone, so that it never falls as u rises to the bound.
+            bounded = (self.alpha * error).clamp(max=math.log(self._LARGEST))
+            small = bounded.abs() < self._SMALLEST
+            return self.alpha**2 * torch.where(small, 1.0, torch.expm1(bounded) / torch.where(small, 1.0, bounded))
+        side = torch.where(error < 0, 1.0 - self.level, self.level)
+        return side if self.kind == "expectile" else side / error.abs().clamp(min=self._SMALLEST)
+
+    def __call__(self, error: Tensor) -> Tensor:
+        """The loss of errors, [...]."""
+        return 0.5 * self.weight(error).detach() * error.square()
+
+
 @njit(cache=True)
 def option_advantages(  # type: ignore[no-untyped-def]
     rewards, chosen, values, bootstrap, terminated, truncated, gamma, lam

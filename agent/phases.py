@@ -132,10 +132,19 @@ class Offline(Phase):
         recording: The set; its steps are those of the run's result.
         update: One gradient step; numbers to log.
         every: Gradient steps per round.
+        until: Gradient steps of the run, those before the phase included, with which it is over; all if not given.
+        ended: Called when it is over; numbers to log.
     """
 
-    def __init__(self, recording: Recording, update: Callable[[], dict[str, float]], every: int = 100) -> None:
-        self._update, self._every = update, every
+    def __init__(
+        self,
+        recording: Recording,
+        update: Callable[[], dict[str, float]],
+        every: int = 100,
+        until: int | None = None,
+        ended: Callable[[], dict[str, float]] = dict,
+    ) -> None:
+        self._update, self._every, self._until, self._ended = update, every, until, ended
         self.result = {
             "steps": int(recording.acted.sum()),
             "demonstrations": len(recording),
@@ -144,15 +153,22 @@ class Offline(Phase):
 
     def over(self, steps: int, total: int) -> bool:
         """Whether all gradient steps were taken."""
-        return steps >= total
+        return steps >= self._last(total)
 
     def advance(self, hierarchy: Hierarchy | None, steps: int, total: int) -> Advance:
         """Some gradient steps."""
-        count = min(self._every, total - steps)
+        count = min(self._every, self._last(total) - steps)
         info: dict[str, float] = {}
         for _ in range(count):
             info = self._update()
         return Advance(steps + count, info)
+
+    def end(self) -> dict[str, float]:
+        """What `ended` says."""
+        return self._ended()
+
+    def _last(self, total: int) -> int:
+        return total if self._until is None else min(self._until, total)
 
 
 class Distil(Phase, Resumable):

@@ -52,11 +52,19 @@ class TokenTrunk(nn.Module):
 
     def forward(self, tokens: Tensor, present: Tensor, *_: Tensor, condition: Tensor | None = None) -> Tensor:
         """Features [N, hidden] of tokens uint8 [N, cells] and presence [N, NUM_TOKENS]; any order is for the heads."""
+        return self.after(self.before(tokens, present, condition=condition))
+
+    def before(self, tokens: Tensor, present: Tensor, *_: Tensor, condition: Tensor | None = None) -> Tensor:
+        """What the first layer adds up [N, hidden], to which other inputs may be added; then comes `after`."""
         # index_select, because the gradient of F.embedding takes five times as long on a CPU
         table = self.embed(self.parts)
         cells = table.index_select(0, tokens.flatten().long()).view(len(tokens), self.cells.in_features)
         others = present if condition is None else torch.cat([present, condition], dim=1)
-        return torch.relu(self.hidden(torch.relu(self.cells(cells) + self.others(others))))
+        return self.cells(cells) + self.others(others)
+
+    def after(self, summed: Tensor) -> Tensor:
+        """Features [..., hidden] of what the first layer has added up."""
+        return torch.relu(self.hidden(torch.relu(summed)))
 
 
 class VectorTrunk(nn.Module):
@@ -78,8 +86,16 @@ class VectorTrunk(nn.Module):
 
     def forward(self, values: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """Features [N, hidden] of encoded states [N, O]."""
-        inputs = values if condition is None else torch.cat([values, condition], dim=1)
-        return torch.relu(self.hidden(torch.relu(self.first(inputs))))
+        return self.after(self.before(values, condition=condition))
+
+    def before(self, values: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """What the first layer adds up [N, hidden], to which other inputs may be added; then comes `after`."""
+        summed: Tensor = self.first(values if condition is None else torch.cat([values, condition], dim=1))
+        return summed
+
+    def after(self, summed: Tensor) -> Tensor:
+        """Features [..., hidden] of what the first layer has added up."""
+        return torch.relu(self.hidden(torch.relu(summed)))
 
 
 def make_trunk(encoder: Encoder, condition: int, config: TrunkConfig) -> nn.Module:

@@ -29,6 +29,19 @@ from preceptor.ground.level_seeds import next_level, split_range
 Obs = NDArray[Any]
 WORKS = "python main.py train --method ppo --task CartPole-v1"
 _RETURNED = {"reset": ("obs", "info"), "step": ("observation", "reward", "terminated", "truncated", "info")}
+# Limbs of Gymnasium's MuJoCo robots, by the motors of their models in any version.
+_LIMBS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
+    "Ant": {"leg_1": (2, 3), "leg_2": (4, 5), "leg_3": (6, 7), "leg_4": (0, 1)},
+    "HalfCheetah": {"back": (0, 1, 2), "front": (3, 4, 5)},
+    "Walker2d": {"right": (0, 1, 2), "left": (3, 4, 5)},
+    "Humanoid": {
+        "abdomen": (0, 1, 2),
+        "right_leg": (3, 4, 5, 6),
+        "left_leg": (7, 8, 9, 10),
+        "right_arm": (11, 12, 13),
+        "left_arm": (14, 15, 16),
+    },
+}
 _SUCCESS = ("is_success", "success")  # what environments that know of success call it in their infos
 
 
@@ -235,6 +248,8 @@ class GymTask(TableTask):
             )
         self.observation_shape = tuple(seen.shape or ())
         self.num_actions = int(done.n) if isinstance(done, Discrete) else int(np.prod(done.shape or ()))
+        limbs = _LIMBS.get(self.name.rpartition("-v")[0], {})
+        self.action_groups = limbs if sum(map(len, limbs.values())) == self.num_actions else {}
         self._to_its_own = plain_actions(env).func
         env.close()
 

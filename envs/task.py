@@ -5,6 +5,7 @@ tuple of facts, a text that is a function of the facts, and the options that are
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,6 +111,7 @@ class Task:
             repainting an observation repaints what is right; none by default.
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
         action_groups: By name, positions in an action vector that belong together, such as an arm's; none by default.
+            Read them with `action_groups_of`, which checks them.
         extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
         notice: A line that is printed when a run on it starts; empty for most.
     """
@@ -280,9 +282,67 @@ def lacking(task: Task, member: str) -> UserError:
     return UserError(f"{task.name} has {_LACKING[member]}.", f"{train}  # which needs none")
 
 
+def grouped(task: Task, words: str) -> dict[str, tuple[int, ...]]:
+    """Names and positions of groups of actions, in their order, as a person says them.
+
+    Args:
+        task: Whose actions.
+        words: Such as `base=0-2,arm=3-6`; `each` (every dimension by itself), `all` (one group), or nothing for the
+            task's own.
+
+    Raises:
+        UserError: They cannot be read, or are not groups of the task's actions.
+    """
+    if not words:
+        return action_groups_of(task)
+    if words == "all":
+        return {"all": tuple(range(task.num_actions))}
+    found: dict[str, tuple[int, ...]] = {f"{n}": (n,) for n in range(task.num_actions)}
+    if words != "each":
+        parts = [re.fullmatch(r"\s*(\w+)=(\d+)(?:-(\d+))?\s*", part) for part in words.split(",")]
+        if not all(parts) or len({part[1] for part in parts if part}) < len(parts):
+            example = "--groups base=0-2,arm=3-6  # names and positions, from 0"
+            raise UserError(f"--groups {words} does not name groups of positions, each once.", example)
+        found = {part[1]: tuple(range(int(part[2]), int(part[3] or part[2]) + 1)) for part in parts if part}
+    return _checked(task, found)
+
+
 def defines(task: Task, member: str, base: type = Task) -> bool:
     """Whether a task has a member that is not the one of `base`."""
     return member in vars(task) or getattr(type(task), member, None) is not getattr(base, member, None)
+
+
+def action_groups_of(task: Task) -> dict[str, tuple[int, ...]]:
+    """Names and positions of a task's groups of actions, in their order; one group, `all`, where it declares none.
+
+    Raises:
+        UserError: They are not groups of an action vector in which every dimension is in exactly one.
+    """
+    if not task.action_groups:
+        return {"all": tuple(range(task.num_actions))}
+    return _checked(task, {str(name): tuple(map(int, group)) for name, group in task.action_groups.items()})
+
+
+def _checked(task: Task, groups: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    dims = task.num_actions
+    flat = [position for group in groups.values() for position in group]
+    beyond, missing = sorted({p for p in flat if not 0 <= p < dims}), sorted(set(range(dims)) - set(flat))
+    twice = sorted({position for position in flat if flat.count(position) > 1})
+    empty = [name for name, group in groups.items() if not group]
+    if not task.continuous:
+        wrong = "its actions are named, and have no dimensions to group"
+    elif empty:
+        wrong = f"{empty[0]} has no dimension"
+    elif beyond:
+        wrong = f"{beyond} are no dimensions of its {dims} actions, which count from 0"
+    elif twice:
+        wrong = f"they overlap: {twice} are in several"
+    elif missing:
+        wrong = f"{missing} are in none"
+    else:
+        return groups
+    remedy = f"each of 0 to {dims - 1} once" if task.continuous else "leave action_groups out"
+    raise UserError(f"The action groups of {task.name} cannot be used: {wrong}. They are {groups}.", remedy)
 
 
 class LimitedTask(Task):

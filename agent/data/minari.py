@@ -1,9 +1,10 @@
 """Demonstrations as Minari datasets, there and back: the field's format for offline data (Farama, 2024).
 
 A dataset holds what any reader of Minari expects, observations, actions, rewards and the two ends, and how Gymnasium
-makes an environment that shows and takes the same; `infos` carry what is HALO's: `true_option` of each observation (-1
-unknown), and the `level_seed` of the episode. Datasets live where Minari keeps them (`MINARI_DATASETS_PATH`, else
-~/.minari), under ids such as `preceptor/rescueworld-n3/expert-v0`.
+makes an environment that shows and takes the same; `infos` carry what is HALO's, `true_option` of each observation (-1
+unknown) and the `level_seed` of the episode, and the recording's extra columns (`faults`, `optimal`, ...). Datasets
+live where Minari keeps them (`MINARI_DATASETS_PATH`, else ~/.minari), under ids such as
+`preceptor/rescueworld-n3/expert-v0`.
 
 What others recorded is read as it is or refused, with the episode and the field that do not fit.
 """
@@ -25,7 +26,7 @@ from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage import get_dataset_path
 from numpy.typing import NDArray
 
-from preceptor.agent.data.recording import LONGEST, Recording
+from preceptor.agent.data.recording import LONGEST, Recording, extra_columns
 from preceptor.agent.data.store import columns, refuse_too_large
 from preceptor.envs.task import Task
 from preceptor.ground.atomic import alone, publish_folder
@@ -77,6 +78,9 @@ def load_minari(dataset_id: str, task: Task) -> Recording:
         dataset = minari.load_dataset(dataset_id)
         _same_actions(dataset.action_space, task)
         episodes = [_episode(episode, n, task) for n, episode in enumerate(dataset.iterate_episodes())]
+        for n, episode in enumerate(episodes):
+            if odd := sorted(episodes[0].keys() ^ episode.keys()):
+                raise ValueError(f"some episodes have infos' {odd[0]}, and others, as episode {n}, differ")
     except UserError:
         raise
     except Exception as error:  # Minari and HDF5 raise what they stumble on in files of others
@@ -98,6 +102,7 @@ def load_minari(dataset_id: str, task: Task) -> Recording:
             row[: len(episode[name])] = episode[name]
         return out
 
+    extra = [name for name in extra_columns(task) if name in episodes[0]]
     recording = Recording(
         obs=padded("obs"),
         action=padded("action"),
@@ -106,6 +111,7 @@ def load_minari(dataset_id: str, task: Task) -> Recording:
         terminated=np.array([episode["terminated"][-1] for episode in episodes]),
         lengths=lengths,
         level_seed=np.array([episode["level_seed"][0] for episode in episodes]),
+        extra={name: padded(name) for name in extra},
     )
     recording.fits(task)
     return recording
@@ -185,7 +191,8 @@ def _same_actions(acts: spaces.Space[Any], task: Task) -> None:
 
 def _episode(episode: EpisodeData, n: int, task: Task) -> dict[str, NDArray]:
     """The columns of an episode of T actions, every number as it was. Raises `ValueError` where they do not fit."""
-    schema, steps = columns(task), len(episode.actions)
+    extras = extra_columns(task)
+    schema, steps = columns(task) | extras, len(episode.actions)
     infos = episode.infos or {}
     seen: Any = episode.observations
     if isinstance(seen, Mapping):  # a grid task's `image` and `mission`
@@ -203,6 +210,7 @@ def _episode(episode: EpisodeData, n: int, task: Task) -> dict[str, NDArray]:
         "true_option": ("infos' true_option", infos.get("true_option", np.full(steps + 1, -1)), steps + 1),
         "level_seed": ("infos' level_seed", infos.get("level_seed", np.full(steps + 1, -1)), steps + 1),
     }
+    found |= {name: (f"infos' {name}", infos[name], steps + 1) for name in extras if name in infos}
     read = {}
     for name, (field, values, count) in found.items():
         shape, dtype = schema[name]
@@ -240,6 +248,7 @@ def _buffer(recording: Recording, n: int) -> EpisodeBuffer:
         infos={
             "true_option": recording.option[n, seen],
             "level_seed": np.full(seen.stop, recording.level_seed[n]),
+            **{name: column[n, seen] for name, column in recording.extra.items()},
         },
     )
 

@@ -1,21 +1,33 @@
 """Recorded demonstrations: whole episodes, one after another, of different lengths and padded at the end."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.agent.data.store import TrajectoryStore
+from preceptor.agent.data.store import Schema, TrajectoryStore
 from preceptor.agent.runs.checkpoint import load_tree, save_tree
-from preceptor.envs.task import Task
+from preceptor.envs.task import Task, action_groups_of
 from preceptor.ground.atomic import CheckpointError
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 
 LONGEST = 2**14  # steps after which an episode that has not ended is taken for one that never does
 _ROUNDING = 1e-5  # by which actions may be outside [-1, 1]
+
+
+def extra_columns(task: Task) -> Schema:
+    """The columns that demonstrations of a task may have beside those that all have (`Recording.extra`).
+
+    `faults`: which of the G action groups were faulty, in the order of the task's; `optimal`: whether the episode is of
+    the optimal subset; `success`: whether the episode ended in success, at its last observation; and the task's own.
+    """
+    flag: tuple[tuple[int, ...], type] = ((), np.bool_)
+    groups = (len(action_groups_of(task)),)
+    return {"faults": (groups, np.bool_), "optimal": flag, "success": flag, **task.extra_columns}
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class Recording:
         terminated: bool [N], whether the episode ended by itself rather than by its time limit.
         lengths: int64 [N], observations of each episode, at least 2.
         level_seed: int64 [N], the level of each, by which it can be replayed and drawn; -1 where it is not known.
+        extra: By name, further columns [N, T, ...], of those that `extra_columns` lists; zero in padding.
     """
 
     obs: NDArray
@@ -39,13 +52,15 @@ class Recording:
     terminated: NDArray[np.bool_]
     lengths: NDArray[np.int64]
     level_seed: NDArray[np.int64]
+    extra: Mapping[str, NDArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, rows: NDArray[np.int64] | slice) -> "Recording":
         """Some of the episodes."""
-        return Recording(**{name: column[rows] for name, column in vars(self).items()})
+        own = {name: column[rows] for name, column in vars(self).items() if name != "extra"}
+        return Recording(**own, extra={name: column[rows] for name, column in self.extra.items()})
 
     @property
     def inside(self) -> NDArray[np.bool_]:
@@ -99,6 +114,39 @@ class Recording:
             if (bad := where[..., None] & ~fit).any():
                 what = f"Demonstration {np.argwhere(bad)[0][0]} has {name} of {one[bad][0]}; {task.name} has {words}."
                 raise UserError(what, remedy)
+        known_extra = extra_columns(task)
+        for name, column in self.extra.items():
+            due = (*self.option.shape, *known_extra[name][0]) if name in known_extra else "no such column"
+            if column.shape != due:
+                raise UserError(f"Demonstrations have {name} of {column.shape}; {task.name} has {due}.", remedy)
+
+
+def joined(recordings: Sequence[Recording]) -> Recording:
+    """All episodes of several recordings of one task, in their order; extra columns that one lacks are zero there."""
+    if len(recordings) == 1:
+        return recordings[0]
+    longest = max(recording.option.shape[1] for recording in recordings)
+    columns = {name: column for recording in recordings for name, column in recording.extra.items()}
+
+    def padded(column: NDArray, fill: int) -> NDArray:
+        """[N, longest, ...]."""
+        room = [(0, 0), (0, longest - column.shape[1]), *[(0, 0)] * (column.ndim - 2)]
+        return np.pad(column, room, constant_values=fill)
+
+    def whole(name: str) -> NDArray:
+        parts = [getattr(recording, name) for recording in recordings]
+        if parts[0].ndim > 1:
+            parts = [padded(part, -1 if name == "option" else 0) for part in parts]
+        return np.concatenate(parts)
+
+    def whole_extra(name: str) -> NDArray:
+        shape, dtype = columns[name].shape[2:], columns[name].dtype
+        return np.concatenate(
+            [padded(r.extra.get(name, np.zeros((*r.option.shape, *shape), dtype)), 0) for r in recordings]
+        )
+
+    own = {part.name: whole(part.name) for part in fields(Recording) if part.name != "extra"}
+    return Recording(**own, extra={name: whole_extra(name) for name in columns})
 
 
 def first_episodes(store: TrajectoryStore) -> Recording:
@@ -133,6 +181,7 @@ def first_episodes(store: TrajectoryStore) -> Recording:
         store.column("terminated")[last, envs],
         last + 2,
         store.column("level_seed")[0].astype(np.int64),
+        {name: by_env(name) for name in store.extra},
     )
 
 

@@ -218,45 +218,66 @@ class Windows:
     Attributes:
         episode: int64 [M].
         start: int64 [M], the first step of each.
+        count: int64 [M], steps of each: H, or fewer where the episode ends before.
         length: H.
     """
 
     episode: NDArray[np.int64]
     start: NDArray[np.int64]
+    count: NDArray[np.int64]
     length: int
 
     def __len__(self) -> int:
         return len(self.episode)
 
-    def of(self, column: NDArray, rows: NDArray[np.int64]) -> NDArray:
-        """The entries [B, H, ...] of a column [N, T, ...] in the windows of `rows` [B]."""
-        return column[self.episode[rows][:, None], self.start[rows][:, None] + np.arange(self.length)]
+    def inside(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the H steps [B, H] the windows of `rows` [B] have."""
+        return np.arange(self.length) < self.count[rows][:, None]
 
-    def at(self, column: NDArray, rows: NDArray[np.int64], step: int) -> NDArray:
-        """The entries [B, ...] of a column [N, T, ...] that many steps after the start of the windows of `rows` [B]."""
-        return column[self.episode[rows], self.start[rows] + step]
+    def of(self, column: NDArray, rows: NDArray[np.int64]) -> NDArray:
+        """The entries [B, H, ...] of a column [N, T, ...] in the windows of `rows` [B]; zero beyond their ends."""
+        inside = self.inside(rows)
+        steps = self.start[rows][:, None] + np.arange(self.length)
+        found = column[self.episode[rows][:, None], np.minimum(steps, column.shape[1] - 1)]
+        found[~inside] = 0
+        return found
+
+    def first(self, column: NDArray, rows: NDArray[np.int64]) -> NDArray:
+        """The entries [B, ...] of a column [N, T, ...] where the windows of `rows` [B] start."""
+        return column[self.episode[rows], self.start[rows]]
+
+    def after(self, column: NDArray, rows: NDArray[np.int64]) -> NDArray:
+        """The entries [B, ...] of a column [N, T, ...] after the last step of the windows of `rows` [B]."""
+        return column[self.episode[rows], self.start[rows] + self.count[rows]]
 
 
 def windows(recording: Recording, length: int) -> Windows:
-    """Every stretch of `length` actions of a recording, one starting at each step from which so many follow."""
-    episode, start = np.nonzero(np.arange(recording.action.shape[1]) + length < recording.lengths[:, None])
-    return Windows(episode, start, length)
+    """Every stretch of `length` actions of a recording, one from each step on; the last ones of an episode are shorter.
+
+    So what is done just before the end is seen at the start of a window, too: there success often comes about.
+    """
+    episode, start = np.nonzero(recording.acted)
+    return Windows(episode, start, np.minimum(length, recording.lengths[episode] - 1 - start), length)
 
 
 @dataclass(frozen=True)
 class Chunks:
     """B chunks of k actions with what came of them: SMDP transitions of a policy that plays k actions at a time.
 
+    A chunk with which an episode ends has fewer.
+
     Attributes:
         obs: [B, ...], where they begin.
-        action: float32 [B, k, A], or int64 [B, k] of named actions.
-        reward: float32 [B], sum of gamma^i r_i over the k steps.
+        action: float32 [B, k, A], or int64 [B, k] of named actions; zero beyond the end.
+        inside: bool [B, k], the steps that there are.
+        reward: float32 [B], sum of gamma^i r_i over them.
         next_obs: [B, ...], after the last action.
-        discount: float32 [B], of the value there: gamma^k, and zero where the episode terminated with the chunk.
+        discount: float32 [B], of the value there: gamma to their number, and zero where the episode terminated there.
     """
 
     obs: NDArray
     action: NDArray
+    inside: NDArray[np.bool_]
     reward: NDArray[np.float32]
     next_obs: NDArray
     discount: NDArray[np.float32]
@@ -264,14 +285,14 @@ class Chunks:
 
 def chunks(recording: Recording, view: Windows, rows: NDArray[np.int64], gamma: float) -> Chunks:
     """The windows of `rows` [B] as chunks. Truncated episodes bootstrap, terminated ones do not."""
-    steps = view.length
-    decay = np.float32(gamma) ** np.arange(steps, dtype=np.float32)
-    last = view.start[rows] + steps == recording.lengths[view.episode[rows]] - 1
-    ended = last & recording.terminated[view.episode[rows]]
+    steps, episode = view.count[rows], view.episode[rows]
+    decay = np.float32(gamma) ** np.arange(view.length, dtype=np.float32)
+    ended = (view.start[rows] + steps == recording.lengths[episode] - 1) & recording.terminated[episode]
     return Chunks(
-        obs=view.at(recording.obs, rows, 0),
+        obs=view.first(recording.obs, rows),
         action=view.of(recording.action, rows),
+        inside=view.inside(rows),
         reward=(view.of(recording.reward, rows) * decay).sum(1, dtype=np.float32),
-        next_obs=view.at(recording.obs, rows, steps),
+        next_obs=view.after(recording.obs, rows),
         discount=np.where(ended, 0.0, gamma**steps).astype(np.float32),
     )

@@ -60,17 +60,16 @@ class Cloning(Method):
         if parts.run is not None:
             self.recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
             self.windows = windows(self.recording, settings.chunk)
-            if not len(self.windows):
-                longest = int(self.recording.lengths.max()) - 1
+            if (longest := int(self.recording.lengths.max()) - 1) < settings.chunk:
                 raise UserError(f"No demonstration has {settings.chunk} actions.", f"--chunk {longest}  # or less")
             self.phases = (Offline(self.recording, self.update),)
 
     def update(self) -> dict[str, float]:
         """One gradient step on a batch of windows."""
         rows = self.rng.integers(len(self.windows), size=self.settings.batch)
-        obs = self.windows.at(self.recording.obs, rows, 0)
-        action = to_tensor(self.windows.of(self.recording.action, rows))
-        log_probs = self.policy.log_probs(self.policy(*to_tensors(self.encoder(obs))), action)  # [B, G]
+        seen = to_tensors(self.encoder(self.windows.first(self.recording.obs, rows)))
+        action, inside = (to_tensor(self.windows.of(self.recording.action, rows)), to_tensor(self.windows.inside(rows)))
+        log_probs = self.policy.log_probs(seen, action, inside)  # [B, G]
         loss = weighted_regression(log_probs, torch.ones_like(log_probs)).mean()
         self.optimizer.minimize(loss)
         return {"low/nll": float(loss.detach())}

@@ -76,7 +76,7 @@ class Iql(Cloning):
         self.q_optimizer.minimize(q_loss)
         polyak(self.target, self.q, settings.tau)
         weight = (settings.beta * v_error.detach()).exp().clamp(max=settings.largest_weight)  # [B]
-        log_probs = self.policy.log_probs(self.policy(*seen), action)  # [B, G]
+        log_probs = self.policy.log_probs(seen, action, to_tensor(batch.inside))  # [B, G]
         policy_loss = weighted_regression(log_probs, weight[:, None].expand_as(log_probs)).mean()
         self.optimizer.minimize(policy_loss)
         terms = {"policy_loss": policy_loss, "q_loss": q_loss, "v_loss": v_loss, "q": q.mean(), "weight": weight.mean()}

@@ -5,6 +5,7 @@ in metres. The block is a cube of 5 cm; the fingers are 10 cm apart when open, a
 """
 
 from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -102,6 +103,7 @@ class FetchTask(TableTask):
     observation_scale = tuple(_SCALE.tolist())
     hidden_from_low_level = tuple(range(len(OBSERVATION_NAMES))[GOAL])
     num_actions = 4
+    action_groups = MappingProxyType({"arm": (0, 1, 2), "gripper": (3,)})
     continuous = True
     legal_of = ~_DONE
     expert_of = np.select([_THERE == 1, _STAGE == HOLDING, _STAGE == AWAY], [HOLD, TRANSPORT, APPROACH], GRASP)

@@ -4,8 +4,10 @@ A map is a tuple of rows; row r, column c is the cell whose centre is `cell * (c
 is the column and y the row. Where the paper and the original TensorFlow code differ, the code is followed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from preceptor.envs.task import GoalSpace
@@ -36,6 +38,7 @@ class Robot(NamedTuple):
         noisy: How many positions and velocities reset noise applies to, from the first.
         goal_spaces: By name, the spaces in which a subgoal may be given; the first is the default. `scale` is the half
             range of a subgoal relative to the robot.
+        action_groups: By name, the motors of each limb; none of a point.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Robot(NamedTuple):
     height: float
     noisy: tuple[int, int]
     goal_spaces: dict[str, GoalSpace]
+    action_groups: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 _ROOT, _SPIN = ("x", "y", "z", "qw", "qx", "qy", "qz"), ("vx", "vy", "vz", "wx", "wy", "wz")
@@ -58,7 +62,9 @@ _POINT_GOALS = {"xy": GoalSpace(("x", "y"), (5.0, 5.0), (0, 1))}  # 1.25 cells
 _FALLING_GOALS = _POINT_GOALS | {"xyz": GoalSpace(("x", "y", "z"), (5.0, 5.0, 2.0), (0, 1, 2))}
 
 _SPEEDS = _SPIN + tuple(f"v{joint}" for joint in _JOINTS)
-ANT: Final = Robot("ant", _ROOT + _JOINTS, _SPEEDS, 8, 30.0, 5, 0.75, (15, 14), _ANT_GOALS)
+# The order of Gymnasium's model, hip and ankle: its motors begin with the fourth leg, its joints with the first.
+ANT_LEGS: Final = MappingProxyType({"leg_1": (2, 3), "leg_2": (4, 5), "leg_3": (6, 7), "leg_4": (0, 1)})
+ANT: Final = Robot("ant", _ROOT + _JOINTS, _SPEEDS, 8, 30.0, 5, 0.75, (15, 14), _ANT_GOALS, ANT_LEGS)
 _POINT: Final = Robot("point", ("x", "y"), ("vx", "vy"), 2, 1.0, 10, 0.4, (2, 2), _POINT_GOALS)
 _FALLING_POINT: Final = _POINT._replace(
     positions=("x", "y", "z"), velocities=("vx", "vy", "vz"), goal_spaces=_FALLING_GOALS

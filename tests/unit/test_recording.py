@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor.agent.data.minari import load_minari, new_dataset
-from preceptor.agent.data.recording import Recording, first_episodes, segments
+from preceptor.agent.data.recording import Recording, first_episodes, joined, segments
 from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.demonstrating import record
 from preceptor.agent.runs.checkpoint import save_tree
@@ -24,6 +24,19 @@ SMALL = ("RescueWorld-n3", "SimpleDoorKey", "PointPush")
 
 def recorded(name: str, count: int = 6) -> Recording:
     return record(get_task(name), count, seed=3)
+
+
+def columns_of(recording: Recording) -> dict[str, np.ndarray]:
+    own = {name: column for name, column in vars(recording).items() if name != "extra"}
+    return own | {f"extra/{name}": column for name, column in recording.extra.items()}
+
+
+def assert_equal(found: Recording, due: Recording) -> None:
+    """To the bit, in all columns, with the same ones beside the usual."""
+    assert columns_of(found).keys() == columns_of(due).keys()
+    for name, column in columns_of(due).items():
+        assert columns_of(found)[name].dtype == column.dtype, name
+        assert np.array_equal(columns_of(found)[name], column), name
 
 
 @pytest.mark.parametrize("name", ["RescueWorld-n3", "RescueWorld-n6-random"])
@@ -82,10 +95,53 @@ def test_disk_and_minari_give_back_what_they_took(name: str, tmp_path, monkeypat
     with new_dataset("preceptor/some/expert-v0", task) as save:
         save(recording)
     for back in (Recording.load(tmp_path / "demos")[0], load_minari("preceptor/some/expert-v0", task)):
-        for column, theirs in vars(recording).items():
-            ours = getattr(back, column)
-            assert ours.dtype == theirs.dtype, column
-            assert np.array_equal(ours, theirs), column
+        assert_equal(back, recording)
+
+
+def test_a_recording_without_extra_columns_as_earlier_versions_wrote_it_is_read(tmp_path):
+    recording = recorded("PointPush", 3)
+    old = {name: column for name, column in vars(recording).items() if name != "extra"}
+    save_tree(tmp_path / "old", old, {"kind": "demonstrations"})
+    assert_equal(Recording.load(tmp_path / "old")[0], replace(recording, extra={}))
+
+
+def test_episodes_carry_their_extra_columns_and_are_joined_with_them(monkeypatch):
+    task = get_task("PointPush")
+    short, long = recorded("PointPush", 2), record(task, 3, seed=4)
+    marked = replace(long, extra={"optimal": long.inside})
+    both = joined([short, marked])
+    both.fits(task)
+    assert len(both) == 5
+    assert_equal(joined([short]), short)
+    assert (both.extra["optimal"][2:] == both.inside[2:]).all()
+    assert not both.extra["optimal"][:2].any(), "what one part does not say is zero there"
+    assert (both.option[~both.inside] == -1).all()
+    np.testing.assert_array_equal(both[np.array([1, 4])].extra["success"][0], both.extra["success"][1])
+    for name, column in columns_of(short).items():
+        kept = columns_of(both)[name][:2]
+        assert np.array_equal(kept[:, : column.shape[1]] if column.ndim > 1 else kept, column), name
+    for wrong in ({"faults": short.option}, {"mood": short.option}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            replace(short, extra=wrong).fits(task)
+
+
+def test_columns_that_a_tasks_environments_declare_are_recorded(monkeypatch):
+    task = get_task("PointReach")
+    monkeypatch.setattr(task, "extra_columns", {"level_seed_seen": ((), np.int64)}, raising=False)
+    plain = task.simulator
+
+    def telling(*args, **named):
+        simulator = plain(*args, **named)
+        simulator.info = lambda: {"level_seed_seen": simulator.level_seed + 1}
+        return simulator
+
+    monkeypatch.setattr(task, "simulator", telling)
+    recording = record(task, 3, seed=0)
+    seen = recording.extra["level_seed_seen"]
+    steps = recording.lengths[:, None] - 2  # the last step's infos are of the next episode already
+    before = np.arange(seen.shape[1]) < steps
+    assert (seen[before] == np.broadcast_to(recording.level_seed[:, None] + 1, seen.shape)[before]).all()
+    assert not seen[~recording.acted].any()
 
 
 def test_what_is_no_demonstration_of_a_task_is_refused():

@@ -1,0 +1,293 @@
+"""HVD, hierarchical value decomposition (Zhang et al., 2026): which body group acted well in a stored chunk?
+
+A critic learns the values of subsets of action groups from recorded, partly bad demonstrations. From these each group
+has an advantage of its own (`agent/attribution.py`), and loss L2 copies of each chunk the groups that did well.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from preceptor.agent.attribution import Word, attribution, fault_auc
+from preceptor.agent.chunks import ChunkPolicy, ChunkValue, FlowPolicy, SubsetValues, chunk_player, chunk_vectors
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.data.views import Chunks, chunks, windows
+from preceptor.agent.demonstrating import demonstrations_of
+from preceptor.agent.losses import ValueLoss, weighted_regression
+from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
+from preceptor.agent.optim import FusedAdam, polyak
+from preceptor.agent.phases import Offline
+from preceptor.agent.resumable import places
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import TrunkConfig, to_tensors
+from preceptor.envs.task import grouped
+from preceptor.ground.device import to_device, to_numpy, to_tensor
+from preceptor.ground.errors import UserError
+from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
+
+_LATE, _SLOWER = 0.7, 0.3  # from this share of the steps on, learning rates are so much smaller
+_AT_ONCE = 1024  # chunks whose values are computed together
+
+
+@dataclass(frozen=True)
+class HvdSettings:
+    """Hierarchical value decomposition on recorded demonstrations (Zhang et al., 2026). --steps are gradient steps, of
+    the critic and then of the policy."""
+
+    demos: str = "mixed:200+4"
+    """Demonstrations, as `train --method bc` takes them."""
+    chunk: Count = 4
+    """k, actions that are valued, predicted and played at a time."""
+    replan: CountOrNone = 0
+    """Actions of a chunk that are played before the next one is chosen; 0 for all k."""
+    groups: str = ""
+    """Action groups in their order, such as base=0-2,arm=3-6; each (every dimension by itself), or all (one group).
+    The task's own if not given."""
+    attribution: Word | Literal["truth", "truth-chunk"] = "shapley"
+    """How a chunk's value becomes advantages of groups: flat (implicit Q-learning), difference (the same with the
+    critic's own baseline), prefix (as published), marginal, shapley, alone, or last. For data that say which groups
+    were faulty: truth (only what was not is copied), or truth-chunk (only chunks in which nothing was)."""
+    with_option: bool = False
+    """Count the option that was chosen as the first group: a wrong decision is told from a wrong motion."""
+    value_data: Literal["mixed", "optimal"] = "mixed"
+    """What the critic learns from: all demonstrations, or the optimal ones alone."""
+    value_steps: CountOrNone = 0
+    """Gradient steps of the critic; half of all if 0."""
+    value_loss: Literal["expectile", "quantile", "exponential"] = "expectile"
+    """What V is of the values of the data's actions."""
+    level: Share = 0.7
+    """tau, the expectile or quantile of V."""
+    alpha: Positive = 8.0
+    """Sharpness of the exponential loss."""
+    gamma: Share = 0.97
+    """Discount per environment step."""
+    tau: Share = 0.01
+    """Share by which the target critic follows."""
+    weighting: Literal["exponential", "loss"] = "exponential"
+    """Weights: exponential, exp(A / (T sd)); or loss, |f'(A)| / |A| with the loss f of V (as published)."""
+    temperature: Positive = 0.6
+    """T, in standard deviations of each group's advantages."""
+    largest_weight: Positive = 20.0
+    """Bound of the weights, whose mean is 1."""
+    head: Literal["gaussian", "flow"] = "gaussian"
+    """The policy: a Gaussian, or flow matching."""
+    std: Positive = 0.1
+    """Deviation of the Gaussian."""
+    lr: Positive = 1e-3
+    """Learning rate of Adam."""
+    batch: Count = 256
+    """Chunks per gradient step."""
+    trunk: TrunkConfig = field(default_factory=lambda: TrunkConfig(hidden=128))
+    """Size of each network."""
+
+
+class Hvd(Method):
+    """The method: a phase for the critic, and one for the policy.
+
+    Args:
+        parts: Task, settings and random streams.
+
+    Raises:
+        UserError: The demonstrations are too few or too short, have no rewards, or do not fit the task or the settings.
+    """
+
+    saved = places(
+        *("policy", "optimizer", "q", "v", "target", "q_optimizer", "v_optimizer", "rng", "weights", "taken")
+    )
+    played = ("policy",)
+
+    def __init__(self, parts: Parts) -> None:
+        task, settings = parts.task, parts.settings
+        self.task, self.settings, self.encoder = task, settings, encoder_of(task)
+        self.rng = np.random.default_rng(parts.seeds)
+        groups = grouped(task, settings.groups)
+        self.names = (*(("option",) if settings.with_option else ()), *groups)
+        self.attribution = None
+        if not settings.attribution.startswith("truth"):
+            orders = np.random.default_rng(len(self.names))  # the same of every run, so that checkpoints fit
+            self.attribution = attribution(settings.attribution, len(self.names), orders)
+        self.policy = to_device(make_policy(task, settings, groups.values()))
+        values = SubsetValues(self.encoder, self._positions(list(groups.values())), settings.trunk, 2)
+        self.q, self.v = to_device(values), to_device(ChunkValue(self.encoder, 0, settings.trunk, 1))
+        self.target = copy.deepcopy(self.q).requires_grad_(False)
+        learned = [p for p in self.policy.parameters() if p.requires_grad]
+        self.optimizer, self.q_optimizer, self.v_optimizer = (
+            FusedAdam(each, settings.lr) for each in (learned, self.q.parameters(), self.v.parameters())
+        )
+        self.player = chunk_player(task, self.policy, settings.replan or None)
+        self.weights = np.zeros((0, len(self.names)), np.float32)
+        self.taken = 0  # gradient steps
+        if parts.run is not None:
+            self.recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
+            self.begin(parts.config.steps)
+
+    def begin(self, total: int) -> None:
+        """Make ready to learn from `recording` in so many gradient steps."""
+        settings, recording = self.settings, self.recording
+        self.windows = windows(recording, settings.chunk)
+        self._check(recording)
+        self.valued = np.arange(len(self.windows))
+        if settings.value_data == "optimal":
+            self.valued = np.flatnonzero(self.windows.first(recording.extra["optimal"], self.valued))
+        self.value_loss = ValueLoss(settings.value_loss, settings.level, settings.alpha)
+        self.total, self.value_steps = total, min(total, settings.value_steps or total // 2)
+        values = Offline(recording, self.update_values, until=self.value_steps, ended=self.weigh)
+        self.phases = (values, Offline(recording, self.update_policy))
+        if self.attribution is None:
+            self.value_steps, self.phases = 0, self.phases[1:]
+            self.weigh()
+
+    def update_values(self) -> dict[str, float]:
+        """One gradient step of V and of the values of all subsets: y = r + gamma^k V(s'), the same for each of them."""
+        settings, found = self.settings, self.attribution
+        assert found is not None
+        self._slow_down(self.taken / self.value_steps, self.q_optimizer, self.v_optimizer)
+        rows = self.rng.choice(self.valued, settings.batch)
+        batch = chunks(self.recording, self.windows, rows, settings.gamma)
+        seen, after = (to_tensors(self.encoder(obs)) for obs in (batch.obs, batch.next_obs))
+        chunk, sets = to_tensor(self.numbers(batch, rows)), to_tensor(found.sets.astype(np.float32))
+        with torch.no_grad():
+            values = self.target(seen, chunk, sets[to_tensor(found.levels)]).amin(0)  # [L, B]
+        v_loss = self.value_loss(values - self.v(seen)).mean(1).sum()
+        self.v_optimizer.minimize(v_loss)
+        with torch.no_grad():
+            wanted = torch.addcmul(to_tensor(batch.reward), to_tensor(batch.discount), self.v(after)[0])
+        q_loss = (self.q(seen, chunk, sets) - wanted).square().mean(2).sum()
+        self.q_optimizer.minimize(q_loss)
+        polyak(self.target, self.q, settings.tau)
+        self.taken += 1
+        return {
+            "low/q_loss": float(q_loss.detach()),
+            "low/v_loss": float(v_loss.detach()),
+            "low/q": float(values.mean()),
+        }
+
+    def update_policy(self) -> dict[str, float]:
+        """One gradient step of the policy: loss L2 with a weight for each group."""
+        self._slow_down((self.taken - self.value_steps) / max(1, self.total - self.value_steps), self.optimizer)
+        rows = self.rng.integers(len(self.windows), size=self.settings.batch)
+        seen = to_tensors(self.encoder(self.windows.first(self.recording.obs, rows)))
+        action, inside = to_tensor(self.windows.of(self.recording.action, rows)), to_tensor(self.windows.inside(rows))
+        log_probs = self.policy.log_probs(seen, action, inside)  # [B, G]
+        weights = self.weights[rows, len(self.names) - log_probs.shape[1] :]  # without that of the option
+        loss = weighted_regression(log_probs, to_tensor(weights)).mean()
+        self.optimizer.minimize(loss)
+        self.taken += 1
+        return {"low/policy_loss": float(loss.detach())}
+
+    def weigh(self) -> dict[str, float]:
+        """The critic is finished: weights [M, G] of every chunk; where the data know which groups were faulty, how well
+        low advantages tell that."""
+        faulty = self.faulty()
+        if self.attribution is None:
+            assert faulty is not None
+            fit = (
+                ~faulty
+                if self.settings.attribution == "truth"
+                else ~faulty.any(1, keepdims=True) | np.zeros_like(faulty)
+            )
+            self.weights = (fit / np.maximum(fit.mean(0), 1e-6)).astype(np.float32)
+            return {}
+        advantages = self.advantages()
+        self.weights = weights_of(advantages, self.settings, self.value_loss)
+        return {} if faulty is None else told_apart(-advantages, faulty, self.names)
+
+    @torch.no_grad()
+    def advantages(self) -> NDArray[np.float32]:
+        """Of every chunk and group, [M, G]."""
+        assert self.attribution is not None
+        sets, parts = to_tensor(self.attribution.sets.astype(np.float32)), []
+        for rows in np.split(np.arange(len(self.windows)), range(_AT_ONCE, len(self.windows), _AT_ONCE)):
+            batch = chunks(self.recording, self.windows, rows, self.settings.gamma)
+            seen = to_tensors(self.encoder(batch.obs))
+            values = self.q(seen, to_tensor(self.numbers(batch, rows)), sets).amin(0)
+            parts.append(to_numpy(self.attribution.advantages(values, self.v(seen)[0])))
+        return np.concatenate(parts)
+
+    def faulty(self) -> NDArray[np.bool_] | None:
+        """Which groups were faulty somewhere in each chunk [M, G], where the data say so."""
+        truth, rows = self.recording.extra.get("faults"), np.arange(len(self.windows))
+        option = self.recording.extra.get("wrong_option") if self.settings.with_option else None
+        if truth is None and option is None:
+            return None
+        columns = [] if option is None else [self.windows.first(option, rows)[:, None]]
+        return np.concatenate([*columns, *([] if truth is None else [self.windows.of(truth, rows).any(1)])], 1)
+
+    def numbers(self, batch: Chunks, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What the critic sees of chunks: the option where it counts, one-hot, and the actions, [B, numbers]."""
+        vectors = chunk_vectors(self.task, batch.action) * np.repeat(batch.inside, self.task.num_actions, 1)
+        if not self.settings.with_option:
+            return vectors
+        chosen = self.windows.first(self.recording.option, rows)
+        options = np.eye(len(self.task.options) + 1, dtype=np.float32)[chosen][:, :-1]  # zeros where it is not known
+        return np.concatenate([options, vectors], 1)
+
+    def _positions(self, groups: list[tuple[int, ...]]) -> list[NDArray[np.int64]]:
+        """Where each group is among the numbers of a chunk."""
+        options = len(self.task.options) if self.settings.with_option else 0
+        starts = options + self.task.num_actions * np.arange(self.settings.chunk)[:, None]
+        actions = [(starts + np.array(group)).ravel() for group in groups]
+        return [np.arange(options), *actions] if options else actions
+
+    def _slow_down(self, share: float, *optimizers: FusedAdam) -> None:
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = self.settings.lr * (_SLOWER if share >= _LATE else 1.0)
+
+    def _check(self, recording: Recording) -> None:
+        """Raises `UserError` for demonstrations that cannot be learned from as the settings say."""
+        settings, task = self.settings, self.task
+        if (longest := int(recording.lengths.max()) - 1) < settings.chunk:
+            raise UserError(f"No demonstration has {settings.chunk} actions.", f"--chunk {longest}  # or less")
+        cloned = f"python main.py train --method bc --task {task.source} --demos {settings.demos}"
+        if self.attribution is None:
+            if "faults" not in recording.extra or recording.extra["faults"].shape[2] != len(self.names):
+                what = f"The demonstrations do not say which of the groups {', '.join(self.names)} were faulty."
+                raise UserError(what, "--demos mixed:200+4, or --attribution shapley")
+            return
+        if not (recording.reward * recording.acted).any():
+            raise UserError("The demonstrations have no rewards, so that nothing can be valued.", cloned)
+        if settings.value_data == "optimal" and not recording.extra.get("optimal", np.zeros(1)).any():
+            what = "None of the demonstrations is said to be optimal, so that the critic has nothing to learn from."
+            raise UserError(what, "--demos mixed:200+4, or --value-data mixed")
+        if settings.with_option and (recording.option < 0).all():
+            raise UserError("The demonstrations know no option.", "leave --with-option out")
+
+
+def make_policy(task: Any, settings: HvdSettings, groups: Any) -> ChunkPolicy:
+    """The policy of a head's name."""
+    if settings.head == "flow":
+        return FlowPolicy(task, settings.chunk, settings.trunk, groups)
+    return ChunkPolicy(task, settings.chunk, settings.trunk, groups, settings.std)
+
+
+def weights_of(advantages: NDArray[np.float32], settings: HvdSettings, loss: ValueLoss) -> NDArray[np.float32]:
+    """Weights [M, G] of advantages [M, G]: of mean 1 for each group, and bounded."""
+    if settings.weighting == "loss":
+        weights = to_numpy(loss.weight(to_tensor(advantages)))
+    else:
+        scaled = advantages / (settings.temperature * np.maximum(advantages.std(0), 1e-8))
+        weights = np.exp(scaled - scaled.max(0))
+    return np.minimum(weights / weights.mean(0), settings.largest_weight).astype(np.float32)
+
+
+def told_apart(blame: NDArray[np.float32], faulty: NDArray[np.bool_], names: tuple[str, ...]) -> dict[str, float]:
+    """How well blame [M, G] tells which groups were faulty [M, G]: an AUC of each, and how often the most blamed is the
+    faulty one where there is one alone."""
+    found = {f"low/auc_{name}": fault_auc(blame[:, g], faulty[:, g]) for g, name in enumerate(names)}
+    alone = faulty.sum(1) == 1
+    if alone.any():
+        found["low/named"] = float((blame[alone].argmax(1) == faulty[alone].argmax(1)).mean())
+    return {name: value for name, value in found.items() if not np.isnan(value)}
+
+
+def preset(given: Given) -> Preset:
+    """Settings of hierarchical value decomposition for a task."""
+    steps = given.steps or {"tiny": 600, "small": 3_000, "paper": 3_000}[given.size]
+    return Preset(steps, 1, HvdSettings())
+
+
+HVD = Entry((HvdSettings,), preset, Hvd, plays=False)
