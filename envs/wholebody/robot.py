@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.envs.wholebody.body import BODY, DISTANCE, GRASP, GRIP, OBJECT, OFFSET, REACH, SEEN_OFFSET, joints_for
+from preceptor.envs.wholebody.model import BALL, SPREAD
 from preceptor.envs.wholebody.simulator import WholeBodySimulator
 from preceptor.envs.wholebody.tasks import Obs, WholeBodyTwin, shares
 
@@ -17,6 +18,7 @@ _UNDER = 0.045  # so far under the object, the hand draws back altogether
 _BEYOND = 0.25  # so near to the object, forward, the tray can be in the way
 _BETWEEN = 0.04  # an object that is so near the middle of the hand is between the fingers
 _GRIPPED = 0.42  # the fingers are closed so far at least when they hold the object
+_RISE = 0.01  # metres in a step by which an object counts as moved up
 
 
 def _between(obs: Obs) -> NDArray[np.bool_]:
@@ -42,12 +44,20 @@ class WholeBody(WholeBodyTwin):
         "gripper and lift the ball."
     )
 
-    def __init__(self, groups: int = 4, max_steps: int = 80) -> None:
+    grip_of_object = 1 - BALL / SPREAD
+
+    def __init__(self, groups: int = 4, max_steps: int = 100) -> None:
         super().__init__(groups, max_steps)
 
     def simulator(self, num_envs: int, render_mode: str | None = None) -> WholeBodySimulator:
         """The rules of N environments."""
         return WholeBodySimulator(num_envs, self.max_steps)
+
+    def option_achieved(self, before: Obs, after: Obs, option: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """As of the twin, but to grasp is to hold the object and move it up."""
+        up = after[:, OBJECT][:, 2] - before[:, OBJECT][:, 2] > _RISE
+        held = up & (after[:, GRIP] > _GRIPPED) & (self.fact_codes(after) // 2 == GRASP)
+        return np.where(option == GRASP, held, super().option_achieved(before, after, option))
 
     def skill(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[np.float32]:
         """Actions [N, 8] of the scripted executor of each option: inverse kinematics, base before torso before arm."""

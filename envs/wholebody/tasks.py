@@ -102,6 +102,7 @@ class WholeBodyTwin(TableTask):
     continuous = True
     legal_of = ~_DONE
     expert_of = _STAGE
+    grip_of_object = 1.0  # how far the gripper is closed when it holds the object
 
     def __init__(self, groups: int = 4, max_steps: int = 60) -> None:
         self.max_steps, self.action_groups = max_steps, MappingProxyType(_GROUPINGS[groups])
@@ -134,7 +135,7 @@ class WholeBodyTwin(TableTask):
         lift, pitch = wanted_torso(obs[:, OBJECT][:, 2])
         wanted = np.zeros_like(mean)
         wanted[:, 0], wanted[:, 2], wanted[:, 3] = STANDOFF, lift, pitch
-        wanted[:, 7] = option[:, 0] == GRASP
+        wanted[:, 7] = self.grip_of_object * (option[:, 0] == GRASP)
         until = np.array([0, 0, 1, 1, 2, 2, 2, 2])  # the option from which on a dimension matters
         mean = np.where(option >= until, wanted, mean)
         return mean, np.broadcast_to(np.float32(NEAR), mean.shape).copy()
