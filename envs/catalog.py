@@ -94,7 +94,10 @@ FAMILIES: Final = {
     ),
     "wholebody": Family(
         "preceptor.envs.wholebody.tasks:make_task",
-        {"WholeBodyTwin": "a mobile manipulator takes an object; kinematics alone"},
+        {
+            "WholeBody": "a mobile manipulator drives, reaches, grasps and lifts an object",
+            "WholeBodyTwin": "a mobile manipulator takes an object; kinematics alone",
+        },
         "preceptor.envs.catalog:make_single_env",
     ),
     "gymnasium": Family(

@@ -64,6 +64,11 @@ _SCALE: Final = np.array([1.0, 1.0, 0.5, 1.0, 0.5, 0.4, 0.4, 1.0, 1.0, 0.5, 1.0,
 _GOALS: Final = (DISTANCE, BEARING, 5, 6, 10, 11, 12, GRIP)  # dimensions of goals, by their place in an observation
 
 
+def shares(left: NDArray[np.floating], actions: slice = slice(None)) -> NDArray[np.floating]:
+    """The expert's actions [N, A] for what is left to do [N, A], of all actions or of some."""
+    return np.clip(_GAIN * left / STEP[actions], -1, 1)
+
+
 class WholeBodyTwin(TableTask):
     """The kinematic twin; see `preceptor.envs.task.Task` for the methods. What is its own:
 
@@ -97,6 +102,7 @@ class WholeBodyTwin(TableTask):
     continuous = True
     legal_of = ~_DONE
     expert_of = _STAGE
+    grip_of_object = 1.0  # how far the gripper is closed when it holds the object
 
     def __init__(self, groups: int = 4, max_steps: int = 60) -> None:
         self.max_steps, self.action_groups = max_steps, MappingProxyType(_GROUPINGS[groups])
@@ -129,7 +135,7 @@ class WholeBodyTwin(TableTask):
         lift, pitch = wanted_torso(obs[:, OBJECT][:, 2])
         wanted = np.zeros_like(mean)
         wanted[:, 0], wanted[:, 2], wanted[:, 3] = STANDOFF, lift, pitch
-        wanted[:, 7] = option[:, 0] == GRASP
+        wanted[:, 7] = self.grip_of_object * (option[:, 0] == GRASP)
         until = np.array([0, 0, 1, 1, 2, 2, 2, 2])  # the option from which on a dimension matters
         mean = np.where(option >= until, wanted, mean)
         return mean, np.broadcast_to(np.float32(NEAR), mean.shape).copy()
@@ -145,7 +151,7 @@ class WholeBodyTwin(TableTask):
         grip = np.asarray(option == GRASP, np.float64)
         left = [away * np.cos(bearing), away * np.sin(bearing), bearing]
         left += [want - now for want, now in zip((lift, pitch, shoulder, elbow, grip), posture.T, strict=True)]
-        return self._moves(np.clip(_GAIN * np.stack(left, 1) / STEP, -1, 1), np.asarray(option))
+        return self._moves(shares(np.stack(left, 1)), np.asarray(option))
 
     def _moves(self, action: NDArray[np.floating], option: NDArray[np.int64]) -> NDArray[np.float32]:
         """What an option takes of the actions [N, 8]; the grip is closed with all its strength."""
@@ -161,4 +167,8 @@ class WholeBodyTwin(TableTask):
 
 def make_task(name: str) -> Any:
     """The task of a name."""
-    return {"WholeBodyTwin": WholeBodyTwin}[name]()
+    if name == "WholeBody":
+        from preceptor.envs.wholebody.robot import WholeBody  # which needs MuJoCo
+
+        return WholeBody()
+    return WholeBodyTwin()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from preceptor.envs.mujoco.mazes import SPECS, MazeSpec
-from preceptor.envs.mujoco.simulator import MazeSimulator, SimulationError
+from preceptor.envs.mujoco.physics import SimulationError
+from preceptor.envs.mujoco.simulator import MazeSimulator
 from preceptor.ground.errors import UserError
 
 EVAL = 1_000_007
