@@ -146,6 +146,21 @@ def measure(trial: Trial, base: HvdSettings) -> Iterator[dict[str, Any]]:
         yield asdict(trial) | row
 
 
+def cost(groups: int, updates: int = 100) -> dict[str, float]:
+    """What an update of the values of all subsets costs, over that of the full set alone: a critic for each subset
+    would cost 2^groups."""
+    task, times = WholeBodyTwin(groups), {}
+    recording = demonstrations(task, Trial(mixed=20))
+    for word in ("shapley", "flat"):
+        method = made(task, recording, 0, HvdSettings(attribution=word))
+        start = time.process_time()
+        for _ in range(updates):
+            method.update_values()
+        times[word] = time.process_time() - start
+    ratio = times["shapley"] / times["flat"]
+    return {"groups": groups, "over one critic": ratio, "over separate critics": ratio / 2**groups}
+
+
 def report(path: Path) -> str:
     """The tables in Markdown: success of each arm with its interval, and paired differences."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -195,6 +210,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="all trials of the tables")
     parser.add_argument("--shard", default="0/1", help="i/n: every n-th trial from the i-th on")
     parser.add_argument("--out", type=Path, default=Path("log/hvd.jsonl"))
+    parser.add_argument("--cost", action="store_true", help="the family of critics against separate ones")
     parser.add_argument("--report", type=Path, help="print the tables of this file")
     parser.add_argument("--groups", type=int, default=4)
     parser.add_argument("--mixed", type=int, default=100)
@@ -204,6 +220,10 @@ def main() -> None:
     torch.set_num_threads(1)
     if words.report:
         print(report(words.report))
+        return
+    if words.cost:
+        for groups in (3, 4, 5):
+            print(json.dumps(cost(groups)), flush=True)
         return
     index, count = map(int, words.shard.split("/"))
     wanted = list(trials())[index::count] if words.full else [Trial(words.task, words.groups, words.mixed, words.seed)]

@@ -113,7 +113,7 @@ class Hvd(Method):
     """
 
     saved = places(
-        *("policy", "optimizer", "q", "v", "target", "q_optimizer", "v_optimizer", "rng", "weights", "taken")
+        *("policy", "optimizer", "q", "v", "target", "q_optimizer", "v_optimizer", "rng", "noise", "weights", "taken")
     )
     played = ("policy",)
 
@@ -130,6 +130,8 @@ class Hvd(Method):
         self.policy = to_device(make_policy(task, settings, groups.values()))
         values = SubsetValues(self.encoder, self._positions(list(groups.values())), settings.trunk, 2)
         self.q, self.v = to_device(values), to_device(ChunkValue(self.encoder, 0, settings.trunk, 1))
+        self.level = to_device(StateNetwork(self.encoder, len(self.names), settings.trunk))  # of weights
+        self.noise = getattr(self.policy, "generator", None)
         self.target = copy.deepcopy(self.q).requires_grad_(False)
         learned = [p for p in self.policy.parameters() if p.requires_grad]
         self.optimizer, self.q_optimizer, self.v_optimizer = (
@@ -236,7 +238,7 @@ class Hvd(Method):
         """log E exp(A / T) of each group over the chunks that begin in a state, [M, G]: where the exponential loss is
         least. What it leaves has weights of mean 1 in each state, so that no state counts more than others."""
         obs = self.windows.first(self.recording.obs, np.arange(len(self.windows)))
-        network = to_device(StateNetwork(self.encoder, len(self.names), self.settings.trunk))
+        network = self.level
         optimizer, loss = FusedAdam(network.parameters(), self.settings.lr), ValueLoss("exponential", 0.0, 1.0)
         steps = self.value_steps // 2
         for step in range(steps):
@@ -263,11 +265,13 @@ class Hvd(Method):
     def faulty(self) -> NDArray[np.bool_] | None:
         """Which groups were faulty somewhere in each chunk [M, G], where the data say so."""
         truth, rows = self.recording.extra.get("faults"), np.arange(len(self.windows))
-        option = self.recording.extra.get("wrong_option") if self.settings.with_option else None
-        if truth is None and option is None:
+        if truth is None or truth.shape[2] != len(self.names) - self.settings.with_option:
             return None
-        columns = [] if option is None else [self.windows.first(option, rows)[:, None]]
-        return np.concatenate([*columns, *([] if truth is None else [self.windows.of(truth, rows).any(1)])], 1)
+        faulty = self.windows.of(truth, rows).any(1)
+        if not self.settings.with_option:
+            return faulty
+        wrong = self.recording.extra.get("wrong_option", np.zeros_like(self.recording.inside))
+        return np.concatenate([self.windows.first(wrong, rows)[:, None], faulty], 1)
 
     def numbers(self, batch: Chunks, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """What the critic sees of chunks: the option where it counts, one-hot, and the actions, [B, numbers]."""
