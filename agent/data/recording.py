@@ -24,12 +24,13 @@ _ROUNDING = 1e-5  # by which actions may be outside [-1, 1]
 def extra_columns(task: Task) -> Schema:
     """The columns that demonstrations of a task may have beside those that all have (`Recording.extra`).
 
-    `faults`: which of the G action groups were faulty, in the order of the task's; `optimal`: whether the episode is of
+    `faults`: which of the G action groups were faulty, in the order of the task's; `wrong_option`: whether the option
+    was not the expert's; `optimal`: whether the episode is of
     the optimal subset; `success`: whether the episode ended in success, at its last observation; and the task's own.
     """
     flag: tuple[tuple[int, ...], type] = ((), np.bool_)
     groups = (len(action_groups_of(task)),)
-    return {"faults": (groups, np.bool_), "optimal": flag, "success": flag, **task.extra_columns}
+    return {"faults": (groups, np.bool_), "optimal": flag, "success": flag, "wrong_option": flag, **task.extra_columns}
 
 
 def normalisation(task: Task) -> str:

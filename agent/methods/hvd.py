@@ -264,14 +264,17 @@ class Hvd(Method):
 
     def faulty(self) -> NDArray[np.bool_] | None:
         """Which groups were faulty somewhere in each chunk [M, G], where the data say so."""
-        truth, rows = self.recording.extra.get("faults"), np.arange(len(self.windows))
-        if truth is None or truth.shape[2] != len(self.names) - self.settings.with_option:
+        rows, extra = np.arange(len(self.windows)), self.recording.extra
+        truth, groups = extra.get("faults"), len(self.names) - self.settings.with_option
+        wrong = extra.get("wrong_option") if self.settings.with_option else None
+        if (truth is None and wrong is None) or (truth is not None and truth.shape[2] != groups):
             return None
-        faulty = self.windows.of(truth, rows).any(1)
-        if not self.settings.with_option:
-            return faulty
-        wrong = self.recording.extra.get("wrong_option", np.zeros_like(self.recording.inside))
-        return np.concatenate([self.windows.first(wrong, rows)[:, None], faulty], 1)
+        faulty = np.zeros((len(rows), len(self.names)), np.bool_)
+        if truth is not None:
+            faulty[:, -groups:] = self.windows.of(truth, rows).any(1)
+        if wrong is not None:
+            faulty[:, 0] = self.windows.first(wrong, rows)
+        return faulty
 
     def numbers(self, batch: Chunks, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """What the critic sees of chunks: the option where it counts, one-hot, and the actions, [B, numbers]."""
