@@ -226,6 +226,25 @@ class SubsetValues(nn.Module):
         return torch.stack(values)
 
 
+class StateNetwork(nn.Module):
+    """Some numbers for each state.
+
+    Args:
+        encoder: What its inputs come from.
+        outputs: How many.
+        config: Size of the trunk.
+    """
+
+    def __init__(self, encoder: Encoder, outputs: int, config: TrunkConfig) -> None:
+        super().__init__()
+        self.trunk, self.head = make_trunk(encoder, 0, config), nn.Linear(config.hidden, outputs)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """[B, outputs]."""
+        numbers: Tensor = self.head(self.trunk(*inputs))
+        return numbers
+
+
 class ChunkValue(nn.Module):
     """V(s), or Q(s, a_t, ..., a_{t+k-1}) twice: what a state, or a chunk in it, is worth.
 

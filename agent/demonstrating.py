@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
 from preceptor.agent.data.faults import Faults, FaultyLow
-from preceptor.agent.data.recording import LONGEST, Recording, first_episodes, joined, segments
+from preceptor.agent.data.recording import LONGEST, Recording, first_episodes, joined, normalisation, segments
 from preceptor.agent.data.store import TrajectoryStore, columns, refuse_too_large
 from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
 from preceptor.agent.flags import DemosConfig
@@ -125,14 +126,9 @@ def record(
         ended |= store.column("terminated")[row] | store.column("truncated")[row]
     unknown = store.column("true_option") < 0
     store.column("true_option")[:] = np.where(unknown, store.column("option"), store.column("true_option"))
-    recording = first_episodes(store)
+    recording = first_episodes(store, **({"faults": np.stack(faulty)} if faulty else {}))
     last = np.arange(recording.option.shape[1]) == recording.lengths[:, None] - 1
-    extra = {"success": last & won[:, None]}
-    if faulty:
-        truth = np.zeros((*last.shape, faulty[0].shape[1]), np.bool_)
-        truth[:, :-1] = np.stack(faulty, 1)[:, : last.shape[1] - 1]
-        extra["faults"] = truth & recording.acted[..., None]
-    return replace(recording, extra={**recording.extra, **extra})
+    return replace(recording, extra={**recording.extra, "success": last & won[:, None]})
 
 
 def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Recording, Recording]:
@@ -140,8 +136,8 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
 
     Args:
         demos: Parts joined by `+`, each of which is: how many to record of the task's expert, `mixed:` before how many
-            to record with faults, or a Minari dataset by its id. With several parts, `extra["optimal"]` tells the
-            expert's episodes.
+            to record with faults, a Minari dataset by its id, or the folder of a LeRobot dataset. `extra["optimal"]`
+            tells the expert's episodes.
         task: What is demonstrated.
         seed: Of `record`.
         run: Keeps them.
@@ -150,35 +146,54 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
         Those to learn from, and those that are held out, of each part its last ones.
 
     Raises:
-        UserError: There are too few, or they are not of this task.
+        UserError: There are too few, they are not of this task, or they were normalised in different ways.
     """
     folder = run.path / DEMONSTRATIONS
     if folder.exists():
         recording, facts = Recording.load(folder)
         kept = len(recording) - facts.get("held_out", _share(recording))  # which earlier versions do not say
         return recording[:kept], recording[kept:]
-    parts = [_part(words, task, [seed, n] if n else seed) for n, words in enumerate(demos.split("+"))]
-    recording = joined([part[:kept] for part, kept in parts] + [part[kept:] for part, kept in parts])
-    learnt = sum(kept for _, kept in parts)
+    parts = [_part(words, task, [seed, n] if n else seed) for n, words in enumerate(_parts(demos))]
+    if len({digest for *_, digest in parts} - {None}) > 1:
+        which = ", ".join(str(digest) for *_, digest in parts)
+        what = f"The parts of --demos {demos} were normalised in different ways: {which}."
+        raise UserError(what, "record them again with this version: python main.py demos")
+    recording = joined([part[:kept] for part, kept, _ in parts] + [part[kept:] for part, kept, _ in parts])
+    learnt = sum(kept for _, kept, _ in parts)
     recording.save(folder, held_out=len(recording) - learnt)
     return recording[:learnt], recording[learnt:]
 
 
-def _part(words: str, task: Task, seed: int | Sequence[int]) -> tuple[Recording, int]:
-    """What one part of `--demos` stands for, and how many of its episodes are to be learned from."""
+def _parts(demos: str) -> list[str]:
+    """The parts of `--demos`; a folder whose name has a plus sign is one."""
+    return [demos] if Path(demos).expanduser().is_dir() else demos.split("+")
+
+
+def _part(words: str, task: Task, seed: int | Sequence[int]) -> tuple[Recording, int, str | None]:
+    """What one part of `--demos` stands for, how many of its episodes are to be learned from, its normalisation."""
     number = words.removeprefix(MIXED)
     if not number.isdecimal() and number == words:
-        from preceptor.agent.data.minari import load_minari
-
-        recording = load_minari(words, task)
-        return recording, len(recording) - max(_share(recording), int(len(recording) > 1))
+        recording, digest = _dataset(words, task)
+        return recording, len(recording) - max(_share(recording), int(len(recording) > 1)), digest
     if not number.isdecimal() or not 0 < (kept := int(number)) <= SEEDS_PER_SPLIT // 2:
         few = not number.isdecimal() or not int(number)
         what = "There are no demonstrations to learn from" if few else f"There are not {number} levels to record"
         raise UserError(f"{what}.", f"record some: --demos {words.removesuffix(number)}100")
     faults = None if number == words else Faults()
     recording = record(task, kept + max(1, round(kept * _HELD_OUT)), seed, faults=faults)
-    return with_optimal(recording, faults is None), kept
+    return with_optimal(recording, faults is None), kept, normalisation(task)
+
+
+def _dataset(words: str, task: Task) -> tuple[Recording, str | None]:
+    """A dataset and its normalisation: of LeRobot if the words are those of a folder, else of Minari."""
+    folder = Path(words).expanduser()
+    if words.startswith(("/", ".", "~")) or (folder / "meta").is_dir():
+        from preceptor.agent.data import lerobot
+
+        return lerobot.load_lerobot(folder, task), lerobot.recorded_normalisation(folder)
+    from preceptor.agent.data import minari
+
+    return minari.load_minari(words, task), minari.recorded_normalisation(words)
 
 
 def with_optimal(recording: Recording, optimal: bool) -> Recording:
@@ -192,18 +207,25 @@ def _share(recording: Recording) -> int:
 
 
 def demos(config: DemosConfig) -> dict[str, Any]:
-    """The `demos` verb: record, and leave a Minari dataset. Raises `UserError`."""
+    """The `demos` verb: record, and leave a dataset of Minari or LeRobot. Raises `UserError`."""
     from preceptor.agent.data.minari import new_dataset, recording_command
 
     task = task_of(config.task, config.logdir)
     if not config.to:
         raise UserError("The dataset has no name.", recording_command(task))
+    if config.format == "lerobot":
+        from preceptor.agent.data.lerobot import new_lerobot
+
+        place = new_lerobot(Path(config.to).expanduser(), task)
+    else:
+        place = new_dataset(config.to, task)
     faults = Faults(config.fault_rate, config.kinds, config.segment) if config.quality == "mixed" else None
-    with new_dataset(config.to, task) as save:
+    with place as save:
         recording = record(task, config.count, config.seed, config.epsilon, faults)
         if faults is not None:
             best = [record(task, config.optimal, [config.seed, 1], config.epsilon)] if config.optimal else []
-            recording = joined([with_optimal(recording, False), *(with_optimal(part, True) for part in best)])
+            # The last ones are held out from learning.
+            recording = joined([*(with_optimal(part, True) for part in best), with_optimal(recording, False)])
         save(recording)
     faulty = recording.extra["faults"][recording.acted].mean(0).tolist() if faults else []
     return {

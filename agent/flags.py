@@ -91,12 +91,14 @@ def _levels(text: str) -> range:
 
 @dataclass(frozen=True)
 class DemosConfig:
-    """Record demonstrations of a task's expert as a Minari dataset, which `train --method halo --demos ID` reads."""
+    """Record demonstrations of a task's expert as a dataset of Minari or LeRobot, which `train --demos` reads."""
 
     task: str = "RescueWorld-n3"
     """Task that is demonstrated."""
     to: str = ""
-    """Id of the new dataset, such as preceptor/rescueworld-n3/expert-v0."""
+    """Id of the new dataset, such as preceptor/rescueworld-n3/expert-v0; of LeRobot's, its folder."""
+    format: Literal["minari", "lerobot"] = "minari"
+    """minari (HDF5, in Minari's own folder) or lerobot (v3, Parquet)."""
     count: Levels = 100
     """Demonstrations, one per training level."""
     seed: int = 0

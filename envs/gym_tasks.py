@@ -34,13 +34,6 @@ _LIMBS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "Ant": {"leg_1": (2, 3), "leg_2": (4, 5), "leg_3": (6, 7), "leg_4": (0, 1)},
     "HalfCheetah": {"back": (0, 1, 2), "front": (3, 4, 5)},
     "Walker2d": {"right": (0, 1, 2), "left": (3, 4, 5)},
-    "Humanoid": {
-        "abdomen": (0, 1, 2),
-        "right_leg": (3, 4, 5, 6),
-        "left_leg": (7, 8, 9, 10),
-        "right_arm": (11, 12, 13),
-        "left_arm": (14, 15, 16),
-    },
 }
 _SUCCESS = ("is_success", "success")  # what environments that know of success call it in their infos
 

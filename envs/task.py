@@ -304,7 +304,7 @@ def grouped(task: Task, words: str) -> dict[str, tuple[int, ...]]:
             example = "--groups base=0-2,arm=3-6  # names and positions, from 0"
             raise UserError(f"--groups {words} does not name groups of positions, each once.", example)
         found = {part[1]: tuple(range(int(part[2]), int(part[3] or part[2]) + 1)) for part in parts if part}
-    return _checked(task, found)
+    return _checked(task, found, "--groups")
 
 
 def defines(task: Task, member: str, base: type = Task) -> bool:
@@ -320,29 +320,24 @@ def action_groups_of(task: Task) -> dict[str, tuple[int, ...]]:
     """
     if not task.action_groups:
         return {"all": tuple(range(task.num_actions))}
-    return _checked(task, {str(name): tuple(map(int, group)) for name, group in task.action_groups.items()})
+    return _checked(task, {name: tuple(map(int, group)) for name, group in task.action_groups.items()}, "action_groups")
 
 
-def _checked(task: Task, groups: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    dims = task.num_actions
+def _checked(task: Task, groups: dict[str, tuple[int, ...]], named: str) -> dict[str, tuple[int, ...]]:
+    dims = tuple(range(task.num_actions))
     flat = [position for group in groups.values() for position in group]
-    beyond, missing = sorted({p for p in flat if not 0 <= p < dims}), sorted(set(range(dims)) - set(flat))
-    twice = sorted({position for position in flat if flat.count(position) > 1})
-    empty = [name for name, group in groups.items() if not group]
-    if not task.continuous:
-        wrong = "its actions are named, and have no dimensions to group"
-    elif empty:
-        wrong = f"{empty[0]} has no dimension"
-    elif beyond:
-        wrong = f"{beyond} are no dimensions of its {dims} actions, which count from 0"
-    elif twice:
-        wrong = f"they overlap: {twice} are in several"
-    elif missing:
-        wrong = f"{missing} are in none"
-    else:
+    if task.continuous and sorted(flat) == list(dims) and all(groups.values()):
         return groups
-    remedy = f"each of 0 to {dims - 1} once" if task.continuous else "leave action_groups out"
-    raise UserError(f"The action groups of {task.name} cannot be used: {wrong}. They are {groups}.", remedy)
+    odd = {
+        f"are no dimensions of its {len(dims)} actions, which count from 0": set(flat) - set(dims),
+        "are in several": {position for position in flat if flat.count(position) > 1},
+        "are in none": set(dims) - set(flat),
+    }
+    wrong = next((f"{sorted(which)} {words}" for words, which in odd.items() if which), "one is empty")
+    if not task.continuous:
+        wrong = "its actions are named, and have no dimensions"
+    remedy = f"name each of 0 to {dims[-1]} once in {named}, or leave {named} out"
+    raise UserError(f"The groups of actions of {task.name} cannot be used: {wrong}. They are {groups}.", remedy)
 
 
 class LimitedTask(Task):

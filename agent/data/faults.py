@@ -41,14 +41,7 @@ class Faults:
 
 
 class FaultyLow:
-    """A low level whose action groups are faulty at times; noise comes on top of a faulty action.
-
-    Args:
-        low: The expert's, which answers with `ClippedNormal`.
-        task: Whose groups.
-        faults: How often, and how.
-        num_envs: N.
-        rng: Draws the faults.
+    """A low level, the expert's, whose action groups are faulty at times; noise comes on top of a faulty action.
 
     Attributes:
         faulty: bool [N, G], the groups that were faulty in the last step.
@@ -62,15 +55,13 @@ class FaultyLow:
             why = "declares no action_groups" if task.continuous else "has named actions, which have no groups"
             raise UserError(
                 f"{task.name} {why}, so there is nothing that could be faulty by itself.",
-                f"--quality expert --epsilon 0.3  # or action_groups in the class of {task.name}",
+                "expert demonstrations: --quality expert, --demos 100; or action_groups in the task's class",
             )
-        groups = action_groups_of(task)
+        groups = action_groups_of(task).values()
         self._low, self._faults, self._rng = low, faults, rng
-        self._group_of = np.zeros(task.num_actions, np.int64)  # [A]
-        for index, group in enumerate(groups.values()):
-            self._group_of[list(group)] = index
+        self._group_of = np.array([[n in group for group in groups].index(True) for n in range(task.num_actions)])
         self.faulty = np.zeros((num_envs, len(groups)), np.bool_)
-        self._kind = np.zeros((num_envs, len(groups)), np.int64)
+        self._kind = np.zeros(self.faulty.shape, np.int64)
         self._bias = np.zeros((num_envs, task.num_actions), np.float32)
         self._past = np.zeros((_DELAY, num_envs, task.num_actions), np.float32)
         self._step = np.zeros(num_envs, np.int64)

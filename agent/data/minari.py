@@ -26,7 +26,7 @@ from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage import get_dataset_path
 from numpy.typing import NDArray
 
-from preceptor.agent.data.recording import LONGEST, Recording, extra_columns
+from preceptor.agent.data.recording import LONGEST, Recording, extra_columns, normalisation
 from preceptor.agent.data.store import columns, refuse_too_large
 from preceptor.envs.task import Task
 from preceptor.ground.atomic import alone, publish_folder
@@ -117,6 +117,11 @@ def load_minari(dataset_id: str, task: Task) -> Recording:
     return recording
 
 
+def recorded_normalisation(dataset_id: str) -> str | None:
+    """The digest of `normalisation` that a dataset was written with; None where nothing says so."""
+    return MinariStorage.read_raw_metadata(get_dataset_path(dataset_id) / "data").get("normalisation")
+
+
 def recording_command(task: Task, dataset_id: str = "") -> str:
     """The command that records under an id, or under its next version that is not taken."""
     name, _, version = (dataset_id or f"preceptor/{task.base_name.lower()}/expert-v0").rpartition("-v")
@@ -172,6 +177,7 @@ def _write(recording: Recording, task: Task, dataset_id: str, data: Path) -> Non
             "algorithm_name": "the task's scripted expert",
             "description": f"Demonstrations of {task.name}: {task.goal} Options: {', '.join(task.options.ids)}.",
             "eval_env_spec": spec["eval"].to_json(),
+            "normalisation": normalisation(task),
         }
     )
     storage.update_episodes(_buffer(recording, n) for n in range(len(recording)))

@@ -1,7 +1,9 @@
 """Recorded demonstrations: whole episodes, one after another, of different lengths and padded at the end."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,16 @@ def extra_columns(task: Task) -> Schema:
     flag: tuple[tuple[int, ...], type] = ((), np.bool_)
     groups = (len(action_groups_of(task)),)
     return {"faults": (groups, np.bool_), "optimal": flag, "success": flag, **task.extra_columns}
+
+
+def normalisation(task: Task) -> str:
+    """Digest of the mean and deviation, of observations and actions, by which networks see a task's numbers.
+
+    Datasets are written with it, and only those of one digest are joined.
+    """
+    units = {"observation": task.observation_scale or 1.0, "action": 1.0}
+    facts = {name: {"mean": 0.0, "std": std} for name, std in units.items()}
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -123,34 +135,32 @@ class Recording:
 
 def joined(recordings: Sequence[Recording]) -> Recording:
     """All episodes of several recordings of one task, in their order; extra columns that one lacks are zero there."""
-    if len(recordings) == 1:
-        return recordings[0]
     longest = max(recording.option.shape[1] for recording in recordings)
-    columns = {name: column for recording in recordings for name, column in recording.extra.items()}
+    like = {name: column for recording in recordings for name, column in recording.extra.items()}
 
-    def padded(column: NDArray, fill: int) -> NDArray:
-        """[N, longest, ...]."""
-        room = [(0, 0), (0, longest - column.shape[1]), *[(0, 0)] * (column.ndim - 2)]
-        return np.pad(column, room, constant_values=fill)
-
-    def whole(name: str) -> NDArray:
-        parts = [getattr(recording, name) for recording in recordings]
-        if parts[0].ndim > 1:
-            parts = [padded(part, -1 if name == "option" else 0) for part in parts]
-        return np.concatenate(parts)
-
-    def whole_extra(name: str) -> NDArray:
-        shape, dtype = columns[name].shape[2:], columns[name].dtype
+    def whole(columns: list[NDArray], fill: int = 0) -> NDArray:
+        """Columns [N, T, ...] of all parts as one, [M, longest, ...]."""
+        rooms = [[(0, 0), (0, longest - one.shape[1]), *[(0, 0)] * (one.ndim - 2)] for one in columns]
         return np.concatenate(
-            [padded(r.extra.get(name, np.zeros((*r.option.shape, *shape), dtype)), 0) for r in recordings]
+            [np.pad(one, room, constant_values=fill) for one, room in zip(columns, rooms, strict=True)]
         )
 
-    own = {part.name: whole(part.name) for part in fields(Recording) if part.name != "extra"}
-    return Recording(**own, extra={name: whole_extra(name) for name in columns})
+    def extra(part: Recording, name: str) -> NDArray:
+        lacking = np.zeros((*part.option.shape, *like[name].shape[2:]), like[name].dtype)
+        return part.extra.get(name, lacking)
+
+    by_step = {name: whole([getattr(part, name) for part in recordings]) for name in ("obs", "action", "reward")}
+    by_episode = ("terminated", "lengths", "level_seed")
+    return Recording(
+        **by_step,
+        **{name: np.concatenate([getattr(part, name) for part in recordings]) for name in by_episode},
+        option=whole([part.option for part in recordings], -1),
+        extra={name: whole([extra(part, name) for part in recordings]) for name in like},
+    )
 
 
-def first_episodes(store: TrajectoryStore) -> Recording:
-    """The first episode of every environment in a store, which must have ended there.
+def first_episodes(store: TrajectoryStore, **further: NDArray) -> Recording:
+    """The first episode of every environment in a store, which must have ended there; `further` extra columns [T, N].
 
     Raises:
         ValueError: The first episode of some environment has not ended.
@@ -163,7 +173,7 @@ def first_episodes(store: TrajectoryStore) -> Recording:
 
     def by_env(name: str) -> NDArray:
         """A column as [N, T, ...], with room for the last observation and zeros from there on."""
-        column = np.swapaxes(store.column(name)[:steps], 0, 1)
+        column = np.swapaxes((further[name] if name in further else store.column(name))[:steps], 0, 1)
         padded = np.concatenate([column, np.zeros_like(column[:, :1])], 1)
         padded[np.arange(steps + 1) > last[:, None]] = 0
         return padded
@@ -181,7 +191,7 @@ def first_episodes(store: TrajectoryStore) -> Recording:
         store.column("terminated")[last, envs],
         last + 2,
         store.column("level_seed")[0].astype(np.int64),
-        {name: by_env(name) for name in store.extra},
+        {name: by_env(name) for name in (*store.extra, *further)},
     )
 
 

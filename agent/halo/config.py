@@ -75,7 +75,8 @@ class HaloConfig:
     is unsure), or bisection (between labels that differ)."""
     demos: str = "100"
     """Demonstrations: so many are recorded of the task's expert, and a quarter more that are held out from questions;
-    or a Minari dataset by its id, the last fifth of which is held out."""
+    with `mixed:` before the number, some of its action groups are faulty at times; or a dataset, the last fifth of
+    which is held out: of Minari by its id, of LeRobot by its folder. Several with a plus sign: mixed:200+4."""
     policies: PolicyKind = "auto"
     """tabular, neural, or auto (tabular where the task's states can be counted)."""
     annotator_model: AnnotatorModel = "auto"

@@ -25,8 +25,9 @@ class CloningSettings:
     """Behavioural cloning of demonstrations (Pomerleau, 1991). --steps are gradient steps."""
 
     demos: str = "100"
-    """Demonstrations: so many are recorded of the task's expert, and a quarter more that are held out; or a Minari
-    dataset by its id, the last fifth of which is held out."""
+    """Demonstrations: so many are recorded of the task's expert, and a quarter more that are held out; with
+    `mixed:` before the number, some of the expert's action groups are faulty at times; or a dataset, the last fifth of
+    which is held out: of Minari by its id, of LeRobot by its folder. Several with a plus sign: mixed:200+4."""
     chunk: Count = 1
     """k, actions that are predicted and played at a time (action chunking; Zhao et al., 2023)."""
     lr: Positive = 1e-3

@@ -11,9 +11,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from preceptor.agent.attribution import Word, attribution, fault_auc
-from preceptor.agent.chunks import ChunkPolicy, ChunkValue, FlowPolicy, SubsetValues, chunk_player, chunk_vectors
+from preceptor.agent.chunks import (
+    ChunkPolicy,
+    ChunkValue,
+    FlowPolicy,
+    StateNetwork,
+    SubsetValues,
+    chunk_player,
+    chunk_vectors,
+)
 from preceptor.agent.data.recording import Recording
 from preceptor.agent.data.views import Chunks, chunks, windows
 from preceptor.agent.demonstrating import demonstrations_of
@@ -31,6 +40,7 @@ from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
 
 _LATE, _SLOWER = 0.7, 0.3  # from this share of the steps on, learning rates are so much smaller
 _AT_ONCE = 1024  # chunks whose values are computed together
+_LARGEST = 50.0  # of a logarithm of a weight
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class HvdSettings:
     """Demonstrations, as `train --method bc` takes them."""
     chunk: Count = 4
     """k, actions that are valued, predicted and played at a time."""
-    replan: CountOrNone = 0
+    replan: CountOrNone = 2
     """Actions of a chunk that are played before the next one is chosen; 0 for all k."""
     groups: str = ""
     """Action groups in their order, such as base=0-2,arm=3-6; each (every dimension by itself), or all (one group).
@@ -71,8 +81,15 @@ class HvdSettings:
     """Weights: exponential, exp(A / (T sd)); or loss, |f'(A)| / |A| with the loss f of V (as published)."""
     temperature: Positive = 0.6
     """T, in standard deviations of each group's advantages."""
+    balance: bool = True
+    """Bring the mean weight to 1 in each state; otherwise states in which advantages are large count more."""
     largest_weight: Positive = 20.0
     """Bound of the weights, whose mean is 1."""
+    extract: Literal["regression", "ddpg"] = "regression"
+    """How the policy follows the critic: weighted regression, or ddpg (it climbs the value of its own chunk while it
+    clones; TD3+BC, Fujimoto & Gu, 2021)."""
+    climb: Positive = 2.5
+    """Weight of the value in ddpg, over its mean size."""
     head: Literal["gaussian", "flow"] = "gaussian"
     """The policy: a Gaussian, or flow matching."""
     std: Positive = 0.1
@@ -175,9 +192,17 @@ class Hvd(Method):
         log_probs = self.policy.log_probs(seen, action, inside)  # [B, G]
         weights = self.weights[rows, len(self.names) - log_probs.shape[1] :]  # without that of the option
         loss = weighted_regression(log_probs, to_tensor(weights)).mean()
+        if self.settings.extract == "ddpg":
+            loss = loss * self.settings.std**2 - self.settings.climb * self._relative_value(seen)
         self.optimizer.minimize(loss)
         self.taken += 1
         return {"low/policy_loss": float(loss.detach())}
+
+    def _relative_value(self, seen: tuple[Tensor, ...]) -> Tensor:
+        """Mean value of the policy's own chunks, over its mean size."""
+        full = to_tensor(np.ones((1, len(self.names)), np.float32))
+        value = self.q(seen, self.policy(*seen).flatten(1), full)[0]
+        return value.mean() / value.detach().abs().mean()
 
     def weigh(self) -> dict[str, float]:
         """The critic is finished: weights [M, G] of every chunk; where the data know which groups were faulty, how well
@@ -193,15 +218,42 @@ class Hvd(Method):
             self.weights = (fit / np.maximum(fit.mean(0), 1e-6)).astype(np.float32)
             return {}
         advantages = self.advantages()
-        self.weights = weights_of(advantages, self.settings, self.value_loss)
+        self.weights = self.weights_of(advantages)
         return {} if faulty is None else told_apart(-advantages, faulty, self.names)
+
+    def weights_of(self, advantages: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Weights [M, G] of advantages [M, G]: of mean 1 for each group, and bounded."""
+        settings = self.settings
+        if settings.weighting == "loss":
+            weights = to_numpy(self.value_loss.weight(to_tensor(advantages)))
+        else:
+            scaled = advantages / (settings.temperature * np.maximum(advantages.std(0), 1e-8))
+            scaled -= self._log_mean_exp(scaled) if settings.balance else scaled.max(0)
+            weights = np.exp(np.minimum(scaled, _LARGEST))
+        return np.minimum(weights / weights.mean(0), settings.largest_weight).astype(np.float32)
+
+    def _log_mean_exp(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """log E exp(A / T) of each group over the chunks that begin in a state, [M, G]: where the exponential loss is
+        least. What it leaves has weights of mean 1 in each state, so that no state counts more than others."""
+        obs = self.windows.first(self.recording.obs, np.arange(len(self.windows)))
+        network = to_device(StateNetwork(self.encoder, len(self.names), self.settings.trunk))
+        optimizer, loss = FusedAdam(network.parameters(), self.settings.lr), ValueLoss("exponential", 0.0, 1.0)
+        steps = self.value_steps // 2
+        for step in range(steps):
+            self._slow_down(step / steps, optimizer)
+            rows = self.rng.integers(len(scaled), size=self.settings.batch)
+            error = to_tensor(scaled[rows]) - network(to_tensors(self.encoder(obs[rows])))
+            optimizer.minimize(loss(error).mean(0).sum())
+        with torch.no_grad():
+            found = [to_numpy(network(to_tensors(self.encoder(part)))) for part in np.array_split(obs, _parts(obs))]
+        return np.concatenate(found)
 
     @torch.no_grad()
     def advantages(self) -> NDArray[np.float32]:
         """Of every chunk and group, [M, G]."""
         assert self.attribution is not None
-        sets, parts = to_tensor(self.attribution.sets.astype(np.float32)), []
-        for rows in np.split(np.arange(len(self.windows)), range(_AT_ONCE, len(self.windows), _AT_ONCE)):
+        sets, parts, every = to_tensor(self.attribution.sets.astype(np.float32)), [], np.arange(len(self.windows))
+        for rows in np.array_split(every, _parts(every)):
             batch = chunks(self.recording, self.windows, rows, self.settings.gamma)
             seen = to_tensors(self.encoder(batch.obs))
             values = self.q(seen, to_tensor(self.numbers(batch, rows)), sets).amin(0)
@@ -264,14 +316,9 @@ def make_policy(task: Any, settings: HvdSettings, groups: Any) -> ChunkPolicy:
     return ChunkPolicy(task, settings.chunk, settings.trunk, groups, settings.std)
 
 
-def weights_of(advantages: NDArray[np.float32], settings: HvdSettings, loss: ValueLoss) -> NDArray[np.float32]:
-    """Weights [M, G] of advantages [M, G]: of mean 1 for each group, and bounded."""
-    if settings.weighting == "loss":
-        weights = to_numpy(loss.weight(to_tensor(advantages)))
-    else:
-        scaled = advantages / (settings.temperature * np.maximum(advantages.std(0), 1e-8))
-        weights = np.exp(scaled - scaled.max(0))
-    return np.minimum(weights / weights.mean(0), settings.largest_weight).astype(np.float32)
+def _parts(rows: NDArray[Any]) -> int:
+    """Into how many parts so many rows are divided."""
+    return -(-len(rows) // _AT_ONCE)
 
 
 def told_apart(blame: NDArray[np.float32], faulty: NDArray[np.bool_], names: tuple[str, ...]) -> dict[str, float]:

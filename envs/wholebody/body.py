@@ -34,7 +34,7 @@ SEEN_OFFSET = 2.0  # by which the way from hand to object is multiplied in obser
 STAND, POSTURED, REACH, GRASP = range(4)  # the stages, and the options that end them
 STANDOFF, AWAY, ASIDE = 0.58, 0.12, 0.2  # of standing well: distance, its tolerance, and that of the bearing
 CROOKED = 0.1  # tolerance of lift and pitch
-NEAR, LOST, OPEN = 0.06, 0.09, 0.35  # the hand is there; it is so no more; a gripper that is less closed is open
+NEAR, LOST, OPEN = 0.06, 0.09, 0.6  # the hand is there; it is so no more; a gripper that is less closed is open
 _BONUS = 0.25  # for standing and for the posture, once each
 
 

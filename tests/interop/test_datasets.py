@@ -1,4 +1,8 @@
-"""Minari's collector on every environment that is registered, and d3rlpy on what `demos` leaves."""
+"""Minari's collector on every environment that is registered; d3rlpy and LeRobot on what `demos` leaves."""
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import gymnasium as gym
 import minari
@@ -6,6 +10,7 @@ import numpy as np
 import pytest
 
 import main as cli
+from preceptor.agent.data.lerobot import load_lerobot
 from preceptor.agent.data.minari import load_minari
 from preceptor.envs.catalog import FAMILIES, get_task, register_all
 
@@ -70,3 +75,42 @@ def test_d3rlpy_learns_from_what_demos_recorded(task, recorded):
         learner, silent = config.create(device="cpu:0"), d3rlpy.logging.NoopAdapterFactory()
         learner.fit(dataset, n_steps=20, n_steps_per_epoch=20, show_progress=False, logger_adapter=silent)
         env.step(learner.predict(obs[None])[0])
+
+
+@pytest.fixture
+def without_torchvision(monkeypatch):
+    """LeRobot imports it for pictures; builds for CUDA, as PyPI has them, break beside torch's for the CPU."""
+    for name in ("torchvision", "torchvision.transforms"):
+        module = ModuleType(name)
+        module.__spec__, module.ToTensor = ModuleSpec(name, None), object
+        monkeypatch.setitem(sys.modules, name, module)
+    sys.modules["torchvision"].transforms = sys.modules["torchvision.transforms"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("task", ["FetchPickAndPlace", "SimpleDoorKey", "PointReach"])
+@pytest.mark.usefixtures("without_torchvision")
+def test_lerobot_reads_what_demos_recorded(task, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    quality = "mixed" if task == "FetchPickAndPlace" else "expert"
+    words = ["demos", "--task", task, "--format", "lerobot", "--to", str(tmp_path / "set"), "--count", "4"]
+    assert cli.main([*words, "--quality", quality]) == 0
+    ours = load_lerobot(tmp_path / "set", get_task(task))
+    theirs = LeRobotDataset("local/set", root=tmp_path / "set")
+    assert (theirs.num_episodes, theirs.num_frames) == (4, ours.acted.sum())
+    frames = [theirs[n] for n in range(len(theirs))]
+    columns = {"observation.state": ours.obs, "action": ours.action, "next.reward": ours.reward, **ours.extra}
+    for name in columns.keys() - {"success"}:
+        found = np.stack([frame[name].numpy() for frame in frames])
+        assert np.array_equal(found, columns[name][ours.acted].reshape(found.shape)), name
+    assert {frame["task"] for frame in frames} == {get_task(task).goal}
+    second = LeRobotDataset(
+        "local/set", root=tmp_path / "set", episodes=[1], delta_timestamps={"action": [0, 1 / theirs.fps]}
+    )
+    assert len(second) == ours.lengths[1] - 1
+    assert np.array_equal(second[0]["action"].numpy(), ours.action[1, :2])
+    assert second[len(second) - 1]["action_is_pad"].tolist() == [False, True]

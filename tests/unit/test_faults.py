@@ -8,7 +8,7 @@ import pytest
 import main as cli
 from preceptor.agent.clock import Clock
 from preceptor.agent.data.faults import KINDS, Faults, FaultyLow
-from preceptor.agent.data.minari import load_minari
+from preceptor.agent.data.minari import load_minari, new_dataset
 from preceptor.agent.demonstrating import demonstrations_of, record
 from preceptor.agent.distributions import ClippedNormal
 from preceptor.agent.runs.run import Run
@@ -155,11 +155,11 @@ def test_the_legs_of_ants_are_those_of_the_model(name):
 
 
 WRONG = {
-    "overlap": ({"a": (0, 1), "b": (1, 2, 3)}, r"overlap: \[1\] are in several"),
+    "overlap": ({"a": (0, 1), "b": (1, 2, 3)}, r"\[1\] are in several"),
     "missing": ({"a": (0, 1), "b": (3,)}, r"\[2\] are in none"),
     "beyond": ({"a": (0, 1, 2, 3), "b": (4, 5)}, r"\[4, 5\] are no dimensions of its 4"),
     "negative": ({"a": (0, 1, 2), "b": (-1,)}, r"\[-1\] are no dimensions"),
-    "empty": ({"a": (0, 1, 2, 3), "b": ()}, "b has no dimension"),
+    "empty": ({"a": (0, 1, 2, 3), "b": ()}, "one is empty"),
 }
 
 
@@ -204,6 +204,17 @@ def test_parts_that_mean_nothing_are_refused(words, run):
     assert caught.value.next_step
 
 
+def test_minari_keeps_faults_and_optimal_to_the_bit(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    recording, _ = demonstrations_of("mixed:4+2", FETCH, 0, run)
+    with new_dataset("fetch/mixed-v0", FETCH) as save:
+        save(recording)
+    assert_equal(load_minari("fetch/mixed-v0", FETCH), recording)
+    monkeypatch.setattr(FETCH, "action_groups", {"all": (0, 1, 2, 3)})
+    with pytest.raises(UserError, match="infos' faults of shape"):
+        load_minari("fetch/mixed-v0", FETCH)
+
+
 def test_demos_of_mixed_quality(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     words = ["demos", "--task", FETCH.name, "--to", "fetch/mixed-v0", "--count", "6", "--quality", "mixed"]
@@ -211,9 +222,11 @@ def test_demos_of_mixed_quality(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert all(name in told for name in ("success", "faulty/arm", "faulty/gripper"))
     read = load_minari("fetch/mixed-v0", FETCH)
-    assert read.extra["optimal"][:, 0].tolist() == [False] * 6 + [True] * 2
-    arm = read.extra["faults"][:6, :, 0]
-    moved = np.abs(read.action[:6, :, :3]).max(-1)
+    assert read.extra["optimal"][:, 0].tolist() == [True] * 2 + [False] * 6, "the last ones are held out"
+    arm = read.extra["faults"][:, :, 0]
+    moved = np.abs(read.action[:, :, :3]).max(-1)
     assert moved[arm].max() < 0.6, "frozen, but for the noise"
     assert cli.main([*words[:4], "fetch/other-v0", *words[5:], "--fault-kinds", "odd"]) != 0
     assert "kind of fault" in capsys.readouterr().err
+    assert cli.main(["demos", "--task", "PointReach", "--to", "fetch/none-v0", *words[5:]]) != 0
+    assert "action_groups" in capsys.readouterr().err

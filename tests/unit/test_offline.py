@@ -32,7 +32,9 @@ def test_the_density_of_a_chunk_of_vectors_is_that_of_its_groups_up_to_a_constan
     mean, action = torch.rand(2, 5, 3, task.num_actions)
     each = Normal(mean, policy.log_std.exp()).log_prob(action).add(0.5 * np.log(2 * np.pi)).sum(1)
     wanted = torch.stack([each[:, list(group)].sum(1) for group in policy.groups], 1)
-    torch.testing.assert_close(policy.log_probs(mean, action), wanted)
+    torch.testing.assert_close(policy.by_group(mean, action, torch.ones(5, 3, dtype=torch.bool)), wanted)
+    shorter = policy.by_group(mean, action, torch.tensor([True, False, False]).expand(5, 3))
+    assert not torch.allclose(shorter, wanted)
     assert sorted(i for group in policy.groups for i in group) == list(range(task.num_actions))
 
 
@@ -43,7 +45,8 @@ def test_a_chunk_of_named_actions_is_as_probable_as_all_of_them():
     assert drawn.shape == (50, 3)
     wanted = sum(logits.log_softmax(-1)[range(50), k, drawn[:, k]] for k in range(3))
     torch.testing.assert_close(torch.from_numpy(log_prob), wanted)
-    torch.testing.assert_close(policy.log_probs(logits, torch.from_numpy(drawn).long())[:, 0], wanted)
+    inside = torch.ones(50, 3, dtype=torch.bool)
+    torch.testing.assert_close(policy.by_group(logits, torch.from_numpy(drawn).long(), inside)[:, 0], wanted)
 
 
 def test_what_is_played_is_the_first_slice_of_what_the_policy_drew():

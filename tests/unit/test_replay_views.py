@@ -132,18 +132,19 @@ def test_windows_and_chunks_are_what_each_episode_holds(lengths, steps, seed):
     unknown, terminated = np.full(shape, -1), rng.random(len(lengths)) < 0.5
     recording = Recording(obs, action, unknown, reward, terminated, np.array(lengths), unknown[:, 0])
     view = windows(recording, steps)
-    # An episode of T observations has T - 1 actions.
-    starts = [(n, t) for n, length in enumerate(lengths) for t in range(length - steps)]
+    # An episode of T observations has T - 1 actions; a window starts at each, and the last ones are shorter.
+    starts = [(n, t) for n, length in enumerate(lengths) for t in range(length - 1)]
     assert list(zip(view.episode.tolist(), view.start.tolist(), strict=True)) == starts
-    if not starts:
-        return
     rows = rng.permutation(len(view))
     found = chunks(recording, view, rows, 0.9)
     for i, (n, t) in enumerate(starts[row] for row in rows):
-        at_end = t + steps == lengths[n] - 1
+        end = min(t + steps, lengths[n] - 1)
+        count, at_end = end - t, end == lengths[n] - 1
         assert found.obs[i] == obs[n, t]
-        assert found.next_obs[i] == obs[n, t + steps]
-        np.testing.assert_array_equal(found.action[i], action[n, t : t + steps])
-        np.testing.assert_array_equal(view.of(obs, rows)[i], obs[n, t : t + steps])
-        np.testing.assert_allclose(found.reward[i], sum(0.9**j * reward[n, t + j] for j in range(steps)), rtol=1e-5)
-        np.testing.assert_allclose(found.discount[i], 0.0 if at_end and terminated[n] else 0.9**steps, rtol=1e-6)
+        assert found.next_obs[i] == obs[n, end]
+        assert found.inside[i].tolist() == [j < count for j in range(steps)]
+        for whole, column in ((found.action, action), (view.of(obs, rows), obs)):
+            np.testing.assert_array_equal(whole[i, :count], column[n, t:end])
+            assert not whole[i, count:].any()
+        np.testing.assert_allclose(found.reward[i], sum(0.9**j * reward[n, t + j] for j in range(count)), rtol=1e-5)
+        np.testing.assert_allclose(found.discount[i], 0.0 if at_end and terminated[n] else 0.9**count, rtol=1e-6)

@@ -1,0 +1,223 @@
+"""Whose fault was it? Success of policies by how a critic's values become advantages of body groups (issue 16).
+
+`python -m bench.hvd` measures one seed on the kinematic twin, in about three minutes. The tables are of
+
+    python -m bench.hvd --full --shard 0/2     # and 1/2 beside it; an interrupted call goes on where it was
+    python -m bench.hvd --report log/hvd.jsonl
+
+At a seed all arms see the same demonstrations and the same levels, so that differences are paired. An arm says which
+critic its values are from: `shared` is one network for all subsets of the groups, `own` one for its own subsets alone.
+Settings were chosen on seeds 0 and 1; tables show seeds from 10 on, each of which was run once.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from preceptor.agent.attribution import Word
+from preceptor.agent.config import TrainConfig
+from preceptor.agent.data.faults import Faults
+from preceptor.agent.data.recording import Recording, joined
+from preceptor.agent.demonstrating import record, with_optimal
+from preceptor.agent.methods.hvd import Hvd, HvdSettings
+from preceptor.agent.methods.protocol import Parts
+from preceptor.agent.players import play
+from preceptor.agent.runs.statistics import mean_interval, paired_difference
+from preceptor.envs.catalog import get_task
+from preceptor.envs.task import Task
+from preceptor.envs.wholebody.tasks import WholeBodyTwin
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
+
+SEEDS, FIRST = 10, 10  # of the tables, and the first of them
+OPTIMAL, EPISODES = 4, 200  # optimal demonstrations; episodes on which an arm is judged
+STEPS = 3_000  # gradient steps, half of them the critic's
+SHARED: tuple[Word, ...] = ("flat", "difference", "prefix", "marginal", "alone", "last")
+BASELINES = [(word, critic) for critic in ("own", "shared") for word in ("flat", "prefix")] + [("difference", "shared")]
+PAIRS = [((word, "shared"), baseline) for word in ("shapley", "marginal") for baseline in BASELINES]
+PAIRS += [(("prefix", "own"), ("flat", "own"))]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All arms at one seed.
+
+    Attributes:
+        task: WholeBodyTwin or WholeBody.
+        groups: Of the body.
+        mixed: Episodes of mixed quality.
+        seed: Of demonstrations and learning.
+    """
+
+    task: str = "WholeBodyTwin"
+    groups: int = 4
+    mixed: int = 200
+    seed: int = 0
+
+
+def trials() -> Iterator[Trial]:
+    """Those of the tables: the largest effects first, then the curve and finer bodies with three seeds."""
+    for groups, mixed in ((4, 200), (3, 150), (3, 250), (4, 250)):
+        yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n) for n in range(SEEDS))
+    yield from (Trial(task="WholeBody", mixed=300, seed=FIRST + n) for n in range(SEEDS))
+    for groups, mixed in ((4, 100), (4, 150), (4, 300), (4, 400), (5, 200), (6, 200)):
+        yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n) for n in range(3))
+
+
+class Arm(NamedTuple):
+    """A trained method; its critic is `shared`, its `own` or `none`; what it found out about faults; CPU seconds."""
+
+    name: str
+    critic: str
+    method: Hvd
+    found: dict[str, float]
+    seconds: float
+
+
+def demonstrations(task: Task, trial: Trial) -> Recording:
+    """Mixed episodes and a few optimal ones."""
+    mixed = record(task, trial.mixed, [trial.seed, 0], faults=Faults())
+    best = record(task, OPTIMAL, [trial.seed, 1])
+    return joined([with_optimal(mixed, False), with_optimal(best, True)])
+
+
+def made(task: Task, recording: Recording, seed: int, settings: HvdSettings, steps: int = STEPS) -> Hvd:
+    """The method on demonstrations that are at hand."""
+    torch.manual_seed(seed)
+    config = TrainConfig(method="hvd", task=task.name, steps=steps, seed=seed, settings=settings)
+    method = Hvd(Parts(task, config, np.random.SeedSequence(seed)))
+    method.recording = recording
+    method.begin(steps)
+    return method
+
+
+def learned(method: Hvd, critic: Hvd | None = None) -> tuple[dict[str, float], float]:
+    """Train it, with the critic of another where one is given: what it found out about faults, and CPU seconds."""
+    start, found = time.process_time(), dict[str, float]()
+    if critic is not None:
+        method.q, method.v, method.taken = critic.q, critic.v, method.value_steps
+        found = method.weigh()
+    for phase in method.phases[critic is not None :]:
+        while not phase.over(method.taken, method.total):
+            phase.advance(None, method.taken, method.total)
+        found = phase.end() or found
+    return found, time.process_time() - start
+
+
+def arms(task: Task, recording: Recording, trial: Trial, base: HvdSettings) -> Iterator[Arm]:
+    """Each arm once it is trained."""
+
+    def arm(name: str, critic: str, data: Recording = recording, of: Hvd | None = None, **changes: Any) -> Arm:
+        method = made(task, data, trial.seed, replace(base, **changes))
+        return Arm(name, critic, method, *learned(method, of))
+
+    family = arm("shapley", "shared", attribution="shapley")
+    yield family
+    for word in SHARED:
+        yield arm(word, "shared", of=family.method, attribution=word)
+    yield arm("flat", "own", attribution="flat")
+    yield arm("prefix", "own", attribution="prefix")
+    yield arm("ordered dimensions", "own", attribution="marginal", groups="each")
+    yield arm("DDPG+BC", "own", attribution="flat", extract="ddpg")
+    yield arm("mask of chunks", "none", attribution="truth-chunk")
+    yield arm("mask per group", "none", attribution="truth")
+    blameless = replace(recording, extra={**recording.extra, "faults": np.zeros_like(recording.extra["faults"])})
+    yield arm("BC all", "none", blameless, attribution="truth")
+    yield arm("BC optimal", "none", blameless[np.flatnonzero(recording.extra["optimal"].any(1))], attribution="truth")
+
+
+def measure(trial: Trial, base: HvdSettings) -> Iterator[dict[str, Any]]:
+    """A row per arm: success, greedy and sampled, fault detection, and CPU seconds of its own training."""
+    task = WholeBodyTwin(trial.groups) if trial.task == "WholeBodyTwin" else get_task(trial.task)
+    recording = demonstrations(task, trial)
+    levels = range(SEEDS_PER_SPLIT, SEEDS_PER_SPLIT + EPISODES)
+    success = float(recording.extra["success"][: trial.mixed].any(1).mean())
+    for arm in arms(task, recording, trial, base):
+        row = {"arm": arm.name, "critic": arm.critic, "seconds": arm.seconds, "mixed_success": success, **arm.found}
+        for mode in ("greedy", "sampled"):
+            played = play(task, arm.method.player, levels, greedy=mode == "greedy", seed=trial.seed)
+            row[mode] = float(played.success.mean())
+        yield asdict(trial) | row
+
+
+def report(path: Path) -> str:
+    """The tables in Markdown: success of each arm with its interval, and paired differences."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    lines: list[str] = []
+    for task, groups, mixed in dict.fromkeys((row["task"], row["groups"], row["mixed"]) for row in rows):
+        here = [row for row in rows if (row["task"], row["groups"], row["mixed"]) == (task, groups, mixed)]
+        lines += _table(f"{task}, {groups} groups, {mixed} mixed and {OPTIMAL} optimal episodes", here)
+    return "\n".join(lines)
+
+
+def _table(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    by_arm: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        by_arm.setdefault((row["arm"], row["critic"]), {})[row["seed"]] = row
+    seeds = sorted(set.intersection(*(set(found) for found in by_arm.values())))
+    if not seeds:
+        return []
+
+    def column(arm: tuple[str, str], name: str) -> list[float]:
+        return [by_arm[arm][seed].get(name, float("nan")) for seed in seeds]
+
+    mixed = np.mean(column(next(iter(by_arm)), "mixed_success"))
+    aucs = sorted({name for row in rows for name in row if name.startswith("low/auc")})
+    heads = ["greedy", "sampled", *(name.removeprefix("low/auc_") for name in aucs), "named", "CPU s"]
+    lines = ["", f"**{title}**, seeds {seeds[0]} to {seeds[-1]} ({len(seeds)}); mixed success {mixed:.2f}.", ""]
+    lines += [f"| arm | critic | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
+    for arm in by_arm:
+        mean, low, high = mean_interval(column(arm, "greedy"))
+        rest = [np.mean(column(arm, name)) for name in ("sampled", *aucs, "low/named")]
+        told = " | ".join("" if np.isnan(value) else f"{value:.3f}" for value in rest)
+        seconds = np.mean(column(arm, "seconds"))
+        lines += [f"| {arm[0]} | {arm[1]} | {mean:.3f} [{low:.3f}, {high:.3f}] | {told} | {seconds:.0f} |"]
+    lines += ["", "| greedy success, paired | difference | better in |", "|---|---|---|"]
+    for first, second in PAIRS:
+        if first in by_arm and second in by_arm:
+            ours, theirs = column(first, "greedy"), column(second, "greedy")
+            mean, low, high = paired_difference(ours, theirs)
+            better = sum(a > b for a, b in zip(ours, theirs, strict=True))
+            names = f"{' '.join(first)} - {' '.join(second)}"
+            lines += [f"| {names} | {mean:+.3f} [{low:+.3f}, {high:+.3f}] | {better} of {len(seeds)} |"]
+    return lines
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="all trials of the tables")
+    parser.add_argument("--shard", default="0/1", help="i/n: every n-th trial from the i-th on")
+    parser.add_argument("--out", type=Path, default=Path("log/hvd.jsonl"))
+    parser.add_argument("--report", type=Path, help="print the tables of this file")
+    parser.add_argument("--groups", type=int, default=4)
+    parser.add_argument("--mixed", type=int, default=100)
+    parser.add_argument("--task", default="WholeBodyTwin")
+    parser.add_argument("--seed", type=int, default=0)
+    words = parser.parse_args()
+    torch.set_num_threads(1)
+    if words.report:
+        print(report(words.report))
+        return
+    index, count = map(int, words.shard.split("/"))
+    wanted = list(trials())[index::count] if words.full else [Trial(words.task, words.groups, words.mixed, words.seed)]
+    words.out.parent.mkdir(parents=True, exist_ok=True)
+    done = words.out.read_text().splitlines() if words.out.exists() else []
+    finished = {tuple(json.loads(line)[name] for name in asdict(Trial())) for line in done}
+    for trial in wanted:
+        if tuple(asdict(trial).values()) in finished:
+            continue
+        rows = [json.dumps(row) for row in measure(trial, HvdSettings())]
+        with words.out.open("a") as file:  # all arms of a trial, or none
+            file.write("".join(row + "\n" for row in rows))
+        print("\n".join(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()
