@@ -1,5 +1,6 @@
 """The expert in the hierarchy's slots: demonstrations of a task, with the option that drove each step."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -166,7 +167,7 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
 
 def _parts(demos: str) -> list[str]:
     """The parts of `--demos`; a folder whose name has a plus sign is one."""
-    return [demos] if Path(demos).expanduser().is_dir() else demos.split("+")
+    return [demos] if os.path.isdir(demos) else demos.split("+")
 
 
 def _part(words: str, task: Task, seed: int | Sequence[int]) -> tuple[Recording, int, str | None]:
@@ -186,8 +187,8 @@ def _part(words: str, task: Task, seed: int | Sequence[int]) -> tuple[Recording,
 
 def _dataset(words: str, task: Task) -> tuple[Recording, str | None]:
     """A dataset and its normalisation: of LeRobot if the words are those of a folder, else of Minari."""
-    folder = Path(words).expanduser()
-    if words.startswith(("/", ".", "~")) or (folder / "meta").is_dir():
+    folder = Path(words)
+    if words.startswith(("/", ".", "~")) or os.path.isdir(folder / "meta"):  # which says no to what cannot be a path
         from preceptor.agent.data import lerobot
 
         return lerobot.load_lerobot(folder, task), lerobot.recorded_normalisation(folder)
@@ -216,7 +217,7 @@ def demos(config: DemosConfig) -> dict[str, Any]:
     if config.format == "lerobot":
         from preceptor.agent.data.lerobot import new_lerobot
 
-        place = new_lerobot(Path(config.to).expanduser(), task)
+        place = new_lerobot(Path(config.to), task)
     else:
         place = new_dataset(config.to, task)
     faults = Faults(config.fault_rate, config.kinds, config.segment) if config.quality == "mixed" else None

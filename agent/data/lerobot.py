@@ -12,6 +12,7 @@ last observation, the one before it stands for it.
 import contextlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def new_lerobot(folder: Path, task: Task) -> Iterator[Callable[[Recording], None
     Raises:
         UserError: The folder is there, or the disk refuses.
     """
-    if folder.exists():
+    if os.path.lexists(folder):
         raise UserError(f"{folder} is there already; nothing was recorded.", f"--to {folder}-2")
     yield lambda recording: _write(recording, task, folder)
 

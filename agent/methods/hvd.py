@@ -242,10 +242,10 @@ class Hvd(Method):
         for step in range(steps):
             self._slow_down(step / steps, optimizer)
             rows = self.rng.integers(len(scaled), size=self.settings.batch)
-            error = to_tensor(scaled[rows]) - network(to_tensors(self.encoder(obs[rows])))
+            error = to_tensor(scaled[rows]) - network(*to_tensors(self.encoder(obs[rows])))
             optimizer.minimize(loss(error).mean(0).sum())
         with torch.no_grad():
-            found = [to_numpy(network(to_tensors(self.encoder(part)))) for part in np.array_split(obs, _parts(obs))]
+            found = [to_numpy(network(*to_tensors(self.encoder(part)))) for part in np.array_split(obs, _parts(obs))]
         return np.concatenate(found)
 
     @torch.no_grad()

@@ -30,6 +30,16 @@ REFUSED = [
     *(["tune", "--search", f"lr={low}:1"] for low in ("nan", "inf", "-inf", "1e999", "x", "", "2")),
     *(["eval", "--seeds", levels] for levels in LEVELS),
     *(["train", "--method", "bc", "--demos", number] for number in ("0", DIGITS, "-1", "nan", "../x", LONG)),
+    *(
+        ["train", "--method", "bc", "--task", "PointReach", "--demos", words]
+        for words in ("mixed:0", "mixed:", "4+", "~+4", f"/{'x' * 5000}", "y" * 5000, "./a\0b")
+    ),
+    ["demos", "--task", "PointReach", "--to", "a/b-v0", "--quality", "mixed"],
+    *(
+        ["demos", "--format", "lerobot", "--to", name, "--count", "2"]
+        for name in ("/dev/null/x", "y" * 300, ".", "a\0b")
+    ),
+    ["demos", "--task", "FetchPickAndPlace", "--to", "a/b-v0", "--quality", "mixed", "--fault-kinds", DIGITS],
     *(["train", "--device", device] for device in (f"cuda:{DIGITS}", "gpu", "cpu\n", "")),
     *(["train", "--config", file] for file in FILES),
     *(["train", "--set", text] for text in SETTINGS),
