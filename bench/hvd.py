@@ -37,9 +37,10 @@ from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 
 SEEDS, FEW, FIRST = 10, 3, 10  # of the tables; of what needs fewer; the first of them
 OPTIMAL, EPISODES = 4, 200  # optimal demonstrations; episodes on which an arm is judged
-ROBOT_MIXED = 200  # mixed episodes of WholeBody
+MIXED, ROBOT_MIXED = 100, 200  # mixed episodes, of the twin and of the robot
+POLICIES = 2  # are trained for each arm, whose success is their mean: how one begins moves it by as much as the arm
 STEPS = 3_000  # gradient steps, half of them the critic's
-SHARED: tuple[Word, ...] = ("flat", "difference", "prefix", "marginal", "alone", "last")
+SHARED: tuple[Word, ...] = ("difference", "marginal", "flat", "prefix", "alone", "last")
 BASELINES = [(word, critic) for critic in ("own", "shared") for word in ("flat", "prefix")] + [("difference", "shared")]
 PAIRS = [((word, "shared"), baseline) for word in ("shapley", "marginal") for baseline in BASELINES]
 PAIRS += [(("prefix", "own"), ("flat", "own"))]
@@ -59,26 +60,26 @@ class Trial:
 
     task: str = "WholeBodyTwin"
     groups: int = 4
-    mixed: int = 150
+    mixed: int = MIXED
     seed: int = 0
     lean: bool = False
 
 
 def trials() -> Iterator[Trial]:
-    """Those of the tables: ten seeds, then three for the curve and for finer bodies."""
-    for groups, mixed in ((4, 150), (3, 150), (3, 250)):
-        yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n) for n in range(SEEDS))
+    """Those of the tables: ten seeds; then three, of the curve over the number of episodes and of finer bodies."""
+    yield from (Trial(seed=FIRST + n) for n in range(SEEDS))
     yield from (Trial("WholeBody", mixed=ROBOT_MIXED, seed=FIRST + n, lean=True) for n in range(SEEDS))
-    for groups, mixed in ((4, 100), (4, 200), (5, 150), (6, 150)):
-        yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n) for n in range(FEW))
+    yield from (Trial(groups=3, seed=FIRST + n, lean=True) for n in range(SEEDS))
+    for groups, mixed in ((4, 50), (4, 200), (5, MIXED), (6, MIXED)):
+        yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n, lean=True) for n in range(FEW))
 
 
 class Arm(NamedTuple):
-    """A trained method; its critic is `shared`, its `own` or `none`; what it found out about faults; CPU seconds."""
+    """A critic, `shared`, its `own` or `none`, with trained policies; what it found out about faults; CPU seconds."""
 
     name: str
     critic: str
-    method: Hvd
+    methods: list[Hvd]
     found: dict[str, float]
     seconds: float
 
@@ -105,8 +106,9 @@ def learned(method: Hvd, critic: Hvd | None = None) -> tuple[dict[str, float], f
     start, found = time.process_time(), dict[str, float]()
     if critic is not None:
         method.q, method.v, method.taken = critic.q, critic.v, method.value_steps
+    if critic not in (None, method):
         found = method.weigh()
-    for phase in method.phases[critic is not None :]:
+    for phase in method.phases[-1 if critic is not None else 0 :]:
         while not phase.over(method.taken, method.total):
             phase.advance(None, method.taken, method.total)
         found = phase.end() or found
@@ -117,13 +119,17 @@ def arms(task: Task, recording: Recording, trial: Trial, base: HvdSettings) -> I
     """Each arm once it is trained."""
 
     def arm(name: str, critic: str, data: Recording = recording, of: Hvd | None = None, **changes: Any) -> Arm:
-        method = made(task, data, trial.seed, replace(base, **changes))
-        return Arm(name, critic, method, *learned(method, of))
+        methods = [made(task, data, trial.seed + 1_000 * n, replace(base, **changes)) for n in range(POLICIES)]
+        found, seconds = learned(methods[0], of)
+        for method in methods[1:]:
+            method.weights, method.taken = methods[0].weights, method.value_steps
+            seconds += learned(method, method)[1]
+        return Arm(name, critic, methods, found, seconds)
 
     family = arm("shapley", "shared", attribution="shapley")
     yield family
-    for word in ("difference", "marginal") if trial.lean else SHARED:
-        yield arm(word, "shared", of=family.method, attribution=word)
+    for word in SHARED[: 2 if trial.lean else 6 if trial.seed < FIRST + FEW else 4]:
+        yield arm(word, "shared", of=family.methods[0], attribution=word)
     yield arm("flat", "own", attribution="flat")
     yield arm("prefix", "own", attribution="prefix")
     if trial.seed < FIRST + FEW and not trial.lean:  # controls that are far off need no more
@@ -147,8 +153,8 @@ def measure(trial: Trial, base: HvdSettings) -> Iterator[dict[str, Any]]:
     for arm in arms(task, recording, trial, base):
         row = {"arm": arm.name, "critic": arm.critic, "seconds": arm.seconds, "mixed_success": success, **arm.found}
         for mode in ("greedy", "sampled"):
-            played = play(task, arm.method.player, levels, greedy=mode == "greedy", seed=trial.seed)
-            row[mode] = float(played.success.mean())
+            played = [play(task, m.player, levels, greedy=mode == "greedy", seed=trial.seed) for m in arm.methods]
+            row[mode] = float(np.mean([each.success.mean() for each in played]))
         yield asdict(trial) | row
 
 
@@ -219,7 +225,7 @@ def main() -> None:
     parser.add_argument("--cost", action="store_true", help="the family of critics against separate ones")
     parser.add_argument("--report", type=Path, help="print the tables of this file")
     parser.add_argument("--groups", type=int, default=4)
-    parser.add_argument("--mixed", type=int, default=150)
+    parser.add_argument("--mixed", type=int, default=MIXED)
     parser.add_argument("--task", default="WholeBodyTwin")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lean", action="store_true", help="only the arms that a claim is about")
