@@ -42,7 +42,7 @@ POLICIES = 2  # are trained for each arm, whose success is their mean: how one b
 STEPS = 3_000  # gradient steps, half of them the critic's
 SHARED: tuple[Word, ...] = ("difference", "marginal", "flat", "prefix", "alone", "last")
 BASELINES = [(word, critic) for critic in ("own", "shared") for word in ("flat", "prefix")] + [("difference", "shared")]
-PAIRS = [((word, "shared"), baseline) for word in ("shapley", "marginal") for baseline in BASELINES]
+PAIRS = [((word, "shared"), baseline) for word in ("shapley", "shapley alone", "marginal") for baseline in BASELINES]
 PAIRS += [(("prefix", "own"), ("flat", "own"))]
 
 
@@ -128,6 +128,7 @@ def arms(task: Task, recording: Recording, trial: Trial, base: HvdSettings) -> I
 
     family = arm("shapley", "shared", attribution="shapley")
     yield family
+    yield arm("shapley alone", "shared", of=family.methods[0], attribution="shapley", joint=0.0)
     for word in SHARED[: 2 if trial.lean else 6 if trial.seed < FIRST + FEW else 4]:
         yield arm(word, "shared", of=family.methods[0], attribution=word)
     yield arm("flat", "own", attribution="flat")
@@ -148,7 +149,8 @@ def measure(trial: Trial, base: HvdSettings) -> Iterator[dict[str, Any]]:
     """A row per arm: success, greedy and sampled, fault detection, and CPU seconds of its own training."""
     task = WholeBodyTwin(trial.groups) if trial.task == "WholeBodyTwin" else get_task(trial.task)
     recording = demonstrations(task, trial)
-    levels = range(SEEDS_PER_SPLIT, SEEDS_PER_SPLIT + EPISODES)
+    episodes = EPISODES if trial.task == "WholeBodyTwin" else EPISODES // 2  # physics takes its time
+    levels = range(SEEDS_PER_SPLIT, SEEDS_PER_SPLIT + episodes)
     success = float(recording.extra["success"][: trial.mixed].any(1).mean())
     for arm in arms(task, recording, trial, base):
         row = {"arm": arm.name, "critic": arm.critic, "seconds": arm.seconds, "mixed_success": success, **arm.found}

@@ -61,6 +61,9 @@ class HvdSettings:
     """How a chunk's value becomes advantages of groups: flat (implicit Q-learning), difference (the same with the
     critic's own baseline), prefix (as published), marginal, shapley, alone, or last. For data that say which groups
     were faulty: truth (only what was not is copied), or truth-chunk (only chunks in which nothing was)."""
+    joint: Share = 0.5
+    """Share in which what all groups add counts for each of them, where an attribution is of differences: 0 looks at
+    each group by itself, 1 is `difference`. What one group should do depends on whether the others do well."""
     with_option: bool = False
     """Count the option that was chosen as the first group: a wrong decision is told from a wrong motion."""
     value_data: Literal["mixed", "optimal"] = "mixed"
@@ -220,7 +223,8 @@ class Hvd(Method):
             self.weights = (fit / np.maximum(fit.mean(0), 1e-6)).astype(np.float32)
             return {}
         advantages = self.advantages()
-        self.weights = self.weights_of(advantages)
+        joint = 0.0 if self.attribution.baseline else self.settings.joint
+        self.weights = self.weights_of((1 - joint) * advantages + joint * advantages.sum(1, keepdims=True))
         return {} if faulty is None else told_apart(-advantages, faulty, self.names)
 
     def weights_of(self, advantages: NDArray[np.float32]) -> NDArray[np.float32]:
