@@ -204,9 +204,8 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         rest = [np.mean(column(arm, name)) for name in ("sampled", *aucs, "low/named")]
         told = " | ".join("" if np.isnan(value) else f"{value:.3f}" for value in rest)
         seconds = np.mean(column(arm, "seconds"))
-        lines += [
-            f"| {arm[0]} | {arm[1]} | {len(by_arm[arm])} | {mean:.3f} [{low:.3f}, {high:.3f}] | {told} | {seconds:.0f} |"
-        ]
+        success = f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+        lines += [f"| {arm[0]} | {arm[1]} | {len(by_arm[arm])} | {success} | {told} | {seconds:.0f} |"]
     lines += ["", "| greedy success, paired | difference | better in |", "|---|---|---|"]
     for first, second in PAIRS:
         if first in by_arm and second in by_arm:
