@@ -139,8 +139,11 @@ class ReportConfig:
     """Only runs of this task."""
     logdir: str = "log"
     """Where runs live."""
+    faults: bool = False
+    """Of a run of hvd: show how much of each action group it copies at each step of its demonstrations, as strips and
+    under a film of the two worst and the best."""
     plot: str | None = None
-    """PNG file for the curves; LOGDIR/report.png if not given."""
+    """PNG file for the curves, LOGDIR/report.png if not given; with --faults for the strips, beside the film."""
     json: bool = False
     """Print one line of JSON on stdout instead of the table."""
     debug: bool = False

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,16 @@ def extra_columns(task: Task) -> Schema:
     flag: tuple[tuple[int, ...], type] = ((), np.bool_)
     groups = (len(action_groups_of(task)),)
     return {"faults": (groups, np.bool_), "optimal": flag, "success": flag, **task.extra_columns}
+
+
+def faults_of(recording: "Recording", task: Task, groups: Iterable[Sequence[int]]) -> NDArray[np.bool_] | None:
+    """Which of G groups of actions, the task's or others, were faulty at each step [N, T, G]: those that share a
+    dimension with one of the task's that was. None where the data do not say."""
+    truth, own = recording.extra.get("faults"), list(action_groups_of(task).values())
+    if truth is None:
+        return None
+    shared = [[bool({*one} & {*group}) for one in own] for group in groups]
+    return np.stack([truth[..., which].any(-1) for which in shared], -1)
 
 
 def normalisation(task: Task) -> str:

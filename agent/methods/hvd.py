@@ -23,7 +23,7 @@ from preceptor.agent.chunks import (
     chunk_player,
     chunk_vectors,
 )
-from preceptor.agent.data.recording import Recording
+from preceptor.agent.data.recording import Recording, faults_of
 from preceptor.agent.data.views import Chunks, chunks, windows
 from preceptor.agent.demonstrating import demonstrations_of
 from preceptor.agent.losses import ValueLoss, weighted_regression
@@ -122,13 +122,14 @@ class Hvd(Method):
         self.task, self.settings, self.encoder = task, settings, encoder_of(task)
         self.rng = np.random.default_rng(parts.seeds)
         groups = grouped(task, settings.groups)
+        self.groups = tuple(groups.values())
         self.names = (*(("option",) if settings.with_option else ()), *groups)
         self.attribution = None
         if not settings.attribution.startswith("truth"):
             orders = np.random.default_rng(len(self.names))  # the same of every run, so that checkpoints fit
             self.attribution = attribution(settings.attribution, len(self.names), orders)
-        self.policy = to_device(make_policy(task, settings, groups.values()))
-        values = SubsetValues(self.encoder, self._positions(list(groups.values())), settings.trunk, 2)
+        self.policy = to_device(make_policy(task, settings, self.groups))
+        values = SubsetValues(self.encoder, self._positions(), settings.trunk, 2)
         self.q, self.v = to_device(values), to_device(ChunkValue(self.encoder, 0, settings.trunk, 1))
         self.target = copy.deepcopy(self.q).requires_grad_(False)
         learned = [p for p in self.policy.parameters() if p.requires_grad]
@@ -242,10 +243,10 @@ class Hvd(Method):
         for step in range(steps):
             self._slow_down(step / steps, optimizer)
             rows = self.rng.integers(len(scaled), size=self.settings.batch)
-            error = to_tensor(scaled[rows]) - network(to_tensors(self.encoder(obs[rows])))
+            error = to_tensor(scaled[rows]) - network(*to_tensors(self.encoder(obs[rows])))
             optimizer.minimize(loss(error).mean(0).sum())
         with torch.no_grad():
-            found = [to_numpy(network(to_tensors(self.encoder(part)))) for part in np.array_split(obs, _parts(obs))]
+            found = [to_numpy(network(*to_tensors(self.encoder(part)))) for part in np.array_split(obs, _parts(obs))]
         return np.concatenate(found)
 
     @torch.no_grad()
@@ -262,7 +263,7 @@ class Hvd(Method):
 
     def faulty(self) -> NDArray[np.bool_] | None:
         """Which groups were faulty somewhere in each chunk [M, G], where the data say so."""
-        truth, rows = self.recording.extra.get("faults"), np.arange(len(self.windows))
+        truth, rows = faults_of(self.recording, self.task, self.groups), np.arange(len(self.windows))
         option = self.recording.extra.get("wrong_option") if self.settings.with_option else None
         if truth is None and option is None:
             return None
@@ -278,11 +279,11 @@ class Hvd(Method):
         options = np.eye(len(self.task.options) + 1, dtype=np.float32)[chosen][:, :-1]  # zeros where it is not known
         return np.concatenate([options, vectors], 1)
 
-    def _positions(self, groups: list[tuple[int, ...]]) -> list[NDArray[np.int64]]:
+    def _positions(self) -> list[NDArray[np.int64]]:
         """Where each group is among the numbers of a chunk."""
         options = len(self.task.options) if self.settings.with_option else 0
         starts = options + self.task.num_actions * np.arange(self.settings.chunk)[:, None]
-        actions = [(starts + np.array(group)).ravel() for group in groups]
+        actions = [(starts + np.array(group)).ravel() for group in self.groups]
         return [np.arange(options), *actions] if options else actions
 
     def _slow_down(self, share: float, *optimizers: FusedAdam) -> None:
