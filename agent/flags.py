@@ -152,10 +152,15 @@ class ReportConfig:
 
 @dataclass(frozen=True)
 class DoctorConfig:
-    """Check the installation, the built-in language model, rendering, the disk, and on request a run."""
+    """Check the installation, the built-in language model, rendering, the disk, and on request a run or data."""
 
     run: str | None = None
-    """Name or path of a run to verify: settings, manifest, metrics, and that its checkpoints load."""
+    """Name or path of a run to verify: settings, manifest, metrics, and that its checkpoints load. With --data, a run
+    of hvd that learned from these demonstrations: its weights say which groups look bad."""
+    data: str | None = None
+    """Look at demonstrations instead, as train --demos names them: which ones and which action groups look bad."""
+    task: str | None = None
+    """Task of the demonstrations; that of --run if not given."""
     logdir: str = "log"
     """Where runs live."""
     json: bool = False

@@ -1,4 +1,4 @@
-"""What a run of hvd found about its demonstrations: how much of each action group is copied at each step, in pictures."""
+"""What a run of hvd found about its demonstrations: how much of each action group it copies when, in pictures."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ class Weighed(NamedTuple):
 
 
 def weighing_run(name: str, logdir: str, task: str | None = None) -> Run:
-    """The run of hvd of a name or path. Raises `UserError` if there is none, it has several seeds, or another method."""
+    """The run of hvd of a name or path. Raises `UserError` if it is not there, not of hvd, or has several seeds."""
     with suppress(UserError):
         return Run.find(logdir, "hvd", task, name)
     run = Run.find(logdir, None, task, name)
@@ -113,8 +113,8 @@ def _ranks(weights: NDArray[np.float64], acted: NDArray[np.bool_]) -> NDArray[np
 
 
 def report_faults(config: ReportConfig) -> dict[str, Any]:
-    """`report RUN --faults`: a row per group, with the paths of the `strips` (PNG) and of the `film` (MP4) beside it, or
-    as `not_drawn` why it is missing.
+    """`report RUN --faults`: a row per group, paths of the `strips` (PNG) and of the `film` (MP4) beside it, or
+    as `not_drawn` why that is missing.
 
     Raises:
         UserError: No run of hvd is named, or it has weighed nothing.
@@ -192,9 +192,9 @@ def strips(found: Weighed, chosen: Sequence[int], width: int = 900) -> Image.Ima
     parts = [(_summary(found, n), strip(found, n, width)) for n in chosen]
     canvas = Image.new("RGB", (width, title + sum(title + part.height for _, part in parts)), "white")
     pen, top = ImageDraw.Draw(canvas), title
-    pen.text((_MARGIN, 6), f"{found.task.name}, demonstrations from the worst to the best. {_LEGEND}", "dimgrey", font)
+    pen.text((_MARGIN, 4), f"{found.task.name}, demonstrations from the worst to the best; {_LEGEND}", "dimgrey", font)
     for words, part in parts:
-        pen.text((_MARGIN, top + 8), words, "black", font)
+        pen.text((_MARGIN, top + 4), words, "black", font)
         canvas.paste(part, (0, top + title - _MARGIN // 2))
         top += title + part.height
     return canvas
@@ -207,7 +207,7 @@ def _summary(found: Weighed, n: int) -> str:
 
 
 def _frames(found: Weighed, chosen: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-    """Demonstrations played again on their levels, with their strips below. Raises `UserError` if that is impossible."""
+    """Demonstrations played again on their levels, with strips below. Raises `UserError` if that is impossible."""
     for n in chosen:
         for t, env in enumerate(replayed(found.task, found.recording, n)):
             acted = t < found.recording.lengths[n] - 1

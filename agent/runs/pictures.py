@@ -114,7 +114,9 @@ def record(task: Task, episodes: Sequence[Watched], path: Path) -> Path:
         UserError: Nothing here can draw, or the video cannot be written: ffmpeg is missing, the disk is full.
     """
     speed = _FRAMES_PER_SECOND[task.continuous]
-    return write_film(chain.from_iterable(_frames(task, one, rest=round(_REST * speed)) for one in episodes), path, speed)
+    return write_film(
+        chain.from_iterable(_frames(task, one, rest=round(_REST * speed)) for one in episodes), path, speed
+    )
 
 
 def write_film(frames: Iterator[NDArray[np.uint8]], path: Path, speed: int) -> Path:

@@ -27,7 +27,7 @@ def render(verb: str, result: Mapping[str, Any]) -> str:
     """The text of a verb's result."""
     if "table" in result:
         paths = [f"{name.replace('_', ' ')}: {result[name]}" for name in _PATHS if name in result]
-        return "\n".join(filter(None, (table(result["table"]), *paths, result.get("next"))))
+        return "\n".join(filter(None, (result.get("summary"), table(result["table"]), *paths, result.get("next"))))
     if verb == "doctor":
         titles = {"": "status", "check": "name", "found": "found", "next": "next"}
         return table({title: check[key] for title, key in titles.items()} for check in result["checks"])
