@@ -35,7 +35,7 @@ from preceptor.envs.task import Task
 from preceptor.envs.wholebody.tasks import WholeBodyTwin
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 
-SEEDS, FIRST = 10, 10  # of the tables, and the first of them
+SEEDS, FEW, FIRST = 10, 3, 10  # of the tables; of what needs fewer; the first of them
 OPTIMAL, EPISODES = 4, 200  # optimal demonstrations; episodes on which an arm is judged
 STEPS = 3_000  # gradient steps, half of them the critic's
 SHARED: tuple[Word, ...] = ("flat", "difference", "prefix", "marginal", "alone", "last")
@@ -57,17 +57,16 @@ class Trial:
 
     task: str = "WholeBodyTwin"
     groups: int = 4
-    mixed: int = 200
+    mixed: int = 150
     seed: int = 0
 
 
 def trials() -> Iterator[Trial]:
-    """Those of the tables: the largest effects first, then the curve and finer bodies with three seeds."""
-    for groups, mixed in ((4, 200), (3, 150), (3, 250), (4, 250)):
+    """Those of the tables: ten seeds, then three for the curve and for finer bodies."""
+    for groups, mixed in ((4, 150), (3, 150), (3, 250)):
         yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n) for n in range(SEEDS))
-    yield from (Trial(task="WholeBody", mixed=300, seed=FIRST + n) for n in range(SEEDS))
-    for groups, mixed in ((4, 100), (4, 150), (4, 300), (4, 400), (5, 200), (6, 200)):
-        yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n) for n in range(3))
+    for groups, mixed in ((4, 100), (4, 200), (5, 150), (6, 150)):
+        yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n) for n in range(FEW))
 
 
 class Arm(NamedTuple):
@@ -123,8 +122,9 @@ def arms(task: Task, recording: Recording, trial: Trial, base: HvdSettings) -> I
         yield arm(word, "shared", of=family.method, attribution=word)
     yield arm("flat", "own", attribution="flat")
     yield arm("prefix", "own", attribution="prefix")
-    yield arm("ordered dimensions", "own", attribution="marginal", groups="each")
-    yield arm("DDPG+BC", "own", attribution="flat", extract="ddpg")
+    if trial.seed < FIRST + FEW:  # controls that are far off need no more
+        yield arm("ordered dimensions", "own", attribution="marginal", groups="each")
+        yield arm("DDPG+BC", "own", attribution="flat", extract="ddpg")
     yield arm("mask of chunks", "none", attribution="truth-chunk")
     yield arm("mask per group", "none", attribution="truth")
     blameless = replace(recording, extra={**recording.extra, "faults": np.zeros_like(recording.extra["faults"])})
@@ -146,6 +146,21 @@ def measure(trial: Trial, base: HvdSettings) -> Iterator[dict[str, Any]]:
         yield asdict(trial) | row
 
 
+def cost(groups: int, updates: int = 100) -> dict[str, float]:
+    """What an update of the values of all subsets costs, over that of the full set alone: a critic for each subset
+    would cost 2^groups."""
+    task, times = WholeBodyTwin(groups), {}
+    recording = demonstrations(task, Trial(mixed=20))
+    for word in ("shapley", "flat"):
+        method = made(task, recording, 0, HvdSettings(attribution=word))
+        start = time.process_time()
+        for _ in range(updates):
+            method.update_values()
+        times[word] = time.process_time() - start
+    ratio = times["shapley"] / times["flat"]
+    return {"groups": groups, "over one critic": ratio, "over separate critics": ratio / 2**groups}
+
+
 def report(path: Path) -> str:
     """The tables in Markdown: success of each arm with its interval, and paired differences."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -160,16 +175,14 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     by_arm: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for row in rows:
         by_arm.setdefault((row["arm"], row["critic"]), {})[row["seed"]] = row
-    seeds = sorted(set.intersection(*(set(found) for found in by_arm.values())))
-    if not seeds:
-        return []
+    seeds = sorted(by_arm["shapley", "shared"])
 
     def column(arm: tuple[str, str], name: str) -> list[float]:
-        return [by_arm[arm][seed].get(name, float("nan")) for seed in seeds]
+        return [row.get(name, float("nan")) for _, row in sorted(by_arm[arm].items())]
 
-    mixed = np.mean(column(next(iter(by_arm)), "mixed_success"))
+    mixed = np.mean(column(("shapley", "shared"), "mixed_success"))
     aucs = sorted({name for row in rows for name in row if name.startswith("low/auc")})
-    heads = ["greedy", "sampled", *(name.removeprefix("low/auc_") for name in aucs), "named", "CPU s"]
+    heads = ["seeds", "greedy", "sampled", *(name.removeprefix("low/auc_") for name in aucs), "named", "CPU s"]
     lines = ["", f"**{title}**, seeds {seeds[0]} to {seeds[-1]} ({len(seeds)}); mixed success {mixed:.2f}.", ""]
     lines += [f"| arm | critic | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
     for arm in by_arm:
@@ -177,7 +190,9 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         rest = [np.mean(column(arm, name)) for name in ("sampled", *aucs, "low/named")]
         told = " | ".join("" if np.isnan(value) else f"{value:.3f}" for value in rest)
         seconds = np.mean(column(arm, "seconds"))
-        lines += [f"| {arm[0]} | {arm[1]} | {mean:.3f} [{low:.3f}, {high:.3f}] | {told} | {seconds:.0f} |"]
+        lines += [
+            f"| {arm[0]} | {arm[1]} | {len(by_arm[arm])} | {mean:.3f} [{low:.3f}, {high:.3f}] | {told} | {seconds:.0f} |"
+        ]
     lines += ["", "| greedy success, paired | difference | better in |", "|---|---|---|"]
     for first, second in PAIRS:
         if first in by_arm and second in by_arm:
@@ -195,15 +210,20 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="all trials of the tables")
     parser.add_argument("--shard", default="0/1", help="i/n: every n-th trial from the i-th on")
     parser.add_argument("--out", type=Path, default=Path("log/hvd.jsonl"))
+    parser.add_argument("--cost", action="store_true", help="the family of critics against separate ones")
     parser.add_argument("--report", type=Path, help="print the tables of this file")
     parser.add_argument("--groups", type=int, default=4)
-    parser.add_argument("--mixed", type=int, default=100)
+    parser.add_argument("--mixed", type=int, default=150)
     parser.add_argument("--task", default="WholeBodyTwin")
     parser.add_argument("--seed", type=int, default=0)
     words = parser.parse_args()
     torch.set_num_threads(1)
     if words.report:
         print(report(words.report))
+        return
+    if words.cost:
+        for groups in (3, 4, 5):
+            print(json.dumps(cost(groups)), flush=True)
         return
     index, count = map(int, words.shard.split("/"))
     wanted = list(trials())[index::count] if words.full else [Trial(words.task, words.groups, words.mixed, words.seed)]

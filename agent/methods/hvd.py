@@ -23,10 +23,11 @@ from preceptor.agent.chunks import (
     chunk_player,
     chunk_vectors,
 )
-from preceptor.agent.data.recording import Recording, faults_of
+from preceptor.agent.data.recording import faults_of
 from preceptor.agent.data.views import Chunks, chunks, windows
 from preceptor.agent.demonstrating import demonstrations_of
 from preceptor.agent.losses import ValueLoss, weighted_regression
+from preceptor.agent.methods.hvd_checks import check_demonstrations, doubts
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from preceptor.agent.optim import FusedAdam, polyak
 from preceptor.agent.phases import Offline
@@ -35,7 +36,6 @@ from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import TrunkConfig, to_tensors
 from preceptor.envs.task import grouped
 from preceptor.ground.device import to_device, to_numpy, to_tensor
-from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
 
 _LATE, _SLOWER = 0.7, 0.3  # from this share of the steps on, learning rates are so much smaller
@@ -113,7 +113,7 @@ class Hvd(Method):
     """
 
     saved = places(
-        *("policy", "optimizer", "q", "v", "target", "q_optimizer", "v_optimizer", "rng", "weights", "taken")
+        *("policy", "optimizer", "q", "v", "target", "q_optimizer", "v_optimizer", "rng", "noise", "weights", "taken")
     )
     played = ("policy",)
 
@@ -131,6 +131,8 @@ class Hvd(Method):
         self.policy = to_device(make_policy(task, settings, self.groups))
         values = SubsetValues(self.encoder, self._positions(), settings.trunk, 2)
         self.q, self.v = to_device(values), to_device(ChunkValue(self.encoder, 0, settings.trunk, 1))
+        self.level = to_device(StateNetwork(self.encoder, len(self.names), settings.trunk))  # of weights
+        self.noise = getattr(self.policy, "generator", None)
         self.target = copy.deepcopy(self.q).requires_grad_(False)
         learned = [p for p in self.policy.parameters() if p.requires_grad]
         self.optimizer, self.q_optimizer, self.v_optimizer = (
@@ -142,12 +144,14 @@ class Hvd(Method):
         if parts.run is not None:
             self.recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
             self.begin(parts.config.steps)
+            for line in doubts(self.task, settings, self.recording, self.names) if parts.log else ():
+                parts.log.warn(line)
 
     def begin(self, total: int) -> None:
         """Make ready to learn from `recording` in so many gradient steps."""
         settings, recording = self.settings, self.recording
         self.windows = windows(recording, settings.chunk)
-        self._check(recording)
+        check_demonstrations(self.task, settings, recording, self.names, self.faulty())
         self.valued = np.arange(len(self.windows))
         if settings.value_data == "optimal":
             self.valued = np.flatnonzero(self.windows.first(recording.extra["optimal"], self.valued))
@@ -237,7 +241,7 @@ class Hvd(Method):
         """log E exp(A / T) of each group over the chunks that begin in a state, [M, G]: where the exponential loss is
         least. What it leaves has weights of mean 1 in each state, so that no state counts more than others."""
         obs = self.windows.first(self.recording.obs, np.arange(len(self.windows)))
-        network = to_device(StateNetwork(self.encoder, len(self.names), self.settings.trunk))
+        network = self.level
         optimizer, loss = FusedAdam(network.parameters(), self.settings.lr), ValueLoss("exponential", 0.0, 1.0)
         steps = self.value_steps // 2
         for step in range(steps):
@@ -264,11 +268,13 @@ class Hvd(Method):
     def faulty(self) -> NDArray[np.bool_] | None:
         """Which groups were faulty somewhere in each chunk [M, G], where the data say so."""
         truth, rows = faults_of(self.recording, self.task, self.groups), np.arange(len(self.windows))
-        option = self.recording.extra.get("wrong_option") if self.settings.with_option else None
-        if truth is None and option is None:
+        if truth is None:
             return None
-        columns = [] if option is None else [self.windows.first(option, rows)[:, None]]
-        return np.concatenate([*columns, *([] if truth is None else [self.windows.of(truth, rows).any(1)])], 1)
+        faulty = self.windows.of(truth, rows).any(1)
+        if not self.settings.with_option:
+            return faulty
+        wrong = self.recording.extra.get("wrong_option", np.zeros_like(self.recording.inside))
+        return np.concatenate([self.windows.first(wrong, rows)[:, None], faulty], 1)
 
     def numbers(self, batch: Chunks, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """What the critic sees of chunks: the option where it counts, one-hot, and the actions, [B, numbers]."""
@@ -289,25 +295,6 @@ class Hvd(Method):
     def _slow_down(self, share: float, *optimizers: FusedAdam) -> None:
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = self.settings.lr * (_SLOWER if share >= _LATE else 1.0)
-
-    def _check(self, recording: Recording) -> None:
-        """Raises `UserError` for demonstrations that cannot be learned from as the settings say."""
-        settings, task = self.settings, self.task
-        if (longest := int(recording.lengths.max()) - 1) < settings.chunk:
-            raise UserError(f"No demonstration has {settings.chunk} actions.", f"--chunk {longest}  # or less")
-        cloned = f"python main.py train --method bc --task {task.source} --demos {settings.demos}"
-        if self.attribution is None:
-            if "faults" not in recording.extra or recording.extra["faults"].shape[2] != len(self.names):
-                what = f"The demonstrations do not say which of the groups {', '.join(self.names)} were faulty."
-                raise UserError(what, "--demos mixed:200+4, or --attribution shapley")
-            return
-        if not (recording.reward * recording.acted).any():
-            raise UserError("The demonstrations have no rewards, so that nothing can be valued.", cloned)
-        if settings.value_data == "optimal" and not recording.extra.get("optimal", np.zeros(1)).any():
-            what = "None of the demonstrations is said to be optimal, so that the critic has nothing to learn from."
-            raise UserError(what, "--demos mixed:200+4, or --value-data mixed")
-        if settings.with_option and (recording.option < 0).all():
-            raise UserError("The demonstrations know no option.", "leave --with-option out")
 
 
 def make_policy(task: Any, settings: HvdSettings, groups: Any) -> ChunkPolicy:
