@@ -144,8 +144,9 @@ class Hvd(Method):
         if parts.run is not None:
             self.recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
             self.begin(parts.config.steps)
-            for line in doubts(self.task, settings, self.recording, self.names) if parts.log else ():
-                parts.log.warn(line)
+            look = f"python main.py doctor --data {settings.demos} --task {task.source}"
+            for line in doubts(task, settings, self.recording, self.names) if parts.log else ():
+                parts.log.warn(f"{line}: {look}")
 
     def begin(self, total: int) -> None:
         """Make ready to learn from `recording` in so many gradient steps."""

@@ -68,21 +68,19 @@ def check_demonstrations(
 
 
 def doubts(task: Task, settings: "HvdSettings", recording: Recording, names: tuple[str, ...]) -> Iterator[str]:
-    """Why little may come of it, in words."""
+    """Why little may come of demonstrations that can be learned from, in words."""
     if settings.attribution.startswith("truth"):
         return
-    look = f"python main.py doctor --data {settings.demos} --task {task.source}"
     if len(names) == 1 and settings.attribution not in _BLIND:
         same = "flat" if settings.attribution == "prefix" else "difference"
-        finer = "--groups each, or groups of your own" if task.continuous else f"--attribution {same} is the same"
-        yield f"{task.name} has one group of actions here, so that {settings.attribution} equals {same}: {finer}"
+        finer = "; --groups each is finer" if task.continuous else ""
+        yield f"with one group of actions, {settings.attribution} equals {same}{finer}"
     won, optimal = recording.extra.get("success"), recording.extra.get("optimal")
     if optimal is not None and optimal.any(1).all():
-        yield f"all demonstrations are optimal, and nothing is to be left out: --demos mixed:200+4, or {look}"
+        yield "all demonstrations are optimal, so that there is nothing to leave out (--demos mixed:200+4 has faults)"
     if won is not None and not won.any():
-        yield f"none of the demonstrations succeeds, so that nothing tells which actions lead there: {look}"
+        yield "no demonstration succeeds, so that nothing tells which actions lead there"
     if not recording.terminated.any():
-        what = "no demonstration terminated, so that values look beyond the last step of each"
-        yield f"{what}; where episodes did end there, `terminated` in the data has to say so"
-    if np.ptp(recording.returns) == 0 and len(recording) > 1:
-        yield f"all demonstrations have the same return: {look}"
+        yield "no demonstration terminated, so that values look beyond their ends; if they end there, data must say so"
+    if len(recording) > 1 and np.ptp(recording.returns) == 0:
+        yield "all demonstrations have the same return, so that only their lengths tell them apart"

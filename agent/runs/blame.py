@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from preceptor.agent.attribution import fault_auc
+from preceptor.agent.attribution import fault_auc, ranks
 from preceptor.agent.config import from_plain
 from preceptor.agent.data.recording import Recording, faults_of
 from preceptor.agent.data.views import windows
@@ -39,7 +39,7 @@ class Weighed(NamedTuple):
         names: Of the G groups.
         weights: float64 [N, T, G], at each step the mean over the chunks that hold it, by which it is copied; nan where
             nothing was done.
-        rank: float64 [N, T, G], the share of the group's steps that weigh less; nan likewise.
+        rank: float64 [N, T, G], the share of the group's steps that weigh less, equal ones counted half; nan likewise.
         faulty: bool [N, T, G], the truth; None where the data do not tell it.
     """
 
@@ -98,18 +98,10 @@ def weighed(run: Run) -> Weighed:
     if faulty is not None and settings.with_option:
         wrong = recording.extra.get("wrong_option", np.zeros(recording.option.shape, np.bool_))
         faulty = np.concatenate([wrong[..., None], faulty], 2)
-    return Weighed(task, recording, names, weights, _ranks(weights, recording.acted), faulty)
-
-
-def _ranks(weights: NDArray[np.float64], acted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The share of each group's weights [N, T, G] that are smaller, equal ones counted half; nan where not `acted`."""
-    found = np.full(weights.shape, np.nan)
-    for group in range(weights.shape[2]):
-        values = weights[..., group][acted]
-        ascending = np.sort(values)
-        below = np.searchsorted(ascending, values) + np.searchsorted(ascending, values, "right")
-        found[..., group][acted] = below / (2 * len(values))
-    return found
+    rank = np.full(weights.shape, np.nan)
+    by_step = weights[recording.acted].T  # [G, steps]
+    rank[recording.acted] = np.stack([ranks(of) - 0.5 for of in by_step], 1) / by_step.shape[1]
+    return Weighed(task, recording, names, weights, rank, faulty)
 
 
 def report_faults(config: ReportConfig) -> dict[str, Any]:

@@ -131,7 +131,8 @@ export function drawGroups(canvas, q, cursor) {
     ranks.forEach((rank, t) => {
       context.globalAlpha = Math.abs(2 * rank - 1);
       context.fillStyle = rank < 0.5 ? NAMED.red : NAMED.blue;
-      context.fillRect(t * each, g * ROW, Math.ceil(each), ROW - 2);
+      const x = Math.round(t * each);
+      context.fillRect(x, g * ROW, Math.round((t + 1) * each) - x, ROW - 2);
     });
     context.globalAlpha = 1;
     context.fillStyle = style("--ink");
