@@ -37,6 +37,7 @@ from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 
 SEEDS, FEW, FIRST = 10, 3, 10  # of the tables; of what needs fewer; the first of them
 OPTIMAL, EPISODES = 4, 200  # optimal demonstrations; episodes on which an arm is judged
+ROBOT_MIXED = 200  # mixed episodes of WholeBody
 STEPS = 3_000  # gradient steps, half of them the critic's
 SHARED: tuple[Word, ...] = ("flat", "difference", "prefix", "marginal", "alone", "last")
 BASELINES = [(word, critic) for critic in ("own", "shared") for word in ("flat", "prefix")] + [("difference", "shared")]
@@ -53,18 +54,21 @@ class Trial:
         groups: Of the body.
         mixed: Episodes of mixed quality.
         seed: Of demonstrations and learning.
+        lean: Only the arms that a claim is about.
     """
 
     task: str = "WholeBodyTwin"
     groups: int = 4
     mixed: int = 150
     seed: int = 0
+    lean: bool = False
 
 
 def trials() -> Iterator[Trial]:
     """Those of the tables: ten seeds, then three for the curve and for finer bodies."""
     for groups, mixed in ((4, 150), (3, 150), (3, 250)):
         yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n) for n in range(SEEDS))
+    yield from (Trial("WholeBody", mixed=ROBOT_MIXED, seed=FIRST + n, lean=True) for n in range(SEEDS))
     for groups, mixed in ((4, 100), (4, 200), (5, 150), (6, 150)):
         yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n) for n in range(FEW))
 
@@ -118,15 +122,17 @@ def arms(task: Task, recording: Recording, trial: Trial, base: HvdSettings) -> I
 
     family = arm("shapley", "shared", attribution="shapley")
     yield family
-    for word in SHARED:
+    for word in ("difference", "marginal") if trial.lean else SHARED:
         yield arm(word, "shared", of=family.method, attribution=word)
     yield arm("flat", "own", attribution="flat")
     yield arm("prefix", "own", attribution="prefix")
-    if trial.seed < FIRST + FEW:  # controls that are far off need no more
+    if trial.seed < FIRST + FEW and not trial.lean:  # controls that are far off need no more
         yield arm("ordered dimensions", "own", attribution="marginal", groups="each")
         yield arm("DDPG+BC", "own", attribution="flat", extract="ddpg")
-    yield arm("mask of chunks", "none", attribution="truth-chunk")
     yield arm("mask per group", "none", attribution="truth")
+    if trial.lean:
+        return
+    yield arm("mask of chunks", "none", attribution="truth-chunk")
     blameless = replace(recording, extra={**recording.extra, "faults": np.zeros_like(recording.extra["faults"])})
     yield arm("BC all", "none", blameless, attribution="truth")
     yield arm("BC optimal", "none", blameless[np.flatnonzero(recording.extra["optimal"].any(1))], attribution="truth")
@@ -216,6 +222,7 @@ def main() -> None:
     parser.add_argument("--mixed", type=int, default=150)
     parser.add_argument("--task", default="WholeBodyTwin")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lean", action="store_true", help="only the arms that a claim is about")
     words = parser.parse_args()
     torch.set_num_threads(1)
     if words.report:
@@ -226,7 +233,11 @@ def main() -> None:
             print(json.dumps(cost(groups)), flush=True)
         return
     index, count = map(int, words.shard.split("/"))
-    wanted = list(trials())[index::count] if words.full else [Trial(words.task, words.groups, words.mixed, words.seed)]
+    wanted = (
+        list(trials())[index::count]
+        if words.full
+        else [Trial(words.task, words.groups, words.mixed, words.seed, words.lean)]
+    )
     words.out.parent.mkdir(parents=True, exist_ok=True)
     done = words.out.read_text().splitlines() if words.out.exists() else []
     finished = {tuple(json.loads(line)[name] for name in asdict(Trial())) for line in done}

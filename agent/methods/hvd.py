@@ -268,14 +268,14 @@ class Hvd(Method):
 
     def faulty(self) -> NDArray[np.bool_] | None:
         """Which groups were faulty somewhere in each chunk [M, G], where the data say so."""
-        truth, rows = faults_of(self.recording, self.task, self.groups), np.arange(len(self.windows))
+        settings, rows = self.settings, np.arange(len(self.windows))
+        truth = faults_of(self.recording, self.task, self.groups, settings.with_option)
         if truth is None:
             return None
         faulty = self.windows.of(truth, rows).any(1)
-        if not self.settings.with_option:
-            return faulty
-        wrong = self.recording.extra.get("wrong_option", np.zeros_like(self.recording.inside))
-        return np.concatenate([self.windows.first(wrong, rows)[:, None], faulty], 1)
+        if settings.with_option:
+            faulty[:, 0] = self.windows.first(truth, rows)[:, 0]
+        return faulty
 
     def numbers(self, batch: Chunks, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """What the critic sees of chunks: the option where it counts, one-hot, and the actions, [B, numbers]."""

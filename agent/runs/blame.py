@@ -94,10 +94,7 @@ def weighed(run: Run) -> Weighed:
         weights[at] += by_chunk[rows]
         count[at] += 1
     weights = np.where(count > 0, weights / np.maximum(count, 1), np.nan)
-    faulty = faults_of(recording, task, groups.values())
-    if faulty is not None and settings.with_option:
-        wrong = recording.extra.get("wrong_option", np.zeros(recording.option.shape, np.bool_))
-        faulty = np.concatenate([wrong[..., None], faulty], 2)
+    faulty = faults_of(recording, task, groups.values(), settings.with_option)
     rank = np.full(weights.shape, np.nan)
     by_step = weights[recording.acted].T  # [G, steps]
     rank[recording.acted] = np.stack([ranks(of) - 0.5 for of in by_step], 1) / by_step.shape[1]
