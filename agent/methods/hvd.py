@@ -145,7 +145,8 @@ class Hvd(Method):
             self.recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
             self.begin(parts.config.steps)
             look = f"python main.py doctor --data {settings.demos} --task {task.source}"
-            for line in doubts(task, settings, self.recording, self.names) if parts.log else ():
+            for line in doubts(task, settings, self.recording, self.names):
+                assert parts.log is not None
                 parts.log.warn(f"{line}: {look}")
 
     def begin(self, total: int) -> None:
@@ -272,7 +273,7 @@ class Hvd(Method):
         truth = faults_of(self.recording, self.task, self.groups, settings.with_option)
         if truth is None:
             return None
-        faulty = self.windows.of(truth, rows).any(1)
+        faulty: NDArray[np.bool_] = np.any(self.windows.of(truth, rows), axis=1)
         if settings.with_option:
             faulty[:, 0] = self.windows.first(truth, rows)[:, 0]
         return faulty

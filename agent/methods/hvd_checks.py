@@ -52,7 +52,7 @@ def check_demonstrations(
         raise UserError(what, "--demos mixed:200+4, or --attribution shapley")
     if faulty is not None and truth:
         bad = np.broadcast_to(faulty.any(1, keepdims=True), faulty.shape) if settings.attribution != "truth" else faulty
-        if never := [name for name, all_bad in zip(names, bad.all(0), strict=True) if all_bad]:
+        if never := [names[g] for g in np.flatnonzero(np.all(bad, axis=0))]:
             what = f"No chunk is without a fault of {', '.join(never)}, so that nothing is left to copy."
             raise UserError(what, "--demos mixed:200+4  # adds four optimal ones; or a shorter --chunk")
     if truth:

@@ -64,7 +64,7 @@ def quality(task: Task, recording: Recording, found: Weighed | None = None) -> l
         at_bounds[n] = [(np.abs(part) >= _BOUND).mean() for part in parts]
         bad = [f"the same as {first[n]}"] if first[n] < n else []
         bad += [f"{name} constant" for (name, _), part in zip(groups, parts, strict=True) if not np.ptp(part, 1).any()]
-        fact = {"demonstration": n, "level": int(recording.level_seed[n])}
+        fact: dict[str, Any] = {"demonstration": n, "level": int(recording.level_seed[n])}
         fact |= {} if won is None else {"success": bool(won[n].any())}
         fact |= {"return": float(recording.returns[n]), "length": length}
         for name, share in zip(found.names, found.low[n].tolist(), strict=True) if found else ():
