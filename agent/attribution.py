@@ -113,9 +113,14 @@ def all_sets(groups: int) -> NDArray[np.bool_]:
 
 def fault_auc(blame: NDArray[np.floating], faulty: NDArray[np.bool_]) -> float:
     """Area under the ROC curve: how well a blame [B] ranks what was faulty [B] above the rest; nan without both."""
-    positive, ranks = int(faulty.sum()), np.empty(len(blame))
+    positive = int(faulty.sum())
     if positive in (0, len(blame)):
         return float("nan")
-    _, inverse, counts = np.unique(blame, return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum() - (counts - 1) / 2)[inverse]
-    return float((ranks[faulty].sum() - positive * (positive + 1) / 2) / (positive * (len(blame) - positive)))
+    above = ranks(blame)[faulty].sum() - positive * (positive + 1) / 2
+    return float(above / (positive * (len(blame) - positive)))
+
+
+def ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Of each value [B] its place from the smallest on, from 1 to B; equal ones share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((counts.cumsum() - (counts - 1) / 2)[inverse], np.float64)

@@ -16,7 +16,8 @@ from preceptor.agent.hierarchy import Observations, Player
 from preceptor.agent.networks import linear
 from preceptor.controller.encoders import Encoder, encoder_of
 from preceptor.controller.network import TrunkConfig, make_trunk
-from preceptor.envs.task import Task, action_groups_of
+from preceptor.envs.action_groups import action_groups_of
+from preceptor.envs.task import Task
 from preceptor.ground.device import normal, orthogonal_, to_numpy, to_tensor
 
 _LOG_STD = -5.0, 1.0  # range of the logarithm of a deviation

@@ -20,7 +20,8 @@ from preceptor.agent.players import play
 from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.run import Run
 from preceptor.agent.teaching import Annotator, TeacherHigh
-from preceptor.envs.task import Task, action_groups_of
+from preceptor.envs.action_groups import action_groups_of
+from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 from preceptor.teacher.controls import ScriptedTeacher
@@ -160,20 +161,30 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
     Raises:
         UserError: There are too few, they are not of this task, or they were normalised in different ways.
     """
-    folder = run.path / DEMONSTRATIONS
-    if folder.exists():
-        recording, facts = Recording.load(folder)
-        kept = len(recording) - facts.get("held_out", _share(recording))  # which earlier versions do not say
-        return recording[:kept], recording[kept:]
+    if (run.path / DEMONSTRATIONS).exists():
+        return kept_demonstrations(run)
+    recording, learnt = gathered(demos, task, seed)
+    recording.save(run.path / DEMONSTRATIONS, held_out=len(recording) - learnt)
+    return recording[:learnt], recording[learnt:]
+
+
+def kept_demonstrations(run: Run) -> tuple[Recording, Recording]:
+    """The demonstrations that a run learns from, and those that are held out. Raises `CheckpointError` without any."""
+    recording, facts = Recording.load(run.path / DEMONSTRATIONS)
+    kept = len(recording) - facts.get("held_out", _share(recording))  # which earlier versions do not say
+    return recording[:kept], recording[kept:]
+
+
+def gathered(demos: str, task: Task, seed: int) -> tuple[Recording, int]:
+    """The demonstrations that words stand for, as `demonstrations_of` has it, and how many, the first ones, are to be
+    learned from."""
     parts = [_part(words, task, [seed, n] if n else seed) for n, words in enumerate(_parts(demos))]
     if len({digest for *_, digest in parts} - {None}) > 1:
         which = ", ".join(str(digest) for *_, digest in parts)
         what = f"The parts of --demos {demos} were normalised in different ways: {which}."
         raise UserError(what, "record them again with this version: python main.py demos")
     recording = joined([part[:kept] for part, kept, _ in parts] + [part[kept:] for part, kept, _ in parts])
-    learnt = sum(kept for _, kept, _ in parts)
-    recording.save(folder, held_out=len(recording) - learnt)
-    return recording[:learnt], recording[learnt:]
+    return recording, sum(kept for _, kept, _ in parts)
 
 
 def _parts(demos: str) -> list[str]:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from preceptor.agent.clock import Clock
 from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
 from preceptor.agent.hierarchy import HighLevel, LowLevel, Observations
-from preceptor.envs.task import Task, action_groups_of
+from preceptor.envs.action_groups import action_groups_of
+from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError, unknown_name
 
 KINDS = ("reversed", "frozen", "biased", "delayed")
