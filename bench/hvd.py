@@ -44,6 +44,7 @@ SHARED: tuple[Word, ...] = ("difference", "marginal", "flat", "prefix", "alone",
 BASELINES = [(word, critic) for critic in ("own", "shared") for word in ("flat", "prefix")] + [("difference", "shared")]
 PAIRS = [((word, "shared"), baseline) for word in ("shapley", "shapley alone", "marginal") for baseline in BASELINES]
 PAIRS += [(("prefix", "own"), ("flat", "own"))]
+NAMED = [(("shapley", "shared"), baseline) for baseline in BASELINES[:2]]
 
 
 @dataclass(frozen=True)
@@ -206,14 +207,15 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         seconds = np.mean(column(arm, "seconds"))
         success = f"{mean:.3f} [{low:.3f}, {high:.3f}]"
         lines += [f"| {arm[0]} | {arm[1]} | {len(by_arm[arm])} | {success} | {told} | {seconds:.0f} |"]
-    lines += ["", "| greedy success, paired | difference | better in |", "|---|---|---|"]
-    for first, second in PAIRS:
-        if first in by_arm and second in by_arm:
-            ours, theirs = column(first, "greedy"), column(second, "greedy")
-            mean, low, high = paired_difference(ours, theirs)
-            better = sum(a > b for a, b in zip(ours, theirs, strict=True))
-            names = f"{' '.join(first)} - {' '.join(second)}"
-            lines += [f"| {names} | {mean:+.3f} [{low:+.3f}, {high:+.3f}] | {better} of {len(seeds)} |"]
+    for told, name in (("greedy success", "greedy"), ("faulty group named", "low/named")):
+        lines += ["", f"| {told}, paired | difference | better in |", "|---|---|---|"]
+        for first, second in PAIRS if name == "greedy" else NAMED:
+            if first in by_arm and second in by_arm:
+                ours, theirs = column(first, name), column(second, name)
+                mean, low, high = paired_difference(ours, theirs)
+                better = f"{sum(a > b for a, b in zip(ours, theirs, strict=True))} of {len(seeds)}"
+                names = f"{' '.join(first)} - {' '.join(second)}"
+                lines += [f"| {names} | {mean:+.3f} [{low:+.3f}, {high:+.3f}] | {better} |"]
     return lines
 
 
