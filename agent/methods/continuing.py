@@ -29,6 +29,7 @@ from preceptor.ground.device import to_tensor
 from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import CountOrNone, NotNegative, Positive, Share
 
+_NO_ENTROPY = 1e-6  # weight of an entropy that is the same everywhere, since the deviation is
 _ROLLOUT = 8  # chunks of each environment between updates
 
 Columns = tuple[NDArray, NDArray[np.float32], NDArray[np.float32], NDArray, NDArray[np.float32]]
@@ -49,8 +50,6 @@ class ContinuedConfig:
     """Share of demonstrations in each batch."""
     online_lr: Positive = 3e-4
     """Learning rate of Adam."""
-    online_temperature: Positive = 1e-3
-    """Weight of the entropy."""
     online_hold: NotNegative = 0.1
     """lambda, by which the policy as it was holds the new one (loss L1)."""
     online_hold_until: Share = 0.5
@@ -66,6 +65,9 @@ class Continuation(Resumable):
 
     Raises:
         UserError: The policy has no means, or its actions are named.
+
+    Where observations tell the time, nothing comes after the time limit: it counts as an end (Pardo et al., 2018). The
+    state there is never begun from, and its value, which nothing corrects, would grow without bound.
     """
 
     saved = places("learner", "prior", "store", "rng", left="ratio.left")
@@ -76,13 +78,13 @@ class Continuation(Resumable):
             what = "SAC continues a policy with the mean and the deviation of vectors, and this one has none."
             raise UserError(what, "--head gaussian, a task whose actions are vectors, or leave --online out")
         self.config, self.settings, self.encoder = config, settings, encoder_of(task)
+        self.tells_time = task.tells_time
         self.played = min(settings.replan or settings.chunk, settings.chunk)
         self.width = self.played * task.num_actions
         weights, draws = parts.seeds.spawn(2)
         learner = SACConfig(
-            (256, 256), config.online_lr, settings.gamma, batch=settings.batch, temperature=config.online_temperature
+            (settings.trunk.hidden,) * 2, config.online_lr, settings.gamma, temperature=_NO_ENTROPY, normed=True
         )
-        policy.log_std.requires_grad_(True)
         actor, seed = ChunkActor(policy, self.played), int(weights.generate_state(1)[0])
         self.learner = SAC(task.observation_shape[0], self.width, learner, seed, actor)
         self.prior: Any = frozen(actor)
@@ -144,11 +146,17 @@ class Continuation(Resumable):
         batch = chunks(self.recording, self.windows, rows, self.settings.gamma)
         anything = self.rng.uniform(-1, 1, batch.action.shape).astype(np.float32)
         action = np.where(batch.inside[..., None], batch.action, anything)
-        return batch.obs, action.reshape(count, -1), batch.reward, batch.next_obs, batch.discount
+        last = (
+            self.windows.start[rows] + self.windows.count[rows]
+            == self.recording.lengths[self.windows.episode[rows]] - 1
+        )
+        discount = batch.discount * ~(last & self.tells_time)
+        return batch.obs, action.reshape(count, -1), batch.reward, batch.next_obs, discount
 
     def _lived(self, count: int) -> Columns:
         """Of what was played."""
         segments, gamma = sample_segments(self.store, self.rng, count, self.played), self.settings.gamma
         reward = (segments.reward * gamma ** np.arange(self.played)).sum(1).astype(np.float32)
-        discount = np.where(segments.terminated, 0.0, gamma**segments.length).astype(np.float32)
+        over = segments.terminated | (segments.truncated & self.tells_time)
+        discount = np.where(over, 0.0, gamma**segments.length).astype(np.float32)
         return segments.obs[:, 0], segments.command[:, : self.width], reward, segments.final, discount

@@ -43,6 +43,8 @@ class SACConfig(ActorCriticConfig):
     """Weight of the entropy; None learns it (section 5)."""
     target_entropy: float | None = None
     """Nats that a learned temperature holds; minus the number of actions if None."""
+    normed: tyro.conf.Suppress[bool] = False
+    """Whether the critics have layer normalisation."""
     kind: tyro.conf.Suppress[Literal["sac"]] = "sac"
 
 
@@ -91,13 +93,13 @@ class SAC(Resumable):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.actor = actor or to_device(GaussianActor(inputs, actions, config.hidden))
-            self.critic = to_device(TwinCritic(inputs + actions, config.hidden))
+            self.critic = to_device(TwinCritic(inputs + actions, config.hidden, config.normed))
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         temperature = 1.0 if config.temperature is None else float(config.temperature)
         self.log_temperature = torch.tensor(temperature, device=device()).log()
         self.log_temperature.requires_grad_(config.temperature is None)
         self._target_entropy = config.target_entropy if config.target_entropy is not None else -float(actions)
-        self.actor_optimizer = FusedAdam(self.actor.parameters(), config.lr)
+        self.actor_optimizer = FusedAdam((p for p in self.actor.parameters() if p.requires_grad), config.lr)
         self.critic_optimizer = FusedAdam(self.critic.parameters(), config.lr)
         self.temperature_optimizer = FusedAdam([self.log_temperature], config.lr)
 
