@@ -50,10 +50,11 @@ class ContinuedConfig:
     """Share of demonstrations in each batch."""
     online_lr: Positive = 3e-4
     """Learning rate of Adam."""
-    online_hold: NotNegative = 0.1
+    online_hold: NotNegative = 0.3
     """lambda, by which the policy as it was holds the new one (loss L1)."""
-    online_hold_until: Share = 0.5
-    """Share of the environment steps over which lambda falls to zero."""
+    online_hold_until: Positive = 2.0
+    """Share of the environment steps over which lambda falls to zero; with 2, half of it is left in the end.
+    Without it the actor finds chunks that nobody played and the critics overrate."""
 
 
 class Continuation(Resumable):

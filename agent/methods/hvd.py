@@ -147,8 +147,9 @@ class Hvd(Method):
         self.player = chunk_player(task, self.policy, settings.replan or None)
         self.weights = np.zeros((0, len(self.names)), np.float32)
         self.taken = 0  # gradient steps
-        self.online = Continuation(parts, self.policy) if settings.continued.online else None
+        self.online: Continuation | None = None
         if parts.run is not None:
+            self.online = Continuation(parts, self.policy) if settings.continued.online else None
             self.recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
             self.begin(parts.config.steps)
 
@@ -346,7 +347,7 @@ def told_apart(blame: NDArray[np.float32], faulty: NDArray[np.bool_], names: tup
 def preset(given: Given) -> Preset:
     """Settings of hierarchical value decomposition for a task."""
     steps = given.steps or {"tiny": 600, "small": 3_000, "paper": 3_000}[given.size]
-    return Preset(steps, 8 if int(given.word("online", "0")) else 1, HvdSettings())
+    return Preset(steps, 8 if given.word("online", "0") != "0" else 1, HvdSettings())
 
 
 HVD = Entry((HvdSettings,), preset, Hvd, plays=lambda settings: settings.online_steps > 0)
