@@ -44,7 +44,7 @@ def attribution(word: Word, groups: int, rng: np.random.Generator) -> Attributio
     """The attribution of a name.
 
     flat: Q - V of all groups together, for each (implicit Q-learning; Kostrikov et al., 2022).
-    difference: Q - Q of no group, for each: as flat, with the baseline from the same network.
+    difference: Q - Q of no group, in equal parts: as flat, with the baseline from the same network.
     prefix: Q of the groups up to each in their order, minus V (HVD; Zhang et al., 2026).
     marginal: what each adds to those before it, Q of the groups up to it - Q of those before.
     shapley: the mean of that over all orders (Shapley, 1953); over sampled ones of more than five groups.
@@ -59,8 +59,8 @@ def attribution(word: Word, groups: int, rng: np.random.Generator) -> Attributio
     each, full, empty = np.eye(groups, dtype=np.bool_), np.ones(groups, np.bool_), np.zeros(groups, np.bool_)
     if word == "flat":
         return _of([[(1.0, full)]] * groups, baseline=True)
-    if word == "difference":
-        return _of([[(1.0, full), (-1.0, empty)]] * groups)
+    if word == "difference":  # a part of it for each, so that the sum is that of all
+        return _of([[(1.0 / groups, full), (-1.0 / groups, empty)]] * groups)
     if word == "prefix":
         prefixes = np.tri(groups, dtype=np.bool_)
         return _of([[(1.0, row)] for row in prefixes], baseline=True, levels=prefixes)
@@ -113,9 +113,14 @@ def all_sets(groups: int) -> NDArray[np.bool_]:
 
 def fault_auc(blame: NDArray[np.floating], faulty: NDArray[np.bool_]) -> float:
     """Area under the ROC curve: how well a blame [B] ranks what was faulty [B] above the rest; nan without both."""
-    positive, ranks = int(faulty.sum()), np.empty(len(blame))
+    positive = int(faulty.sum())
     if positive in (0, len(blame)):
         return float("nan")
-    _, inverse, counts = np.unique(blame, return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum() - (counts - 1) / 2)[inverse]
-    return float((ranks[faulty].sum() - positive * (positive + 1) / 2) / (positive * (len(blame) - positive)))
+    above = ranks(blame)[faulty].sum() - positive * (positive + 1) / 2
+    return float(above / (positive * (len(blame) - positive)))
+
+
+def ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Of each value [B] its place from the smallest on, from 1 to B; equal ones share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((counts.cumsum() - (counts - 1) / 2)[inverse], np.float64)

@@ -16,7 +16,8 @@ from preceptor.agent.hierarchy import Observations, Player
 from preceptor.agent.networks import linear
 from preceptor.controller.encoders import Encoder, encoder_of
 from preceptor.controller.network import TrunkConfig, make_trunk
-from preceptor.envs.task import Task, action_groups_of
+from preceptor.envs.action_groups import action_groups_of
+from preceptor.envs.task import Task
 from preceptor.ground.device import normal, orthogonal_, to_numpy, to_tensor
 
 _LOG_STD = -5.0, 1.0  # range of the logarithm of a deviation
@@ -121,6 +122,7 @@ class FlowPolicy(ChunkPolicy):
 
     def __init__(self, task: Task, steps: int, config: TrunkConfig, groups: Iterable[tuple[int, ...]]) -> None:
         super().__init__(task, steps, config, groups, 1.0)
+        self.generator = torch.Generator().manual_seed(torch.initial_seed())  # of what the lines begin with
         self.trunk = make_trunk(encoder_of(task), steps * task.num_actions + 1, config)
 
     def velocity(self, inputs: tuple[Tensor, ...], chunk: Tensor, time: Tensor) -> Tensor:
@@ -134,7 +136,8 @@ class FlowPolicy(ChunkPolicy):
 
         It stands for the log-probability, of which it is a bound up to weights of the times (Kingma & Gao, 2023).
         """
-        noise, time = torch.randn_like(action), torch.rand(len(action), 1, device=action.device)
+        noise = normal(tuple(action.shape), self.generator)
+        time = torch.empty(len(action), 1).uniform_(generator=self.generator).to(noise.device)
         at = torch.lerp(noise, action, time[..., None])
         error = self.velocity(inputs, at, time) - (action - noise)
         return summed(-0.5 * error.square() * inside[..., None], self.groups)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
-from preceptor.agent.data.faults import Faults, FaultyLow
+from preceptor.agent.data.faults import Faults, FaultyLow, MisledHigh
 from preceptor.agent.data.recording import LONGEST, Recording, first_episodes, joined, normalisation, segments
 from preceptor.agent.data.store import TrajectoryStore, columns, refuse_too_large
 from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
@@ -20,14 +20,16 @@ from preceptor.agent.players import play
 from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.run import Run
 from preceptor.agent.teaching import Annotator, TeacherHigh
-from preceptor.envs.task import Task, action_groups_of
+from preceptor.envs.action_groups import action_groups_of
+from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 from preceptor.teacher.controls import ScriptedTeacher
 from preceptor.teacher.labels import LabelStore
 
 DEMONSTRATIONS = "demonstrations"  # folder of a run
-MIXED = "mixed:"  # what begins a number of demonstrations with faults
+# What begins a number of demonstrations that are not all of the expert's quality.
+_QUALITIES = {"mixed:": Faults(), "misled:": Faults(rate=0.0, decisions=0.2)}
 _HELD_OUT = 0.25  # demonstrations that are held out, for each to learn from
 EPSILON = 0.1  # of demonstrations: the experts of HALO's data err (Orlov Savko and Unhelkar, 2024)
 
@@ -106,7 +108,10 @@ def record(
     env = task.make_vec(count, seed=int(drawn.generate_state(1)[0]))
     player = expert_player(task, epsilon, np.random.default_rng(erring))
     faulty: list[NDArray[np.bool_]] = []  # [N, G] of each step
-    if faults is not None:
+    misled: list[NDArray[np.bool_]] = []  # [N] of each step
+    if faults is not None and faults.decisions:
+        player = player._replace(high=MisledHigh(player.high, faults.decisions))
+    if faults is not None and faults.rate:
         player = player._replace(low=FaultyLow(player.low, task, faults, count, np.random.default_rng(failing)))
     hierarchy = Hierarchy(task, env, player, rng=np.random.default_rng(acting))
     ended, won = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
@@ -120,14 +125,21 @@ def record(
         hierarchy.step(store)
         if isinstance(player.low, FaultyLow):
             faulty.append(player.low.faulty)
+        row = len(store) - 1
+        if isinstance(player.high, MisledHigh):
+            option, age = store.column("option")[row], store.column("option_age")[row]
+            before = misled[-1] if misled else ended
+            misled.append(np.where(age == 0, option != player.high.due, before))
         for episode in hierarchy.drain_finished():
             n = int(episode["environment"])
             won[n] = won[n] if ended[n] else episode["success"] > 0
-        row = len(store) - 1
         ended |= store.column("terminated")[row] | store.column("truncated")[row]
     unknown = store.column("true_option") < 0
+    if misled:  # what drove the steps was not what was due
+        unknown[:] = True
     store.column("true_option")[:] = np.where(unknown, store.column("option"), store.column("true_option"))
-    recording = first_episodes(store, **({"faults": np.stack(faulty)} if faulty else {}))
+    truth = {name: np.stack(rows) for name, rows in (("faults", faulty), ("wrong_option", misled)) if rows}
+    recording = first_episodes(store, **truth)
     last = np.arange(recording.option.shape[1]) == recording.lengths[:, None] - 1
     return replace(recording, extra={**recording.extra, "success": last & won[:, None]})
 
@@ -137,8 +149,8 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
 
     Args:
         demos: Parts joined by `+`, each of which is: how many to record of the task's expert, `mixed:` before how many
-            to record with faults, a Minari dataset by its id, or the folder of a LeRobot dataset. `extra["optimal"]`
-            tells the expert's episodes.
+            to record with faults of action groups, `misled:` before how many with wrong options, a Minari dataset by
+            its id, or the folder of a LeRobot dataset. `extra["optimal"]` tells the expert's episodes.
         task: What is demonstrated.
         seed: Of `record`.
         run: Keeps them.
@@ -149,20 +161,30 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
     Raises:
         UserError: There are too few, they are not of this task, or they were normalised in different ways.
     """
-    folder = run.path / DEMONSTRATIONS
-    if folder.exists():
-        recording, facts = Recording.load(folder)
-        kept = len(recording) - facts.get("held_out", _share(recording))  # which earlier versions do not say
-        return recording[:kept], recording[kept:]
+    if (run.path / DEMONSTRATIONS).exists():
+        return kept_demonstrations(run)
+    recording, learnt = gathered(demos, task, seed)
+    recording.save(run.path / DEMONSTRATIONS, held_out=len(recording) - learnt)
+    return recording[:learnt], recording[learnt:]
+
+
+def kept_demonstrations(run: Run) -> tuple[Recording, Recording]:
+    """The demonstrations that a run learns from, and those that are held out. Raises `CheckpointError` without any."""
+    recording, facts = Recording.load(run.path / DEMONSTRATIONS)
+    kept = len(recording) - facts.get("held_out", _share(recording))  # which earlier versions do not say
+    return recording[:kept], recording[kept:]
+
+
+def gathered(demos: str, task: Task, seed: int) -> tuple[Recording, int]:
+    """The demonstrations that words stand for, as `demonstrations_of` has it, and how many, the first ones, are to be
+    learned from."""
     parts = [_part(words, task, [seed, n] if n else seed) for n, words in enumerate(_parts(demos))]
     if len({digest for *_, digest in parts} - {None}) > 1:
         which = ", ".join(str(digest) for *_, digest in parts)
         what = f"The parts of --demos {demos} were normalised in different ways: {which}."
         raise UserError(what, "record them again with this version: python main.py demos")
     recording = joined([part[:kept] for part, kept, _ in parts] + [part[kept:] for part, kept, _ in parts])
-    learnt = sum(kept for _, kept, _ in parts)
-    recording.save(folder, held_out=len(recording) - learnt)
-    return recording[:learnt], recording[learnt:]
+    return recording, sum(kept for _, kept, _ in parts)
 
 
 def _parts(demos: str) -> list[str]:
@@ -172,7 +194,7 @@ def _parts(demos: str) -> list[str]:
 
 def _part(words: str, task: Task, seed: int | Sequence[int]) -> tuple[Recording, int, str | None]:
     """What one part of `--demos` stands for, how many of its episodes are to be learned from, its normalisation."""
-    number = words.removeprefix(MIXED)
+    number = next((words.removeprefix(name) for name in _QUALITIES if words.startswith(name)), words)
     if not number.isdecimal() and number == words:
         recording, digest = _dataset(words, task)
         return recording, len(recording) - max(_share(recording), int(len(recording) > 1)), digest
@@ -180,7 +202,7 @@ def _part(words: str, task: Task, seed: int | Sequence[int]) -> tuple[Recording,
         few = not number.isdecimal() or not int(number)
         what = "There are no demonstrations to learn from" if few else f"There are not {number} levels to record"
         raise UserError(f"{what}.", f"record some: --demos {words.removesuffix(number)}100")
-    faults = None if number == words else Faults()
+    faults = None if number == words else _QUALITIES[words.removesuffix(number)]
     recording = record(task, kept + max(1, round(kept * _HELD_OUT)), seed, faults=faults)
     return with_optimal(recording, faults is None), kept, normalisation(task)
 

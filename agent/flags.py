@@ -139,8 +139,11 @@ class ReportConfig:
     """Only runs of this task."""
     logdir: str = "log"
     """Where runs live."""
+    faults: bool = False
+    """Of a run of hvd: show how much of each action group it copies at each step of its demonstrations, as strips and
+    under a film of the two worst and the best."""
     plot: str | None = None
-    """PNG file for the curves; LOGDIR/report.png if not given."""
+    """PNG file for the curves, LOGDIR/report.png if not given; with --faults for the strips, beside the film."""
     json: bool = False
     """Print one line of JSON on stdout instead of the table."""
     debug: bool = False
@@ -149,10 +152,15 @@ class ReportConfig:
 
 @dataclass(frozen=True)
 class DoctorConfig:
-    """Check the installation, the built-in language model, rendering, the disk, and on request a run."""
+    """Check the installation, the built-in language model, rendering, the disk, and on request a run or data."""
 
     run: str | None = None
-    """Name or path of a run to verify: settings, manifest, metrics, and that its checkpoints load."""
+    """Name or path of a run to verify: settings, manifest, metrics, and that its checkpoints load. With --data, a run
+    of hvd that learned from these demonstrations: its weights say which groups look bad."""
+    data: str | None = None
+    """Look at demonstrations instead, as train --demos names them: which ones and which action groups look bad."""
+    task: str | None = None
+    """Task of the demonstrations; that of --run if not given."""
     logdir: str = "log"
     """Where runs live."""
     json: bool = False

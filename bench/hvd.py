@@ -35,12 +35,14 @@ from preceptor.envs.task import Task
 from preceptor.envs.wholebody.tasks import WholeBodyTwin
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 
-SEEDS, FIRST = 10, 10  # of the tables, and the first of them
+SEEDS, FEW, FIRST = 10, 3, 10  # of the tables; of what needs fewer; the first of them
 OPTIMAL, EPISODES = 4, 200  # optimal demonstrations; episodes on which an arm is judged
+MIXED, ROBOT_MIXED = 100, 200  # mixed episodes, of the twin and of the robot
+POLICIES = 2  # are trained for each arm, whose success is their mean: how one begins moves it by as much as the arm
 STEPS = 3_000  # gradient steps, half of them the critic's
-SHARED: tuple[Word, ...] = ("flat", "difference", "prefix", "marginal", "alone", "last")
+SHARED: tuple[Word, ...] = ("difference", "marginal", "flat", "prefix", "alone", "last")
 BASELINES = [(word, critic) for critic in ("own", "shared") for word in ("flat", "prefix")] + [("difference", "shared")]
-PAIRS = [((word, "shared"), baseline) for word in ("shapley", "marginal") for baseline in BASELINES]
+PAIRS = [((word, "shared"), baseline) for word in ("shapley", "shapley alone", "marginal") for baseline in BASELINES]
 PAIRS += [(("prefix", "own"), ("flat", "own"))]
 
 
@@ -53,29 +55,31 @@ class Trial:
         groups: Of the body.
         mixed: Episodes of mixed quality.
         seed: Of demonstrations and learning.
+        lean: Only the arms that a claim is about.
     """
 
     task: str = "WholeBodyTwin"
     groups: int = 4
-    mixed: int = 200
+    mixed: int = MIXED
     seed: int = 0
+    lean: bool = False
 
 
 def trials() -> Iterator[Trial]:
-    """Those of the tables: the largest effects first, then the curve and finer bodies with three seeds."""
-    for groups, mixed in ((4, 200), (3, 150), (3, 250), (4, 250)):
-        yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n) for n in range(SEEDS))
-    yield from (Trial(task="WholeBody", mixed=300, seed=FIRST + n) for n in range(SEEDS))
-    for groups, mixed in ((4, 100), (4, 150), (4, 300), (4, 400), (5, 200), (6, 200)):
-        yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n) for n in range(3))
+    """Those of the tables: ten seeds; then three, of the curve over the number of episodes and of finer bodies."""
+    yield from (Trial(seed=FIRST + n) for n in range(SEEDS))
+    yield from (Trial("WholeBody", mixed=ROBOT_MIXED, seed=FIRST + n, lean=True) for n in range(SEEDS))
+    yield from (Trial(groups=3, seed=FIRST + n, lean=True) for n in range(SEEDS))
+    for groups, mixed in ((4, 50), (4, 200), (5, MIXED), (6, MIXED)):
+        yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n, lean=True) for n in range(FEW))
 
 
 class Arm(NamedTuple):
-    """A trained method; its critic is `shared`, its `own` or `none`; what it found out about faults; CPU seconds."""
+    """A critic, `shared`, its `own` or `none`, with trained policies; what it found out about faults; CPU seconds."""
 
     name: str
     critic: str
-    method: Hvd
+    methods: list[Hvd]
     found: dict[str, float]
     seconds: float
 
@@ -102,8 +106,9 @@ def learned(method: Hvd, critic: Hvd | None = None) -> tuple[dict[str, float], f
     start, found = time.process_time(), dict[str, float]()
     if critic is not None:
         method.q, method.v, method.taken = critic.q, critic.v, method.value_steps
+    if critic not in (None, method):
         found = method.weigh()
-    for phase in method.phases[critic is not None :]:
+    for phase in method.phases[-1 if critic is not None else 0 :]:
         while not phase.over(method.taken, method.total):
             phase.advance(None, method.taken, method.total)
         found = phase.end() or found
@@ -114,19 +119,27 @@ def arms(task: Task, recording: Recording, trial: Trial, base: HvdSettings) -> I
     """Each arm once it is trained."""
 
     def arm(name: str, critic: str, data: Recording = recording, of: Hvd | None = None, **changes: Any) -> Arm:
-        method = made(task, data, trial.seed, replace(base, **changes))
-        return Arm(name, critic, method, *learned(method, of))
+        methods = [made(task, data, trial.seed + 1_000 * n, replace(base, **changes)) for n in range(POLICIES)]
+        found, seconds = learned(methods[0], of)
+        for method in methods[1:]:
+            method.weights, method.taken = methods[0].weights, method.value_steps
+            seconds += learned(method, method)[1]
+        return Arm(name, critic, methods, found, seconds)
 
     family = arm("shapley", "shared", attribution="shapley")
     yield family
-    for word in SHARED:
-        yield arm(word, "shared", of=family.method, attribution=word)
+    yield arm("shapley alone", "shared", of=family.methods[0], attribution="shapley", joint=0.0)
+    for word in SHARED[: 2 if trial.lean else 6 if trial.seed < FIRST + FEW else 4]:
+        yield arm(word, "shared", of=family.methods[0], attribution=word)
     yield arm("flat", "own", attribution="flat")
     yield arm("prefix", "own", attribution="prefix")
-    yield arm("ordered dimensions", "own", attribution="marginal", groups="each")
-    yield arm("DDPG+BC", "own", attribution="flat", extract="ddpg")
-    yield arm("mask of chunks", "none", attribution="truth-chunk")
+    if trial.seed < FIRST + FEW and not trial.lean:  # controls that are far off need no more
+        yield arm("ordered dimensions", "own", attribution="marginal", groups="each")
+        yield arm("DDPG+BC", "own", attribution="flat", extract="ddpg")
     yield arm("mask per group", "none", attribution="truth")
+    if trial.lean:
+        return
+    yield arm("mask of chunks", "none", attribution="truth-chunk")
     blameless = replace(recording, extra={**recording.extra, "faults": np.zeros_like(recording.extra["faults"])})
     yield arm("BC all", "none", blameless, attribution="truth")
     yield arm("BC optimal", "none", blameless[np.flatnonzero(recording.extra["optimal"].any(1))], attribution="truth")
@@ -136,14 +149,30 @@ def measure(trial: Trial, base: HvdSettings) -> Iterator[dict[str, Any]]:
     """A row per arm: success, greedy and sampled, fault detection, and CPU seconds of its own training."""
     task = WholeBodyTwin(trial.groups) if trial.task == "WholeBodyTwin" else get_task(trial.task)
     recording = demonstrations(task, trial)
-    levels = range(SEEDS_PER_SPLIT, SEEDS_PER_SPLIT + EPISODES)
+    episodes = EPISODES if trial.task == "WholeBodyTwin" else EPISODES // 2  # physics takes its time
+    levels = range(SEEDS_PER_SPLIT, SEEDS_PER_SPLIT + episodes)
     success = float(recording.extra["success"][: trial.mixed].any(1).mean())
     for arm in arms(task, recording, trial, base):
         row = {"arm": arm.name, "critic": arm.critic, "seconds": arm.seconds, "mixed_success": success, **arm.found}
         for mode in ("greedy", "sampled"):
-            played = play(task, arm.method.player, levels, greedy=mode == "greedy", seed=trial.seed)
-            row[mode] = float(played.success.mean())
+            played = [play(task, m.player, levels, greedy=mode == "greedy", seed=trial.seed) for m in arm.methods]
+            row[mode] = float(np.mean([each.success.mean() for each in played]))
         yield asdict(trial) | row
+
+
+def cost(groups: int, updates: int = 100) -> dict[str, float]:
+    """What an update of the values of all subsets costs, over that of the full set alone: a critic for each subset
+    would cost 2^groups."""
+    task, times = WholeBodyTwin(groups), {}
+    recording = demonstrations(task, Trial(mixed=20))
+    for word in ("shapley", "flat"):
+        method = made(task, recording, 0, HvdSettings(attribution=word))
+        start = time.process_time()
+        for _ in range(updates):
+            method.update_values()
+        times[word] = time.process_time() - start
+    ratio = times["shapley"] / times["flat"]
+    return {"groups": groups, "over one critic": ratio, "over separate critics": ratio / 2**groups}
 
 
 def report(path: Path) -> str:
@@ -160,16 +189,14 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     by_arm: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for row in rows:
         by_arm.setdefault((row["arm"], row["critic"]), {})[row["seed"]] = row
-    seeds = sorted(set.intersection(*(set(found) for found in by_arm.values())))
-    if not seeds:
-        return []
+    seeds = sorted(by_arm["shapley", "shared"])
 
     def column(arm: tuple[str, str], name: str) -> list[float]:
-        return [by_arm[arm][seed].get(name, float("nan")) for seed in seeds]
+        return [row.get(name, float("nan")) for _, row in sorted(by_arm[arm].items())]
 
-    mixed = np.mean(column(next(iter(by_arm)), "mixed_success"))
+    mixed = np.mean(column(("shapley", "shared"), "mixed_success"))
     aucs = sorted({name for row in rows for name in row if name.startswith("low/auc")})
-    heads = ["greedy", "sampled", *(name.removeprefix("low/auc_") for name in aucs), "named", "CPU s"]
+    heads = ["seeds", "greedy", "sampled", *(name.removeprefix("low/auc_") for name in aucs), "named", "CPU s"]
     lines = ["", f"**{title}**, seeds {seeds[0]} to {seeds[-1]} ({len(seeds)}); mixed success {mixed:.2f}.", ""]
     lines += [f"| arm | critic | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
     for arm in by_arm:
@@ -177,7 +204,8 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         rest = [np.mean(column(arm, name)) for name in ("sampled", *aucs, "low/named")]
         told = " | ".join("" if np.isnan(value) else f"{value:.3f}" for value in rest)
         seconds = np.mean(column(arm, "seconds"))
-        lines += [f"| {arm[0]} | {arm[1]} | {mean:.3f} [{low:.3f}, {high:.3f}] | {told} | {seconds:.0f} |"]
+        success = f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+        lines += [f"| {arm[0]} | {arm[1]} | {len(by_arm[arm])} | {success} | {told} | {seconds:.0f} |"]
     lines += ["", "| greedy success, paired | difference | better in |", "|---|---|---|"]
     for first, second in PAIRS:
         if first in by_arm and second in by_arm:
@@ -195,18 +223,28 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="all trials of the tables")
     parser.add_argument("--shard", default="0/1", help="i/n: every n-th trial from the i-th on")
     parser.add_argument("--out", type=Path, default=Path("log/hvd.jsonl"))
+    parser.add_argument("--cost", action="store_true", help="the family of critics against separate ones")
     parser.add_argument("--report", type=Path, help="print the tables of this file")
     parser.add_argument("--groups", type=int, default=4)
-    parser.add_argument("--mixed", type=int, default=100)
+    parser.add_argument("--mixed", type=int, default=MIXED)
     parser.add_argument("--task", default="WholeBodyTwin")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lean", action="store_true", help="only the arms that a claim is about")
     words = parser.parse_args()
     torch.set_num_threads(1)
     if words.report:
         print(report(words.report))
         return
+    if words.cost:
+        for groups in (3, 4, 5):
+            print(json.dumps(cost(groups)), flush=True)
+        return
     index, count = map(int, words.shard.split("/"))
-    wanted = list(trials())[index::count] if words.full else [Trial(words.task, words.groups, words.mixed, words.seed)]
+    wanted = (
+        list(trials())[index::count]
+        if words.full
+        else [Trial(words.task, words.groups, words.mixed, words.seed, words.lean)]
+    )
     words.out.parent.mkdir(parents=True, exist_ok=True)
     done = words.out.read_text().splitlines() if words.out.exists() else []
     finished = {tuple(json.loads(line)[name] for name in asdict(Trial())) for line in done}

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
-from preceptor.agent.distributions import ClippedNormal, Distribution
-from preceptor.agent.hierarchy import LowLevel, Observations
-from preceptor.envs.task import Task, action_groups_of
+from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
+from preceptor.agent.hierarchy import HighLevel, LowLevel, Observations
+from preceptor.envs.action_groups import action_groups_of
+from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError, unknown_name
 
 KINDS = ("reversed", "frozen", "biased", "delayed")
@@ -25,6 +26,7 @@ class Faults:
         kinds: Of `KINDS`, all as likely: the group's action is reversed (-a), frozen (0), biased (a + .8 or a - .8 in
             each dimension), or delayed (what it was 3 steps ago, 0 before the first).
         segment: Steps for which a group is faulty or not, from the episode's start on.
+        decisions: Probability that a wrong option is chosen, at each choice (`MisledHigh`).
 
     Raises:
         UserError: There are no kinds, or one is unknown.
@@ -33,11 +35,40 @@ class Faults:
     rate: float = 0.4
     kinds: tuple[str, ...] = KINDS[:3]
     segment: int = 8
+    decisions: float = 0.0
 
     def __post_init__(self) -> None:
         for kind in self.kinds or ("",):
             if kind not in KINDS:
                 raise unknown_name("kind of fault", kind, KINDS, f"--fault-kinds {','.join(KINDS[:3])}")
+
+
+class MisledHigh:
+    """A high level that now and then chooses a wrong option: any other legal one.
+
+    Args:
+        high: The expert's.
+        rate: Probability of it at each choice.
+
+    Attributes:
+        due: int64 [N], what the expert would have chosen in the last step.
+    """
+
+    def __init__(self, high: HighLevel, rate: float) -> None:
+        self._high, self._rate = high, rate
+        self.due = np.zeros(0, np.int64)
+
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
+        """Whether the running option [N] is over, and what the next one is sampled from [N, K]."""
+        over, choice = self._high.choose(observed, running)
+        if not isinstance(choice, Categorical):
+            raise TypeError(f"wrong options are for options that have names, not {type(choice).__name__}")
+        self.due = choice.probs.argmax(1)
+        due = np.eye(choice.probs.shape[1], dtype=np.float32)[self.due]
+        others = observed.legal * (1 - due)
+        count = others.sum(1, keepdims=True)
+        rate = np.where(count > 0, self._rate, 0)
+        return over, Categorical((1 - rate) * due + rate * others / np.maximum(count, 1))
 
 
 class FaultyLow:

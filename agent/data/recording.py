@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from preceptor.agent.data.store import Schema, TrajectoryStore
 from preceptor.agent.runs.checkpoint import load_tree, save_tree
-from preceptor.envs.task import Task, action_groups_of
+from preceptor.envs.action_groups import action_groups_of
+from preceptor.envs.task import Task
 from preceptor.ground.atomic import CheckpointError
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
@@ -24,12 +25,31 @@ _ROUNDING = 1e-5  # by which actions may be outside [-1, 1]
 def extra_columns(task: Task) -> Schema:
     """The columns that demonstrations of a task may have beside those that all have (`Recording.extra`).
 
-    `faults`: which of the G action groups were faulty, in the order of the task's; `optimal`: whether the episode is of
+    `faults`: which of the G action groups were faulty, in the order of the task's; `wrong_option`: whether the option
+    was not the expert's; `optimal`: whether the episode is of
     the optimal subset; `success`: whether the episode ended in success, at its last observation; and the task's own.
     """
     flag: tuple[tuple[int, ...], type] = ((), np.bool_)
     groups = (len(action_groups_of(task)),)
-    return {"faults": (groups, np.bool_), "optimal": flag, "success": flag, **task.extra_columns}
+    return {"faults": (groups, np.bool_), "optimal": flag, "success": flag, "wrong_option": flag, **task.extra_columns}
+
+
+def faults_of(
+    recording: "Recording", task: Task, groups: Iterable[Sequence[int]], with_option: bool = False
+) -> NDArray[np.bool_] | None:
+    """Which of G groups of actions, the task's or others, were faulty at each step [N, T, G]: those that share a
+    dimension with one of the task's that was. None where the data do not say.
+
+    With the option as the first group [N, T, 1 + G], what the data do not say of either counts as no fault.
+    """
+    truth, own = recording.extra.get("faults"), list(action_groups_of(task).values())
+    wrong = recording.extra.get("wrong_option") if with_option else None
+    if truth is None and wrong is None:
+        return None
+    none = np.zeros(recording.option.shape, np.bool_)
+    shared = [[bool({*one} & {*group}) for one in own] for group in groups]
+    found = [none if truth is None else truth[..., which].any(-1) for which in shared]
+    return np.stack([*([none if wrong is None else wrong] if with_option else []), *found], -1)
 
 
 def normalisation(task: Task) -> str:

@@ -45,6 +45,9 @@ class LabelConfig:
     """As in train; the run's own if not given."""
     controller: str | None = None
     """Run, or folder, of a distilled controller whose opinion is shown; the newest of the task, if there is one."""
+    weights: str | None = None
+    """A run of hvd that learned from the same demonstrations (the same --demos and --seed): how much of each action
+    group it copies is shown below the options of each step."""
     teacher: TeacherConfig = field(default_factory=lambda: TeacherConfig("none"))
     """A teacher whose opinion is shown, too (none: no opinion); its answers are kept."""
     eval_episodes: LevelsOrNone = 100

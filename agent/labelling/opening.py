@@ -20,6 +20,7 @@ from preceptor.agent.halo.method import Halo
 from preceptor.agent.labelling.config import LabelConfig
 from preceptor.agent.labelling.session import Session
 from preceptor.agent.methods.protocol import Parts
+from preceptor.agent.runs.blame import Weighed, weighed, weighing_run
 from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.run import Run
 from preceptor.agent.teaching import Annotator, ControllerLabels, Labeller
@@ -51,11 +52,12 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
             log = stack.enter_context(run.metrics(quiet=True))
             parts = Parts(task, training, np.random.SeedSequence(0), run, log)
             ask = Ask(parts)
+            weights = _weights(config.weights, config.logdir, ask) if config.weights else None
             elsewhere = _elsewhere(config.answers, ask) if config.answers else []
         # What learning needs is compiled on one demonstration: that takes half a minute, in which a page would hang.
         halo = Halo(task, ask.training[:1], replace(ask.settings, em=EMConfig(steps=1)), 0, ask.halo.confusion)
         halo.learn(ask.ledger.evidence(ask.oracle.annotators, 0), 0)
-        session = Session(config, ask, parts, labellers, elsewhere)
+        session = Session(config, ask, parts, labellers, elsewhere, weights)
         stack.callback(session.close)
         yield session, _token(run.path / ".token")
 
@@ -89,6 +91,17 @@ def _elsewhere(path: str, ask: Ask) -> list[Answer]:
     if not Path(path).is_file():
         raise UserError(f"There is no ledger {path}.", "--answers log/halo/TASK/NAME/ledger.jsonl")
     return [answer for answer in Ledger(Path(path), ask.task, ask.training).answers if answer.annotator == PERSON]
+
+
+def _weights(name: str, logdir: str, ask: Ask) -> Weighed:
+    """What a run of hvd found. Raises `UserError` if there is none, or it learned from other demonstrations."""
+    run, ours = weighing_run(name, logdir, ask.task.name), ask.training
+    found = weighed(run)
+    if not np.array_equal(ours.action, found.recording.action):
+        demos, seed = ask.settings.demos, ask.config.seed
+        again = f"train --method hvd --task {ask.task.source} --demos {demos} --seed {seed} --savedir weighed"
+        raise UserError(f"{run.path} learned from other demonstrations than these.", f"python main.py {again}")
+    return found
 
 
 def _labellers(config: LabelConfig, task: Task, run: Run, stack: ExitStack) -> dict[str, Labeller]:

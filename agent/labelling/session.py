@@ -23,6 +23,7 @@ from preceptor.agent.labelling.opinions import Opinions
 from preceptor.agent.labelling.view import LONGEST, Asked, Interval, about, progress, shown
 from preceptor.agent.methods.protocol import Parts
 from preceptor.agent.phases import Advance
+from preceptor.agent.runs.blame import Weighed
 from preceptor.agent.teaching import Labeller
 from preceptor.agent.train import Runner
 from preceptor.ground.errors import UserError
@@ -39,16 +40,24 @@ class Session:
         parts: What the runner needs, which keeps and judges what was learnt.
         labellers: Whose opinions are shown.
         elsewhere: Answers that are taken over from another run, each the first time that the same is asked here.
+        weights: What a run of hvd found about the demonstrations, or None.
     """
 
     def __init__(
-        self, config: LabelConfig, ask: Ask, parts: Parts, labellers: Mapping[str, Labeller], elsewhere: list[Answer]
+        self,
+        config: LabelConfig,
+        ask: Ask,
+        parts: Parts,
+        labellers: Mapping[str, Labeller],
+        elsewhere: list[Answer],
+        weights: Weighed | None = None,
     ) -> None:
         self._annotator, self._again = config.annotator, config.again
         self._ask, self._ledger, self._parts = ask, ask.ledger, parts
         self._frames, self._opinions = Frames(ask.task, ask.training), Opinions(ask.training, labellers)
         self.frame = self._frames.get
         self._elsewhere = {(answer.trajectory, answer.step): answer for answer in elsewhere}
+        self._weights = weights
         self._lock = threading.RLock()
         self._trouble: str | None = None
         self._found: Fit | None = None  # what was learnt last
@@ -70,7 +79,7 @@ class Session:
         self._opinions.want(coming)
         mine = [answer for answer in (ledger.readings if self._again else answers) if answer.who == who]
         done = len(mine) if self._again else ledger.asked
-        question = shown(self._ask, queue[0], answers, found) if queue else None
+        question = shown(self._ask, queue[0], answers, found, self._weights) if queue else None
         return {
             "about": about(self._ask.task),
             "who": who,

@@ -10,6 +10,7 @@ from preceptor.agent.halo.ask import Ask
 from preceptor.agent.halo.em import Fit
 from preceptor.agent.halo.ledger import Answer, Question, told
 from preceptor.agent.halo.posterior import Floats, infer
+from preceptor.agent.runs.blame import Weighed
 from preceptor.envs.task import Task
 
 KEYS = "1234567890bcdefghijklmnopqrtvwxyz"  # of options, in their order; a, s and u mean something else
@@ -40,9 +41,11 @@ def suggested(probs: Sequence[float] | Floats) -> dict[str, Any]:
     return {"option": best, "probability": round(float(probs[best]), 3)}
 
 
-def shown(ask: Ask, asked: Question, answers: Sequence[Answer], found: Fit | None) -> dict[str, Any]:
+def shown(
+    ask: Ask, asked: Question, answers: Sequence[Answer], found: Fit | None, weights: Weighed | None = None
+) -> dict[str, Any]:
     """A question, its scenes in words, what was answered about its demonstration, what is believed of it (nothing
-    before something was found), and the suggestion."""
+    before something was found), the suggestion, and where given the rank of each action group's weight at each step."""
     n, t = asked.trajectory, asked.step
     said = [answer for answer in answers if answer.trajectory == n]
     obs = ask.training.obs[n, : ask.training.lengths[n]]
@@ -57,6 +60,9 @@ def shown(ask: Ask, asked: Question, answers: Sequence[Answer], found: Fit | Non
         "words": [scene.text for scene in ask.task.describe(obs)],
         "timeline": None if timeline is None else timeline.round(3).tolist(),
         "suggestion": None if timeline is None else suggested(np.where(legal, timeline[t], -1.0)),
+        "groups": []
+        if weights is None
+        else [[name, weights.rank[n, : len(obs) - 1, g].round(2).tolist()] for g, name in enumerate(weights.names)],
         "answers": [[a.start, a.stop, int(np.argmax(a.report)) if a.report else -1] for a in said],
     }
 

@@ -24,20 +24,20 @@ from preceptor.agent.chunks import (
     chunk_player,
     chunk_vectors,
 )
-from preceptor.agent.data.recording import Recording
+from preceptor.agent.data.recording import faults_of
 from preceptor.agent.data.views import Chunks, chunks, windows
 from preceptor.agent.demonstrating import demonstrations_of
 from preceptor.agent.losses import ValueLoss, weighted_regression
 from preceptor.agent.methods.continuing import Continuation, ContinuedConfig
+from preceptor.agent.methods.hvd_checks import check_demonstrations, doubts
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from preceptor.agent.optim import FusedAdam, polyak
 from preceptor.agent.phases import Offline
 from preceptor.agent.resumable import places
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import TrunkConfig, to_tensors
-from preceptor.envs.task import grouped
+from preceptor.envs.action_groups import grouped
 from preceptor.ground.device import to_device, to_numpy, to_tensor
-from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
 
 _LATE, _SLOWER = 0.7, 0.3  # from this share of the steps on, learning rates are so much smaller
@@ -63,6 +63,9 @@ class HvdSettings:
     """How a chunk's value becomes advantages of groups: flat (implicit Q-learning), difference (the same with the
     critic's own baseline), prefix (as published), marginal, shapley, alone, or last. For data that say which groups
     were faulty: truth (only what was not is copied), or truth-chunk (only chunks in which nothing was)."""
+    joint: Share = 0.5
+    """Share in which what all groups add counts for each of them, where an attribution is of differences: 0 looks at
+    each group by itself, 1 is `difference`. What one group should do depends on whether the others do well."""
     with_option: bool = False
     """Count the option that was chosen as the first group: a wrong decision is told from a wrong motion."""
     value_data: Literal["mixed", "optimal"] = "mixed"
@@ -122,7 +125,8 @@ class Hvd(Method):
     """
 
     saved = places(
-        *("policy", "optimizer", "q", "v", "target", "q_optimizer", "v_optimizer", "rng", "weights", "taken", "online")
+        *("policy", "optimizer", "q", "v", "target", "q_optimizer", "v_optimizer", "rng", "noise", "weights", "taken"),
+        "online",
     )
     played = ("policy",)
 
@@ -131,14 +135,17 @@ class Hvd(Method):
         self.task, self.settings, self.encoder = task, settings, encoder_of(task)
         self.rng = np.random.default_rng(parts.seeds)
         groups = grouped(task, settings.groups)
+        self.groups = tuple(groups.values())
         self.names = (*(("option",) if settings.with_option else ()), *groups)
         self.attribution = None
         if not settings.attribution.startswith("truth"):
             orders = np.random.default_rng(len(self.names))  # the same of every run, so that checkpoints fit
             self.attribution = attribution(settings.attribution, len(self.names), orders)
-        self.policy = to_device(make_policy(task, settings, groups.values()))
-        values = SubsetValues(self.encoder, self._positions(list(groups.values())), settings.trunk, 2)
+        self.policy = to_device(make_policy(task, settings, self.groups))
+        values = SubsetValues(self.encoder, self._positions(), settings.trunk, 2)
         self.q, self.v = to_device(values), to_device(ChunkValue(self.encoder, 0, settings.trunk, 1))
+        self.level = to_device(StateNetwork(self.encoder, len(self.names), settings.trunk))  # of weights
+        self.noise = getattr(self.policy, "generator", None)
         self.target = copy.deepcopy(self.q).requires_grad_(False)
         learned = [p for p in self.policy.parameters() if p.requires_grad]
         self.optimizer, self.q_optimizer, self.v_optimizer = (
@@ -152,12 +159,16 @@ class Hvd(Method):
             self.online = Continuation(parts, self.policy) if settings.continued.online else None
             self.recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
             self.begin(parts.config.steps)
+            look = f"python main.py doctor --data {settings.demos} --task {task.source}"
+            for line in doubts(task, settings, self.recording, self.names):
+                assert parts.log is not None
+                parts.log.warn(f"{line}: {look}")
 
     def begin(self, total: int) -> None:
         """Make ready to learn from `recording` in so many gradient steps."""
         settings, recording = self.settings, self.recording
         self.windows = windows(recording, settings.chunk)
-        self._check(recording)
+        check_demonstrations(self.task, settings, recording, self.names, self.faulty())
         self.valued = np.arange(len(self.windows))
         if settings.value_data == "optimal":
             self.valued = np.flatnonzero(self.windows.first(recording.extra["optimal"], self.valued))
@@ -231,7 +242,8 @@ class Hvd(Method):
             self.weights = (fit / np.maximum(fit.mean(0), 1e-6)).astype(np.float32)
             return {}
         advantages = self.advantages()
-        self.weights = self.weights_of(advantages)
+        joint = 0.0 if self.attribution.baseline else self.settings.joint
+        self.weights = self.weights_of((1 - joint) * advantages + joint * advantages.sum(1, keepdims=True))
         return {} if faulty is None else told_apart(-advantages, faulty, self.names)
 
     def weights_of(self, advantages: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -249,7 +261,7 @@ class Hvd(Method):
         """log E exp(A / T) of each group over the chunks that begin in a state, [M, G]: where the exponential loss is
         least. What it leaves has weights of mean 1 in each state, so that no state counts more than others."""
         obs = self.windows.first(self.recording.obs, np.arange(len(self.windows)))
-        network = to_device(StateNetwork(self.encoder, len(self.names), self.settings.trunk))
+        network = self.level
         optimizer, loss = FusedAdam(network.parameters(), self.settings.lr), ValueLoss("exponential", 0.0, 1.0)
         steps = self.value_steps // 2
         for step in range(steps):
@@ -275,12 +287,14 @@ class Hvd(Method):
 
     def faulty(self) -> NDArray[np.bool_] | None:
         """Which groups were faulty somewhere in each chunk [M, G], where the data say so."""
-        truth, rows = self.recording.extra.get("faults"), np.arange(len(self.windows))
-        option = self.recording.extra.get("wrong_option") if self.settings.with_option else None
-        if truth is None and option is None:
+        settings, rows = self.settings, np.arange(len(self.windows))
+        truth = faults_of(self.recording, self.task, self.groups, settings.with_option)
+        if truth is None:
             return None
-        columns = [] if option is None else [self.windows.first(option, rows)[:, None]]
-        return np.concatenate([*columns, *([] if truth is None else [self.windows.of(truth, rows).any(1)])], 1)
+        faulty: NDArray[np.bool_] = np.any(self.windows.of(truth, rows), axis=1)
+        if settings.with_option:
+            faulty[:, 0] = self.windows.first(truth, rows)[:, 0]
+        return faulty
 
     def numbers(self, batch: Chunks, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """What the critic sees of chunks: the option where it counts, one-hot, and the actions, [B, numbers]."""
@@ -291,35 +305,16 @@ class Hvd(Method):
         options = np.eye(len(self.task.options) + 1, dtype=np.float32)[chosen][:, :-1]  # zeros where it is not known
         return np.concatenate([options, vectors], 1)
 
-    def _positions(self, groups: list[tuple[int, ...]]) -> list[NDArray[np.int64]]:
+    def _positions(self) -> list[NDArray[np.int64]]:
         """Where each group is among the numbers of a chunk."""
         options = len(self.task.options) if self.settings.with_option else 0
         starts = options + self.task.num_actions * np.arange(self.settings.chunk)[:, None]
-        actions = [(starts + np.array(group)).ravel() for group in groups]
+        actions = [(starts + np.array(group)).ravel() for group in self.groups]
         return [np.arange(options), *actions] if options else actions
 
     def _slow_down(self, share: float, *optimizers: FusedAdam) -> None:
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = self.settings.lr * (_SLOWER if share >= _LATE else 1.0)
-
-    def _check(self, recording: Recording) -> None:
-        """Raises `UserError` for demonstrations that cannot be learned from as the settings say."""
-        settings, task = self.settings, self.task
-        if (longest := int(recording.lengths.max()) - 1) < settings.chunk:
-            raise UserError(f"No demonstration has {settings.chunk} actions.", f"--chunk {longest}  # or less")
-        cloned = f"python main.py train --method bc --task {task.source} --demos {settings.demos}"
-        if self.attribution is None:
-            if "faults" not in recording.extra or recording.extra["faults"].shape[2] != len(self.names):
-                what = f"The demonstrations do not say which of the groups {', '.join(self.names)} were faulty."
-                raise UserError(what, "--demos mixed:200+4, or --attribution shapley")
-            return
-        if not (recording.reward * recording.acted).any():
-            raise UserError("The demonstrations have no rewards, so that nothing can be valued.", cloned)
-        if settings.value_data == "optimal" and not recording.extra.get("optimal", np.zeros(1)).any():
-            what = "None of the demonstrations is said to be optimal, so that the critic has nothing to learn from."
-            raise UserError(what, "--demos mixed:200+4, or --value-data mixed")
-        if settings.with_option and (recording.option < 0).all():
-            raise UserError("The demonstrations know no option.", "leave --with-option out")
 
 
 def make_policy(task: Any, settings: HvdSettings, groups: Any) -> ChunkPolicy:

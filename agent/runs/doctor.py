@@ -27,7 +27,14 @@ LITTLE_SPACE, NO_SPACE = 2e9, 2e8  # bytes
 
 
 def examine(config: DoctorConfig) -> dict[str, Any]:
-    """The `doctor` verb: `{"checks": [{"status", "name", "found", "next"}, ...], "failed": number}`."""
+    """The `doctor` verb: `{"checks": [{"status", "name", "found", "next"}, ...], "failed": number}`; with `--data`, see
+    `preceptor.agent.runs.quality`."""
+    if config.data is not None:
+        from preceptor.agent.runs.quality import examine_data
+
+        return examine_data(config)
+    if config.task is not None:
+        raise UserError("--task is of demonstrations, and none are named.", "--data 100, a dataset, or its folder")
     looks: dict[str, Callable[[], str]] = dict(CHECKS)
     if config.run:
         from preceptor.agent.runs.run import Run

@@ -114,12 +114,22 @@ def record(task: Task, episodes: Sequence[Watched], path: Path) -> Path:
         UserError: Nothing here can draw, or the video cannot be written: ffmpeg is missing, the disk is full.
     """
     speed = _FRAMES_PER_SECOND[task.continuous]
-    frames = (frame for episode in episodes for frame in _frames(task, episode, rest=round(_REST * speed)))
+    return write_film(
+        chain.from_iterable(_frames(task, one, rest=round(_REST * speed)) for one in episodes), path, speed
+    )
+
+
+def write_film(frames: Iterator[NDArray[np.uint8]], path: Path, speed: int) -> Path:
+    """Write pictures [H, W, 3] of one size as an MP4, so many a second.
+
+    Raises:
+        UserError: The video cannot be written, or what the frames raise.
+    """
     first = next(frames)  # before there is a file, which nothing would go into if nothing can draw
+    height, width = first.shape[:2]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        size = (_SIDE, _SIDE + _STRIP)
-        with closing(imageio_ffmpeg.write_frames(str(path), size, fps=speed, macro_block_size=1)) as writer:
+        with closing(imageio_ffmpeg.write_frames(str(path), (width, height), fps=speed, macro_block_size=1)) as writer:
             writer.send(None)
             for frame in chain([first], frames):
                 writer.send(frame)
@@ -135,10 +145,10 @@ def _frames(task: Task, episode: Watched, rest: int) -> Iterator[NDArray[np.uint
         for step, moment in enumerate(episode.moments):
             if hasattr(simulator, "subgoal"):
                 simulator.subgoal = moment.target  # type: ignore[union-attr]
-            yield _frame(drawn(stage), moment.words, f"level {episode.level}, step {step}")
+            yield captioned(drawn(stage), moment.words, f"level {episode.level}, step {step}")
             _, _, _, truncated, _ = stage.step(task.to_gymnasium(moment.action))
         outcome = "solved" if episode.success else "out of time" if truncated else "failed"
-        last = _frame(drawn(stage), outcome, f"level {episode.level}, step {len(episode.moments)}")
+        last = captioned(drawn(stage), outcome, f"level {episode.level}, step {len(episode.moments)}")
         for _ in range(rest):
             yield last
     finally:
@@ -159,7 +169,7 @@ def drawn(stage: gym.Env) -> NDArray[np.uint8]:
     return picture.astype(np.uint8, copy=False)
 
 
-def _frame(picture: NDArray[np.uint8], caption: str, where: str) -> NDArray[np.uint8]:
+def captioned(picture: NDArray[np.uint8], caption: str, where: str) -> NDArray[np.uint8]:
     """One picture [H, W, 3], in the middle if it is not square, with its caption below."""
     canvas = Image.new("RGB", (_SIDE, _SIDE + _STRIP), "white")
     image = Image.fromarray(picture)

@@ -34,11 +34,16 @@ def report(config: ReportConfig) -> dict[str, Any]:
     """The `report` verb: `{"runs": [row, ...], "together": [row, ...], "plot": path or None, "profiles": likewise}`,
     seeds of one run as one row, and runs of one name on several tasks or of several seeds together.
 
-    Success is None on tasks that know of none: those of Gymnasium on which no run ever succeeded.
+    With `--faults`, see `preceptor.agent.runs.blame`. Success is None on tasks that know of none: those of Gymnasium on
+    which no run ever succeeded.
 
     Raises:
         UserError: No such run, or no run at all.
     """
+    if config.faults:
+        from preceptor.agent.runs.blame import report_faults
+
+        return report_faults(config)
     found: dict[Path, list[Run]] = {}
     for run in _chosen(config):
         found.setdefault(run.group, []).append(run)

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+_PATHS = ("strips", "film", "not_drawn")  # of pictures
 MODES = ("sampled", "greedy")  # how a player is judged
 # What is counted of teachers (agent/runs/accounting.py): always shown, shown where there was any, and measured.
 _COUNTED = ("queries", "calls", "hits")
@@ -25,7 +26,8 @@ _MEASURED = {  # title: name, format, factor
 def render(verb: str, result: Mapping[str, Any]) -> str:
     """The text of a verb's result."""
     if "table" in result:
-        return "\n".join(filter(None, (table(result["table"]), result.get("next"))))
+        paths = [f"{name.replace('_', ' ')}: {result[name]}" for name in _PATHS if name in result]
+        return "\n".join(filter(None, (result.get("summary"), table(result["table"]), *paths, result.get("next"))))
     if verb == "doctor":
         titles = {"": "status", "check": "name", "found": "found", "next": "next"}
         return table({title: check[key] for title, key in titles.items()} for check in result["checks"])

@@ -57,6 +57,19 @@ def joints_for(x: Numbers, z: Numbers, posture: Numbers) -> tuple[Numbers, Numbe
     return np.arctan2(above, ahead) + inner + pitch, bend - np.pi
 
 
+def driven(heading: Numbers, actions: Numbers) -> Numbers:
+    """How far actions [N, 8] move a base of some heading [N] in the world: x, y and the turn [N, 3]."""
+    forward, left, turn = (np.clip(actions, -1, 1) * STEP)[:, BASE].T
+    cos, sin = np.cos(heading), np.sin(heading)
+    return np.stack([cos * forward - sin * left, sin * forward + cos * left, turn], 1)
+
+
+def seen_from(pose: Numbers, place: Numbers) -> Numbers:
+    """Places [N, 3] in the world as seen from bases of poses x, y and heading [N, 3]."""
+    (x, y), (cos, sin) = (place - pose)[:, :2].T, (np.cos(pose[:, 2]), np.sin(pose[:, 2]))
+    return np.stack([cos * x + sin * y, cos * y - sin * x, place[:, 2]], 1)
+
+
 def wanted_torso(height: Numbers) -> tuple[Numbers, Numbers]:
     """Lift and pitch [N] for an object at a height [N]."""
     return np.clip(height - 0.45, 0.0, 0.8), np.clip(0.9 - (height - 0.35), 0.0, 0.7)

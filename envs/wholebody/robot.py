@@ -14,8 +14,7 @@ ARM: Final = slice(5, 7)  # of an action
 _TUCKED: Final = (1.7, -2.4)  # angle of the upper arm over the horizon, and elbow: the hand is near the shoulder
 _BACK = 0.13  # how far before the object the hand waits until it is in line with it, metres
 _IN_LINE, _OUT_OF_LINE = 0.02, 0.045  # metres off the line: it goes on, it waits
-_UNDER = 0.045  # so far under the object, the hand draws back altogether
-_BEYOND = 0.25  # so near to the object, forward, the tray can be in the way
+_UNDER, _BEYOND = 0.045, 0.25  # a hand so far under the object, and no farther from it, may be under the tray
 _BETWEEN = 0.04  # an object that is so near the middle of the hand is between the fingers
 _GRIPPED = 0.42  # the fingers are closed so far at least when they hold the object
 _RISE = 0.01  # metres in a step by which an object counts as moved up
@@ -23,6 +22,10 @@ _RISE = 0.01  # metres in a step by which an object counts as moved up
 
 def _between(obs: Obs) -> NDArray[np.bool_]:
     return np.linalg.norm(obs[:, OFFSET], axis=1) < SEEN_OFFSET * _BETWEEN
+
+
+def _under(obs: Obs) -> NDArray[np.bool_]:
+    return (obs[:, OFFSET][:, 2] > SEEN_OFFSET * _UNDER) & (obs[:, OFFSET][:, 0] < SEEN_OFFSET * _BEYOND)
 
 
 class WholeBody(WholeBodyTwin):
@@ -64,6 +67,7 @@ class WholeBody(WholeBodyTwin):
         action, option = super().skill(obs, option), np.asarray(option)
         between = _between(obs)
         action[:, ARM] = shares(self._arm(obs, option) - obs[:, BODY][:, 2:4], ARM)
+        action[_under(obs), 0] = -1  # else the hand would push against the tray
         action[:, 7] = np.where((option == GRASP) & between, 1.0, -1.0)
         holds = (option == GRASP) & between & (obs[:, GRIP] > _GRIPPED)
         action[holds] = (0, 0, 0, 1, 0, 0, 0, 1)
@@ -81,7 +85,5 @@ class WholeBody(WholeBodyTwin):
         back = _BACK * np.clip((off - _IN_LINE) / (_OUT_OF_LINE - _IN_LINE), 0, 1) * ~_between(obs)
         reach = joints_for(distance - back * np.cos(slope), height - back * np.sin(slope), posture)
         tucked = _TUCKED[0] + pitch, np.full_like(pitch, _TUCKED[1])
-        # From under the tray or beside it the hand would push against it.
-        blocked = (offset[:, 2] > _UNDER) & (offset[:, 0] < _BEYOND)
-        reaches = (option >= REACH) & ~blocked
+        reaches = (option >= REACH) & ~_under(obs)
         return np.where(reaches[:, None], np.stack(reach, 1), np.stack(tucked, 1))

@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 from preceptor.envs.mujoco.physics import PhysicsSimulator
 from preceptor.envs.mujoco.rendering import undrawable
 from preceptor.envs.vector import Outcome, State
-from preceptor.envs.wholebody.body import BASE, HIGH, LOW, OBSERVATION_NAMES, POSTURE, STEP, observation, progress
+from preceptor.envs.wholebody.body import (
+    BASE,
+    HIGH,
+    LOW,
+    OBSERVATION_NAMES,
+    POSTURE,
+    STEP,
+    driven,
+    observation,
+    progress,
+    seen_from,
+)
 from preceptor.envs.wholebody.model import BALL, SPREAD, make_model
 from preceptor.envs.wholebody.twin import drawn
 
@@ -56,11 +67,9 @@ class WholeBodySimulator(PhysicsSimulator):
 
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
         """Start episodes: the base at the origin, the posture and the object as the level has them."""
-        distance, bearing, height, *posture = drawn(level_seeds).T
-        places = np.stack([distance * np.cos(bearing), distance * np.sin(bearing), height], 1)
         self.level_seed[rows], self.age[rows], self.flags[rows], self.held[rows] = level_seeds, 0, False, 0
-        self.place[rows] = places
-        for n, place, *start in zip(rows.tolist(), places, *posture, strict=True):
+        self.place[rows], postures = drawn(level_seeds)
+        for n, place, start in zip(rows.tolist(), self.place[rows], postures, strict=True):
             data, qpos = self.data[n], self._qpos_of[n]
             mujoco.mj_resetData(self.model, data)
             qpos[_JOINTS], qpos[_FINGERS], qpos[_OBJECT] = start[:4], SPREAD * start[4], place
@@ -76,9 +85,7 @@ class WholeBodySimulator(PhysicsSimulator):
             SimulationError: The simulator failed.
         """
         moved = np.clip(self.checked(actions), -1, 1) * STEP
-        forward, left, turn = moved[:, BASE].T
-        cos, sin = np.cos(self._qpos[:, 2]), np.sin(self._qpos[:, 2])
-        base = np.stack([cos * forward - sin * left, sin * forward + cos * left, turn], 1)
+        base = driven(self._qpos[:, 2], actions)
         for n, (data, setpoint) in enumerate(zip(self.data, self._control, strict=True)):
             now = self._qpos[n, BASE]
             setpoint[BASE] = np.clip(setpoint[BASE] + base[n], now - _WINDUP, now + _WINDUP)
@@ -106,10 +113,7 @@ class WholeBodySimulator(PhysicsSimulator):
 
     def observe(self) -> NDArray[np.float32]:
         """Observations float32 [N, 17]."""
-        x, y, yaw = self._qpos[:, BASE].T
-        ahead, aside = self._qpos[:, 9] - x, self._qpos[:, 10] - y
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        seen = np.stack([cos * ahead + sin * aside, cos * aside - sin * ahead, self._qpos[:, 11]], 1)
+        seen = seen_from(self._qpos[:, BASE], self._qpos[:, _OBJECT])
         return observation(seen, self.posture, self.flags, self.age / self.max_steps)
 
     def arrays(self) -> State:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from preceptor.envs.vector import Outcome, Simulator, State
 from preceptor.envs.wholebody.body import (
-    BASE,
     CLEARANCE,
     GRIP,
     HIGH,
@@ -16,8 +15,10 @@ from preceptor.envs.wholebody.body import (
     OBSERVATION_NAMES,
     POSTURE,
     STEP,
+    driven,
     observation,
     progress,
+    seen_from,
 )
 from preceptor.envs.wholebody.drawing import draw
 from preceptor.ground.level_seeds import random_bits
@@ -28,10 +29,11 @@ _DRAWN_HIGH: Final = np.array([2.1, 1.0, 1.35, 0.8, 0.6, 1.0, -0.6, 0.3])
 _STATE: Final = ("level_seed", "pose", "posture", "target", "flags", "age")
 
 
-def drawn(level_seeds: NDArray[np.int64]) -> NDArray[np.float64]:
-    """What levels [M] begin with [M, 8]: distance, bearing and height of the object, and the posture."""
+def drawn(level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What levels [M] begin with: where the object is [M, 3], and the posture [M, 5]."""
     share = random_bits(level_seeds, len(_DRAWN_LOW)) / 2.0**64
-    return _DRAWN_LOW + share * (_DRAWN_HIGH - _DRAWN_LOW)
+    distance, bearing, height, *posture = (_DRAWN_LOW + share * (_DRAWN_HIGH - _DRAWN_LOW)).T
+    return np.stack([distance * np.cos(bearing), distance * np.sin(bearing), height], 1), np.stack(posture, 1)
 
 
 class TwinSimulator(Simulator):
@@ -62,24 +64,19 @@ class TwinSimulator(Simulator):
 
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
         """Start episodes: the base at the origin, the posture and the object as the level has them."""
-        distance, bearing, height, *posture = drawn(level_seeds).T
         self.level_seed[rows], self.age[rows], self.pose[rows], self.flags[rows] = level_seeds, 0, 0.0, False
-        self.posture[rows] = np.stack(posture, 1)
-        self.target[rows] = np.stack([distance * np.cos(bearing), distance * np.sin(bearing), height], 1)
+        self.target[rows], self.posture[rows] = drawn(level_seeds)
 
     def step(self, actions: NDArray[np.floating]) -> Outcome:
         """Act [N, 8]. Raises `ValueError` for actions that are not finite numbers of that shape."""
         actions = np.asarray(actions, np.float64)
         if actions.shape != (self.num_envs, len(STEP)) or not np.isfinite(actions).all():
             raise ValueError(f"actions must be finite numbers of shape {(self.num_envs, len(STEP))}")
-        moved = np.clip(actions, -1, 1) * STEP
-        forward, left, turn = moved[:, BASE].T
-        cos, sin = np.cos(self.pose[:, 2]), np.sin(self.pose[:, 2])
-        self.pose += np.stack([cos * forward - sin * left, sin * forward + cos * left, turn], 1)
+        self.pose += driven(self.pose[:, 2], actions)
         away = self.pose[:, :2] - self.target[:, :2]
         distance = np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-9)
         self.pose[:, :2] += away / distance * np.maximum(CLEARANCE - distance, 0.0)
-        self.posture = np.clip(self.posture + moved[:, POSTURE], LOW, HIGH)
+        self.posture = np.clip(self.posture + (np.clip(actions, -1, 1) * STEP)[:, POSTURE], LOW, HIGH)
         self.age += 1
         obs = self.observe()
         reward = progress(obs, self.flags)
@@ -88,10 +85,7 @@ class TwinSimulator(Simulator):
 
     def observe(self) -> NDArray[np.float32]:
         """Observations float32 [N, 17]."""
-        x, y, height = (self.target - np.pad(self.pose[:, :2], ((0, 0), (0, 1)))).T
-        cos, sin = np.cos(self.pose[:, 2]), np.sin(self.pose[:, 2])
-        place = np.stack([cos * x + sin * y, cos * y - sin * x, height], 1)
-        return observation(place, self.posture, self.flags, self.age / self.max_steps)
+        return observation(seen_from(self.pose, self.target), self.posture, self.flags, self.age / self.max_steps)
 
     def arrays(self) -> State:
         """Everything that the future depends on."""

@@ -126,7 +126,7 @@ def test_advantages_are_read_off_the_named_subsets(word):
     bit, prefix = [1, 2, 4, 8], [1, 3, 7, 15]
     wanted = {
         "flat": [full**2 - 1] * 4,
-        "difference": [full**2] * 4,
+        "difference": [full**2 / 4] * 4,
         "prefix": [p**2 - 1 for p in prefix],
         "marginal": [p**2 - (p - b) ** 2 for p, b in zip(prefix, bit, strict=True)],
         "alone": [b**2 for b in bit],

@@ -11,8 +11,8 @@ from preceptor.agent.hierarchy import Hierarchy
 from preceptor.agent.methods.continuing import Continuation, ContinuedConfig
 from preceptor.agent.methods.hvd import HvdSettings, make_policy
 from preceptor.controller.network import TrunkConfig
+from preceptor.envs.action_groups import action_groups_of
 from preceptor.envs.catalog import get_task
-from preceptor.envs.task import action_groups_of
 from preceptor.ground.errors import UserError
 from tests.parts import parts
 from tests.unit.test_offline import POINT, episodes

@@ -12,8 +12,8 @@ from preceptor.agent.data.minari import load_minari, new_dataset
 from preceptor.agent.demonstrating import demonstrations_of, record
 from preceptor.agent.distributions import ClippedNormal
 from preceptor.agent.runs.run import Run
+from preceptor.envs.action_groups import action_groups_of
 from preceptor.envs.catalog import get_task
-from preceptor.envs.task import action_groups_of
 from preceptor.ground.errors import UserError
 from tests.unit.test_recording import assert_equal
 

@@ -117,6 +117,32 @@ export function drawTimeline(canvas, q, cursor, low, high, colours, about) {
   }
 }
 
+const ROW = 16; // pixels of an action group
+
+// How much of each action group is copied at each step: orange where its weight is among the low ones, blue the high.
+export function drawGroups(canvas, q, cursor) {
+  canvas.hidden = !q?.groups?.length;
+  if (canvas.hidden) return;
+  canvas.style.height = `${q.groups.length * ROW}px`;
+  const { context, width, height } = pen(canvas), each = width / q.length;
+  context.font = "11px system-ui, sans-serif";
+  context.textBaseline = "middle";
+  q.groups.forEach(([name, ranks], g) => {
+    ranks.forEach((rank, t) => {
+      context.globalAlpha = Math.abs(2 * rank - 1);
+      context.fillStyle = rank < 0.5 ? NAMED.red : NAMED.blue;
+      const x = Math.round(t * each);
+      context.fillRect(x, g * ROW, Math.round((t + 1) * each) - x, ROW - 2);
+    });
+    context.globalAlpha = 1;
+    context.fillStyle = style("--ink");
+    context.fillText(name, 4, g * ROW + ROW / 2);
+  });
+  context.strokeStyle = style("--ink");
+  context.lineWidth = 2;
+  context.strokeRect(cursor * each + 0.5, 0, Math.max(each - 1, 2), height);
+}
+
 // The key of each stretch's likeliest option, in its middle: colours alone tell not everybody everything.
 function numbers(context, q, each, tall, about) {
   if (!q.timeline) return;

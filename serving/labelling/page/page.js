@@ -1,6 +1,6 @@
 // The page: asks the server what is asked, shows it, and sends what is typed. An answer names its question, and the
 // next one is shown when the server says that the answer is on the disk; so nothing is lost, and nothing counts twice.
-import { drawFrame, drawStrip, drawTimeline, palette, stepAt } from "./drawing.js";
+import { drawFrame, drawGroups, drawStrip, drawTimeline, palette, stepAt } from "./drawing.js";
 import { Pictures } from "./pictures.js";
 
 const at = (id) => document.getElementById(id);
@@ -161,6 +161,7 @@ function paint() {
   drawFrame(at("frame"), q && pictures.get(q.trajectory, cursor), q && !hint && cursor === q.step);
   drawStrip(at("strip"), q, cursor, low, high, pictures);
   drawTimeline(at("timeline"), q, cursor, low, high, colours, about);
+  drawGroups(at("groups"), q, cursor);
 }
 
 function tell(words, wrong = false) {
