@@ -12,7 +12,7 @@ def check_train(config: TrainConfig) -> None:
     check_name(config.savedir)
     if len(set(config.seeds)) != len(config.seeds):
         raise UserError(f"--seeds {config.seeds} must be distinct.", "--seeds 0 1 2")
-    if entry_of(config.method).plays and config.steps < config.num_envs:
+    if entry_of(config.method).plays(settings) and config.total < config.num_envs:
         raise UserError(
             f"--steps {config.steps} is less than one step of {config.num_envs} environments side by side.",
             f"--num-envs {max(1, config.steps)} and at least as many --steps",

@@ -168,6 +168,40 @@ class FlowChunks(Distribution):
         return to_numpy(chunk.clamp(-1, 1)).reshape(self.count, -1), np.zeros(self.count, np.float32)
 
 
+class ChunkActor(nn.Module):
+    """The first h actions of a policy's chunks as an actor of SAC: Gaussian around its means, clipped to [-1, 1].
+
+    Not squashed: actions at the edge of the box, which robots take often, would have next to no deviation.
+
+    Args:
+        policy: The policy; its weights are shared.
+        played: h.
+    """
+
+    def __init__(self, policy: ChunkPolicy, played: int) -> None:
+        super().__init__()
+        self.policy, self.played = policy, played
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Means within [-1, 1] and log-deviations, [B, h A]."""
+        assert self.policy.log_std is not None, "actions are vectors"
+        mean: Tensor = self.policy(obs)[:, : self.played]
+        log_std = self.policy.log_std[: self.played].clamp(*_LOG_STD)
+        return mean.flatten(1), log_std.expand_as(mean).flatten(1)
+
+    def sample(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Reparametrised actions [B, h A], and their log-probability [B] before they are clipped."""
+        mean, log_std = self(obs)
+        noise = normal(mean.shape, generator)
+        log_prob = (-0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+        return torch.addcmul(mean, log_std.exp(), noise).clamp(-1.0, 1.0), log_prob
+
+    def mode(self, obs: Tensor) -> Tensor:
+        """The means, [B, h A]."""
+        mean: Tensor = self(obs)[0]
+        return mean
+
+
 def summed(each: Tensor, groups: Iterable[tuple[int, ...]]) -> Tensor:
     """Numbers of each action [B, k, A], summed by group: [B, G]."""
     return torch.stack([each[..., list(group)].sum((1, 2)) for group in groups], 1)

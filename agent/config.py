@@ -88,6 +88,11 @@ class TrainConfig:
         """Whether there must be a distilled controller before the run begins."""
         return bool(getattr(self.settings, "needs_controller", False))
 
+    @property
+    def total(self) -> int:
+        """Where the x-axis ends: the steps, and what a method plays after its gradient steps."""
+        return self.steps + int(getattr(self.settings, "online_steps", 0))
+
 
 _SHARED = [f.name for f in fields(TrainConfig) if f.name not in ("teacher", "settings")]
 

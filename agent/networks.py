@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from preceptor.agent.clock import Clock
 from preceptor.agent.distributions import Categorical, Distribution, SquashedNormal, log_tanh_slope, squashed_log_prob
@@ -279,10 +280,13 @@ class TwinCritic(nn.Module):
     Args:
         inputs: Width of observation and action together.
         hidden: Widths of the hidden layers.
+        normed: Normalise what each hidden layer adds up, which bounds the values of actions that were never seen (Ball
+            et al., 2023, section 4.2).
     """
 
-    def __init__(self, inputs: int, hidden: tuple[int, ...]) -> None:
+    def __init__(self, inputs: int, hidden: tuple[int, ...], normed: bool = False) -> None:
         super().__init__()
+        self.normed = normed
         widths = (inputs, *hidden, 1)
         pairs = list(pairwise(widths))
         self.weights = nn.ParameterList([torch.empty(2, before, after) for before, after in pairs])
@@ -299,5 +303,6 @@ class TwinCritic(nn.Module):
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias, hidden, weight)
             if layer < last:
+                hidden = functional.layer_norm(hidden, hidden.shape[-1:]) if self.normed else hidden
                 hidden = hidden.relu_()
         return hidden.squeeze(-1)

@@ -63,6 +63,7 @@ class Phase(ABC):
     Attributes:
         expert: Levels that share the playing with the student's, or None.
         judged_as: Under which name the student is judged when the phase ends; empty for no judgement.
+        farewell: What is said then.
         saves_each_round: Save after each round, rather than a few times per run.
         calibration: Of the controller that it has distilled: temperature, and held-out agreement, KL and ECE.
         result: What the phase adds to the run's result.
@@ -70,6 +71,7 @@ class Phase(ABC):
 
     expert: Levels | None = None
     judged_as = ""
+    farewell = ""
     saves_each_round = False
     calibration: tuple[float, dict[str, float]] = (1.0, {})
     result: Mapping[str, Any] = MappingProxyType({})
@@ -189,6 +191,7 @@ class Distil(Phase, Resumable):
     """
 
     judged_as = "distilled"
+    farewell = "distilled; the teacher is switched off"
     saved = places("store", optimizer="_distillation.optimizer", rng="_distillation.rng")
 
     def __init__(

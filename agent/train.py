@@ -72,7 +72,7 @@ def _train_one(config: TrainConfig, on_update: OnUpdate | None = None) -> dict[s
             labeller = ControllerLabels(replaced) if replaced else make_annotator(config, task, labels)
             if isinstance(labeller, Annotator):
                 run.annotate(capability=capability_of(labeller.teacher))
-            log = stack.enter_context(run.metrics(total_steps=config.steps, quiet=config.quiet))
+            log = stack.enter_context(run.metrics(total_steps=config.total, quiet=config.quiet))
             with contextlib.closing(task.make_vec(1)) as env:
                 for line in filter(None, (task.notice, endless(env, task.name))):
                     log.say(line)
@@ -83,7 +83,7 @@ def _train_one(config: TrainConfig, on_update: OnUpdate | None = None) -> dict[s
             if isinstance(labeller, Annotator) and method.controller is not None:
                 labeller.controller = Controller(task, method.controller)
         hierarchy = None
-        if entry.plays:
+        if entry.plays(config.settings):
             environments = task.make_vec(config.num_envs, seed=int(levels.generate_state(1)[0]))
             hierarchy = Hierarchy(task, environments, method.player, rng=np.random.default_rng(acting))
         return Runner(parts, method, hierarchy, labels, on_update).to_the_end()
@@ -169,7 +169,7 @@ class Runner(Resumable):
 
     def to_the_end(self) -> dict[str, Any]:
         """Play the phases until each is over; then judge the student on held-out levels."""
-        phases, total = self.method.phases, self.config.steps
+        phases, total = self.method.phases, self.config.total
         if self.run.results() and phases[-1].over(self.steps, total):
             self.log.say("this run is complete; more of what it spends would continue it")
             return self.run.results()
@@ -215,7 +215,7 @@ class Runner(Resumable):
         self._share_the_playing()
         if not phase.judged_as:
             return info
-        self.log.say(f"{self.steps:,} steps: distilled; the teacher is switched off")
+        self.log.say(f"{self.steps:,} steps: {phase.farewell}")
         if self.method.controller is not None:
             save_controller(self.run.controller, self._distilled(self.method.controller, *phase.calibration))
         if self.config.eval_episodes:

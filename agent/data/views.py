@@ -106,7 +106,7 @@ class Segments:
         action: [B, c, A], or int64 [B, c] of named actions.
         reward: float32 [B, c], zero after the end.
         length: int64 [B], steps that it lasted.
-        terminated: bool [B], whether the episode terminated with it.
+        terminated: bool [B], whether the episode terminated with it; `truncated` likewise.
     """
 
     obs: NDArray
@@ -117,6 +117,7 @@ class Segments:
     reward: NDArray[np.float32]
     length: NDArray[np.int64]
     terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
 
     @property
     def inside(self) -> NDArray[np.bool_]:
@@ -193,6 +194,7 @@ def sample_segments(
         reward=store.at("reward", window, across) * inside,
         length=last + 1,
         terminated=store.at("terminated", at_end, envs),
+        truncated=store.at("truncated", at_end, envs),
     )
 
 

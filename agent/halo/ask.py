@@ -224,5 +224,11 @@ def preset(given: Given) -> Preset:
 
 
 HALO = Entry(
-    (HaloConfig,), preset, Ask, plays=False, takes_controller=True, controller_teaches=False, needs_options=True
+    (HaloConfig,),
+    preset,
+    Ask,
+    plays=lambda settings: False,
+    takes_controller=True,
+    controller_teaches=False,
+    needs_options=True,
 )

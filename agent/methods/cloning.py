@@ -82,4 +82,4 @@ def preset(given: Given) -> Preset:
     return Preset(steps, 1, CloningSettings())
 
 
-BC = Entry((CloningSettings,), preset, Cloning, plays=False)
+BC = Entry((CloningSettings,), preset, Cloning, plays=lambda settings: False)

@@ -6,10 +6,11 @@ has an advantage of its own (`agent/attribution.py`), and loss L2 copies of each
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from preceptor.agent.data.recording import faults_of
 from preceptor.agent.data.views import Chunks, chunks, windows
 from preceptor.agent.demonstrating import demonstrations_of
 from preceptor.agent.losses import ValueLoss, weighted_regression
+from preceptor.agent.methods.continuing import Continuation, ContinuedConfig
 from preceptor.agent.methods.hvd_checks import check_demonstrations, doubts
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from preceptor.agent.optim import FusedAdam, polyak
@@ -103,6 +105,13 @@ class HvdSettings:
     """Chunks per gradient step."""
     trunk: TrunkConfig = field(default_factory=lambda: TrunkConfig(hidden=128))
     """Size of each network."""
+    continued: Annotated[ContinuedConfig, tyro.conf.arg(name="")] = field(default_factory=ContinuedConfig)
+    """What comes after it online."""
+
+    @property
+    def online_steps(self) -> int:
+        """Environment steps after the gradient steps."""
+        return self.continued.online
 
 
 class Hvd(Method):
@@ -116,7 +125,8 @@ class Hvd(Method):
     """
 
     saved = places(
-        *("policy", "optimizer", "q", "v", "target", "q_optimizer", "v_optimizer", "rng", "noise", "weights", "taken")
+        *("policy", "optimizer", "q", "v", "target", "q_optimizer", "v_optimizer", "rng", "noise", "weights", "taken"),
+        "online",
     )
     played = ("policy",)
 
@@ -144,7 +154,9 @@ class Hvd(Method):
         self.player = chunk_player(task, self.policy, settings.replan or None)
         self.weights = np.zeros((0, len(self.names)), np.float32)
         self.taken = 0  # gradient steps
+        self.online: Continuation | None = None
         if parts.run is not None:
+            self.online = Continuation(parts, self.policy) if settings.continued.online else None
             self.recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
             self.begin(parts.config.steps)
             look = f"python main.py doctor --data {settings.demos} --task {task.source}"
@@ -163,10 +175,12 @@ class Hvd(Method):
         self.value_loss = ValueLoss(settings.value_loss, settings.level, settings.alpha)
         self.total, self.value_steps = total, min(total, settings.value_steps or total // 2)
         values = Offline(recording, self.update_values, until=self.value_steps, ended=self.weigh)
-        self.phases = (values, Offline(recording, self.update_policy))
+        self.phases = (values, Offline(recording, self.update_policy, until=total))
         if self.attribution is None:
             self.value_steps, self.phases = 0, self.phases[1:]
             self.weigh()
+        if self.online is not None:
+            self.phases = (*self.phases[:-1], *self.online.after(recording, self.update_policy, total))
 
     def update_values(self) -> dict[str, float]:
         """One gradient step of V and of the values of all subsets: y = r + gamma^k V(s'), the same for each of them."""
@@ -328,7 +342,7 @@ def told_apart(blame: NDArray[np.float32], faulty: NDArray[np.bool_], names: tup
 def preset(given: Given) -> Preset:
     """Settings of hierarchical value decomposition for a task."""
     steps = given.steps or {"tiny": 600, "small": 3_000, "paper": 3_000}[given.size]
-    return Preset(steps, 1, HvdSettings())
+    return Preset(steps, 8 if given.word("online", "0") != "0" else 1, HvdSettings())
 
 
-HVD = Entry((HvdSettings,), preset, Hvd, plays=False)
+HVD = Entry((HvdSettings,), preset, Hvd, plays=lambda settings: settings.online_steps > 0)

@@ -89,4 +89,4 @@ def preset(given: Given) -> Preset:
     return Preset(steps, 1, IqlSettings())
 
 
-IQL = Entry((IqlSettings,), preset, Iql, plays=False)
+IQL = Entry((IqlSettings,), preset, Iql, plays=lambda settings: False)

@@ -90,7 +90,7 @@ def ring_for(parts: Parts, steps: int, least: int, command_size: int = 0) -> Tra
         UserError: They do not fit into memory.
     """
     num_envs = parts.config.num_envs
-    rows = max(-(-min(steps, parts.config.steps + num_envs) // num_envs), least)
+    rows = max(-(-min(steps, parts.config.total + num_envs) // num_envs), least)
     return TrajectoryStore(parts.task, rows, num_envs, command_size=command_size, ring=True)
 
 

@@ -111,7 +111,7 @@ class Entry:
         settings: Kinds of its settings; the first one that a saved dictionary fits.
         preset: Its settings for a task.
         make: Makes it.
-        plays: Whether it steps environments while it learns.
+        plays: Whether it steps environments while it learns, with settings of its own.
         takes_controller: Whether `--controller` means something to it.
         controller_teaches: Whether a controller that is given takes the teacher's place.
         needs_options: Whether there must be something to choose among above actions: two options or more.
@@ -120,7 +120,7 @@ class Entry:
     settings: tuple[type, ...]
     preset: Callable[[Given], Preset]
     make: Callable[[Parts], Method]
-    plays: bool = True
+    plays: Callable[[Any], bool] = lambda settings: True
     takes_controller: bool = False
     controller_teaches: bool = True
     needs_options: bool = False

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -43,6 +43,8 @@ class SACConfig(ActorCriticConfig):
     """Weight of the entropy; None learns it (section 5)."""
     target_entropy: float | None = None
     """Nats that a learned temperature holds; minus the number of actions if None."""
+    normed: tyro.conf.Suppress[bool] = False
+    """Whether the critics have layer normalisation."""
     kind: tyro.conf.Suppress[Literal["sac"]] = "sac"
 
 
@@ -75,6 +77,7 @@ class SAC(Resumable):
         actions: A.
         config: Hyper-parameters.
         seed: Of the first weights and of the noise.
+        actor: Takes the place of a new one: gives mean and log-deviation, `sample` and `mode` as `GaussianActor`.
     """
 
     saved = places(
@@ -83,20 +86,20 @@ class SAC(Resumable):
         optimizers=("actor_optimizer", "critic_optimizer", "temperature_optimizer"),
     )
 
-    def __init__(self, inputs: int, actions: int, config: SACConfig, seed: int) -> None:
+    def __init__(self, inputs: int, actions: int, config: SACConfig, seed: int, actor: Any = None) -> None:
         self.config = config
         self._precision = config.precision or fast_precision(config.hidden)
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.actor = to_device(GaussianActor(inputs, actions, config.hidden))
-            self.critic = to_device(TwinCritic(inputs + actions, config.hidden))
+            self.actor = actor or to_device(GaussianActor(inputs, actions, config.hidden))
+            self.critic = to_device(TwinCritic(inputs + actions, config.hidden, config.normed))
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         temperature = 1.0 if config.temperature is None else float(config.temperature)
         self.log_temperature = torch.tensor(temperature, device=device()).log()
         self.log_temperature.requires_grad_(config.temperature is None)
         self._target_entropy = config.target_entropy if config.target_entropy is not None else -float(actions)
-        self.actor_optimizer = FusedAdam(self.actor.parameters(), config.lr)
+        self.actor_optimizer = FusedAdam((p for p in self.actor.parameters() if p.requires_grad), config.lr)
         self.critic_optimizer = FusedAdam(self.critic.parameters(), config.lr)
         self.temperature_optimizer = FusedAdam([self.log_temperature], config.lr)
 
@@ -123,17 +126,19 @@ class SAC(Resumable):
         """Raises the temperature where the policy has less entropy than the target, and lowers it where it has more."""
         return self.log_temperature * (entropy - self._target_entropy)
 
-    def update(self, batch: Transitions) -> dict[str, Tensor]:
-        """One gradient step of critics, actor and temperature."""
+    def update(self, batch: Transitions, actor: bool = True) -> dict[str, Tensor]:
+        """One gradient step of critics, actor and temperature; of the critics alone if so said."""
         with products_in(self._precision):
             loss, info = self.critic_loss(batch)
             self.critic_optimizer.minimize(loss)
-            loss, actor_info = self.actor_loss(batch)
-            self.actor_optimizer.minimize(loss)
-            if self.log_temperature.requires_grad:
-                self.temperature_optimizer.minimize(self.temperature_loss(actor_info["entropy"]))
+            if actor:
+                loss, actor_info = self.actor_loss(batch)
+                self.actor_optimizer.minimize(loss)
+                if self.log_temperature.requires_grad:
+                    self.temperature_optimizer.minimize(self.temperature_loss(actor_info["entropy"]))
+                info |= actor_info | {"temperature": self.log_temperature.detach().exp()}
             polyak(self.target, self.critic, self.config.tau)
-            return info | actor_info | {"temperature": self.log_temperature.detach().exp()}
+            return info
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> SquashedNormal:

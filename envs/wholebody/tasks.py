@@ -104,6 +104,8 @@ class WholeBodyTwin(TableTask):
     expert_of = _STAGE
     grip_of_object = 1.0  # how far the gripper is closed when it holds the object
 
+    tells_time = True
+
     def __init__(self, groups: int = 4, max_steps: int = 60) -> None:
         self.max_steps, self.action_groups = max_steps, MappingProxyType(_GROUPINGS[groups])
 

@@ -41,6 +41,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hiro, options": {"method": "hiro", "high_level": "options", "prior": "controller", "steps": 8_192},
     "ppo": {"method": "ppo", "steps": 8_192, "num_envs": 4},
     "bc": {"method": "bc", "steps": 1_000, "demos": "8"},
+    "hvd, online": {
+        "method": "hvd",
+        "task": "WholeBodyTwin",
+        "demos": "mixed:4+2",
+        "steps": 400,
+        "online": 1_200,
+        "num_envs": 4,
+        "online_warmup": 20,
+        "batch": 32,
+    },
     "iql": {"method": "iql", "steps": 1_000, "demos": "8", "chunk": 2},
 }
 
@@ -57,13 +67,12 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_interrupted_and_resumed_equals_uninterrupted(logs: Path, name: str) -> None:
     config = configure(SMALL | {"logdir": str(logs)} | VARIANTS[name])
-    assert config.steps
     place = name.replace(", ", "-")
     whole = train_until(replace(config, savedir=f"{place}-whole"), None)
     parts = replace(config, savedir=f"{place}-parts")
     for share in (0.2, 0.55, 0.75):  # demonstrating or uniform; distilling or while the prior fades; after it
-        run = train_until(parts, int(share * config.steps))
-        assert (run.last_step or 0) < config.steps - 40
+        run = train_until(parts, int(share * config.total))
+        assert (run.last_step or 0) < config.total - 40
         if share == 0.55 and config.needs_controller:  # whatever is distilled meanwhile is not this run's
             later = logs / "dagger" / "PointPush" / "later"
             shutil.copytree(logs / "dagger" / "PointPush" / "controller", later)
