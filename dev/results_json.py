@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("docs/results.md", "docs/speed.md", "docs/methods/hiro.md", "docs/methods/halo.md")
+PAGES = ("docs/results.md", "docs/speed.md", "docs/methods/hiro.md", "docs/methods/halo.md", "docs/methods/hvd.md")
 TABLES, CURVES = ROOT / "docs/results/tables.json", ROOT / "docs/results/curves.json"
 POINTS = 40  # of a curve
 MEASURES = (
