@@ -4,8 +4,8 @@ A critic knows Q(s, a_S) for subsets S of the groups: what is to be expected if 
 of the chunk, and those of the others are as the data have them. Every attribution here is linear in these values.
 """
 
-from itertools import permutations, product
-from typing import Final, Literal, NamedTuple
+from itertools import permutations
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from torch import Tensor
 from preceptor.ground.device import to_tensor
 
 Word = Literal["flat", "difference", "prefix", "marginal", "shapley", "alone", "last"]
-WORDS: Final = ("flat", "difference", "prefix", "marginal", "shapley", "alone", "last")
 _ALL_ORDERS = 5  # up to so many groups every order counts
 _ORDERS = 32  # of more groups, as many orders are sampled, each with its reverse
 
@@ -104,11 +103,6 @@ def _of(
     return Attribution(
         np.array(sets), share.astype(np.float32), baseline, np.array([at[row.tobytes()] for row in learnt])
     )
-
-
-def all_sets(groups: int) -> NDArray[np.bool_]:
-    """Every subset of G groups, bool [2^G, G]."""
-    return np.array(list(product((False, True), repeat=groups)))
 
 
 def fault_auc(blame: NDArray[np.floating], faulty: NDArray[np.bool_]) -> float:

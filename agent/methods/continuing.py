@@ -61,7 +61,7 @@ class Continuation(Resumable):
     """SAC over the chunks of a policy, from there on.
 
     Args:
-        parts: Task, settings and random streams; of the settings, `continued`, `chunk`, `replan`, `gamma` and `batch`.
+        parts: Task, settings and random streams; of the settings, `continued`, `chunk`, `played`, `gamma` and `batch`.
         policy: Goes on learning in place.
 
     Raises:
@@ -80,7 +80,7 @@ class Continuation(Resumable):
             raise UserError(what, "--head gaussian, a task whose actions are vectors, or leave --online out")
         self.config, self.settings, self.encoder = config, settings, encoder_of(task)
         self.tells_time = task.tells_time
-        self.played = min(settings.replan or settings.chunk, settings.chunk)
+        self.played = settings.played
         self.width = self.played * task.num_actions
         weights, draws = parts.seeds.spawn(2)
         learner = SACConfig(

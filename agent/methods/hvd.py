@@ -54,8 +54,8 @@ class HvdSettings:
     """Demonstrations, as `train --method bc` takes them."""
     chunk: Count = 4
     """k, actions that are valued, predicted and played at a time."""
-    replan: CountOrNone = 2
-    """Actions of a chunk that are played before the next one is chosen; 0 for all k."""
+    replan: CountOrNone = 0
+    """Actions of a chunk that are played before the next one is chosen; 0 for half of them."""
     groups: str = ""
     """Action groups in their order, such as base=0-2,arm=3-6; each (every dimension by itself), or all (one group).
     The task's own if not given."""
@@ -109,6 +109,11 @@ class HvdSettings:
     """What comes after it online."""
 
     @property
+    def played(self) -> int:
+        """Actions of a chunk that are played."""
+        return self.replan or max(1, self.chunk // 2)
+
+    @property
     def online_steps(self) -> int:
         """Environment steps after the gradient steps."""
         return self.continued.online
@@ -151,7 +156,7 @@ class Hvd(Method):
         self.optimizer, self.q_optimizer, self.v_optimizer = (
             FusedAdam(each, settings.lr) for each in (learned, self.q.parameters(), self.v.parameters())
         )
-        self.player = chunk_player(task, self.policy, settings.replan or None)
+        self.player = chunk_player(task, self.policy, settings.played)
         self.weights = np.zeros((0, len(self.names)), np.float32)
         self.taken = 0  # gradient steps
         self.online: Continuation | None = None

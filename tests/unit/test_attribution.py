@@ -1,12 +1,13 @@
 """Advantages of action groups: what each attribution promises, and the values of subsets that they are made of."""
 
 import itertools
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from preceptor.agent.attribution import WORDS, attribution, fault_auc
+from preceptor.agent.attribution import Word, attribution, fault_auc
 from preceptor.agent.chunks import SubsetValues
 from preceptor.agent.losses import ValueLoss
 from preceptor.controller.encoders import encoder_of
@@ -116,7 +117,7 @@ def test_the_order_of_dimensions_within_a_group_changes_nothing():
     torch.testing.assert_close(again(obs, chunk[:, turned], sets), net(obs, chunk, sets), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", get_args(Word))
 def test_advantages_are_read_off_the_named_subsets(word):
     found = attribution(word, 4, rng())
     full = (1 << 4) - 1

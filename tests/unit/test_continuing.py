@@ -40,7 +40,7 @@ def test_nothing_drops_at_the_switch():
     assert np.isfinite(offline.end()["low/critic_loss"])
     assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())
     obs = torch.randn(50, *POINT.observation_shape)
-    wanted = policy(obs)[:, : SETTINGS.replan].flatten(1)
+    wanted = policy(obs)[:, : SETTINGS.played].flatten(1)
     for actor in (online.learner.actor, online.prior):
         torch.testing.assert_close(actor.mode(obs), wanted, atol=1e-5, rtol=0)
     mean, log_std = online.learner.actor(obs)
@@ -54,7 +54,7 @@ def test_nothing_drops_at_the_switch():
 def test_a_transition_is_what_came_of_a_chunk(tells_time, monkeypatch):
     monkeypatch.setattr(type(TWIN), "tells_time", tells_time)
     policy, online = continuation(TWIN, SETTINGS)
-    player = chunk_player(TWIN, policy, SETTINGS.replan)
+    player = chunk_player(TWIN, policy, SETTINGS.played)
     hierarchy = Hierarchy(TWIN, TWIN.make_vec(4, seed=0), player, rng=np.random.default_rng(0))
     hierarchy.collect(online.store, 50)
     online.store.column("reward")[:] = np.arange(50)[:, None]
