@@ -80,6 +80,14 @@ class Simulator(ABC):
         """First level seed of a split, and the one after the last. Raises `UserError` for an unknown split."""
         return split_range(split)
 
+    def checked(self, actions: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Actions [N, A]. Raises `ValueError` if they have another shape, or are not finite."""
+        control = np.asarray(actions, dtype=np.float64)
+        wanted = (self.num_envs, *(self.action_space.shape or ()))
+        if control.shape != wanted or not np.isfinite(control).all():
+            raise ValueError(f"actions must be {wanted[0]} x {wanted[1]} finite numbers")
+        return control
+
     def get_state(self) -> State:
         """Copies of `arrays`."""
         return {name: array.copy() for name, array in self.arrays().items()}

@@ -2,7 +2,6 @@
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
 
 from preceptor.envs.vector import Simulator, State
 from preceptor.ground.errors import UserError
@@ -41,14 +40,6 @@ class PhysicsSimulator(Simulator):
         self._warnings = [data.warning.number for data in self.data]
         self._qpos_of, self._qvel_of = [data.qpos for data in self.data], [data.qvel for data in self.data]
         self._qpos, self._qvel = np.zeros((num_envs, model.nq)), np.zeros((num_envs, model.nv))
-
-    def checked(self, actions: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Actions [N, A]. Raises `ValueError` if they have another shape, or are not finite."""
-        control = np.asarray(actions, dtype=np.float64)
-        wanted = (self.num_envs, *(self.action_space.shape or ()))
-        if control.shape != wanted or not np.isfinite(control).all():
-            raise ValueError(f"actions must be {wanted[0]} x {wanted[1]} finite numbers")
-        return control
 
     def get_state(self) -> State:
         """Everything that the future depends on, as arrays whose first dimension is N."""

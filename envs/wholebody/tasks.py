@@ -23,7 +23,6 @@ from preceptor.envs.wholebody.body import (
     OBJECT,
     OBSERVATION_NAMES,
     OPEN,
-    POSTURE,
     POSTURED,
     REACH,
     STAND,
@@ -44,21 +43,12 @@ _STAGES: Final = (
 )
 _STAGE, _CLOSED = np.divmod(np.arange(2 * len(_STAGES)), 2)  # of each code
 _DONE: Final = np.stack([_STAGE > STAND, _STAGE > POSTURED, _STAGE == GRASP, _STAGE != GRASP], 1)  # [codes, K]
-_ACTIVE: Final = np.array(  # which actions an option takes; the torso is slow, so that it begins with the base
-    [
-        [1, 1, 1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 1, 1, 1, 1],
-        [1, 1, 1, 1, 1, 1, 1, 1],
-    ]
-)
 _GAIN = 0.9  # share of what is left that the expert does in a step
-_FINEST: Final = {"drive": (0, 1), "yaw": (2,), "torso": (3, 4), "shoulder": (5,), "elbow": (6,), "grip": (7,)}
 _GROUPINGS: Final = {
     3: {"base": (0, 1, 2), "torso": (3, 4), "arm": (5, 6, 7)},
     4: {"base": (0, 1, 2), "torso": (3, 4), "arm": (5, 6), "grip": (7,)},
     5: {"drive": (0, 1), "yaw": (2,), "torso": (3, 4), "arm": (5, 6), "grip": (7,)},
-    6: _FINEST,
+    6: {"drive": (0, 1), "yaw": (2,), "torso": (3, 4), "shoulder": (5,), "elbow": (6,), "grip": (7,)},
 }
 _SCALE: Final = np.array([1.0, 1.0, 0.5, 1.0, 0.5, 0.4, 0.4, 1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
 _GOALS: Final = (DISTANCE, BEARING, 5, 6, 10, 11, 12, GRIP)  # dimensions of goals, by their place in an observation
@@ -103,7 +93,6 @@ class WholeBodyTwin(TableTask):
     legal_of = ~_DONE
     expert_of = _STAGE
     grip_of_object = 1.0  # how far the gripper is closed when it holds the object
-
     tells_time = True
 
     def __init__(self, groups: int = 4, max_steps: int = 60) -> None:
@@ -153,12 +142,10 @@ class WholeBodyTwin(TableTask):
         grip = np.asarray(option == GRASP, np.float64)
         left = [away * np.cos(bearing), away * np.sin(bearing), bearing]
         left += [want - now for want, now in zip((lift, pitch, shoulder, elbow, grip), posture.T, strict=True)]
-        return self._moves(shares(np.stack(left, 1)), np.asarray(option))
-
-    def _moves(self, action: NDArray[np.floating], option: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What an option takes of the actions [N, 8]; the grip is closed with all its strength."""
-        action[:, POSTURE][:, -1] = np.where(option == GRASP, 1.0, action[:, POSTURE][:, -1])
-        return (action * _ACTIVE[option]).astype(np.float32)
+        action, option = shares(np.stack(left, 1)), np.asarray(option)
+        action[option == GRASP, 7] = 1.0  # with all its strength
+        action[option < REACH, 5:] = 0.0  # base and torso alone, which begin together since the torso is slow
+        return action.astype(np.float32)
 
     def words(self, code: int) -> tuple[tuple[str, ...], str]:
         """The facts of a code, and the English for them."""

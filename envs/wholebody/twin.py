@@ -69,9 +69,7 @@ class TwinSimulator(Simulator):
 
     def step(self, actions: NDArray[np.floating]) -> Outcome:
         """Act [N, 8]. Raises `ValueError` for actions that are not finite numbers of that shape."""
-        actions = np.asarray(actions, np.float64)
-        if actions.shape != (self.num_envs, len(STEP)) or not np.isfinite(actions).all():
-            raise ValueError(f"actions must be finite numbers of shape {(self.num_envs, len(STEP))}")
+        actions = self.checked(actions)
         self.pose += driven(self.pose[:, 2], actions)
         away = self.pose[:, :2] - self.target[:, :2]
         distance = np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-9)

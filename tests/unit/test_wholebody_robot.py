@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from preceptor.envs.mujoco.rendering import choose_backend
 from preceptor.envs.wholebody.body import BEARING, BODY, CLEARANCE, DISTANCE, GRASP, OBJECT, OFFSET, SEEN_OFFSET
 from preceptor.envs.wholebody.model import BALL
 from preceptor.envs.wholebody.robot import WholeBody
@@ -158,7 +157,7 @@ def test_actions_that_do_not_exist_are_refused(actions: NDArray) -> None:
         begun(2).step(actions)
 
 
-@pytest.mark.skipif(choose_backend().name == "off", reason="nothing here can draw")
+@pytest.mark.draws
 def test_pictures_show_robot_and_object_and_change_nothing() -> None:
     simulator = begun(2)
     holding(simulator)
