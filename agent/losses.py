@@ -101,18 +101,12 @@ class PriorActions:
         return prior_regularised(loss, divergence, self.weight * value.detach().abs().mean())
 
 
-def expectile_loss(error: Tensor, expectile: float) -> Tensor:
-    """|expectile - 1(error < 0)| error^2, [...]: asymmetric least squares (IQL; Kostrikov et al., 2022, eq. 5)."""
-    weight = torch.where(error < 0, 1.0 - expectile, expectile)
-    return weight * error.square()
-
-
 class ValueLoss:
     """What V is of the values of the data's actions: a convex loss f of Q - V (Hansen-Estruch et al., 2023, section 4).
 
-    expectile: |level - 1(u < 0)| u^2; quantile: |level - 1(u < 0)| |u|; exponential: exp(alpha u) - alpha u, whose
-    minimum is log E exp(alpha Q) / alpha. The loss is w(u) u^2 / 2 with a constant w(u) = |f'(u)| / |u|, which has the
-    same gradient, and which weighs a policy as the published HVD does.
+    expectile: |level - 1(u < 0)| u^2 / 2 (IQL; Kostrikov et al., 2022, eq. 5); quantile: |level - 1(u < 0)| |u|;
+    exponential: exp(alpha u) - alpha u, whose minimum is log E exp(alpha Q) / alpha. The loss is w(u) u^2 / 2 with a
+    constant w(u) = |f'(u)| / |u|, which has the same gradient, and which weighs a policy as the published HVD does.
 
     Args:
         kind: Of the three.
@@ -122,7 +116,7 @@ class ValueLoss:
 
     _SMALLEST, _LARGEST = 1e-6, 100.0  # of |u|, and of exp(alpha u)
 
-    def __init__(self, kind: str, level: float, alpha: float) -> None:
+    def __init__(self, kind: str, level: float = 0.5, alpha: float = 1.0) -> None:
         self.kind, self.level, self.alpha = kind, level, alpha
 
     def weight(self, error: Tensor) -> Tensor:

@@ -267,7 +267,7 @@ class Hvd(Method):
         least. What it leaves has weights of mean 1 in each state, so that no state counts more than others."""
         obs = self.windows.first(self.recording.obs, np.arange(len(self.windows)))
         network = self.level
-        optimizer, loss = FusedAdam(network.parameters(), self.settings.lr), ValueLoss("exponential", 0.0, 1.0)
+        optimizer, loss = FusedAdam(network.parameters(), self.settings.lr), ValueLoss("exponential")
         steps = self.value_steps // 2
         for step in range(steps):
             self._slow_down(step / steps, optimizer)

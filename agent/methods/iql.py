@@ -12,7 +12,7 @@ import torch
 
 from preceptor.agent.chunks import ChunkValue, chunk_vectors
 from preceptor.agent.data.views import chunks
-from preceptor.agent.losses import expectile_loss, weighted_regression
+from preceptor.agent.losses import ValueLoss, weighted_regression
 from preceptor.agent.methods.cloning import Cloning, CloningSettings
 from preceptor.agent.methods.protocol import Entry, Given, Parts, Preset
 from preceptor.agent.optim import FusedAdam, polyak
@@ -53,6 +53,7 @@ class Iql(Cloning):
         self.v = to_device(ChunkValue(self.encoder, 0, settings.trunk, 1))
         self.target = copy.deepcopy(self.q).requires_grad_(False)
         self.q_optimizer, self.v_optimizer = (FusedAdam(part.parameters(), settings.lr) for part in (self.q, self.v))
+        self.value_loss = ValueLoss("expectile", settings.expectile)
         if parts.run is not None:
             size = float(np.abs(self.recording.returns).mean())
             self._scale = settings.reward_scale or (10.0 / size if size else 1.0)
@@ -67,7 +68,7 @@ class Iql(Cloning):
         with torch.no_grad():
             q = self.target(seen, chunk).amin(0)  # [B]
         v_error = q - self.v(seen)[0]
-        v_loss = expectile_loss(v_error, settings.expectile).mean()
+        v_loss = 2 * self.value_loss(v_error).mean()
         self.v_optimizer.minimize(v_loss)
         with torch.no_grad():
             reward = to_tensor(batch.reward) * self._scale

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from preceptor.agent.losses import PriorActions, PriorWeight, expectile_loss, explained_variance, prior_regularised
+from preceptor.agent.losses import PriorActions, PriorWeight, ValueLoss, explained_variance, prior_regularised
 from preceptor.controller.distill import weighted_regression
 
 
@@ -55,9 +55,9 @@ def test_loss_l2_sums_over_groups_and_is_cross_entropy_for_soft_targets() -> Non
 def test_the_minimum_of_the_expectile_loss_is_the_expectile() -> None:
     """0.9 of the pull from above balances 0.1 from below: of {0, 1} that is .9."""
     samples, grid = torch.tensor([0.0, 1.0]), torch.linspace(0, 1, 1001)
-    loss = expectile_loss(samples[:, None] - grid, 0.9).sum(0)
+    loss = ValueLoss("expectile", 0.9)(samples[:, None] - grid).sum(0)
     assert float(grid[loss.argmin()]) == pytest.approx(0.9)
-    assert torch.equal(expectile_loss(samples, 0.5), 0.5 * samples.square())
+    assert torch.equal(ValueLoss("expectile", 0.5)(samples), 0.25 * samples.square())
 
 
 def test_explained_variance_is_one_where_the_prediction_is_perfect_and_zero_at_the_mean() -> None:
