@@ -230,3 +230,16 @@ def test_demos_of_mixed_quality(tmp_path, monkeypatch, capsys):
     assert "kind of fault" in capsys.readouterr().err
     assert cli.main(["demos", "--task", "PointReach", "--to", "fetch/none-v0", *words[5:]]) != 0
     assert "action_groups" in capsys.readouterr().err
+
+
+def test_wrong_options_are_marked_and_what_drove_the_steps_is_recorded():
+    task = get_task("SimpleDoorKey")
+    misled = record(task, 40, 0, epsilon=0.0, faults=Faults(rate=0.0, decisions=0.5))
+    wrong, acted = misled.extra["wrong_option"], misled.acted
+    assert "faults" not in misled.extra
+    assert 0.1 < wrong[acted].mean() < 0.6
+    begins = acted.copy()
+    begins[:, 1:] &= misled.option[:, 1:] != misled.option[:, :-1]
+    scenes = task.describe(misled.obs[begins])
+    script = np.array([task.script(scene) for scene in scenes])
+    np.testing.assert_array_equal(wrong[begins], misled.option[begins] != script)

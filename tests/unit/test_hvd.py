@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from preceptor.agent.chunks import FlowChunks, FlowPolicy
 from preceptor.agent.config import TrainConfig
 from preceptor.agent.data.faults import Faults
 from preceptor.agent.data.recording import joined
+from preceptor.agent.data.views import chunks
 from preceptor.agent.demonstrating import record, with_optimal
 from preceptor.agent.methods.hvd import Hvd, HvdSettings, told_apart
 from preceptor.agent.methods.protocol import Parts
+from preceptor.agent.optim import FusedAdam
 from preceptor.agent.players import play
 from preceptor.controller.network import TrunkConfig
 from preceptor.envs.catalog import get_task
@@ -57,13 +60,47 @@ def test_one_group_is_the_same_to_the_digit(recording, first, second):
         assert torch.equal(ours, theirs)
 
 
-def test_weights_are_of_mean_one_and_bounded_and_the_policy_is_not_judged_by_the_critic_alone(recording):
-    method = made(recording, largest_weight=5.0, balance=False)
-    trained(method)
-    assert method.weights.shape == (len(method.windows), 4)
-    assert (method.weights >= 0).all()
-    assert method.weights.max() <= 5.0
-    assert (method.weights.mean(0) <= 1 + 1e-5).all()
+def test_weights_are_of_mean_one_and_bounded(recording):
+    advantages = np.random.default_rng(0).standard_normal((500, 4)).astype(np.float32)
+    free, bounded = (made(recording, largest_weight=most, balance=False).weights_of(advantages) for most in (1e6, 5.0))
+    np.testing.assert_allclose(free.mean(0), 1, rtol=1e-5)
+    assert free.max() > 5
+    np.testing.assert_array_equal(bounded, np.minimum(free, 5))
+
+
+def test_jointly_alone_is_the_difference(recording):
+    family, difference = made(recording, joint=1.0), made(recording, attribution="difference")
+    difference.q, difference.v = family.q, family.v
+    family.weigh()
+    difference.weigh()
+    np.testing.assert_allclose(family.weights, difference.weights, rtol=1e-3)
+
+
+def test_ddpg_climbs_the_value_of_its_own_chunks(recording):
+    method = made(recording, extract="ddpg", attribution="flat", climb=100.0)
+    seen = (torch.from_numpy(method.encoder(recording.obs[:, 0]).parts[0]),)
+    method.weights = np.ones((len(method.windows), 4), np.float32)
+
+    def value():
+        with torch.no_grad():
+            return method.q(seen, method.policy(*seen).flatten(1), torch.ones(1, 4))[0].mean()
+
+    before = value()
+    for _ in range(30):
+        method.update_policy()
+    assert value() > before + 0.05
+
+
+def test_a_flow_finds_both_of_two_ways():
+    torch.manual_seed(0)
+    policy, obs = FlowPolicy(TWIN, 1, TrunkConfig(hidden=64), TWIN.action_groups.values()), torch.zeros(256, 17)
+    optimizer, sign = FusedAdam([p for p in policy.parameters() if p.requires_grad], 3e-3), torch.ones(256, 1, 8)
+    sign[::2] = -1
+    for _ in range(300):
+        optimizer.minimize(-policy.log_probs((obs,), 0.5 * sign, torch.ones(256, 1, dtype=torch.bool)).sum(1).mean())
+    found, _ = FlowChunks(policy, (obs,), 256).sample(np.random.default_rng(0))
+    assert abs(np.abs(found).mean() - 0.5) < 0.15
+    assert 0.3 < (found.mean(1) > 0).mean() < 0.7
 
 
 def test_balanced_weights_are_of_mean_one_where_states_differ(recording):
@@ -91,8 +128,6 @@ def test_the_truth_about_faults_copies_what_was_not_faulty(recording, word):
 def test_what_is_seen_of_a_chunk_ends_with_the_episode(recording):
     method = made(recording)
     last = np.flatnonzero(method.windows.count == 1)
-    from preceptor.agent.data.views import chunks
-
     batch = chunks(recording, method.windows, last, 0.97)
     numbers = method.numbers(batch, last).reshape(len(last), 4, 8)
     assert (numbers[:, 0] != 0).any()
@@ -102,6 +137,9 @@ def test_what_is_seen_of_a_chunk_ends_with_the_episode(recording):
 def test_an_option_is_the_first_group_where_it_counts(recording):
     method = made(recording, with_option=True)
     assert method.names == ("option", *TWIN.action_groups)
+    rows = np.arange(20)
+    seen = method.numbers(chunks(recording, method.windows, rows, 0.97), rows)[:, :4]
+    np.testing.assert_array_equal(seen, np.eye(4)[method.windows.first(recording.option, rows)])
     found = trained(method)
     assert method.weights.shape[1] == 5
     assert {"low/auc_base", "low/auc_grip"} <= found.keys()
