@@ -176,6 +176,17 @@ def cost(groups: int, updates: int = 100) -> dict[str, float]:
     return {"groups": groups, "over one critic": ratio, "over separate critics": ratio / 2**groups}
 
 
+def speed(task: str, envs: int, steps: int = 100) -> float:
+    """Environment steps per CPU second of random actions."""
+    env = get_task(task).make_vec(envs, seed=0)
+    env.reset()
+    actions, start = env.action_space.sample(), time.process_time()
+    for _ in range(steps):
+        env.step(actions)
+    env.close()
+    return envs * steps / (time.process_time() - start)
+
+
 def report(path: Path) -> str:
     """The tables in Markdown: success of each arm with its interval, and paired differences."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -225,7 +236,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="all trials of the tables")
     parser.add_argument("--shard", default="0/1", help="i/n: every n-th trial from the i-th on")
     parser.add_argument("--out", type=Path, default=Path("log/hvd.jsonl"))
-    parser.add_argument("--cost", action="store_true", help="the family of critics against separate ones")
+    parser.add_argument(
+        "--cost", action="store_true", help="of the family of critics, and of environment steps"
+    )
     parser.add_argument("--report", type=Path, help="print the tables of this file")
     parser.add_argument("--groups", type=int, default=4)
     parser.add_argument("--mixed", type=int, default=MIXED)
@@ -240,6 +253,8 @@ def main() -> None:
     if words.cost:
         for groups in (3, 4, 5):
             print(json.dumps(cost(groups)), flush=True)
+        for task, envs in (("WholeBodyTwin", 1024), ("WholeBody", 16)):
+            print(json.dumps({"task": task, "steps per CPU second": round(speed(task, envs))}), flush=True)
         return
     index, count = map(int, words.shard.split("/"))
     wanted = (

@@ -33,7 +33,7 @@ class CloningSettings:
     lr: Positive = 1e-3
     """Learning rate of Adam."""
     batch: Count = 256
-    """Windows of k steps per gradient step."""
+    """Chunks of k steps per gradient step."""
     trunk: TrunkConfig = field(default_factory=lambda: TrunkConfig(hidden=128))
     """Size of the network."""
 

@@ -28,6 +28,7 @@ from preceptor.agent.data.recording import faults_of
 from preceptor.agent.data.views import Chunks, chunks, windows
 from preceptor.agent.demonstrating import demonstrations_of
 from preceptor.agent.losses import ValueLoss, weighted_regression
+from preceptor.agent.methods.cloning import CloningSettings
 from preceptor.agent.methods.continuing import Continuation, ContinuedConfig
 from preceptor.agent.methods.hvd_checks import check_demonstrations, doubts
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
@@ -35,7 +36,7 @@ from preceptor.agent.optim import FusedAdam, polyak
 from preceptor.agent.phases import Offline
 from preceptor.agent.resumable import places
 from preceptor.controller.encoders import encoder_of
-from preceptor.controller.network import TrunkConfig, to_tensors
+from preceptor.controller.network import to_tensors
 from preceptor.envs.action_groups import grouped
 from preceptor.ground.device import to_device, to_numpy, to_tensor
 from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
@@ -46,7 +47,7 @@ _LARGEST = 50.0  # of a logarithm of a weight
 
 
 @dataclass(frozen=True)
-class HvdSettings:
+class HvdSettings(CloningSettings):
     """Hierarchical value decomposition on recorded demonstrations (Zhang et al., 2026). --steps are gradient steps, of
     the critic and then of the policy."""
 
@@ -99,12 +100,6 @@ class HvdSettings:
     """The policy: a Gaussian, or flow matching."""
     std: Positive = 0.1
     """Deviation of the Gaussian."""
-    lr: Positive = 1e-3
-    """Learning rate of Adam."""
-    batch: Count = 256
-    """Chunks per gradient step."""
-    trunk: TrunkConfig = field(default_factory=lambda: TrunkConfig(hidden=128))
-    """Size of each network."""
     continued: Annotated[ContinuedConfig, tyro.conf.arg(name="")] = field(default_factory=ContinuedConfig)
     """What comes after it online."""
 
@@ -146,6 +141,7 @@ class Hvd(Method):
         if not settings.attribution.startswith("truth"):
             orders = np.random.default_rng(len(self.names))  # the same of every run, so that checkpoints fit
             self.attribution = attribution(settings.attribution, len(self.names), orders)
+            self.sets = to_tensor(self.attribution.sets.astype(np.float32))  # [M, G]
         self.policy = to_device(make_policy(task, settings, self.groups))
         values = SubsetValues(self.encoder, self._positions(), settings.trunk, 2)
         self.q, self.v = to_device(values), to_device(ChunkValue(self.encoder, 0, settings.trunk, 1))
@@ -195,14 +191,14 @@ class Hvd(Method):
         rows = self.rng.choice(self.valued, settings.batch)
         batch = chunks(self.recording, self.windows, rows, settings.gamma)
         seen, after = (to_tensors(self.encoder(obs)) for obs in (batch.obs, batch.next_obs))
-        chunk, sets = to_tensor(self.numbers(batch, rows)), to_tensor(found.sets.astype(np.float32))
+        chunk = to_tensor(self.numbers(batch, rows))
         with torch.no_grad():
-            values = self.target(seen, chunk, sets[to_tensor(found.levels)]).amin(0)  # [L, B]
+            values = self.target(seen, chunk, self.sets[to_tensor(found.levels)]).amin(0)  # [L, B]
         v_loss = self.value_loss(values - self.v(seen)).mean(1).sum()
         self.v_optimizer.minimize(v_loss)
         with torch.no_grad():
             wanted = torch.addcmul(to_tensor(batch.reward), to_tensor(batch.discount), self.v(after)[0])
-        q_loss = (self.q(seen, chunk, sets) - wanted).square().mean(2).sum()
+        q_loss = (self.q(seen, chunk, self.sets) - wanted).square().mean(2).sum()
         self.q_optimizer.minimize(q_loss)
         polyak(self.target, self.q, settings.tau)
         self.taken += 1
@@ -282,11 +278,11 @@ class Hvd(Method):
     def advantages(self) -> NDArray[np.float32]:
         """Of every chunk and group, [M, G]."""
         assert self.attribution is not None
-        sets, parts, every = to_tensor(self.attribution.sets.astype(np.float32)), [], np.arange(len(self.windows))
+        parts, every = [], np.arange(len(self.windows))
         for rows in np.array_split(every, _parts(every)):
             batch = chunks(self.recording, self.windows, rows, self.settings.gamma)
             seen = to_tensors(self.encoder(batch.obs))
-            values = self.q(seen, to_tensor(self.numbers(batch, rows)), sets).amin(0)
+            values = self.q(seen, to_tensor(self.numbers(batch, rows)), self.sets).amin(0)
             parts.append(to_numpy(self.attribution.advantages(values, self.v(seen)[0])))
         return np.concatenate(parts)
 
