@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from preceptor.agent.clock import Clock, sliced
+from preceptor.agent.data.recording import Recording
 from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution, Sampled
 from preceptor.agent.hierarchy import Observations, Player
 from preceptor.agent.networks import linear
@@ -19,6 +20,7 @@ from preceptor.controller.network import TrunkConfig, make_trunk
 from preceptor.envs.action_groups import action_groups_of
 from preceptor.envs.task import Task
 from preceptor.ground.device import normal, orthogonal_, to_numpy, to_tensor
+from preceptor.ground.errors import UserError
 
 _LOG_STD = -5.0, 1.0  # range of the logarithm of a deviation
 _FLOW_STEPS = 8
@@ -212,6 +214,12 @@ def chunk_vectors(task: Task, action: NDArray) -> NDArray[np.float32]:
     if not task.continuous:
         action = np.eye(task.num_actions, dtype=np.float32)[action]
     return action.reshape(len(action), -1).astype(np.float32)
+
+
+def check_length(recording: Recording, steps: int) -> None:
+    """Raise `UserError` if no demonstration has so many actions."""
+    if (longest := int(recording.lengths.max()) - 1) < steps:
+        raise UserError(f"No demonstration has {steps} actions.", f"--chunk {longest}  # or less")
 
 
 def chunk_player(task: Task, policy: ChunkPolicy, played: int | None = None) -> Player:

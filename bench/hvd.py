@@ -236,9 +236,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="all trials of the tables")
     parser.add_argument("--shard", default="0/1", help="i/n: every n-th trial from the i-th on")
     parser.add_argument("--out", type=Path, default=Path("log/hvd.jsonl"))
-    parser.add_argument(
-        "--cost", action="store_true", help="of the family of critics, and of environment steps"
-    )
+    parser.add_argument("--cost", action="store_true", help="of the family of critics, and of environment steps")
     parser.add_argument("--report", type=Path, help="print the tables of this file")
     parser.add_argument("--groups", type=int, default=4)
     parser.add_argument("--mixed", type=int, default=MIXED)

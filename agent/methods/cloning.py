@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from preceptor.agent.chunks import ChunkPolicy, chunk_player
+from preceptor.agent.chunks import ChunkPolicy, check_length, chunk_player
 from preceptor.agent.data.views import windows
 from preceptor.agent.demonstrating import demonstrations_of
 from preceptor.agent.losses import weighted_regression
@@ -16,7 +16,6 @@ from preceptor.agent.resumable import places
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import TrunkConfig, to_tensors
 from preceptor.ground.device import to_device, to_tensor
-from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import Count, Positive
 
 
@@ -61,8 +60,7 @@ class Cloning(Method):
         if parts.run is not None:
             self.recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
             self.windows = windows(self.recording, settings.chunk)
-            if (longest := int(self.recording.lengths.max()) - 1) < settings.chunk:
-                raise UserError(f"No demonstration has {settings.chunk} actions.", f"--chunk {longest}  # or less")
+            check_length(self.recording, settings.chunk)
             self.phases = (Offline(self.recording, self.update),)
 
     def update(self) -> dict[str, float]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.agent.chunks import check_length
 from preceptor.agent.data.recording import Recording
 from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
@@ -36,8 +37,7 @@ def check_demonstrations(
         UserError: They cannot.
     """
     truth, cloned = settings.attribution.startswith("truth"), f"python main.py train --method bc --task {task.source}"
-    if (longest := int(recording.lengths.max()) - 1) < settings.chunk:
-        raise UserError(f"No demonstration has {settings.chunk} actions.", f"--chunk {longest}  # or less")
+    check_length(recording, settings.chunk)
     if settings.replan > settings.chunk:
         what = f"Of a chunk of {settings.chunk} actions, {settings.replan} cannot be played."
         raise UserError(what, f"--replan {settings.chunk}  # or less")
