@@ -102,6 +102,30 @@ class ClippedNormal(Distribution):
 
 
 @dataclass(frozen=True)
+class GaussianMixture(Distribution):
+    """Mixtures of K diagonal Gaussians.
+
+    Attributes:
+        probs: float32 [N, K], of the components.
+        mean: float32 [N, K, D]; `std` likewise.
+    """
+
+    probs: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    def sample(self, rng: np.random.Generator | None) -> Sampled:
+        """Vectors [N, D], and the log-probability [N] of their components; where `rng` is None, the mean of the most
+        probable component."""
+        chosen, log_prob = Categorical(self.probs).sample(rng)
+        rows = np.arange(len(chosen)), chosen
+        vector = self.mean[rows]
+        if rng is not None:
+            vector = vector + self.std[rows] * rng.standard_normal(vector.shape, np.float32)
+        return vector.astype(np.float32), log_prob
+
+
+@dataclass(frozen=True)
 class UniformBox(Distribution):
     """Uniform distributions over [-1, 1] per dimension.
 

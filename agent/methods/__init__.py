@@ -26,6 +26,7 @@ METHODS: dict[str, tuple[str, str]] = {
         "agent.methods.iql:IQL",
         "offline reinforcement learning over chunks of actions, from demonstrations",
     ),
+    "helios": ("agent.methods.helios:HELIOS", "skills from demonstrations, a prior over them, SAC that is held to it"),
     "hvd": ("agent.methods.hvd:HVD", "the same, with an advantage for each body group"),
 }
 

@@ -51,6 +51,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "online_warmup": 20,
         "batch": 32,
     },
+    "helios": {
+        "method": "helios",
+        "task": "WholeBodyTwin",
+        "demos": "12",
+        "steps": 300,
+        "online": 900,
+        "num_envs": 4,
+        "horizon": 5,
+        "warmup": 20,
+        "batch": 32,
+    },
     "iql": {"method": "iql", "steps": 1_000, "demos": "8", "chunk": 2},
 }
 

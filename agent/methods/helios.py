@@ -1,0 +1,397 @@
+"""HELIOS: skills from unlabelled demonstrations, a Dirichlet-process prior over them, and reinforcement learning held to it.
+
+First a skill model learns windows of the demonstrations (`agent/skills.py`), its latent shaped by a mixture that finds
+how many kinds of skills there are (`agent/dpm.py`). Then a prior p(z | s) learns which skill is done where. Then soft
+actor-critic over skills solves the task, held to that prior (SPiRL; Pertsch et al., 2020). The published method holds to
+one Gaussian; here the prior can be the mixture itself.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from preceptor.agent.clock import latent
+from preceptor.agent.data.recording import Recording
+from preceptor.agent.data.views import sample_segments, windows
+from preceptor.agent.demonstrating import demonstrations_of
+from preceptor.agent.distributions import Distribution, GaussianMixture
+from preceptor.agent.dpm import DPMixture
+from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.losses import PriorWeight
+from preceptor.agent.methods.off_policy import UpdateRatio, ring_for
+from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
+from preceptor.agent.methods.sac import Transitions
+from preceptor.agent.mixtures import Mixture, MixtureNetwork, cross_entropy
+from preceptor.agent.optim import FusedAdam
+from preceptor.agent.phases import Offline, Online
+from preceptor.agent.resumable import places
+from preceptor.agent.skill_learner import SkillLearner
+from preceptor.agent.skills import SkillModel, standard_divergence
+from preceptor.controller.encoders import encoder_of
+from preceptor.ground.device import to_device, to_numpy, to_tensor
+from preceptor.ground.errors import UserError
+from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
+
+_FIRST_FIT = 1 / 8  # of the skill model's steps, after which the mixture is fitted first
+_SOONER, _SPARSER = 0.5, 1.35  # the time to the second fit, in that to the first one, and how the times then grow
+_BLEND = 100  # gradient steps over which the mixture takes the place of N(0, I), so that the loss does not jump
+_FITTED, _FITTED_LAST = 5_000, 20_000  # windows that the mixture is fitted to, on the way and in the end
+_FARTHEST = 3.0  # deviations of its components within which the means of prior and policy stay
+_AT_ONCE = 4_096  # windows that are encoded together
+
+
+@dataclass(frozen=True)
+class HeliosSettings:
+    """Skills from demonstrations, a prior over them, and reinforcement learning over skills. --steps are gradient steps,
+    of the skill model and then of the prior; --online environment steps come after them."""
+
+    demos: str = "300"
+    """Demonstrations, as `train --method bc` takes them."""
+    horizon: Count = 10
+    """H, steps of a skill."""
+    dims: Count = 8
+    """D, numbers of a skill."""
+    encoder: Literal["mlp", "gru"] = "mlp"
+    """How a window is encoded."""
+    latent: Literal["shaped", "plain"] = "shaped"
+    """shaped: q is held to a Dirichlet-process mixture (HELIOS); plain: to N(0, I) (SPiRL)."""
+    beta: Positive = 0.05
+    """Weight of the KL in the loss, both sums."""
+    prior: Literal["dpm", "gauss", "mdn", "uniform"] = "dpm"
+    """p(z | s) of reinforcement learning: dpm, a mixture whose components are those that were found; gauss, one Gaussian
+    (SPiRL, and HELIOS as published); mdn, a mixture of --components; uniform, none."""
+    policy: Literal["prior", "gaussian", "mixture"] = "prior"
+    """The policy over skills: as many components as the prior has, one, or --components."""
+    components: Count = 8
+    """Of mixtures whose number of components is not found."""
+    concentration: Positive = 5.0
+    """Of the Dirichlet process: how readily it finds more kinds of skills."""
+    least: Share = 0.01
+    """rho, the smallest share of the windows that a kind of skill may have."""
+    prior_steps: CountOrNone = 0
+    """Gradient steps of the prior; a third of all if 0."""
+    hidden: Count = 128
+    """Width of all layers."""
+    skill_lr: Positive = 1e-3
+    """Learning rate of skill model and prior."""
+    skill_batch: Count = 64
+    """Windows per gradient step of the skill model; the prior sees twice as many."""
+    online: CountOrNone = 63_000
+    """Environment steps of reinforcement learning."""
+    lr: Positive = 3e-4
+    """Learning rate of policy and critics."""
+    gamma: Share = 0.99
+    """Discount per skill."""
+    tau: Share = 0.005
+    """Share by which the target critics follow."""
+    batch: Count = 128
+    """Transitions per gradient step."""
+    updates: Positive = 1.0
+    """Gradient steps per skill that is played."""
+    warmup: CountOrNone = 300
+    """Skills that are played before the first gradient step."""
+    divergence: NotNegative | None = None
+    """delta, nats by which the policy strays from the prior; 5 of one Gaussian and 3 of a mixture if not given."""
+    hold: Positive = 0.1
+    """lambda at the start, by which the prior holds the policy."""
+    hold_rate: Positive = 1e-3
+    """Size of the steps of log lambda."""
+
+    @property
+    def online_steps(self) -> int:
+        """Environment steps after the gradient steps."""
+        return self.online
+
+
+class Helios(Method):
+    """The method: a phase for the skill model, one for the prior, and one that is played.
+
+    Args:
+        parts: Task, settings and random streams.
+
+    Raises:
+        UserError: Actions are named, or demonstrations are too short, too few, or not of this task.
+    """
+
+    saved = places(
+        *("model", "optimizer", "mixture", "components", "taken", "fits", "rng", "noise", "store"),
+        *("prior", "prior_optimizer", "start", "start_optimizer", "learner"),
+        left="ratio.left",
+    )
+    played = ("model", "mixture", "prior", "start", "learner")
+
+    def __init__(self, parts: Parts) -> None:
+        task, settings = parts.task, parts.settings
+        if not task.continuous or len(task.observation_shape) != 1:
+            what = f"helios decodes skills into vectors, and {task.name} has named actions or maps."
+            raise UserError(what, "python main.py train --method helios --task KitchenKinematic")
+        self.task, self.settings, self.encoder = task, settings, encoder_of(task)
+        weights, draws, self._seeds = parts.seeds.spawn(3)
+        self.noise = torch.Generator().manual_seed(int(weights.generate_state(1)[0]))
+        self.rng = np.random.default_rng(draws)
+        self.inputs = task.observation_shape[0]
+        size = settings.horizon, settings.dims, settings.hidden, settings.encoder
+        self.model = to_device(SkillModel(self.inputs, task.num_actions, *size))
+        self.optimizer = FusedAdam(self.model.parameters(), settings.skill_lr)
+        self.mixture = DPMixture(settings.dims, concentration=settings.concentration, share=settings.least)
+        self.components, self.taken = (0, 0), 0  # of prior and policy, once they are there; gradient steps
+        self.fits: list[int] = []  # gradient steps after which the mixture was fitted
+        self.prior: MixtureNetwork | None = None
+        self.start: MixtureNetwork | None = None  # what the policy begins as
+        self.prior_optimizer: FusedAdam | None = None
+        self.start_optimizer: FusedAdam | None = None
+        self.learner: SkillLearner | None = None
+        self.ratio = UpdateRatio(settings.updates)
+        self.player = Player(self, self.model, np.full(1, settings.horizon), latent(settings.dims))
+        self.store: Any = None
+        self._parts = parts
+        if parts.run is not None:
+            recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
+            self.begin(recording)
+
+    def begin(self, recording: Recording) -> None:
+        """Make ready to learn from demonstrations.
+
+        Raises:
+            UserError: They are too short.
+        """
+        settings, total = self.settings, self._parts.config.steps
+        self.recording, self.windows = recording, windows(recording, settings.horizon)
+        self.rows = np.flatnonzero(self.windows.count == settings.horizon)
+        if not len(self.rows):
+            longest = int(recording.lengths.max()) - 1
+            raise UserError(f"No demonstration has {settings.horizon} actions.", f"--horizon {longest}  # or less")
+        self.obs, self.action = self.encoder(recording.obs).parts[0], recording.action
+        self.skill_steps = total - (settings.prior_steps or total // 3)
+        self.store = ring_for(self._parts, settings.online, 2 * settings.horizon + 1, settings.dims)
+        self._began = total
+        skills = Offline(recording, self.update_skills, until=self.skill_steps, ended=self.found)
+        prior = Offline(recording, self.update_prior, until=total, ended=self.begin_learning)
+        prior.judged_as, prior.farewell = "offline", "skills and their prior are learned; reinforcement learning begins"
+        online = Online(self.store, settings.horizon, self.update)
+        self._recorded_steps = int(recording.acted.sum())
+        self.result = online.result = dict(prior.result)
+        self.phases = (skills, prior, online)
+
+    # The skill model.
+
+    def update_skills(self) -> dict[str, float]:
+        """One gradient step of the skill model; now and then the mixture is fitted to its latent."""
+        obs, action = self._windows(self.rng.choice(self.rows, self.settings.skill_batch))
+        loss, info = self.model.loss(obs, action, self.settings.beta, self.divergence, self.noise)
+        self.optimizer.minimize(loss)
+        self.taken += 1
+        told = {f"low/{name}": float(value) for name, value in info.items()}
+        if self.settings.latent == "shaped" and self.taken >= self._next_fit() and self.taken < self.skill_steps:
+            told |= self._fit(_FITTED)
+        return told
+
+    def divergence(self, mean: Tensor, log_std: Tensor, skill: Tensor) -> Tensor:
+        """KL [B] of q from N(0, I), and once it was fitted, from the mixture: sum_k r_k KL(q || N_k), r constant."""
+        plain = standard_divergence(mean, log_std, skill)
+        if not self.fits:
+            return plain
+        shares = self.mixture.responsibilities(skill.detach())
+        found = self.mixture.divergence(mean, log_std, shares)
+        return plain.lerp(found, min(1.0, (self.taken - self.fits[0]) / _BLEND))
+
+    def _next_fit(self) -> float:
+        """Gradient steps after which the mixture is fitted next: often at first, and then more and more seldom."""
+        first = _FIRST_FIT * self.skill_steps
+        return first * (1 + _SOONER * sum(_SPARSER**n for n in range(len(self.fits))))
+
+    def _fit(self, count: int) -> dict[str, float]:
+        """Fit the mixture to the latent of so many windows, or of all."""
+        rows = self.rng.permutation(self.rows)[:count]
+        mean, log_std = self.latents(rows)
+        skills = torch.addcmul(mean, log_std.exp(), torch.randn(mean.shape, generator=self.noise).to(mean.device))
+        report = self.mixture.fit(skills, self.rng, warm=bool(self.fits))
+        self.fits = [*self.fits, self.taken]
+        return {"high/components": float(report.components)}
+
+    @torch.no_grad()
+    def latents(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Mean and log-deviation [M, D] of q of the windows `rows` [M]."""
+        parts = [self.model.encode(*self._windows(part)) for part in np.array_split(rows, -(-len(rows) // _AT_ONCE))]
+        return torch.cat([mean for mean, _ in parts]), torch.cat([log_std for _, log_std in parts])
+
+    def _windows(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Encoded observations [B, H, O] and actions [B, H, A] of the windows `rows` [B]."""
+        steps = self.windows.start[rows][:, None] + np.arange(self.settings.horizon)
+        at = self.windows.episode[rows][:, None], steps
+        return to_tensor(self.obs[at]), to_tensor(self.action[at])
+
+    # The prior.
+
+    def found(self) -> dict[str, float]:
+        """The skill model is finished: the mixture is fitted for the last time, and the prior begins."""
+        info = self._fit(_FITTED_LAST)
+        mean, log_std = self.latents(self.rng.permutation(self.rows)[:_FITTED])
+        spread = (mean.var(0) + (2 * log_std).exp().mean(0)).sqrt()
+        self.components = self._wanted()
+        self._make_prior()
+        self._place(mean, spread)
+        return info
+
+    def _wanted(self) -> tuple[int, int]:
+        """Components of prior and policy."""
+        settings = self.settings
+        prior = {"dpm": len(self.mixture.weight), "mdn": settings.components}.get(settings.prior, 1)
+        return prior, {"gaussian": 1, "mixture": settings.components}.get(settings.policy, prior)
+
+    def _make_prior(self) -> None:
+        """Prior and policy of the right sizes."""
+        settings = self.settings
+
+        self.prior, self.start = (
+            to_device(MixtureNetwork(self.inputs, (settings.hidden,) * 2, count, settings.dims))
+            for count in self.components
+        )
+        self.prior_optimizer = FusedAdam(self.prior.parameters(), settings.skill_lr)
+        self.start_optimizer = FusedAdam(self.start.parameters(), settings.skill_lr)
+
+    def _place(self, mean: Tensor, spread: Tensor) -> None:
+        """Begin with the components that were found, or with some latents."""
+        assert self.prior is not None
+        assert self.start is not None
+        bound = (mean.abs() + _FARTHEST * spread).amax(0)
+        for network in (self.prior, self.start):
+            if self.settings.prior == "dpm" and network.components == len(self.mixture.weight):
+                centre, std = self.mixture.mean, self.mixture.var.sqrt()
+            elif network.components == 1:
+                centre, std = mean.mean(0, keepdim=True), spread[None]
+            else:
+                centre, std = mean[: network.components], spread.expand(network.components, -1)
+            network.begin(centre.float(), std.float(), bound)
+
+    def update_prior(self) -> dict[str, float]:
+        """One gradient step of the prior, and of a policy that has another number of components."""
+        assert self.prior is not None
+        assert self.start is not None
+        rows = self.rng.choice(self.rows, 2 * self.settings.skill_batch)
+        with torch.no_grad():
+            mean, log_std = self.model.encode(*self._windows(rows))
+        obs = to_tensor(self.obs[self.windows.episode[rows], self.windows.start[rows]])
+        loss = self._prior_loss(self.prior, obs, mean, log_std)
+        self.prior_optimizer.minimize(loss)
+        if self.components[0] != self.components[1] and self.settings.prior != "uniform":
+            self.start_optimizer.minimize(self._prior_loss(self.start, obs, mean, log_std))
+        self.taken += 1
+        return {"high/prior_loss": float(loss.detach())}
+
+    def _prior_loss(self, network: MixtureNetwork, obs: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+        """-sum_k r_k [log p(k | s) + E log N_k], r of the mixture where the components are its own, else the posterior."""
+        mixture = network(obs)
+        each = mixture.log_weight - cross_entropy(mean, log_std, mixture)  # [B, K]
+        if self.settings.prior == "dpm" and network.components == len(self.mixture.weight):
+            return -(self.mixture.responsibilities(mean) * each).sum(1).mean()
+        return -each.logsumexp(1).mean()
+
+    # Reinforcement learning.
+
+    def begin_learning(self) -> dict[str, float]:
+        """The prior is finished: the policy begins as it."""
+        assert self.prior is not None
+        assert self.start is not None
+        if self.components[0] == self.components[1] and self.settings.prior != "uniform":
+            self.start.load_state_dict(self.prior.state_dict())
+        self._make_learner(self._seeds)
+        return {}
+
+    def _make_learner(self, seeds: np.random.SeedSequence) -> None:
+        assert self.prior is not None
+        assert self.start is not None
+        settings = self.settings
+        wanted = settings.divergence
+        if wanted is None:
+            wanted = 3.0 if self.components[1] > 1 else 5.0
+        self.learner = SkillLearner(
+            self.inputs,
+            copy.deepcopy(self.start).requires_grad_(True),
+            self.prior_divergence,
+            hidden=(settings.hidden,) * 2,
+            lr=settings.lr,
+            tau=settings.tau,
+            weight=PriorWeight(settings.hold, target=wanted, rate=settings.hold_rate),
+            seed=int(seeds.generate_state(1)[0]),
+        )
+
+    def prior_divergence(self, obs: Tensor, mixture: Mixture) -> Tensor:
+        """KL [B] of the policy from the prior, of encoded observations [B, inputs]."""
+        assert self.prior is not None
+        if self.settings.prior == "uniform":
+            return mixture.divergence_from_box(self.prior.bound)
+        with torch.no_grad():
+            prior = self.prior(obs)
+        return mixture.divergence(prior)
+
+    def update(self, observed: Observations, steps: int) -> dict[str, float]:
+        """As many gradient steps as are due."""
+        assert self.learner is not None
+        played, settings = steps - self._began, self.settings
+        self.result |= {"steps": self._recorded_steps + played, "online_steps": played}
+        skills = played / settings.horizon
+        if skills < settings.warmup or self.store.total <= settings.horizon:
+            return {}
+        info: dict[str, Tensor] = {}
+        for _ in range(self.ratio.due(self.store.num_envs)):
+            info = self.learner.update(self._batch())
+        told = {f"high/{name}": float(value) for name, value in info.items()}
+        return told | {"high/hold": self.learner.weight(0)}
+
+    def _batch(self) -> Transitions:
+        """Skills that were played, with what came of them."""
+        settings = self.settings
+        found = sample_segments(self.store, self.rng, settings.batch, settings.horizon)
+        obs, after = (to_tensor(self.encoder(each).parts[0]) for each in (found.obs[:, 0], found.final))
+        discount = np.where(found.terminated, 0.0, settings.gamma).astype(np.float32)
+        reward = found.reward.sum(1, dtype=np.float32)
+        return Transitions(obs, to_tensor(found.command), to_tensor(reward), after, to_tensor(discount))
+
+    # Playing.
+
+    @torch.no_grad()
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
+        """As the high level: no skill is over before its H steps; what the next one is sampled from."""
+        never = np.zeros(len(observed), np.bool_)
+        network = self.start if self.learner is None else self.learner.policy
+        if network is None:
+            shape = len(observed), 1, self.settings.dims
+            return never, GaussianMixture(
+                np.ones(shape[:2], np.float32), np.zeros(shape, np.float32), np.ones(shape, np.float32)
+            )
+        mixture = network(observed.inputs[0])
+        parts = mixture.log_weight.exp(), mixture.mean, mixture.log_std.exp()
+        return never, GaussianMixture(*map(to_numpy, parts))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self._grow(state)
+        super().load_state_dict(state)
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """Restore what playing needs."""
+        self._grow(state)
+        super().load_policy(state)
+
+    def _grow(self, state: dict[str, Any]) -> None:
+        """Make the networks whose sizes were found."""
+        self.components = tuple(state["components"])
+        if any(self.components):
+            self._make_prior()
+            if state["learner"] is not None:
+                self._make_learner(np.random.SeedSequence(0))
+
+
+def preset(given: Given) -> Preset:
+    """Settings of HELIOS for a task."""
+    steps = given.steps or {"tiny": 900, "small": 4_500, "paper": 4_500}[given.size]
+    return Preset(steps, 8, HeliosSettings())
+
+
+HELIOS = Entry((HeliosSettings,), preset, Helios, plays=lambda settings: settings.online_steps > 0)

@@ -1,0 +1,103 @@
+"""A space of skills: what is done in H steps, as D numbers that a decoder carries out in closed loop (SPiRL, HELIOS).
+
+q(z | s_1..H, a_1..H) encodes a window of a demonstration, pi(a | s, z) decodes it step by step. The loss is that of a
+variational autoencoder with sums throughout: sum over steps and actions of (a - a')^2 / 2, plus beta times the KL of q
+from a prior that is N(0, I) or a Dirichlet-process mixture (`agent/dpm.py`).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from preceptor.agent.clock import Clock
+from preceptor.agent.distributions import ClippedNormal, Distribution
+from preceptor.agent.hierarchy import Observations
+from preceptor.agent.networks import mlp
+from preceptor.ground.device import normal, to_numpy, to_tensor
+
+_LOG_STD = -5.0, 2.0  # range of the logarithm of a deviation
+
+
+class RecurrentEncoder(nn.Module):
+    """A GRU over the steps of a window, and numbers of its last state.
+
+    Args:
+        inputs: Numbers of a step.
+        hidden: Width.
+        outputs: Numbers of a window.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(inputs, hidden, batch_first=True), nn.Linear(hidden, outputs)
+
+    def forward(self, window: Tensor) -> Tensor:
+        """[B, outputs] of windows [B, H, inputs]."""
+        numbers: Tensor = self.head(self.gru(window)[1][0])
+        return numbers
+
+
+class SkillModel(nn.Module):
+    """Encoder and decoder of skills.
+
+    Args:
+        inputs: Width of the encoded observation.
+        actions: A.
+        horizon: H.
+        dims: D.
+        hidden: Width of the layers.
+        encoder: `mlp` or `gru`.
+    """
+
+    def __init__(self, inputs: int, actions: int, horizon: int, dims: int, hidden: int, encoder: str) -> None:
+        super().__init__()
+        self.dims = dims
+        step = inputs + actions
+        whole = nn.Sequential(nn.Flatten(), mlp(horizon * step, (hidden, hidden), 2 * dims))
+        self.encoder = RecurrentEncoder(step, hidden, 2 * dims) if encoder == "gru" else whole
+        self.decoder = mlp(inputs + dims, (hidden,) * 3, actions)
+
+    def encode(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-deviation [B, D] of q, of encoded observations [B, H, inputs] and actions [B, H, A]."""
+        mean, log_std = self.encoder(torch.cat([obs, action], -1)).chunk(2, -1)
+        return mean, log_std.clamp(*_LOG_STD)
+
+    def decode(self, obs: Tensor, skill: Tensor) -> Tensor:
+        """Actions [..., A] in [-1, 1] for encoded observations [..., inputs] under skills [..., D]."""
+        action: Tensor = self.decoder(torch.cat([obs, skill], -1))
+        return torch.tanh(action)
+
+    def loss(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        beta: float,
+        divergence: Callable[[Tensor, Tensor, Tensor], Tensor],
+        generator: torch.Generator,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of windows, and what it consists of.
+
+        Args:
+            obs: [B, H, inputs], encoded.
+            action: [B, H, A].
+            beta: Weight of the divergence.
+            divergence: KL [B] of q from its prior, of means and log-deviations [B, D] and sampled skills [B, D].
+            generator: Samples skills.
+        """
+        mean, log_std = self.encode(obs, action)
+        skill = torch.addcmul(mean, log_std.exp(), normal(mean.shape, generator))
+        told = skill[:, None].expand(-1, obs.shape[1], -1)
+        error = 0.5 * (self.decode(obs, told) - action).square().sum((1, 2)).mean()
+        kl = divergence(mean, log_std, skill).mean()
+        return error + beta * kl, {"error": error.detach(), "kl": kl.detach()}
+
+    @torch.no_grad()
+    def act(self, observed: Observations, clock: Clock) -> Distribution:
+        """As the low level of a player: the decoder's action under the clock's command, with certainty."""
+        return ClippedNormal(to_numpy(self.decode(observed.inputs[0], to_tensor(clock.command))))
+
+
+def standard_divergence(mean: Tensor, log_std: Tensor, skill: Tensor) -> Tensor:
+    """KL [B] of N(mean, exp(log_std)^2) [B, D] from N(0, I)."""
+    return (0.5 * ((2 * log_std).exp() + mean.square() - 1.0) - log_std).sum(-1)
