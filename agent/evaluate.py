@@ -12,7 +12,7 @@ from preceptor.agent.demonstrating import expert_return
 from preceptor.agent.flags import EvalConfig
 from preceptor.agent.hierarchy import Player
 from preceptor.agent.methods import entry_of
-from preceptor.agent.methods.protocol import Parts
+from preceptor.agent.methods.protocol import Method, Parts
 from preceptor.agent.players import (
     Episodes,
     controller_player,
@@ -88,12 +88,17 @@ def _of_demonstrations(runs: list[Run]) -> dict[str, float]:
 
 def load_student(run: Run, task: Task) -> Player:
     """The student of a run as it was last saved. Raises `CheckpointError` if it cannot be read."""
+    return load_method(run, task).player
+
+
+def load_method(run: Run, task: Task) -> Method:
+    """A run's method as it was last saved, to be played. Raises `CheckpointError` if it cannot be read."""
     config = from_plain(run.config)
     planned = getattr(config.settings, "high_level", "") == "controller"
     planner = load_controller(run.controller, task) if planned else None
     method = entry_of(config.method).make(Parts(task, config, np.random.SeedSequence(0), controller=planner))
     run.restore(lambda tree: method.load_policy(tree["method"]))
-    return method.player
+    return method
 
 
 def _runs(config: EvalConfig) -> list[Run]:
@@ -104,7 +109,7 @@ def _runs(config: EvalConfig) -> list[Run]:
         alike = asked.base_name, f"{asked.base_name}:*"  # agents of these play it, too
         return Run.find_all(config.logdir, config.method, task, config.loaddir, *alike)
     newest = Run.newest(config.logdir, config.method, task)
-    if newest is None and {"student", "controller"} & set(config.players):
+    if newest is None and {"student", "controller", "prior"} & set(config.players):
         raise UserError(f"There is no run of {task} to judge.", again)
     return Run.find_all(config.logdir, config.method, task, str(newest.group)) if newest else []
 
@@ -117,6 +122,8 @@ def _players(name: str, config: EvalConfig, task: Task, runs: list[Run], trained
         case "controller":
             masked = [getattr(from_plain(run.config).settings, "mask", True) for run in runs]
             return [controller_player(task, _controller(r, task), m) for r, m in zip(runs, masked, strict=True)]
+        case "prior":
+            return [_prior(run, task) for run in runs]
         case "scripted":
             return [teacher_player(task, ScriptedTeacher(task, LabelStore()))]
         case "random":
@@ -149,6 +156,14 @@ def _controller(run: Run, task: Task) -> Controller:
         what = f"{run.path} has no controller: it is a {run.config.get('method')} run."
         raise UserError(what, "leave the controller out of --compare")
     return load_controller(run.controller, task)
+
+
+def _prior(run: Run, task: Task) -> Player:
+    player = load_method(run, task).prior_player
+    if player is None:
+        what = f"{run.path} has no prior that could play: it is a {run.config.get('method')} run."
+        raise UserError(what, "leave the prior out of --compare")
+    return player
 
 
 def _play_all(task: Task, players: list[Player], config: EvalConfig, mode: str) -> Episodes:

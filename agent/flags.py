@@ -9,7 +9,7 @@ from preceptor.ground.errors import UserError, unknown_name
 from preceptor.ground.ranges import Count, CountOrNone, Levels, LevelsOrNone, Share, Threads
 from preceptor.teacher.config import TeacherConfig
 
-PLAYERS = ("teacher", "student", "controller", "scripted", "random")
+PLAYERS = ("teacher", "student", "controller", "prior", "scripted", "random")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class EvalConfig:
     savedir: str | None = None
     """Folder inside the run's (or a full path) for the result and the videos; the run's own if not given."""
     compare: str | None = None
-    """Players, with commas: teacher, student, controller, scripted, random. The student alone if not given."""
+    """Players, with commas: teacher, student, controller, prior (what held a student of helios, by itself), scripted,
+    random. The student alone if not given."""
     eval_teacher: bool = False
     """Judge the teacher instead (IHAC also says --eval_meta_controller)."""
     seeds: str = "1000000:1000500"

@@ -1,4 +1,4 @@
-"""Mixtures of diagonal Gaussians over vectors, given an observation: priors over skills, and policies that begin as one.
+"""Mixtures of diagonal Gaussians over vectors, given an observation: priors over skills, and policies that begin so.
 
 Components of a policy keep their numbers: component k of the policy is compared with component k of the prior, which
 gives a divergence in closed form, and a bound of the one between the mixtures themselves.
@@ -39,11 +39,10 @@ class Mixture(NamedTuple):
         return torch.addcmul(self.mean, self.log_std.exp(), normal(self.mean.shape, generator))
 
     def divergence(self, prior: "Mixture") -> Tensor:
-        """KL [B] in nats from another mixture: sum_k pi_k [log pi_k / p_k + KL(N_k || P_k)], which bounds it from above.
+        """KL [B] in nats from another mixture, or a bound above it: sum_k pi_k [log pi_k / p_k + KL(N_k || P_k)].
 
-        With one component it is exact. If one of the two has a single component and the other has not, a prior's
-        single component counts as K equal ones; and of a single Gaussian, -log sum_k p_k exp(-KL(N || P_k)) is the bound
-        (Hershey & Olsen, 2007, section 7).
+        Of two Gaussians it is exact. A prior that has one component counts as K equal ones; of a policy that has one,
+        the bound is -log sum_k p_k exp(-KL(N || P_k)) (Hershey & Olsen, 2007, section 7).
         """
         each = _gaussian_divergence(self, prior)  # [B, K]
         if self.log_weight.shape[1] == 1:
@@ -52,7 +51,7 @@ class Mixture(NamedTuple):
         return (self.log_weight.exp() * (self.log_weight - weights + each)).sum(1)
 
     def divergence_from_box(self, bound: Tensor) -> Tensor:
-        """KL [B] from the uniform distribution within -bound and bound [D], as if K of it were one for each component."""
+        """KL [B] from the uniform distribution between -bound and bound [D], which counts as K equal components."""
         log_density = -math.log(self.log_weight.shape[1]) - (2 * bound).log().sum()
         entropy = (self.log_std + _HALF_LOG_2PI + 0.5).sum(-1)
         return (self.log_weight.exp() * (self.log_weight - entropy - log_density)).sum(1)

@@ -1,7 +1,7 @@
-"""Soft actor-critic over skills, held to a prior over them: loss L1 with a target divergence (SPiRL; Pertsch et al., 2020).
+"""Soft actor-critic over skills, held to a prior over them: loss L1 with a target divergence (SPiRL).
 
-The policy is a mixture, so that nothing of it is sampled twice: each of its components proposes a skill, and values are
-averaged over the components as the policy weighs them.
+Each component of the policy proposes a skill, and their values are averaged as the policy weighs them (Pertsch et al.,
+2020, algorithm 1, for one component).
 """
 
 import copy

@@ -7,12 +7,15 @@ from a prior that is N(0, I) or a Dirichlet-process mixture (`agent/dpm.py`).
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from preceptor.agent.clock import Clock
-from preceptor.agent.distributions import ClippedNormal, Distribution
+from preceptor.agent.distributions import ClippedNormal, Distribution, GaussianMixture
 from preceptor.agent.hierarchy import Observations
+from preceptor.agent.mixtures import MixtureNetwork
 from preceptor.agent.networks import mlp
 from preceptor.ground.device import normal, to_numpy, to_tensor
 
@@ -101,3 +104,21 @@ class SkillModel(nn.Module):
 def standard_divergence(mean: Tensor, log_std: Tensor, skill: Tensor) -> Tensor:
     """KL [B] of N(mean, exp(log_std)^2) [B, D] from N(0, I)."""
     return (0.5 * ((2 * log_std).exp() + mean.square() - 1.0) - log_std).sum(-1)
+
+
+class SkillHigh:
+    """A high level that chooses skills.
+
+    Args:
+        network: What they are sampled from.
+    """
+
+    def __init__(self, network: MixtureNetwork) -> None:
+        self._network = network
+
+    @torch.no_grad()
+    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
+        """No skill is over before its H steps; what the next one is sampled from."""
+        mixture = self._network(observed.inputs[0])
+        parts = mixture.log_weight.exp(), mixture.mean, mixture.log_std.exp()
+        return np.zeros(len(observed), np.bool_), GaussianMixture(*map(to_numpy, parts))

@@ -1,4 +1,4 @@
-"""Skills, and what they are held to: return of reinforcement learning over skills by its prior and its latent (issue 17).
+"""Reinforcement learning over skills: return by what shapes the skills and what holds the policy (issue 17).
 
 `python -m bench.helios` measures one seed on the kinematic kitchen. The tables are of
 
@@ -6,8 +6,8 @@
     python -m bench.helios --report log/helios.jsonl
 
 At a seed all arms have the same task (an order of four subtasks that is in no demonstration), the same demonstrations
-and, where they have the same latent, the same skill model, so that differences are paired. Settings were chosen on seeds
-below 10; tables show seeds from 10 on, each of which was run once.
+and, where they have the same latent, the same skill model, so that differences are paired. Settings were chosen on
+seeds below 10; tables show seeds from 10 on, each of which was run once.
 """
 
 import argparse
@@ -79,7 +79,6 @@ def skilled(method: Helios, like: Helios | None) -> None:
     skills, prior, _ = method.phases
     if like is not None:
         method.model, method.mixture, method.fits = like.model, like.mixture, like.fits
-        method.player = method.player._replace(low=method.model)
         method.taken = method.skill_steps
     for phase in (skills, prior):
         while not phase.over(method.taken, STEPS):

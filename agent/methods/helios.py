@@ -1,12 +1,11 @@
-"""HELIOS: skills from unlabelled demonstrations, a Dirichlet-process prior over them, and reinforcement learning held to it.
+"""HELIOS: skills from unlabelled demonstrations, a mixture prior over them, and reinforcement learning held to it.
 
 First a skill model learns windows of the demonstrations (`agent/skills.py`), its latent shaped by a mixture that finds
 how many kinds of skills there are (`agent/dpm.py`). Then a prior p(z | s) learns which skill is done where. Then soft
-actor-critic over skills solves the task, held to that prior (SPiRL; Pertsch et al., 2020). The published method holds to
-one Gaussian; here the prior can be the mixture itself.
+actor-critic over skills solves the task, held to that prior (SPiRL; Pertsch et al., 2020). The published method holds
+it to one Gaussian; here the prior can be the mixture itself.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +18,6 @@ from preceptor.agent.clock import latent
 from preceptor.agent.data.recording import Recording
 from preceptor.agent.data.views import sample_segments, windows
 from preceptor.agent.demonstrating import demonstrations_of
-from preceptor.agent.distributions import Distribution, GaussianMixture
 from preceptor.agent.dpm import DPMixture
 from preceptor.agent.hierarchy import Observations, Player
 from preceptor.agent.losses import PriorWeight
@@ -31,9 +29,9 @@ from preceptor.agent.optim import FusedAdam
 from preceptor.agent.phases import Offline, Online
 from preceptor.agent.resumable import places
 from preceptor.agent.skill_learner import SkillLearner
-from preceptor.agent.skills import SkillModel, standard_divergence
+from preceptor.agent.skills import SkillHigh, SkillModel, standard_divergence
 from preceptor.controller.encoders import encoder_of
-from preceptor.ground.device import to_device, to_numpy, to_tensor
+from preceptor.ground.device import to_device, to_tensor
 from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
@@ -41,14 +39,15 @@ _FIRST_FIT = 1 / 8  # of the skill model's steps, after which the mixture is fit
 _SOONER, _SPARSER = 0.5, 1.35  # the time to the second fit, in that to the first one, and how the times then grow
 _BLEND = 100  # gradient steps over which the mixture takes the place of N(0, I), so that the loss does not jump
 _FITTED, _FITTED_LAST = 5_000, 20_000  # windows that the mixture is fitted to, on the way and in the end
+_OF_GAUSSIAN, _OF_MIXTURE = 5.0, 3.0  # nats by which a policy strays from its prior, if nothing is said
 _FARTHEST = 3.0  # deviations of its components within which the means of prior and policy stay
 _AT_ONCE = 4_096  # windows that are encoded together
 
 
 @dataclass(frozen=True)
 class HeliosSettings:
-    """Skills from demonstrations, a prior over them, and reinforcement learning over skills. --steps are gradient steps,
-    of the skill model and then of the prior; --online environment steps come after them."""
+    """Skills from demonstrations, a prior over them, and reinforcement learning over skills. --steps are gradient
+    steps, of the skill model and then of the prior; --online environment steps come after them."""
 
     demos: str = "300"
     """Demonstrations, as `train --method bc` takes them."""
@@ -63,7 +62,7 @@ class HeliosSettings:
     beta: Positive = 0.05
     """Weight of the KL in the loss, both sums."""
     prior: Literal["dpm", "gauss", "mdn", "uniform"] = "dpm"
-    """p(z | s) of reinforcement learning: dpm, a mixture whose components are those that were found; gauss, one Gaussian
+    """p(z | s), which holds the policy: dpm, a mixture whose components are those that were found; gauss, one Gaussian
     (SPiRL, and HELIOS as published); mdn, a mixture of --components; uniform, none."""
     policy: Literal["prior", "gaussian", "mixture"] = "prior"
     """The policy over skills: as many components as the prior has, one, or --components."""
@@ -120,17 +119,17 @@ class Helios(Method):
 
     saved = places(
         *("model", "optimizer", "mixture", "components", "taken", "fits", "rng", "noise", "store"),
-        *("prior", "prior_optimizer", "start", "start_optimizer", "learner"),
+        *("prior", "prior_optimizer", "start_optimizer", "learner"),
         left="ratio.left",
     )
-    played = ("model", "mixture", "prior", "start", "learner")
+    played = ("model", "mixture", "prior", "learner")
 
     def __init__(self, parts: Parts) -> None:
         task, settings = parts.task, parts.settings
         if not task.continuous or len(task.observation_shape) != 1:
             what = f"helios decodes skills into vectors, and {task.name} has named actions or maps."
             raise UserError(what, "python main.py train --method helios --task KitchenKinematic")
-        self.task, self.settings, self.encoder = task, settings, encoder_of(task)
+        self.task, self.settings, self.encoder, self._parts = task, settings, encoder_of(task), parts
         weights, draws, self._seeds = parts.seeds.spawn(3)
         self.noise = torch.Generator().manual_seed(int(weights.generate_state(1)[0]))
         self.rng = np.random.default_rng(draws)
@@ -138,21 +137,44 @@ class Helios(Method):
         size = settings.horizon, settings.dims, settings.hidden, settings.encoder
         self.model = to_device(SkillModel(self.inputs, task.num_actions, *size))
         self.optimizer = FusedAdam(self.model.parameters(), settings.skill_lr)
-        self.mixture = DPMixture(settings.dims, concentration=settings.concentration, share=settings.least)
-        self.components, self.taken = (0, 0), 0  # of prior and policy, once they are there; gradient steps
-        self.fits: list[int] = []  # gradient steps after which the mixture was fitted
-        self.prior: MixtureNetwork | None = None
-        self.start: MixtureNetwork | None = None  # what the policy begins as
-        self.prior_optimizer: FusedAdam | None = None
-        self.start_optimizer: FusedAdam | None = None
-        self.learner: SkillLearner | None = None
+        self.mixture = DPMixture(settings.dims, settings.concentration, settings.least)
+        self.taken = 0  # gradient steps
+        self.fits: list[int] = []  # those after which the mixture was fitted
         self.ratio = UpdateRatio(settings.updates)
-        self.player = Player(self, self.model, np.full(1, settings.horizon), latent(settings.dims))
         self.store: Any = None
-        self._parts = parts
+        self._make(1, 1)
         if parts.run is not None:
             recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
             self.begin(recording)
+
+    def _make(self, prior: int, policy: int) -> None:
+        """Prior and policy of so many components, and the players that they are."""
+        settings = self.settings
+        self.components = [prior, policy]
+        hidden = (settings.hidden,) * 2
+        self.prior, start = (
+            to_device(MixtureNetwork(self.inputs, hidden, count, settings.dims)) for count in self.components
+        )
+        self.prior_optimizer, self.start_optimizer = (
+            FusedAdam(network.parameters(), settings.skill_lr) for network in (self.prior, start)
+        )
+        wanted = settings.divergence
+        if wanted is None:
+            wanted = _OF_GAUSSIAN if policy == 1 else _OF_MIXTURE
+        self.learner = SkillLearner(
+            self.inputs,
+            start,
+            self.divergence_from_prior,
+            hidden=hidden,
+            lr=settings.lr,
+            tau=settings.tau,
+            weight=PriorWeight(settings.hold, target=wanted, rate=settings.hold_rate),
+            seed=int(self._seeds.generate_state(1)[0]),
+        )
+        self.player, self.prior_player = (
+            Player(SkillHigh(network), self.model, np.full(1, settings.horizon), latent(settings.dims))
+            for network in (start, self.prior)
+        )
 
     def begin(self, recording: Recording) -> None:
         """Make ready to learn from demonstrations.
@@ -229,101 +251,66 @@ class Helios(Method):
     # The prior.
 
     def found(self) -> dict[str, float]:
-        """The skill model is finished: the mixture is fitted for the last time, and the prior begins."""
-        info = self._fit(_FITTED_LAST)
+        """The skill model is finished: the mixture is fitted for the last time, and the prior begins with what it found,
+        or with some latents."""
+        info, settings = self._fit(_FITTED_LAST), self.settings
+        kinds = len(self.mixture.weight)
+        prior = {"dpm": kinds, "mdn": settings.components}.get(settings.prior, 1)
+        self._make(prior, {"gaussian": 1, "mixture": settings.components}.get(settings.policy, prior))
         mean, log_std = self.latents(self.rng.permutation(self.rows)[:_FITTED])
         spread = (mean.var(0) + (2 * log_std).exp().mean(0)).sqrt()
-        self.components = self._wanted()
-        self._make_prior()
-        self._place(mean, spread)
+        bound = (mean.abs() + _FARTHEST * spread).amax(0)
+        for network in (self.prior, self.learner.policy):
+            count = network.components
+            if self._of_mixture(network):
+                network.begin(self.mixture.mean.float(), self.mixture.var.sqrt().float(), bound)
+            elif count == 1:
+                network.begin(mean.mean(0, keepdim=True), spread[None], bound)
+            else:
+                network.begin(mean[:count], spread.expand(count, -1), bound)
+        self.result["skills"] = kinds
         return info
 
-    def _wanted(self) -> tuple[int, int]:
-        """Components of prior and policy."""
-        settings = self.settings
-        prior = {"dpm": len(self.mixture.weight), "mdn": settings.components}.get(settings.prior, 1)
-        return prior, {"gaussian": 1, "mixture": settings.components}.get(settings.policy, prior)
-
-    def _make_prior(self) -> None:
-        """Prior and policy of the right sizes."""
-        settings = self.settings
-
-        self.prior, self.start = (
-            to_device(MixtureNetwork(self.inputs, (settings.hidden,) * 2, count, settings.dims))
-            for count in self.components
-        )
-        self.prior_optimizer = FusedAdam(self.prior.parameters(), settings.skill_lr)
-        self.start_optimizer = FusedAdam(self.start.parameters(), settings.skill_lr)
-
-    def _place(self, mean: Tensor, spread: Tensor) -> None:
-        """Begin with the components that were found, or with some latents."""
-        assert self.prior is not None
-        assert self.start is not None
-        bound = (mean.abs() + _FARTHEST * spread).amax(0)
-        for network in (self.prior, self.start):
-            if self.settings.prior == "dpm" and network.components == len(self.mixture.weight):
-                centre, std = self.mixture.mean, self.mixture.var.sqrt()
-            elif network.components == 1:
-                centre, std = mean.mean(0, keepdim=True), spread[None]
-            else:
-                centre, std = mean[: network.components], spread.expand(network.components, -1)
-            network.begin(centre.float(), std.float(), bound)
+    def _of_mixture(self, network: MixtureNetwork) -> bool:
+        """Whether a network's components are those of the mixture."""
+        return self.settings.prior == "dpm" and network.components == len(self.mixture.weight)
 
     def update_prior(self) -> dict[str, float]:
         """One gradient step of the prior, and of a policy that has another number of components."""
-        assert self.prior is not None
-        assert self.start is not None
         rows = self.rng.choice(self.rows, 2 * self.settings.skill_batch)
         with torch.no_grad():
             mean, log_std = self.model.encode(*self._windows(rows))
         obs = to_tensor(self.obs[self.windows.episode[rows], self.windows.start[rows]])
         loss = self._prior_loss(self.prior, obs, mean, log_std)
         self.prior_optimizer.minimize(loss)
-        if self.components[0] != self.components[1] and self.settings.prior != "uniform":
-            self.start_optimizer.minimize(self._prior_loss(self.start, obs, mean, log_std))
+        if not self._begins_as_prior and self.settings.prior != "uniform":
+            self.start_optimizer.minimize(self._prior_loss(self.learner.policy, obs, mean, log_std))
         self.taken += 1
         return {"high/prior_loss": float(loss.detach())}
 
     def _prior_loss(self, network: MixtureNetwork, obs: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-        """-sum_k r_k [log p(k | s) + E log N_k], r of the mixture where the components are its own, else the posterior."""
+        """-sum_k r_k [log p(k | s) + E log N_k], r of the mixture where the components are its own; else likelihood."""
         mixture = network(obs)
         each = mixture.log_weight - cross_entropy(mean, log_std, mixture)  # [B, K]
-        if self.settings.prior == "dpm" and network.components == len(self.mixture.weight):
+        if self._of_mixture(network):
             return -(self.mixture.responsibilities(mean) * each).sum(1).mean()
         return -each.logsumexp(1).mean()
+
+    @property
+    def _begins_as_prior(self) -> bool:
+        """Whether the policy begins as a copy of the prior."""
+        return self.components[0] == self.components[1] and self.settings.prior != "uniform"
 
     # Reinforcement learning.
 
     def begin_learning(self) -> dict[str, float]:
         """The prior is finished: the policy begins as it."""
-        assert self.prior is not None
-        assert self.start is not None
-        if self.components[0] == self.components[1] and self.settings.prior != "uniform":
-            self.start.load_state_dict(self.prior.state_dict())
-        self._make_learner(self._seeds)
+        if self._begins_as_prior:
+            self.learner.policy.load_state_dict(self.prior.state_dict())
         return {}
 
-    def _make_learner(self, seeds: np.random.SeedSequence) -> None:
-        assert self.prior is not None
-        assert self.start is not None
-        settings = self.settings
-        wanted = settings.divergence
-        if wanted is None:
-            wanted = 3.0 if self.components[1] > 1 else 5.0
-        self.learner = SkillLearner(
-            self.inputs,
-            copy.deepcopy(self.start).requires_grad_(True),
-            self.prior_divergence,
-            hidden=(settings.hidden,) * 2,
-            lr=settings.lr,
-            tau=settings.tau,
-            weight=PriorWeight(settings.hold, target=wanted, rate=settings.hold_rate),
-            seed=int(seeds.generate_state(1)[0]),
-        )
-
-    def prior_divergence(self, obs: Tensor, mixture: Mixture) -> Tensor:
+    def divergence_from_prior(self, obs: Tensor, mixture: Mixture) -> Tensor:
         """KL [B] of the policy from the prior, of encoded observations [B, inputs]."""
-        assert self.prior is not None
         if self.settings.prior == "uniform":
             return mixture.divergence_from_box(self.prior.bound)
         with torch.no_grad():
@@ -332,7 +319,6 @@ class Helios(Method):
 
     def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """As many gradient steps as are due."""
-        assert self.learner is not None
         played, settings = steps - self._began, self.settings
         self.result |= {"steps": self._recorded_steps + played, "online_steps": played}
         skills = played / settings.horizon
@@ -353,39 +339,17 @@ class Helios(Method):
         reward = found.reward.sum(1, dtype=np.float32)
         return Transitions(obs, to_tensor(found.command), to_tensor(reward), after, to_tensor(discount))
 
-    # Playing.
-
-    @torch.no_grad()
-    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
-        """As the high level: no skill is over before its H steps; what the next one is sampled from."""
-        never = np.zeros(len(observed), np.bool_)
-        network = self.start if self.learner is None else self.learner.policy
-        if network is None:
-            shape = len(observed), 1, self.settings.dims
-            return never, GaussianMixture(
-                np.ones(shape[:2], np.float32), np.zeros(shape, np.float32), np.ones(shape, np.float32)
-            )
-        mixture = network(observed.inputs[0])
-        parts = mixture.log_weight.exp(), mixture.mean, mixture.log_std.exp()
-        return never, GaussianMixture(*map(to_numpy, parts))
+    # Loading.
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self._grow(state)
+        self._make(*state["components"])
         super().load_state_dict(state)
 
     def load_policy(self, state: dict[str, Any]) -> None:
         """Restore what playing needs."""
-        self._grow(state)
+        self._make(*state["components"])
         super().load_policy(state)
-
-    def _grow(self, state: dict[str, Any]) -> None:
-        """Make the networks whose sizes were found."""
-        self.components = tuple(state["components"])
-        if any(self.components):
-            self._make_prior()
-            if state["learner"] is not None:
-                self._make_learner(np.random.SeedSequence(0))
 
 
 def preset(given: Given) -> Preset:

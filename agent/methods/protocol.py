@@ -25,6 +25,7 @@ class Method(Resumable):
     Attributes:
         phases: Played one after another; none where a checkpoint is only played.
         player: The student.
+        prior_player: What held the student while it learned, by itself; None where nothing did that can play.
         controller: The network that labels are distilled into, or None.
         facts: What making it adds to the run's result.
         played: What of `saved` playing needs.
@@ -32,6 +33,7 @@ class Method(Resumable):
 
     phases: tuple[Phase, ...] = ()
     player: Player
+    prior_player: Player | None = None
     controller: ControllerNetwork | None = None
     facts: Mapping[str, Any] = MappingProxyType({})
     played: ClassVar[tuple[str, ...]] = ()

@@ -1,4 +1,4 @@
-"""Skills: mixtures and their divergences, the model of skills, the learner that is held to a prior, and what HELIOS refuses."""
+"""Skills: mixtures, their divergences, the model of skills, the learner held to a prior, and what HELIOS refuses."""
 
 from dataclasses import replace
 
@@ -218,7 +218,7 @@ def test_the_policy_begins_as_its_prior_and_learns(demonstrations, prior):
     obs = torch.as_tensor(method.obs[:, 0])
     before = method.learner.policy(obs)
     if prior != "uniform":
-        assert method.prior_divergence(obs, before).abs().max() < 1e-5
+        assert method.divergence_from_prior(obs, before).abs().max() < 1e-5
     environments = TWIN.make_vec(4, seed=0)
     hierarchy = Hierarchy(TWIN, environments, method.player, rng=np.random.default_rng(0))
     online, steps, info = method.phases[-1], 120, {}
