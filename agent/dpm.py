@@ -31,6 +31,7 @@ _PULL, _SHAPE, _SPREAD = 0.01, 1.0, 0.1  # beta0; a0; b0 / (a0 variance of the d
 _LEAST = 20  # points, of a component
 _LEAST_VARIANCE = 1e-6  # of data and components: latents have scale 1, and less is rounding
 _SWEEPS, _TOLERANCE = 100, 1e-6  # of ascent between changes of K; nats a point, below which it has converged
+_SLACK = 20.0  # nats that a stick less may be worth; about log N
 _TRIES, _LOCAL = 8, 10  # splits of a component that are tried side by side; sweeps of each over its points
 
 Numbers = dict[str, Tensor]
@@ -65,9 +66,6 @@ class DPMixture(Resumable):
     """
 
     saved = places("numbers")
-    weight: Tensor
-    mean: Tensor
-    var: Tensor
 
     def __init__(self, dims: int, concentration: float = 1.0, share: float = 0.01, cap: int = 32) -> None:
         self.dims, self.concentration, self.share, self.cap = dims, concentration, share, cap
@@ -169,8 +167,7 @@ class _Ascent:
         numbers = self._posterior(sums)
         sticks = torch.lgamma(numbers["sticks"]).sum(1) - torch.lgamma(numbers["sticks"].sum(1))
         sticks += math.log(self.concentration)  # the prior's: log B(1, c) = -log c
-        entropy = -torch.xlogy(responsibilities, responsibilities).sum()
-        bound = float(self._evidence(sums).sum() + sticks.sum() + entropy)
+        bound = float(self._evidence(sums).sum() + sticks.sum() - _each_log(responsibilities).sum())
         if better := bound > above + _TOLERANCE * len(self.features):
             self.responsibilities, self.sums, self.numbers, self.bound = responsibilities, sums, numbers, bound
             self.trace.append(bound)
@@ -199,7 +196,7 @@ class _Ascent:
         """Split components, the one that fits its points worst first."""
         born = 0
         for gain, k, parts in sorted(map(self._split, range(len(self.sums))), key=lambda split: -split[0]):
-            if gain > 0 and len(self.sums) < self.cap and parts.sum(0).min() >= self.least:
+            if gain > -_SLACK and len(self.sums) < self.cap and parts.sum(0).min() >= self.least:
                 columns = self.responsibilities.clone()
                 columns[:, k] = parts[:, 0]
                 born += self.take(torch.cat((columns, parts[:, 1:]), 1), above=self.bound)
@@ -208,14 +205,18 @@ class _Ascent:
     def merges(self) -> int:
         """Merge pairs as long as that raises the bound."""
         one, other = torch.triu_indices(len(self.sums), len(self.sums), 1, device=self.sums.device)
-        own = self._evidence(self.sums)
-        gain = self._evidence(self.sums[one] + self.sums[other]) - own[one] - own[other]
-        for pair in gain.argsort(descending=True):
-            if gain[pair] < -_LEAST:  # entropy only falls, and sticks gain a few nats
+        own = self._score(self.sums)
+        gain = self._score(self.sums[one] + self.sums[other]) - own[one] - own[other]
+        for pair in gain.argsort(descending=True):  # entropy, which is added here, only falls
+            both = self.responsibilities[:, torch.stack((one[pair], other[pair]))]
+            whole = both.sum(1)
+            if gain[pair] < -_SLACK:
                 break
-            columns = self.responsibilities.clone()
-            columns[:, one[pair]] += columns[:, other[pair]]
-            if self.take(_dropped(columns.T, other[pair]).T, above=self.bound):
+            if gain[pair] + _each_log(both).sum() - _each_log(whole).sum() < -_SLACK:
+                continue
+            columns = _dropped(self.responsibilities.T, other[pair]).T  # other comes after one
+            columns[:, one[pair]] = whole
+            if self.take(columns, above=self.bound):
                 return 1 + self.merges()
         return 0
 
@@ -238,12 +239,16 @@ class _Ascent:
         pulls = (math.log(_PULL) - pull.log() - sums[:, 0] * math.log(2 * math.pi)) / 2
         return rates + len(self.rate) * (torch.lgamma(shape) - math.lgamma(_SHAPE) + pulls)
 
+    def _score(self, sums: Tensor) -> Tensor:
+        """What components add to the bound, without entropy, and with sticks up to about log N, [K]."""
+        return self._evidence(sums) + _each_log(sums[:, 0])
+
     def _split(self, k: int) -> tuple[float, int, Tensor]:
-        """The best split of a component, on its points alone: what it gains without sticks, k, the two parts [N, 2]."""
+        """The best split of a component, on its points alone: about what the bound gains, k, the two parts [N, 2]."""
         whole = self.responsibilities[:, k]
         own = whole > 0.01
         features, weight = self.features[own], whole[own]
-        parts = torch.stack((whole, torch.zeros_like(whole)), 1)
+        parts = torch.stack((whole, 0 * whole), 1)
         if weight.sum() < 2 * self.least:
             return -math.inf, k, parts
         std = (self.numbers["rate"][k] / self.numbers["shape"][k]).sqrt()
@@ -253,9 +258,8 @@ class _Ascent:
             logits = features @ _expected(self._posterior(sums), sums[:, 0].clamp_min(1e-9).log()).T
             near = logits.unflatten(1, (_TRIES, 2)).softmax(2)
         part = weight[:, None, None] * near
-        entropy = torch.xlogy(weight, weight).sum() - torch.xlogy(part, part).sum((0, 2))
-        apart = self._evidence(part.flatten(1).T @ features).view(_TRIES, 2).sum(1)
-        gain = apart + entropy - self._evidence((weight @ features)[None])
+        gain = self._score(part.flatten(1).T @ features).view(_TRIES, 2).sum(1) - _each_log(part).sum((0, 2))
+        gain += _each_log(weight).sum() - self._score((weight @ features)[None])
         best = int(gain.argmax())
         parts[own] = part[:, best]
         return float(gain[best]), k, parts
@@ -270,6 +274,10 @@ class _Ascent:
 
 def _dropped(rows: Tensor, k: Tensor) -> Tensor:
     return rows[torch.arange(len(rows), device=rows.device) != k]
+
+
+def _each_log(x: Tensor) -> Tensor:
+    return torch.xlogy(x, x)
 
 
 def _features(mean: Tensor, std: Tensor) -> Tensor:
