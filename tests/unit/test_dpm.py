@@ -14,7 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch.distributions import Normal, kl_divergence
 
 from bench.dpm import TRUE, distant, drawn, sklearn_mixture, stream
-from preceptor.agent.dpm import DPMixture
+from preceptor.agent.dpm import DPMixture, _Ascent
 from preceptor.agent.runs.checkpoint import load_tree, save_tree
 from preceptor.ground.errors import UserError
 
@@ -224,3 +224,13 @@ def test_saved_and_loaded_it_goes_on_to_the_bit(tmp_path):
         assert torch.equal(getattr(mixture, name), getattr(loaded, name))
     with pytest.raises(UserError, match="has 10 dimensions, and the skills have 8"):
         DPMixture(8).load_state_dict(mixture.state_dict())
+
+
+def test_a_gaussian_that_was_cut_in_two_is_merged_again():
+    """Either half is narrower and fits its points better; that the cut must be told for each point costs more."""
+    z = torch.as_tensor(np.random.default_rng(11).normal(size=(2000, 2)))
+    left = (z[:, 0] < z[:, 0].median()).double()
+    ascent = _Ascent(z - z.mean(0), DPMixture(2), np.random.default_rng(0))
+    ascent.take(torch.stack((left, 1 - left), 1))
+    assert ascent.merges() == 1
+    assert not ascent.births()
