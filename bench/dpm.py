@@ -1,6 +1,6 @@
 """How many components there are: our Dirichlet-process mixture against scikit-learn's on streams, a table in markdown.
 
-`python -m bench.dpm` takes about four minutes of CPU time, most of it scikit-learn's. A stream is six sets of points, each
+`python -m bench.dpm` takes four minutes of CPU time, most of it scikit-learn's. A stream is six sets of points, each
 drawn anew from as many Gaussians as `TRUE` says; the last has four of the seven before. Weights are unequal, the
 largest five times the smallest. A mixture that is *warm* begins each fit where the last one ended, others are new.
 Theirs has its default priors; its components count where they are likeliest for more than a hundredth of the points,
