@@ -38,6 +38,16 @@ class Mixture(NamedTuple):
         """A reparametrised vector of every component, [B, K, D]."""
         return torch.addcmul(self.mean, self.log_std.exp(), normal(self.mean.shape, generator))
 
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """A vector of each mixture, [B, D]."""
+        uniform = torch.empty(self.log_weight.shape).uniform_(generator=generator).to(self.log_weight.device)
+        chosen = (self.log_weight - (-uniform.log()).log()).argmax(
+            1
+        )  # the largest of logits and Gumbel noise is a draw
+        rows = torch.arange(len(chosen), device=chosen.device)
+        mean, std = self.mean[rows, chosen], self.log_std[rows, chosen].exp()
+        return torch.addcmul(mean, std, normal(mean.shape, generator))
+
     def divergence(self, prior: "Mixture") -> Tensor:
         """KL [B] in nats from another mixture, or a bound above it: sum_k pi_k [log pi_k / p_k + KL(N_k || P_k)].
 

@@ -1,7 +1,7 @@
 """Soft actor-critic over skills, held to a prior over them: loss L1 with a target divergence (SPiRL).
 
-Each component of the policy proposes a skill, and their values are averaged as the policy weighs them (Pertsch et al.,
-2020, algorithm 1, for one component).
+The actor has each component of the policy propose a skill, and averages their values as the policy weighs them; with
+one component that is algorithm 1 of Pertsch et al. (2020).
 """
 
 import copy
@@ -68,24 +68,24 @@ class SkillLearner(Resumable):
         with torch.no_grad():
             mixture = self.policy(batch.next_obs)
             held = self._divergence(batch.next_obs, mixture).clamp(max=_LARGEST)
-            ahead = self._value(self.target, batch.next_obs, mixture) - weight * held
+            ahead = self.target(batch.next_obs, mixture.sample(self.generator)).amin(0) - weight * held
             wanted = torch.addcmul(batch.reward, batch.discount, ahead)
         q = self.critic(batch.obs, batch.action)
         critic_loss = 0.5 * (q - wanted).square().mean(1).sum()
         self.critic_optimizer.minimize(critic_loss)
         mixture = self.policy(batch.obs)
         divergence = self._divergence(batch.obs, mixture)
-        value = self._value(self.critic, batch.obs, mixture)
+        value = self._value(batch.obs, mixture)
         self.policy_optimizer.minimize(prior_regularised(-value, divergence, weight))
         strayed = divergence.detach().mean()
         self.weight.observe(float(strayed))
         polyak(self.target, self.critic, self._tau)
         return {"critic_loss": critic_loss.detach(), "q": q.detach().mean(), "divergence": strayed}
 
-    def _value(self, critic: TwinCritic, obs: Tensor, mixture: Mixture) -> Tensor:
+    def _value(self, obs: Tensor, mixture: Mixture) -> Tensor:
         """sum_k pi_k min Q(s, z_k) [B], a skill z_k of each component."""
         skills = mixture.of_each(self.generator)  # [B, K, D]
         count, components, _ = skills.shape
         told = obs[:, None].expand(-1, components, -1).flatten(0, 1)
-        each: Tensor = critic(told, skills.flatten(0, 1)).amin(0).view(count, components)
+        each: Tensor = self.critic(told, skills.flatten(0, 1)).amin(0).view(count, components)
         return (mixture.log_weight.exp() * each).sum(1)
