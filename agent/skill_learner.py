@@ -35,6 +35,9 @@ class SkillLearner(Resumable):
         tau: Share by which the target critics follow.
         weight: lambda of loss L1, and the divergence that it is tuned to.
         seed: Of the critics' weights and of the noise.
+
+    Attributes:
+        surprise: float [B], by how much skills of the last batch turned out better than they were valued.
     """
 
     saved = places(
@@ -54,6 +57,7 @@ class SkillLearner(Resumable):
         seed: int,
     ) -> None:
         self.policy, self._divergence, self._tau, self.weight = policy, divergence, tau, weight
+        self.surprise = torch.zeros(0)
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -71,6 +75,7 @@ class SkillLearner(Resumable):
             ahead = self.target(batch.next_obs, mixture.sample(self.generator)).amin(0) - weight * held
             wanted = torch.addcmul(batch.reward, batch.discount, ahead)
         q = self.critic(batch.obs, batch.action)
+        self.surprise = wanted - q.detach().amin(0)
         critic_loss = 0.5 * (q - wanted).square().mean(1).sum()
         self.critic_optimizer.minimize(critic_loss)
         mixture = self.policy(batch.obs)

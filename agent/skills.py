@@ -51,7 +51,12 @@ class SkillModel(nn.Module):
         dims: D.
         hidden: Width of the layers.
         encoder: `mlp` or `gru`.
+
+    Attributes:
+        noise: Deviation of the noise on actions in training levels.
     """
+
+    noise = 0.0
 
     def __init__(self, inputs: int, actions: int, horizon: int, dims: int, hidden: int, encoder: str) -> None:
         super().__init__()
@@ -97,8 +102,11 @@ class SkillModel(nn.Module):
 
     @torch.no_grad()
     def act(self, observed: Observations, clock: Clock) -> Distribution:
-        """As the low level of a player: the decoder's action under the clock's command, with certainty."""
-        return ClippedNormal(to_numpy(self.decode(observed.inputs[0], to_tensor(clock.command))))
+        """As the low level of a player: the decoder's action under the clock's command, noisy where it may explore."""
+        action = to_numpy(self.decode(observed.inputs[0], to_tensor(clock.command)))
+        return ClippedNormal(
+            action, (self.noise * observed.training[:, None]).astype(np.float32) if self.noise else 0.0
+        )
 
 
 def standard_divergence(mean: Tensor, log_std: Tensor, skill: Tensor) -> Tensor:

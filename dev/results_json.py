@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("docs/results.md", "docs/speed.md", "docs/methods/hiro.md", "docs/methods/halo.md", "docs/methods/hvd.md")
+_METHODS = ("hiro", "halo", "hvd", "helios")
+PAGES = ("docs/results.md", "docs/speed.md", *(f"docs/methods/{name}.md" for name in _METHODS))
 TABLES, CURVES = ROOT / "docs/results/tables.json", ROOT / "docs/results/curves.json"
 POINTS = 40  # of a curve
 MEASURES = (

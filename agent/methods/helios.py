@@ -16,11 +16,11 @@ from torch import Tensor
 
 from preceptor.agent.clock import latent
 from preceptor.agent.data.recording import Recording
-from preceptor.agent.data.views import sample_segments, windows
+from preceptor.agent.data.views import Segments, sample_segments, windows
 from preceptor.agent.demonstrating import demonstrations_of
 from preceptor.agent.dpm import DPMixture
 from preceptor.agent.hierarchy import Observations, Player
-from preceptor.agent.losses import PriorWeight
+from preceptor.agent.losses import PriorWeight, weighted_regression
 from preceptor.agent.methods.off_policy import UpdateRatio, ring_for
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from preceptor.agent.methods.sac import Transitions
@@ -40,6 +40,7 @@ _SOONER, _SPARSER = 0.5, 1.35  # the time to the second fit, in that to the firs
 _BLEND = 100  # gradient steps over which the mixture takes the place of N(0, I), so that the loss does not jump
 _FITTED, _FITTED_LAST = 5_000, 20_000  # windows that the mixture is fitted to, on the way and in the end
 _OF_GAUSSIAN, _OF_MIXTURE = 5.0, 3.0  # nats by which a policy strays from its prior, if nothing is said
+_NOISE, _LARGEST = 0.1, 20.0  # of a decoder that is tuned: deviation of its actions while it learns, bound of weights
 _FARTHEST = 3.0  # deviations of its components within which the means of prior and policy stay
 _AT_ONCE = 4_096  # windows that are encoded together
 
@@ -96,6 +97,9 @@ class HeliosSettings:
     """Skills that are played before the first gradient step."""
     divergence: NotNegative | None = None
     """delta, nats by which the policy strays from the prior; 5 of one Gaussian and 3 of a mixture if not given."""
+    decoder: Literal["frozen", "tuned"] = "frozen"
+    """Whether reinforcement learning leaves the decoder as it is, or tunes it: it plays with noise, and what turned out
+    better than the skill's value is cloned (loss L2 with exponential weights)."""
     hold: Positive = 0.1
     """lambda at the start, by which the prior holds the policy."""
     hold_rate: Positive = 1e-3
@@ -119,7 +123,7 @@ class Helios(Method):
 
     saved = places(
         *("model", "optimizer", "mixture", "components", "taken", "fits", "rng", "noise", "store"),
-        *("prior", "prior_optimizer", "start_optimizer", "learner"),
+        *("prior", "prior_optimizer", "start_optimizer", "learner", "tuner"),
         left="ratio.left",
     )
     played = ("model", "mixture", "prior", "learner")
@@ -136,7 +140,9 @@ class Helios(Method):
         self.inputs = task.observation_shape[0]
         size = settings.horizon, settings.dims, settings.hidden, settings.encoder
         self.model = to_device(SkillModel(self.inputs, task.num_actions, *size))
+        self.model.noise = _NOISE if settings.decoder == "tuned" else 0.0
         self.optimizer = FusedAdam(self.model.parameters(), settings.skill_lr)
+        self.tuner = FusedAdam(self.model.decoder.parameters(), settings.lr)
         self.mixture = DPMixture(settings.dims, settings.concentration, settings.least)
         self.taken = 0  # gradient steps
         self.fits: list[int] = []  # those after which the mixture was fitted
@@ -188,6 +194,9 @@ class Helios(Method):
         if not len(self.rows):
             longest = int(recording.lengths.max()) - 1
             raise UserError(f"No demonstration has {settings.horizon} actions.", f"--horizon {longest}  # or less")
+        if not recording.action[recording.acted].std(0).any():
+            what = "All demonstrations do the same at every step, so that there are no skills to tell apart."
+            raise UserError(what, f"python main.py doctor --data {settings.demos} --task {self.task.source}")
         self.obs, self.action = self.encoder(recording.obs).parts[0], recording.action
         self.skill_steps = total - (settings.prior_steps or total // 3)
         self.store = ring_for(self._parts, settings.online, 2 * settings.horizon + 1, settings.dims)
@@ -251,10 +260,12 @@ class Helios(Method):
     # The prior.
 
     def found(self) -> dict[str, float]:
-        """The skill model is finished: the mixture is fitted for the last time, and the prior begins with what it found,
-        or with some latents."""
+        """The skill model is finished: the mixture is fitted for the last time, and the prior begins with what it found, or
+        with some latents."""
         info, settings = self._fit(_FITTED_LAST), self.settings
         kinds = len(self.mixture.weight)
+        if self._parts.log is not None and (doubt := self._doubt(kinds)):
+            self._parts.log.warn(doubt)
         prior = {"dpm": kinds, "mdn": settings.components}.get(settings.prior, 1)
         self._make(prior, {"gaussian": 1, "mixture": settings.components}.get(settings.policy, prior))
         mean, log_std = self.latents(self.rng.permutation(self.rows)[:_FITTED])
@@ -270,6 +281,14 @@ class Helios(Method):
                 network.begin(mean[:count], spread.expand(count, -1), bound)
         self.result["skills"] = kinds
         return info
+
+    def _doubt(self, kinds: int) -> str:
+        """Why little may come of a mixture of so many kinds, in words; empty if nothing speaks against it."""
+        if kinds == self.mixture.cap:
+            return f"the mixture has as many kinds of skills as it may, {kinds}: --beta or --least is too small"
+        if kinds == 1 and self.settings.latent == "shaped":
+            return "the mixture has found one kind of skills, a plain Gaussian: --beta or --least is too large"
+        return ""
 
     def _of_mixture(self, network: MixtureNetwork) -> bool:
         """Whether a network's components are those of the mixture."""
@@ -289,7 +308,7 @@ class Helios(Method):
         return {"high/prior_loss": float(loss.detach())}
 
     def _prior_loss(self, network: MixtureNetwork, obs: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-        """-sum_k r_k [log p(k | s) + E log N_k], r of the mixture where the components are its own; else likelihood."""
+        """-sum_k r_k [log p(k | s) + E log N_k], r of the mixture if the components are its, else likelihood."""
         mixture = network(obs)
         each = mixture.log_weight - cross_entropy(mean, log_std, mixture)  # [B, K]
         if self._of_mixture(network):
@@ -326,18 +345,29 @@ class Helios(Method):
             return {}
         info: dict[str, Tensor] = {}
         for _ in range(self.ratio.due(self.store.num_envs)):
-            info = self.learner.update(self._batch())
+            found = sample_segments(self.store, self.rng, settings.batch, settings.horizon)
+            info = self.learner.update(self.transitions(found))
+            if settings.decoder == "tuned":
+                self._tune(found)
         told = {f"high/{name}": float(value) for name, value in info.items()}
         return told | {"high/hold": self.learner.weight(0)}
 
-    def _batch(self) -> Transitions:
+    def transitions(self, found: Segments) -> Transitions:
         """Skills that were played, with what came of them."""
-        settings = self.settings
-        found = sample_segments(self.store, self.rng, settings.batch, settings.horizon)
         obs, after = (to_tensor(self.encoder(each).parts[0]) for each in (found.obs[:, 0], found.final))
-        discount = np.where(found.terminated, 0.0, settings.gamma).astype(np.float32)
+        discount = np.where(found.terminated, 0.0, self.settings.gamma).astype(np.float32)
         reward = found.reward.sum(1, dtype=np.float32)
         return Transitions(obs, to_tensor(found.command), to_tensor(reward), after, to_tensor(discount))
+
+    def _tune(self, found: Segments) -> None:
+        """One gradient step of the decoder on skills whose values were just learned."""
+        better = self.learner.surprise
+        weight = (better / better.std().clamp(min=1e-6)).exp().clamp(max=_LARGEST)
+        obs, inside = to_tensor(self.encoder(found.obs).parts[0]), to_tensor(found.inside)
+        told = to_tensor(found.command)[:, None].expand(-1, obs.shape[1], -1)
+        error = (self.model.decode(obs, told) - to_tensor(found.action)).square().sum(-1) * inside
+        loss = weighted_regression(-0.5 * error.sum(1, keepdim=True), weight[:, None]).mean()
+        self.tuner.minimize(loss)
 
     # Loading.
 

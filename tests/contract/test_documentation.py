@@ -144,7 +144,7 @@ def test_the_first_page_is_short() -> None:
 
 def test_a_method_is_known_from_few_files_and_their_lines_are_told() -> None:
     rows = re.findall(r"^\| (\w+) \| (`agent/.*) \| ([\d,]+) \|$", PAGES["docs/design.md"], re.MULTILINE)
-    assert [method for method, *_ in rows] == ["ppo", "ihac", "sac", "hiro", "hvd", "halo"]
+    assert [method for method, *_ in rows] == ["ppo", "ihac", "sac", "hiro", "hvd", "helios", "halo"]
     for method, names, told in rows:
         files = re.findall(r"`([^`]+)`", names)
         lines = sum(len((ROOT / name).read_text().splitlines()) for name in files)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from preceptor.agent.data.views import sample_segments
 from preceptor.agent.demonstrating import record
 from preceptor.agent.distributions import GaussianMixture
 from preceptor.agent.hierarchy import Hierarchy
@@ -228,7 +229,7 @@ def test_the_policy_begins_as_its_prior_and_learns(demonstrations, prior):
     assert np.isfinite(info["high/critic_loss"])
     assert not torch.equal(method.learner.policy(obs).mean, before.mean)
     method.store.column("reward")[:] = 1.0
-    batch = method._batch()
+    batch = method.transitions(sample_segments(method.store, method.rng, 16, 5))
     assert batch.action.shape == (16, 3)
     # A transition has all steps of its skill; it has fewer only where the episode terminated (60 is a multiple of 5).
     assert ((batch.reward == 5) | (batch.discount == 0)).all()
@@ -240,8 +241,32 @@ def test_plain_latents_are_held_to_one_gaussian(demonstrations):
     assert len(method.fits) == 1  # in the end, to say how many kinds there are
 
 
+@pytest.mark.parametrize("decoder", ["frozen", "tuned"])
+def test_the_decoder_learns_online_only_if_it_is_told_to(demonstrations, decoder):
+    method = learned(made(demonstrations, decoder=decoder))
+    before = {name: value.clone() for name, value in method.model.state_dict().items()}
+    environments = TWIN.make_vec(4, seed=0)
+    hierarchy = Hierarchy(TWIN, environments, method.player, rng=np.random.default_rng(0))
+    method.phases[-1].advance(hierarchy, 120, 520)
+    method.phases[-1].advance(hierarchy, 140, 520)
+    method.phases[-1].advance(hierarchy, 160, 520)
+    changed = {name for name, value in method.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert all(name.startswith("decoder") for name in changed)
+    assert bool(changed) == (decoder == "tuned")
+
+
+def test_a_mixture_that_says_little_is_doubted(demonstrations):
+    method = made(demonstrations)
+    assert "--beta" in method._doubt(method.mixture.cap)
+    assert "one kind" in method._doubt(1)
+    assert not method._doubt(5)
+
+
 def test_what_cannot_be_learned_from_is_refused(demonstrations):
     with pytest.raises(UserError, match="No demonstration has 500 actions"):
         made(demonstrations, horizon=500)
+    idle = replace(demonstrations, action=np.zeros_like(demonstrations.action))
+    with pytest.raises(UserError, match="do the same at every step"):
+        made(idle)
     with pytest.raises(UserError, match="named actions"):
         Helios(parts(get_task("SimpleDoorKey"), SMALL, 1, 100))
