@@ -31,7 +31,6 @@ DEMONSTRATIONS = "demonstrations"  # folder of a run
 # What begins a number of demonstrations that are not all of the expert's quality.
 _QUALITIES = {"mixed:": Faults(), "misled:": Faults(rate=0.0, decisions=0.2)}
 _HELD_OUT = 0.25  # demonstrations that are held out, for each to learn from
-EPSILON = 0.1  # of demonstrations: the experts of HALO's data err (Orlov Savko and Unhelkar, 2024)
 
 
 class ExpertHigh:
@@ -81,15 +80,15 @@ def expert_player(task: Task, epsilon: float, rng: np.random.Generator) -> Playe
 
 
 def record(
-    task: Task, count: int, seed: int | Sequence[int], epsilon: float = EPSILON, faults: Faults | None = None
+    task: Task, count: int, seed: int | Sequence[int], epsilon: float | None = None, faults: Faults | None = None
 ) -> Recording:
     """Demonstrations of a task by its expert, one per training level; `extra` has their `success`.
 
     Args:
-        task: What is demonstrated.
+        task: What is demonstrated, in episodes of its `demonstrated`.
         count: How many.
         seed: Draws levels, ways, mistakes and faults.
-        epsilon: As `ExpertLow` has it.
+        epsilon: As `ExpertLow` has it; the task's `expert_noise` if not given.
         faults: Those of the action groups; `extra["faults"]` is the truth about them.
 
     Raises:
@@ -105,8 +104,9 @@ def record(
     capacity = 64
     store = room(capacity)
     drawn, acting, erring, failing = np.random.SeedSequence(seed).spawn(4)
-    env = task.make_vec(count, seed=int(drawn.generate_state(1)[0]))
-    player = expert_player(task, epsilon, np.random.default_rng(erring))
+    env = task.demonstrated.make_vec(count, seed=int(drawn.generate_state(1)[0]))
+    noise = task.expert_noise if epsilon is None else epsilon
+    player = expert_player(task, noise, np.random.default_rng(erring))
     faulty: list[NDArray[np.bool_]] = []  # [N, G] of each step
     misled: list[NDArray[np.bool_]] = []  # [N] of each step
     if faults is not None and faults.decisions:
@@ -150,7 +150,8 @@ def demonstrations_of(demos: str, task: Task, seed: int, run: Run) -> tuple[Reco
     Args:
         demos: Parts joined by `+`, each of which is: how many to record of the task's expert, `mixed:` before how many
             to record with faults of action groups, `misled:` before how many with wrong options, a Minari dataset by
-            its id, or the folder of a LeRobot dataset. `extra["optimal"]` tells the expert's episodes.
+            its id, the folder of a LeRobot dataset, or a file in D4RL's layout. `extra["optimal"]` tells the
+            expert's episodes.
         task: What is demonstrated.
         seed: Of `record`.
         run: Keeps them.
@@ -188,8 +189,8 @@ def gathered(demos: str, task: Task, seed: int) -> tuple[Recording, int]:
 
 
 def _parts(demos: str) -> list[str]:
-    """The parts of `--demos`; a folder whose name has a plus sign is one."""
-    return [demos] if os.path.isdir(demos) else demos.split("+")
+    """The parts of `--demos`; a file or folder whose name has a plus sign is one."""
+    return [demos] if os.path.exists(demos) else demos.split("+")
 
 
 def _part(words: str, task: Task, seed: int | Sequence[int]) -> tuple[Recording, int, str | None]:
@@ -208,8 +209,12 @@ def _part(words: str, task: Task, seed: int | Sequence[int]) -> tuple[Recording,
 
 
 def _dataset(words: str, task: Task) -> tuple[Recording, str | None]:
-    """A dataset and its normalisation: of LeRobot if the words are those of a folder, else of Minari."""
+    """A dataset and its normalisation: by its words in a file as of D4RL, in a folder of LeRobot, or of Minari."""
     folder = Path(words)
+    if words.endswith((".hdf5", ".h5", ".npz")):
+        from preceptor.agent.data import d4rl
+
+        return d4rl.load_d4rl(folder, task), None
     if words.startswith(("/", ".", "~")) or os.path.isdir(folder / "meta"):  # which says no to what cannot be a path
         from preceptor.agent.data import lerobot
 
@@ -266,5 +271,5 @@ def demos(config: DemosConfig) -> dict[str, Any]:
 def expert_return(task: Task, episodes: int, seed: int) -> float:
     """Mean return of the expert, mistakes included, on held-out levels."""
     levels = range(SEEDS_PER_SPLIT, SEEDS_PER_SPLIT + episodes)
-    player = expert_player(task, EPSILON, np.random.default_rng(seed))
+    player = expert_player(task, task.expert_noise, np.random.default_rng(seed))
     return float(play(task, player, levels, greedy=False, seed=seed).returns.mean())

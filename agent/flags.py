@@ -103,8 +103,9 @@ class DemosConfig:
     """Demonstrations, one per training level."""
     seed: int = 0
     """Draws levels, ways and mistakes."""
-    epsilon: Share = 0.1
-    """Share of actions that are random; where actions are vectors, deviation of the noise on them."""
+    epsilon: Share | None = None
+    """Share of actions that are random; where actions are vectors, deviation of the noise on them. If not given, the
+    task's own: 0.1 of most."""
     quality: Literal["expert", "mixed"] = "expert"
     """expert, or mixed: groups of the expert's actions (an arm, a gripper) are faulty at times, and the dataset says
     when."""

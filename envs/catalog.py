@@ -22,12 +22,15 @@ class Family(NamedTuple):
         entry_point: What makes a task's single environment, of its name as `task`, for Gymnasium's registry; empty
             where Gymnasium knows it already.
         vector_entry_point: Likewise what makes its batched environments.
+        full_name: `module:function` that puts the name of a task with parameters, `Task:parameters`, in order, and
+            raises `UserError` for parameters that there are not; empty where tasks take none.
     """
 
     factory: str
     tasks: dict[str, str]
     entry_point: str = ""
     vector_entry_point: str = "preceptor.envs.catalog:make_vec_env"
+    full_name: str = ""
 
 
 FAMILIES: Final = {
@@ -43,6 +46,7 @@ FAMILIES: Final = {
             "DynamicDoorKey": "the door moves soon after the key is taken",
         },
         "preceptor.envs.gridworld.single:GridTaskEnv",
+        full_name="preceptor.envs.gridworld.variants:full_name",
     ),
     "minigrid": Family(
         "preceptor.envs.gridworld.stock_tasks:make_task",
@@ -100,6 +104,12 @@ FAMILIES: Final = {
         },
         "preceptor.envs.catalog:make_single_env",
     ),
+    "kitchen": Family(
+        "preceptor.envs.kitchen.tasks:make_task",
+        {"KitchenKinematic": "a gripper does four of seven things in an order that no demonstration shows (HELIOS)"},
+        "preceptor.envs.catalog:make_single_env",
+        full_name="preceptor.envs.kitchen.tasks:full_name",
+    ),
     "gymnasium": Family(
         "preceptor.envs.gym_tasks:GymTask",
         {
@@ -119,7 +129,7 @@ FAMILIES: Final = {
         },
     ),
 }
-TASKS, STOCK_TASKS, MAZE_TASKS, RESCUE_TASKS, FETCH_TASKS, WHOLE_BODY_TASKS, GYM_TASKS = (
+TASKS, STOCK_TASKS, MAZE_TASKS, RESCUE_TASKS, FETCH_TASKS, WHOLE_BODY_TASKS, KITCHEN_TASKS, GYM_TASKS = (
     tuple(family.tasks) for family in FAMILIES.values()
 )
 # The built-in language model is trained on these, so a name added here is a model to train. Of mazes one for each map:
@@ -139,8 +149,8 @@ def get_task(name: str, flaw: str | None = None) -> "Task":
     """The task of a name; the same object for the same arguments.
 
     Args:
-        name: One of `listing`, where the case does not matter, with rooms and colours of one's own after `:`
-            (`gridworld/variants.py`); `module:Name` of a task of one's own (`own_tasks.py`);
+        name: One of `listing`, where the case does not matter, with parameters after `:` if its family takes some
+            (`gridworld/variants.py`, `kitchen/orders.py`); `module:Name` of a task of one's own (`own_tasks.py`);
             or a Gymnasium id: of any MiniGrid environment, or of any whose observations and actions are vectors
             (`gym_tasks.py`); as `module:id` the module that registers it is imported first (see `stock_tasks.py`).
         flaw: None, or a flaw of its teacher: `lava` for LavaDoorKey, `colours` for ColoredDoorKey.
@@ -179,11 +189,11 @@ def get_task(name: str, flaw: str | None = None) -> "Task":
 
 def _variant(plain: str, parameters: str) -> str:
     """The name, in order, of one of our tasks with parameters."""
-    if plain not in TASKS:
+    full_name = next(family.full_name for family in FAMILIES.values() if plain in family.tasks)
+    if not full_name:
         raise UserError(f"{plain} takes no parameters, and {parameters!r} was given.", f"--task {plain}")
-    from preceptor.envs.gridworld.variants import spec_of
-
-    return spec_of(f"{plain}:{parameters}").name
+    named: str = resolve_name(full_name)(f"{plain}:{parameters}")
+    return named
 
 
 @cache

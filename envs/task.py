@@ -114,6 +114,8 @@ class Task:
             Read them with `action_groups_of`, which checks them.
         extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
         notice: A line that is printed when a run on it starts; empty for most.
+        expert_noise: Of demonstrations, where nothing else is said: the probability that the expert errs, or where
+            actions are vectors the deviation of noise on them.
     """
 
     needed: ClassVar[tuple[str, ...]] = ("goal", "options", "simulator", "describe", "fact_codes", "option_done")
@@ -128,6 +130,7 @@ class Task:
     action_groups: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     extra_columns: Mapping[str, tuple[tuple[int, ...], type]] = MappingProxyType({})
     notice: str = ""
+    expert_noise: float = 0.1  # the experts of HALO's data err (Orlov Savko and Unhelkar, 2024)
 
     @cached_property
     def name(self) -> str:
@@ -143,6 +146,11 @@ class Task:
     def source(self) -> str:
         """The name."""
         return self.name
+
+    @cached_property
+    def demonstrated(self) -> "Task":
+        """The task whose episodes demonstrations show: this one, or one of the same options and spaces."""
+        return self
 
     @cached_property
     def _spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:

@@ -64,6 +64,11 @@ def spec_of(name: str) -> LevelSpec:
     return replace(spec, name=f"{task}:{','.join(kept)}", variety=spec.variety._replace(pairs=bits))
 
 
+def full_name(name: str) -> str:
+    """The name of a variant with its parameters in order. Raises `UserError` as `spec_of` does."""
+    return spec_of(name).name
+
+
 def _sides(value: str, spec: LevelSpec) -> tuple[int, int]:
     """The smallest and the largest side."""
     if spec.generator == TWO_DOOR:

@@ -1,0 +1,180 @@
+"""Kitchen tasks as teachers, controllers and hierarchies see them: seven subtasks, some of which are due in an order.
+
+A scene says which subtasks are done; its code has a bit for each.
+"""
+
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.envs.kitchen.kinematic import KitchenSimulator, ShownSimulator
+from preceptor.envs.kitchen.layout import (
+    ATTACHED,
+    CENTRE,
+    CLOSED,
+    DIRECTIONS,
+    DONE,
+    GRASP,
+    GRIP,
+    HANDLES,
+    LINES,
+    NAMES,
+    OBSERVATION_SIZE,
+    PLACE,
+    SEEN_PLACE,
+    SHARES,
+    SITES,
+    STEP,
+    places,
+)
+from preceptor.envs.kitchen.orders import Order, demonstrable, order_of, words_of
+from preceptor.envs.task import GoalSpace, Option, OptionSpace, TableTask
+from preceptor.envs.vector import Simulator
+
+Obs = NDArray[np.floating]
+
+PLAIN: Final = "microwave-kettle-light-slide"  # the order of the name without parameters, that of D4RL's kitchen
+_DONE: Final = (np.arange(2 ** len(NAMES))[:, None] >> np.arange(len(NAMES)) & 1) > 0  # [codes, K]
+_TIMEOUT = 80  # steps: about twice what the expert takes
+# Of the expert: where it comes from, seen from a handle; how near it comes before it goes to the handle, before it
+# closes, and while it closes; and how near to a handle it opens in retreat.
+_FRONT: Final = np.array([0.0, -0.08, 0.03])
+_BEFORE, _AT, _CLOSING, _CLEAR = 0.10, 0.03, 0.05, 0.12
+_PACE = 0.65  # of the fastest that a gripper flies, so that noise finds room on both sides
+_AJAR = 0.1  # grip up to which a gripper is as good as open
+
+
+def expert_order(order: Order) -> NDArray[np.int64]:
+    """The subtask of each code [C] that the expert does: the first one of an order that is not done, then others."""
+    ranks = np.array([*order, *(handle for handle in range(len(NAMES)) if handle not in order)])
+    return ranks[(~_DONE[:, ranks]).argmax(1)]
+
+
+class KitchenKinematic(TableTask):
+    """The kinematic kitchen; see `preceptor.envs.task.Task` for the methods. What is its own:
+
+    Observations are float32 [N, 33] (`layout.observation`), actions float32 [N, 4]: shares of what a gripper flies in a
+    step along x, y and z, and the sign of what closes it. An episode is rewarded with 1 for each subtask in its turn.
+    No observation tells the order.
+
+    Args:
+        order: The subtasks as they are due, joined by hyphens, or the number of an order.
+        max_steps: T, after which an episode is truncated.
+        length: Subtasks of a demonstration.
+        held_out: As many subtasks of the order come as in it in no demonstration.
+        shown_steps: Steps after which a demonstration is truncated.
+    """
+
+    options = OptionSpace([Option(handle.name, handle.words, _TIMEOUT) for handle in HANDLES])
+    goal_space = GoalSpace(("x", "y", "z"), (0.5, 0.5, 0.5), (0, 1, 2))
+    observation_shape = (OBSERVATION_SIZE,)
+    num_actions = len(STEP)
+    continuous = True
+    expert_noise = 0.2
+    legal_of = ~_DONE | _DONE.all(1, keepdims=True)  # something has to be
+
+    def __init__(
+        self, order: str = PLAIN, max_steps: int = 280, length: int = 6, held_out: int = 3, shown_steps: int = 400
+    ) -> None:
+        self.order, self.max_steps = order_of(order, "KitchenKinematic"), max_steps
+        self.length, self.held_out, self.shown_steps = length, held_out, shown_steps
+        self.expert_of = expert_order(self.order)
+        words = words_of(self.order)
+        self.name = "KitchenKinematic" if words == PLAIN else f"KitchenKinematic:{words}"
+        *first, last = (HANDLES[handle].words for handle in self.order)
+        self.goal = f"In this order: {', '.join(first)}, and {last}."
+        self.rules = (
+            "You are a gripper in a kitchen. A subtask moves one thing by its handle: the gripper goes there, closes, "
+            f"moves the handle along and lets go. {self.goal} Only the subtask whose turn it is counts, "
+            "and one that was done before its turn never will."
+        )
+
+    def simulator(self, num_envs: int, render_mode: str | None = None) -> Simulator:
+        """The rules of N environments."""
+        return KitchenSimulator(num_envs, self.order, self.max_steps)
+
+    @cached_property
+    def demonstrated(self) -> "KitchenKinematic":
+        """The same kitchen in which each level has an order of its own, unlike that of the task."""
+        return _Shown(words_of(self.order), self.max_steps, self.length, self.held_out, self.shown_steps)
+
+    def fact_codes(self, obs: Obs) -> NDArray[np.int64]:
+        """One integer per observation [N]; equal integers mean equal facts."""
+        return (obs[:, SHARES] > DONE) @ (1 << np.arange(len(NAMES)))
+
+    def option_done(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the subtask of each option [N] is done."""
+        return (obs[:, SHARES] > DONE)[np.arange(len(obs)), option]
+
+    def option_achieved(self, before: Obs, after: Obs, option: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the step between two observations did the subtask of each option [N]."""
+        return self.option_done(after, option) & ~self.option_done(before, option)
+
+    def ground(self, obs: Obs, option: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Where the gripper has to go for each option [N]: to the handle, and with it to the end of its line."""
+        option = np.asarray(option)
+        way, holds, _ = self._stage(obs, option)
+        end = (SITES + LINES)[option] - CENTRE
+        mean = np.where(holds[:, None], SEEN_PLACE * end, obs[:, PLACE] + SEEN_PLACE * way)
+        return mean.astype(np.float32), np.full(mean.shape, SEEN_PLACE * GRASP, np.float32)
+
+    def skill(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Actions [N, 4] of the scripted executor of each subtask, in six phases.
+
+        It comes to a place before the handle with an open gripper, goes to the handle, closes, and pulls along. What
+        it holds after that it releases, and retreats from it while it opens.
+        """
+        option = np.asarray(option)
+        way, holds, clear = self._stage(obs, option)
+        grip, far = obs[:, GRIP], np.linalg.norm(way, axis=1)
+        closes = (grip < CLOSED) & (far < np.where(grip > _AJAR, _CLOSING, _AT))
+        retreats = (grip > _AJAR) & ~clear
+        pull = DIRECTIONS[option] / np.abs(DIRECTIONS[option]).max(1, keepdims=True)
+        go = np.where((far < _BEFORE)[:, None], way, way + _FRONT) / STEP[:3]
+        back = np.broadcast_to(_FRONT / np.abs(_FRONT).max(), go.shape)
+        phases = [holds[:, None], closes[:, None], retreats[:, None]]
+        move = np.clip(np.select(phases, [pull, way / STEP[:3], back], go), -_PACE, _PACE)
+        return np.column_stack([move, np.where(holds | closes, 1.0, -1.0)]).astype(np.float32)
+
+    def _stage(
+        self, obs: Obs, option: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """The way [N, 3] to the handle of each option [N], whether the gripper holds it and it is not done, and whether
+        no handle is near."""
+        rows, shares = np.arange(len(obs)), np.asarray(obs[:, SHARES], np.float64)
+        ways = places(shares) - (np.asarray(obs[:, PLACE], np.float64) / SEEN_PLACE + CENTRE)[:, None]
+        far = np.linalg.norm(ways, axis=2)
+        own = far[rows, option]
+        # What is attached is not told. It is what was nearest, and so, but for what passes by, is nearest.
+        near = (own < GRASP) & ((own <= far.min(1)) | (own < _CLOSING))
+        holds = (obs[:, ATTACHED] > 0) & near & ~self.option_done(obs, option)
+        return ways[rows, option], holds, far.min(1) > _CLEAR
+
+    def words(self, code: int) -> tuple[tuple[str, ...], str]:
+        """The facts of a code, and the English for them."""
+        done, left = (", ".join(HANDLES[k].thing for k in np.flatnonzero(row)) for row in (_DONE[code], ~_DONE[code]))
+        facts = tuple(
+            f"{name}={'done' if is_done else 'left'}" for name, is_done in zip(NAMES, _DONE[code], strict=True)
+        )
+        return facts, f"Done: {done or 'nothing'}. Not done: {left or 'nothing'}."
+
+
+class _Shown(KitchenKinematic):
+    """What demonstrations of a kitchen task show; its environments tell which subtask is due."""
+
+    def simulator(self, num_envs: int, render_mode: str | None = None) -> Simulator:
+        """The rules of N environments, whose levels have orders."""
+        orders = demonstrable(self.order, self.length, self.held_out)
+        return ShownSimulator(num_envs, self.order, self.shown_steps, orders)
+
+
+def full_name(name: str) -> str:
+    """The name of a task with its order spelt out. Raises `UserError` if there is no such order."""
+    return make_task(name).name
+
+
+def make_task(name: str) -> Any:
+    """The task of a name, with an order behind a colon or without."""
+    return KitchenKinematic(name.partition(":")[2] or PLAIN)
