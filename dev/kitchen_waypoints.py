@@ -2,9 +2,9 @@
 
     python dev/kitchen_waypoints.py microwave kettle --seconds 90
 
-A candidate is waypoints of the end effector around the object's handle, with the hand turned and the fingers opened as it
-says. Inverse kinematics by damped least squares makes joints of them, and the expert itself plays them in the simulator, with
-noise, after other subtasks were done or not. The search is the cross-entropy method (Rubinstein, 1999).
+A candidate is waypoints of the end effector around the object's handle, with the hand turned and the fingers opened as
+it says. Inverse kinematics by damped least squares makes joints of them, and the expert itself plays them in the
+simulator, with noise, after other subtasks were done or not. The search is the cross-entropy method (Rubinstein, 1999).
 """
 
 import argparse
@@ -33,9 +33,11 @@ GUESSES: dict[str, tuple[str, list[list[float]], list[float]]] = {
         [[0.0, -0.25, -0.05], [0.0, -0.15, -0.08], [0.0, 0.05, -0.08], [0.0, 0.2, -0.08], [0.0, 0.3, -0.08],
          [0.0, 0.1, 0.05]], [SHUT] * 6),
     "light switch": ("light_site",
-        [[0.1, -0.15, 0], [0.08, 0.0, 0], [0.0, 0.0, 0], [-0.08, 0.0, 0], [-0.1, 0.02, 0], [-0.1, -0.12, 0]], [SHUT] * 6),
+        [[0.1, -0.15, 0], [0.08, 0.0, 0], [0.0, 0.0, 0], [-0.08, 0.0, 0], [-0.1, 0.02, 0], [-0.1, -0.12, 0]],
+        [SHUT] * 6),
     "slide cabinet": ("slide_site",
-        [[-0.1, -0.12, 0], [-0.1, 0.0, 0], [0.0, 0.0, 0], [0.12, 0.0, 0], [0.25, 0.0, 0], [0.15, -0.12, 0]], [SHUT] * 6),
+        [[-0.1, -0.12, 0], [-0.1, 0.0, 0], [0.0, 0.0, 0], [0.12, 0.0, 0], [0.25, 0.0, 0], [0.15, -0.12, 0]],
+        [SHUT] * 6),
     "hinge cabinet": ("hinge_site2",
         [[0.0, -0.12, 0], [0.0, 0.0, 0], [0.0, 0.0, 0], [0.05, -0.18, 0], [0.25, -0.35, 0], [0.1, -0.4, -0.1]],
         [OPEN, OPEN, SHUT, SHUT, SHUT, OPEN]),
@@ -62,7 +64,9 @@ class Arm:
         self.turned = self.data.site_xmat[self.site].reshape(3, 3).copy()
         self.low, self.high = model.jnt_range[:7].T + np.array([[0.02], [-0.02]])
 
-    def solve(self, start: NDArray[np.float64], place: NDArray, turn: NDArray, soft: float = 0.3) -> NDArray[np.float64]:
+    def solve(
+        self, start: NDArray[np.float64], place: NDArray, turn: NDArray, soft: float = 0.3
+    ) -> NDArray[np.float64]:
         """Joints [7] near `start` that bring the end effector to a place [3], turned [3] from home's orientation."""
         q, data = start.copy(), self.data
         quat, wanted = np.zeros(4), np.zeros(9)
@@ -115,9 +119,9 @@ class Search:
         return np.array(rows)
 
     def loops(self, way: NDArray[np.float64]) -> Loops:
-        """The expert with this way for the subtask."""
+        """The expert with this way for the subtask; the option behind the last one stays at home."""
         own = {"places": way.tolist(), "acting": ACTING}
-        return loops_of(self.stored | {"ways": self.stored["ways"] | {self.name: own}}, NAMES)
+        return loops_of(self.stored | {"ways": self.stored["ways"] | {self.name: own}}, (*NAMES, "rest"))
 
     def done(self, name: str) -> bool:
         """Whether a subtask is."""
@@ -126,15 +130,14 @@ class Search:
     def play(self, way: NDArray[np.float64], noise: float, others: tuple[str, ...]) -> tuple[float, bool]:
         """Value of a roll-out, and whether the subtask was done and stayed so while the arm went home."""
         loops, start = self.loops(way), self.home.copy()
-        for other in others:
-            start[INDICES[other]] = GOALS[other]
+        for before in others:
+            start[INDICES[before]] = GOALS[before]
         self.env.robot_env.set_state(start, np.zeros(self.model.nv))
         self.env.robot_env._get_obs()
         nearest, moved, when, home = 1.0, 0.0, None, 1.0
         moved0 = self._progress()
-        other = next(k for k in range(len(NAMES)) if k != self.k and NAMES[k] not in self.stored["ways"])  # stays home
         for t in range(STEPS):
-            option = np.array([self.k if when is None else other])
+            option = np.array([self.k if when is None else len(NAMES)])
             action = loops.act(self.data.qpos[None, :9], option)[0]
             self.env.robot_env.step(action + noise * self.rng.standard_normal(9))
             if when is None:
@@ -184,7 +187,9 @@ class Search:
             self.mean = 0.3 * self.mean + 0.7 * top.mean(0)
             self.std = np.maximum(0.4 * self.std + 0.6 * top.std(0), 0.004 + 0.01 * left)
             generation += 1
-            print(f"{self.name} {generation} rolls {rolls} best {best[0]:.2f} {best[2]:.2f} left {left:.2f}", flush=True)
+            print(
+                f"{self.name} {generation} rolls {rolls} best {best[0]:.2f} {best[2]:.2f} left {left:.2f}", flush=True
+            )
         finalists = [self.mean, best[1], *top[:3]]
         judged = [self.score(x, 12, noise) for x in finalists]
         i = int(np.argmax([value for value, _ in judged]))

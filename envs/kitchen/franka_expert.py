@@ -8,6 +8,7 @@ after a loop that did the next one begins at home.
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,7 +69,7 @@ def _sampled(
     """Places [P, 8] along a loop, and whether each is one of its way home [P]."""
     corners = np.concatenate([home[None], way, home[None]])
     rows, leaving = [], []
-    for i, (a, b) in enumerate(zip(corners[:-1], corners[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(corners)):
         length = np.linalg.norm((b - a) * ([1.0] * 7 + [_OPEN]))
         count = max(1, round(float(length) / _SPACING))
         rows.append(a + (b - a) * np.arange(count)[:, None] / count)
@@ -84,6 +85,17 @@ def loops_of(stored: Mapping[str, Any], names: Sequence[str]) -> Loops:
 
 
 @cache
+def _stored() -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads(WAYPOINTS.read_text())
+    return stored
+
+
+@cache
 def expert_loops(names: tuple[str, ...]) -> Loops:
-    """Those of the expert."""
-    return loops_of(json.loads(WAYPOINTS.read_text()), names)
+    """Those of the expert, for these subtasks as options."""
+    return loops_of(_stored(), names)
+
+
+def known() -> tuple[str, ...]:
+    """The subtasks that the expert can do."""
+    return tuple(_stored()["ways"])
