@@ -251,7 +251,7 @@ def main() -> None:
     if words.cost:
         for groups in (3, 4, 5):
             print(json.dumps(cost(groups)), flush=True)
-        for task, envs in (("WholeBodyTwin", 1024), ("WholeBody", 16)):
+        for task, envs in (("WholeBodyTwin", 1024), ("WholeBody", 16), ("KitchenKinematic", 256)):
             print(json.dumps({"task": task, "steps per CPU second": round(speed(task, envs))}), flush=True)
         return
     index, count = map(int, words.shard.split("/"))

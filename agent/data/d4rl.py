@@ -53,7 +53,7 @@ def _arrays(path: Path) -> dict[str, NDArray]:
     """The arrays of a file that are read."""
     names = (*_NEEDED, *_FURTHER)
     if path.suffix == ".npz":
-        with np.load(path) as file:
+        with path.open("rb") as raw, np.load(raw) as file:
             return {name: file[name] for name in names if name in file}
     with h5py.File(path) as file:
         return {name: file[name][()] for name in names if name in file}

@@ -26,7 +26,8 @@ class CloningSettings:
     demos: str = "100"
     """Demonstrations: so many are recorded of the task's expert, and a quarter more that are held out; with
     `mixed:` before the number, some of the expert's action groups are faulty at times; or a dataset, the last fifth of
-    which is held out: of Minari by its id, of LeRobot by its folder. Several with a plus sign: mixed:200+4."""
+    which is held out: of Minari by its id, of LeRobot by its folder, of D4RL by its file. Several with a plus sign:
+    mixed:200+4."""
     chunk: Count = 1
     """k, actions that are predicted and played at a time (action chunking; Zhao et al., 2023)."""
     lr: Positive = 1e-3
