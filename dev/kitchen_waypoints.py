@@ -42,12 +42,14 @@ GUESSES: dict[str, tuple[str, list[list[float]], list[float]]] = {
         [[0.0, -0.12, 0], [0.0, 0.0, 0], [0.0, 0.0, 0], [0.05, -0.18, 0], [0.25, -0.35, 0], [0.1, -0.4, -0.1]],
         [OPEN, OPEN, SHUT, SHUT, SHUT, OPEN]),
     "bottom burner": ("knob2_site",
-        [[0.06, -0.1, 0.05], [0.06, -0.02, 0.05], [0.0, -0.02, 0.05], [-0.05, -0.02, 0.04], [-0.07, -0.02, 0.02],
-         [-0.06, -0.12, 0]], [SHUT] * 6),
+        [[0.0, -0.12, 0], [0.0, -0.04, 0], [0.0, -0.04, 0], [0.0, -0.04, 0], [0.0, -0.04, 0], [0.0, -0.15, 0]],
+        [OPEN, OPEN, SHUT, SHUT, SHUT, OPEN]),
     "top burner": ("knob4_site",
-        [[0.06, -0.1, 0.05], [0.06, -0.02, 0.05], [0.0, -0.02, 0.05], [-0.05, -0.02, 0.04], [-0.07, -0.02, 0.02],
-         [-0.06, -0.12, 0]], [SHUT] * 6),
+        [[0.0, -0.12, 0], [0.0, -0.04, 0], [0.0, -0.04, 0], [0.0, -0.04, 0], [0.0, -0.04, 0], [0.0, -0.15, 0]],
+        [OPEN, OPEN, SHUT, SHUT, SHUT, OPEN]),
 }  # fmt: skip
+# By how much the hand is twisted about the axis that knobs turn about at each waypoint, rad.
+TWISTS = {"bottom burner": [0.0, 0, 0, 0.7, 1.2, 0.6], "top burner": [0.0, 0, 0, 0.7, 1.2, 0.6]}
 NAMES = tuple(GUESSES)
 SIGN = {name: float(np.sign(GOALS[name][0 if name != "hinge cabinet" else 1])) for name in NAMES}
 STEPS = 75  # of a roll-out
@@ -103,18 +105,21 @@ class Search:
         self.name, self.k = name, NAMES.index(name)
         site, places, opening = GUESSES[name]
         self.handle, self.site = self.data.site(site).xpos.copy(), site
-        self.mean = np.concatenate([np.ravel(places), np.array(opening) / OPEN, np.zeros(3)])
-        self.std = np.concatenate([np.full(3 * W, 0.05), np.full(W, 0.4), np.full(3, 0.4)])
+        twists = TWISTS.get(name, [0.0] * W)
+        self.mean = np.concatenate([np.ravel(places), np.array(opening) / OPEN, np.zeros(3), twists])
+        fine = 0.5 if name in TWISTS else 1.0  # a grasp asks for precise guesses
+        self.std = fine * np.concatenate([np.full(3 * W, 0.05), np.full(W, 0.4), np.full(3, 0.4), np.full(W, 0.3)])
+        self.std[-W:] *= name in TWISTS
         self.rng = np.random.default_rng(seed)
         self.joint = INDICES[name][1 if name == "hinge cabinet" else 0]
         self.stored = stored
 
     def way(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Waypoints [W, 8] of a candidate."""
-        places, opening, turn = x[: 3 * W].reshape(W, 3), np.clip(x[3 * W : 4 * W], 0, 1) * OPEN, x[4 * W :]
+        places, opening, turn = x[: 3 * W].reshape(W, 3), np.clip(x[3 * W : 4 * W], 0, 1) * OPEN, x[4 * W : -W]
         q, rows = self.home[:7], []
-        for place, width in zip(places, opening, strict=True):
-            q = self.arm.solve(q, self.handle + place, turn)
+        for place, width, twist in zip(places, opening, x[-W:], strict=True):
+            q = self.arm.solve(q, self.handle + place, turn + np.array([0, twist, 0]))
             rows.append(np.r_[q, width])
         return np.array(rows)
 
@@ -185,7 +190,7 @@ class Search:
             if rolls > 1 or scores[order[0]][0] > best[0]:
                 best = (scores[order[0]][0], tried[order[0]], scores[order[0]][1])
             self.mean = 0.3 * self.mean + 0.7 * top.mean(0)
-            self.std = np.maximum(0.4 * self.std + 0.6 * top.std(0), 0.004 + 0.01 * left)
+            self.std = np.maximum(0.4 * self.std + 0.6 * top.std(0), (0.004 + 0.01 * left) * (self.std > 0))
             generation += 1
             print(
                 f"{self.name} {generation} rolls {rolls} best {best[0]:.2f} {best[2]:.2f} left {left:.2f}", flush=True

@@ -40,7 +40,7 @@ class Loops:
         self.places, self._leaving = np.concatenate(places), np.concatenate(leaving)
         self._of = np.repeat(np.arange(len(ways)), sizes)
         self._first = np.cumsum([0, *sizes[:-1]])
-        self._end = np.cumsum(sizes)[self._of]
+        self._end = np.cumsum(sizes)
         self._ahead = round(ahead / _SPACING)
 
     def target(self, robot: NDArray[np.floating], option: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -53,8 +53,8 @@ class Loops:
         elsewhere = (self._of != option[:, None]) & ~self._leaving
         place = (np.square(offset).sum(2) + np.where(elsewhere, np.inf, 0.0)).argmin(1) + self._ahead
         nearest = place - self._ahead
-        beyond = place - self._end[nearest]
-        return self.places[np.where(beyond < 0, place, self._first[option] + beyond)]
+        beyond = place - self._end[self._of[nearest]]  # of the end of a loop, behind which the option's begins
+        return self.places[np.where(beyond < 0, place, np.minimum(self._first[option] + beyond, self._end[option] - 1))]
 
     def act(self, robot: NDArray[np.floating], option: NDArray[np.int64]) -> NDArray[np.float64]:
         """Actions [N, 9] in [-1, 1] that move the arms there."""
