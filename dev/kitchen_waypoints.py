@@ -1,16 +1,19 @@
 """Search the loops of FrankaKitchen's expert, one subtask after another: envs/kitchen/waypoints.json.
 
-    python dev/kitchen_waypoints.py microwave kettle --seconds 90
+    python -m dev.kitchen_waypoints microwave kettle --seconds 90
+    python -m dev.kitchen_waypoints microwave kettle "light switch" "slide cabinet" --judge 5 --noise 0.1
 
 A candidate is waypoints of the end effector around the object's handle, with the hand turned and the fingers opened as
 it says. Inverse kinematics by damped least squares makes joints of them, and the expert itself plays them in the
 simulator, with noise, after other subtasks were done or not. The search is the cross-entropy method (Rubinstein, 1999).
+`--judge` plays the expert of the task instead, on levels of each order of the subtasks.
 """
 
 import argparse
 import json
 import sys
 import time
+from itertools import permutations
 from typing import Any
 
 import mujoco
@@ -20,7 +23,10 @@ from gymnasium_robotics.envs.franka_kitchen.kitchen_env import OBS_ELEMENT_GOALS
 from gymnasium_robotics.envs.franka_kitchen.kitchen_env import OBS_ELEMENT_INDICES as INDICES
 from numpy.typing import NDArray
 
+from preceptor.envs.kitchen.franka import ORIGINAL
 from preceptor.envs.kitchen.franka_expert import WAYPOINTS, Loops, loops_of
+from preceptor.envs.kitchen.franka_tasks import Kitchen
+from preceptor.envs.kitchen.orders import words_of
 
 W, ACTING = 6, 5  # waypoints of a loop; those that lead to the object and move it
 OPEN, SHUT = 0.04, 0.0
@@ -39,7 +45,7 @@ GUESSES: dict[str, tuple[str, list[list[float]], list[float]]] = {
         [[-0.1, -0.12, 0], [-0.1, 0.0, 0], [0.0, 0.0, 0], [0.12, 0.0, 0], [0.25, 0.0, 0], [0.15, -0.12, 0]],
         [SHUT] * 6),
     "hinge cabinet": ("hinge_site2",
-        [[0.0, -0.12, 0], [0.0, 0.0, 0], [0.0, 0.0, 0], [0.05, -0.18, 0], [0.25, -0.35, 0], [0.1, -0.4, -0.1]],
+        [[0.0, -0.12, 0], [0.0, 0.0, 0], [0.0, 0.0, 0], [0.12, -0.16, 0], [0.38, -0.22, 0], [0.2, -0.35, -0.1]],
         [OPEN, OPEN, SHUT, SHUT, SHUT, OPEN]),
     "bottom burner": ("knob2_site",
         [[0.0, -0.12, 0], [0.0, -0.04, 0], [0.0, -0.04, 0], [0.0, -0.04, 0], [0.0, -0.04, 0], [0.0, -0.15, 0]],
@@ -201,13 +207,44 @@ class Search:
         return finalists[i], judged[i][1]
 
 
+def judge(names: list[str], levels: int, noise: float, max_steps: int) -> None:
+    """Print what the expert does in each order of the subtasks, on so many levels."""
+    rng, did, took = np.random.default_rng(0), [], []
+    for order in permutations(ORIGINAL.index(name) for name in names):
+        task = Kitchen(words_of(order), max_steps=max_steps)
+        env = task.make_vec(levels, split="eval", autoreset_mode="Disabled")
+        obs, _ = env.reset(options={"level_seeds": np.arange(1_000_000, 1_000_000 + levels)})
+        total, ended, length = np.zeros(levels), np.zeros(levels, np.bool_), np.zeros(levels)
+        while not ended.all():
+            option = task.expert_of[task.fact_codes(obs)]
+            action = task.skill(obs, option) + noise * rng.standard_normal((levels, task.num_actions))
+            outcome = env.simulator.step(action)
+            obs = env.simulator.observe()
+            total, length = total + outcome.reward * ~ended, length + ~ended
+            ended |= outcome.terminated | outcome.truncated
+        did.append(total)
+        took.append(length)
+        print(task.name, total.tolist(), length.tolist(), flush=True)
+    done = np.array(did)
+    print(
+        f"{done.size} episodes, noise {noise}: {done.mean():.3f} of {len(names)}, "
+        f"all {(done == len(names)).mean():.3f}, {np.mean(took):.0f} steps, at most {np.max(took):.0f}"
+    )
+
+
 def main() -> None:
     """Search the subtasks named."""
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="+", choices=NAMES)
     parser.add_argument("--seconds", type=float, default=90)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--judge", type=int, default=0)
+    parser.add_argument("--noise", type=float, default=0.0)
+    parser.add_argument("--max-steps", type=int, default=280)
     args = parser.parse_args()
+    if args.judge:
+        judge(args.names, args.judge, args.noise, args.max_steps)
+        return
     for name in args.names:
         stored = json.loads(WAYPOINTS.read_text()) if WAYPOINTS.exists() else {"ways": {}}
         search = Search(name, {"home": [0.0] * 8, **stored}, args.seed)

@@ -225,7 +225,9 @@ def test_a_teacher_with_exchanged_colours_is_fooled_on_three_levels_in_ten() -> 
     assert differed > 50
 
 
-@pytest.mark.parametrize("task", [v for v in VARIANTS if v[0] not in (*UNSKILLED, *MAZES)], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "task", [v for v in VARIANTS if v[0] not in (*UNSKILLED, *MAZES, *FRANKA_TASKS)], indirect=True, ids=str
+)
 def test_what_the_expert_does_achieves_its_options(task: Task) -> None:
     """Each option that it uses is achieved now and then, and by doing nothing none but keeping."""
     env = task.make_vec(envs_of(task), split="train", seed=2)
