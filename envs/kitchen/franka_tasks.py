@@ -56,7 +56,7 @@ class Kitchen(KitchenTask):
         self,
         order: str = PLAIN,
         max_steps: int = 280,
-        length: int = 4,
+        length: int = 5,
         shown_steps: int = 350,
         robot_noise: float = 0.01,
         object_noise: float = 0.0005,

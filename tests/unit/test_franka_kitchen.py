@@ -141,7 +141,7 @@ def test_demonstrations_show_orders_of_what_the_expert_knows() -> None:
     shown = task.demonstrated.simulator(40)
     shown.begin(np.arange(40), np.arange(40))
     numbers = [ORIGINAL.index(name) for name in known()]
-    assert {tuple(row) for row in shown.shown.tolist()} <= set(permutations(numbers, 4))
+    assert {tuple(row) for row in shown.shown.tolist()} <= set(permutations(numbers, task.length))
     assert len({tuple(row) for row in shown.shown.tolist()}) > 12
     np.testing.assert_array_equal(shown.info()["option"], shown.shown[:, 0])
     shown.done[0, shown.shown[0, :2]] = True
