@@ -58,7 +58,7 @@ GUESSES: dict[str, tuple[str, list[list[float]], list[float]]] = {
 TWISTS = {"bottom burner": [0.0, 0, 0, 0.7, 1.2, 0.6], "top burner": [0.0, 0, 0, 0.7, 1.2, 0.6]}
 NAMES = tuple(GUESSES)
 SIGN = {name: float(np.sign(GOALS[name][0 if name != "hinge cabinet" else 1])) for name in NAMES}
-STEPS = 75  # of a roll-out
+STEPS = 110  # of a roll-out
 
 
 class Arm:
