@@ -61,8 +61,7 @@ def test_a_handle_attaches_where_the_gripper_becomes_closed_and_lets_go_where_it
 
 def test_of_two_handles_the_nearest_attaches() -> None:
     simulator = kitchen(at=BOTTOM)
-    simulator.shares[0, KETTLE] = 0.5
-    simulator.place[0] = (SITES[BOTTOM] * 0.4) + (SITES[NAMES.index("top")] * 0.6)
+    simulator.place[0] = 0.49 * SITES[BOTTOM] + 0.51 * SITES[NAMES.index("top")]  # within reach of both
     for _ in range(2):
         act(simulator, 0, 0, 0)
     assert NAMES[simulator.held[0]] == "top"
