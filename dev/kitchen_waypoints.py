@@ -212,14 +212,14 @@ def judge(names: list[str], levels: int, noise: float, max_steps: int) -> None:
     rng, did, took = np.random.default_rng(0), [], []
     for order in permutations(ORIGINAL.index(name) for name in names):
         task = Kitchen(words_of(order), max_steps=max_steps)
-        env = task.make_vec(levels, split="eval", autoreset_mode="Disabled")
-        obs, _ = env.reset(options={"level_seeds": np.arange(1_000_000, 1_000_000 + levels)})
+        simulator = task.simulator(levels)
+        simulator.begin(np.arange(levels), np.arange(1_000_000, 1_000_000 + levels))
         total, ended, length = np.zeros(levels), np.zeros(levels, np.bool_), np.zeros(levels)
         while not ended.all():
+            obs = simulator.observe()
             option = task.expert_of[task.fact_codes(obs)]
             action = task.skill(obs, option) + noise * rng.standard_normal((levels, task.num_actions))
-            outcome = env.simulator.step(action)
-            obs = env.simulator.observe()
+            outcome = simulator.step(action)
             total, length = total + outcome.reward * ~ended, length + ~ended
             ended |= outcome.terminated | outcome.truncated
         did.append(total)
