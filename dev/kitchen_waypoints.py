@@ -42,8 +42,8 @@ GUESSES: dict[str, tuple[str, list[list[float]], list[float]]] = {
         [[0.1, -0.15, 0], [0.08, 0.0, 0], [0.0, 0.0, 0], [-0.08, 0.0, 0], [-0.1, 0.02, 0], [-0.1, -0.12, 0]],
         [SHUT] * 6),
     "slide cabinet": ("slide_site",
-        [[-0.1, -0.12, 0], [-0.1, 0.0, 0], [0.0, 0.0, 0], [0.12, 0.0, 0], [0.25, 0.0, 0], [0.15, -0.12, 0]],
-        [SHUT] * 6),
+        [[0.12, -0.22, 0], [0.0, 0.0, 0], [0.0, 0.0, 0], [0.1, -0.01, 0], [0.2, -0.02, 0], [0.15, -0.2, 0]],
+        [OPEN, OPEN, SHUT, SHUT, SHUT, OPEN]),
     "hinge cabinet": ("hinge_site2",
         [[0.0, -0.12, 0], [0.0, 0.0, 0], [0.0, 0.0, 0], [0.12, -0.16, 0], [0.38, -0.22, 0], [0.2, -0.35, -0.1]],
         [OPEN, OPEN, SHUT, SHUT, SHUT, OPEN]),
@@ -55,7 +55,13 @@ GUESSES: dict[str, tuple[str, list[list[float]], list[float]]] = {
         [OPEN, OPEN, SHUT, SHUT, SHUT, OPEN]),
 }  # fmt: skip
 # By how much the hand is twisted about the axis that knobs turn about at each waypoint, rad.
-TWISTS = {"bottom burner": [0.0, 0, 0, 0.7, 1.2, 0.6], "top burner": [0.0, 0, 0, 0.7, 1.2, 0.6]}
+TWISTS = {
+    "bottom burner": [0.0, 0, 0, 0.7, 1.2, 0.6],
+    "top burner": [0.0, 0, 0, 0.7, 1.2, 0.6],
+}
+# How else it is turned at all of them, as an axis times rad: it comes to the sliding door past the open hinged one.
+TURNS = {"slide cabinet": [0.0, 0.0, 0.6]}
+AFTER = {"hinge cabinet": [0.0, 1.25]}  # what the expert leaves behind, if not the goal
 NAMES = tuple(GUESSES)
 SIGN = {name: float(np.sign(GOALS[name][0 if name != "hinge cabinet" else 1])) for name in NAMES}
 STEPS = 110  # of a roll-out
@@ -112,7 +118,7 @@ class Search:
         site, places, opening = GUESSES[name]
         self.handle, self.site = self.data.site(site).xpos.copy(), site
         twists = TWISTS.get(name, [0.0] * W)
-        self.mean = np.concatenate([np.ravel(places), np.array(opening) / OPEN, np.zeros(3), twists])
+        self.mean = np.concatenate([np.ravel(places), np.array(opening) / OPEN, TURNS.get(name, [0.0] * 3), twists])
         fine = 0.5 if name in TWISTS else 1.0  # a grasp asks for precise guesses
         self.std = fine * np.concatenate([np.full(3 * W, 0.05), np.full(W, 0.4), np.full(3, 0.4), np.full(W, 0.3)])
         self.std[-W:] *= name in TWISTS
@@ -142,7 +148,7 @@ class Search:
         """Value of a roll-out, and whether the subtask was done and stayed so while the arm went home."""
         loops, start = self.loops(way), self.home.copy()
         for before in others:
-            start[INDICES[before]] = GOALS[before]
+            start[INDICES[before]] = AFTER.get(before, GOALS[before])
         self.env.robot_env.set_state(start, np.zeros(self.model.nv))
         self.env.robot_env._get_obs()
         nearest, moved, when, home = 1.0, 0.0, None, 1.0
@@ -174,7 +180,7 @@ class Search:
 
     def score(self, x: NDArray[np.float64], rolls: int, noise: float) -> tuple[float, float]:
         """Mean value of roll-outs, the first as in a fresh kitchen without noise, and the share that did it."""
-        others = [n for n in NAMES[:4] if n != self.name]
+        others = [n for n in NAMES if n != self.name]
         way, got = self.way(x), []
         for i in range(rolls):
             had = tuple(n for n in others if self.rng.random() < 0.5) if i else ()
