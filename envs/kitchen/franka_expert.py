@@ -85,17 +85,6 @@ def loops_of(stored: Mapping[str, Any], names: Sequence[str]) -> Loops:
 
 
 @cache
-def _stored() -> dict[str, Any]:
-    stored: dict[str, Any] = json.loads(WAYPOINTS.read_text())
-    return stored
-
-
-@cache
 def expert_loops(names: tuple[str, ...]) -> Loops:
     """Those of the expert, for these subtasks as options."""
-    return loops_of(_stored(), names)
-
-
-def known() -> tuple[str, ...]:
-    """The subtasks that the expert can do."""
-    return tuple(_stored()["ways"])
+    return loops_of(json.loads(WAYPOINTS.read_text()), names)

@@ -1,7 +1,6 @@
 """FrankaKitchen as teachers, controllers and hierarchies see it: seven subtasks, some of which are due in any order."""
 
 from functools import cached_property
-from itertools import permutations
 from types import MappingProxyType
 from typing import Final
 
@@ -18,9 +17,9 @@ from preceptor.envs.kitchen.franka import (
     ShownFranka,
     subtasks_done,
 )
-from preceptor.envs.kitchen.franka_expert import expert_loops, known
+from preceptor.envs.kitchen.franka_expert import expert_loops
 from preceptor.envs.kitchen.layout import HANDLES
-from preceptor.envs.kitchen.orders import words_of
+from preceptor.envs.kitchen.orders import demonstrable, words_of
 from preceptor.envs.kitchen.subtasks import PLAIN, KitchenTask, Obs
 from preceptor.envs.vector import Simulator
 
@@ -41,7 +40,7 @@ class Kitchen(KitchenTask):
     Args:
         order: The subtasks that are due, joined by hyphens, or the number of an order.
         max_steps: T, after which an episode is truncated.
-        length: Subtasks of a demonstration, of those that the expert knows.
+        length: Subtasks of a demonstration.
         shown_steps: Steps after which a demonstration is truncated.
         robot_noise, object_noise: Of observations, as the original has them.
     """
@@ -68,7 +67,7 @@ class Kitchen(KitchenTask):
         self.goal = f"In any order: {', '.join(first)}, and {last}."
         self.rules = (
             "You are a robot arm in a kitchen. A subtask moves one thing: the hand goes from where it is to the thing, "
-            f"moves it, and leaves it. {self.goal} What is done stays done, and nothing else counts."
+            f"moves it, and leaves it. {self.goal} What was done once counts, and nothing else does."
         )
 
     def simulator(self, num_envs: int, render_mode: str | None = None) -> Simulator:
@@ -87,7 +86,7 @@ class Kitchen(KitchenTask):
         return subtasks_done(obs[:, OBJECTS])
 
     def skill(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Actions [N, 9] of the scripted executor of each subtask, which stays at home for those it cannot do."""
+        """Actions [N, 9] of the scripted executor of each subtask."""
         return expert_loops(ORIGINAL).act(obs[:, ROBOT], np.asarray(option)).astype(np.float32)
 
 
@@ -96,7 +95,7 @@ class _Shown(Kitchen):
 
     def simulator(self, num_envs: int, render_mode: str | None = None) -> Simulator:
         """The rules of N environments, whose levels have orders."""
-        orders = np.array(list(permutations([ORIGINAL.index(name) for name in known()], self.length)), np.int64)
+        orders = demonstrable(self.order, self.length, len(self.order) + 1)  # none is held out: any order pays
         return ShownFranka(num_envs, self.order, self.shown_steps, orders, self.robot_noise, self.object_noise)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from preceptor.envs.catalog import get_task
 from preceptor.envs.kitchen.franka import OBJECTS, ORIGINAL, ROBOT, FrankaSimulator, original
-from preceptor.envs.kitchen.franka_expert import Loops, known
+from preceptor.envs.kitchen.franka_expert import Loops
 from preceptor.envs.kitchen.franka_tasks import Kitchen
 
 FOUR = (0, 1, 2, 3)
@@ -118,8 +118,10 @@ def test_the_expert_moves_on_along_the_nearest_loop() -> None:
     assert led(0.05 * (right + up / 2), 0)[0] > 0.1  # not done: once more
 
 
-@pytest.mark.parametrize("order", ["kettle-slide-microwave-light", "light-microwave-slide-kettle"])
-def test_the_expert_does_all_four(order: str) -> None:
+@pytest.mark.parametrize(
+    "order", ["kettle-slide-microwave-light", "light-microwave-slide-kettle", "hinge-slide-bottom-top"]
+)
+def test_the_expert_does_what_is_due_in_any_order(order: str) -> None:
     task = get_task(f"Kitchen:{order}")
     env = task.make_vec(2, seed=3)
     obs, _ = env.reset()
@@ -132,16 +134,15 @@ def test_the_expert_does_all_four(order: str) -> None:
         ended |= terminated
         if ended.all():
             break
-    assert total.tolist() == [4, 4]
+    assert total.tolist() == [len(task.order)] * 2
     assert ended.all()
 
 
-def test_demonstrations_show_orders_of_what_the_expert_knows() -> None:
+def test_demonstrations_show_random_orders_of_five() -> None:
     task = Kitchen()
     shown = task.demonstrated.simulator(40)
     shown.begin(np.arange(40), np.arange(40))
-    numbers = [ORIGINAL.index(name) for name in known()]
-    assert {tuple(row) for row in shown.shown.tolist()} <= set(permutations(numbers, task.length))
+    assert {tuple(row) for row in shown.shown.tolist()} <= set(permutations(range(7), task.length))
     assert len({tuple(row) for row in shown.shown.tolist()}) > 12
     np.testing.assert_array_equal(shown.info()["option"], shown.shown[:, 0])
     shown.done[0, shown.shown[0, :2]] = True
