@@ -110,6 +110,12 @@ FAMILIES: Final = {
         "preceptor.envs.catalog:make_single_env",
         full_name="preceptor.envs.kitchen.tasks:full_name",
     ),
+    "franka": Family(
+        "preceptor.envs.kitchen.franka_tasks:make_task",
+        {"Kitchen": "a robot arm does four of seven things in a kitchen: FrankaKitchen-v1 (HELIOS)"},
+        "preceptor.envs.catalog:make_single_env",
+        full_name="preceptor.envs.kitchen.franka_tasks:full_name",
+    ),
     "gymnasium": Family(
         "preceptor.envs.gym_tasks:GymTask",
         {
@@ -129,7 +135,7 @@ FAMILIES: Final = {
         },
     ),
 }
-TASKS, STOCK_TASKS, MAZE_TASKS, RESCUE_TASKS, FETCH_TASKS, WHOLE_BODY_TASKS, KITCHEN_TASKS, GYM_TASKS = (
+TASKS, STOCK_TASKS, MAZE_TASKS, RESCUE_TASKS, FETCH_TASKS, WHOLE_BODY_TASKS, KITCHEN_TASKS, FRANKA_TASKS, GYM_TASKS = (
     tuple(family.tasks) for family in FAMILIES.values()
 )
 # The built-in language model is trained on these, so a name added here is a model to train. Of mazes one for each map:

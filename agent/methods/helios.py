@@ -40,6 +40,7 @@ _SOONER, _SPARSER = 0.5, 1.35  # the time to the second fit, in that to the firs
 _BLEND = 100  # gradient steps over which the mixture takes the place of N(0, I), so that the loss does not jump
 _FITTED, _FITTED_LAST = 5_000, 20_000  # windows that the mixture is fitted to, on the way and in the end
 _OF_GAUSSIAN, _OF_MIXTURE = 5.0, 3.0  # nats by which a policy strays from its prior, if nothing is said
+_BETA_SHAPED, _BETA_PLAIN = 0.02, 0.05
 _NOISE, _LARGEST = 0.1, 20.0  # of a decoder that is tuned: deviation of its actions while it learns, bound of weights
 _FARTHEST = 3.0  # deviations of its components within which the means of prior and policy stay
 _AT_ONCE = 4_096  # windows that are encoded together
@@ -60,8 +61,9 @@ class HeliosSettings:
     """How a window is encoded."""
     latent: Literal["shaped", "plain"] = "shaped"
     """shaped: q is held to a Dirichlet-process mixture (HELIOS); plain: to N(0, I) (SPiRL)."""
-    beta: Positive = 0.05
-    """Weight of the KL in the loss, both sums."""
+    beta: Positive | None = None
+    """Weight of the KL in the loss, both sums; 0.02 of a shaped latent and 0.05 of a plain one if not given, the better
+    of the two for each (seeds 0 and 1 of the kinematic kitchen)."""
     prior: Literal["dpm", "gauss", "mdn", "uniform"] = "dpm"
     """p(z | s), which holds the policy: dpm, a mixture whose components are those that were found; gauss, one Gaussian
     (SPiRL, and HELIOS as published); mdn, a mixture of --components; uniform, none."""
@@ -71,7 +73,7 @@ class HeliosSettings:
     """Of mixtures whose number of components is not found."""
     concentration: Positive = 5.0
     """Of the Dirichlet process: how readily it finds more kinds of skills."""
-    least: Share = 0.01
+    least: Share = 0.04
     """rho, the smallest share of the windows that a kind of skill may have."""
     prior_steps: CountOrNone = 0
     """Gradient steps of the prior; a third of all if 0."""
@@ -138,6 +140,7 @@ class Helios(Method):
         self.noise = torch.Generator().manual_seed(int(weights.generate_state(1)[0]))
         self.rng = np.random.default_rng(draws)
         self.inputs = task.observation_shape[0]
+        self.beta = settings.beta or (_BETA_SHAPED if settings.latent == "shaped" else _BETA_PLAIN)
         size = settings.horizon, settings.dims, settings.hidden, settings.encoder
         self.model = to_device(SkillModel(self.inputs, task.num_actions, *size))
         self.model.noise = _NOISE if settings.decoder == "tuned" else 0.0
@@ -214,7 +217,7 @@ class Helios(Method):
     def update_skills(self) -> dict[str, float]:
         """One gradient step of the skill model; now and then the mixture is fitted to its latent."""
         obs, action = self._windows(self.rng.choice(self.rows, self.settings.skill_batch))
-        loss, info = self.model.loss(obs, action, self.settings.beta, self.divergence, self.noise)
+        loss, info = self.model.loss(obs, action, self.beta, self.divergence, self.noise)
         self.optimizer.minimize(loss)
         self.taken += 1
         told = {f"low/{name}": float(value) for name, value in info.items()}

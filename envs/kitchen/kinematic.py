@@ -24,6 +24,7 @@ from preceptor.envs.kitchen.layout import (
     places,
 )
 from preceptor.envs.kitchen.orders import Order
+from preceptor.envs.kitchen.subtasks import ShownOrders
 from preceptor.envs.vector import Outcome, Simulator, State
 from preceptor.ground.level_seeds import random_bits
 
@@ -129,40 +130,16 @@ class KitchenSimulator(Simulator):
         return draw(self.place[n], float(self.grip[n]), self.shares[n], int(self.held[n]))
 
 
-class ShownSimulator(KitchenSimulator):
-    """What demonstrations show: each level has an order of its own, and ends in success once that has been done.
-
-    Rewards are those of the task's order. Infos hold `option`, int64 [N]: the handle that is due in the order of the
-    level, -1 where all are done.
+class ShownSimulator(ShownOrders, KitchenSimulator):
+    """What demonstrations show. Rewards are those of the task's order.
 
     Args:
         num_envs: N.
         order: The task's.
         max_steps: T, after which an episode is truncated.
         orders: int64 [M, L], those of levels.
-
-    Attributes:
-        shown: int64 [N, L], the order of each episode.
     """
-
-    state = (*KitchenSimulator.state, "shown")
 
     def __init__(self, num_envs: int, order: Order, max_steps: int, orders: NDArray[np.int64]) -> None:
         super().__init__(num_envs, order, max_steps)
-        self.orders, self.shown = orders, np.zeros((num_envs, orders.shape[1]), np.int64)
-
-    def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
-        """Start episodes as the task does, and draw their orders."""
-        super().begin(rows, level_seeds)
-        drawn = random_bits(level_seeds, len(_SPREAD) + 1)[:, -1]
-        self.shown[rows] = self.orders[drawn % np.uint64(len(self.orders))]
-
-    def info(self) -> dict[str, NDArray[np.int64]]:
-        """See the class."""
-        left = ~np.take_along_axis(self.done, self.shown, 1)
-        due = self.shown[np.arange(self.num_envs), left.argmax(1)]
-        return {"option": np.where(left.any(1), due, -1)}
-
-    def over(self) -> NDArray[np.bool_]:
-        """Where all that was to be shown has been done [N]."""
-        return self.info()["option"] < 0
+        self.show(orders)

@@ -1,7 +1,4 @@
-"""Kitchen tasks as teachers, controllers and hierarchies see them: seven subtasks, some of which are due in an order.
-
-A scene says which subtasks are done; its code has a bit for each.
-"""
+"""The kinematic kitchen as teachers, controllers and hierarchies see it, with an expert."""
 
 from functools import cached_property
 from typing import Any, Final
@@ -20,7 +17,6 @@ from preceptor.envs.kitchen.layout import (
     GRIP,
     HANDLES,
     LINES,
-    NAMES,
     OBSERVATION_SIZE,
     PLACE,
     SEEN_PLACE,
@@ -29,15 +25,11 @@ from preceptor.envs.kitchen.layout import (
     STEP,
     places,
 )
-from preceptor.envs.kitchen.orders import Order, demonstrable, order_of, words_of
-from preceptor.envs.task import GoalSpace, Option, OptionSpace, TableTask
+from preceptor.envs.kitchen.orders import demonstrable, words_of
+from preceptor.envs.kitchen.subtasks import PLAIN, KitchenTask, Obs
+from preceptor.envs.task import GoalSpace
 from preceptor.envs.vector import Simulator
 
-Obs = NDArray[np.floating]
-
-PLAIN: Final = "microwave-kettle-light-slide"  # the order of the name without parameters, that of D4RL's kitchen
-_DONE: Final = (np.arange(2 ** len(NAMES))[:, None] >> np.arange(len(NAMES)) & 1) > 0  # [codes, K]
-_TIMEOUT = 80  # steps: about twice what the expert takes
 # Of the expert: where it comes from, seen from a handle; how near it comes before it goes to the handle, before it
 # closes, and while it closes; and how near to a handle it opens in retreat.
 _FRONT: Final = np.array([0.0, -0.08, 0.03])
@@ -46,13 +38,7 @@ _PACE = 0.65  # of the fastest that a gripper flies, so that noise finds room on
 _AJAR = 0.1  # grip up to which a gripper is as good as open
 
 
-def expert_order(order: Order) -> NDArray[np.int64]:
-    """The subtask of each code [C] that the expert does: the first one of an order that is not done, then others."""
-    ranks = np.array([*order, *(handle for handle in range(len(NAMES)) if handle not in order)])
-    return ranks[(~_DONE[:, ranks]).argmax(1)]
-
-
-class KitchenKinematic(TableTask):
+class KitchenKinematic(KitchenTask):
     """The kinematic kitchen; see `preceptor.envs.task.Task` for the methods. What is its own:
 
     Observations are float32 [N, 33] (`layout.observation`), actions float32 [N, 4]: shares of what a gripper flies in a
@@ -67,22 +53,17 @@ class KitchenKinematic(TableTask):
         shown_steps: Steps after which a demonstration is truncated.
     """
 
-    options = OptionSpace([Option(handle.name, handle.words, _TIMEOUT) for handle in HANDLES])
+    plain_name = "KitchenKinematic"
     goal_space = GoalSpace(("x", "y", "z"), (0.5, 0.5, 0.5), (0, 1, 2))
     observation_shape = (OBSERVATION_SIZE,)
     num_actions = len(STEP)
-    continuous = True
     expert_noise = 0.2
-    legal_of = ~_DONE | _DONE.all(1, keepdims=True)  # something has to be
 
     def __init__(
         self, order: str = PLAIN, max_steps: int = 280, length: int = 6, held_out: int = 3, shown_steps: int = 400
     ) -> None:
-        self.order, self.max_steps = order_of(order, "KitchenKinematic"), max_steps
+        super().__init__(order, max_steps)
         self.length, self.held_out, self.shown_steps = length, held_out, shown_steps
-        self.expert_of = expert_order(self.order)
-        words = words_of(self.order)
-        self.name = "KitchenKinematic" if words == PLAIN else f"KitchenKinematic:{words}"
         *first, last = (HANDLES[handle].words for handle in self.order)
         self.goal = f"In this order: {', '.join(first)}, and {last}."
         self.rules = (
@@ -100,17 +81,9 @@ class KitchenKinematic(TableTask):
         """The same kitchen in which each level has an order of its own, unlike that of the task."""
         return _Shown(words_of(self.order), self.max_steps, self.length, self.held_out, self.shown_steps)
 
-    def fact_codes(self, obs: Obs) -> NDArray[np.int64]:
-        """One integer per observation [N]; equal integers mean equal facts."""
-        return (obs[:, SHARES] > DONE) @ (1 << np.arange(len(NAMES)))
-
-    def option_done(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether the subtask of each option [N] is done."""
-        return (obs[:, SHARES] > DONE)[np.arange(len(obs)), option]
-
-    def option_achieved(self, before: Obs, after: Obs, option: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether the step between two observations did the subtask of each option [N]."""
-        return self.option_done(after, option) & ~self.option_done(before, option)
+    def done(self, obs: Obs) -> NDArray[np.bool_]:
+        """Which subtasks are done [N, 7]."""
+        return obs[:, SHARES] > DONE
 
     def ground(self, obs: Obs, option: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Where the gripper has to go for each option [N]: to the handle, and with it to the end of its line."""
@@ -151,14 +124,6 @@ class KitchenKinematic(TableTask):
         near = (own < GRASP) & ((own <= far.min(1)) | (own < _CLOSING))
         holds = (obs[:, ATTACHED] > 0) & near & ~self.option_done(obs, option)
         return ways[rows, option], holds, far.min(1) > _CLEAR
-
-    def words(self, code: int) -> tuple[tuple[str, ...], str]:
-        """The facts of a code, and the English for them."""
-        done, left = (", ".join(HANDLES[k].thing for k in np.flatnonzero(row)) for row in (_DONE[code], ~_DONE[code]))
-        facts = tuple(
-            f"{name}={'done' if is_done else 'left'}" for name, is_done in zip(NAMES, _DONE[code], strict=True)
-        )
-        return facts, f"Done: {done or 'nothing'}. Not done: {left or 'nothing'}."
 
 
 class _Shown(KitchenKinematic):

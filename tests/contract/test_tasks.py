@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from preceptor.envs.catalog import (
     FETCH_TASKS,
+    FRANKA_TASKS,
     KITCHEN_TASKS,
     RESCUE_TASKS,
     STOCK_TASKS,
@@ -38,11 +39,11 @@ SCENES = {
     **{f"RescueWorld-n{n}-random": (9 + n) * 2**n - n for n in (2, 3, 6)},
     "FetchPickAndPlace": 8,
     **dict.fromkeys(WHOLE_BODY_TASKS, 8),
-    **dict.fromkeys(KITCHEN_TASKS, 128),
+    **dict.fromkeys((*KITCHEN_TASKS, *FRANKA_TASKS), 128),
     "Pendulum-v1": 1,
 }
 ARMS = (*FETCH_TASKS, *WHOLE_BODY_TASKS, *KITCHEN_TASKS)
-VARIANTS = [*GRIDS, *((name, None) for name in (*RESCUE_TASKS, *ARMS, *MAZES, "Pendulum-v1"))]
+VARIANTS = [*GRIDS, *((name, None) for name in (*RESCUE_TASKS, *ARMS, *FRANKA_TASKS, *MAZES, "Pendulum-v1"))]
 UNSKILLED = ("AntMaze", "AntPushRobust", "Pendulum-v1")  # nothing scripted moves them
 
 
@@ -188,7 +189,7 @@ def test_option_ids_are_stable() -> None:
 def test_names_are_found_in_any_case_once_and_with_suggestions() -> None:
     for name, typed in (("SimpleDoorKey", "simpledoorkey"), ("RescueWorld-n3-random", "rescueworld-N3-Random")):
         assert get_task(typed) is get_task(name)
-    assert not set(TAUGHT) & {*STOCK_TASKS, *RESCUE_TASKS, *ARMS}
+    assert not set(TAUGHT) & {*STOCK_TASKS, *RESCUE_TASKS, *ARMS, *FRANKA_TASKS}
     with pytest.raises(UserError, match="Did you mean 'KeyInBox'"):
         get_task("KeyInBocks")
     with pytest.raises(UserError, match="Did you mean 'lava'"):
@@ -224,7 +225,9 @@ def test_a_teacher_with_exchanged_colours_is_fooled_on_three_levels_in_ten() -> 
     assert differed > 50
 
 
-@pytest.mark.parametrize("task", [v for v in VARIANTS if v[0] not in (*UNSKILLED, *MAZES)], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "task", [v for v in VARIANTS if v[0] not in (*UNSKILLED, *MAZES, *FRANKA_TASKS)], indirect=True, ids=str
+)
 def test_what_the_expert_does_achieves_its_options(task: Task) -> None:
     """Each option that it uses is achieved now and then, and by doing nothing none but keeping."""
     env = task.make_vec(envs_of(task), split="train", seed=2)
