@@ -263,8 +263,8 @@ class Helios(Method):
     # The prior.
 
     def found(self) -> dict[str, float]:
-        """The skill model is finished: the mixture is fitted for the last time, and the prior begins with what it found, or
-        with some latents."""
+        """The skill model is finished: the mixture is fitted for the last time, and the prior begins with what it
+        found, or with some latents."""
         info, settings = self._fit(_FITTED_LAST), self.settings
         kinds = len(self.mixture.weight)
         if self._parts.log is not None and (doubt := self._doubt(kinds)):
