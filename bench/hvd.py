@@ -13,8 +13,9 @@ Settings were chosen on seeds 0 and 1; tables show seeds from 10 on, each of whi
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +40,8 @@ SEEDS, FEW, FIRST = 10, 3, 10  # of the tables; of what needs fewer; the first o
 OPTIMAL, EPISODES = 4, 200  # optimal demonstrations; episodes on which an arm is judged
 MIXED, ROBOT_MIXED = 100, 200  # mixed episodes, of the twin and of the robot
 POLICIES = 2  # are trained for each arm, whose success is their mean: how one begins moves it by as much as the arm
-STEPS = 3_000  # gradient steps, half of them the critic's
+CRITIC, POLICY = 1_500, 1_500  # gradient steps; an arm without a critic has all for its policy
+ROBOT_POLICY = 5_000  # of the robot's policies, which are not finished after as many as the twin's
 SHARED: tuple[Word, ...] = ("difference", "marginal", "flat", "prefix", "alone", "last")
 BASELINES = [(word, critic) for critic in ("own", "shared") for word in ("flat", "prefix")] + [("difference", "shared")]
 PAIRS = [((word, "shared"), baseline) for word in ("shapley", "shapley alone", "marginal") for baseline in BASELINES]
@@ -57,6 +59,7 @@ class Trial:
         mixed: Episodes of mixed quality.
         seed: Of demonstrations and learning.
         lean: Only the arms that a claim is about.
+        policy: Gradient steps of a policy.
     """
 
     task: str = "WholeBodyTwin"
@@ -64,15 +67,20 @@ class Trial:
     mixed: int = MIXED
     seed: int = 0
     lean: bool = False
+    policy: int = POLICY
 
 
 def trials() -> Iterator[Trial]:
     """Those of the tables: ten seeds; then three, of the curve over the number of episodes and of finer bodies."""
     yield from (Trial(seed=FIRST + n) for n in range(SEEDS))
-    yield from (Trial("WholeBody", mixed=ROBOT_MIXED, seed=FIRST + n, lean=True) for n in range(SEEDS))
+    for n in range(SEEDS):
+        yield Trial("WholeBody", mixed=ROBOT_MIXED, seed=FIRST + n, lean=True, policy=ROBOT_POLICY)
     yield from (Trial(groups=3, seed=FIRST + n, lean=True) for n in range(SEEDS))
     for groups, mixed in ((4, 50), (4, 200), (5, MIXED), (6, MIXED)):
         yield from (Trial(groups=groups, mixed=mixed, seed=FIRST + n, lean=True) for n in range(FEW))
+
+
+Wanted = Callable[[str, str], bool]  # of the name of an arm and its critic
 
 
 class Arm(NamedTuple):
@@ -92,7 +100,7 @@ def demonstrations(task: Task, trial: Trial) -> Recording:
     return joined([with_optimal(mixed, False), with_optimal(best, True)])
 
 
-def made(task: Task, recording: Recording, seed: int, settings: HvdSettings, steps: int = STEPS) -> Hvd:
+def made(task: Task, recording: Recording, seed: int, settings: HvdSettings, steps: int = CRITIC + POLICY) -> Hvd:
     """The method on demonstrations that are at hand."""
     torch.manual_seed(seed)
     config = TrainConfig(method="hvd", task=task.name, steps=steps, seed=seed, settings=settings)
@@ -116,44 +124,55 @@ def learned(method: Hvd, critic: Hvd | None = None) -> tuple[dict[str, float], f
     return found, time.process_time() - start
 
 
-def arms(task: Task, recording: Recording, trial: Trial, base: HvdSettings) -> Iterator[Arm]:
-    """Each arm once it is trained."""
+def arms(task: Task, recording: Recording, trial: Trial, base: HvdSettings, wanted: Wanted) -> Iterator[Arm]:
+    """Each arm that is wanted, once it is trained."""
 
-    def arm(name: str, critic: str, data: Recording = recording, of: Hvd | None = None, **changes: Any) -> Arm:
-        methods = [made(task, data, trial.seed + 1_000 * n, replace(base, **changes)) for n in range(POLICIES)]
+    def trained(name: str, critic: str, data: Recording = recording, of: Hvd | None = None, **changes: Any) -> Arm:
+        settings, steps = replace(base, value_steps=CRITIC, **changes), CRITIC + trial.policy
+        methods = [made(task, data, trial.seed + 1_000 * n, settings, steps) for n in range(POLICIES)]
         found, seconds = learned(methods[0], of)
         for method in methods[1:]:
             method.weights, method.taken = methods[0].weights, method.value_steps
             seconds += learned(method, method)[1]
         return Arm(name, critic, methods, found, seconds)
 
-    family = arm("shapley", "shared", attribution="shapley")
-    yield family
-    yield arm("shapley alone", "shared", of=family.methods[0], attribution="shapley", joint=0.0)
+    @cache
+    def family() -> Arm:  # whose critic all shared ones have
+        return trained("shapley", "shared", attribution="shapley")
+
+    def arm(name: str, critic: str, data: Recording = recording, **changes: Any) -> Iterator[Arm]:
+        if not wanted(name, critic):
+            return
+        of = family().methods[0] if critic == "shared" else None
+        yield family() if name == "shapley" else trained(name, critic, data, of, **changes)
+
+    yield from arm("shapley", "shared")
+    yield from arm("shapley alone", "shared", attribution="shapley", joint=0.0)
     for word in SHARED[: 2 if trial.lean else 6 if trial.seed < FIRST + FEW else 4]:
-        yield arm(word, "shared", of=family.methods[0], attribution=word)
-    yield arm("flat", "own", attribution="flat")
-    yield arm("prefix", "own", attribution="prefix")
+        yield from arm(word, "shared", attribution=word)
+    yield from arm("flat", "own", attribution="flat")
+    yield from arm("prefix", "own", attribution="prefix")
     if trial.seed < FIRST + FEW and not trial.lean:  # controls that are far off need no more
-        yield arm("ordered dimensions", "own", attribution="marginal", groups="each")
-        yield arm("DDPG+BC", "own", attribution="flat", extract="ddpg")
-    yield arm("mask per group", "none", attribution="truth")
+        yield from arm("ordered dimensions", "own", attribution="marginal", groups="each")
+        yield from arm("DDPG+BC", "own", attribution="flat", extract="ddpg")
+    yield from arm("mask per group", "none", attribution="truth")
     if trial.lean:
         return
-    yield arm("mask of chunks", "none", attribution="truth-chunk")
+    yield from arm("mask of chunks", "none", attribution="truth-chunk")
     blameless = replace(recording, extra={**recording.extra, "faults": np.zeros_like(recording.extra["faults"])})
-    yield arm("BC all", "none", blameless, attribution="truth")
-    yield arm("BC optimal", "none", blameless[np.flatnonzero(recording.extra["optimal"].any(1))], attribution="truth")
+    yield from arm("BC all", "none", blameless, attribution="truth")
+    best = blameless[np.flatnonzero(recording.extra["optimal"].any(1))]
+    yield from arm("BC optimal", "none", best, attribution="truth")
 
 
-def measure(trial: Trial, base: HvdSettings) -> Iterator[dict[str, Any]]:
-    """A row per arm: success, greedy and sampled, fault detection, and CPU seconds of its own training."""
+def measure(trial: Trial, base: HvdSettings, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """A row per arm that is wanted: success, greedy and sampled, fault detection, CPU seconds of its training."""
     task = WholeBodyTwin(trial.groups) if trial.task == "WholeBodyTwin" else get_task(trial.task)
     recording = demonstrations(task, trial)
     episodes = EPISODES if trial.task == "WholeBodyTwin" else EPISODES // 2  # physics takes its time
     levels = range(SEEDS_PER_SPLIT, SEEDS_PER_SPLIT + episodes)
     success = float(recording.extra["success"][: trial.mixed].any(1).mean())
-    for arm in arms(task, recording, trial, base):
+    for arm in arms(task, recording, trial, base, wanted):
         row = {"arm": arm.name, "critic": arm.critic, "seconds": arm.seconds, "mixed_success": success, **arm.found}
         for mode in ("greedy", "sampled"):
             played = [play(task, m.player, levels, greedy=mode == "greedy", seed=trial.seed) for m in arm.methods]
@@ -189,12 +208,17 @@ def speed(task: str, envs: int, steps: int = 100) -> float:
 
 def report(path: Path) -> str:
     """The tables in Markdown: success of each arm with its interval, and paired differences."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    lines: list[str] = []
-    for task, groups, mixed in dict.fromkeys((row["task"], row["groups"], row["mixed"]) for row in rows):
-        here = [row for row in rows if (row["task"], row["groups"], row["mixed"]) == (task, groups, mixed)]
-        lines += _table(f"{task}, {groups} groups, {mixed} mixed and {OPTIMAL} optimal episodes", here)
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for row in measured(path):
+        what = f"{row['task']}, {row['groups']} groups, {row['mixed']} mixed and {OPTIMAL} optimal episodes"
+        tables.setdefault(f"{what}, {row['policy']} steps of a policy", []).append(row)
+    lines = [line for title, rows in tables.items() for line in _table(title, rows)]
     return "\n".join(lines)
+
+
+def measured(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file; in older ones all policies had the same steps."""
+    return [{"policy": POLICY} | json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -242,7 +266,9 @@ def main() -> None:
     parser.add_argument("--mixed", type=int, default=MIXED)
     parser.add_argument("--task", default="WholeBodyTwin")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--policy", type=int, default=POLICY, help="gradient steps of a policy")
     parser.add_argument("--lean", action="store_true", help="only the arms that a claim is about")
+    parser.add_argument("--only", help="names of arms, with commas between; all if not given")
     words = parser.parse_args()
     torch.set_num_threads(1)
     if words.report:
@@ -258,18 +284,20 @@ def main() -> None:
     wanted = (
         list(trials())[index::count]
         if words.full
-        else [Trial(words.task, words.groups, words.mixed, words.seed, words.lean)]
+        else [Trial(words.task, words.groups, words.mixed, words.seed, words.lean, words.policy)]
     )
     words.out.parent.mkdir(parents=True, exist_ok=True)
-    done = words.out.read_text().splitlines() if words.out.exists() else []
-    finished = {tuple(json.loads(line)[name] for name in asdict(Trial())) for line in done}
+    old = measured(words.out) if words.out.exists() else []
     for trial in wanted:
-        if tuple(asdict(trial).values()) in finished:
-            continue
-        rows = [json.dumps(row) for row in measure(trial, HvdSettings())]
-        with words.out.open("a") as file:  # all arms of a trial, or none
-            file.write("".join(row + "\n" for row in rows))
-        print("\n".join(rows), flush=True)
+        done = {(row["arm"], row["critic"]) for row in old if asdict(trial).items() <= row.items()}
+
+        def missing(name: str, critic: str, done: set[tuple[str, str]] = done) -> bool:
+            return (name, critic) not in done and (not words.only or name in words.only.split(","))
+
+        for row in measure(trial, HvdSettings(), missing):
+            with words.out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
