@@ -29,6 +29,7 @@ GRID, POINT = "--task SimpleDoorKey --eval-episodes 20", "--task PointReach --ev
 HALO = "--method halo --task RescueWorld-n2 --preset tiny --eval-episodes 20 --demos 20 --budget 40"
 HIRO = f"--method hiro {POINT} --steps 6000"
 HVD = "--method hvd --task WholeBodyTwin --preset tiny --steps 100 --demos mixed:20+2 --eval-episodes 10"
+HELIOS = "--method helios --task KitchenKinematic --preset tiny --steps 240 --demos 20 --eval-episodes 10"
 # Long enough that every network is updated twenty times.
 RUNS = {
     "dagger": f"--method dagger {GRID} --steps 6000 --num-envs 32",
@@ -53,6 +54,7 @@ RUNS = {
     "iql": f"--method iql {POINT} --preset tiny --steps 300 --chunk 2",
     "hvd": f"{HVD} --head flow",
     "hvd-online": f"{HVD} --online 800 --online-warmup 40",
+    "helios": f"{HELIOS} --online 1600 --warmup 20",
 }
 # Parts of a checkpoint that are not learnt: environments, stored steps, labels.
 NOT_LEARNT = {"hierarchy", "store", "labeller", "teacher", "columns", "final_obs", "states"}
