@@ -99,11 +99,15 @@ class ChunkPolicy(nn.Module):
     @torch.no_grad()
     def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
         """As the high level of a player: no chunk is over before its end; what the next one is sampled from."""
-        never, outputs = np.zeros(len(observed), np.bool_), self(*observed.inputs)
+        return np.zeros(len(observed), np.bool_), self.distribution(observed.inputs)
+
+    def distribution(self, inputs: tuple[Tensor, ...]) -> Distribution:
+        """What chunks are sampled from, of the trunk's inputs."""
+        outputs = self(*inputs)
         if self.log_std is None:
-            return never, CategoricalChunk(to_numpy(outputs.softmax(-1)))
+            return CategoricalChunk(to_numpy(outputs.softmax(-1)))
         std = to_numpy(self.log_std.clamp(*_LOG_STD).exp()).reshape(1, -1)
-        return never, ClippedNormal(to_numpy(outputs).reshape(len(observed), -1), std)
+        return ClippedNormal(to_numpy(outputs).reshape(len(outputs), -1), std)
 
     def act(self, observed: Observations, clock: Clock) -> Distribution:
         """As the low level of a player: the first slice of the clock's command, with certainty."""
@@ -144,10 +148,9 @@ class FlowPolicy(ChunkPolicy):
         error = self.velocity(inputs, at, time) - (action - noise)
         return summed(-0.5 * error.square() * inside[..., None], self.groups)
 
-    @torch.no_grad()
-    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
-        """As the high level of a player: no chunk is over before its end; what the next one is sampled from."""
-        return np.zeros(len(observed), np.bool_), FlowChunks(self, observed.inputs, len(observed))
+    def distribution(self, inputs: tuple[Tensor, ...]) -> Distribution:
+        """What chunks are sampled from, of the trunk's inputs."""
+        return FlowChunks(self, inputs, len(inputs[0]))
 
 
 @dataclass(frozen=True)

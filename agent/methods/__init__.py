@@ -27,6 +27,10 @@ METHODS: dict[str, tuple[str, str]] = {
         "offline reinforcement learning over chunks of actions, from demonstrations",
     ),
     "helios": ("agent.methods.helios:HELIOS", "skills from demonstrations, a prior over them, SAC that is held to it"),
+    "qc": (
+        "agent.methods.qc:QC",
+        "chunks of actions, the best of some that demonstrations suggest, offline and then online",
+    ),
     "hvd": ("agent.methods.hvd:HVD", "the same, with an advantage for each body group"),
 }
 

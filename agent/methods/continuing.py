@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from preceptor.agent.chunks import ChunkActor, ChunkPolicy, FlowPolicy
+from preceptor.agent.data.chunk_replay import ChunkReplay
 from preceptor.agent.data.recording import Recording
-from preceptor.agent.data.views import chunks, sample_segments, windows
 from preceptor.agent.hierarchy import Observations
 from preceptor.agent.losses import PriorActions, PriorWeight
 from preceptor.agent.methods.off_policy import UpdateRatio, ring_for
@@ -31,8 +30,6 @@ from preceptor.ground.ranges import CountOrNone, NotNegative, Positive, Share
 
 _NO_ENTROPY = 1e-6  # weight of an entropy that is the same everywhere, since the deviation is
 _ROLLOUT = 8  # chunks of each environment between updates
-
-Columns = tuple[NDArray, NDArray[np.float32], NDArray[np.float32], NDArray, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -66,9 +63,6 @@ class Continuation(Resumable):
 
     Raises:
         UserError: The policy has no means, or its actions are named.
-
-    Where observations tell the time, nothing comes after the time limit: it counts as an end (Pardo et al., 2018). The
-    state there is never begun from, and its value, which nothing corrects, would grow without bound.
     """
 
     saved = places("learner", "prior", "store", "rng", left="ratio.left")
@@ -79,25 +73,25 @@ class Continuation(Resumable):
             what = "SAC continues a policy with the mean and the deviation of vectors, and this one has none."
             raise UserError(what, "--head gaussian, a task whose actions are vectors, or leave --online out")
         self.config, self.settings, self.encoder = config, settings, encoder_of(task)
-        self.tells_time = task.tells_time
         self.played = settings.played
-        self.width = self.played * task.num_actions
         weights, draws = parts.seeds.spawn(2)
         learner = SACConfig(
             (settings.trunk.hidden,) * 2, config.online_lr, settings.gamma, temperature=_NO_ENTROPY, normed=True
         )
         actor, seed = ChunkActor(policy, self.played), int(weights.generate_state(1)[0])
-        self.learner = SAC(task.observation_shape[0], self.width, learner, seed, actor)
+        self.learner = SAC(task.observation_shape[0], self.played * task.num_actions, learner, seed, actor)
         self.prior: Any = frozen(actor)
         self.rng = np.random.default_rng(draws)
         least, command = self.played * (_ROLLOUT + 1), settings.chunk * task.num_actions
         self.store = ring_for(parts, config.online, least, command)
+        self.replay = ChunkReplay(task, self.store, self.played, settings.gamma, self.rng)
         self.ratio = UpdateRatio(config.online_updates)
         self.prior_weight = PriorWeight(config.online_hold, end=config.online_hold_until * config.online)
 
     def after(self, recording: Recording, update: Callable[[], dict[str, float]], total: int) -> tuple[Phase, ...]:
         """The last phase on a recording, up to `total` gradient steps, and the one that is played after it."""
-        self.recording, self.windows, self._began = recording, windows(recording, self.played), total
+        self.replay.begin(recording)
+        self._began = total
         offline = Offline(recording, update, until=total, ended=self.begin)
         offline.judged_as, offline.farewell = "offline", "learned offline; SAC goes on online"
         online = Online(self.store, self.played * _ROLLOUT, self.update)
@@ -118,7 +112,7 @@ class Continuation(Resumable):
         played, info = steps - self._began, dict[str, torch.Tensor]()
         self.result |= {"steps": self._recorded_steps + played, "online_steps": played}
         weight = self.prior_weight(played)
-        if self.store.total <= self.played:  # no chunk has ended
+        if not self.replay.any_lived:
             return {}
         for _ in range(self.ratio.due(self.played * _ROLLOUT * self.store.num_envs)):
             info = self.learner.update(self.batch(self.config.online_recorded, weight))
@@ -126,11 +120,7 @@ class Continuation(Resumable):
 
     def batch(self, recorded: float, weight: float = 0.0) -> Transitions:
         """Chunks as the learner reads them, a share of them recorded and the others played."""
-        count = round(recorded * self.settings.batch)
-        parts = [self._recorded(count)] if count else []
-        if count < self.settings.batch:
-            parts.append(self._lived(self.settings.batch - count))
-        seen, action, reward, after, discount = (np.concatenate(column) for column in zip(*parts, strict=True))
+        seen, action, _, reward, after, discount = self.replay.sample(self.settings.batch, recorded)
         obs, next_obs = (to_tensor(self.encoder(each).parts[0]) for each in (seen, after))
         prior = PriorActions(self.prior.mode(obs), weight) if weight else None
         return Transitions(obs, to_tensor(action), to_tensor(reward), next_obs, to_tensor(discount), prior)
@@ -139,25 +129,3 @@ class Continuation(Resumable):
         """Restore what `state_dict` gave; nothing where there was no such part."""
         if state is not None:
             super().load_state_dict(state)
-
-    def _recorded(self, count: int) -> Columns:
-        """Of the demonstrations. What was not done any more, since the episode ended, is uniform: it does not matter,
-        and must not tell that the end is near."""
-        rows = self.rng.integers(len(self.windows), size=count)
-        batch = chunks(self.recording, self.windows, rows, self.settings.gamma)
-        anything = self.rng.uniform(-1, 1, batch.action.shape).astype(np.float32)
-        action = np.where(batch.inside[..., None], batch.action, anything)
-        last = (
-            self.windows.start[rows] + self.windows.count[rows]
-            == self.recording.lengths[self.windows.episode[rows]] - 1
-        )
-        discount = batch.discount * ~(last & self.tells_time)
-        return batch.obs, action.reshape(count, -1), batch.reward, batch.next_obs, discount
-
-    def _lived(self, count: int) -> Columns:
-        """Of what was played."""
-        segments, gamma = sample_segments(self.store, self.rng, count, self.played), self.settings.gamma
-        reward = (segments.reward * gamma ** np.arange(self.played)).sum(1).astype(np.float32)
-        over = segments.terminated | (segments.truncated & self.tells_time)
-        discount = np.where(over, 0.0, gamma**segments.length).astype(np.float32)
-        return segments.obs[:, 0], segments.command[:, : self.width], reward, segments.final, discount

@@ -62,6 +62,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "warmup": 20,
         "batch": 32,
     },
+    "qc": {
+        "method": "qc",
+        "task": "WholeBodyTwin",
+        "demos": "12",
+        "steps": 300,
+        "online": 900,
+        "num_envs": 4,
+        "batch": 32,
+    },
     "iql": {"method": "iql", "steps": 1_000, "demos": "8", "chunk": 2},
 }
 

@@ -59,7 +59,7 @@ def test_a_transition_is_what_came_of_a_chunk(tells_time, monkeypatch):
     hierarchy.collect(online.store, 50)
     online.store.column("reward")[:] = np.arange(50)[:, None]
     online.store.column("truncated")[21] = True  # in the middle of no chunk
-    obs, action, reward, after, discount = online._lived(500)
+    obs, action, _, reward, after, discount = online.replay.lived(500)
     begins = np.round((reward - SETTINGS.gamma) / (1 + SETTINGS.gamma)).astype(int)
     np.testing.assert_allclose(reward, begins + SETTINGS.gamma * (begins + 1), rtol=1e-5)
     assert set(begins) == set(range(0, 48, 2))
@@ -76,7 +76,7 @@ def test_what_follows_the_end_of_a_demonstration_tells_nothing():
     _, online = continuation(POINT, SETTINGS)
     recording = episodes()
     online.after(recording, dict, 100)
-    obs, action, reward, _, discount = online._recorded(2_000)
+    obs, action, _, reward, _, discount = online.replay.recorded(2_000)
     last = obs[:, 0] == 0
     assert 0.4 < last.mean() < 0.6
     assert (discount == 0).all(), "these terminate after two steps"
