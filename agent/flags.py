@@ -144,8 +144,11 @@ class ReportConfig:
     faults: bool = False
     """Of a run of hvd: show how much of each action group it copies at each step of its demonstrations, as strips and
     under a film of the two worst and the best."""
+    skills: bool = False
+    """Of a run of helios: show the kinds of skills that it found in its demonstrations, in a table and in pictures."""
     plot: str | None = None
-    """PNG file for the curves, LOGDIR/report.png if not given; with --faults for the strips, beside the film."""
+    """PNG file for the curves, LOGDIR/report.png if not given; with --faults for the strips, beside the film; with
+    --skills for the frames."""
     json: bool = False
     """Print one line of JSON on stdout instead of the table."""
     debug: bool = False
