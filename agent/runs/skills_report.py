@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from preceptor.agent.config import from_plain
 from preceptor.agent.data.recording import Recording
@@ -20,18 +20,18 @@ from preceptor.agent.flags import ReportConfig
 from preceptor.agent.labelling.frames import replayed
 from preceptor.agent.methods.helios import Helios
 from preceptor.agent.methods.protocol import Parts
-from preceptor.agent.runs.pictures import captioned, drawn
+from preceptor.agent.runs.pictures import drawn
 from preceptor.agent.runs.run import Run
 from preceptor.envs.catalog import get_task
 from preceptor.envs.task import Task
 from preceptor.ground.atomic import write_file
-from preceptor.ground.device import to_numpy
+from preceptor.ground.device import normal, to_numpy
 from preceptor.ground.errors import UserError
 
 _SHARES = 0.005, 0.01, 0.02, 0.04  # rho, for which the mixture is fitted anew
 _FITTED = 5_000  # windows that it is fitted to
 _SHOWN = 2  # windows of each kind in the picture
-_SIDE = 160  # pixels of a frame
+_SIDE = 320  # width of a frame in pixels
 
 
 class Found(NamedTuple):
@@ -113,7 +113,7 @@ def found_by(run: Run) -> Found:
 
 
 def agreement(kind: NDArray[np.int64], option: NDArray[np.int64]) -> tuple[float, float]:
-    """Normalised mutual information (by the mean of the entropies; Strehl & Ghosh, 2002, take another mean) and purity
+    """Normalised mutual information (by the mean of the entropies) and purity
     of kinds [M] against options [M]."""
     _, rows = np.unique(kind, return_inverse=True)
     _, columns = np.unique(option, return_inverse=True)
@@ -128,9 +128,9 @@ def agreement(kind: NDArray[np.int64], option: NDArray[np.int64]) -> tuple[float
 def kinds_by_share(found: Found, seed: int = 0) -> dict[float, int]:
     """K by rho: of mixtures that are fitted anew to the latents, each from one component."""
     rng, settings = np.random.default_rng(seed), found.method.settings
-    noise = torch.from_numpy(rng.standard_normal(found.mean.shape)).to(found.mean)
-    skills = torch.addcmul(found.mean, found.log_std.exp(), noise)
-    skills = skills[torch.from_numpy(rng.permutation(len(skills))[:_FITTED]).to(skills.device)]
+    rows = rng.permutation(len(found.mean))[:_FITTED]
+    mean, log_std = found.mean[rows], found.log_std[rows]
+    skills = torch.addcmul(mean, log_std.exp(), normal(mean.shape, torch.Generator().manual_seed(seed)))
     kinds = {}
     for share in _SHARES:
         mixture = DPMixture(settings.dims, settings.concentration, share)
@@ -222,8 +222,10 @@ def _framed(found: Found, n: int, steps: tuple[int, int], words: str) -> list[ND
     with closing(replayed(found.task.demonstrated, found.recording, n)) as replay:
         for t, env in enumerate(replay):
             if t in steps:
-                large = Image.fromarray(captioned(drawn(env), words, f"demonstration {n}, step {t}"))
-                frames.append(np.asarray(large.resize((_SIDE, _SIDE * large.height // large.width))))
+                frame = Image.fromarray(drawn(env))
+                frame = frame.resize((_SIDE, _SIDE * frame.height // frame.width))
+                ImageDraw.Draw(frame).text((4, 2), f"{words}, demonstration {n}, step {t}", "dimgrey")
+                frames.append(np.asarray(frame))
             if t >= steps[1]:
                 break
     return frames
