@@ -118,7 +118,8 @@ def agreement(kind: NDArray[np.int64], option: NDArray[np.int64]) -> tuple[float
     _, rows = np.unique(kind, return_inverse=True)
     _, columns = np.unique(option, return_inverse=True)
     joint = np.zeros((rows.max() + 1, columns.max() + 1))
-    np.add.at(joint, (rows, columns), 1 / len(kind))
+    np.add.at(joint, (rows, columns), 1)
+    joint /= len(kind)
     entropy = [-(p * np.log(p)).sum() for p in (joint.sum(1), joint.sum(0), joint[joint > 0])]
     mean = (entropy[0] + entropy[1]) / 2
     information = (entropy[0] + entropy[1] - entropy[2]) / mean if mean > 0 else 1.0
