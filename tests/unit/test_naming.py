@@ -1,6 +1,7 @@
 """The skills that a run of helios found: how well they fit the options, their pictures, and their names."""
 
 import json
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,34 @@ def test_what_cannot_be_named_is_refused(logs, capsys):
         )
     assert "one run of helios" in refused(capsys, "report", "--skills", "--logdir", str(logs))
     refused(capsys, "skills", "nowhere", "--logdir", str(logs))
+
+
+def test_named_skills_are_the_options_of_a_controller(logs, run, capsys, tmp_path, monkeypatch):
+    said(capsys, "skills", "s", "--teacher", "scripted", "--logdir", str(logs))
+    module = "from preceptor.agent.skill_options import SkillTask\n\n\nclass Skilled(SkillTask):\n"
+    (tmp_path / "skilled_kitchen.py").write_text(f"{module}    run = {str(run.path)!r}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    train_it = ("train", "--method", "dagger", "--task", "skilled_kitchen:Skilled", "--teacher", "scripted")
+    result = said(capsys, *train_it, "--steps", "640", "--num-envs", "4", "--eval-episodes", "0", "--quiet")
+    assert result["queries"] > 0
+    task = get_task("skilled_kitchen:Skilled")
+    names = [skill["name"] for skill in read_names(run.path / "skills.json")["skills"]]
+    assert task.options.ids == tuple(f"skill:{name}" for name in names)
+    assert set(task.options.timeouts) == {10}
+    obs = moments((), (2,), (0, 2, 3))
+    acts = [task.skill(obs, np.full(3, k)) for k in range(len(names))]
+    assert all(np.abs(act).max() <= 1 and act.shape == (3, 4) for act in acts)
+    assert not task.option_done(obs, np.zeros(3, int)).any()
+    scene = task.describe(obs)[0]
+    assert scene.legal == tuple(range(len(names)))
+    assert task.script(scene) in scene.legal
+
+    def refuse(*args):
+        raise AssertionError("a student needs no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    (run.path / "skills.json").rename(run.path / "gone.json")  # read at construction, and not again
+    judged = said(capsys, "eval", "--task", "skilled_kitchen:Skilled", "--seeds", "1000000:1000002")
+    (run.path / "gone.json").rename(run.path / "skills.json")
+    assert judged["student"]["sampled"]["episodes"] == 2
