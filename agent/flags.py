@@ -144,8 +144,36 @@ class ReportConfig:
     faults: bool = False
     """Of a run of hvd: show how much of each action group it copies at each step of its demonstrations, as strips and
     under a film of the two worst and the best."""
+    skills: bool = False
+    """Of a run of helios: show the kinds of skills that it found in its demonstrations, in a table and in pictures."""
     plot: str | None = None
-    """PNG file for the curves, LOGDIR/report.png if not given; with --faults for the strips, beside the film."""
+    """PNG file for the curves, LOGDIR/report.png if not given; with --faults for the strips, beside the film; with
+    --skills for the frames."""
+    json: bool = False
+    """Print one line of JSON on stdout instead of the table."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class NamingConfig:
+    """Name the kinds of skills that a run of helios found: from scenes before and after some windows of each, in words
+    of the task's options, or as you say. Names are left beside the run, in skills.json."""
+
+    run: tyro.conf.Positional[str]
+    """Name or path of a run of helios."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    """Who names them, and how it is asked; --teacher none keeps the names that are there."""
+    name: tuple[str, ...] = ()
+    """Names of yours: --name 3="open the microwave" 5="push the kettle"."""
+    windows: Count = 24
+    """Windows of each kind that are looked at."""
+    seed: CountOrNone = 0
+    """Seed of their drawing."""
+    task: str | None = None
+    """Task of the run, where several have one of this name."""
+    logdir: str = "log"
+    """Where runs live."""
     json: bool = False
     """Print one line of JSON on stdout instead of the table."""
     debug: bool = False

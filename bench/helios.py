@@ -13,7 +13,7 @@ seeds below 10; tables show seeds from 10 on, each of which was run once.
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,8 +129,8 @@ def report(path: Path) -> str:
     for row in rows:
         by_arm.setdefault(row["arm"], {})[row["seed"]] = row
 
-    def measures(arm: str) -> dict[str, list[float]]:
-        mine = [row for _, row in sorted(by_arm[arm].items())]
+    def measures(arm: str, seeds: Collection[int] | None = None) -> dict[str, list[float]]:
+        mine = [row for seed, row in sorted(by_arm[arm].items()) if seeds is None or seed in seeds]
         half = [float(np.mean(row["curve"][1 : CURVE // 2 + 1])) for row in mine]
         return {
             "prior alone": [row["curve"][0] for row in mine],
@@ -148,7 +148,8 @@ def report(path: Path) -> str:
     lines += ["", "| paired | first half | end |", "|---|---|---|"]
     for pair in PAIRS:
         if all(name in by_arm for name in pair):
-            ours, theirs = (measures(name) for name in pair)
+            both = by_arm[pair[0]].keys() & by_arm[pair[1]].keys()
+            ours, theirs = (measures(name, both) for name in pair)
             told = []
             for name in ("first half", "end"):
                 mean, low, high = paired_difference(ours[name], theirs[name])

@@ -34,8 +34,8 @@ def report(config: ReportConfig) -> dict[str, Any]:
     """The `report` verb: `{"runs": [row, ...], "together": [row, ...], "plot": path or None, "profiles": likewise}`,
     seeds of one run as one row, and runs of one name on several tasks or of several seeds together.
 
-    With `--faults`, see `preceptor.agent.runs.blame`. Success is None on tasks that know of none: those of Gymnasium on
-    which no run ever succeeded.
+    With `--faults`, see `preceptor.agent.runs.blame`; with `--skills`, `preceptor.agent.runs.skills_report`. Success is
+    None on tasks that know of none: those of Gymnasium on which no run ever succeeded.
 
     Raises:
         UserError: No such run, or no run at all.
@@ -44,6 +44,10 @@ def report(config: ReportConfig) -> dict[str, Any]:
         from preceptor.agent.runs.blame import report_faults
 
         return report_faults(config)
+    if config.skills:
+        from preceptor.agent.runs.skills_report import report_skills
+
+        return report_skills(config)
     found: dict[Path, list[Run]] = {}
     for run in _chosen(config):
         found.setdefault(run.group, []).append(run)

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-_PATHS = ("strips", "film", "not_drawn")  # of pictures
+_PATHS = ("strips", "film", "picture", "not_drawn")  # of pictures
 MODES = ("sampled", "greedy")  # how a player is judged
 # What is counted of teachers (agent/runs/accounting.py): always shown, shown where there was any, and measured.
 _COUNTED = ("queries", "calls", "hits")
