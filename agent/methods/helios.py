@@ -388,7 +388,8 @@ class Helios(Method):
 def preset(given: Given) -> Preset:
     """Settings of HELIOS for a task."""
     steps = given.steps or {"tiny": 900, "small": 4_500, "paper": 4_500}[given.size]
-    return Preset(steps, 8, HeliosSettings())
+    settings = HeliosSettings(demos="60", online=4_000) if given.size == "tiny" else HeliosSettings()
+    return Preset(steps, 8, settings)
 
 
 HELIOS = Entry((HeliosSettings,), preset, Helios, plays=lambda settings: settings.online_steps > 0)

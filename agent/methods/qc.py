@@ -181,7 +181,8 @@ class Qc(Method):
 def preset(given: Given) -> Preset:
     """Settings of Q-chunking for a task."""
     steps = given.steps or {"tiny": 600, "small": 5_000, "paper": 50_000}[given.size]
-    return Preset(steps, 8, QcSettings())
+    settings = QcSettings(demos="60", online=2_000) if given.size == "tiny" else QcSettings()
+    return Preset(steps, 8, settings)
 
 
 QC = Entry((QcSettings,), preset, Qc, plays=lambda settings: settings.online_steps > 0)
