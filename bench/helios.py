@@ -12,6 +12,7 @@ seeds below 10; tables show seeds from 10 on, each of which was run once.
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+import preceptor
 from preceptor.agent.config import TrainConfig
 from preceptor.agent.data.recording import Recording
 from preceptor.agent.demonstrating import record
@@ -55,6 +57,11 @@ ARMS = {
     "mixture policy, Gaussian prior": Arm("shaped", "gauss", "mixture"),
     "no prior (SSP)": Arm("plain", "uniform"),
 }
+OTHERS: dict[str, dict[str, Any]] = {  # methods without skills, by their own settings and their own runner
+    "qc": {"method": "qc"},
+    "SAC": {"method": "sac"},
+    "BC": {"method": "bc", "steps": 10_000, "chunk": 10},
+}
 PAIRS = [
     ("HELIOS", "HELIOS as published"),
     ("HELIOS", "SPiRL"),
@@ -62,6 +69,9 @@ PAIRS = [
     ("HELIOS", "MDN, shaped"),
     ("MDN, shaped", "HELIOS as published"),
     ("MDN, plain", "SPiRL"),
+    ("HELIOS", "qc"),
+    ("HELIOS", "mixture policy, Gaussian prior"),
+    ("SPiRL", "no prior (SSP)"),
 ]
 
 
@@ -94,6 +104,9 @@ def returned(task: Task, method: Helios, seed: int, greedy: bool = False) -> flo
 
 def measure(task_name: str, seed: int, base: HeliosSettings, arms: Sequence[str]) -> Iterator[dict[str, Any]]:
     """A row per arm: returns of prior roll-outs, on the way and in the end, and CPU seconds."""
+    yield from (measure_other(task_name, seed, base.online, name) for name in arms if name in OTHERS)
+    if not (arms := [name for name in arms if name in ARMS]):
+        return
     task = get_task(task_name.format(seed=seed))
     recording = record(task, DEMONSTRATIONS, [seed, 0], NOISE)
     models: dict[str, Helios] = {}
@@ -120,6 +133,27 @@ def measure(task_name: str, seed: int, base: HeliosSettings, arms: Sequence[str]
             "offline_seconds": offline, "seconds": seconds,
             **{name: info.get(f"high/{name}") for name in ("divergence", "hold", "q")},
         }  # fmt: skip
+
+
+def measure_other(task_name: str, seed: int, online: int, name: str) -> dict[str, Any]:
+    """The row of a method without skills. Its curve begins before it plays; that of a clone is flat."""
+    settings, start = OTHERS[name], time.process_time()
+    asked: dict[str, Any] = {"steps": online} if name == "SAC" else {"demos": str(DEMONSTRATIONS)}
+    asked |= {"online": online} if name == "qc" else {}
+    with tempfile.TemporaryDirectory() as folder:
+        run = preceptor.train(
+            task_name.format(seed=seed), seed=seed, logdir=folder, eval_episodes=EPISODES, eval_every=online // CURVE,
+            **settings | asked,
+        )  # fmt: skip
+        lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    judged = [row["eval/sampled_return"] for row in map(json.loads, lines) if "eval/sampled_return" in row]
+    first, student = run.result.get("offline", {}), run.result["student"]
+    before = first["sampled"]["return"] if first else 0.0
+    curve = [student["sampled"]["return"]] * (CURVE + 1) if name == "BC" else [before, *judged[-CURVE:]]
+    return {
+        "task": run.result["task"], "arm": name, "seed": seed, "curve": curve, "greedy": student["greedy"]["return"],
+        "offline_seconds": 0.0, "seconds": time.process_time() - start,
+    }  # fmt: skip
 
 
 def report(path: Path) -> str:
@@ -168,7 +202,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="print the tables of this file")
     parser.add_argument("--task", default="KitchenKinematic:{seed}", help="{seed} stands for the seed")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
-    parser.add_argument("--arms", nargs="*", default=list(ARMS)[:5], choices=list(ARMS))
+    parser.add_argument("--arms", nargs="*", default=list(ARMS)[:5], choices=[*ARMS, *OTHERS])
     parser.add_argument("--set", nargs="*", default=[], help="settings, such as beta=0.1")
     words = parser.parse_args()
     torch.set_num_threads(1)
