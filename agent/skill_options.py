@@ -1,5 +1,6 @@
 """The named skills of a run of helios as the options of a task, so that controllers can be taught to choose them."""
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from preceptor.agent.evaluate import load_method
 from preceptor.agent.methods.helios import Helios
-from preceptor.agent.runs.naming import FILE, read_names
+from preceptor.agent.runs.naming import FILE, placed_scenes, read_names
 from preceptor.agent.runs.skills_report import skill_run
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.catalog import get_task
@@ -73,19 +74,14 @@ class SkillTask(Task):
         return self.played.make_env(split, render_mode)
 
     def describe(self, obs: NDArray) -> list[Scene]:
-        """Scenes of the run's task, in which all skills are legal."""
-        return [self._scene(scene) for scene in self.played.describe(obs)]
-
-    def _scene(self, scene: Scene) -> Scene:
-        return Scene(self.name, scene.facts, scene.text, tuple(range(len(self.options))))
+        """Scenes of the run's task, which also say what the agent is in place for, and where all skills are legal."""
+        scenes = placed_scenes(self.played, obs, self.played.in_place(obs))
+        legal = tuple(range(len(self.options)))
+        return [Scene(self.name, scene.facts, scene.text, legal) for scene in scenes]
 
     def fact_codes(self, obs: NDArray) -> NDArray[np.int64]:
-        """Those of the run's task."""
-        return self.played.fact_codes(obs)
-
-    def sample_scenes(self, rng: np.random.Generator, count: int) -> list[Scene]:
-        """Those of the run's task."""
-        return [self._scene(scene) for scene in self.played.sample_scenes(rng, count)]
+        """Those of the run's task, times the places."""
+        return self.played.fact_codes(obs) * (len(self.played.options) + 1) + self.played.in_place(obs) + 1
 
     def option_done(self, obs: NDArray, option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Never: a skill lasts for H steps."""
@@ -100,9 +96,13 @@ class SkillTask(Task):
         return to_numpy(self._method.model.decode(seen, mean[rows, to_tensor(np.asarray(option))]))
 
     def script(self, scene: Scene) -> int:
-        """The skill that is called what is due; if none is, the one whose windows were most often taken for that."""
-        due = self.played.script(scene)
-        words = [skill["words"] for skill in self._named]
-        if (wanted := self.played.options[due].words) in words:
-            return words.index(wanted)
+        """Of the skills that are called what is due, the one that most often begins in such a place; if none is called
+        that, the one whose windows were most often taken for it."""
+        *facts, place = scene.facts
+        due = self.played.script(replace(scene, facts=tuple(facts)))
+        wanted, at = self.played.options[due].words, place.removeprefix("place=")
+        column = self.played.options.ids.index(at) if at else -1
+        fits = {k: skill for k, skill in enumerate(self._named) if skill["words"] == wanted}
+        if fits:
+            return max(fits, key=lambda k: fits[k]["begins"][column] if "begins" in fits[k] else 0)
         return int(np.argmax([skill["probs"][due] if "probs" in skill else 0 for skill in self._named]))

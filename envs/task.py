@@ -246,6 +246,10 @@ class Task:
         """
         return self.option_done(after, option)
 
+    def in_place(self, obs: NDArray) -> NDArray[np.int64]:
+        """The option [N] that the agent is in place for, which scenes need not tell; -1 for none, as by default."""
+        return np.full(len(obs), -1)
+
     def ground(self, obs: NDArray, option: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Where the option [N] leads: goal mean [N, D] and scale [N, D] in the dimensions of `goal_space`."""
         if self.goal_space.names:

@@ -6,6 +6,7 @@ options. Neither the options that demonstrations were recorded with nor other wi
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ FILE = "skills.json"
 OTHER = "something else"
 _FORMAT, _SCHEMA = "preceptor-skills", 1
 _SHUFFLES = 20  # shuffles over which the agreement by chance is averaged
+
+
+def placed_scenes(task: Task, obs: NDArray, places: NDArray[np.int64]) -> list[Scene]:
+    """Scenes of observations [N, ...], in which the last fact says what the agent is in place for (`Task.in_place`)."""
+    scenes = []
+    for scene, place in zip(task.describe(obs), places.tolist(), strict=True):
+        facts, text = (*scene.facts, f"place={'' if place < 0 else task.options.ids[place]}"), scene.text
+        text += f" In place to {task.options[place].words}." if place >= 0 else ""
+        scenes.append(replace(scene, facts=facts, text=text))
+    return scenes
 
 
 class Naming(Task):
@@ -47,21 +58,29 @@ class Naming(Task):
     def scene(self, before: NDArray, after: NDArray) -> Scene | None:
         """The scene of two observations [...]; None if all facts are the same."""
         both = np.stack([before, after])
-        first, last = self.played.describe(both)
+        places = self.played.in_place(both)
+        first, last = placed_scenes(self.played, both, places)
         if first.facts == last.facts:
             return None
         facts = *(f"before {fact}" for fact in first.facts), *(f"after {fact}" for fact in last.facts)
         if facts not in self._asked:
-            options = np.arange(len(self.played.options))
-            was, now = (self.played.option_done(np.repeat(obs[None], len(options), 0), options) for obs in both)
-            done = np.flatnonzero(now & ~was)
             text = f"Before: {first.text} After: {last.text}"
             scene = Scene(self.name, facts, text, tuple(range(len(self.options))))
-            self._asked[facts] = scene, int(done[0]) if len(done) == 1 else len(options)
+            self._asked[facts] = scene, self._done(both, places)
         return self._asked[facts][0]
 
+    def _done(self, both: NDArray, places: NDArray[np.int64]) -> int:
+        """The one option that became done, or else what the agent came into place for, or left; else the last."""
+        options = np.arange(len(self.played.options))
+        was, now = (self.played.option_done(np.repeat(obs[None], len(options), 0), options) for obs in both)
+        done = np.flatnonzero(now & ~was)
+        if len(done):
+            return int(done[0]) if len(done) == 1 else len(options)
+        return next((int(place) for place in places[::-1] if place >= 0), len(options))
+
     def script(self, scene: Scene) -> int:
-        """The one option that became done in between; `something else` if none did, or several."""
+        """The one option that became done in between, or else what the agent is in place for in the end, or was;
+        `something else` if there is none, or several became done."""
         return self._asked[scene.facts][1]
 
     def sample_scenes(self, rng: np.random.Generator, count: int) -> list[Scene]:
@@ -153,21 +172,39 @@ def _asked(found: Found, config: NamingConfig, store: str) -> dict[str, Any]:
     probs = probs[decided]
     top, means = _names(probs, asked, found.kinds)
     agreed = probs.argmax(1) == top[asked]
-    chance = [agreement_of(probs[rng.permutation(len(probs))], asked, found.kinds) for _ in range(_SHUFFLES)]
-    skills = []
+    dealt = [probs[rng.permutation(len(probs))] for _ in range(_SHUFFLES)]
+    skills, begins = [], _beginnings(found)
     for k in range(found.kinds):
         own, words = asked == k, naming.options[int(top[k])].words
         one = {"kind": k, "words": words, "option": naming.options.ids[top[k]], "source": config.teacher.teacher}
         one |= {"windows": len(drawn[k]), "undecided": len(drawn[k]) - int(own.sum())}
-        one |= {"probs": means[k].tolist(), "labels": probs[own].argmax(1).tolist()}
+        one |= {"probs": means[k].tolist(), "labels": probs[own].argmax(1).tolist(), "begins": begins[k].tolist()}
         skills.append(one | {"agreement": float(agreed[own].mean()) if own.any() else None})
     total = {"windows": len(kind), "undecided": len(kind) - len(asked)}
     return {
         "skills": skills,
         **total,
         "agreement": agreement_of(probs, asked, found.kinds),
-        "shuffled": float(np.mean(chance)),
+        "shuffled": float(np.mean([agreement_of(deal, asked, found.kinds) for deal in dealt])),
+        "right": _right(found, top),
+        "right_shuffled": float(np.mean([_right(found, _names(deal, asked, found.kinds)[0]) for deal in dealt])),
     }
+
+
+def _right(found: Found, names: NDArray[np.int64]) -> int:
+    """How many kinds' names [K] are the option most often due there. It judges, and is not told to whoever names."""
+    told = found.option >= 0
+    due = np.zeros((found.kinds, len(found.task.options) + 1), np.int64)
+    np.add.at(due, (found.kind[told], found.option[told]), 1)
+    return int(((due.argmax(1) == names) & due.any(1)).sum())
+
+
+def _beginnings(found: Found) -> NDArray[np.int64]:
+    """How many windows of each kind begin in place for each option [K, O + 1]; in the last column, for none."""
+    places = found.task.in_place(found.recording.obs[found.episode, found.start])
+    counts = np.zeros((found.kinds, len(found.task.options) + 1), np.int64)
+    np.add.at(counts, (found.kind, places), 1)  # -1 is the last column
+    return counts
 
 
 def _names(probs: NDArray, kind: NDArray[np.int64], kinds: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -194,6 +231,10 @@ def _summary(named: Mapping[str, Any], path: Path) -> str:
         words.append(
             f"windows that agree with the name of their skill: {named['agreement']:.0%}, {named['shuffled']:.0%} with "
             "scenes of other windows"
+        )
+        words.append(
+            f"names that are the option most often due there: {named['right']} of {len(named['skills'])}, "
+            f"{named['right_shuffled']:.1f} with scenes of other windows"
         )
     return "\n".join(words)
 

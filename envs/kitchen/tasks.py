@@ -85,6 +85,12 @@ class KitchenKinematic(KitchenTask):
         """Which subtasks are done [N, 7]."""
         return obs[:, SHARES] > DONE
 
+    def in_place(self, obs: Obs) -> NDArray[np.int64]:
+        """The subtask [N] whose handle the gripper is at; -1 where none is near."""
+        ways = self._ways(obs)
+        far = np.linalg.norm(ways, axis=2)
+        return np.where(far.min(1) < _CLEAR, far.argmin(1), -1)
+
     def ground(self, obs: Obs, option: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Where the gripper has to go for each option [N]: to the handle, and with it to the end of its line."""
         option = np.asarray(option)
@@ -111,13 +117,17 @@ class KitchenKinematic(KitchenTask):
         move = np.clip(np.select(phases, [pull, way / STEP[:3], back], go), -_PACE, _PACE)
         return np.column_stack([move, np.where(holds | closes, 1.0, -1.0)]).astype(np.float32)
 
+    def _ways(self, obs: Obs) -> NDArray[np.float64]:
+        """From the gripper to each handle [N, 7, 3]."""
+        seen = np.asarray(obs, np.float64)
+        return places(seen[:, SHARES]) - (seen[:, PLACE] / SEEN_PLACE + CENTRE)[:, None]
+
     def _stage(
         self, obs: Obs, option: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
         """The way [N, 3] to the handle of each option [N], whether the gripper holds it and it is not done, and whether
         no handle is near."""
-        rows, shares = np.arange(len(obs)), np.asarray(obs[:, SHARES], np.float64)
-        ways = places(shares) - (np.asarray(obs[:, PLACE], np.float64) / SEEN_PLACE + CENTRE)[:, None]
+        rows, ways = np.arange(len(obs)), self._ways(obs)
         far = np.linalg.norm(ways, axis=2)
         own = far[rows, option]
         # What is attached is not told. It is what was nearest, and so, but for what passes by, is nearest.

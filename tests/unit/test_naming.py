@@ -15,7 +15,7 @@ from preceptor.agent.runs.run import Run
 from preceptor.agent.runs.skills_report import agreement, found_by, stays
 from preceptor.agent.train import train
 from preceptor.envs.catalog import get_task
-from preceptor.envs.kitchen.layout import SHARES
+from preceptor.envs.kitchen.layout import CENTRE, PLACE, SEEN_PLACE, SHARES, SITES
 
 KITCHEN = get_task("KitchenKinematic")
 SMALL = {"method": "helios", "task": "KitchenKinematic", "steps": 120, "eval_episodes": 0, "quiet": True, "demos": "12"}
@@ -105,6 +105,12 @@ def test_the_script_names_what_became_done():
     assert naming.script(naming.scene(nothing, one)) == 2
     assert naming.script(naming.scene(one, three)) == other, "two were done"
     assert naming.script(naming.scene(three, one)) == other, "none was"
+    there = nothing.copy()
+    there[PLACE] = SEEN_PLACE * (SITES[3] - CENTRE)
+    assert naming.script(naming.scene(nothing, there)) == 3, "the gripper has come to it"
+    assert naming.script(naming.scene(there, nothing)) == 3, "or has left it"
+    assert naming.script(naming.scene(there, one)) == 2, "what became done comes first"
+    assert "In place to" not in naming.scene(nothing, one).text
     scene = naming.scene(nothing, one)
     assert scene.legal == tuple(range(other + 1))
     assert scene.text.startswith("Before: Done: nothing.")
@@ -113,7 +119,8 @@ def test_the_script_names_what_became_done():
 
 def test_a_window_in_which_nothing_changes_is_widened(found):
     naming, last = Naming(KITCHEN), found.recording.lengths - 1
-    codes = [KITCHEN.fact_codes(found.recording.obs[n]) for n in range(len(found.recording))]
+    seen = found.recording.obs
+    codes = [KITCHEN.fact_codes(seen[n]) * 8 + KITCHEN.in_place(seen[n]) for n in range(len(found.recording))]
     some = np.random.default_rng(0).permutation(len(found.kind))[:200]
     for window in some:
         n, start = found.episode[window], found.start[window]
@@ -138,6 +145,7 @@ def test_names_are_distinct_and_a_person_has_the_last_word(logs, run, capsys):
     assert len(set(names)) == len(names) == len(first["table"])
     assert 0 < first["undecided"] < first["windows"]
     assert first["agreement"] >= first["shuffled"] > 0
+    assert first["right"] > first["right_shuffled"]
     assert all(sum(skill["probs"]) == pytest.approx(1) for skill in first["skills"])
     own = ("--name", "0=shake hands", "--logdir", str(logs))
     second = said(capsys, "skills", "s", "--teacher", "none", *own)
