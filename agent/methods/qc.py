@@ -7,7 +7,7 @@ critics' target takes the best of as many.
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -79,8 +79,22 @@ class BestChunks(Distribution):
 
     def sample(self, rng: np.random.Generator | None) -> Sampled:
         """Chunks float32 [N, k A]; their log-probabilities are of no use here, and given as 0."""
-        chunk, _ = self.method.best(self.inputs, self.method.critic, rng or np.random.default_rng(0))
+        chunk, _ = self.method.best(self.inputs, self.method.critic, rng or _Repeated(self.method.settings.candidates))
         return chunk, np.zeros(len(chunk), np.float32)
+
+
+class _Repeated(np.random.Generator):
+    """Draws the same for every so many rows, so that what is played greedily does not depend on how many play."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(np.random.PCG64(0))
+        self._rows = rows
+
+    def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
+        """Numbers of this size, the rows of which come again after the first few."""
+        count, *shape = size
+        drawn = super().standard_normal((self._rows, *shape), dtype, out)
+        return np.tile(drawn, (count // self._rows, *[1] * len(shape)))
 
 
 class Qc(Method):

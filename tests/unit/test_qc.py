@@ -8,7 +8,7 @@ import torch
 
 from preceptor.agent.chunks import chunk_player
 from preceptor.agent.demonstrating import record
-from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.hierarchy import Hierarchy, Observations
 from preceptor.agent.methods.qc import Qc, QcSettings
 from preceptor.controller.network import TrunkConfig
 from preceptor.envs.catalog import get_task
@@ -70,6 +70,20 @@ def test_what_is_played_is_learned_from():
     batch = method.replay.sample(20, 0.5)
     assert batch.action.shape == (20, 4 * 8)
     assert np.isfinite(method.learn(0.5)["low/critic_loss"])
+
+
+@pytest.mark.parametrize("head", ["flow", "gaussian"])
+def test_what_is_played_greedily_does_not_depend_on_how_many_play(head):
+    method, seen = made(head=head), np.random.default_rng(0).normal(size=(5, *TWIN.observation_shape))
+    encoder = method.encoder
+
+    def chunks(obs):
+        observed = Observations(TWIN, encoder, obs.astype(np.float32), np.zeros(len(obs), np.int64))
+        return method.choose(observed, np.full(len(obs), -1))[1].sample(None)[0]
+
+    alone = np.concatenate([chunks(seen[n : n + 1]) for n in range(5)])
+    np.testing.assert_allclose(chunks(seen), alone, atol=1e-5)
+    assert np.ptp(alone[:, 7]) > 0
 
 
 def test_named_actions_are_refused():
