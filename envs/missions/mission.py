@@ -8,7 +8,7 @@ COLOURS = ("blue", "green", "grey", "purple", "red", "yellow")
 KINDS = ("box", "ball", "key", "door")
 PLACES = {"left": "on your left", "right": "on your right", "front": "in front of you", "behind": "behind you"}
 VERBS = ("goto", "open", "pickup", "putnext")
-CLAUSES = 4  # a mission has no more of them
+MOST_CLAUSES = 4  # of a mission
 
 
 class MissionError(UserError):
