@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from minigrid.envs.babyai.core import verifier
 
 from preceptor.envs.missions.grammar import CLAUSES, IN_ORDER, KNOWN, TOGETHER, literals, tokens
-from preceptor.envs.missions.mission import COLOURS, KINDS, PLACES, Clause, Description, Mission, MissionError, words
+from preceptor.envs.missions.mission import Clause, Description, Mission, MissionError, words
 from preceptor.envs.missions.paraphrase import paraphrase
 from preceptor.envs.missions.parsing import _ORDERS, parse
 from preceptor.envs.missions.vocabulary import LENGTH, PADDING, UNKNOWN, VOCABULARY, Vocabulary
+from tests.missions.drawn import MISSION
 
 LEVELS = [name for name in gymnasium.registry if name.startswith("BabyAI-")]
 VERB = {
@@ -25,22 +26,6 @@ VERB = {
     verifier.PutNextInstr: "putnext",
 }
 MISSIONS = 40  # of each level; 200 of each were read once
-
-
-def descriptions(*kinds: str) -> st.SearchStrategy[Description]:
-    fields = st.sampled_from(("", *COLOURS)), st.sampled_from(kinds), st.sampled_from(("", *PLACES))
-    return st.tuples(*fields).map(Description._make)
-
-
-ANY, CARRIED = descriptions("", *KINDS), descriptions("", "box", "ball", "key")
-CLAUSE = st.one_of(
-    ANY.map(lambda what: Clause("goto", what)),
-    descriptions("door").map(lambda what: Clause("open", what)),
-    CARRIED.map(lambda what: Clause("pickup", what)),
-    st.tuples(CARRIED, ANY).map(lambda two: Clause("putnext", *two)),
-)
-PART = st.lists(CLAUSE, min_size=1, max_size=2).map(tuple)
-MISSION = st.tuples(PART, st.one_of(st.just(()), PART)).map(Mission._make)
 RNG = st.integers(0, 2**32).map(np.random.default_rng)
 
 

@@ -1,0 +1,154 @@
+"""Plans as text: written for a mission, read back, repaired where only one thing can be meant, else refused."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preceptor.envs.missions.mission import Description, Mission, MissionError
+from preceptor.envs.missions.parsing import parse
+from preceptor.envs.missions.plans import STEPS, STRICT, Plan, Subgoal, plan_of, plan_prompt, read_plan
+from tests.missions.drawn import MISSION
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "plan_prompt.txt"
+LONG = parse("put the grey key next to the box on your left and pick up the red ball, after you open the blue door")
+STEPS_OF_LONG = """\
+find the blue door
+open the blue door
+find the grey key
+pick up the grey key
+find the box on your left
+drop next to the box on your left
+find the red ball
+pick up the red ball"""
+
+
+def lines(*steps: str) -> str:
+    return "\n".join(steps)
+
+
+def test_the_plan_of_a_mission_is_its_steps_in_its_order() -> None:
+    assert plan_of(LONG).text == STEPS_OF_LONG
+
+
+@pytest.mark.parametrize(
+    ("mission", "expected"),
+    [
+        ("pick up the ball, then pick up the key", "find ball, pickup ball, drop, find key, pickup key"),
+        ("pick up the ball, then put the ball next to the key", "find ball, pickup ball, find key, dropnext key"),
+        (
+            "pick up the ball, then put the box next to the key",
+            "find ball, pickup ball, drop, find box, pickup box, find key, dropnext key",
+        ),
+        ("pick up the red ball, then go to the ball", "find red ball, pickup red ball, drop, find ball, goto ball"),
+        ("pick up the ball, then go to the key", "find ball, pickup ball, find key, goto key"),
+        ("pick up the ball and open the door", "find door, open door, find ball, pickup ball"),
+    ],
+)
+def test_a_hand_is_freed_where_it_has_to_be(mission: str, expected: str) -> None:
+    steps = plan_of(parse(mission)).steps
+    short = ", ".join(f"{step.verb} {step.what.colour} {step.what.kind}".strip().replace("  ", " ") for step in steps)
+    assert short == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(MISSION)
+def test_the_plan_of_any_mission_can_be_carried_out_and_is_read_back_without_a_repair(mission: Mission) -> None:
+    plan = plan_of(mission)
+    assert read_plan(plan.text, mission) == plan
+    assert read_plan(plan.text, None) == plan
+    assert len(plan.steps) < STEPS
+    held: Description | None = None
+    for before, step in zip((None, *plan.steps), plan.steps, strict=False):
+        assert step.verb in ("find", "drop") or before == ("find", step.what)
+        assert held is None or step.verb != "pickup"
+        assert held is not None or step.verb not in ("drop", "dropnext")
+        held = step.what if step.verb == "pickup" else None if step.verb.startswith("drop") else held
+
+
+@pytest.mark.parametrize(
+    ("written", "repairs"),
+    [
+        (STEPS_OF_LONG, 0),
+        (STEPS_OF_LONG.upper(), 8),
+        (STEPS_OF_LONG.replace("the grey", "the gray"), 2),
+        (lines("Here is the plan:", "```", STEPS_OF_LONG, "```"), 3),
+        (lines(*(f"{number}. {line}." for number, line in enumerate(STEPS_OF_LONG.split("\n"), 1))), 8),
+        (lines(*(f"* Step {number}: {line}" for number, line in enumerate(STEPS_OF_LONG.split("\n"), 1))), 8),
+        (STEPS_OF_LONG.replace("drop next", "put it next"), 1),
+        (STEPS_OF_LONG.replace("box on your left", "crate"), 2),
+        (STEPS_OF_LONG.replace("find the blue", "explore until you see the blue"), 1),
+        (STEPS_OF_LONG.replace("open the blue door\n", "open the blue door, then "), 2),
+        (STEPS_OF_LONG.replace("drop next to", "put the grey key beside"), 1),
+    ],
+)
+def test_what_can_mean_only_one_thing_is_repaired_and_counted(written: str, repairs: int) -> None:
+    assert read_plan(written, LONG) == Plan(plan_of(LONG).steps, repairs)
+
+
+def test_what_is_carried_is_put_down_before_another_thing_is_picked_up() -> None:
+    mission = parse("pick up the red ball and pick up the blue box")
+    plan = read_plan(lines("pick up the blue box", "pick up the blue box", "pick up the red ball"), mission)
+    assert plan.text == lines("pick up the blue box", "drop", "pick up the red ball")
+    assert plan.repairs == 1
+
+
+def test_doors_and_keys_may_be_in_the_way() -> None:
+    steps = ("pick up the green key", "open the green door", "drop", "find the ball", "pick up the ball")
+    assert read_plan(lines(*steps), parse("pick up the ball")) == Plan(
+        (
+            Subgoal("pickup", Description("green", "key")),
+            Subgoal("open", Description("green", "door")),
+            Subgoal("drop"),
+            Subgoal("find", Description("", "ball")),
+            Subgoal("pickup", Description("", "ball")),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        ("", "1 to 32 steps, not 0"),
+        ("\n```\n", "1 to 32 steps, not 0"),
+        ("teleport to the blue door", "unknown words: teleport"),
+        ("the blue door", 'a step is one of "find the'),
+        ("go to", '"go to" is said of no object'),
+        (lines(*["open the blue door"] * 33), "not 33"),
+        ("open the blue door\n" * 1000, "19000 characters"),
+        (lines(STEPS_OF_LONG, "find the green ball"), "the mission does not speak of it"),
+        (lines(STEPS_OF_LONG, "drop next to the green door"), "the mission does not speak of it"),
+        (
+            STEPS_OF_LONG.replace("red ball", "ball").replace("grey key", "grey key on your left"),
+            "completes 'put the grey",
+        ),
+        (
+            STEPS_OF_LONG.replace("find the red ball\npick up the red ball", ""),
+            "completes 'pick up the red ball' in its order",
+        ),
+        (lines(*reversed(STEPS_OF_LONG.split("\n"))), "in its order"),
+        (STEPS_OF_LONG.replace("pick up the grey key", "go to the grey key"), "completes 'put the grey key"),
+        ("go to the purple door", "completes 'open the blue door'"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_any_other_plan_is_refused(written: str, complaint: str) -> None:
+    with pytest.raises(MissionError, match=complaint) as caught:
+        read_plan(written, LONG)
+    assert len(str(caught.value)) < 400
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.text(), st.lists(st.sampled_from(sorted(STRICT.values()))).map("\n".join)), MISSION)
+def test_any_text_is_a_plan_or_refused(text: str, mission: Mission) -> None:
+    try:
+        plan = read_plan(text.replace("{what}", "red ball"), mission)
+    except MissionError:
+        return
+    assert read_plan(plan.text, mission) == plan._replace(repairs=0)
+
+
+def test_the_prompt_is_the_one_that_was_pinned() -> None:
+    told = "".join(f"[{role}]\n{content}\n" for role, content in plan_prompt("go to the door behind you"))
+    assert told == GOLDEN.read_text()
