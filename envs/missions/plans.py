@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from preceptor.envs.missions.grammar import CLAUSES
 from preceptor.envs.missions.mission import Clause, Description, Mission, MissionError, described, words
-from preceptor.envs.missions.parsing import Reader, description, parse, refused
+from preceptor.envs.missions.parsing import Reader, check, description, parse, refused
 
 STEPS = 32  # of a plan, at most; the longest mission needs 19
 CHARACTERS = 4000  # of a plan's text
@@ -31,26 +31,20 @@ STRICT = {
     "drop": "drop",
     "dropnext": "drop next to the {what}",
 }
+_BESIDE = ("next to", "beside")
+_PUT = ("put", "put down", "place", "drop")
+_PUT_IT = ("drop", *(f"{put} it" for put in _PUT), "put it down")
 _ALSO: dict[str, tuple[str, ...]] = {
     "find": ("find {what}", "look for {what}", "search for {what}", "locate {what}", "explore until you see {what}"),
     "drop": ("drop", "drop it", "drop {what}", "put it down", "put down {what}", "put {what} down"),
-    "dropnext": tuple(
-        f"{verb} {where} {{what}}"
-        for verb in ("drop", "drop it", "put it", "place it")
-        for where in ("next to", "beside")
-    ),
+    "dropnext": tuple(f"{put} {where} {{what}}" for put in _PUT_IT for where in _BESIDE),
 } | {verb: forms.training + forms.held_out for verb, forms in CLAUSES.items()}
 _ALSO["open"] += ("unlock {what}", "unlock and open {what}")
-_ALSO["putnext"] += ("put {what} beside {beside}", "place {what} next to {beside}", "drop {what} beside {beside}")
+_ALSO["putnext"] += tuple(f"{put} {{what}} {where} {{beside}}" for put in _PUT for where in _BESIDE)
 _BETWEEN = {"first", "then", "next", "and", "now", "finally"}  # words between steps that change nothing
 _READER = Reader(_ALSO, _BETWEEN)
 _NUMBERING = re.compile(r"^\W*(?:step\b\s*)?(?:\d+\W+)?", re.IGNORECASE)
-_EASIEST_FIRST = (
-    "open",
-    "goto",
-    "putnext",
-    "pickup",
-)  # a key needs a free hand
+_EASIEST_FIRST = ("open", "goto", "putnext", "pickup")  # a key needs a free hand
 
 
 class Subgoal(NamedTuple):
@@ -116,14 +110,14 @@ def plan_of(mission: Mission) -> Plan:
 
 
 def _meant(step: Subgoal, mission: Mission) -> Subgoal:
-    """A step with the mission's own description of its object, or one of a door or key that may be in the way."""
+    """A step on an object of the mission, in its own description, or on a door, key or box that may be in the way."""
     named = dict.fromkeys(what for clause in mission.clauses for what in clause[1:] if what is not None)
     wider = [what for what in named if all(said in ("", of) for said, of in zip(step.what, what, strict=True))]
     if step.verb == "drop" or step.what in named:
         return step
     if len(wider) == 1:
         return step._replace(what=wider[0])
-    if step.what.kind in ("door", "key") and step.verb != "dropnext":
+    if step.what.kind in {"pickup": ("key",), "dropnext": ()}.get(step.verb, ("door", "key", "box")):
         return step
     raise refused(step.words, "the mission does not speak of it: the plan is for another one")
 
@@ -137,6 +131,8 @@ def _steps(line: str) -> list[Subgoal]:
     steps = []
     for one in found:
         objects = [description(line, said, one.words) for said in one.objects]
+        if one.verb != "drop":
+            check(line, one.verb, objects[0], openable=("door", "box"))
         if one.verb == "putnext":
             steps += [Subgoal("pickup", objects[0]), Subgoal("dropnext", objects[1])]
         else:
@@ -183,7 +179,7 @@ def read_plan(text: str, mission: Mission | None) -> Plan:
 
     Raises:
         MissionError: For anything else: unknown words, more than `STEPS` steps, objects of which the mission does not
-            speak (doors and keys may be in the way), a clause that is not carried out, or not in its order.
+            speak (doors, keys and boxes may be in the way), a clause that is not carried out, or not in its order.
     """
     if len(text) > CHARACTERS:
         raise refused(text, f"the plan has {len(text)} characters, and at most {CHARACTERS} are read")

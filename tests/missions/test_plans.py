@@ -81,6 +81,8 @@ def test_the_plan_of_any_mission_can_be_carried_out_and_is_read_back_without_a_r
         (STEPS_OF_LONG.replace("find the blue", "explore until you see the blue"), 1),
         (STEPS_OF_LONG.replace("open the blue door\n", "open the blue door, then "), 2),
         (STEPS_OF_LONG.replace("drop next to", "put the grey key beside"), 1),
+        (STEPS_OF_LONG.replace("drop next to", "put down the grey key next to"), 1),
+        (STEPS_OF_LONG.replace("drop next to", "put it down beside"), 1),
     ],
 )
 def test_what_can_mean_only_one_thing_is_repaired_and_counted(written: str, repairs: int) -> None:
@@ -94,14 +96,14 @@ def test_what_is_carried_is_put_down_before_another_thing_is_picked_up() -> None
     assert plan.repairs == 1
 
 
-def test_doors_and_keys_may_be_in_the_way() -> None:
-    steps = ("pick up the green key", "open the green door", "drop", "find the ball", "pick up the ball")
+def test_doors_and_keys_and_boxes_may_be_in_the_way() -> None:
+    steps = ("open the red box", "pick up the green key", "open the green door", "drop", "pick up the ball")
     assert read_plan(lines(*steps), parse("pick up the ball")) == Plan(
         (
+            Subgoal("open", Description("red", "box")),
             Subgoal("pickup", Description("green", "key")),
             Subgoal("open", Description("green", "door")),
             Subgoal("drop"),
-            Subgoal("find", Description("", "ball")),
             Subgoal("pickup", Description("", "ball")),
         )
     )
@@ -114,6 +116,9 @@ def test_doors_and_keys_may_be_in_the_way() -> None:
         ("\n```\n", "1 to 32 steps, not 0"),
         ("teleport to the blue door", "unknown words: teleport"),
         ("the blue door", 'a step is one of "find the'),
+        ("open the key", 'only a door or a box can be opened, not "key"'),
+        ("pick up the blue door", "a door cannot be carried"),
+        (lines("pick up the green box", STEPS_OF_LONG), "the mission does not speak of it"),
         ("go to", '"go to" is said of no object'),
         (lines(*["open the blue door"] * 33), "not 33"),
         ("open the blue door\n" * 1000, "19000 characters"),
