@@ -2,7 +2,7 @@
 
     find the red ball          look around and through doors until one is seen; done at once where one is
     go to the red ball         stand before it, facing it
-    open the blue door         and fetch the key of its colour where it is locked
+    open the blue door         its key fetched where it is locked; one that is open already is closed and opened again
     pick up the red ball
     drop                       what is carried, where it is in nobody's way
     drop next to the grey box  beside it

@@ -1,10 +1,16 @@
 """Plans as text: written for a mission, read back, repaired where only one thing can be meant, else refused."""
 
+import itertools
 from pathlib import Path
+from typing import Any
 
+import gymnasium
+import minigrid  # noqa: F401  registers the BabyAI levels
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minigrid.core.constants import DIR_TO_VEC
+from minigrid.envs.babyai.core import verifier
 
 from preceptor.envs.missions.mission import Description, Mission, MissionError
 from preceptor.envs.missions.parsing import parse
@@ -65,6 +71,59 @@ def test_the_plan_of_any_mission_can_be_carried_out_and_is_read_back_without_a_r
         assert held is None or step.verb != "pickup"
         assert held is not None or step.verb not in ("drop", "dropnext")
         held = step.what if step.verb == "pickup" else None if step.verb.startswith("drop") else held
+
+
+class Jumping:
+    """Carries out a plan in a level of minigrid by jumping to where each step is done; minigrid judges."""
+
+    def __init__(self, level: str, seed: int) -> None:
+        self.env = gymnasium.make(level, disable_env_checker=True).unwrapped
+        self.env.reset(seed=seed)
+        for door in self.env.grid.grid:
+            if door is not None and door.type == "door":
+                door.is_locked = door.is_open = False
+        self.mission = parse(self.env.mission)
+        self.solved = False
+        named = {what for clause in self.mission.clauses for what in clause[1:] if what is not None}
+        self.fitting = {what: self._fitting(what) for what in named}  # a place is said of where it was
+
+    def _fitting(self, what: Description) -> list[Any]:
+        said = verifier.ObjDesc(what.kind or None, what.colour or None, what.place or None)
+        return said.find_matching_objs(self.env)[0]
+
+    def _places(self, what: Description) -> list[tuple[int, int]]:
+        cells = {id(thing): divmod(at, self.env.width)[::-1] for at, thing in enumerate(self.env.grid.grid)}
+        return [cells[id(thing)] for thing in self.fitting[what] if id(thing) in cells]
+
+    def _around(self, place: tuple[int, int]) -> list[tuple[int, int]]:
+        """The cells beside a place; from the first it is seen in direction 0."""
+        return [(place[0] - step[0], place[1] - step[1]) for step in DIR_TO_VEC]
+
+    def _free(self, cell: tuple[int, int]) -> bool:
+        inside = 0 < cell[0] < self.env.width and 0 < cell[1] < self.env.height
+        return inside and self.env.grid.get(*cell) is None
+
+    def play(self, step: Subgoal) -> None:
+        if step.verb == "drop":
+            target = next(filter(self._free, itertools.product(range(self.env.width), range(self.env.height))))
+        elif step.verb == "dropnext":
+            target = next(cell for place in self._places(step.what) for cell in self._around(place) if self._free(cell))
+        else:
+            target = self._places(step.what)[0]
+        self.env.agent_dir, self.env.agent_pos = 0, self._around(target)[0]
+        action = {"goto": "done", "open": "toggle", "pickup": "pickup"}.get(step.verb, "drop")
+        times = 2 if step.verb == "open" and self.env.grid.get(*target).is_open else 1
+        self.solved |= any(self.env.step(self.env.actions[action])[1] > 0 for _ in range(times))
+
+
+@pytest.mark.parametrize("level", ["BabyAI-BossLevel-v0", "BabyAI-MiniBossLevel-v0", "BabyAI-SynthSeq-v0"])
+def test_the_plan_of_a_mission_solves_it_in_minigrid(level: str) -> None:
+    for seed in range(60):
+        played = Jumping(level, seed)
+        for step in plan_of(played.mission).steps:
+            if step.verb != "find" and not played.solved:
+                played.play(step)
+        assert played.solved, (seed, played.env.mission)
 
 
 @pytest.mark.parametrize(
