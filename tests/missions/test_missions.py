@@ -1,5 +1,6 @@
 """Missions as text: read, said in other words, refused, and turned into numbers."""
 
+import itertools
 import json
 import time
 
@@ -67,6 +68,16 @@ def test_a_training_paraphrase_is_read_as_its_mission_and_a_held_out_one_is_not(
         parse(held_out)
     assert VOCABULARY.unknown(told) == VOCABULARY.unknown(held_out) == []
     assert max(len(tokens(told)), len(tokens(held_out))) <= LENGTH
+
+
+def test_no_two_clauses_in_any_order_are_read_as_others() -> None:
+    objects = {"what": "the door", "beside": "the box"}
+    told = [(verb, form.format(**objects)) for verb, forms in CLAUSES.items() for form in forms.training]
+    told = [(verb, text if verb in ("goto", "open") else text.replace("door", "ball", 1)) for verb, text in told]
+    for (verb, a), (other, b) in itertools.product(told, told):
+        for form in (*TOGETHER.training, *IN_ORDER.training):
+            text = form.format(a=a, b=b)
+            assert [clause.verb for clause in parse(text).clauses] == [verb, other], text
 
 
 def test_forms_are_enough_of_each_kind_and_in_one_set_only() -> None:
