@@ -21,7 +21,7 @@ from preceptor.envs.missions.grammar import CLAUSES
 from preceptor.envs.missions.mission import Clause, Description, Mission, MissionError, described, words
 from preceptor.envs.missions.parsing import Reader, check, description, parse, refused
 
-STEPS = 32  # of a plan, at most; the longest mission needs 19
+STEPS = 32  # of a plan, at most; the longest mission needs 16
 CHARACTERS = 4000  # of a plan's text
 STRICT = {
     "find": "find the {what}",
