@@ -33,6 +33,7 @@ class SkillLearner(Resumable):
         hidden: Widths of the critics.
         lr: Learning rate of Adam.
         tau: Share by which the target critics follow.
+        normed: Whether the critics have layer normalisation.
         weight: lambda of loss L1, and the divergence that it is tuned to.
         seed: Of the critics' weights and of the noise.
 
@@ -53,6 +54,7 @@ class SkillLearner(Resumable):
         hidden: tuple[int, ...],
         lr: float,
         tau: float,
+        normed: bool = False,
         weight: PriorWeight,
         seed: int,
     ) -> None:
@@ -61,7 +63,7 @@ class SkillLearner(Resumable):
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.critic = to_device(TwinCritic(inputs + policy.dims, hidden))
+            self.critic = to_device(TwinCritic(inputs + policy.dims, hidden, normed))
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.policy_optimizer = FusedAdam(policy.parameters(), lr)
         self.critic_optimizer = FusedAdam(self.critic.parameters(), lr)

@@ -100,8 +100,10 @@ class HeliosSettings:
     divergence: NotNegative | None = None
     """delta, nats by which the policy strays from the prior; 5 of one Gaussian and 3 of a mixture if not given."""
     decoder: Literal["frozen", "tuned"] = "frozen"
-    """Whether reinforcement learning leaves the decoder as it is, or tunes it: it plays with noise, and what turned out
-    better than the skill's value is cloned (loss L2 with exponential weights)."""
+    """Whether reinforcement learning leaves the decoder, or tunes it: it plays with noise, and what turned out better
+    than the skill's value is cloned (loss L2 with exponential weights)."""
+    normed: bool = False
+    """Whether the critics have layer normalisation, which keeps them from overestimating (Ball et al., 2023)."""
     hold: Positive = 0.1
     """lambda at the start, by which the prior holds the policy."""
     hold_rate: Positive = 1e-3
@@ -177,6 +179,7 @@ class Helios(Method):
             hidden=hidden,
             lr=settings.lr,
             tau=settings.tau,
+            normed=settings.normed,
             weight=PriorWeight(settings.hold, target=wanted, rate=settings.hold_rate),
             seed=int(self._seeds.generate_state(1)[0]),
         )
@@ -263,10 +266,8 @@ class Helios(Method):
     # The prior.
 
     def found(self) -> dict[str, float]:
-        """The skill model is finished: the mixture is fitted for the last time, and the prior begins with what it
-        found, or with some latents."""
-        info, settings = self._fit(_FITTED_LAST), self.settings
-        kinds = len(self.mixture.weight)
+        """The skill model is finished: a last fit, and the prior begins with what it found, or with some latents."""
+        info, settings, kinds = self._fit(_FITTED_LAST), self.settings, len(self.mixture.weight)
         if self._parts.log is not None and (doubt := self._doubt(kinds)):
             self._parts.log.warn(doubt)
         prior = {"dpm": kinds, "mdn": settings.components}.get(settings.prior, 1)
@@ -286,7 +287,7 @@ class Helios(Method):
         return info
 
     def _doubt(self, kinds: int) -> str:
-        """Why little may come of a mixture of so many kinds, in words; empty if nothing speaks against it."""
+        """Why little may come of a mixture of so many kinds; empty if nothing speaks against it."""
         if kinds == self.mixture.cap:
             return f"the mixture has as many kinds of skills as it may, {kinds}: --beta or --least is too small"
         if kinds == 1 and self.settings.latent == "shaped":
@@ -300,8 +301,7 @@ class Helios(Method):
     def update_prior(self) -> dict[str, float]:
         """One gradient step of the prior, and of a policy that has another number of components."""
         rows = self.rng.choice(self.rows, 2 * self.settings.skill_batch)
-        with torch.no_grad():
-            mean, log_std = self.model.encode(*self._windows(rows))
+        mean, log_std = self.latents(rows)
         obs = to_tensor(self.obs[self.windows.episode[rows], self.windows.start[rows]])
         loss = self._prior_loss(self.prior, obs, mean, log_std)
         self.prior_optimizer.minimize(loss)
@@ -386,7 +386,7 @@ class Helios(Method):
 
 
 # A robot's joints ask for more than a gripper's place: chosen by prior roll-outs on demonstrations of seed 0.
-_OF = {"Kitchen": (18_000, HeliosSettings(hidden=256, beta=0.005, online=300_000))}
+_OF = {"Kitchen": (18_000, HeliosSettings(hidden=256, beta=0.005, divergence=1.0, normed=True, online=300_000))}
 
 
 def preset(given: Given) -> Preset:
