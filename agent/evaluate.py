@@ -145,21 +145,21 @@ def _players(name: str, config: EvalConfig, task: Task, runs: list[Run], trained
             return [teacher_player(task, ScriptedTeacher(task, LabelStore()))]
         case "random":
             return [random_player()]
+        case "llm-agent":
+            wanted = _asked_for(config, trained.teacher if trained else TeacherConfig())
+            return [llm_player(task, wanted, config.agent_asks, config.agent_history, str(device()))]
     trained = trained or configure(task=config.task, logdir=config.logdir)
-    wanted = _asked_for(config, trained)
-    if name == "llm-agent":
-        return [llm_player(task, wanted, config.agent_asks, config.agent_history, str(device()))]
-    return [teacher_player(task, _teacher(wanted, task, runs, trained))]
+    return [teacher_player(task, _teacher(_asked_for(config, trained.teacher), task, runs, trained))]
 
 
-def _asked_for(config: EvalConfig, trained: TrainConfig) -> TeacherConfig:
+def _asked_for(config: EvalConfig, own: TeacherConfig) -> TeacherConfig:
     """The run's own teacher, or the one that is asked for; of how it is asked, what is not said is the run's own."""
     of_teacher = {f.name: getattr(config.teacher, f.name) for f in fields(TeacherConfig)}
     said = {name: value for name, value in of_teacher.items() if name in config.said}
     if not config.said:  # from Python: what differs from the defaults
         said = {name: value for name, value in of_teacher.items() if value != getattr(TeacherConfig(), name)}
-    same = said.get("teacher") in (None, trained.teacher.teacher)
-    wanted = replace(trained.teacher if same else TeacherConfig(), **said)
+    same = said.get("teacher") in (None, own.teacher)
+    wanted = replace(own if same else TeacherConfig(), **said)
     limits = ("concurrency", "max_llm_calls", "max_llm_tokens", "max_llm_seconds")
     return replace(wanted, **{name: of_teacher[name] for name in limits}, on_teacher_failure="abort")
 
