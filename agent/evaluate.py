@@ -91,7 +91,7 @@ def _asked_once(result: dict[str, Any], runs: list[Run]) -> dict[str, float]:
     """The columns of a player that asks for those that do not; and what the student's teacher was asked, in all."""
     for name in ("student", "controller", "prior", "scripted", "random"):
         if name in result:
-            result[name]["sampled"] |= {"calls": 0, "tokens_in": 0, "tokens_out": 0}
+            result[name]["sampled"] |= {"calls": 0, "tokens_in": 0, "tokens_out": 0, "seconds": 0.0}
     lines = [run.results().get("asking", {}) for run in runs]
     return {f"taught_{what}": int(sum(line.get(what, 0) for line in lines)) for what in ("calls", "tokens") if lines}
 
