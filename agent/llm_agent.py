@@ -42,11 +42,14 @@ class Question(NamedTuple):
 
 def option_questions(task: Task, obs: NDArray) -> list[Question]:
     """Which legal option to start in each observation [N, ...]."""
-    orders = [(scene, menus(scene, 1)[0]) for scene in task.describe(obs)]
-    return [
-        Question(scene.text, menu.options, menu.words(task), menu.options.index(scene.legal[0]))
-        for scene, menu in orders
-    ]
+    questions = []
+    for scene in task.describe(obs):
+        if len(scene.legal) > len(LETTERS):
+            what = f"{len(scene.legal)} options are legal in a scene of {task.name}, more than a menu has letters."
+            raise UserError(what, "--agent-asks action")
+        menu = menus(scene, 1)[0]
+        questions.append(Question(scene.text, menu.options, menu.words(task), menu.options.index(scene.legal[0])))
+    return questions
 
 
 def action_questions(task: Task, obs: NDArray) -> list[Question]:
@@ -89,27 +92,26 @@ class Asker:
         self._live = np.zeros(0, np.bool_)
         self._past: list[deque[tuple[str, str]]] = []
 
-    def look(self, begun: NDArray[np.bool_]) -> None:
-        """Be told in which environments [N] an episode has just begun.
+    def choose(
+        self, begun: NDArray[np.bool_], due: NDArray[np.bool_], obs: NDArray, otherwise: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The option or action [N] in each observation [N, ...] where one is `due` [N], by one batch of calls, and
+        `otherwise` [N] elsewhere.
 
-        In all at once: a batch begins. In some: the episode that counts is over there, and no more is asked about it.
+        `begun` [N] is where an episode has just begun. In all at once: a batch begins. In some: the episode that counts
+        is over there, and no more is asked about it.
         """
         if begun.all():
-            self._live = np.ones_like(begun)
-            self._past = [deque(maxlen=self._history) for _ in begun]
+            self._live, self._past = begun.copy(), [deque(maxlen=self._history) for _ in begun]
         else:
             self._live &= ~begun
-
-    def choose(self, due: NDArray[np.bool_], obs: NDArray, otherwise: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The option or action [N] in each observation [N, ...] where one is `due` [N], by one batch of calls, and
-        `otherwise` [N] elsewhere."""
-        rows, chosen = np.flatnonzero(due & self._live), otherwise.copy()
-        questions = self._questions(self.task, obs[rows]) if len(rows) else []
-        asked = [i for i, question in enumerate(questions) if len(question.choices) > 1]
-        replies = self._replies([prompt_of(self.task, self.template, questions[i], self._past[rows[i]]) for i in asked])
+        rows, chosen = np.flatnonzero(due & self._live).tolist(), otherwise.copy()
+        asked = list(zip(rows, self._questions(self.task, obs[rows]), strict=True)) if rows else []
+        prompts = [prompt_of(self.task, self.template, q, self._past[row]) for row, q in asked if len(q.choices) > 1]
+        replies = iter(self._replies(prompts))
         self.spent.decisions += len(rows)
-        for i, (row, question) in enumerate(zip(rows.tolist(), questions, strict=True)):
-            at = self._position(replies[asked.index(i)], question) if i in asked else 0
+        for row, question in asked:
+            at = self._position(next(replies), question) if len(question.choices) > 1 else 0
             self._past[row].append((question.text, question.words[at]))
             chosen[row] = question.choices[at]
         return chosen
@@ -160,12 +162,11 @@ class AskedHigh:
     def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """Whether an option is due [N], and the model's choice with certainty [N, K]."""
         task, begun = observed.task, running < 0
-        self._asker.look(begun)
         age = np.zeros_like(running) if begun.all() else self._age
         due = begun | task.option_done(observed.obs, running) | (age >= task.options.timeouts[running])
         self._age = np.where(due, 1, age + 1)
         idle = np.where(begun, observed.legal.argmax(1), running)
-        return due, _certain(self._asker.choose(due, observed.obs, idle), len(task.options))
+        return due, _certain(self._asker.choose(begun, due, observed.obs, idle), len(task.options))
 
 
 class AskedLow:
@@ -176,9 +177,9 @@ class AskedLow:
 
     def act(self, observed: Observations, clock: Clock) -> Categorical:
         """The model's choice with certainty [N, A]; the last action where an episode is not looked at."""
-        self._asker.look(clock.previous < 0)
         due, waits = np.ones(len(observed), np.bool_), np.full(len(observed), observed.task.num_actions - 1)
-        return _certain(self._asker.choose(due, observed.obs, waits), observed.task.num_actions)
+        chosen = self._asker.choose(clock.previous < 0, due, observed.obs, waits)
+        return _certain(chosen, observed.task.num_actions)
 
 
 def _certain(index: NDArray[np.int64], count: int) -> Categorical:

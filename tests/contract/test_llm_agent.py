@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 import main as cli
-from preceptor.agent.llm_agent import prompt_of
+from preceptor.agent.llm_agent import Question, option_questions, prompt_of
 from preceptor.envs.catalog import get_task
 from preceptor.envs.gridworld.outlook import ACTION_WORDS, outlook
+from preceptor.envs.task import Option, OptionSpace, Scene
+from preceptor.ground.errors import UserError
 from preceptor.teacher import make
 from preceptor.teacher.config import Limits
 from tests.faulty_server import FaultyServer, Script, Step, faulty
+from tests.small_task import SmallTask
 
 TASK = get_task("SimpleDoorKey")
 LEVELS = ["--task", "SimpleDoorKey", "--seeds", "1000000:1000003"]
@@ -152,8 +155,6 @@ def test_what_has_been_seen_is_told_from_where_the_agent_stands() -> None:
 
 
 def test_the_past_stands_between_what_the_game_is_about_and_the_question() -> None:
-    from preceptor.agent.llm_agent import Question
-
     question = Question("You see a door.", (3, 1), ("open it", "wait"), 1)
     template = make.load_template("agent")
     prompt = prompt_of(TASK, template, question, [("You see nothing.", "wait")])
@@ -162,3 +163,15 @@ def test_the_past_stands_between_what_the_game_is_about_and_the_question() -> No
     assert texts[1:3] == ("You see nothing.", "wait")
     assert texts[3] == "You see a door.\n\nChoices:\nA) open it\nB) wait\n\nReply with one letter: A or B."
     assert TASK.goal in texts[0]
+
+
+class Many(SmallTask):
+    options = OptionSpace([Option(f"go:{i}", f"go to box {i}", 5) for i in range(30)])
+
+    def describe(self, obs: Any) -> list[Scene]:
+        return [Scene(self.name, (), "There are many boxes.", tuple(range(30)))]
+
+
+def test_more_options_than_letters_are_refused() -> None:
+    with pytest.raises(UserError, match=r"30 options are legal(.*\n)*.*--agent-asks action"):
+        option_questions(Many(), np.zeros((1, 1, 1, 4), np.uint8))
