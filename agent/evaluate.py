@@ -1,6 +1,6 @@
 """The `eval` verb: teacher, student, controller and baselines on the same held-out levels, sampled and greedy."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from preceptor.agent.config import TrainConfig, configure, from_plain
 from preceptor.agent.demonstrating import expert_return
 from preceptor.agent.flags import EvalConfig
 from preceptor.agent.hierarchy import Player
+from preceptor.agent.llm_agent import llm_player
 from preceptor.agent.methods import entry_of
 from preceptor.agent.methods.protocol import Method, Parts
 from preceptor.agent.players import (
@@ -53,9 +54,16 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     episodes: dict[str, dict[str, Episodes]] = {}
     for name in config.players:
         players = _players(name, config, task, runs, trained)
-        episodes[name] = {mode: _play_all(task, players, config, mode) for mode in MODES}
+        spent = players[0].spent
+        modes = MODES if spent is None else MODES[:1]  # once: each decision is paid for
+        episodes[name] = {mode: _play_all(task, players, config, mode) for mode in modes}
         result[name] = {mode: summary(played) for mode, played in episodes[name].items()}
-        result[name]["sampled"]["ms_per_step"] = milliseconds_per_step(task, players[0])
+        if spent is None:
+            result[name]["sampled"]["ms_per_step"] = milliseconds_per_step(task, players[0])
+        else:
+            result[name]["sampled"] |= asdict(spent)
+    if "llm-agent" in episodes:
+        result |= _asked_once(result, runs)
     if "student" in episodes:
         result["differences"] = _differences(episodes)
     if trained is not None and all("demonstrations" in run.results() for run in runs):
@@ -77,6 +85,15 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         levels = list(config.levels)[: config.video]
         result |= draw_pictures(task, player, levels, folder / "videos", name=star)
     return result
+
+
+def _asked_once(result: dict[str, Any], runs: list[Run]) -> dict[str, float]:
+    """The columns of a player that asks for those that do not; and what the student's teacher was asked, in all."""
+    for name in ("student", "controller", "prior", "scripted", "random"):
+        if name in result:
+            result[name]["sampled"] |= {"calls": 0, "tokens_in": 0, "tokens_out": 0, "seconds": 0.0}
+    lines = [run.results().get("asking", {}) for run in runs]
+    return {f"taught_{what}": int(sum(line.get(what, 0) for line in lines)) for what in ("calls", "tokens") if lines}
 
 
 def _of_demonstrations(runs: list[Run]) -> dict[str, float]:
@@ -128,21 +145,27 @@ def _players(name: str, config: EvalConfig, task: Task, runs: list[Run], trained
             return [teacher_player(task, ScriptedTeacher(task, LabelStore()))]
         case "random":
             return [random_player()]
-    return [
-        teacher_player(task, _teacher(config, task, runs, trained or configure(task=config.task, logdir=config.logdir)))
-    ]
+        case "llm-agent":
+            wanted = _asked_for(config, trained.teacher if trained else TeacherConfig())
+            return [llm_player(task, wanted, config.agent_asks, config.agent_history, str(device()))]
+    trained = trained or configure(task=config.task, logdir=config.logdir)
+    return [teacher_player(task, _teacher(_asked_for(config, trained.teacher), task, runs, trained))]
 
 
-def _teacher(config: EvalConfig, task: Task, runs: list[Run], trained: TrainConfig) -> Teacher:
+def _asked_for(config: EvalConfig, own: TeacherConfig) -> TeacherConfig:
     """The run's own teacher, or the one that is asked for; of how it is asked, what is not said is the run's own."""
     of_teacher = {f.name: getattr(config.teacher, f.name) for f in fields(TeacherConfig)}
     said = {name: value for name, value in of_teacher.items() if name in config.said}
     if not config.said:  # from Python: what differs from the defaults
         said = {name: value for name, value in of_teacher.items() if value != getattr(TeacherConfig(), name)}
-    same = said.get("teacher") in (None, trained.teacher.teacher)
-    wanted = replace(trained.teacher if same else TeacherConfig(), **said)
+    same = said.get("teacher") in (None, own.teacher)
+    wanted = replace(own if same else TeacherConfig(), **said)
     limits = ("concurrency", "max_llm_calls", "max_llm_tokens", "max_llm_seconds")
-    wanted = replace(wanted, **{name: of_teacher[name] for name in limits}, on_teacher_failure="abort")
+    return replace(wanted, **{name: of_teacher[name] for name in limits}, on_teacher_failure="abort")
+
+
+def _teacher(wanted: TeacherConfig, task: Task, runs: list[Run], trained: TrainConfig) -> Teacher:
+    """A teacher over the labels of the first run."""
     wanted = replace(wanted, labels=wanted.labels or (str(runs[0].labels) if runs else None))
     store = LabelStore(None if "replay" in wanted.teacher.split(":") else wanted.labels)
     teacher = make_teacher(wanted, task, store, seed=trained.seed, device=str(device()), as_recorded=True)

@@ -9,7 +9,7 @@ from preceptor.ground.errors import UserError, unknown_name
 from preceptor.ground.ranges import Count, CountOrNone, Levels, LevelsOrNone, Share, Threads
 from preceptor.teacher.config import TeacherConfig
 
-PLAYERS = ("teacher", "student", "controller", "prior", "scripted", "random")
+PLAYERS = ("teacher", "student", "controller", "prior", "scripted", "random", "llm-agent")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,12 @@ class EvalConfig:
     """Folder inside the run's (or a full path) for the result and the videos; the run's own if not given."""
     compare: str | None = None
     """Players, with commas: teacher, student, controller, prior (what held a student of helios, by itself), scripted,
-    random. The student alone if not given."""
+    random, llm-agent (a language model by itself, asked at each decision). The student alone if not given."""
+    agent_asks: Literal["option", "action"] = "option"
+    """What llm-agent is asked for: option (a legal one, which the task's scripted skill carries out) or action (one of
+    the task's named actions, at every step)."""
+    agent_history: CountOrNone | None = None
+    """Of llm-agent: past observations and choices in each prompt; 8 if not given, none with --prompt compact."""
     eval_teacher: bool = False
     """Judge the teacher instead (IHAC also says --eval_meta_controller)."""
     seeds: str = "1000000:1000500"

@@ -79,13 +79,28 @@ class LowLevel(Protocol):
         ...
 
 
+@dataclass
+class Spent:
+    """What a player has asked a language model while it played: decisions (one without a choice is no call), calls,
+    tokens of prompts and of replies, seconds of asking, and replies that could not be read."""
+
+    decisions: int = 0
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+    unreadable: int = 0
+
+
 class Player(NamedTuple):
-    """A high level, a low level, the steps after which each option or vector ends, and what commands are."""
+    """A high level, a low level, the steps after which each option or vector ends, what commands are, and of one that
+    asks at each decision what that has come to."""
 
     high: HighLevel
     low: LowLevel
     timeouts: NDArray[np.int64]
     transition: Transition = named()
+    spent: Spent | None = None
 
 
 class Hierarchy(Resumable):

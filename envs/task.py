@@ -114,6 +114,8 @@ class Task:
             Read them with `action_groups_of`, which checks them.
         extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
         notice: A line that is printed when a run on it starts; empty for most.
+        action_words: Of each primitive action, what a language model that acts by itself reads; the last one waits, or
+            does least. Empty where actions have no names.
         expert_noise: Of demonstrations, where nothing else is said: the probability that the expert errs, or where
             actions are vectors the deviation of noise on them.
     """
@@ -130,6 +132,7 @@ class Task:
     action_groups: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     extra_columns: Mapping[str, tuple[tuple[int, ...], type]] = MappingProxyType({})
     notice: str = ""
+    action_words: tuple[str, ...] = ()
     expert_noise: float = 0.1  # the experts of HALO's data err (Orlov Savko and Unhelkar, 2024)
 
     @cached_property
@@ -218,6 +221,10 @@ class Task:
     def describe(self, obs: NDArray) -> list[Scene]:
         """Scenes of observations [N, ...]; the same object for equal facts."""
         raise NotImplementedError
+
+    def sights(self, obs: NDArray) -> list[str]:
+        """What is perceived [N], for whoever chooses primitive actions; the text of the scenes if not given."""
+        return [scene.text for scene in self.describe(obs)]
 
     def fact_codes(self, obs: NDArray) -> NDArray[np.int64]:
         """One integer per observation [N]; equal codes have equal facts. Cheap, for deduplication."""

@@ -1,7 +1,8 @@
 """Teacher names, as on the command line, -> teachers."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -14,7 +15,10 @@ from preceptor.teacher.config import Limits, TeacherConfig, TeacherName
 from preceptor.teacher.cost import cost_of
 from preceptor.teacher.faults import say
 from preceptor.teacher.labels import LabelStore
-from preceptor.teacher.prompts import Prompt, Template, distinct_scenes, load_template, menus
+from preceptor.teacher.prompts import AGENT, Prompt, Template, distinct_scenes, load_template, menus
+
+if TYPE_CHECKING:
+    from preceptor.teacher.llm import ServedModel
 
 _PROBED_SCENES, _PROBED_PROMPTS = 200, 3
 # How long a server may stay away: a run that may go on without it waits less long, and then leaves it alone.
@@ -82,7 +86,34 @@ def make_teacher(
     return controls.NoisyTeacher(teacher, config.label_noise, seed, fixed=config.noise_per == "scene")
 
 
-def _local(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Template]:
+def make_player(
+    config: TeacherConfig, task: Task, device: str, probes: Callable[[Template], Sequence[Prompt]]
+) -> tuple[Model, Template]:
+    """A language model that is asked for one choice at a time, and the template of its prompts.
+
+    Args:
+        config: Which model, and how it is asked: for one reply in words, unless `scoring` says otherwise.
+        task: What it plays.
+        device: Where a model in this process computes.
+        probes: Prompts of a template on which a server is tried, the longest first.
+
+    Raises:
+        UserError: It is no language model, or cannot be had; the message says what to do.
+    """
+    if config.teacher not in ("local", "llm"):
+        what = f"The player llm-agent asks a language model, and --teacher {config.teacher} is none."
+        raise UserError(what, "--teacher local, or --teacher llm --base-url http://localhost:8000/v1")
+    own = load_template(config.prompt) if config.prompt else None  # before anything is sent
+    once = replace(config, scoring="samples" if config.scoring == "auto" else config.scoring, samples=1)
+    served = _served_model(once) if config.teacher == "llm" else None
+    model: Model = served or _local_model(config, task, device)
+    template = own or load_template(AGENT if model.template == "chat" else model.template)
+    if served is not None:
+        served.prepare(probes(template))
+    return model, template
+
+
+def _local_model(config: TeacherConfig, task: Task, device: str) -> Model:
     from preceptor.teacher.card import TINY_MODEL
     from preceptor.teacher.local import LocalModel  # slow to import, as is the other one
 
@@ -90,14 +121,23 @@ def _local(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Templ
     if model.tasks and task.base_name not in model.tasks:
         judge = f"python main.py labels judge --teacher local --task {task.source}"
         say(f"warning: the model of --teacher local was not trained on {task.name}; how good it is: {judge}")
+    return model
+
+
+def _served_model(config: TeacherConfig) -> "ServedModel":
+    from preceptor.teacher.llm import ServedModel
+
+    return ServedModel(config, limits=LIMITS["abort" if config.on_teacher_failure == "abort" else "otherwise"])
+
+
+def _local(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Template]:
+    model = _local_model(config, task, device)
     return model, load_template(config.prompt or model.template)
 
 
 def _served(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Template]:
-    from preceptor.teacher.llm import ServedModel
-
     own = load_template(config.prompt) if config.prompt else None  # before anything is sent
-    model = ServedModel(config, limits=LIMITS["abort" if config.on_teacher_failure == "abort" else "otherwise"])
+    model = _served_model(config)
     template = own or load_template(model.template)
     model.prepare(longest_prompts(task, template))
     say(f"{model.base_url}: {cost_of(task, template, config, model.way, model.samples)}")

@@ -7,7 +7,7 @@ The hash of the file is part of the key of every label that it helped to make.
 import hashlib
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from preceptor.ground.errors import UserError, unknown_name
 
 LETTERS = string.ascii_uppercase
 TEMPLATES = ("compact", "chat")  # for a small model that was trained on the task; for any other
+AGENT = "agent"  # for a model that plays by itself, in the place of `chat`
 _PLACES = {"goal", "rules", "scene", "menu", "letters"}  # what a template may hold in braces; it must hold these two:
 _NEEDED = {"scene", "menu"}
 CHARACTERS_PER_TOKEN = 4  # of English, for most tokenizers
@@ -43,10 +44,6 @@ class Menu:
     def words(self, task: Task) -> tuple[str, ...]:
         """The words of each option, in the order of the menu."""
         return tuple(task.options[index].words for index in self.options)
-
-    def text(self, task: Task) -> str:
-        """One line `A) go to the key` per option."""
-        return "\n".join(f"{letter}) {words}" for letter, words in zip(self.letters, self.words(task), strict=True))
 
 
 @dataclass(frozen=True)
@@ -83,8 +80,18 @@ class Template:
 
     def render(self, task: Task, scene: Scene, menu: Menu) -> Prompt:
         """The prompt for a scene; braces in a task's own words are left as they are."""
+        return self.ask(task, scene.text, menu, menu.words(task))
+
+    def ask(
+        self, task: Task, scene: str, menu: Menu, words: tuple[str, ...], past: Iterable[tuple[str, str]] = ()
+    ) -> Prompt:
+        """The prompt for a text and a menu of which `words` are the lines; `past` are earlier texts and what was chosen
+        then, in words, which stand before it as messages of the user and of the model."""
         letters = " or ".join(filter(None, (", ".join(menu.letters[:-1]), menu.letters[-1])))
-        return Prompt(self._filled(task, scene.text, menu.text(task), letters), menu, menu.words(task))
+        lines = "\n".join(f"{letter}) {option}" for letter, option in zip(menu.letters, words, strict=True))
+        *before, last = self._filled(task, scene, lines, letters)
+        turns = [turn for text, said in past for turn in (("user", text), ("assistant", said))]
+        return Prompt((*before, *turns, last), menu, words)
 
     def _filled(self, task: Task, scene: str = "", menu: str = "", letters: str = "") -> tuple[tuple[str, str], ...]:
         values = {"goal": task.goal, "rules": task.rules, "scene": scene, "menu": menu, "letters": letters}
@@ -104,7 +111,7 @@ def estimated_tokens(value: Any) -> int:
 def load_template(name: str) -> Template:
     """The template `compact` or `chat`, or that in a file. Raises `UserError` for another name, or a file of no use."""
     own = Path(__file__).parent / "prompts"
-    path = own / f"{name}.txt" if name in TEMPLATES else Path(name)
+    path = own / f"{name}.txt" if name in (*TEMPLATES, AGENT) else Path(name)
     if not path.is_file() and not path.suffix:
         raise unknown_name("prompt template", name, TEMPLATES, "--prompt compact, --prompt chat, or --prompt FILE")
     try:

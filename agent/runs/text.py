@@ -95,9 +95,10 @@ def _result(result: Mapping[str, Any]) -> str:
             row = {"player": player, "": mode, "success [95%]": _rate(score)}
             row |= {"return [95%]": _return(score), "length": _number(score.get("length"))}
             row |= {"ms/step": _number(score.get("ms_per_step"), ".3f")}
-            counts = {"episodes": score.get("episodes"), "cut": score.get("cut")}
-            rows.append(row | {title: _number(count, ",.0f") for title, count in counts.items()})
-    lines = [table(rows)] if rows else []
+            row |= {"s asking": _number(score.get("seconds"))}
+            counts = ("episodes", "cut", "decisions", "calls", "tokens_in", "tokens_out", "unreadable")
+            rows.append(row | {name.replace("_", " "): _number(score.get(name), ",.0f") for name in counts})
+    lines = [table(rows, 200)] if rows else []
     lines += [_difference(row) for row in result.get("differences", ())]
     facts = {name: fact for name, fact in result.items() if isinstance(fact, str | int | float) and fact != ""}
     for name, fact in facts.items():

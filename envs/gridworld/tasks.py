@@ -12,6 +12,7 @@ from preceptor.envs.gridworld import planning
 from preceptor.envs.gridworld.choices import Choices
 from preceptor.envs.gridworld.engine import NUM_ACTIONS
 from preceptor.envs.gridworld.levels import SPECS, LevelSpec
+from preceptor.envs.gridworld.outlook import ACTION_WORDS, outlook
 from preceptor.envs.gridworld.scenes import COLOURS, Facts, Schema
 from preceptor.envs.gridworld.simulator import GridSimulator
 from preceptor.envs.gridworld.variants import spec_of
@@ -92,7 +93,7 @@ class GridTask(Task):
     """
 
     goal_space = GoalSpace(("x", "y"), (1.0, 1.0))
-    num_actions = NUM_ACTIONS
+    num_actions, action_words = NUM_ACTIONS, ACTION_WORDS
 
     def __init__(self, spec: LevelSpec, text: TaskText, lava_is_floor: bool = False) -> None:
         self.name, self.level_spec = spec.name, spec
@@ -146,6 +147,10 @@ class GridTask(Task):
     def describe(self, obs: NDArray[np.uint8]) -> list[Scene]:
         """Scenes of observations [N, W, H, 4]; the same object for equal facts."""
         return [self._scenes[row] for row in self._rows(self.fact_codes(obs))]
+
+    def sights(self, obs: NDArray[np.uint8]) -> list[str]:
+        """What has been seen [N], from where the agent stands."""
+        return [outlook(seen) for seen in obs]
 
     def legal(self, obs: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Legality of each option [N, K]."""
