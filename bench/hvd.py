@@ -13,7 +13,7 @@ Settings were chosen on seeds 0 and 1; tables show seeds from 10 on, each of whi
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -227,8 +227,8 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         by_arm.setdefault((row["arm"], row["critic"]), {})[row["seed"]] = row
     seeds = sorted(by_arm["shapley", "shared"])
 
-    def column(arm: tuple[str, str], name: str) -> list[float]:
-        return [row.get(name, float("nan")) for _, row in sorted(by_arm[arm].items())]
+    def column(arm: tuple[str, str], name: str, only: Collection[int] = seeds) -> list[float]:
+        return [row.get(name, float("nan")) for seed, row in sorted(by_arm[arm].items()) if seed in only]
 
     mixed = np.mean(column(("shapley", "shared"), "mixed_success"))
     aucs = sorted({name for row in rows for name in row if name.startswith("low/auc")})
@@ -246,9 +246,10 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         lines += ["", f"| {told}, paired | difference | better in |", "|---|---|---|"]
         for first, second in PAIRS if name == "greedy" else NAMED:
             if first in by_arm and second in by_arm:
-                ours, theirs = column(first, name), column(second, name)
+                both = by_arm[first].keys() & by_arm[second].keys()  # a call may have been interrupted
+                ours, theirs = column(first, name, both), column(second, name, both)
                 mean, low, high = paired_difference(ours, theirs)
-                better = f"{sum(a > b for a, b in zip(ours, theirs, strict=True))} of {len(seeds)}"
+                better = f"{sum(a > b for a, b in zip(ours, theirs, strict=True))} of {len(both)}"
                 names = f"{' '.join(first)} - {' '.join(second)}"
                 lines += [f"| {names} | {mean:+.3f} [{low:+.3f}, {high:+.3f}] | {better} |"]
     return lines
