@@ -19,7 +19,7 @@ Teachers are `scripted`, or `llm` with a capable model: the built-in tiny model 
 and answers here without having learnt what a goal is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any, Final
@@ -29,6 +29,7 @@ import numpy as np
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from minigrid.core.roomgrid import RoomGrid
 from minigrid.envs import BlockedUnlockPickupEnv, KeyCorridorEnv, ObstructedMazeEnv, UnlockEnv, UnlockPickupEnv
+from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
@@ -47,7 +48,7 @@ from preceptor.envs.gridworld.cells import (
     TARGET,
 )
 from preceptor.envs.gridworld.engine import NUM_ACTIONS
-from preceptor.envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpec, Pool
+from preceptor.envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_MISSION, WIN_TARGET, LevelSpec, Pool
 from preceptor.envs.gridworld.scenes import COLOURS, Schema
 from preceptor.envs.gridworld.simulator import GridSimulator
 from preceptor.envs.gridworld.single import OwnView, Rewarded, SeenMap, to_cells, view_as_map
@@ -69,6 +70,7 @@ _KIND_NAMES = {KEY: "key", BALL: "ball", BOX: "box"}
 _WINS: Final = (
     ((UnlockPickupEnv, BlockedUnlockPickupEnv, KeyCorridorEnv, ObstructedMazeEnv), WIN_TARGET),
     ((UnlockEnv,), WIN_DOOR),
+    ((RoomGridLevel,), WIN_MISSION),
 )
 
 
@@ -99,7 +101,9 @@ def win_of(env: MiniGridEnv) -> int:
     )
 
 
-def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
+def make_pool(
+    env_id: str, count: int, first_seed: int = 0, note: Callable[[MiniGridEnv], None] | None = None
+) -> LevelSpec:
     """The rules of an environment, and levels that its own generator made.
 
     Args:
@@ -107,6 +111,8 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
             before it, as for `gymnasium.make`, the module that registers it is imported first.
         count: Number of levels.
         first_seed: Level seed of the first; from 1,000,000 on they are levels for evaluation.
+        note: What is shown each level and keeps what the engine does not: its mission, and its own number of steps. The
+            pool's is then the largest.
 
     Raises:
         UserError: There is no such environment, or it has rules or objects that the engine does not know.
@@ -116,21 +122,26 @@ def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
     if not isinstance(env, MiniGridEnv):
         raise UserError(f"{env_id} is not a MiniGrid environment.")
     win = win_of(env)
+    if win == WIN_MISSION and note is None:
+        raise UserError(f"{env_id} has missions in words, which scenes of this kind cannot speak of.")
     if env.action_space != gym.spaces.Discrete(NUM_ACTIONS):
         raise UserError(f"{env_id} has actions {env.action_space}, and the engine {NUM_ACTIONS}.")
-    cells, pose = [], []
+    cells, pose, limit = [], [], 0
     rules: tuple[int, ...] = ()
     for seed in range(first_seed, first_seed + count):
-        with excused(f"{type(env).__name__}.reset() at level seed {seed}"):
+        with redirect_stdout(None), excused(f"{type(env).__name__}.reset() at level seed {seed}"):  # as in `OwnView`
             env.reset(seed=seed)
-        found = env.grid.width, env.grid.height, env.max_steps, env.agent_view_size, env.see_through_walls
+        if note is not None:
+            note(env)
+        limit = env.max_steps if note is None else max(limit, env.max_steps)
+        found = env.grid.width, env.grid.height, env.agent_view_size, env.see_through_walls, note is not None or limit
         if found != (rules := rules or found):
             raise UserError(f"{env_id}: size, view or number of steps differs between levels.")
         cells.append(to_cells(env.grid, getattr(env, "obj", None) if win == WIN_TARGET else None))
         pose.append((*env.agent_pos, env.agent_dir))
     _check_wrappers(made, env)
     pool = Pool(first_seed, np.array(cells, np.uint16), np.array(pose, np.int64))
-    width, height, limit, view, see_through = rules
+    width, height, view, see_through, _ = rules
     return LevelSpec(env_id, width, height, view, limit, POOL, win, bool(see_through), pool)
 
 
@@ -147,8 +158,7 @@ def _check_wrappers(made: gym.Env, env: MiniGridEnv) -> None:
 
 def full_id(name: str) -> str:
     """Gymnasium's id of a stock level: `DoorKey-5x5` is `MiniGrid-DoorKey-5x5-v0`, and other ids are as they are."""
-    stock = f"MiniGrid-{name}-v0"
-    return stock if stock in gym.registry else name
+    return next((stock for stock in (f"MiniGrid-{name}-v0", f"{name}-v0") if stock in gym.registry), name)
 
 
 class StockTask(GridTask):
