@@ -1,4 +1,4 @@
-"""Pools of BabyAI levels: what minigrid's generator made and the verifier needs, as arrays, and the levels as agents see them.
+"""Pools of BabyAI levels as arrays: what minigrid's generator made and the verifier needs; and what agents see of them.
 
 An observation is one array, uint8 [W, H + S, 4]: the fog-of-war map, and below it a *strip* of W * S * 4 bytes with
 what the agent was told or remembers: its pose when the episode began (x, y, direction), where it picked up what it
@@ -16,23 +16,22 @@ from minigrid.envs.babyai.core.verifier import (
     BeforeInstr,
     GoToInstr,
     Instr,
+    ObjDesc,
     OpenInstr,
     PickupInstr,
     PutNextInstr,
 )
-from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
 from preceptor.envs.gridworld.cells import EMPTY
-from preceptor.envs.gridworld.levels import LevelSpec
+from preceptor.envs.gridworld.levels import POOL, WIN_MISSION, LevelSpec, Pool
 from preceptor.envs.gridworld.single import SeenMap, to_cell
-from preceptor.envs.gridworld.stock_tasks import make_pool
+from preceptor.envs.gridworld.stock_tasks import Source
 from preceptor.envs.missions.mission import MOST_CLAUSES, VERBS, Clause, Description, Mission
 from preceptor.envs.missions.vocabulary import LENGTH, VOCABULARY
 from preceptor.ground.errors import UserError
 
 _VERB_OF = {GoToInstr: "goto", OpenInstr: "open", PickupInstr: "pickup", PutNextInstr: "putnext"}
-_OBJECTS = ("desc", "desc_move", "desc_fixed")  # what minigrid's clauses call their descriptions
 ORDER = 1 << MOST_CLAUSES  # bit of `Missions.strict`
 BEGAN, PICKED, DONE, WORDS = slice(0, 3), slice(3, 5), slice(5, 5 + MOST_CLAUSES), slice(9, 9 + LENGTH)
 
@@ -47,7 +46,8 @@ class Missions(NamedTuple):
         limit: int64 [P], steps after which an episode is truncated.
         carried: int64 [P], the stored cell that the agent carries from the start, zero if nothing.
         carried_marks: uint8 [P], the marks of that.
-        marks: uint8 [P, W, H], bits 2k and 2k + 1: the object there is what clause k is about, or beside what it puts it.
+        marks: uint8 [P, W, H], bits 2k and 2k + 1: the object there is what clause k speaks of, or beside what.
+        places: uint8 [P, W, H], the same, and the place from which the agent took what it carries.
         words: uint8 [P, LENGTH].
     """
 
@@ -58,6 +58,7 @@ class Missions(NamedTuple):
     carried: NDArray[np.int64]
     carried_marks: NDArray[np.uint8]
     marks: NDArray[np.uint8]
+    places: NDArray[np.uint8]
     words: NDArray[np.uint8]
 
 
@@ -112,60 +113,83 @@ def _together(instr: Instr) -> list[Instr]:
 def _clause(instr: Instr) -> Clause:
     if type(instr) not in _VERB_OF:
         raise UserError(f"Missions have the clause {type(instr).__name__}, which the verifier does not know.")
-    objects = [getattr(instr, name) for name in _OBJECTS if hasattr(instr, name)]
-    return Clause(_VERB_OF[type(instr)], *(Description(d.color or "", d.type or "", d.loc or "") for d in objects))
+    said = [Description(d.color or "", d.type or "", d.loc or "") for d in _objects(instr)]
+    return Clause(_VERB_OF[type(instr)], *said)
+
+
+def _objects(instr: Instr) -> list[ObjDesc]:
+    """What a clause is about, and beside what."""
+    return [getattr(instr, name) for name in ("desc", "desc_move", "desc_fixed") if hasattr(instr, name)]
 
 
 def mission_of(env: RoomGridLevel) -> Mission:
-    """The mission of the level that an environment plays. Raises `UserError` for one with other clauses than BabyAI's."""
+    """The mission of the level that an environment plays. Raises `UserError` for other clauses than BabyAI's."""
     first, then = _groups(env.instrs)
     return Mission(tuple(map(_clause, first)), tuple(map(_clause, then)))
 
 
-class _Notes:
-    """Collects `Missions` level by level."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[Any, ...]] = []
-        self.room_size = 0
-
-    def __call__(self, env: MiniGridEnv) -> None:
-        """Note the level that was just made. Raises `UserError` for what the verifier or the strip cannot hold."""
-        assert isinstance(env, RoomGridLevel)  # its rules say so, `win_of`
-        self.room_size = env.room_size
-        first, then = _groups(env.instrs)
-        mission, marks, carried_marks = mission_of(env), np.zeros((env.width, env.height), np.uint8), 0
-        strict = ORDER * bool(getattr(env.instrs, "strict", False) and then)
-        for k, instr in enumerate(first + then):
-            strict |= bool(getattr(instr, "strict", False)) << k
-            descs = [getattr(instr, name) for name in _OBJECTS if hasattr(instr, name)]
-            for bit, desc in enumerate(descs, 2 * k):
-                for x, y in desc.obj_poss:
-                    marks[x, y] |= 1 << bit
-                carried_marks |= any(env.carrying is one for one in desc.obj_set if env.carrying) << bit
-        verbs = [VERBS.index(clause.verb) for clause in mission.clauses]
-        verbs += [-1] * (MOST_CLAUSES - len(verbs))
-        carried = to_cell(env.carrying) if env.carrying else 0
-        words = VOCABULARY.encode(env.mission, LENGTH)
-        self.rows.append((verbs, len(first), strict, env.max_steps, carried, carried_marks, marks, words))
-
-
-def make_missions(env_id: str, count: int, first_seed: int = 0) -> tuple[LevelSpec, Missions, int]:
-    """The rules of an environment with levels that its own generator made, their missions, and the side of its rooms.
+class MissionPool:
+    """The levels of one split with their missions, each of which minigrid's generator makes when it is first played.
 
     Args:
-        env_id, count, first_seed: See `make_pool`.
+        env_id: As for `gridworld.stock_tasks.Source`.
+        count: Number of levels.
+        first_seed: Level seed of the first.
+
+    Attributes:
+        spec: The rules. Its pool is filled by and by; the number of steps is that of the longest possible mission.
+        missions: Likewise.
+        room_size: Side of the rooms, walls included.
 
     Raises:
-        UserError: As `make_pool`; and for missions, or objects, that the verifier does not know.
+        UserError: There is no such environment, or the engine or the verifier does not know its rules.
     """
-    notes = _Notes()
-    spec = make_pool(env_id, count, first_seed, notes)
-    if not notes.room_size:
-        raise UserError(f"{env_id} is not a level of BabyAI.")
-    types = [np.uint8 if name in ("carried_marks", "marks", "words") else np.int64 for name in Missions._fields]
-    columns = zip(zip(*notes.rows, strict=True), types, strict=True)
-    return spec, Missions(*(np.array(column, dtype) for column, dtype in columns)), notes.room_size
+
+    def __init__(self, env_id: str, count: int, first_seed: int) -> None:
+        self._source = Source(env_id)
+        env = self._source.env
+        if not isinstance(env, RoomGridLevel) or self._source.win != WIN_MISSION:
+            raise UserError(f"{env_id} is not a level of BabyAI.")
+        (cells, pose), self._env, self.room_size = self._source.level(first_seed), env, env.room_size
+        width, height, view, see_through = self._source.rules or (0, 0, 0, False)
+        longest = 2 * MOST_CLAUSES * env.room_size**2 * env.num_rows * env.num_cols
+        limit = env.max_steps if env.fixed_max_steps else longest  # the others are not known yet
+        pool = Pool(first_seed, np.repeat(cells[None], count, 0), np.tile(np.array(pose, np.int64), (count, 1)))
+        self.spec = LevelSpec(env_id, width, height, view, limit, POOL, WIN_MISSION, see_through, pool)
+        self.missions = Missions(
+            verbs=np.full((count, MOST_CLAUSES), -1, np.int64),
+            first=np.zeros(count, np.int64),
+            strict=np.zeros(count, np.int64),
+            limit=np.zeros(count, np.int64),
+            carried=np.zeros(count, np.int64),
+            carried_marks=np.zeros(count, np.uint8),
+            marks=np.zeros((count, width, height), np.uint8),
+            places=np.zeros((count, width, height), np.uint8),
+            words=np.zeros((count, LENGTH), np.uint8),
+        )
+        self._is_made = np.zeros(count, np.bool_)
+
+    def need(self, level_seeds: NDArray[np.int64]) -> None:
+        """Make those of the levels that are not there yet. Raises `UserError` for what the verifier does not know."""
+        levels = level_seeds - self.spec.pool.first
+        for level in np.unique(levels[~self._is_made[levels]]).tolist():
+            self._make(level)
+            self._is_made[level] = True
+
+    def _make(self, p: int) -> None:
+        pool, of, env = self.spec.pool, self.missions, self._env
+        pool.cells[p], pool.pose[p] = self._source.level(pool.first + p)
+        mission, (first, then) = mission_of(env), _groups(env.instrs)
+        of.first[p], of.limit[p], of.words[p] = len(first), env.max_steps, VOCABULARY.encode(env.mission, LENGTH)
+        of.strict[p] = ORDER * bool(then and env.instrs.strict)
+        of.carried[p] = to_cell(env.carrying) if env.carrying else 0
+        for k, (clause, instr) in enumerate(zip(mission.clauses, first + then, strict=True)):
+            of.verbs[p, k] = VERBS.index(clause.verb)
+            of.strict[p] |= bool(getattr(instr, "strict", False)) << k
+            for bit, desc in enumerate(_objects(instr), 2 * k):
+                of.places[(p, *np.transpose(desc.obj_poss))] |= np.uint8(1 << bit)
+                of.carried_marks[p] |= any(env.carrying is one for one in desc.obj_set) << bit
+        of.marks[p] = np.where(pool.cells[p] == EMPTY, 0, of.places[p])  # what it carries has left its place
 
 
 class MissionView(SeenMap):
@@ -204,8 +228,3 @@ class MissionView(SeenMap):
             done += each[: len(group)]
         self._strip[0, DONE] = done + [False] * (MOST_CLAUSES - len(done))
         return joined(image[None], self._strip)[0], reward, terminated, truncated, info
-
-
-def bare(cells: NDArray[np.uint16], marks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The marks [P, W, H] of objects that are on the grid: what the agent carries from the start has left its place."""
-    return np.where(cells == EMPTY, 0, marks).astype(np.uint8)

@@ -5,9 +5,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from preceptor.envs.gridworld.engine import begin
-from preceptor.envs.gridworld.levels import LevelSpec
 from preceptor.envs.gridworld.simulator import GridSimulator
-from preceptor.envs.missions.levels import BEGAN, DONE, PICKED, WORDS, Missions, bare, joined, strip_columns
+from preceptor.envs.missions.levels import BEGAN, DONE, PICKED, WORDS, MissionPool, joined, strip_columns
 from preceptor.envs.missions.verifier import Progress, front, verify
 from preceptor.envs.vector import Outcome, State
 
@@ -16,16 +15,17 @@ class MissionSimulator(GridSimulator):
     """N grids of a pool whose levels have missions; observations as in `envs.missions.levels`.
 
     Args:
-        spec: The rules, with the pool.
-        missions: Of the pool's levels.
+        pool: The levels.
         num_envs: N.
+        name: Of the task.
     """
 
-    def __init__(self, spec: LevelSpec, missions: Missions, num_envs: int) -> None:
+    def __init__(self, pool: MissionPool, num_envs: int, name: str) -> None:
+        spec = pool.spec
         super().__init__(spec, num_envs, copy=False)
         width, height, columns = spec.width, spec.height, strip_columns(spec.width)
         self.observation_space = spaces.Box(0, 255, (width, height + columns, 4), np.uint8)
-        self._missions, self._marks = missions, bare(spec.pool.cells, missions.marks)
+        self.name, self._pool, self._missions = name, pool, pool.missions
         self._strip = np.zeros((num_envs, width * columns * 4), np.uint8)
         self._before = np.zeros((num_envs, 2), np.int64)
         self._progress = Progress(
@@ -38,11 +38,15 @@ class MissionSimulator(GridSimulator):
         )
 
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
-        """Start episodes of the level seeds."""
+        """Start episodes of the level seeds, which are made if need be."""
+        self._pool.need(level_seeds)
         begin(self._rules, self.level_spec.pool, self._grids, self._cells, rows, level_seeds)
         level = level_seeds - self.level_spec.pool.first
         self._grids["carried"][rows] = self._missions.carried[level]
-        self._progress.marks[rows], self._progress.places[rows] = self._marks[level], self._missions.marks[level]
+        self._progress.marks[rows], self._progress.places[rows] = (
+            self._missions.marks[level],
+            self._missions.places[level],
+        )
         self._progress.carried_marks[rows] = self._missions.carried_marks[level]
         self._progress.verified[rows] = False
         self._strip[rows] = 0
