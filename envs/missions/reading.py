@@ -22,6 +22,7 @@ from preceptor.envs.gridworld.planning import (
     PICKUP,
     PUT,
     THING,
+    TIDY,
     TOGGLE,
     UNKNOWN,
     WAIT,
@@ -43,17 +44,19 @@ TARGETS = tuple(
 )
 NAMES = tuple(" ".join(filter(None, (one.colour, one.kind or "object", one.place))) for one in TARGETS)
 NUMBER = {target: number for number, target in enumerate(TARGETS)}
-_KINDS, _PLACES = len(KINDS_OF), len(PLACES_OF)
+_KINDS, _PLACES, _KEY = len(KINDS_OF), len(PLACES_OF), KINDS_OF.index("key")
 _KIND_OF = np.array([0, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0])  # MiniGrid's object index -> `KINDS_OF`
 
 # Bits of a status: one that fits can be reached; was seen, but not so; is in front; is held; what is held can be put
 # down beside one; and can be at once.
 REACHED, BLOCKED, FRONT, HELD, BESIDE, HERE = (1 << bit for bit in range(6))
 # Columns of `read`'s facts that no description has.
-FRONTIER, AHEAD, IN_HAND, ASIDE, BARE, NEXT, ONWARD = range(7)
-FACTS = 7
+FRONTIER, AHEAD, IN_HAND, ASIDE, BARE, NEXT, ONWARD, CLEARED = range(8)
+FACTS = 8
 NOWHERE, SOMEWHERE, JUST_HERE = range(3)  # where what is held can be put aside
-PICK_UP, PUT_DOWN, USE, CARRY_ASIDE, FIRST_TARGET = 1, 2, 3, 4, 5  # options; 0 explores, then all `goto`, all `beside`
+PICK_UP, PUT_DOWN, USE, CARRY_ASIDE, CLEAR, FIRST_TARGET = range(
+    1, 7
+)  # options; 0 explores, then all `goto`, all `beside`
 
 
 @njit(cache=True)
@@ -136,22 +139,23 @@ def _note_all(image, cells, pose, reach, began, picked, room, status):  # type: 
 
 
 @njit(cache=True)
-def _mark_unexplored(image, cells, marked):  # type: ignore[no-untyped-def]
-    """Mark what would show new cells: unseen cells beside seen ones, and shut doors with nothing known behind."""
+def _mark_unexplored(image, cells, worst, marked):  # type: ignore[no-untyped-def]
+    """Mark what shows new cells: unseen cells beside seen ones, and doors up to a kind with nothing known behind."""
     mark(image, cells, EXPLORE, 0, 0, 0, marked)
     for x in range(image.shape[0]):
         for y in range(image.shape[1]):
-            if _kind(image, x, y) >= SHUT:
+            if SHUT <= _kind(image, x, y) <= worst:
                 for d in range(4):
                     i, j = x + STEP_X[d], y + STEP_Y[d]
                     marked[x, y] |= inside(cells, i, j) and cells[i, j] == UNKNOWN
 
 
 @njit(cache=True)
-def _obstacle(image, cells, marked, at, scratch):  # type: ignore[no-untyped-def]
-    """The first thing or shut door on the way to the nearest marked cell with the fewest of these; -1 if none.
+def _obstacle(image, cells, marked, at, scratch, itself):  # type: ignore[no-untyped-def]
+    """The cell of the first thing or shut door on the way to the nearest marked cell with the fewest of these, or -1.
 
-    Closed doors cost nothing, things and locked doors one each. Returns a target without a place, or -1.
+    Closed doors cost nothing, things and locked doors one each. With `itself` the marked cell counts as an obstacle,
+    and shut doors always do.
     """
     height = cells.shape[1]
     queue, later, first = scratch[0], scratch[1], scratch[2]
@@ -174,9 +178,9 @@ def _obstacle(image, cells, marked, at, scratch):  # type: ignore[no-untyped-def
                 continue
             there, kind = i * height + j, _kind(image, i, j)
             met = kind > 4 or cells[i, j] == THING
-            obstacle = number(int(image[i, j, 1]) + 1, kind, 0) if met else -1
+            obstacle = there if met else -1
             if marked[i, j]:
-                return first[here] if first[here] >= 0 or kind < SHUT else obstacle
+                return first[here] if first[here] >= 0 or not (itself or kind >= SHUT) else there
             if first[there] != -2 or not (met or cells[i, j] >= PASSABLE):
                 continue
             first[there] = first[here] if first[here] >= 0 else obstacle
@@ -196,36 +200,25 @@ def _mark_target(image, target, began, room, marked):  # type: ignore[no-untyped
 
 
 @njit(cache=True)
-def _unlocked_by(status, place, colour):  # type: ignore[no-untyped-def]
-    """The colour + 1 of a locked door that can be reached and fits; 0 if there is none."""
-    for c in range(1, 7):
-        if (colour == 0 or c == colour) and status[number(c, LOCKED, place)] & REACHED:
-            return c
-    return 0
+def _shown(image, cell):  # type: ignore[no-untyped-def]
+    """What a cell x * H + y shows, as a target without a place; -1 for nothing."""
+    x, y = cell // image.shape[1], cell % image.shape[1]
+    kind = 0 if cell < 0 else _kind(image, x, y)
+    return number(int(image[x, y, 1]) + 1, kind, 0) if kind > 0 else -1
 
 
 @njit(cache=True)
-def _next(image, cells, status, target, opens, at, began, room, marked, scratch):  # type: ignore[no-untyped-def]
-    """What has to be picked up or opened first, so that a target that was seen is within reach, or can be opened.
-
-    A key is named where its door is locked, and what is in the way of the key, and so on. Returns as `_obstacle`.
-    """
-    found, place, colour = -1, target % _PLACES, target // (_KINDS * _PLACES)
-    if not status[target] & REACHED:
-        _mark_target(image, target, began, room, marked)
-        found = _obstacle(image, cells, marked, at, scratch)
-    elif opens and not status[number(colour, SHUT, place)] & REACHED and _unlocked_by(status, place, colour):
-        found = number(_unlocked_by(status, place, colour), LOCKED, 0)
+def _key_first(image, cells, status, found, at, began, room, marked, scratch):  # type: ignore[no-untyped-def]
+    """The obstacle itself, a cell; but where it is a locked door its key, or what is in the way of that, and so on."""
     for _ in range(6):  # colours of locks
-        if found < 0 or found // _PLACES % _KINDS != LOCKED:
+        door = _shown(image, found)
+        if door < 0 or door // _PLACES % _KINDS != LOCKED:
             break
-        key = number(found // (_KINDS * _PLACES), 3, 0)
+        key = number(door // (_KINDS * _PLACES), _KEY, 0)
         if status[key] & HELD or not status[key] & (REACHED | BLOCKED):
             break
-        if status[key] & REACHED:
-            return key
         _mark_target(image, key, began, room, marked)
-        behind = _obstacle(image, cells, marked, at, scratch)
+        behind = _obstacle(image, cells, marked, at, scratch, status[key] & REACHED)
         if behind < 0 or behind == found:
             break
         found = behind
@@ -233,9 +226,23 @@ def _next(image, cells, status, target, opens, at, began, room, marked, scratch)
 
 
 @njit(cache=True)
+def _next(image, cells, status, target, opens, at, began, room, marked, scratch):  # type: ignore[no-untyped-def]
+    """The cell with what has to be dealt with first, so that a target is within reach, or can be opened; -1 if none."""
+    place, colour = target % _PLACES, target // (_KINDS * _PLACES)
+    if not status[target] & REACHED:
+        _mark_target(image, target, began, room, marked)
+    elif opens and not status[number(colour, SHUT, place)] & REACHED:
+        _mark_target(image, number(colour, LOCKED, place), began, room, marked)
+    else:
+        return -1
+    found = _obstacle(image, cells, marked, at, scratch, bool(status[target] & REACHED))
+    return _key_first(image, cells, status, found, at, began, room, marked, scratch)
+
+
+@njit(cache=True)
 def _aside(image, cells, pose, size, marked, scratch):  # type: ignore[no-untyped-def]
     """First action and cost of the way to where a thing may be put, as harmless as there is; cost -1 if none."""
-    care, move, left = CAREFUL, WAIT, -1
+    care, move, left = TIDY, WAIT, -1
     while left < 0 and care >= ANYWHERE:
         if mark(image, cells, PUT, 0, 0, care, marked):
             move, left, _ = search(cells, marked, PUT, pose, size, scratch)
@@ -254,9 +261,9 @@ def read(images, began, picked, wanted, opens, sight, status, facts):  # type: i
         opens: bool [N, M], whether they are to be opened.
         sight: Width of the view, side of the rooms.
         status: Out, uint8 [N, D], bits for each target.
-        facts: Out, int64 [N, 7]: whether unseen cells can be explored; what is in front and what is held, as targets,
+        facts: Out, int64 [N, 8]: whether unseen cells can be explored; what is in front and what is held, as targets,
             -1 for nothing; where that can be put aside; whether the cell in front is bare; what is to be dealt with
-            next to get at a wanted target, and to unexplored cells, -1 for nothing.
+            next to get at a wanted target, and to unexplored cells, -1 for nothing; the cell of the one to turn to.
     """
     count, width, height, _ = images.shape
     cells, reach = np.zeros((width, height), np.int8), np.zeros((width, height), np.bool_)
@@ -283,24 +290,37 @@ def read(images, began, picked, wanted, opens, sight, status, facts):  # type: i
             row[FRONTIER] = search(cells, marked, EXPLORE, at * 4 + ad, size, scratch)[1] >= 0
         for m in range(wanted.shape[1]):
             target = wanted[n, m]
-            if (
-                row[NEXT] < 0
-                and target >= 0
-                and status[n, target] & (REACHED | BLOCKED)
-                and not status[n, target] & HELD
-            ):
-                row[NEXT] = _next(image, cells, status[n], target, opens[n, m], at, began[n], room, marked, scratch)
-        _mark_unexplored(image, cells, marked)
-        row[ONWARD] = _obstacle(image, cells, marked, at, scratch)
+            seen = target >= 0 and status[n, target] & (REACHED | BLOCKED) and not status[n, target] & HELD
+            if seen and row[CLEARED] < 0:
+                what = target, opens[n, m], at, began[n], room, marked, scratch
+                row[CLEARED] = _next(image, cells, status[n], *what)
+        row[NEXT] = _shown(image, row[CLEARED])
+        onward = -1
+        for worst in (SHUT, LOCKED):
+            if onward < 0 or _kind(image, onward // height, onward % height) == LOCKED:
+                _mark_unexplored(image, cells, worst, marked)
+                onward = _obstacle(image, cells, marked, at, scratch, False)
+        onward = _key_first(image, cells, status[n], onward, at, began[n], room, marked, scratch)
+        row[ONWARD] = _shown(image, onward)
+        if row[CLEARED] < 0 or (row[FRONTIER] == 0 and not _can_clear(image, row[NEXT], row[IN_HAND])):
+            row[CLEARED] = onward
 
 
 @njit(cache=True)
-def plan(images, began, option, sight, out):  # type: ignore[no-untyped-def]
+def _can_clear(image, target, held):  # type: ignore[no-untyped-def]
+    """Whether an obstacle is not a locked door without its key."""
+    kind = target // _PLACES % _KINDS
+    return kind != LOCKED or held == number(target // (_KINDS * _PLACES), _KEY, 0)
+
+
+@njit(cache=True)
+def plan(images, began, option, cleared, sight, out):  # type: ignore[no-untyped-def]
     """What each option [N] does next on each map, and where that leads.
 
     Args:
         images, began, sight: As in `read`.
         option: int64 [N].
+        cleared: int64 [N], the cells that `read` says are to be turned to; of those that clear the way.
         out: Out, int64 [N, 4], as `gridworld.planning.plan` has it.
     """
     count, width, height, _ = images.shape
@@ -329,16 +349,17 @@ def plan(images, began, option, sight, out):  # type: ignore[no-untyped-def]
         elif chosen == CARRY_ASIDE:
             if held:
                 move, left = _aside(image, cells, end, size, marked, scratch)
+        elif chosen == CLEAR:
+            if cleared[n] >= 0:
+                marked[:, :] = False
+                marked[cleared[n] // height, cleared[n] % height] = True
+                move, left, end = search(cells, marked, GOTO, end, size, scratch)
         elif chosen < FIRST_TARGET + targets:
             _mark_target(image, chosen - FIRST_TARGET, began[n], room, marked)
             move, left, end = search(cells, marked, GOTO, end, size, scratch)
         elif held:
-            care = CAREFUL
-            while left < 0 and care >= ANYWHERE:
-                mark(image, cells, PUT, 0, 0, care, marked)
-                _keep_beside(image, chosen - FIRST_TARGET - targets, began[n], room, marked)
-                move, left, end = search(cells, marked, PUT, end, size, scratch)
-                care -= 1
+            target = chosen - FIRST_TARGET - targets
+            move, left, end = _beside(image, cells, target, end, began[n], sight, marked, scratch)
         out[n, 0], out[n, 1] = move if move >= 0 else WAIT, left
         out[n, 2], out[n, 3] = end // 4 // height, end // 4 % height
 
@@ -353,3 +374,25 @@ def _keep_beside(image, target, began, room, marked):  # type: ignore[no-untyped
                 i, j = x + STEP_X[d], y + STEP_Y[d]
                 found |= inside(marked, i, j) and _fits(image, i, j, target, began, room)
             marked[x, y] = found
+
+
+@njit(cache=True)
+def _beside(image, cells, target, pose, began, sight, marked, scratch):  # type: ignore[no-untyped-def]
+    """First action, cost and end of the way to where what is held can be put down beside a target; cost -1 if none.
+
+    If possible not from the doorway that is the target: who stands there does not see it.
+    """
+    size, room = sight
+    for through in (False, True):
+        read_map(image, False, cells)
+        for x in range(0 if through else cells.shape[0]):
+            for y in range(cells.shape[1]):
+                if _fits(image, x, y, target, began, room):
+                    cells[x, y] = THING
+        for care in range(CAREFUL, ANYWHERE - 1, -1):
+            mark(image, cells, PUT, 0, 0, care, marked)
+            _keep_beside(image, target, began, room, marked)
+            move, left, end = search(cells, marked, PUT, pose, size, scratch)
+            if left >= 0:
+                return move, left, end
+    return WAIT, -1, pose

@@ -158,9 +158,7 @@ def legal_ids(facts: Facts) -> list[str]:
         able[f"goto:{name}"] = able.get(f"goto:{name}", False) or bool(facts.status[slot] & REACHED)
         if slot % 2:
             able[f"beside:{name}"] = holds and bool(facts.status[slot] & BESIDE)
-    for target in (facts.next, facts.onward):
-        if target >= 0:
-            able[f"goto:{NAMES[target]}"] = True
+    able["clear"] = facts.next >= 0 or facts.onward >= 0
     return [option for option, can in able.items() if can] or ["explore"]
 
 
@@ -249,8 +247,8 @@ def _deal_with(facts: Facts, target: int) -> Iterator[str]:
             yield from _put_away(facts)
         if facts.ahead == target:
             yield "pickup"
-        yield f"goto:{NAMES[target]}"
+        yield "clear"
     elif kind == "closed door" or (kind == "locked door" and facts.held == _key_of(target)):
         if facts.ahead == target:
             yield "toggle"
-        yield f"goto:{NAMES[target]}"
+        yield "clear"

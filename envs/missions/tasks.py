@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from preceptor.envs.gridworld.cells import STEP_X, STEP_Y
 from preceptor.envs.gridworld.engine import NUM_ACTIONS
 from preceptor.envs.gridworld.stock_tasks import POOL_LEVELS, full_id, played_or_itself
 from preceptor.envs.gym_tasks import LevelSeeds, gymnasium_env
@@ -30,6 +31,7 @@ from preceptor.envs.missions.reading import (
     ASIDE,
     BARE,
     BESIDE,
+    CLEARED,
     FRONT,
     FRONTIER,
     HERE,
@@ -106,6 +108,7 @@ def _options(side: int) -> OptionSpace:
     simple = [Option("explore", "explore", 10, ("explore",))]
     simple += [Option(verb, words, 1, (verb,)) for verb, words in _CHANGED_AT_ONCE.items()]
     simple.append(Option("aside", "carry what you hold out of the way", far, ("aside",)))
+    simple.append(Option("clear", "go to what is in your way", far, ("clear",)))
     say = {"goto": "go to the {}", "beside": "carry what you hold to a place next to the {}"}
     return OptionSpace(
         simple
@@ -221,7 +224,7 @@ class MissionTask(Task):
     def _fields(self, read: _Read) -> NDArray[np.int64]:
         """What decides the facts beside the mission's words: done flags, statuses of slots, `reading`'s facts."""
         slot_status = np.where(read.asked < 0, 0, np.take_along_axis(read.status, np.maximum(read.asked, 0), 1))
-        facts = read.facts.copy()
+        facts = read.facts[:, :CLEARED].copy()
         matters = (slot_status & FRONT).any(1) | (facts[:, [AHEAD]] == facts[:, [NEXT, ONWARD]]).any(1)
         facts[~matters, AHEAD] = -1
         return np.concatenate([read.parts.done.astype(np.int64), slot_status.astype(np.int64), facts], axis=1)
@@ -278,6 +281,7 @@ class MissionTask(Task):
         done = ~_legal(read)
         done[:, reading.USE] |= front == 4  # a door that is open by now
         done[:, reading.CARRY_ASIDE] |= read.facts[:, ASIDE] == JUST_HERE
+        done[:, reading.CLEAR] |= _faces_obstacle(read)
         near = (np.take_along_axis(status, np.maximum(read.wanted, 0), 1) & REACHED > 0) & (read.wanted >= 0)
         done[:, 0] = ~shown | near.any(1) | (read.facts[:, NEXT] >= 0)
         first = reading.FIRST_TARGET
@@ -297,7 +301,10 @@ class MissionTask(Task):
         used = (was.facts[:, AHEAD] != now.facts[:, AHEAD]) & (was.parts.image[..., 3] == now.parts.image[..., 3]).all(
             (1, 2)
         )
-        simple = np.stack([explored, ~held & holds, held & ~holds, used, now.facts[:, ASIDE] == JUST_HERE], axis=1)
+        cleared = _faces_obstacle(now)
+        simple = np.stack(
+            [explored, ~held & holds, held & ~holds, used, now.facts[:, ASIDE] == JUST_HERE, cleared], axis=1
+        )
         goto, beside = (now.status & FRONT) > 0, ((now.status & HERE) > 0) & holds[:, None]
         led = np.concatenate([simple, goto, beside], axis=1)
         return led[each, option] & _legal(was)[each, option]
@@ -318,7 +325,11 @@ class MissionTask(Task):
     def plan(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[np.int64]:
         """Columns [N, 4] as `GridTask.plan` has them."""
         out, found = np.empty((len(obs), 4), np.int64), parts(obs)
-        reading.plan(found.image, found.began, np.require(option, np.int64, ["C", "W"]), self._sight, out)
+        cleared, clears = np.full(len(obs), -1), np.flatnonzero(option == reading.CLEAR)
+        if len(clears):
+            cleared[clears] = self._read(obs[clears]).facts[:, CLEARED]
+        option = np.require(option, np.int64, ["C", "W"])
+        reading.plan(found.image, found.began, option, cleared, self._sight, out)
         return out
 
 
@@ -337,6 +348,15 @@ def _thing_bits(read: _Read) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     return np.where(ahead >= 0, kind, -1), read.facts[:, FRONTIER] > 0
 
 
+def _faces_obstacle(read: _Read) -> NDArray[np.bool_]:
+    """Whether what is to be cleared [N] is in front."""
+    image, each = read.parts.image, np.arange(len(read.facts))
+    x, y = np.unravel_index(image[..., 3].reshape(len(each), -1).argmin(1), image.shape[1:3])
+    facing = image[each, x, y, 3]
+    ahead = (x + np.array(STEP_X)[facing]) * image.shape[2] + y + np.array(STEP_Y)[facing]
+    return np.asarray(ahead == read.facts[:, CLEARED])
+
+
 def _legal(read: _Read) -> NDArray[np.bool_]:
     """`MissionTask.legal`."""
     (kind, shown), facts, holds = _thing_bits(read), read.facts, read.facts[:, IN_HAND] >= 0
@@ -344,7 +364,14 @@ def _legal(read: _Read) -> NDArray[np.bool_]:
     key = facts[:, AHEAD] // colours * colours + NUMBER[("", "key", "")]
     opens = (kind == 1) | (kind == 4) | (kind == reading.SHUT) | ((kind == reading.LOCKED) & (facts[:, IN_HAND] == key))
     carried, bare = (kind > 0) & (kind < 4), facts[:, BARE] > 0
-    simple = [shown, carried & ~holds, holds & bare, opens, holds & (facts[:, ASIDE] != NOWHERE)]
+    simple = [
+        shown,
+        carried & ~holds,
+        holds & bare,
+        opens,
+        holds & (facts[:, ASIDE] != NOWHERE),
+        facts[:, CLEARED] >= 0,
+    ]
     goto, beside = (read.status & REACHED) > 0, ((read.status & BESIDE) > 0) & holds[:, None]
     legal = np.concatenate([np.stack(simple, axis=1), goto, beside], axis=1)
     legal[:, 0] |= ~legal.any(1)
