@@ -112,7 +112,8 @@ def can_put(image, cells, x, y, care):  # type: ignore[no-untyped-def]
     Args:
         care: `ANYWHERE` asks for bare floor, `OFF_DOORS` for such that is not beside a door, `CAREFUL` also that no
             neighbour is unseen (it may be a door) and that whatever can be walked to or picked up around the cell stays
-            connected round it, so that nothing is cut off. `TIDY` asks also that it is beside no other thing.
+            connected round it, so that nothing is cut off. `TIDY` asks also that it is beside no other thing, and
+            that what can be walked on alone stays connected.
     """
     if image[x, y, 0] != EMPTY or image[x, y, 3] < 4:  # what lies under the agent is not on the map
         return False
@@ -122,9 +123,9 @@ def can_put(image, cells, x, y, care):  # type: ignore[no-untyped-def]
             return False
         if care == TIDY and inside(cells, i, j) and cells[i, j] == THING:
             return False
-    pieces, before = 0, True
+    pieces, before, least = 0, True, PASSABLE if care == TIDY else THING
     for k in range(9 if care >= CAREFUL else 0):  # once round and back to the start; a piece begins where an open
-        is_open = means(cells, x + _RING_X[k % 8], y + _RING_Y[k % 8], THING)  # cell follows a closed one
+        is_open = means(cells, x + _RING_X[k % 8], y + _RING_Y[k % 8], least)  # cell follows a closed one
         pieces += is_open and not before
         before = is_open
     return pieces <= 1

@@ -48,8 +48,8 @@ _KINDS, _PLACES, _KEY = len(KINDS_OF), len(PLACES_OF), KINDS_OF.index("key")
 _KIND_OF = np.array([0, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0])  # MiniGrid's object index -> `KINDS_OF`
 
 # Bits of a status: one that fits can be reached; was seen, but not so; is in front; is held; what is held can be put
-# down beside one; and can be at once.
-REACHED, BLOCKED, FRONT, HELD, BESIDE, HERE = (1 << bit for bit in range(6))
+# down beside one; and can be at once; one that can be reached is locked.
+REACHED, BLOCKED, FRONT, HELD, BESIDE, HERE, LOCK = (1 << bit for bit in range(7))
 # Columns of `read`'s facts that no description has.
 FRONTIER, AHEAD, IN_HAND, ASIDE, BARE, NEXT, ONWARD, CLEARED = range(8)
 FACTS = 8
@@ -135,7 +135,8 @@ def _note_all(image, cells, pose, reach, began, picked, room, status):  # type: 
                     flags |= BESIDE
                 if i == fx and j == fy and _can_lie(image, cells, i, j):
                     flags |= HERE | BESIDE
-            _note(status, flags | (REACHED if near else BLOCKED), kind, image[x, y, 1], (x, y), began, room)
+            flags |= BLOCKED if not near else REACHED | LOCK if kind == LOCKED else REACHED
+            _note(status, flags, kind, image[x, y, 1], (x, y), began, room)
 
 
 @njit(cache=True)
@@ -227,15 +228,19 @@ def _key_first(image, cells, status, found, at, began, room, marked, scratch):  
 
 @njit(cache=True)
 def _next(image, cells, status, target, opens, at, began, room, marked, scratch):  # type: ignore[no-untyped-def]
-    """The cell with what has to be dealt with first, so that a target is within reach, or can be opened; -1 if none."""
+    """The cell with what has to be dealt with first, so that a target is within reach; -1 if none.
+
+    Where it is to be opened that is the door itself in the end, one that is not locked if possible.
+    """
     place, colour = target % _PLACES, target // (_KINDS * _PLACES)
-    if not status[target] & REACHED:
-        _mark_target(image, target, began, room, marked)
-    elif opens and not status[number(colour, SHUT, place)] & REACHED:
-        _mark_target(image, number(colour, LOCKED, place), began, room, marked)
-    else:
+    near = status[target] & REACHED > 0
+    if near and not opens:
         return -1
-    found = _obstacle(image, cells, marked, at, scratch, bool(status[target] & REACHED))
+    if near:
+        shut, locked = number(colour, SHUT, place), number(colour, LOCKED, place)
+        target = shut if status[shut] & REACHED else locked if status[locked] & REACHED else target
+    _mark_target(image, target, began, room, marked)
+    found = _obstacle(image, cells, marked, at, scratch, near)
     return _key_first(image, cells, status, found, at, began, room, marked, scratch)
 
 

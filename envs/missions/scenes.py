@@ -15,6 +15,7 @@ from preceptor.envs.missions.reading import (
     HELD,
     HERE,
     JUST_HERE,
+    LOCK,
     NAMES,
     NOWHERE,
     NUMBER,
@@ -24,10 +25,19 @@ from preceptor.envs.missions.reading import (
 
 SLOTS = 8  # descriptions of a mission: what each clause speaks of, and beside what
 _NUMBER_OF = {name: number for number, name in enumerate(NAMES)}
-_BITS = {"reachable": REACHED, "blocked": BLOCKED, "front": FRONT, "held": HELD, "beside": BESIDE, "here": HERE}
+_BITS = {
+    "reachable": REACHED,
+    "blocked": BLOCKED,
+    "front": FRONT,
+    "held": HELD,
+    "beside": BESIDE,
+    "here": HERE,
+    "locked": LOCK,
+}
 _SAID = {
     REACHED: "can be reached",
     BLOCKED: "has been seen, but the way to it is blocked",
+    LOCK: "is locked",
     FRONT: "is in front of you",
     HELD: "is in your hands",
 }
@@ -130,7 +140,7 @@ def to_text(facts: Facts) -> str:
             parts.append(f"There is room {where} to put something down next to it.")
     parts.append(f"You hold the {NAMES[facts.held]}." if facts.held >= 0 else "You hold nothing.")
     parts += [f"In front of you is the {NAMES[facts.ahead]}."] if facts.ahead >= 0 else []
-    parts += [f"In the way of what you need, or needed for it, is the {NAMES[facts.next]}."] if facts.next >= 0 else []
+    parts += [f"To be dealt with first is the {NAMES[facts.next]}."] if facts.next >= 0 else []
     if facts.onward >= 0:
         parts.append(f"Between you and what is unexplored is the {NAMES[facts.onward]}.")
     parts.append("Something can be explored." if facts.explore else "Nothing can be explored from here.")
@@ -205,11 +215,8 @@ def _for_clause(facts: Facts, k: int, clause: Clause) -> Iterator[str]:
     if clause.verb in ("goto", "open"):
         if what & HELD and not what & REACHED:
             yield from _put_away(facts)
-        if clause.verb == "open":
-            if facts.next >= 0 and what & REACHED:
-                yield from _search(facts)
-            if what & FRONT:
-                yield "toggle"
+        if clause.verb == "open" and what & REACHED:
+            yield from _open(facts, what, go)
         yield go
         return
     if what & HELD and clause.verb == "pickup":  # it was picked up before that was asked for
@@ -221,6 +228,15 @@ def _for_clause(facts: Facts, k: int, clause: Clause) -> Iterator[str]:
         if what & FRONT:
             yield "pickup"
         yield go
+
+
+def _open(facts: Facts, what: int, go: str) -> Iterator[str]:
+    """Open what is asked for; where some of that is locked, the door, or the key for it, that comes next."""
+    if facts.ahead == facts.next and what & FRONT:
+        yield "toggle"
+    if what & LOCK or not _kind(facts.next).endswith("door"):
+        yield from _search(facts)
+    yield go
 
 
 def _put_away(facts: Facts) -> Iterator[str]:
@@ -248,7 +264,7 @@ def _deal_with(facts: Facts, target: int) -> Iterator[str]:
         if facts.ahead == target:
             yield "pickup"
         yield "clear"
-    elif kind == "closed door" or (kind == "locked door" and facts.held == _key_of(target)):
+    elif kind in ("door", "closed door") or (kind == "locked door" and facts.held == _key_of(target)):
         if facts.ahead == target:
             yield "toggle"
         yield "clear"

@@ -108,7 +108,7 @@ def _options(side: int) -> OptionSpace:
     simple = [Option("explore", "explore", 10, ("explore",))]
     simple += [Option(verb, words, 1, (verb,)) for verb, words in _CHANGED_AT_ONCE.items()]
     simple.append(Option("aside", "carry what you hold out of the way", far, ("aside",)))
-    simple.append(Option("clear", "go to what is in your way", far, ("clear",)))
+    simple.append(Option("clear", "go to what is in your way, or needed next", far, ("clear",)))
     say = {"goto": "go to the {}", "beside": "carry what you hold to a place next to the {}"}
     return OptionSpace(
         simple
