@@ -25,7 +25,7 @@ _MEANING = np.array(  # of MiniGrid's objects; a door is open here
 _RING_X = np.array([-1, 0, 1, 1, 1, 0, -1, -1])  # the eight neighbours in order round the centre
 _RING_Y = np.array([-1, -1, -1, 0, 1, 1, 1, 0])
 ANY = -1  # stands for every colour
-ANYWHERE, OFF_DOORS, CAREFUL, TIDY = range(4)  # how choosy to be about where things are put
+ANYWHERE, OFF_DOORS, CAREFUL, PASSING, TIDY = range(5)  # how choosy to be about where things are put
 
 
 @njit(cache=True)
@@ -112,8 +112,8 @@ def can_put(image, cells, x, y, care):  # type: ignore[no-untyped-def]
     Args:
         care: `ANYWHERE` asks for bare floor, `OFF_DOORS` for such that is not beside a door, `CAREFUL` also that no
             neighbour is unseen (it may be a door) and that whatever can be walked to or picked up around the cell stays
-            connected round it, so that nothing is cut off. `TIDY` asks also that it is beside no other thing, and
-            that what can be walked on alone stays connected.
+            connected round it, so that nothing is cut off. `PASSING` asks
+            that of what can be walked on alone, and `TIDY` also that it is beside no other thing.
     """
     if image[x, y, 0] != EMPTY or image[x, y, 3] < 4:  # what lies under the agent is not on the map
         return False
@@ -123,7 +123,7 @@ def can_put(image, cells, x, y, care):  # type: ignore[no-untyped-def]
             return False
         if care == TIDY and inside(cells, i, j) and cells[i, j] == THING:
             return False
-    pieces, before, least = 0, True, PASSABLE if care == TIDY else THING
+    pieces, before, least = 0, True, PASSABLE if care >= PASSING else THING
     for k in range(9 if care >= CAREFUL else 0):  # once round and back to the start; a piece begins where an open
         is_open = means(cells, x + _RING_X[k % 8], y + _RING_Y[k % 8], least)  # cell follows a closed one
         pieces += is_open and not before

@@ -53,6 +53,7 @@ REACHED, BLOCKED, FRONT, HELD, BESIDE, HERE, LOCK = (1 << bit for bit in range(7
 # Columns of `read`'s facts that no description has.
 FRONTIER, AHEAD, IN_HAND, ASIDE, BARE, NEXT, ONWARD, CLEARED = range(8)
 FACTS = 8
+REACH, OPEN, PLACE = range(3)  # what a wanted target is wanted for
 NOWHERE, SOMEWHERE, JUST_HERE = range(3)  # where what is held can be put aside
 PICK_UP, PUT_DOWN, USE, CARRY_ASIDE, CLEAR, FIRST_TARGET = range(
     1, 7
@@ -227,19 +228,37 @@ def _key_first(image, cells, status, found, at, began, room, marked, scratch):  
 
 
 @njit(cache=True)
-def _next(image, cells, status, target, opens, at, began, room, marked, scratch):  # type: ignore[no-untyped-def]
+def _keep_beside(image, target, began, room, marked):  # type: ignore[no-untyped-def]
+    """Unmark the cells that are not beside what fits a target."""
+    for x in range(marked.shape[0]):
+        for y in range(marked.shape[1]):
+            found = False
+            for d in range(4 if marked[x, y] else 0):
+                i, j = x + STEP_X[d], y + STEP_Y[d]
+                found |= inside(marked, i, j) and _fits(image, i, j, target, began, room)
+            marked[x, y] = found
+
+
+@njit(cache=True)
+def _next(image, cells, status, target, aim, at, began, room, marked, scratch):  # type: ignore[no-untyped-def]
     """The cell with what has to be dealt with first, so that a target is within reach; -1 if none.
 
-    Where it is to be opened that is the door itself in the end, one that is not locked if possible.
+    Args:
+        aim: `REACH`, `OPEN` (in the end that is the door itself, one that is not locked if possible) or `PLACE`: within
+            reach is then not the target, but where something can be put down beside it.
     """
     place, colour = target % _PLACES, target // (_KINDS * _PLACES)
-    near = status[target] & REACHED > 0
-    if near and not opens:
+    near = status[target] & (BESIDE if aim == PLACE else REACHED) > 0
+    if near and aim != OPEN:
         return -1
     if near:
         shut, locked = number(colour, SHUT, place), number(colour, LOCKED, place)
         target = shut if status[shut] & REACHED else locked if status[locked] & REACHED else target
-    _mark_target(image, target, began, room, marked)
+    if aim == PLACE:
+        mark(image, cells, PUT, 0, 0, ANYWHERE, marked)
+        _keep_beside(image, target, began, room, marked)
+    else:
+        _mark_target(image, target, began, room, marked)
     found = _obstacle(image, cells, marked, at, scratch, near)
     return _key_first(image, cells, status, found, at, began, room, marked, scratch)
 
@@ -256,14 +275,14 @@ def _aside(image, cells, pose, size, marked, scratch):  # type: ignore[no-untype
 
 
 @njit(cache=True)
-def read(images, began, picked, wanted, opens, sight, status, facts):  # type: ignore[no-untyped-def]
+def read(images, began, picked, wanted, aims, sight, status, facts):  # type: ignore[no-untyped-def]
     """What N maps say.
 
     Args:
         images: uint8 [N, W, H, 4].
         began, picked: As in `Parts`.
         wanted: int64 [N, M], the targets that the mission asks for next; -1 for none.
-        opens: bool [N, M], whether they are to be opened.
+        aims: int64 [N, M], what for: `REACH`, `OPEN`, `PLACE`.
         sight: Width of the view, side of the rooms.
         status: Out, uint8 [N, D], bits for each target.
         facts: Out, int64 [N, 8]: whether unseen cells can be explored; what is in front and what is held, as targets,
@@ -297,7 +316,7 @@ def read(images, began, picked, wanted, opens, sight, status, facts):  # type: i
             target = wanted[n, m]
             seen = target >= 0 and status[n, target] & (REACHED | BLOCKED) and not status[n, target] & HELD
             if seen and row[CLEARED] < 0:
-                what = target, opens[n, m], at, began[n], room, marked, scratch
+                what = target, aims[n, m], at, began[n], room, marked, scratch
                 row[CLEARED] = _next(image, cells, status[n], *what)
         row[NEXT] = _shown(image, row[CLEARED])
         onward = -1
@@ -367,18 +386,6 @@ def plan(images, began, option, cleared, sight, out):  # type: ignore[no-untyped
             move, left, end = _beside(image, cells, target, end, began[n], sight, marked, scratch)
         out[n, 0], out[n, 1] = move if move >= 0 else WAIT, left
         out[n, 2], out[n, 3] = end // 4 // height, end // 4 % height
-
-
-@njit(cache=True)
-def _keep_beside(image, target, began, room, marked):  # type: ignore[no-untyped-def]
-    """Unmark the cells that are not beside what fits a target."""
-    for x in range(marked.shape[0]):
-        for y in range(marked.shape[1]):
-            found = False
-            for d in range(4 if marked[x, y] else 0):
-                i, j = x + STEP_X[d], y + STEP_Y[d]
-                found |= inside(marked, i, j) and _fits(image, i, j, target, began, room)
-            marked[x, y] = found
 
 
 @njit(cache=True)

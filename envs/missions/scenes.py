@@ -197,7 +197,7 @@ def _rank(facts: Facts, k: int, clause: Clause) -> int:
     what, beside = facts.status[2 * k], facts.status[2 * k + 1]
     if what & HELD:
         return 0
-    return 1 if what & REACHED and (clause.beside is None or beside & REACHED) else 2
+    return 1 if what & REACHED and (clause.beside is None or beside & BESIDE) else 2
 
 
 def _for_clause(facts: Facts, k: int, clause: Clause) -> Iterator[str]:
@@ -210,7 +210,7 @@ def _for_clause(facts: Facts, k: int, clause: Clause) -> Iterator[str]:
                 yield "drop"
             yield f"beside:{NAMES[NUMBER[clause.beside]]}"
             yield from _search(facts)
-        elif not beside & (REACHED | HELD):
+        elif not beside & (BESIDE | HELD):
             yield from _search(facts)
     if clause.verb in ("goto", "open"):
         if what & HELD and not what & REACHED:

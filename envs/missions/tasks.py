@@ -82,10 +82,10 @@ _RULES = (
 
 
 class _Asked(NamedTuple):
-    """What M missions ask for: `slots` int64 [M, 8] of targets, -1 for none; `opens` bool [M, 8]; `first` int64 [M]."""
+    """What M missions ask for: `slots` int64 [M, 8] of targets, -1 for none; `aims` int64 [M, 8]; `first` int64 [M]."""
 
     slots: NDArray[np.int64]
-    opens: NDArray[np.bool_]
+    aims: NDArray[np.int64]
     first: NDArray[np.int64]
 
 
@@ -174,7 +174,7 @@ class MissionTask(Task):
         self._scenes: dict[int, Scene] = {}
         self._row_of_words: dict[bytes, int] = {}
         self._texts: list[str] = []
-        self._asked = _Asked(np.zeros((0, SLOTS), np.int64), np.zeros((0, SLOTS), np.bool_), np.zeros(0, np.int64))
+        self._asked = _Asked(np.zeros((0, SLOTS), np.int64), np.zeros((0, SLOTS), np.int64), np.zeros(0, np.int64))
 
     def make_vec(self, num_envs: int, *, split: str = "train", seed: int = 0, **how: Any) -> gym.vector.VectorEnv:
         """Batched environments on the levels that were made for a split."""
@@ -211,14 +211,14 @@ class MissionTask(Task):
     def _read(self, obs: Obs) -> _Read:
         found = parts(obs)
         rows = self._rows(found.words)
-        asked, opens, first = (column[rows] for column in self._asked)
+        asked, aims, first = (column[rows] for column in self._asked)
         undone = (asked.reshape(-1, MOST_CLAUSES, 2) >= 0).any(2) & (found.done == 0)
         early = undone & (np.arange(MOST_CLAUSES) < first[:, None])
         now = np.where(early.any(1, keepdims=True), early, undone)
         wanted = np.where(np.repeat(now, 2, axis=1), asked, -1)
         status = np.empty((len(obs), len(TARGETS)), np.uint8)
         facts = np.empty((len(obs), reading.FACTS), np.int64)
-        reading.read(found.image, found.began, found.picked, wanted, opens, self._sight, status, facts)
+        reading.read(found.image, found.began, found.picked, wanted, aims, self._sight, status, facts)
         return _Read(found, status, facts, asked, wanted)
 
     def _fields(self, read: _Read) -> NDArray[np.int64]:
@@ -333,12 +333,16 @@ class MissionTask(Task):
         return out
 
 
-def _asked_of(text: str) -> tuple[list[int], list[bool], int]:
+def _asked_of(text: str) -> tuple[list[int], list[int], int]:
     """A row of `_Asked`."""
-    mission, targets, opens = understood(text), [-1] * SLOTS, [False] * SLOTS
+    mission, targets, aims = understood(text), [-1] * SLOTS, [reading.REACH] * SLOTS
     for slot, what in slots(mission):
-        targets[slot], opens[slot] = NUMBER[what], mission.clauses[slot // 2].verb == "open"
-    return targets, opens, len(mission.first)
+        opens = mission.clauses[slot // 2].verb == "open"
+        targets[slot], aims[slot] = (
+            NUMBER[what],
+            reading.PLACE if slot % 2 else reading.OPEN if opens else reading.REACH,
+        )
+    return targets, aims, len(mission.first)
 
 
 def _thing_bits(read: _Read) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
