@@ -5,6 +5,7 @@ what the agent was told or remembers: its pose when the episode began (x, y, dir
 holds (x, y; zero if nothing), which of the four clauses are done, and the numbers of the mission's words.
 """
 
+from contextlib import redirect_stdout
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -206,7 +207,8 @@ class MissionView(SeenMap):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
-        image, info = super().reset(seed=seed, options=options)
+        with redirect_stdout(None):  # as in `OwnView`
+            image, info = super().reset(seed=seed, options=options)
         self._strip[:] = 0
         self._strip[0, BEGAN] = (*self._level.agent_pos, self._level.agent_dir)
         self._strip[0, WORDS] = VOCABULARY.encode(self._level.mission, LENGTH)

@@ -382,7 +382,7 @@ def _legal(read: _Read) -> NDArray[np.bool_]:
     return legal
 
 
-_RANGES: Final = {"levels": (1, 1_000_000), "distractors": (0, 20), "side": (6, 25)}
+_RANGES: Final = {"levels": (1, 1_000_000), "distractors": (0, 100), "side": (6, 25)}
 _ROOM = "OneRoom-"
 
 
@@ -417,5 +417,9 @@ def make_task(name: str) -> Task:
     count, env_id, side = said.get("levels", POOL_LEVELS["train"]), full_id(plain), None
     if plain.startswith(_ROOM):
         kind, side = plain.removeprefix(_ROOM), rooms.SIDE
-        env_id = rooms.registered(kind, said.get("distractors", rooms.DISTRACTORS), said.get("side", side))
+        others, chosen = said.get("distractors", rooms.DISTRACTORS), said.get("side", side)
+        if others > (most := (chosen - 2) ** 2 // 4):
+            what = f"{name}: in a room of side {chosen} there is space for at most {most} other objects."
+            raise UserError(what, f"--task {plain}:distractors={most},side={chosen}")
+        env_id = rooms.registered(kind, others, chosen)
     return played_or_itself(env_id, lambda: MissionTask(name, env_id, count, side))
