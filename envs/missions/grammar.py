@@ -53,7 +53,7 @@ CLAUSES: dict[str, Forms] = {
         (
             "open {what}",
             "open up {what}",
-            "get {what} open",
+            "go and open {what}",
             "push {what} open",
             "pull open {what}",
             "swing {what} open",

@@ -127,12 +127,21 @@ def description(text: str, said: str, of: str) -> Description:
     return Description(colour, kind.replace("object", ""), place)
 
 
+def check(text: str, verb: str, what: Description, openable: tuple[str, ...] = ("door",)) -> None:
+    """Refuses to open what cannot be opened, and to carry a door.
+
+    Raises:
+        MissionError: For those two.
+    """
+    if verb == "open" and what.kind not in openable:
+        raise refused(text, f'only a {" or a ".join(openable)} can be opened, not "{what.kind or "object"}"')
+    if verb in ("pickup", "putnext") and what.kind == "door":
+        raise refused(text, "a door cannot be carried")
+
+
 def _clause(text: str, found: Found) -> Clause:
     objects = [description(text, said, found.words) for said in found.objects]
-    if found.verb == "open" and objects[0].kind != "door":
-        raise refused(text, f'only a door can be opened, not "{objects[0].kind or "object"}"')
-    if found.verb in ("pickup", "putnext") and objects[0].kind == "door":
-        raise refused(text, "a door cannot be carried")
+    check(text, found.verb, objects[0])
     return Clause(found.verb, *objects)
 
 

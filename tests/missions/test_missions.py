@@ -1,5 +1,6 @@
 """Missions as text: read, said in other words, refused, and turned into numbers."""
 
+import itertools
 import json
 import time
 
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from minigrid.envs.babyai.core import verifier
 
 from preceptor.envs.missions.grammar import CLAUSES, IN_ORDER, KNOWN, TOGETHER, literals, tokens
-from preceptor.envs.missions.mission import COLOURS, KINDS, PLACES, Clause, Description, Mission, MissionError, words
+from preceptor.envs.missions.mission import Clause, Description, Mission, MissionError, words
 from preceptor.envs.missions.paraphrase import paraphrase
 from preceptor.envs.missions.parsing import _ORDERS, parse
 from preceptor.envs.missions.vocabulary import LENGTH, PADDING, UNKNOWN, VOCABULARY, Vocabulary
+from tests.missions.drawn import MISSION
 
 LEVELS = [name for name in gymnasium.registry if name.startswith("BabyAI-")]
 VERB = {
@@ -25,22 +27,6 @@ VERB = {
     verifier.PutNextInstr: "putnext",
 }
 MISSIONS = 40  # of each level; 200 of each were read once
-
-
-def descriptions(*kinds: str) -> st.SearchStrategy[Description]:
-    fields = st.sampled_from(("", *COLOURS)), st.sampled_from(kinds), st.sampled_from(("", *PLACES))
-    return st.tuples(*fields).map(Description._make)
-
-
-ANY, CARRIED = descriptions("", *KINDS), descriptions("", "box", "ball", "key")
-CLAUSE = st.one_of(
-    ANY.map(lambda what: Clause("goto", what)),
-    descriptions("door").map(lambda what: Clause("open", what)),
-    CARRIED.map(lambda what: Clause("pickup", what)),
-    st.tuples(CARRIED, ANY).map(lambda two: Clause("putnext", *two)),
-)
-PART = st.lists(CLAUSE, min_size=1, max_size=2).map(tuple)
-MISSION = st.tuples(PART, st.one_of(st.just(()), PART)).map(Mission._make)
 RNG = st.integers(0, 2**32).map(np.random.default_rng)
 
 
@@ -82,6 +68,16 @@ def test_a_training_paraphrase_is_read_as_its_mission_and_a_held_out_one_is_not(
         parse(held_out)
     assert VOCABULARY.unknown(told) == VOCABULARY.unknown(held_out) == []
     assert max(len(tokens(told)), len(tokens(held_out))) <= LENGTH
+
+
+def test_no_two_clauses_in_any_order_are_read_as_others() -> None:
+    objects = {"what": "the door", "beside": "the box"}
+    told = [(verb, form.format(**objects)) for verb, forms in CLAUSES.items() for form in forms.training]
+    told = [(verb, text if verb in ("goto", "open") else text.replace("door", "ball", 1)) for verb, text in told]
+    for (verb, a), (other, b) in itertools.product(told, told):
+        for form in (*TOGETHER.training, *IN_ORDER.training):
+            text = form.format(a=a, b=b)
+            assert [clause.verb for clause in parse(text).clauses] == [verb, other], text
 
 
 def test_forms_are_enough_of_each_kind_and_in_one_set_only() -> None:
