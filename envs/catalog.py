@@ -62,7 +62,7 @@ FAMILIES: Final = {
         },
     ),
     "babyai": Family(
-        "preceptor.envs.missions.tasks:make_task",
+        "preceptor.envs.missions.names:make_task",
         {
             "BabyAI-GoToLocal": "go to an object in one room",
             "BabyAI-GoTo": "go to an object in nine rooms",
@@ -83,8 +83,7 @@ FAMILIES: Final = {
             "OneRoom-PutNext": "put an object next to another",
             "OneRoom-PickupGoTo": "pick up an object, then go to another",
         },
-        "preceptor.envs.catalog:make_single_env",
-        full_name="preceptor.envs.missions.tasks:full_name",
+        full_name="preceptor.envs.missions.names:full_name",
     ),
     "maze": Family(
         "preceptor.envs.mujoco.tasks:make_task",

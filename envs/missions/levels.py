@@ -101,10 +101,10 @@ def joined(image: NDArray[np.uint8], strip: NDArray[np.uint8]) -> NDArray[np.uin
 
 def _groups(instr: Instr) -> tuple[list[Instr], list[Instr]]:
     """Minigrid's clauses: those to be done first, and those after them."""
-    both = {AfterInstr: ("instr_b", "instr_a"), BeforeInstr: ("instr_a", "instr_b")}.get(type(instr))
-    if both is None:
+    if not isinstance(instr, AfterInstr | BeforeInstr):
         return _together(instr), []
-    return _together(getattr(instr, both[0])), _together(getattr(instr, both[1]))
+    one, other = _together(instr.instr_a), _together(instr.instr_b)
+    return (one, other) if isinstance(instr, BeforeInstr) else (other, one)
 
 
 def _together(instr: Instr) -> list[Instr]:
@@ -123,9 +123,15 @@ def _objects(instr: Instr) -> list[ObjDesc]:
     return [getattr(instr, name) for name in ("desc", "desc_move", "desc_fixed") if hasattr(instr, name)]
 
 
+def _instrs(env: RoomGridLevel) -> Instr:
+    """The mission as minigrid's objects."""
+    found: Instr = env.instrs  # type: ignore[attr-defined]  # which each level's `gen_mission` sets
+    return found
+
+
 def mission_of(env: RoomGridLevel) -> Mission:
     """The mission of the level that an environment plays. Raises `UserError` for other clauses than BabyAI's."""
-    first, then = _groups(env.instrs)
+    first, then = _groups(_instrs(env))
     return Mission(tuple(map(_clause, first)), tuple(map(_clause, then)))
 
 
@@ -180,9 +186,9 @@ class MissionPool:
     def _make(self, p: int) -> None:
         pool, of, env = self.spec.pool, self.missions, self._env
         pool.cells[p], pool.pose[p] = self._source.level(pool.first + p)
-        mission, (first, then) = mission_of(env), _groups(env.instrs)
+        mission, (first, then) = mission_of(env), _groups(_instrs(env))
         of.first[p], of.limit[p], of.words[p] = len(first), env.max_steps, VOCABULARY.encode(env.mission, LENGTH)
-        of.strict[p] = ORDER * bool(then and env.instrs.strict)
+        of.strict[p] = ORDER * bool(then and getattr(_instrs(env), "strict", False))
         of.carried[p] = to_cell(env.carrying) if env.carrying else 0
         for k, (clause, instr) in enumerate(zip(mission.clauses, first + then, strict=True)):
             of.verbs[p, k] = VERBS.index(clause.verb)
@@ -220,13 +226,13 @@ class MissionView(SeenMap):
         image, reward, terminated, truncated, info = super().step(action)
         if self._level.carrying is not before:
             self._strip[0, PICKED] = (0, 0) if before else self._level.front_pos
-        groups, instrs = _groups(self._level.instrs), self._level.instrs
-        sides = {AfterInstr: ("b_done", "a_done"), BeforeInstr: ("a_done", "b_done")}.get(type(instrs))
-        over = [info["success"]] if sides is None else [getattr(instrs, side) == "success" for side in sides]
-        inner = [instrs] if sides is None else [getattr(instrs, f"instr_{side[0]}") for side in sides]
+        instrs = _instrs(self._level)
+        sides = {"AfterInstr": "ba", "BeforeInstr": "ab"}.get(type(instrs).__name__, "")
+        over = [getattr(instrs, f"{side}_done") == "success" for side in sides] or [info["success"]]
+        inner = [getattr(instrs, f"instr_{side}") for side in sides] or [instrs]
         done = []
-        for group, whole, instr in zip(groups, over, inner, strict=False):
-            each = [instr.a_done == "success", instr.b_done == "success"] if type(instr) is AndInstr else [whole]
-            done += each[: len(group)]
+        for whole, instr in zip(over, inner, strict=True):
+            together = isinstance(instr, AndInstr)
+            done += [instr.a_done == "success", instr.b_done == "success"] if together else [whole]
         self._strip[0, DONE] = done + [False] * (MOST_CLAUSES - len(done))
         return joined(image[None], self._strip)[0], reward, terminated, truncated, info

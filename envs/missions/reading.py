@@ -1,4 +1,4 @@
-"""What one observation says of every description, and what each option does next: compiled kernels over N maps.
+"""What one observation says of every description: a compiled kernel over N maps.
 
 Options speak of `TARGETS`: colour x kind x place, numbered so that one pass over a map reads the status of all of them.
 """
@@ -9,21 +9,13 @@ from numba import njit
 from preceptor.envs.gridworld.cells import STEP_X, STEP_Y
 from preceptor.envs.gridworld.planning import (
     ANYWHERE,
-    BALL,
-    BOX,
-    CAREFUL,
     DOOR,
-    DROP,
     EMPTY,
     EXPLORE,
-    GOTO,
-    KEY,
     PASSABLE,
-    PICKUP,
     PUT,
     THING,
     TIDY,
-    TOGGLE,
     UNKNOWN,
     WAIT,
     flood,
@@ -67,7 +59,7 @@ def number(colour: int, kind: int, place: int) -> int:
 
 
 @njit(cache=True)
-def _kind(image, x, y):  # type: ignore[no-untyped-def]
+def kind_at(image, x, y):  # type: ignore[no-untyped-def]
     """The most special kind of what a cell shows, 0 for no thing and no door; open doors are of kind `door`."""
     kind = _KIND_OF[image[x, y, 0]]
     return kind + image[x, y, 2] if image[x, y, 0] == DOOR else kind
@@ -88,9 +80,9 @@ def _in_place(place, x, y, began, room):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _fits(image, x, y, target, began, room):  # type: ignore[no-untyped-def]
+def fits(image, x, y, target, began, room):  # type: ignore[no-untyped-def]
     """Whether a cell other than the agent's shows what a target describes."""
-    kind, colour = _kind(image, x, y), target // (_KINDS * _PLACES)
+    kind, colour = kind_at(image, x, y), target // (_KINDS * _PLACES)
     wanted = target // _PLACES % _KINDS
     if kind == 0 or image[x, y, 3] < 4 or (colour > 0 and image[x, y, 1] != colour - 1):
         return False
@@ -110,7 +102,8 @@ def _note(status, flags, kind, colour, at, began, room):  # type: ignore[no-unty
 
 
 @njit(cache=True)
-def _can_lie(image, cells, x, y):  # type: ignore[no-untyped-def]
+def can_lie(image, cells, x, y):  # type: ignore[no-untyped-def]
+    """Whether a cell is bare floor, and not the agent's."""
     return inside(cells, x, y) and image[x, y, 0] == EMPTY and image[x, y, 3] >= 4
 
 
@@ -121,7 +114,7 @@ def _note_all(image, cells, pose, reach, began, picked, room, status):  # type: 
     fx, fy = ax + STEP_X[ad], ay + STEP_Y[ad]
     for x in range(image.shape[0]):
         for y in range(image.shape[1]):
-            kind = _kind(image, x, y)
+            kind = kind_at(image, x, y)
             if kind == 0:
                 continue
             if x == ax and y == ay:
@@ -132,9 +125,9 @@ def _note_all(image, cells, pose, reach, began, picked, room, status):  # type: 
             for d in range(4):
                 i, j = x + STEP_X[d], y + STEP_Y[d]
                 near |= means(reach, i, j, True)
-                if _can_lie(image, cells, i, j) and reach[i, j]:
+                if can_lie(image, cells, i, j) and reach[i, j]:
                     flags |= BESIDE
-                if i == fx and j == fy and _can_lie(image, cells, i, j):
+                if i == fx and j == fy and can_lie(image, cells, i, j):
                     flags |= HERE | BESIDE
             flags |= BLOCKED if not near else REACHED | LOCK if kind == LOCKED else REACHED
             _note(status, flags, kind, image[x, y, 1], (x, y), began, room)
@@ -146,7 +139,7 @@ def _mark_unexplored(image, cells, worst, marked):  # type: ignore[no-untyped-de
     mark(image, cells, EXPLORE, 0, 0, 0, marked)
     for x in range(image.shape[0]):
         for y in range(image.shape[1]):
-            if SHUT <= _kind(image, x, y) <= worst:
+            if SHUT <= kind_at(image, x, y) <= worst:
                 for d in range(4):
                     i, j = x + STEP_X[d], y + STEP_Y[d]
                     marked[x, y] |= inside(cells, i, j) and cells[i, j] == UNKNOWN
@@ -178,7 +171,7 @@ def _obstacle(image, cells, marked, at, scratch, itself):  # type: ignore[no-unt
             i, j = x + STEP_X[d], y + STEP_Y[d]
             if not inside(cells, i, j):
                 continue
-            there, kind = i * height + j, _kind(image, i, j)
+            there, kind = i * height + j, kind_at(image, i, j)
             met = kind > 4 or cells[i, j] == THING
             obstacle = there if met else -1
             if marked[i, j]:
@@ -195,17 +188,18 @@ def _obstacle(image, cells, marked, at, scratch, itself):  # type: ignore[no-unt
 
 
 @njit(cache=True)
-def _mark_target(image, target, began, room, marked):  # type: ignore[no-untyped-def]
+def mark_target(image, target, began, room, marked):  # type: ignore[no-untyped-def]
+    """Mark the cells that show what a target describes."""
     for x in range(image.shape[0]):
         for y in range(image.shape[1]):
-            marked[x, y] = _fits(image, x, y, target, began, room)
+            marked[x, y] = fits(image, x, y, target, began, room)
 
 
 @njit(cache=True)
 def _shown(image, cell):  # type: ignore[no-untyped-def]
     """What a cell x * H + y shows, as a target without a place; -1 for nothing."""
     x, y = cell // image.shape[1], cell % image.shape[1]
-    kind = 0 if cell < 0 else _kind(image, x, y)
+    kind = 0 if cell < 0 else kind_at(image, x, y)
     return number(int(image[x, y, 1]) + 1, kind, 0) if kind > 0 else -1
 
 
@@ -219,7 +213,7 @@ def _key_first(image, cells, status, found, at, began, room, marked, scratch):  
         key = number(door // (_KINDS * _PLACES), _KEY, 0)
         if status[key] & HELD or not status[key] & (REACHED | BLOCKED):
             break
-        _mark_target(image, key, began, room, marked)
+        mark_target(image, key, began, room, marked)
         behind = _obstacle(image, cells, marked, at, scratch, status[key] & REACHED)
         if behind < 0 or behind == found:
             break
@@ -228,14 +222,14 @@ def _key_first(image, cells, status, found, at, began, room, marked, scratch):  
 
 
 @njit(cache=True)
-def _keep_beside(image, target, began, room, marked):  # type: ignore[no-untyped-def]
+def keep_beside(image, target, began, room, marked):  # type: ignore[no-untyped-def]
     """Unmark the cells that are not beside what fits a target."""
     for x in range(marked.shape[0]):
         for y in range(marked.shape[1]):
             found = False
             for d in range(4 if marked[x, y] else 0):
                 i, j = x + STEP_X[d], y + STEP_Y[d]
-                found |= inside(marked, i, j) and _fits(image, i, j, target, began, room)
+                found |= inside(marked, i, j) and fits(image, i, j, target, began, room)
             marked[x, y] = found
 
 
@@ -256,15 +250,15 @@ def _next(image, cells, status, target, aim, at, began, room, marked, scratch): 
         target = shut if status[shut] & REACHED else locked if status[locked] & REACHED else target
     if aim == PLACE:
         mark(image, cells, PUT, 0, 0, ANYWHERE, marked)
-        _keep_beside(image, target, began, room, marked)
+        keep_beside(image, target, began, room, marked)
     else:
-        _mark_target(image, target, began, room, marked)
+        mark_target(image, target, began, room, marked)
     found = _obstacle(image, cells, marked, at, scratch, near)
     return _key_first(image, cells, status, found, at, began, room, marked, scratch)
 
 
 @njit(cache=True)
-def _aside(image, cells, pose, size, marked, scratch):  # type: ignore[no-untyped-def]
+def aside(image, cells, pose, size, marked, scratch):  # type: ignore[no-untyped-def]
     """First action and cost of the way to where a thing may be put, as harmless as there is; cost -1 if none."""
     care, move, left = TIDY, WAIT, -1
     while left < 0 and care >= ANYWHERE:
@@ -302,12 +296,12 @@ def read(images, began, picked, wanted, aims, sight, status, facts):  # type: ig
         at = ax * height + ay
         fx, fy = ax + STEP_X[ad], ay + STEP_Y[ad]
         row[:] = -1
-        if _kind(image, fx, fy) > 0:
-            row[AHEAD] = number(int(image[fx, fy, 1]) + 1, _kind(image, fx, fy), 0)
-        row[ASIDE], row[BARE] = NOWHERE, _can_lie(image, cells, fx, fy)
-        if _kind(image, ax, ay) > 0:
-            row[IN_HAND] = number(int(image[ax, ay, 1]) + 1, _kind(image, ax, ay), 0)
-            left = _aside(image, cells, at * 4 + ad, size, marked, scratch)[1]
+        if kind_at(image, fx, fy) > 0:
+            row[AHEAD] = number(int(image[fx, fy, 1]) + 1, kind_at(image, fx, fy), 0)
+        row[ASIDE], row[BARE] = NOWHERE, can_lie(image, cells, fx, fy)
+        if kind_at(image, ax, ay) > 0:
+            row[IN_HAND] = number(int(image[ax, ay, 1]) + 1, kind_at(image, ax, ay), 0)
+            left = aside(image, cells, at * 4 + ad, size, marked, scratch)[1]
             row[ASIDE] = NOWHERE if left < 0 else JUST_HERE if left == 0 else SOMEWHERE
         row[FRONTIER] = 0
         if mark(image, cells, EXPLORE, 0, 0, 0, marked):
@@ -321,7 +315,7 @@ def read(images, began, picked, wanted, aims, sight, status, facts):  # type: ig
         row[NEXT] = _shown(image, row[CLEARED])
         onward = -1
         for worst in (SHUT, LOCKED):
-            if onward < 0 or _kind(image, onward // height, onward % height) == LOCKED:
+            if onward < 0 or kind_at(image, onward // height, onward % height) == LOCKED:
                 _mark_unexplored(image, cells, worst, marked)
                 onward = _obstacle(image, cells, marked, at, scratch, False)
         onward = _key_first(image, cells, status[n], onward, at, began[n], room, marked, scratch)
@@ -335,76 +329,3 @@ def _can_clear(image, target, held):  # type: ignore[no-untyped-def]
     """Whether an obstacle is not a locked door without its key."""
     kind = target // _PLACES % _KINDS
     return kind != LOCKED or held == number(target // (_KINDS * _PLACES), _KEY, 0)
-
-
-@njit(cache=True)
-def plan(images, began, option, cleared, sight, out):  # type: ignore[no-untyped-def]
-    """What each option [N] does next on each map, and where that leads.
-
-    Args:
-        images, began, sight: As in `read`.
-        option: int64 [N].
-        cleared: int64 [N], the cells that `read` says are to be turned to; of those that clear the way.
-        out: Out, int64 [N, 4], as `gridworld.planning.plan` has it.
-    """
-    count, width, height, _ = images.shape
-    cells, marked = np.zeros((width, height), np.int8), np.zeros((width, height), np.bool_)
-    scratch = np.zeros((3, width * height * 4), np.int32)
-    size, room = sight
-    targets = 7 * _KINDS * _PLACES
-    for n in range(count):
-        image, chosen = images[n], option[n]
-        ax, ay, ad = read_map(image, False, cells)
-        end = (ax * height + ay) * 4 + ad
-        move, left = WAIT, -1
-        ahead = _kind(image, ax + STEP_X[ad], ay + STEP_Y[ad])
-        held = image[ax, ay, 0] in (KEY, BALL, BOX)
-        if chosen == 0:
-            if mark(image, cells, EXPLORE, 0, 0, 0, marked):
-                move, left, end = search(cells, marked, EXPLORE, end, size, scratch)
-        elif chosen == PICK_UP:
-            move, left = (PICKUP, 0) if 0 < ahead < 4 and not held else (move, left)
-        elif chosen == PUT_DOWN:
-            move, left = (
-                (DROP, 0) if held and _can_lie(image, cells, ax + STEP_X[ad], ay + STEP_Y[ad]) else (move, left)
-            )
-        elif chosen == USE:
-            move, left = (TOGGLE, 0) if ahead == 1 or ahead >= 4 else (move, left)
-        elif chosen == CARRY_ASIDE:
-            if held:
-                move, left = _aside(image, cells, end, size, marked, scratch)
-        elif chosen == CLEAR:
-            if cleared[n] >= 0:
-                marked[:, :] = False
-                marked[cleared[n] // height, cleared[n] % height] = True
-                move, left, end = search(cells, marked, GOTO, end, size, scratch)
-        elif chosen < FIRST_TARGET + targets:
-            _mark_target(image, chosen - FIRST_TARGET, began[n], room, marked)
-            move, left, end = search(cells, marked, GOTO, end, size, scratch)
-        elif held:
-            target = chosen - FIRST_TARGET - targets
-            move, left, end = _beside(image, cells, target, end, began[n], sight, marked, scratch)
-        out[n, 0], out[n, 1] = move if move >= 0 else WAIT, left
-        out[n, 2], out[n, 3] = end // 4 // height, end // 4 % height
-
-
-@njit(cache=True)
-def _beside(image, cells, target, pose, began, sight, marked, scratch):  # type: ignore[no-untyped-def]
-    """First action, cost and end of the way to where what is held can be put down beside a target; cost -1 if none.
-
-    If possible not from the doorway that is the target: who stands there does not see it.
-    """
-    size, room = sight
-    for through in (False, True):
-        read_map(image, False, cells)
-        for x in range(0 if through else cells.shape[0]):
-            for y in range(cells.shape[1]):
-                if _fits(image, x, y, target, began, room):
-                    cells[x, y] = THING
-        for care in range(CAREFUL, ANYWHERE - 1, -1):
-            mark(image, cells, PUT, 0, 0, care, marked)
-            _keep_beside(image, target, began, room, marked)
-            move, left, end = search(cells, marked, PUT, pose, size, scratch)
-            if left >= 0:
-                return move, left, end
-    return WAIT, -1, pose

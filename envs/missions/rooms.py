@@ -10,6 +10,7 @@ from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 from minigrid.envs.babyai.core.verifier import (
     BeforeInstr,
     GoToInstr,
+    Instr,
     ObjDesc,
     OpenInstr,
     PickupInstr,
@@ -40,6 +41,7 @@ class OneRoom(RoomGridLevel):
         found = self.add_distractors(0, 0, self.distractors + KINDS[self.kind], all_unique=False)
         self.check_objs_reachable()
         about = [ObjDesc(one.type, one.color) for one in self._rand_subset(found, KINDS[self.kind])]
+        self.instrs: Instr
         if door is not None:
             self.instrs = OpenInstr(ObjDesc("door", door.color))
         elif self.kind == "PutNext":
@@ -47,7 +49,7 @@ class OneRoom(RoomGridLevel):
         elif self.kind == "PickupGoTo":
             self.instrs = BeforeInstr(PickupInstr(about[0]), GoToInstr(about[1]))
         else:
-            self.instrs = (GoToInstr if self.kind == "GoTo" else PickupInstr)(about[0])
+            self.instrs = GoToInstr(about[0]) if self.kind == "GoTo" else PickupInstr(about[0])
 
 
 def registered(kind: str, distractors: int, side: int) -> str:

@@ -3,10 +3,6 @@
     python main.py train --method ppo --task BabyAI-GoToLocal
     python main.py eval --compare scripted,random --task OneRoom-PutNext:distractors=0
 
-Any registered level of BabyAI is a task; those whose rules the verifier does not know run as themselves, slowly and
-without a teacher (`ItselfTask`). The parameters are `levels=`, how many are made for training (2,000), and of the rooms
-of `rooms.py` also `distractors=` and `side=`.
-
 Options are a verb and a description, `goto:red ball left`, over all colours, kinds and places, so that `legal` says
 what can be done and not what should be. Scenes are about the mission: they speak of what it needs, and offer that.
 """
@@ -21,11 +17,11 @@ from numpy.typing import NDArray
 
 from preceptor.envs.gridworld.cells import STEP_X, STEP_Y
 from preceptor.envs.gridworld.engine import NUM_ACTIONS
-from preceptor.envs.gridworld.stock_tasks import POOL_LEVELS, full_id, played_or_itself
+from preceptor.envs.gridworld.stock_tasks import POOL_LEVELS
 from preceptor.envs.gym_tasks import LevelSeeds, gymnasium_env
-from preceptor.envs.missions import reading, rooms
+from preceptor.envs.missions import planning, reading
 from preceptor.envs.missions.levels import MissionPool, MissionView, Parts, parts, strip_columns
-from preceptor.envs.missions.mission import MOST_CLAUSES, described
+from preceptor.envs.missions.mission import MOST_CLAUSES, Description, described
 from preceptor.envs.missions.reading import (
     AHEAD,
     ASIDE,
@@ -61,7 +57,7 @@ from preceptor.envs.missions.simulator import MissionSimulator
 from preceptor.envs.missions.vocabulary import VOCABULARY
 from preceptor.envs.task import GoalSpace, Option, OptionSpace, Scene, Task
 from preceptor.envs.vector import BatchedEnv
-from preceptor.ground.errors import UserError, unknown_name
+from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import combine, split_range
 
 Obs = NDArray[np.uint8]
@@ -329,7 +325,7 @@ class MissionTask(Task):
         if len(clears):
             cleared[clears] = self._read(obs[clears]).facts[:, CLEARED]
         option = np.require(option, np.int64, ["C", "W"])
-        reading.plan(found.image, found.began, option, cleared, self._sight, out)
+        planning.plan(found.image, found.began, option, cleared, self._sight, out)
         return out
 
 
@@ -365,7 +361,7 @@ def _legal(read: _Read) -> NDArray[np.bool_]:
     """`MissionTask.legal`."""
     (kind, shown), facts, holds = _thing_bits(read), read.facts, read.facts[:, IN_HAND] >= 0
     colours = len(PLACES_OF) * len(reading.KINDS_OF)
-    key = facts[:, AHEAD] // colours * colours + NUMBER[("", "key", "")]
+    key = facts[:, AHEAD] // colours * colours + NUMBER[Description("", "key")]
     opens = (kind == 1) | (kind == 4) | (kind == reading.SHUT) | ((kind == reading.LOCKED) & (facts[:, IN_HAND] == key))
     carried, bare = (kind > 0) & (kind < 4), facts[:, BARE] > 0
     simple = [
@@ -380,46 +376,3 @@ def _legal(read: _Read) -> NDArray[np.bool_]:
     legal = np.concatenate([np.stack(simple, axis=1), goto, beside], axis=1)
     legal[:, 0] |= ~legal.any(1)
     return legal
-
-
-_RANGES: Final = {"levels": (1, 1_000_000), "distractors": (0, 100), "side": (6, 25)}
-_ROOM = "OneRoom-"
-
-
-def _parameters(name: str) -> tuple[str, dict[str, int]]:
-    """A name's parts. Raises `UserError` for parameters that there are not."""
-    plain, _, rest = name.partition(":")
-    known = _RANGES if plain.startswith(_ROOM) else {"levels": _RANGES["levels"]}
-    said: dict[str, int] = {}
-    for part in rest.split(",") if rest else ():
-        parameter, _, value = part.strip().lower().partition("=")
-        if parameter not in known:
-            raise unknown_name(f"parameter of {plain}", parameter, tuple(known), f"--task {plain}:levels=10000")
-        low, high = known[parameter]
-        if parameter in said or not value.isdecimal() or not low <= int(value) <= high:
-            what = f"{plain}: {parameter} is a whole number from {low} to {high}, given once, not {value!r}."
-            raise UserError(what, f"--task {plain}:{parameter}={low}")
-        said[parameter] = int(value)
-    return plain, {parameter: said[parameter] for parameter in known if parameter in said}
-
-
-def full_name(name: str) -> str:
-    """`Task:parameter=value,...` in order, without what is so anyway. Raises `UserError` for unknown parameters."""
-    plain, said = _parameters(name)
-    usual = {"levels": POOL_LEVELS["train"], "distractors": rooms.DISTRACTORS, "side": rooms.SIDE}
-    other = [f"{parameter}={value}" for parameter, value in said.items() if value != usual[parameter]]
-    return f"{plain}:{','.join(other)}" if other else plain
-
-
-def make_task(name: str) -> Task:
-    """The task of a level of BabyAI, or of `rooms.py`. Raises `UserError` where there is none."""
-    plain, said = _parameters(name) if "=" in name else (name, {})
-    count, env_id, side = said.get("levels", POOL_LEVELS["train"]), full_id(plain), None
-    if plain.startswith(_ROOM):
-        kind, side = plain.removeprefix(_ROOM), rooms.SIDE
-        others, chosen = said.get("distractors", rooms.DISTRACTORS), said.get("side", side)
-        if others > (most := (chosen - 2) ** 2 // 4):
-            what = f"{name}: in a room of side {chosen} there is space for at most {most} other objects."
-            raise UserError(what, f"--task {plain}:distractors={most},side={chosen}")
-        env_id = rooms.registered(kind, others, chosen)
-    return played_or_itself(env_id, lambda: MissionTask(name, env_id, count, side))
