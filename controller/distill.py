@@ -60,8 +60,9 @@ def scenes_of(
     task: Task, obs: NDArray, previous: NDArray[np.int64], probs: NDArray[np.float32], legal: NDArray[np.bool_]
 ) -> LabelledScenes:
     """Observations [N, ...] with their labels [N, K] as scenes to learn from, without skills."""
-    done = np.stack([task.option_done(obs, np.full(len(obs), k)) for k in range(len(task.options))], 1)
-    return LabelledScenes(encoder_of(task)(obs), previous, legal, probs, done, np.zeros((len(obs), 0), np.int8))
+    return LabelledScenes(
+        encoder_of(task)(obs), previous, legal, probs, task.options_done(obs), np.zeros((len(obs), 0), np.int8)
+    )
 
 
 @dataclass(frozen=True)

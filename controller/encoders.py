@@ -144,6 +144,7 @@ class GridEncoder:
         observation_shape: (W, H, 4); on a larger map, what is farther shares the last bins.
         options: K.
         of_colours: The options that differ in their colour alone, one for each colour; none where there are no such.
+        told: Columns at the end of observations that are no cells (`Task.told_columns`), which are left out.
 
     Attributes:
         by_role: Whether colours are shown as roles.
@@ -151,7 +152,10 @@ class GridEncoder:
         identity: Kind and shape, which a checkpoint and a task must agree on.
     """
 
-    def __init__(self, observation_shape: tuple[int, ...], options: int = 0, of_colours: Sequence[int] = ()) -> None:
+    def __init__(
+        self, observation_shape: tuple[int, ...], options: int = 0, of_colours: Sequence[int] = (), told: int = 0
+    ) -> None:
+        self._told = told
         self._bins = np.searchsorted(_BIN_EDGES, np.arange(max(observation_shape[:2])), side="right") - 1
         self.side = 2 * int(self._bins[-1]) + 1
         self.num_cells = self.side * self.side
@@ -163,6 +167,8 @@ class GridEncoder:
 
     def __call__(self, obs: NDArray) -> Encoded:
         """Encode observations [N, W, H, 4]."""
+        if self._told:
+            obs = np.ascontiguousarray(obs[:, :, : -self._told])
         tokens = np.empty((len(obs), self.num_cells), np.uint8)
         present = np.empty((len(obs), NUM_TOKENS), np.float32)
         _encode(obs, self._bins, self.side, tokens, present)
@@ -208,7 +214,7 @@ def encoder_of(task: Task) -> Encoder:
     """The encoder of a task's observations: maps have three dimensions, state vectors have one."""
     if len(task.observation_shape) == 1:
         return VectorEncoder(task.observation_scale)
-    return GridEncoder(task.encoded_shape, len(task.options), task.of_colours)
+    return GridEncoder(task.encoded_shape, len(task.options), task.of_colours, task.told_columns)
 
 
 def token_features() -> NDArray[np.float32]:

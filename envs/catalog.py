@@ -61,6 +61,30 @@ FAMILIES: Final = {
             "LavaCrossingS9N1": "reach the goal through a gap in the lava",
         },
     ),
+    "babyai": Family(
+        "preceptor.envs.missions.names:make_task",
+        {
+            "BabyAI-GoToLocal": "go to an object in one room",
+            "BabyAI-GoTo": "go to an object in nine rooms",
+            "BabyAI-Pickup": "pick up an object in nine rooms",
+            "BabyAI-PickupLoc": "pick up an object that is told by its place",
+            "BabyAI-Open": "open a door in nine rooms",
+            "BabyAI-Unlock": "open a locked door; its key is somewhere",
+            "BabyAI-PutNextLocal": "put an object next to another in one room",
+            "BabyAI-GoToSeq": "go to objects in an order",
+            "BabyAI-Synth": "any one thing in nine rooms",
+            "BabyAI-SynthLoc": "the same with objects that are told by their places",
+            "BabyAI-SynthSeq": "several things in an order",
+            "BabyAI-MiniBossLevel": "several things in an order in four small rooms",
+            "BabyAI-BossLevel": "all of it",
+            "OneRoom-GoTo": "go to an object (BALROG's five kinds, from here on)",
+            "OneRoom-Pickup": "pick up an object",
+            "OneRoom-Open": "open a door",
+            "OneRoom-PutNext": "put an object next to another",
+            "OneRoom-PickupGoTo": "pick up an object, then go to another",
+        },
+        full_name="preceptor.envs.missions.names:full_name",
+    ),
     "maze": Family(
         "preceptor.envs.mujoco.tasks:make_task",
         {
@@ -135,8 +159,11 @@ FAMILIES: Final = {
         },
     ),
 }
-TASKS, STOCK_TASKS, MAZE_TASKS, RESCUE_TASKS, FETCH_TASKS, WHOLE_BODY_TASKS, KITCHEN_TASKS, FRANKA_TASKS, GYM_TASKS = (
-    tuple(family.tasks) for family in FAMILIES.values()
+TASKS, STOCK_TASKS, MISSION_TASKS, MAZE_TASKS, RESCUE_TASKS, FETCH_TASKS = (
+    tuple(FAMILIES[family].tasks) for family in ("grid", "minigrid", "babyai", "maze", "rescue", "fetch")
+)
+WHOLE_BODY_TASKS, KITCHEN_TASKS, FRANKA_TASKS, GYM_TASKS = (
+    tuple(FAMILIES[family].tasks) for family in ("wholebody", "kitchen", "franka", "gymnasium")
 )
 # The built-in language model is trained on these, so a name added here is a model to train. Of mazes one for each map:
 # the others on it, whatever moves in them, read alike.
@@ -210,9 +237,9 @@ def _make(name: str, flaw: str | None) -> "Task":
         return flawed_task(name, flaw)
     family = next((family for family in FAMILIES.values() if name.partition(":")[0] in family.tasks), None)
     if family is None:
-        from preceptor.envs.gym_tasks import is_gym_task
+        from preceptor.envs.gym_tasks import family_of
 
-        family = FAMILIES["gymnasium" if is_gym_task(name) else "minigrid"]
+        family = FAMILIES[family_of(name)]
     made: Task = resolve_name(family.factory)(name)
     made.source = name
     return made

@@ -52,8 +52,9 @@ def gymnasium_env(env_id: str, render_mode: str | None = None) -> gym.Env[Any, A
         raise fault(f"Gymnasium cannot make {env_id}, which", error) from error
 
 
-def is_gym_task(name: str) -> bool:
-    """Whether a name is for `GymTask`: a registered id, and not of MiniGrid's. Raises `UserError` if it fails."""
+def family_of(name: str) -> str:
+    """The family of an id that is not in the catalogue: `gymnasium`, `minigrid` or `babyai`. Raises `UserError`."""
+    from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
     from minigrid.minigrid_env import MiniGridEnv  # takes a while
 
     module, _, env_id = name.rpartition(":")
@@ -61,10 +62,12 @@ def is_gym_task(name: str) -> bool:
         if module:
             importlib.import_module(module)
     if env_id not in gym.registry:
-        return False
+        return "minigrid"
     env = gymnasium_env(env_id)
     env.close()
-    return not isinstance(env.unwrapped, MiniGridEnv)
+    if isinstance(env.unwrapped, RoomGridLevel):
+        return "babyai"
+    return "minigrid" if isinstance(env.unwrapped, MiniGridEnv) else "gymnasium"
 
 
 def plain_actions(env: gym.Env[Any, Any]) -> TransformAction[Any, Any, Any]:

@@ -30,11 +30,14 @@ class Option:
         id: Stable identifier such as `goto:key`; part of every label and checkpoint.
         words: What a language model reads, for example `go to the key`.
         timeout: Steps after which the clock ends the option whether or not it is done.
+        parts: What the option is composed of, such as verb, colour, kind and place, for controllers that score parts;
+            empty where it is one whole.
     """
 
     id: str
     words: str
     timeout: int
+    parts: tuple[str, ...] = ()
 
 
 class OptionSpace(tuple[Option, ...]):
@@ -106,6 +109,7 @@ class Task:
         continuous: Actions are vectors in [-1, 1] per dimension, whatever units the environment has inside.
         goal_space: The D named dimensions that `ground` speaks of.
         observation_scale: Natural size of each dimension of a state vector, length O; empty for maps.
+        told_columns: Columns at the end of a map (along H) that are no cells but what the agent is told or remembers.
         of_colours: Of each of six colours, the option that speaks of it, where options differ in their colour alone and
             repainting an observation repaints what is right; none by default.
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
@@ -126,6 +130,7 @@ class Task:
     rules: str = ""
     options: OptionSpace
     goal_space: GoalSpace = GoalSpace((), ())
+    told_columns: int = 0
     of_colours: tuple[int, ...] = ()
     hidden_from_low_level: tuple[int, ...] = ()
     tells_time: bool = False
@@ -244,6 +249,10 @@ class Task:
         It is also done once it has become impossible.
         """
         raise NotImplementedError
+
+    def options_done(self, obs: NDArray) -> NDArray[np.bool_]:
+        """`option_done` of every option [N, K]."""
+        return np.stack([self.option_done(obs, np.full(len(obs), k)) for k in range(len(self.options))], 1)
 
     def option_achieved(self, before: NDArray, after: NDArray, option: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the step between two observations [N, ...] did what the option [N] is for.

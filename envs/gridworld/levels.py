@@ -59,8 +59,8 @@ DOOR_DELAY: Final = 3  # steps between the first pick-up of the key and the move
 # Which generator makes the level. POOL levels are copied from arrays that minigrid's own generators filled.
 POOL, SIMPLE, LAVA_DOOR, COLORED, TWO_DOOR, KEY_IN_BOX, RANDOM_BOX, DYNAMIC, STOCK_DOOR_KEY = range(-1, 8)
 
-# What ends an episode in success, beside reaching a goal cell.
-WIN_GOAL, WIN_DOOR, WIN_TARGET = range(3)
+# What ends an episode in success, beside reaching a goal cell; of a mission in words, `envs.missions` says it.
+WIN_GOAL, WIN_DOOR, WIN_TARGET, WIN_MISSION = range(4)
 
 
 class Variety(NamedTuple):
@@ -101,7 +101,8 @@ class LevelSpec:
         view_size: Side of the square that the agent sees, odd, at most 15.
         max_steps: Steps after which an episode is truncated.
         generator: Which generator makes the levels; `POOL` for levels that come as arrays.
-        win: `WIN_GOAL`, `WIN_DOOR` (a toggle opened a door) or `WIN_TARGET` (the mission's object was picked up).
+        win: `WIN_GOAL`, `WIN_DOOR` (a toggle opened a door), `WIN_TARGET` (the mission's object was picked up) or
+            `WIN_MISSION`.
         see_through: MiniGrid's `see_through_walls`.
         pool: The levels, where no generator makes them.
         variety: What the generator draws from.

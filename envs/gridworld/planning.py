@@ -16,20 +16,20 @@ LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, WAIT = range(7)  # MiniGrid's action
 CLOSED_DOOR, LOCKED_DOOR = 14, 15  # a thing may also be a door in one state: 13 + MiniGrid's door state
 EXPLORE, GOTO, PICK, PUT, USE = range(5)  # kinds of option
 
-# What a cell means to a planner. From `_DEADLY` on it lets light pass, from `_THING` on it holds a thing to pick up or
-# can be walked on, and that from `_PASSABLE` on.
-_UNKNOWN, _OPAQUE, _DEADLY, _THING, _PASSABLE, _FREE = range(6)
+# What a cell means to a planner. From `DEADLY` on it lets light pass, from `THING` on it holds a thing to pick up or
+# can be walked on, and that from `PASSABLE` on.
+UNKNOWN, OPAQUE, DEADLY, THING, PASSABLE, FREE = range(6)
 _MEANING = np.array(  # of MiniGrid's objects; a door is open here
-    [_UNKNOWN, _FREE, _OPAQUE, _PASSABLE, _PASSABLE, _THING, _THING, _THING, _PASSABLE, _DEADLY, _THING], np.int8
+    [UNKNOWN, FREE, OPAQUE, PASSABLE, PASSABLE, THING, THING, THING, PASSABLE, DEADLY, THING], np.int8
 )
 _RING_X = np.array([-1, 0, 1, 1, 1, 0, -1, -1])  # the eight neighbours in order round the centre
 _RING_Y = np.array([-1, -1, -1, 0, 1, 1, 1, 0])
-_ANY = -1  # stands for every colour
-_ANYWHERE, _OFF_DOORS, _CAREFUL = range(3)  # how choosy to be about where things are put
+ANY = -1  # stands for every colour
+ANYWHERE, OFF_DOORS, CAREFUL, PASSING, TIDY = range(5)  # how choosy to be about where things are put
 
 
 @njit(cache=True)
-def _read_map(image, lava_is_floor, cells):  # type: ignore[no-untyped-def]
+def read_map(image, lava_is_floor, cells):  # type: ignore[no-untyped-def]
     """Fill `cells` [W, H] with planner meanings; returns the agent's (x, y, direction)."""
     ax, ay, ad = 0, 0, 0
     for x in range(image.shape[0]):
@@ -37,32 +37,33 @@ def _read_map(image, lava_is_floor, cells):  # type: ignore[no-untyped-def]
             kind = image[x, y, 0]
             cells[x, y] = _MEANING[kind]
             if kind == DOOR and image[x, y, 2] != 0:
-                cells[x, y] = _OPAQUE
+                cells[x, y] = OPAQUE
             elif kind == LAVA and lava_is_floor:
-                cells[x, y] = _PASSABLE
+                cells[x, y] = PASSABLE
             if image[x, y, 3] < 4:
                 ax, ay, ad = x, y, int(image[x, y, 3])
-                cells[x, y] = _FREE  # the object shown here is the one in the agent's hands
+                cells[x, y] = FREE  # the object shown here is the one in the agent's hands
     return ax, ay, ad
 
 
 @njit(cache=True)
-def _inside(cells, x, y):  # type: ignore[no-untyped-def]
+def inside(cells, x, y):  # type: ignore[no-untyped-def]
+    """Whether a cell is on the grid."""
     return 0 <= x < cells.shape[0] and 0 <= y < cells.shape[1]
 
 
 @njit(cache=True)
-def _means(cells, x, y, least):  # type: ignore[no-untyped-def]
+def means(cells, x, y, least):  # type: ignore[no-untyped-def]
     """Whether a cell is on the grid and its value is at least `least`."""
-    return _inside(cells, x, y) and cells[x, y] >= least
+    return inside(cells, x, y) and cells[x, y] >= least
 
 
 @njit(cache=True)
-def _beside(cells, x, y, least):  # type: ignore[no-untyped-def]
-    """Whether one of the four neighbours of a cell `_means` that."""
+def beside(cells, x, y, least):  # type: ignore[no-untyped-def]
+    """Whether one of the four neighbours of a cell `means` that."""
     found = False
     for d in range(4):
-        found |= _means(cells, x + STEP_X[d], y + STEP_Y[d], least)
+        found |= means(cells, x + STEP_X[d], y + STEP_Y[d], least)
     return found
 
 
@@ -80,8 +81,8 @@ def _sees_marked(cells, marked, x, y, d, size):  # type: ignore[no-untyped-def]
         for side in range(size):
             right = side - size // 2
             i, j = x + ahead * STEP_X[d] - right * STEP_Y[d], y + ahead * STEP_Y[d] + right * STEP_X[d]
-            if _inside(cells, i, j):
-                clear |= int(cells[i, j] >= _DEADLY) << side
+            if inside(cells, i, j):
+                clear |= int(cells[i, j] >= DEADLY) << side
                 hoped |= int(marked[i, j]) << side
         spread = fill_runs(light, clear)
         spread |= (spread << 1 | spread >> 1) & full
@@ -101,34 +102,37 @@ def _is_target(image, x, y, kind, colour):  # type: ignore[no-untyped-def]
         return False
     if door and (image[x, y, 2] == 0 or (kind != DOOR and image[x, y, 2] != kind - 13)):
         return False
-    return colour == _ANY or image[x, y, 1] == colour
+    return colour == ANY or image[x, y, 1] == colour
 
 
 @njit(cache=True)
-def _can_put(image, cells, x, y, care):  # type: ignore[no-untyped-def]
+def can_put(image, cells, x, y, care):  # type: ignore[no-untyped-def]
     """Whether a thing may be put on a cell.
 
     Args:
-        care: `_ANYWHERE` asks for bare floor, `_OFF_DOORS` for such that is not beside a door, `_CAREFUL` also that no
+        care: `ANYWHERE` asks for bare floor, `OFF_DOORS` for such that is not beside a door, `CAREFUL` also that no
             neighbour is unseen (it may be a door) and that whatever can be walked to or picked up around the cell stays
-            connected round it, so that nothing is cut off.
+            connected round it, so that nothing is cut off. `PASSING` asks
+            that of what can be walked on alone, and `TIDY` also that it is beside no other thing.
     """
     if image[x, y, 0] != EMPTY or image[x, y, 3] < 4:  # what lies under the agent is not on the map
         return False
-    for d in range(4 if care > _ANYWHERE else 0):
+    for d in range(4 if care > ANYWHERE else 0):
         i, j = x + STEP_X[d], y + STEP_Y[d]
-        if _inside(cells, i, j) and (image[i, j, 0] == DOOR or (care == _CAREFUL and cells[i, j] == _UNKNOWN)):
+        if inside(cells, i, j) and (image[i, j, 0] == DOOR or (care >= CAREFUL and cells[i, j] == UNKNOWN)):
             return False
-    pieces, before = 0, True
-    for k in range(9 if care == _CAREFUL else 0):  # once round and back to the start; a piece begins where an open
-        is_open = _means(cells, x + _RING_X[k % 8], y + _RING_Y[k % 8], _THING)  # cell follows a closed one
+        if care == TIDY and inside(cells, i, j) and cells[i, j] == THING:
+            return False
+    pieces, before, least = 0, True, PASSABLE if care >= PASSING else THING
+    for k in range(9 if care >= CAREFUL else 0):  # once round and back to the start; a piece begins where an open
+        is_open = means(cells, x + _RING_X[k % 8], y + _RING_Y[k % 8], least)  # cell follows a closed one
         pieces += is_open and not before
         before = is_open
     return pieces <= 1
 
 
 @njit(cache=True)
-def _mark(image, cells, goal, kind, colour, care, marked):  # type: ignore[no-untyped-def]
+def mark(image, cells, goal, kind, colour, care, marked):  # type: ignore[no-untyped-def]
     """Mark the cells that an option is for; whether there are any.
 
     EXPLORE is for unseen cells beside a seen cell that light passes. Room corners and everything behind a wall are
@@ -139,17 +143,17 @@ def _mark(image, cells, goal, kind, colour, care, marked):  # type: ignore[no-un
     for x in range(cells.shape[0]):
         for y in range(cells.shape[1]):
             if goal == EXPLORE:
-                marked[x, y] = cells[x, y] == _UNKNOWN and _beside(cells, x, y, _DEADLY)
+                marked[x, y] = cells[x, y] == UNKNOWN and beside(cells, x, y, DEADLY)
             elif goal == GOTO:
                 marked[x, y] = _is_target(image, x, y, kind, colour)
             else:
-                marked[x, y] = _can_put(image, cells, x, y, care)
+                marked[x, y] = can_put(image, cells, x, y, care)
             found |= marked[x, y]
     return found
 
 
 @njit(cache=True)
-def _search(cells, marked, goal, pose, size, scratch):  # type: ignore[no-untyped-def]
+def search(cells, marked, goal, pose, size, scratch):  # type: ignore[no-untyped-def]
     """First action, cost and end of a shortest path to the nearest pose that sees (EXPLORE) or faces a marked cell.
 
     They are (-1, -1, pose) if there is none. `size` is the width of the view; scratch is int32 [3, W * H * 4].
@@ -164,12 +168,12 @@ def _search(cells, marked, goal, pose, size, scratch):  # type: ignore[no-untype
         head += 1
         d, y, x = here % 4, (here // 4) % height, here // 4 // height
         i, j = x + STEP_X[d], y + STEP_Y[d]
-        if _sees_marked(cells, marked, x, y, d, size) if goal == EXPLORE else _means(marked, i, j, True):
+        if _sees_marked(cells, marked, x, y, d, size) if goal == EXPLORE else means(marked, i, j, True):
             return first[here], cost[here], here
         for action in (FORWARD, LEFT, RIGHT):
             there = here - d + (d + (3 if action == LEFT else 1)) % 4
             if action == FORWARD:
-                if not _means(cells, i, j, _PASSABLE):
+                if not means(cells, i, j, PASSABLE):
                     continue
                 there = (i * height + j) * 4 + d
             if cost[there] < 0:
@@ -199,12 +203,12 @@ def plan(obs, option, things, colours, sight, out):  # type: ignore[no-untyped-d
     scratch = np.zeros((3, width * height * 4), np.int32)
     for n in range(count):
         image = obs[n]
-        ax, ay, ad = _read_map(image, lava_is_floor, cells)
+        ax, ay, ad = read_map(image, lava_is_floor, cells)
         chosen = option[n]
         kind = EXPLORE if chosen == 0 else GOTO if chosen <= tracked else PICK + chosen - tracked - 1
         thing, colour = (things[chosen - 1], colours[chosen - 1]) if kind == GOTO else (0, 0)
         i, j = ax + STEP_X[ad], ay + STEP_Y[ad]
-        front = int(image[i, j, 0]) if _inside(cells, i, j) else WALL
+        front = int(image[i, j, 0]) if inside(cells, i, j) else WALL
         held = image[ax, ay, 0] in (KEY, BALL, BOX)
         move, left, end = WAIT, -1, (ax * height + ay) * 4 + ad
         if kind == PICK and not held and front in (KEY, BALL, BOX):
@@ -212,10 +216,10 @@ def plan(obs, option, things, colours, sight, out):  # type: ignore[no-untyped-d
         elif kind == USE and (front == BOX or (front == DOOR and image[i, j, 2] != 0)):
             move, left = TOGGLE, 0
         elif kind in (EXPLORE, GOTO) or (kind == PUT and held):
-            care, least = (_CAREFUL, _ANYWHERE if cramped else _OFF_DOORS) if kind == PUT else (0, 0)
+            care, least = (CAREFUL, ANYWHERE if cramped else OFF_DOORS) if kind == PUT else (0, 0)
             while left < 0 and care >= least:
-                if _mark(image, cells, kind, thing, colour, care, marked):
-                    move, left, end = _search(cells, marked, kind, end, view_size, scratch)
+                if mark(image, cells, kind, thing, colour, care, marked):
+                    move, left, end = search(cells, marked, kind, end, view_size, scratch)
                 care -= 1
             if kind == GOTO and thing == GOAL and left >= 0:
                 move, left = FORWARD if left == 0 else move, left + 1  # a goal is entered, all else is only faced
@@ -226,7 +230,7 @@ def plan(obs, option, things, colours, sight, out):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True)
-def _flood(cells, ax, ay, reach, queue):  # type: ignore[no-untyped-def]
+def flood(cells, ax, ay, reach, queue):  # type: ignore[no-untyped-def]
     """Mark the cells that can be walked to; turning is free of obstacles, so cells stand for all their poses."""
     height = cells.shape[1]
     reach[:, :] = False
@@ -237,7 +241,7 @@ def _flood(cells, ax, ay, reach, queue):  # type: ignore[no-untyped-def]
         head += 1
         for d in range(4):
             i, j = x + STEP_X[d], y + STEP_Y[d]
-            if _means(cells, i, j, _PASSABLE) and not reach[i, j]:
+            if means(cells, i, j, PASSABLE) and not reach[i, j]:
                 reach[i, j], queue[tail] = True, i * height + j
                 tail += 1
 
@@ -256,10 +260,10 @@ def _note_things(image, pose, reach, things, colours, row):  # type: ignore[no-u
                 continue
             for t in range(tracked):
                 if x == ax and y == ay:
-                    if kind == things[t] and (colours[t] == _ANY or colours[t] == image[x, y, 1]):
+                    if kind == things[t] and (colours[t] == ANY or colours[t] == image[x, y, 1]):
                         row[tracked + 1] = t + 1
                 elif _is_target(image, x, y, things[t], colours[t]):
-                    status = 1 if _beside(reach, x, y, True) else 2
+                    status = 1 if beside(reach, x, y, True) else 2
                     if row[t] == 0 or status < row[t]:
                         row[t] = status
                         if kind == DOOR and things[t] != CLOSED_DOOR:
@@ -286,20 +290,20 @@ def read_facts(obs, things, colours, sight, fields):  # type: ignore[no-untyped-
     cells = np.zeros((width, height), np.int8)
     marked, reach = np.zeros((width, height), np.bool_), np.zeros((width, height), np.bool_)
     scratch = np.zeros((3, width * height * 4), np.int32)
-    care = _ANYWHERE if cramped else _OFF_DOORS
+    care = ANYWHERE if cramped else OFF_DOORS
     for n in range(count):
         image, row = obs[n], fields[n]
-        ax, ay, ad = _read_map(image, lava_is_floor, cells)
-        _flood(cells, ax, ay, reach, scratch[0])
+        ax, ay, ad = read_map(image, lava_is_floor, cells)
+        flood(cells, ax, ay, reach, scratch[0])
         row[:] = 0
         _note_things(image, (ax, ay, ad), reach, things, colours, row)
         pose = (ax * height + ay) * 4 + ad
         row[tracked + 4] = 1
-        if _mark(image, cells, EXPLORE, 0, 0, care, marked):
-            row[tracked + 3] = _search(cells, marked, EXPLORE, pose, view_size, scratch)[1] >= 0
+        if mark(image, cells, EXPLORE, 0, 0, care, marked):
+            row[tracked + 3] = search(cells, marked, EXPLORE, pose, view_size, scratch)[1] >= 0
         if row[tracked + 1] != 0:
-            place = _mark(image, cells, PUT, 0, 0, care, marked)
-            row[tracked + 4] = place and _search(cells, marked, PUT, pose, view_size, scratch)[1] >= 0
+            place = mark(image, cells, PUT, 0, 0, care, marked)
+            row[tracked + 4] = place and search(cells, marked, PUT, pose, view_size, scratch)[1] >= 0
 
 
 def for_kernels(obs: NDArray[np.uint8]) -> NDArray[np.uint8]:

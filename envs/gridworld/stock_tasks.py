@@ -19,16 +19,17 @@ Teachers are `scripted`, or `llm` with a capable model: the built-in tiny model 
 and answers here without having learnt what a goal is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from minigrid.core.roomgrid import RoomGrid
 from minigrid.envs import BlockedUnlockPickupEnv, KeyCorridorEnv, ObstructedMazeEnv, UnlockEnv, UnlockPickupEnv
+from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
@@ -47,12 +48,13 @@ from preceptor.envs.gridworld.cells import (
     TARGET,
 )
 from preceptor.envs.gridworld.engine import NUM_ACTIONS
-from preceptor.envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_TARGET, LevelSpec, Pool
+from preceptor.envs.gridworld.levels import POOL, WIN_DOOR, WIN_GOAL, WIN_MISSION, WIN_TARGET, LevelSpec, Pool
 from preceptor.envs.gridworld.scenes import COLOURS, Schema
 from preceptor.envs.gridworld.simulator import GridSimulator
 from preceptor.envs.gridworld.single import OwnView, Rewarded, SeenMap, to_cells, view_as_map
 from preceptor.envs.gridworld.tasks import GridTask, TaskText
 from preceptor.envs.gym_tasks import GymTask, LevelSeeds, gymnasium_env
+from preceptor.envs.task import Task
 from preceptor.envs.users_code import UsersFault, excused
 from preceptor.envs.vector import BatchedEnv
 from preceptor.ground.errors import UserError
@@ -63,12 +65,14 @@ POOL_LEVELS: Final = {"train": 2_000, "eval": 1_000}
 _CHECKED, _CHECKED_STEPS = 4, 400  # levels, and steps of each, that the engine and MiniGrid's own code both play
 _SLIPS: Final = np.array([1.0, 0.5, 0.2, 0.1])  # shares of steps by chance in each
 _MAX_CODES = 2**24  # of a schema: the table from code to scene holds four bytes for each
+Played = TypeVar("Played", bound=Task)
 _KIND_NAMES = {KEY: "key", BALL: "ball", BOX: "box"}
 # Environments whose `step` is MiniGrid's, plus one condition that the engine has too. The engine plays no others, whose
 # rules would be lost silently.
 _WINS: Final = (
     ((UnlockPickupEnv, BlockedUnlockPickupEnv, KeyCorridorEnv, ObstructedMazeEnv), WIN_TARGET),
     ((UnlockEnv,), WIN_DOOR),
+    ((RoomGridLevel,), WIN_MISSION),
 )
 
 
@@ -99,39 +103,75 @@ def win_of(env: MiniGridEnv) -> int:
     )
 
 
-def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
-    """The rules of an environment, and levels that its own generator made.
+class Source:
+    """A MiniGrid environment as a source of levels, which its own generator makes one by one.
 
     Args:
         env_id: Any Gymnasium id of a MiniGrid environment, or what is between `MiniGrid-` and `-v0`; with `module:`
             before it, as for `gymnasium.make`, the module that registers it is imported first.
+
+    Attributes:
+        env: The environment, which plays the level that was made last.
+        win: As `win_of` says.
+        rules: Width, height, side of the view, `see_through_walls`; of all levels, once there is one.
+
+    Raises:
+        UserError: There is no such environment, or it has rules that the engine does not know.
+    """
+
+    def __init__(self, env_id: str) -> None:
+        self._env_id, made = env_id, gymnasium_env(full_id(env_id))
+        env = made.unwrapped
+        if not isinstance(env, MiniGridEnv):
+            raise UserError(f"{env_id} is not a MiniGrid environment.")
+        self.env, self.win = env, win_of(env)
+        if env.action_space != gym.spaces.Discrete(NUM_ACTIONS):
+            raise UserError(f"{env_id} has actions {env.action_space}, and the engine {NUM_ACTIONS}.")
+        _check_wrappers(made, env)
+        self.rules: tuple[int, int, int, bool] | None = None
+
+    def level(self, seed: int) -> tuple[NDArray[np.uint16], tuple[int, int, int]]:
+        """The cells [W, H] and the agent's pose of a level.
+
+        Raises:
+            UserError: It has objects that the engine does not know, or differs from the others in `rules`.
+        """
+        env = self.env
+        with redirect_stdout(None), excused(f"{type(env).__name__}.reset() at level seed {seed}"):  # as in `OwnView`
+            env.reset(seed=seed)
+        found = env.grid.width, env.grid.height, env.agent_view_size, bool(env.see_through_walls)
+        self.rules = self.rules or found
+        if found != self.rules:
+            raise UserError(f"{self._env_id}: size or view differs between levels.")
+        cells = to_cells(env.grid, getattr(env, "obj", None) if self.win == WIN_TARGET else None)
+        return cells, (int(env.agent_pos[0]), int(env.agent_pos[1]), int(env.agent_dir))
+
+
+def make_pool(env_id: str, count: int, first_seed: int = 0) -> LevelSpec:
+    """The rules of an environment, and levels that its own generator made.
+
+    Args:
+        env_id: As for `Source`.
         count: Number of levels.
         first_seed: Level seed of the first; from 1,000,000 on they are levels for evaluation.
 
     Raises:
         UserError: There is no such environment, or it has rules or objects that the engine does not know.
     """
-    made = gymnasium_env(full_id(env_id))
-    env = made.unwrapped
-    if not isinstance(env, MiniGridEnv):
-        raise UserError(f"{env_id} is not a MiniGrid environment.")
-    win = win_of(env)
-    if env.action_space != gym.spaces.Discrete(NUM_ACTIONS):
-        raise UserError(f"{env_id} has actions {env.action_space}, and the engine {NUM_ACTIONS}.")
-    cells, pose = [], []
-    rules: tuple[int, ...] = ()
+    source = Source(env_id)
+    if source.win == WIN_MISSION:
+        raise UserError(f"{env_id} has missions in words, of which these scenes cannot speak.")
+    cells, pose, limits = [], [], set()
     for seed in range(first_seed, first_seed + count):
-        with excused(f"{type(env).__name__}.reset() at level seed {seed}"):
-            env.reset(seed=seed)
-        found = env.grid.width, env.grid.height, env.max_steps, env.agent_view_size, env.see_through_walls
-        if found != (rules := rules or found):
-            raise UserError(f"{env_id}: size, view or number of steps differs between levels.")
-        cells.append(to_cells(env.grid, getattr(env, "obj", None) if win == WIN_TARGET else None))
-        pose.append((*env.agent_pos, env.agent_dir))
-    _check_wrappers(made, env)
+        level, start = source.level(seed)
+        cells.append(level)
+        pose.append(start)
+        limits.add(source.env.max_steps)
+    if len(limits) != 1 or source.rules is None:
+        raise UserError(f"{env_id}: the number of steps differs between levels.")
+    width, height, view, see_through = source.rules
     pool = Pool(first_seed, np.array(cells, np.uint16), np.array(pose, np.int64))
-    width, height, limit, view, see_through = rules
-    return LevelSpec(env_id, width, height, view, limit, POOL, win, bool(see_through), pool)
+    return LevelSpec(env_id, width, height, view, limits.pop(), POOL, source.win, see_through, pool)
 
 
 def _check_wrappers(made: gym.Env, env: MiniGridEnv) -> None:
@@ -147,8 +187,7 @@ def _check_wrappers(made: gym.Env, env: MiniGridEnv) -> None:
 
 def full_id(name: str) -> str:
     """Gymnasium's id of a stock level: `DoorKey-5x5` is `MiniGrid-DoorKey-5x5-v0`, and other ids are as they are."""
-    stock = f"MiniGrid-{name}-v0"
-    return stock if stock in gym.registry else name
+    return next((stock for stock in (f"MiniGrid-{name}-v0", f"{name}-v0") if stock in gym.registry), name)
 
 
 class StockTask(GridTask):
@@ -214,15 +253,19 @@ class ItselfTask(GymTask):
         return view_as_map(found) if found.shape[-1:] == (3,) else found
 
 
-def make_task(name: str) -> StockTask | ItselfTask:
-    """The task of a MiniGrid environment. Raises `UserError` where there is none, or it cannot begin an episode."""
+def played_or_itself(name: str, make: Callable[[], Played]) -> Played | ItselfTask:
+    """What `make` makes of a MiniGrid environment, if that plays as the environment does; else the environment itself.
+
+    Raises:
+        UserError: There is no such environment, or it cannot begin an episode.
+    """
     env = gymnasium_env(full_id(name))
     reset = f"{type(env.unwrapped).__name__}.reset()"
     with redirect_stdout(None), excused(f"{name} cannot begin an episode: {reset}"):  # as in `OwnView`
         env.reset(seed=0)
     env.close()
     try:
-        task = StockTask(name)
+        task = make()
         _check_played(task)
         return task
     except UsersFault:
@@ -231,7 +274,12 @@ def make_task(name: str) -> StockTask | ItselfTask:
         return ItselfTask(name, refused.what)
 
 
-def _check_played(task: StockTask) -> None:
+def make_task(name: str) -> StockTask | ItselfTask:
+    """The task of a MiniGrid environment. Raises `UserError` where there is none, or it cannot begin an episode."""
+    return played_or_itself(name, lambda: StockTask(name))
+
+
+def _check_played(task: Task) -> None:
     """Play some levels by the engine and by MiniGrid's own code: by chance, and as the expert would, with slips.
 
     Raises:
@@ -240,7 +288,8 @@ def _check_played(task: StockTask) -> None:
     env, rng = task.make_vec(_CHECKED), np.random.default_rng(0)
     obs, info = env.reset()
     levels, singles = info["level_seed"], [task.make_env("train") for _ in range(_CHECKED)]
-    begun = [single.reset(options={"level_seed": level})[0] for single, level in zip(singles, levels, strict=True)]
+    with redirect_stdout(None):
+        begun = [single.reset(options={"level_seed": level})[0] for single, level in zip(singles, levels, strict=True)]
     same, over = [(its == ours).all() for its, ours in zip(begun, obs, strict=True)], np.zeros(_CHECKED, np.bool_)
     kind = type(singles[0].unwrapped).__name__
     for step in range(_CHECKED_STEPS):

@@ -52,6 +52,10 @@ class Vocabulary:
         numbers[: len(words)] = [self._number.get(word, UNKNOWN) for word in words]
         return numbers
 
+    def decode(self, numbers: np.ndarray) -> str:
+        """The text of a row of numbers, with "?" for each unknown word."""
+        return " ".join("?" if number == UNKNOWN else self.words[number - UNKNOWN - 1] for number in numbers if number)
+
     def unknown(self, text: str) -> list[str]:
         """The words of a text that have no number, each once, in order."""
         return list(dict.fromkeys(word for word in tokens(text) if word not in self._number))

@@ -1,0 +1,331 @@
+"""What one observation says of every description: a compiled kernel over N maps.
+
+Options speak of `TARGETS`: colour x kind x place, numbered so that one pass over a map reads the status of all of them.
+"""
+
+import numpy as np
+from numba import njit
+
+from preceptor.envs.gridworld.cells import STEP_X, STEP_Y
+from preceptor.envs.gridworld.planning import (
+    ANYWHERE,
+    DOOR,
+    EMPTY,
+    EXPLORE,
+    PASSABLE,
+    PUT,
+    THING,
+    TIDY,
+    UNKNOWN,
+    WAIT,
+    flood,
+    inside,
+    mark,
+    means,
+    read_map,
+    search,
+)
+from preceptor.envs.gridworld.scenes import COLOURS
+from preceptor.envs.missions.mission import PLACES, Description
+
+OBJECT, SHUT, LOCKED = 0, 5, 6  # of `KINDS_OF`
+KINDS_OF = ("", "box", "ball", "key", "door", "closed door", "locked door")
+PLACES_OF = ("", *PLACES)
+TARGETS = tuple(
+    Description(colour, kind, place) for colour in ("", *COLOURS) for kind in KINDS_OF for place in PLACES_OF
+)
+NAMES = tuple(" ".join(filter(None, (one.colour, one.kind or "object", one.place))) for one in TARGETS)
+NUMBER = {target: number for number, target in enumerate(TARGETS)}
+_KINDS, _PLACES, _KEY = len(KINDS_OF), len(PLACES_OF), KINDS_OF.index("key")
+_KIND_OF = np.array([0, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0])  # MiniGrid's object index -> `KINDS_OF`
+
+# Bits of a status: one that fits can be reached; was seen, but not so; is in front; is held; what is held can be put
+# down beside one; and can be at once; one that can be reached is locked.
+REACHED, BLOCKED, FRONT, HELD, BESIDE, HERE, LOCK = (1 << bit for bit in range(7))
+# Columns of `read`'s facts that no description has.
+FRONTIER, AHEAD, IN_HAND, ASIDE, BARE, NEXT, ONWARD, CLEARED = range(8)
+FACTS = 8
+REACH, OPEN, PLACE = range(3)  # what a wanted target is wanted for
+NOWHERE, SOMEWHERE, JUST_HERE = range(3)  # where what is held can be put aside
+PICK_UP, PUT_DOWN, USE, CARRY_ASIDE, CLEAR, FIRST_TARGET = range(
+    1, 7
+)  # options; 0 explores, then all `goto`, all `beside`
+
+
+@njit(cache=True)
+def number(colour: int, kind: int, place: int) -> int:
+    """Number of a target; colour is MiniGrid's + 1 or 0."""
+    return (colour * _KINDS + kind) * _PLACES + place
+
+
+@njit(cache=True)
+def kind_at(image, x, y):  # type: ignore[no-untyped-def]
+    """The most special kind of what a cell shows, 0 for no thing and no door; open doors are of kind `door`."""
+    kind = _KIND_OF[image[x, y, 0]]
+    return kind + image[x, y, 2] if image[x, y, 0] == DOOR else kind
+
+
+@njit(cache=True)
+def _in_place(place, x, y, began, room):  # type: ignore[no-untyped-def]
+    """Whether a cell is in a place relative to the pose at the start: in its room, walls included, and on that side."""
+    if place == 0:
+        return True
+    left, top = began[0] // (room - 1) * (room - 1), began[1] // (room - 1) * (room - 1)
+    if not (left <= x < left + room and top <= y < top + room):
+        return False
+    ahead_x, ahead_y = STEP_X[began[2]], STEP_Y[began[2]]
+    dx, dy = x - int(began[0]), y - int(began[1])
+    ahead, right = dx * ahead_x + dy * ahead_y, dy * ahead_x - dx * ahead_y
+    return (right < 0, right > 0, ahead > 0, ahead < 0)[place - 1]
+
+
+@njit(cache=True)
+def fits(image, x, y, target, began, room):  # type: ignore[no-untyped-def]
+    """Whether a cell other than the agent's shows what a target describes."""
+    kind, colour = kind_at(image, x, y), target // (_KINDS * _PLACES)
+    wanted = target // _PLACES % _KINDS
+    if kind == 0 or image[x, y, 3] < 4 or (colour > 0 and image[x, y, 1] != colour - 1):
+        return False
+    same = kind == wanted or (wanted == 4 and kind > 4) or (wanted == OBJECT and kind < 4)
+    return same and _in_place(target % _PLACES, x, y, began, room)
+
+
+@njit(cache=True)
+def _note(status, flags, kind, colour, at, began, room):  # type: ignore[no-untyped-def]
+    """Add flags to the status of every target that fits a thing at a cell."""
+    general = OBJECT if kind < 4 else 4
+    for place in range(_PLACES):
+        if _in_place(place, at[0], at[1], began, room):
+            for any_colour in (0, colour + 1):
+                status[number(any_colour, kind, place)] |= flags
+                status[number(any_colour, general, place)] |= flags
+
+
+@njit(cache=True)
+def can_lie(image, cells, x, y):  # type: ignore[no-untyped-def]
+    """Whether a cell is bare floor, and not the agent's."""
+    return inside(cells, x, y) and image[x, y, 0] == EMPTY and image[x, y, 3] >= 4
+
+
+@njit(cache=True)
+def _note_all(image, cells, pose, reach, began, picked, room, status):  # type: ignore[no-untyped-def]
+    """The status of every target."""
+    ax, ay, ad = pose
+    fx, fy = ax + STEP_X[ad], ay + STEP_Y[ad]
+    for x in range(image.shape[0]):
+        for y in range(image.shape[1]):
+            kind = kind_at(image, x, y)
+            if kind == 0:
+                continue
+            if x == ax and y == ay:
+                _note(status, HELD, kind, image[x, y, 1], (picked[0], picked[1]), began, room)
+                continue
+            flags = FRONT if x == fx and y == fy else 0
+            near = False
+            for d in range(4):
+                i, j = x + STEP_X[d], y + STEP_Y[d]
+                near |= means(reach, i, j, True)
+                if can_lie(image, cells, i, j) and reach[i, j]:
+                    flags |= BESIDE
+                if i == fx and j == fy and can_lie(image, cells, i, j):
+                    flags |= HERE | BESIDE
+            flags |= BLOCKED if not near else REACHED | LOCK if kind == LOCKED else REACHED
+            _note(status, flags, kind, image[x, y, 1], (x, y), began, room)
+
+
+@njit(cache=True)
+def _mark_unexplored(image, cells, worst, marked):  # type: ignore[no-untyped-def]
+    """Mark what shows new cells: unseen cells beside seen ones, and doors up to a kind with nothing known behind."""
+    mark(image, cells, EXPLORE, 0, 0, 0, marked)
+    for x in range(image.shape[0]):
+        for y in range(image.shape[1]):
+            if SHUT <= kind_at(image, x, y) <= worst:
+                for d in range(4):
+                    i, j = x + STEP_X[d], y + STEP_Y[d]
+                    marked[x, y] |= inside(cells, i, j) and cells[i, j] == UNKNOWN
+
+
+@njit(cache=True)
+def _obstacle(image, cells, marked, at, scratch, itself):  # type: ignore[no-untyped-def]
+    """The cell of the first thing or shut door on the way to the nearest marked cell with the fewest of these, or -1.
+
+    Closed doors cost nothing, things and locked doors one each. With `itself` the marked cell counts as an obstacle,
+    and shut doors always do.
+    """
+    height = cells.shape[1]
+    queue, later, first = scratch[0], scratch[1], scratch[2]
+    first[:] = -2  # not reached; -1 is reached with nothing in the way
+    queue[0], first[at] = at, -1
+    head, tail, waiting = 0, 1, 0
+    while True:
+        if head == tail:  # all that costs so much is done; what costs one more comes next
+            if waiting == 0:
+                return -1
+            head, tail = 0, waiting
+            queue[:waiting] = later[:waiting]
+            waiting = 0
+        here = queue[head]
+        head += 1
+        x, y = here // height, here % height
+        for d in range(4):
+            i, j = x + STEP_X[d], y + STEP_Y[d]
+            if not inside(cells, i, j):
+                continue
+            there, kind = i * height + j, kind_at(image, i, j)
+            met = kind > 4 or cells[i, j] == THING
+            obstacle = there if met else -1
+            if marked[i, j]:
+                return first[here] if first[here] >= 0 or not (itself or kind >= SHUT) else there
+            if first[there] != -2 or not (met or cells[i, j] >= PASSABLE):
+                continue
+            first[there] = first[here] if first[here] >= 0 else obstacle
+            if met and kind != SHUT:
+                later[waiting] = there
+                waiting += 1
+            else:
+                queue[tail] = there
+                tail += 1
+
+
+@njit(cache=True)
+def mark_target(image, target, began, room, marked):  # type: ignore[no-untyped-def]
+    """Mark the cells that show what a target describes."""
+    for x in range(image.shape[0]):
+        for y in range(image.shape[1]):
+            marked[x, y] = fits(image, x, y, target, began, room)
+
+
+@njit(cache=True)
+def _shown(image, cell):  # type: ignore[no-untyped-def]
+    """What a cell x * H + y shows, as a target without a place; -1 for nothing."""
+    x, y = cell // image.shape[1], cell % image.shape[1]
+    kind = 0 if cell < 0 else kind_at(image, x, y)
+    return number(int(image[x, y, 1]) + 1, kind, 0) if kind > 0 else -1
+
+
+@njit(cache=True)
+def _key_first(image, cells, status, found, at, began, room, marked, scratch):  # type: ignore[no-untyped-def]
+    """The obstacle itself, a cell; but where it is a locked door its key, or what is in the way of that, and so on."""
+    for _ in range(6):  # colours of locks
+        door = _shown(image, found)
+        if door < 0 or door // _PLACES % _KINDS != LOCKED:
+            break
+        key = number(door // (_KINDS * _PLACES), _KEY, 0)
+        if status[key] & HELD or not status[key] & (REACHED | BLOCKED):
+            break
+        mark_target(image, key, began, room, marked)
+        behind = _obstacle(image, cells, marked, at, scratch, status[key] & REACHED)
+        if behind < 0 or behind == found:
+            break
+        found = behind
+    return found
+
+
+@njit(cache=True)
+def keep_beside(image, target, began, room, marked):  # type: ignore[no-untyped-def]
+    """Unmark the cells that are not beside what fits a target."""
+    for x in range(marked.shape[0]):
+        for y in range(marked.shape[1]):
+            found = False
+            for d in range(4 if marked[x, y] else 0):
+                i, j = x + STEP_X[d], y + STEP_Y[d]
+                found |= inside(marked, i, j) and fits(image, i, j, target, began, room)
+            marked[x, y] = found
+
+
+@njit(cache=True)
+def _next(image, cells, status, target, aim, at, began, room, marked, scratch):  # type: ignore[no-untyped-def]
+    """The cell with what has to be dealt with first, so that a target is within reach; -1 if none.
+
+    Args:
+        aim: `REACH`, `OPEN` (in the end that is the door itself, one that is not locked if possible) or `PLACE`: within
+            reach is then not the target, but where something can be put down beside it.
+    """
+    place, colour = target % _PLACES, target // (_KINDS * _PLACES)
+    near = status[target] & (BESIDE if aim == PLACE else REACHED) > 0
+    if near and aim != OPEN:
+        return -1
+    if near:
+        shut, locked = number(colour, SHUT, place), number(colour, LOCKED, place)
+        target = shut if status[shut] & REACHED else locked if status[locked] & REACHED else target
+    if aim == PLACE:
+        mark(image, cells, PUT, 0, 0, ANYWHERE, marked)
+        keep_beside(image, target, began, room, marked)
+    else:
+        mark_target(image, target, began, room, marked)
+    found = _obstacle(image, cells, marked, at, scratch, near)
+    return _key_first(image, cells, status, found, at, began, room, marked, scratch)
+
+
+@njit(cache=True)
+def aside(image, cells, pose, size, marked, scratch):  # type: ignore[no-untyped-def]
+    """First action and cost of the way to where a thing may be put, as harmless as there is; cost -1 if none."""
+    care, move, left = TIDY, WAIT, -1
+    while left < 0 and care >= ANYWHERE:
+        if mark(image, cells, PUT, 0, 0, care, marked):
+            move, left, _ = search(cells, marked, PUT, pose, size, scratch)
+        care -= 1
+    return move, left
+
+
+@njit(cache=True)
+def read(images, began, picked, wanted, aims, sight, status, facts):  # type: ignore[no-untyped-def]
+    """What N maps say.
+
+    Args:
+        images: uint8 [N, W, H, 4].
+        began, picked: As in `Parts`.
+        wanted: int64 [N, M], the targets that the mission asks for next; -1 for none.
+        aims: int64 [N, M], what for: `REACH`, `OPEN`, `PLACE`.
+        sight: Width of the view, side of the rooms.
+        status: Out, uint8 [N, D], bits for each target.
+        facts: Out, int64 [N, 8]: whether unseen cells can be explored; what is in front and what is held, as targets,
+            -1 for nothing; where that can be put aside; whether the cell in front is bare; what is to be dealt with
+            next to get at a wanted target, and to unexplored cells, -1 for nothing; the cell of the one to turn to.
+    """
+    count, width, height, _ = images.shape
+    cells, reach = np.zeros((width, height), np.int8), np.zeros((width, height), np.bool_)
+    marked, scratch = np.zeros((width, height), np.bool_), np.zeros((3, width * height * 4), np.int32)
+    size, room = sight
+    for n in range(count):
+        image, row = images[n], facts[n]
+        ax, ay, ad = read_map(image, False, cells)
+        flood(cells, ax, ay, reach, scratch[0])
+        status[n] = 0
+        _note_all(image, cells, (ax, ay, ad), reach, began[n], picked[n], room, status[n])
+        at = ax * height + ay
+        fx, fy = ax + STEP_X[ad], ay + STEP_Y[ad]
+        row[:] = -1
+        if kind_at(image, fx, fy) > 0:
+            row[AHEAD] = number(int(image[fx, fy, 1]) + 1, kind_at(image, fx, fy), 0)
+        row[ASIDE], row[BARE] = NOWHERE, can_lie(image, cells, fx, fy)
+        if kind_at(image, ax, ay) > 0:
+            row[IN_HAND] = number(int(image[ax, ay, 1]) + 1, kind_at(image, ax, ay), 0)
+            left = aside(image, cells, at * 4 + ad, size, marked, scratch)[1]
+            row[ASIDE] = NOWHERE if left < 0 else JUST_HERE if left == 0 else SOMEWHERE
+        row[FRONTIER] = 0
+        if mark(image, cells, EXPLORE, 0, 0, 0, marked):
+            row[FRONTIER] = search(cells, marked, EXPLORE, at * 4 + ad, size, scratch)[1] >= 0
+        for m in range(wanted.shape[1]):
+            target = wanted[n, m]
+            seen = target >= 0 and status[n, target] & (REACHED | BLOCKED) and not status[n, target] & HELD
+            if seen and row[CLEARED] < 0:
+                what = target, aims[n, m], at, began[n], room, marked, scratch
+                row[CLEARED] = _next(image, cells, status[n], *what)
+        row[NEXT] = _shown(image, row[CLEARED])
+        onward = -1
+        for worst in (SHUT, LOCKED):
+            if onward < 0 or kind_at(image, onward // height, onward % height) == LOCKED:
+                _mark_unexplored(image, cells, worst, marked)
+                onward = _obstacle(image, cells, marked, at, scratch, False)
+        onward = _key_first(image, cells, status[n], onward, at, began[n], room, marked, scratch)
+        row[ONWARD] = _shown(image, onward)
+        if row[CLEARED] < 0 or (row[FRONTIER] == 0 and not _can_clear(image, row[NEXT], row[IN_HAND])):
+            row[CLEARED] = onward
+
+
+@njit(cache=True)
+def _can_clear(image, target, held):  # type: ignore[no-untyped-def]
+    """Whether an obstacle is not a locked door without its key."""
+    kind = target // _PLACES % _KINDS
+    return kind != LOCKED or held == number(target // (_KINDS * _PLACES), _KEY, 0)

@@ -1,0 +1,153 @@
+"""BabyAI's levels, batched: equal to minigrid's own classes step by step, saved and restored, refused where unknown."""
+
+from contextlib import redirect_stdout
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from minigrid.envs.babyai.core.verifier import GoToInstr, ObjDesc
+from minigrid.envs.babyai.goto import GoToLocal
+
+from preceptor.envs.catalog import MISSION_TASKS, get_task
+from preceptor.envs.gridworld.engine import DROP, LEFT, PICKUP, RIGHT
+from preceptor.envs.gridworld.stock_tasks import ItselfTask, full_id
+from preceptor.envs.missions import rooms
+from preceptor.envs.missions.levels import DONE, MissionPool, mission_of, parts
+from preceptor.envs.missions.mission import Description, words
+from preceptor.envs.missions.scenes import understood
+from preceptor.envs.missions.simulator import MissionSimulator
+from preceptor.envs.missions.tasks import MissionTask
+from preceptor.envs.missions.vocabulary import VOCABULARY
+from preceptor.ground.errors import UserError
+from tests.scripted import scripted
+
+# The catalogue's, and those whose verifiers are strict, that start with something carried, or have keys in boxes.
+LEVELS = (
+    *MISSION_TASKS,
+    *("BabyAI-OpenDoorsOrderN4Debug", "BabyAI-PickupDistDebug", "BabyAI-OpenRedBlueDoorsDebug", "BabyAI-KeyInBox"),
+    *("BabyAI-PutNextS5N2Carrying", "BabyAI-UnlockToUnlock", "BabyAI-BlockedUnlockPickup"),
+)
+SLIPS = np.array([1.0, 0.6, 0.3, 0.1])  # shares of steps by chance in each of four levels
+
+
+def small(name: str) -> MissionTask:
+    """A task that has few levels."""
+    kind = name.removeprefix("OneRoom-")
+    env_id = rooms.registered(kind, 4, 8) if kind in rooms.KINDS else f"{name}-v0"
+    return MissionTask(name, env_id, count=8)
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_it_is_minigrids_own_class_step_by_step(name: str) -> None:
+    task, rng, met = small(name), np.random.default_rng(0), set()
+    batched, singles = task.make_vec(len(SLIPS)), [task.make_env("train") for _ in SLIPS]
+    obs, info = batched.reset()
+    with redirect_stdout(None):
+        begun = [env.reset(options={"level_seed": s})[0] for env, s in zip(singles, info["level_seed"], strict=True)]
+    assert (np.stack(begun) == obs).all()
+    assert all(task.make_env("train").observation_space.contains(one) for one in obs)
+    for _ in range(130):
+        planned = task.skill(obs, scripted(task, obs))
+        actions = np.where(
+            rng.random(4) < SLIPS, rng.choice(7, 4, p=[0.15, 0.15, 0.3, 0.13, 0.12, 0.13, 0.02]), planned
+        )
+        obs, reward, terminated, truncated, info = batched.step(actions)
+        last, over = info.get("final_obs", obs), terminated | truncated
+        for n, env in enumerate(singles):
+            seen, *outcome, told = env.step(int(actions[n]))
+            assert (seen == (last if over[n] else obs)[n]).all()
+            assert outcome == [reward[n], terminated[n], truncated[n]]
+            assert told["success"] == info["success"][n]
+            if over[n]:
+                met.add((bool(terminated[n]), bool(info["success"][n])))
+                with redirect_stdout(None):
+                    assert (env.reset(options={"level_seed": info["level_seed"][n]})[0] == obs[n]).all()
+    assert met or name.startswith("BabyAI"), "rooms are so small that something ends"
+
+
+def test_the_place_from_which_a_thing_was_taken_counts_until_a_drop_is_tried() -> None:
+    """BabyAI's verifier refreshes what it believes of places then, and not before."""
+    pool = MissionPool(rooms.registered("GoTo", 0, 8), 200, 0)
+    sim, every = MissionSimulator(pool, 200, "GoTo"), np.arange(200)
+    sim.begin(every, every)
+    task = small("OneRoom-GoTo")
+    won = np.zeros(200, np.bool_)
+    for _ in range(40):  # to the only thing, so that each faces it
+        found = sim.step(task.skill(sim.observe(), scripted(task, sim.observe())))
+        won |= found.success
+    assert won.all()
+    taken = ((PICKUP, True), (LEFT, False), (RIGHT, True), (DROP, True))  # then elsewhere, or into a wall in vain
+    for action, expected in (*taken, (PICKUP, True), (LEFT, False), (DROP, None), (RIGHT, False)):
+        state = sim.get_state()
+        state["strip"][:, DONE] = 0
+        sim.set_state(state)
+        success = sim.step(np.full(200, action)).success
+        assert expected is None or (success == expected).all()
+
+
+def test_a_state_in_the_middle_of_an_episode_goes_on_as_it_would_have() -> None:
+    pool = MissionPool(rooms.registered("PutNext", 4, 8), 6, 0)
+    one, other = (MissionSimulator(pool, 6, "PutNext") for _ in range(2))
+    one.begin(np.arange(6), np.arange(6))
+    other.begin(np.arange(6), np.zeros(6, np.int64))
+    rng = np.random.default_rng(1)
+    for t in range(120):
+        if t == 60:
+            other.set_state(one.get_state())
+        actions = rng.choice(7, 6, p=[0.15, 0.15, 0.3, 0.15, 0.1, 0.1, 0.05])
+        was = one.step(actions)
+        if t >= 60:
+            assert all((a == b).all() for a, b in zip(was, other.step(actions), strict=True))
+            assert (one.observe() == other.observe()).all()
+
+
+@pytest.mark.parametrize("name", ["BabyAI-BossLevel", "BabyAI-SynthLoc", "BabyAI-PickupDistDebug"])
+def test_missions_are_read_from_minigrids_objects_and_from_their_words_alike(name: str) -> None:
+    env = gym.make(full_id(name)).unwrapped
+    for seed in range(40):
+        with redirect_stdout(None):
+            env.reset(seed=seed)
+        assert understood(env.mission) == mission_of(env)  # type: ignore[arg-type]
+        text = VOCABULARY.decode(VOCABULARY.encode(env.mission, 96))
+        assert understood(text) == understood(words(mission_of(env)))  # type: ignore[arg-type]
+
+
+class _Odd(GoToInstr):
+    """A clause of a user's own."""
+
+
+class OddLevel(GoToLocal):
+    """A level whose verifier is not BabyAI's."""
+
+    def gen_mission(self) -> None:
+        super().gen_mission()
+        self.instrs = _Odd(ObjDesc(self.instrs.desc.type, self.instrs.desc.color))
+
+
+class GoalLevel(GoToLocal):
+    """A level with rules of its own in `step`."""
+
+    def step(self, action: int):  # type: ignore[no-untyped-def]
+        return super().step(action)
+
+
+@pytest.mark.parametrize(("level", "why"), [(OddLevel, "clause _Odd"), (GoalLevel, r"in step\(\)")])
+def test_what_the_verifier_does_not_know_runs_as_itself(level: type, why: str) -> None:
+    gym.register(f"{level.__name__}-v0", entry_point=level)
+    task = get_task(f"{level.__name__}-v0")
+    assert isinstance(task, ItselfTask)
+    assert why.replace("\\", "") in task.why
+
+
+def test_parameters_are_put_in_order_and_checked() -> None:
+    task = get_task("oneroom-putnext:SIDE=9,distractors=0")
+    assert task.name == "OneRoom-PutNext:distractors=0,side=9"
+    assert task is get_task("OneRoom-PutNext:distractors=0,side=9")
+    assert get_task("OneRoom-PutNext:distractors=8") is get_task("OneRoom-PutNext")
+    assert (task.observation_shape[:1], task.encoded_shape) == ((9,), (8, 8, 4))
+    for wrong in ("OneRoom-GoTo:side=2", "OneRoom-GoTo:side=6", "BabyAI-GoToLocal:side=8", "BabyAI-GoToLocal:levels=x"):
+        with pytest.raises(UserError):
+            get_task(wrong)
+    obs = get_task("BabyAI-GoToLocal:levels=3").make_vec(20).reset()[0]
+    assert len(np.unique(parts(obs).words, axis=0)) <= 3
+    assert Description("red", "ball") == understood("go to the red ball").clauses[0].what

@@ -1,0 +1,173 @@
+"""BabyAI's levels as tasks: what options can do and when they are over, scenes, and the expert."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from preceptor.controller.encoders import encoder_of
+from preceptor.envs.catalog import get_task
+from preceptor.envs.missions.levels import parts
+from preceptor.envs.missions.reading import BESIDE, FRONT, HELD, HERE, NAMES, REACHED, TARGETS
+from preceptor.envs.missions.scenes import SLOTS, Facts, expert, from_strings, to_strings
+from preceptor.envs.missions.tasks import MissionTask
+from tests.scripted import scripted
+
+GOTO, BESIDE_FIRST = 6, 6 + len(TARGETS)
+
+
+@pytest.fixture(scope="module", params=["OneRoom-PutNext", "BabyAI-MiniBossLevel"])
+def task(request: pytest.FixtureRequest) -> MissionTask:
+    found = get_task(request.param)
+    assert isinstance(found, MissionTask)
+    return found
+
+
+def played(task: MissionTask, steps: int = 60, count: int = 8) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
+    """Observations, the options that were chosen by the script or by chance, and where they led."""
+    env, rng = task.make_vec(count), np.random.default_rng(0)
+    obs, _ = env.reset()
+    for _ in range(steps):
+        legal = task.legal(obs)
+        by_chance = np.array([rng.choice(np.flatnonzero(row)) for row in legal])
+        option = np.where(rng.random(count) < 0.5, by_chance, scripted(task, obs))
+        after, _, _, _, info = env.step(task.skill(obs, option))
+        yield obs, option, info.get("final_obs", after)
+        obs = after
+
+
+def test_scenes_offer_what_can_be_done_and_are_functions_of_their_facts(task: MissionTask) -> None:
+    of_code: dict[int, tuple[str, ...]] = {}
+    for obs, _, _ in played(task):
+        legal, done = task.legal(obs), task.options_done(obs)
+        assert legal.any(1).all()
+        for n, scene in enumerate(task.describe(obs)):
+            assert legal[n, list(scene.legal)].all()
+            assert of_code.setdefault(int(task.fact_codes(obs[n : n + 1])[0]), scene.facts) == scene.facts
+            assert to_strings(from_strings(scene.facts)) == scene.facts
+            assert task.script(scene) in scene.legal
+        k = np.arange(len(obs)) * 7 % len(task.options)
+        assert (task.option_done(obs, k) == done[np.arange(len(obs)), k]).all()
+    assert len(set(of_code.values())) == len(of_code)
+    assert len(of_code) > 100
+
+
+def test_options_do_what_they_say(task: MissionTask) -> None:
+    """The planner's cell, the status of the map and the ends of options agree."""
+    achieved = np.zeros(len(task.options), np.int64)
+    for obs, option, after in played(task, 150):
+        before, led = task._read(obs), task._read(after)
+        way = task.plan(obs, option)
+        to = (option >= GOTO) & (option < BESIDE_FIRST)
+        assert (way[to, 1] >= 0).all(), "what can be reached has a way to it"
+        target = np.where(to, option - GOTO, 0)
+        each = np.arange(len(obs))
+        assert ((way[:, 1] == 0) == (before.status[each, target] & FRONT > 0))[to].all()
+        did = task.option_achieved(obs, after, option)
+        assert (did[to] == (led.status[each, target] & FRONT > 0)[to]).all()
+        assert task.option_done(after, option)[did & to].all()
+        np.add.at(achieved, option[did], 1)
+        mean, scale = task.ground(obs, option)
+        assert (mean == way[:, 2:]).all()
+        assert (scale == 1).all()
+    assert (achieved[[0, 1, 2]] > 0).all()
+    assert achieved[GOTO:BESIDE_FIRST].sum() > 20
+
+
+def test_every_description_is_found_where_its_things_are() -> None:
+    """The one pass over the map against a plain reading of each description; places are minigrid's."""
+    task = get_task("OneRoom-GoTo:distractors=16,side=10")
+    assert isinstance(task, MissionTask)
+    obs, _ = task.make_vec(6, seed=3).reset()
+    found, read = parts(obs), task._read(obs)
+    colours, kinds = ("red", "green", "blue", "purple", "yellow", "grey"), {5: "key", 6: "ball", 7: "box"}
+    for n in range(6):
+        x0, y0, d = found.began[n].astype(int)
+        dx, dy = ((1, 0), (0, 1), (-1, 0), (0, -1))[d]
+        seen: set[str] = set()
+        for x, y in np.argwhere(np.isin(found.image[n, ..., 0], list(kinds))):
+            ahead, right = (x - x0) * dx + (y - y0) * dy, (y - y0) * dx - (x - x0) * dy
+            sides = {"": True, "left": right < 0, "right": right > 0, "front": ahead > 0, "behind": ahead < 0}
+            kind, colour = kinds[found.image[n, x, y, 0]], colours[found.image[n, x, y, 1]]
+            seen |= {
+                " ".join(filter(None, (c, k, place)))
+                for place, there in sides.items()
+                if there
+                for c in ("", colour)
+                for k in ("object", kind)
+            }
+        assert {NAMES[t] for t in np.flatnonzero(read.status[n])} == seen
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        *((f"OneRoom-{kind}", 0.98) for kind in ("GoTo", "Pickup", "Open", "PutNext", "PickupGoTo")),
+        ("BabyAI-MiniBossLevel", 0.93),
+        ("BabyAI-PickupLoc", 0.98),
+    ],
+)
+def test_the_script_under_a_clock_solves_held_out_levels(name: str, share: float) -> None:
+    task, count = get_task(name), 60
+    env = task.make_vec(count, split="eval")
+    obs, _ = env.reset(options={"level_seeds": np.arange(1_000_000, 1_000_000 + count)})
+    option, age, won = np.zeros((3, count), np.int64)
+    fresh, alive = np.ones(count, np.bool_), np.ones(count, np.bool_)
+    while alive.any():
+        option = np.where(fresh, scripted(task, obs), option)
+        age = np.where(fresh, 0, age) + 1
+        obs, _, terminated, truncated, info = env.step(task.skill(obs, option))
+        won |= alive & info["success"]
+        alive &= ~(terminated | truncated)
+        fresh = terminated | truncated | task.option_done(obs, option) | (age >= task.options.timeouts[option])
+    assert won.mean() >= share, f"failed on {np.flatnonzero(won == 0)}"
+
+
+def facts(text: str, what: int, beside: int = 0, done: int = 0, **more: int) -> Facts:
+    """Facts of a mission whose last clause has these statuses."""
+    status, names = [0] * SLOTS, {name: number for number, name in enumerate(NAMES)}
+    status[2 * done], status[2 * done + 1] = what, beside
+    at = {"explore": 0, "ahead": -1, "held": -1, "aside": 1, "bare": 1, "next": -1, "onward": -1} | more
+    assert names["red ball"] >= 0
+    return Facts(text, tuple(k < done for k in range(4)), tuple(status), **at)  # type: ignore[arg-type]
+
+
+BALL, KEY = NAMES.index("red ball"), NAMES.index("blue key")
+DOOR, LOCKED = NAMES.index("blue closed door"), NAMES.index("blue locked door")
+
+
+@pytest.mark.parametrize(
+    ("scene", "choice"),
+    [
+        (facts("go to the red ball", 0, explore=1), "explore"),
+        (facts("go to the red ball", REACHED), "goto:red ball"),
+        (facts("pick up the red ball", REACHED | FRONT, ahead=BALL), "pickup"),
+        (facts("pick up the red ball", REACHED, held=KEY), "aside"),
+        (facts("pick up the red ball", REACHED, held=KEY, aside=2), "drop"),
+        (facts("pick up the red ball", 0, next=DOOR), "clear"),
+        (facts("pick up the red ball", 0, next=DOOR, ahead=DOOR), "toggle"),
+        (facts("pick up the red ball", 0, next=LOCKED, ahead=LOCKED, held=KEY), "toggle"),
+        (facts("go to the red ball, then open the blue door", REACHED, done=1), "goto:blue door"),
+        (facts("put the red ball next to the blue box", HELD, REACHED | BESIDE, held=BALL), "beside:blue box"),
+        (facts("put the red ball next to the blue box", HELD, REACHED | BESIDE | HERE, held=BALL), "drop"),
+        (facts("go to the flurb", 0, explore=1), "explore"),
+    ],
+)
+def test_the_expert_by_facts(scene: Facts, choice: str) -> None:
+    assert expert(scene) == choice
+    assert expert(from_strings(to_strings(scene))) == choice
+
+
+def test_options_say_what_they_are_made_of_and_the_encoder_leaves_the_strip_out() -> None:
+    task = get_task("OneRoom-PutNext")
+    option = task.options[task.options.ids.index("goto:red ball left")]
+    assert (option.words, option.parts) == ("go to the red ball on your left", ("goto", "red", "ball", "left"))
+    assert len(task.options) == 6 + 2 * 7 * 7 * 5
+    obs = task.make_vec(4).reset()[0]
+    blank = obs.copy()
+    blank[:, :, -task.told_columns :] = 0
+    one, other = (encoder_of(task)(seen).parts for seen in (obs, blank))
+    assert all((a == b).all() for a, b in zip(one, other, strict=True))
+    blank[:, :, : -task.told_columns] = 0
+    assert (encoder_of(task)(blank).parts[0] != one[0]).any()
