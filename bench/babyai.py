@@ -58,11 +58,12 @@ def by_bot(env: gym.Env[Any, Any], episodes: int) -> float:
             bot, action = BabyAIBot(env), None
             while not over:
                 action = bot.replan(action)
-                _, reward, terminated, truncated, _ = env.step(action)
+                _, gained, terminated, truncated, _ = env.step(action)
+                reward = float(gained)
                 over = terminated or truncated
         except Exception:  # asserts of the bot, where it does not know what to do
             reward = 0.0
-        won += float(reward) > 0
+        won += reward > 0
     return won / episodes
 
 

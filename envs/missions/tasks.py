@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from preceptor.envs.gridworld.cells import STEP_X, STEP_Y
 from preceptor.envs.gridworld.engine import NUM_ACTIONS
+from preceptor.envs.gridworld.outlook import ACTION_WORDS, outlook
 from preceptor.envs.gridworld.stock_tasks import POOL_LEVELS
 from preceptor.envs.gym_tasks import LevelSeeds, gymnasium_env
 from preceptor.envs.missions import planning, reading
@@ -144,7 +145,7 @@ class MissionTask(Task):
     goal = "Do what the mission says."
     rules = _RULES
     goal_space = GoalSpace(("x", "y"), (1.0, 1.0))
-    num_actions = NUM_ACTIONS
+    num_actions, action_words = NUM_ACTIONS, ACTION_WORDS
 
     def __init__(self, name: str, env_id: str, count: int = POOL_LEVELS["train"], side: int | None = None) -> None:
         self.name, self._env_id, self._count = name.rpartition("/")[2], env_id, count
@@ -265,6 +266,12 @@ class MissionTask(Task):
         )
         legal = sorted(self._index[option] for option in legal_ids(facts))
         return Scene(self.name, to_strings(facts), to_text(facts), tuple(legal))
+
+    def sights(self, obs: Obs) -> list[str]:
+        """The mission, and what has been seen [N], from where the agent stands."""
+        found = parts(obs)
+        texts = [VOCABULARY.decode(row) for row in found.words]
+        return [f"Your mission: {text}. {outlook(seen)}" for text, seen in zip(texts, found.image, strict=True)]
 
     def legal(self, obs: Obs) -> NDArray[np.bool_]:
         """What can be done [N, K], whatever the mission is; those of scenes are a part of it."""
