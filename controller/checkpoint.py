@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from preceptor.controller.encoders import encoder_of
-from preceptor.controller.network import ControllerNetwork, TrunkConfig
-from preceptor.controller.roles import Controller
+from preceptor.controller.network import TrunkConfig
+from preceptor.controller.roles import Controller, network_of
 from preceptor.envs.task import Task
 from preceptor.ground.atomic import CheckpointError, publish_folder, read_json, standing, truncated
 from preceptor.ground.device import load_weights, to_device
@@ -57,7 +57,7 @@ def load_controller(folder: Path, task: Task) -> Controller:
             )
     try:
         config = TrunkConfig(**description["network"])
-        network = to_device(ControllerNetwork(encoder_of(task), len(task.options), config))
+        network = to_device(network_of(task, config))
         if description["schema"] == SCHEMA and file_digest(folder / WEIGHTS) != description["digest"]:
             raise ValueError("its digest is not the one in controller.json")
         load_weights(network, load((folder / WEIGHTS).read_bytes()))

@@ -214,6 +214,10 @@ def encoder_of(task: Task) -> Encoder:
     """The encoder of a task's observations: maps have three dimensions, state vectors have one."""
     if len(task.observation_shape) == 1:
         return VectorEncoder(task.observation_scale)
+    if task.told_columns:
+        from preceptor.controller.missions import MissionEncoder
+
+        return MissionEncoder(task)
     return GridEncoder(task.encoded_shape, len(task.options), task.of_colours, task.told_columns)
 
 

@@ -7,9 +7,18 @@ import torch
 from numpy.typing import NDArray
 
 from preceptor.controller.encoders import encoder_of
-from preceptor.controller.network import ControllerNetwork, mask_logits, to_tensors
+from preceptor.controller.network import ControllerNetwork, TrunkConfig, mask_logits, to_tensors
 from preceptor.envs.task import Task
 from preceptor.ground.device import to_numpy, to_tensor
+
+
+def network_of(task: Task, config: TrunkConfig | None = None) -> ControllerNetwork:
+    """The network of a task's controllers, with its first weights."""
+    if task.told_columns:
+        from preceptor.controller.missions import MissionNetwork
+
+        return MissionNetwork(task.options, config)
+    return ControllerNetwork(encoder_of(task), len(task.options), config)
 
 
 class Controller:

@@ -14,8 +14,8 @@ from preceptor.agent.phases import Distil
 from preceptor.agent.resumable import places
 from preceptor.agent.teaching import SkillLow, TeacherHigh
 from preceptor.controller.distill import DistilConfig
-from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import ControllerNetwork, TrunkConfig
+from preceptor.controller.roles import network_of
 from preceptor.envs.task import defines, lacking
 from preceptor.ground.device import to_device
 from preceptor.ground.errors import UserError
@@ -52,7 +52,7 @@ class Dagger(Method):
             raise lacking(task, "skill")
         if task.continuous:  # a robot without scripted skills says so here, not in mid-run
             task.skill(np.zeros((1, *task.observation_shape), np.float32), np.zeros(1, np.int64))
-        self.controller = network = to_device(ControllerNetwork(encoder_of(task), len(task.options), settings.trunk))
+        self.controller = network = to_device(network_of(task, settings.trunk))
         self.player = Player(NetworkHigh(network, settings.mask), SkillLow(), task.options.timeouts)
         self.distil: Distil | None = None
         if parts.labeller is None and parts.run is not None:
