@@ -61,9 +61,7 @@ class Reader(nn.Module):
         self.embed = nn.Embedding(len(VOCABULARY), _WIDTH, padding_idx=0)
         self.place = nn.Embedding(LENGTH, _WIDTH)
         self.done = nn.Linear(MOST_CLAUSES, _WIDTH)
-        layer = nn.TransformerEncoderLayer(
-            _WIDTH, _HEADS, 2 * _WIDTH, dropout=0.0, batch_first=True, norm_first=True
-        )
+        layer = nn.TransformerEncoderLayer(_WIDTH, _HEADS, 2 * _WIDTH, dropout=0.0, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, _LAYERS, enable_nested_tensor=False)
         self.sizes = (len(VERBS), _COLOURS, 5, _PLACES, _COLOURS, 5, _PLACES)
         self.queries = nn.Parameter(0.1 * torch.randn(_READINGS * len(self.sizes), _WIDTH))
@@ -100,10 +98,15 @@ class MissionNetwork(nn.Module):
         self.reader = Reader()
         bits = 2 * _BITS
         kinds = _COLOURS * _KINDS
-        self.front = nn.Embedding(len(TARGETS) // _PLACES + 1, 16)  # what is in front, held, and in the way, without place
+        self.front = nn.Embedding(
+            len(TARGETS) // _PLACES + 1, 16
+        )  # what is in front, held, and in the way, without place
         inputs = len(VERBS) + bits + 3 * 16 + FACTS + kinds * 2
         self.between = nn.Sequential(
-            nn.Linear(inputs, self.config.hidden * 2), nn.ReLU(), nn.Linear(self.config.hidden * 2, self.config.hidden * 2), nn.ReLU()
+            nn.Linear(inputs, self.config.hidden * 2),
+            nn.ReLU(),
+            nn.Linear(self.config.hidden * 2, self.config.hidden * 2),
+            nn.ReLU(),
         )
         self.scores = nn.Linear(self.config.hidden * 2, _BETWEEN + _ELSEWHERE + 1)
         self.elsewhere = nn.Linear(self.config.hidden * 2, _COLOURS + _KINDS)
