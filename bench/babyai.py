@@ -58,11 +58,11 @@ def by_bot(env: gym.Env[Any, Any], episodes: int) -> float:
             bot, action = BabyAIBot(env), None
             while not over:
                 action = bot.replan(action)
-                _, reward, terminated, truncated, _ = env.step(action)
-                over = terminated or truncated
+                _, got, terminated, truncated, _ = env.step(action)
+                over, reward = terminated or truncated, float(got)
         except Exception:  # asserts of the bot, where it does not know what to do
             reward = 0.0
-        won += float(reward) > 0
+        won += reward > 0
     return won / episodes
 
 
