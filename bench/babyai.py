@@ -58,9 +58,8 @@ def by_bot(env: gym.Env[Any, Any], episodes: int) -> float:
             bot, action = BabyAIBot(env), None
             while not over:
                 action = bot.replan(action)
-                _, gained, terminated, truncated, _ = env.step(action)
-                reward = float(gained)
-                over = terminated or truncated
+                _, got, terminated, truncated, _ = env.step(action)
+                over, reward = terminated or truncated, float(got)
         except Exception:  # asserts of the bot, where it does not know what to do
             reward = 0.0
         won += reward > 0

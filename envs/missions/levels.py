@@ -1,8 +1,9 @@
 """Pools of BabyAI levels as arrays: what minigrid's generator made and the verifier needs; and what agents see of them.
 
 An observation is one array, uint8 [W, H + S, 4]: the fog-of-war map, and below it a *strip* of W * S * 4 bytes with
-what the agent was told or remembers: its pose when the episode began (x, y, direction), where it picked up what it
-holds (x, y; zero if nothing), which of the four clauses are done, and the numbers of the mission's words.
+what the agent was told or remembers: its pose when the episode began (x, y, direction), the colour of the open door in
+which it stands (MiniGrid's + 1; zero if none), where it picked up what it holds (x, y; zero if nothing), which of the
+four clauses are done, and the numbers of the mission's words.
 """
 
 from contextlib import redirect_stdout
@@ -34,7 +35,7 @@ from preceptor.ground.errors import UserError
 
 _VERB_OF = {GoToInstr: "goto", OpenInstr: "open", PickupInstr: "pickup", PutNextInstr: "putnext"}
 ORDER = 1 << MOST_CLAUSES  # bit of `Missions.strict`
-BEGAN, PICKED, DONE, WORDS = slice(0, 3), slice(3, 5), slice(5, 5 + MOST_CLAUSES), slice(9, 9 + LENGTH)
+BEGAN, UNDER, PICKED, DONE, WORDS = slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 10), slice(10, 10 + LENGTH)
 
 
 class Missions(NamedTuple):
@@ -68,14 +69,14 @@ class Parts(NamedTuple):
 
     Attributes:
         image: uint8 [N, W, H, 4], the map.
-        began: uint8 [N, 3].
+        frame: uint8 [N, 4], the pose and the door.
         picked: uint8 [N, 2].
         done: uint8 [N, 4].
         words: uint8 [N, LENGTH].
     """
 
     image: NDArray[np.uint8]
-    began: NDArray[np.uint8]
+    frame: NDArray[np.uint8]
     picked: NDArray[np.uint8]
     done: NDArray[np.uint8]
     words: NDArray[np.uint8]
@@ -91,7 +92,7 @@ def parts(obs: NDArray[np.uint8]) -> Parts:
     columns = strip_columns(obs.shape[1])
     strip = obs[:, :, -columns:].reshape(len(obs), -1)
     image = np.require(obs[:, :, :-columns], np.uint8, ["C", "W"])
-    return Parts(image, *(np.ascontiguousarray(strip[:, part]) for part in (BEGAN, PICKED, DONE, WORDS)))
+    return Parts(image, *(np.ascontiguousarray(strip[:, part]) for part in (slice(0, 4), PICKED, DONE, WORDS)))
 
 
 def joined(image: NDArray[np.uint8], strip: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -226,6 +227,8 @@ class MissionView(SeenMap):
         image, reward, terminated, truncated, info = super().step(action)
         if self._level.carrying is not before:
             self._strip[0, PICKED] = (0, 0) if before else self._level.front_pos
+        under = self._level.grid.get(*self._level.agent_pos)
+        self._strip[0, UNDER] = under.encode()[1] + 1 if under else 0  # nothing but doors is stood on
         instrs = _instrs(self._level)
         sides = {"AfterInstr": "ba", "BeforeInstr": "ab"}.get(type(instrs).__name__, "")
         over = [getattr(instrs, f"{side}_done") == "success" for side in sides] or [info["success"]]

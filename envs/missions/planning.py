@@ -42,11 +42,11 @@ _NUM_TARGETS = len(TARGETS)
 
 
 @njit(cache=True)
-def plan(images, began, option, cleared, sight, out):  # type: ignore[no-untyped-def]
+def plan(images, frame, option, cleared, sight, out):  # type: ignore[no-untyped-def]
     """What each option [N] does next on each map, and where that leads.
 
     Args:
-        images, began, sight: As in `read`.
+        images, frame, sight: As in `read`.
         option: int64 [N].
         cleared: int64 [N], the cells that `read` says are to be turned to; of those that clear the way.
         out: Out, int64 [N, 4], as `gridworld.planning.plan` has it.
@@ -81,17 +81,17 @@ def plan(images, began, option, cleared, sight, out):  # type: ignore[no-untyped
                 marked[cleared[n] // height, cleared[n] % height] = True
                 move, left, end = search(cells, marked, GOTO, end, size, scratch)
         elif chosen < FIRST_TARGET + targets:
-            mark_target(image, chosen - FIRST_TARGET, began[n], room, marked)
+            mark_target(image, chosen - FIRST_TARGET, frame[n], room, marked)
             move, left, end = search(cells, marked, GOTO, end, size, scratch)
         elif held:
             target = chosen - FIRST_TARGET - targets
-            move, left, end = _beside(image, cells, target, end, began[n], sight, marked, scratch)
+            move, left, end = _beside(image, cells, target, end, frame[n], sight, marked, scratch)
         out[n, 0], out[n, 1] = move if move >= 0 else WAIT, left
         out[n, 2], out[n, 3] = end // 4 // height, end // 4 % height
 
 
 @njit(cache=True)
-def _beside(image, cells, target, pose, began, sight, marked, scratch):  # type: ignore[no-untyped-def]
+def _beside(image, cells, target, pose, frame, sight, marked, scratch):  # type: ignore[no-untyped-def]
     """First action, cost and end of the way to where what is held can be put down beside a target; cost -1 if none.
 
     If possible not from the doorway that is the target: who stands there does not see it.
@@ -101,11 +101,11 @@ def _beside(image, cells, target, pose, began, sight, marked, scratch):  # type:
         read_map(image, False, cells)
         for x in range(0 if through else cells.shape[0]):
             for y in range(cells.shape[1]):
-                if fits(image, x, y, target, began, room):
+                if fits(image, x, y, target, frame, room):
                     cells[x, y] = THING
         for care in range(CAREFUL, ANYWHERE - 1, -1):
             mark(image, cells, PUT, 0, 0, care, marked)
-            keep_beside(image, target, began, room, marked)
+            keep_beside(image, target, frame, room, marked)
             move, left, end = search(cells, marked, PUT, pose, size, scratch)
             if left >= 0:
                 return move, left, end

@@ -43,8 +43,8 @@ _KIND_OF = np.array([0, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0])  # MiniGrid's object inde
 # down beside one; and can be at once; one that can be reached is locked.
 REACHED, BLOCKED, FRONT, HELD, BESIDE, HERE, LOCK = (1 << bit for bit in range(7))
 # Columns of `read`'s facts that no description has.
-FRONTIER, AHEAD, IN_HAND, ASIDE, BARE, NEXT, ONWARD, CLEARED = range(8)
-FACTS = 8
+FRONTIER, AHEAD, IN_HAND, ASIDE, BARE, NEXT, ONWARD, AT, CLEARED = range(9)
+FACTS = 9
 REACH, OPEN, PLACE = range(3)  # what a wanted target is wanted for
 NOWHERE, SOMEWHERE, JUST_HERE = range(3)  # where what is held can be put aside
 PICK_UP, PUT_DOWN, USE, CARRY_ASIDE, CLEAR, FIRST_TARGET = range(
@@ -66,36 +66,38 @@ def kind_at(image, x, y):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _in_place(place, x, y, began, room):  # type: ignore[no-untyped-def]
+def _in_place(place, x, y, frame, room):  # type: ignore[no-untyped-def]
     """Whether a cell is in a place relative to the pose at the start: in its room, walls included, and on that side."""
     if place == 0:
         return True
-    left, top = began[0] // (room - 1) * (room - 1), began[1] // (room - 1) * (room - 1)
+    left, top = frame[0] // (room - 1) * (room - 1), frame[1] // (room - 1) * (room - 1)
     if not (left <= x < left + room and top <= y < top + room):
         return False
-    ahead_x, ahead_y = STEP_X[began[2]], STEP_Y[began[2]]
-    dx, dy = x - int(began[0]), y - int(began[1])
+    ahead_x, ahead_y = STEP_X[frame[2]], STEP_Y[frame[2]]
+    dx, dy = x - int(frame[0]), y - int(frame[1])
     ahead, right = dx * ahead_x + dy * ahead_y, dy * ahead_x - dx * ahead_y
     return (right < 0, right > 0, ahead > 0, ahead < 0)[place - 1]
 
 
 @njit(cache=True)
-def fits(image, x, y, target, began, room):  # type: ignore[no-untyped-def]
-    """Whether a cell other than the agent's shows what a target describes."""
-    kind, colour = kind_at(image, x, y), target // (_KINDS * _PLACES)
+def fits(image, x, y, target, frame, room):  # type: ignore[no-untyped-def]
+    """Whether a cell shows what a target describes; the agent's is the door in which it stands."""
+    kind, colour, shown = kind_at(image, x, y), target // (_KINDS * _PLACES), int(image[x, y, 1])
     wanted = target // _PLACES % _KINDS
-    if kind == 0 or image[x, y, 3] < 4 or (colour > 0 and image[x, y, 1] != colour - 1):
+    if image[x, y, 3] < 4:
+        kind, shown = (4, int(frame[3]) - 1) if frame[3] else (0, 0)
+    if kind == 0 or (colour > 0 and shown != colour - 1):
         return False
     same = kind == wanted or (wanted == 4 and kind > 4) or (wanted == OBJECT and kind < 4)
-    return same and _in_place(target % _PLACES, x, y, began, room)
+    return same and _in_place(target % _PLACES, x, y, frame, room)
 
 
 @njit(cache=True)
-def _note(status, flags, kind, colour, at, began, room):  # type: ignore[no-untyped-def]
+def _note(status, flags, kind, colour, at, frame, room):  # type: ignore[no-untyped-def]
     """Add flags to the status of every target that fits a thing at a cell."""
     general = OBJECT if kind < 4 else 4
     for place in range(_PLACES):
-        if _in_place(place, at[0], at[1], began, room):
+        if _in_place(place, at[0], at[1], frame, room):
             for any_colour in (0, colour + 1):
                 status[number(any_colour, kind, place)] |= flags
                 status[number(any_colour, general, place)] |= flags
@@ -108,17 +110,18 @@ def can_lie(image, cells, x, y):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _note_all(image, cells, pose, reach, began, picked, room, status):  # type: ignore[no-untyped-def]
+def _note_all(image, cells, pose, reach, frame, picked, room, status):  # type: ignore[no-untyped-def]
     """The status of every target."""
     ax, ay, ad = pose
     fx, fy = ax + STEP_X[ad], ay + STEP_Y[ad]
     for x in range(image.shape[0]):
         for y in range(image.shape[1]):
-            kind = kind_at(image, x, y)
+            kind, colour, here = kind_at(image, x, y), int(image[x, y, 1]), x == ax and y == ay
+            if here and kind > 0:
+                _note(status, HELD, kind, colour, (picked[0], picked[1]), frame, room)
+            if here:
+                kind, colour = (4, int(frame[3]) - 1) if frame[3] else (0, 0)
             if kind == 0:
-                continue
-            if x == ax and y == ay:
-                _note(status, HELD, kind, image[x, y, 1], (picked[0], picked[1]), began, room)
                 continue
             flags = FRONT if x == fx and y == fy else 0
             near = False
@@ -130,7 +133,7 @@ def _note_all(image, cells, pose, reach, began, picked, room, status):  # type: 
                 if i == fx and j == fy and can_lie(image, cells, i, j):
                     flags |= HERE | BESIDE
             flags |= BLOCKED if not near else REACHED | LOCK if kind == LOCKED else REACHED
-            _note(status, flags, kind, image[x, y, 1], (x, y), began, room)
+            _note(status, flags, kind, colour, (x, y), frame, room)
 
 
 @njit(cache=True)
@@ -188,11 +191,11 @@ def _obstacle(image, cells, marked, at, scratch, itself):  # type: ignore[no-unt
 
 
 @njit(cache=True)
-def mark_target(image, target, began, room, marked):  # type: ignore[no-untyped-def]
+def mark_target(image, target, frame, room, marked):  # type: ignore[no-untyped-def]
     """Mark the cells that show what a target describes."""
     for x in range(image.shape[0]):
         for y in range(image.shape[1]):
-            marked[x, y] = fits(image, x, y, target, began, room)
+            marked[x, y] = fits(image, x, y, target, frame, room)
 
 
 @njit(cache=True)
@@ -204,7 +207,7 @@ def _shown(image, cell):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _key_first(image, cells, status, found, at, began, room, marked, scratch):  # type: ignore[no-untyped-def]
+def _key_first(image, cells, status, found, at, frame, room, marked, scratch):  # type: ignore[no-untyped-def]
     """The obstacle itself, a cell; but where it is a locked door its key, or what is in the way of that, and so on."""
     for _ in range(6):  # colours of locks
         door = _shown(image, found)
@@ -213,7 +216,7 @@ def _key_first(image, cells, status, found, at, began, room, marked, scratch):  
         key = number(door // (_KINDS * _PLACES), _KEY, 0)
         if status[key] & HELD or not status[key] & (REACHED | BLOCKED):
             break
-        mark_target(image, key, began, room, marked)
+        mark_target(image, key, frame, room, marked)
         behind = _obstacle(image, cells, marked, at, scratch, status[key] & REACHED)
         if behind < 0 or behind == found:
             break
@@ -222,19 +225,19 @@ def _key_first(image, cells, status, found, at, began, room, marked, scratch):  
 
 
 @njit(cache=True)
-def keep_beside(image, target, began, room, marked):  # type: ignore[no-untyped-def]
+def keep_beside(image, target, frame, room, marked):  # type: ignore[no-untyped-def]
     """Unmark the cells that are not beside what fits a target."""
     for x in range(marked.shape[0]):
         for y in range(marked.shape[1]):
             found = False
             for d in range(4 if marked[x, y] else 0):
                 i, j = x + STEP_X[d], y + STEP_Y[d]
-                found |= inside(marked, i, j) and fits(image, i, j, target, began, room)
+                found |= inside(marked, i, j) and fits(image, i, j, target, frame, room)
             marked[x, y] = found
 
 
 @njit(cache=True)
-def _next(image, cells, status, target, aim, at, began, room, marked, scratch):  # type: ignore[no-untyped-def]
+def _next(image, cells, status, target, aim, at, frame, room, marked, scratch):  # type: ignore[no-untyped-def]
     """The cell with what has to be dealt with first, so that a target is within reach; -1 if none.
 
     Args:
@@ -250,11 +253,11 @@ def _next(image, cells, status, target, aim, at, began, room, marked, scratch): 
         target = shut if status[shut] & REACHED else locked if status[locked] & REACHED else target
     if aim == PLACE:
         mark(image, cells, PUT, 0, 0, ANYWHERE, marked)
-        keep_beside(image, target, began, room, marked)
+        keep_beside(image, target, frame, room, marked)
     else:
-        mark_target(image, target, began, room, marked)
+        mark_target(image, target, frame, room, marked)
     found = _obstacle(image, cells, marked, at, scratch, near)
-    return _key_first(image, cells, status, found, at, began, room, marked, scratch)
+    return _key_first(image, cells, status, found, at, frame, room, marked, scratch)
 
 
 @njit(cache=True)
@@ -269,19 +272,20 @@ def aside(image, cells, pose, size, marked, scratch):  # type: ignore[no-untyped
 
 
 @njit(cache=True)
-def read(images, began, picked, wanted, aims, sight, status, facts):  # type: ignore[no-untyped-def]
+def read(images, frame, picked, wanted, aims, sight, status, facts):  # type: ignore[no-untyped-def]
     """What N maps say.
 
     Args:
         images: uint8 [N, W, H, 4].
-        began, picked: As in `Parts`.
+        frame, picked: As in `Parts`.
         wanted: int64 [N, M], the targets that the mission asks for next; -1 for none.
         aims: int64 [N, M], what for: `REACH`, `OPEN`, `PLACE`.
         sight: Width of the view, side of the rooms.
         status: Out, uint8 [N, D], bits for each target.
-        facts: Out, int64 [N, 8]: whether unseen cells can be explored; what is in front and what is held, as targets,
+        facts: Out, int64 [N, 9]: whether unseen cells can be explored; what is in front and what is held, as targets,
             -1 for nothing; where that can be put aside; whether the cell in front is bare; what is to be dealt with
-            next to get at a wanted target, and to unexplored cells, -1 for nothing; the cell of the one to turn to.
+            next to get at a wanted target, and to unexplored cells, -1 for nothing; whether the one to turn to is in
+            front; its cell.
     """
     count, width, height, _ = images.shape
     cells, reach = np.zeros((width, height), np.int8), np.zeros((width, height), np.bool_)
@@ -292,7 +296,7 @@ def read(images, began, picked, wanted, aims, sight, status, facts):  # type: ig
         ax, ay, ad = read_map(image, False, cells)
         flood(cells, ax, ay, reach, scratch[0])
         status[n] = 0
-        _note_all(image, cells, (ax, ay, ad), reach, began[n], picked[n], room, status[n])
+        _note_all(image, cells, (ax, ay, ad), reach, frame[n], picked[n], room, status[n])
         at = ax * height + ay
         fx, fy = ax + STEP_X[ad], ay + STEP_Y[ad]
         row[:] = -1
@@ -310,7 +314,7 @@ def read(images, began, picked, wanted, aims, sight, status, facts):  # type: ig
             target = wanted[n, m]
             seen = target >= 0 and status[n, target] & (REACHED | BLOCKED) and not status[n, target] & HELD
             if seen and row[CLEARED] < 0:
-                what = target, aims[n, m], at, began[n], room, marked, scratch
+                what = target, aims[n, m], at, frame[n], room, marked, scratch
                 row[CLEARED] = _next(image, cells, status[n], *what)
         row[NEXT] = _shown(image, row[CLEARED])
         onward = -1
@@ -318,10 +322,11 @@ def read(images, began, picked, wanted, aims, sight, status, facts):  # type: ig
             if onward < 0 or kind_at(image, onward // height, onward % height) == LOCKED:
                 _mark_unexplored(image, cells, worst, marked)
                 onward = _obstacle(image, cells, marked, at, scratch, False)
-        onward = _key_first(image, cells, status[n], onward, at, began[n], room, marked, scratch)
+        onward = _key_first(image, cells, status[n], onward, at, frame[n], room, marked, scratch)
         row[ONWARD] = _shown(image, onward)
         if row[CLEARED] < 0 or (row[FRONTIER] == 0 and not _can_clear(image, row[NEXT], row[IN_HAND])):
             row[CLEARED] = onward
+        row[AT] = row[CLEARED] == fx * height + fy
 
 
 @njit(cache=True)

@@ -59,6 +59,7 @@ class Facts(NamedTuple):
         bare: Whether the cell in front is bare floor.
         next: What is to be picked up or opened first to get at what the mission asks for.
         onward: Likewise, to see what is unexplored.
+        at: Whether that, `next` unless it cannot be dealt with yet, is in front.
     """
 
     text: str
@@ -71,6 +72,7 @@ class Facts(NamedTuple):
     bare: bool
     next: int
     onward: int
+    at: bool
 
 
 @lru_cache(100_000)
@@ -102,7 +104,7 @@ def to_strings(facts: Facts) -> tuple[str, ...]:
         bits = [name for name, bit in _BITS.items() if facts.status[slot] & bit]
         said.append(f"{slot // 2 + 1}.{'beside' if slot % 2 else 'what'}={'+'.join(bits) or 'unknown'}")
     said += [f"explore={'yes' if facts.explore else 'no'}", f"bare={'yes' if facts.bare else 'no'}"]
-    said.append(f"aside={_PLACES_TO_PUT[facts.aside]}")
+    said += [f"aside={_PLACES_TO_PUT[facts.aside]}", f"at={'yes' if facts.at else 'no'}"]
     things = (("front", facts.ahead), ("held", facts.held), ("next", facts.next), ("onward", facts.onward))
     return (*said, *(f"{name}={NAMES[thing]}" for name, thing in things if thing >= 0))
 
@@ -120,7 +122,9 @@ def from_strings(strings: tuple[str, ...]) -> Facts:
     done = tuple(one == "1" for one in said["done"])
     explore, bare = said["explore"] == "yes", said["bare"] == "yes"
     aside = _PLACES_TO_PUT.index(said["aside"])
-    return Facts(said["mission"], done, tuple(status), explore, front, held, aside, bare, after, onward)
+    return Facts(
+        said["mission"], done, tuple(status), explore, front, held, aside, bare, after, onward, said["at"] == "yes"
+    )
 
 
 def to_text(facts: Facts) -> str:
@@ -140,6 +144,7 @@ def to_text(facts: Facts) -> str:
             parts.append(f"There is room {where} to put something down next to it.")
     parts.append(f"You hold the {NAMES[facts.held]}." if facts.held >= 0 else "You hold nothing.")
     parts += [f"In front of you is the {NAMES[facts.ahead]}."] if facts.ahead >= 0 else []
+    parts += ["That is what is to be dealt with."] if facts.at else []
     parts += [f"To be dealt with first is the {NAMES[facts.next]}."] if facts.next >= 0 else []
     if facts.onward >= 0:
         parts.append(f"Between you and what is unexplored is the {NAMES[facts.onward]}.")
@@ -232,7 +237,7 @@ def _for_clause(facts: Facts, k: int, clause: Clause) -> Iterator[str]:
 
 def _open(facts: Facts, what: int, go: str) -> Iterator[str]:
     """Open what is asked for; where some of that is locked, the door, or the key for it, that comes next."""
-    if facts.ahead == facts.next and what & FRONT:
+    if facts.at and what & FRONT:
         yield "toggle"
     if what & LOCK or not _kind(facts.next).endswith("door"):
         yield from _search(facts)
@@ -249,7 +254,7 @@ def _put_away(facts: Facts) -> Iterator[str]:
 def _search(facts: Facts) -> Iterator[str]:
     """Get at what was seen; else explore; else get at what is unexplored."""
     yield from _deal_with(facts, facts.next)
-    if facts.ahead == facts.onward and _kind(facts.ahead) == "closed door":
+    if facts.at and _kind(facts.ahead) == "closed door":
         yield "toggle"
     yield "explore"
     yield from _deal_with(facts, facts.onward)
@@ -261,10 +266,10 @@ def _deal_with(facts: Facts, target: int) -> Iterator[str]:
     if kind in ("box", "ball", "key"):
         if facts.held >= 0:
             yield from _put_away(facts)
-        if facts.ahead == target:
+        if facts.at:
             yield "pickup"
         yield "clear"
     elif kind in ("door", "closed door") or (kind == "locked door" and facts.held == _key_of(target)):
-        if facts.ahead == target:
+        if facts.at:
             yield "toggle"
         yield "clear"

@@ -4,9 +4,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from preceptor.envs.gridworld.cells import COLOR_SHIFT, EMPTY
 from preceptor.envs.gridworld.engine import begin
 from preceptor.envs.gridworld.simulator import GridSimulator
-from preceptor.envs.missions.levels import BEGAN, DONE, PICKED, WORDS, MissionPool, joined, strip_columns
+from preceptor.envs.missions.levels import BEGAN, DONE, PICKED, UNDER, WORDS, MissionPool, joined, strip_columns
 from preceptor.envs.missions.verifier import Progress, front, verify
 from preceptor.envs.vector import Outcome, State
 
@@ -61,6 +62,9 @@ class MissionSimulator(GridSimulator):
         ends = np.stack(outcome[1:])
         played = self._grids, self._cells, np.asarray(actions, np.int64), self._before, self._progress
         verify(self._missions, self.level_spec.pool.first, *played, outcome.reward, ends)
+        cells, each = self._cells, np.arange(self.num_envs)
+        under = cells[each, self._grids["x"], self._grids["y"]].astype(np.int64)
+        self._strip[:, UNDER] = np.where(under == EMPTY, 0, (under >> COLOR_SHIFT & 7) + 1)[:, None]
         return Outcome(outcome.reward, *ends)
 
     def observe(self) -> NDArray[np.uint8]:

@@ -15,7 +15,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from preceptor.envs.gridworld.cells import STEP_X, STEP_Y
 from preceptor.envs.gridworld.engine import NUM_ACTIONS
 from preceptor.envs.gridworld.outlook import ACTION_WORDS, outlook
 from preceptor.envs.gridworld.stock_tasks import POOL_LEVELS
@@ -26,6 +25,7 @@ from preceptor.envs.missions.mission import MOST_CLAUSES, Description, described
 from preceptor.envs.missions.reading import (
     AHEAD,
     ASIDE,
+    AT,
     BARE,
     BESIDE,
     CLEARED,
@@ -215,14 +215,14 @@ class MissionTask(Task):
         wanted = np.where(np.repeat(now, 2, axis=1), asked, -1)
         status = np.empty((len(obs), len(TARGETS)), np.uint8)
         facts = np.empty((len(obs), reading.FACTS), np.int64)
-        reading.read(found.image, found.began, found.picked, wanted, aims, self._sight, status, facts)
+        reading.read(found.image, found.frame, found.picked, wanted, aims, self._sight, status, facts)
         return _Read(found, status, facts, asked, wanted)
 
     def _fields(self, read: _Read) -> NDArray[np.int64]:
         """What decides the facts beside the mission's words: done flags, statuses of slots, `reading`'s facts."""
         slot_status = np.where(read.asked < 0, 0, np.take_along_axis(read.status, np.maximum(read.asked, 0), 1))
         facts = read.facts[:, :CLEARED].copy()
-        matters = (slot_status & FRONT).any(1) | (facts[:, [AHEAD]] == facts[:, [NEXT, ONWARD]]).any(1)
+        matters = (slot_status & FRONT).any(1) | (facts[:, AT] > 0)
         facts[~matters, AHEAD] = -1
         return np.concatenate([read.parts.done.astype(np.int64), slot_status.astype(np.int64), facts], axis=1)
 
@@ -272,6 +272,7 @@ class MissionTask(Task):
             bare=bool(row[BARE]),
             next=int(row[NEXT]),
             onward=int(row[ONWARD]),
+            at=bool(row[AT]),
         )
         legal = sorted(self._index[option] for option in legal_ids(facts))
         return Scene(self.name, to_strings(facts), to_text(facts), tuple(legal))
@@ -293,7 +294,7 @@ class MissionTask(Task):
         done = ~_legal(read)
         done[:, reading.USE] |= front == 4  # a door that is open by now
         done[:, reading.CARRY_ASIDE] |= read.facts[:, ASIDE] == JUST_HERE
-        done[:, reading.CLEAR] |= _faces_obstacle(read)
+        done[:, reading.CLEAR] |= read.facts[:, AT] > 0
         near = (np.take_along_axis(status, np.maximum(read.wanted, 0), 1) & REACHED > 0) & (read.wanted >= 0)
         done[:, 0] = ~shown | near.any(1) | (read.facts[:, NEXT] >= 0)
         first = reading.FIRST_TARGET
@@ -313,7 +314,7 @@ class MissionTask(Task):
         used = (was.facts[:, AHEAD] != now.facts[:, AHEAD]) & (was.parts.image[..., 3] == now.parts.image[..., 3]).all(
             (1, 2)
         )
-        cleared = _faces_obstacle(now)
+        cleared = now.facts[:, AT] > 0
         simple = np.stack(
             [explored, ~held & holds, held & ~holds, used, now.facts[:, ASIDE] == JUST_HERE, cleared], axis=1
         )
@@ -341,7 +342,7 @@ class MissionTask(Task):
         if len(clears):
             cleared[clears] = self._read(obs[clears]).facts[:, CLEARED]
         option = np.require(option, np.int64, ["C", "W"])
-        planning.plan(found.image, found.began, option, cleared, self._sight, out)
+        planning.plan(found.image, found.frame, option, cleared, self._sight, out)
         return out
 
 
@@ -362,15 +363,6 @@ def _thing_bits(read: _Read) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     ahead = read.facts[:, AHEAD]
     kind = ahead // len(PLACES_OF) % len(reading.KINDS_OF)
     return np.where(ahead >= 0, kind, -1), read.facts[:, FRONTIER] > 0
-
-
-def _faces_obstacle(read: _Read) -> NDArray[np.bool_]:
-    """Whether what is to be cleared [N] is in front."""
-    image, each = read.parts.image, np.arange(len(read.facts))
-    x, y = np.unravel_index(image[..., 3].reshape(len(each), -1).argmin(1), image.shape[1:3])
-    facing = image[each, x, y, 3]
-    ahead = (x + np.array(STEP_X)[facing]) * image.shape[2] + y + np.array(STEP_Y)[facing]
-    return np.asarray(ahead == read.facts[:, CLEARED])
 
 
 def _legal(read: _Read) -> NDArray[np.bool_]:

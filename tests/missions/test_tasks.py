@@ -83,7 +83,7 @@ def test_every_description_is_found_where_its_things_are() -> None:
     found, read = parts(obs), task._read(obs)
     colours, kinds = ("red", "green", "blue", "purple", "yellow", "grey"), {5: "key", 6: "ball", 7: "box"}
     for n in range(6):
-        x0, y0, d = found.began[n].astype(int)
+        x0, y0, d = found.frame[n, :3].astype(int)
         dx, dy = ((1, 0), (0, 1), (-1, 0), (0, -1))[d]
         seen: set[str] = set()
         for x, y in np.argwhere(np.isin(found.image[n, ..., 0], list(kinds))):
@@ -128,7 +128,7 @@ def facts(text: str, what: int, beside: int = 0, done: int = 0, **more: int) -> 
     """Facts of a mission whose last clause has these statuses."""
     status, names = [0] * SLOTS, {name: number for number, name in enumerate(NAMES)}
     status[2 * done], status[2 * done + 1] = what, beside
-    at = {"explore": 0, "ahead": -1, "held": -1, "aside": 1, "bare": 1, "next": -1, "onward": -1} | more
+    at = {"explore": 0, "ahead": -1, "held": -1, "aside": 1, "bare": 1, "next": -1, "onward": -1, "at": 0} | more
     assert names["red ball"] >= 0
     return Facts(text, tuple(k < done for k in range(4)), tuple(status), **at)  # type: ignore[arg-type]
 
@@ -146,8 +146,8 @@ DOOR, LOCKED = NAMES.index("blue closed door"), NAMES.index("blue locked door")
         (facts("pick up the red ball", REACHED, held=KEY), "aside"),
         (facts("pick up the red ball", REACHED, held=KEY, aside=2), "drop"),
         (facts("pick up the red ball", 0, next=DOOR), "clear"),
-        (facts("pick up the red ball", 0, next=DOOR, ahead=DOOR), "toggle"),
-        (facts("pick up the red ball", 0, next=LOCKED, ahead=LOCKED, held=KEY), "toggle"),
+        (facts("pick up the red ball", 0, next=DOOR, ahead=DOOR, at=1), "toggle"),
+        (facts("pick up the red ball", 0, next=LOCKED, ahead=LOCKED, held=KEY, at=1), "toggle"),
         (facts("go to the red ball, then open the blue door", REACHED, done=1), "goto:blue door"),
         (facts("put the red ball next to the blue box", HELD, REACHED | BESIDE, held=BALL), "beside:blue box"),
         (facts("put the red ball next to the blue box", HELD, REACHED | BESIDE | HERE, held=BALL), "drop"),
