@@ -6,7 +6,6 @@ all of them (`envs/missions/reading.py`), so that a colour and a kind that were 
 than others; and an option is scored by the description that it speaks of.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,25 +14,36 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from preceptor.controller.encoders import Encoded, GridEncoder
-from preceptor.controller.network import TrunkConfig
+from preceptor.controller.network import ControllerNetwork, TrunkConfig
 from preceptor.envs.missions.mission import MOST_CLAUSES, VERBS
-from preceptor.envs.missions.reading import FACTS, FIRST_TARGET, KINDS_OF, PLACES_OF, TARGETS
+from preceptor.envs.missions.reading import (
+    AHEAD,
+    FACTS,
+    FIRST_TARGET,
+    FRONT,
+    HERE,
+    IN_HAND,
+    KINDS_OF,
+    LOCK,
+    ONWARD,
+    PLACES_OF,
+)
 from preceptor.envs.missions.vocabulary import LENGTH, VOCABULARY
-from preceptor.envs.task import Task
 
 _COLOURS, _KINDS, _PLACES = 7, len(KINDS_OF), len(PLACES_OF)
-_BITS = 6  # of a status
+_BITS = LOCK.bit_length()  # of a status
+_FRONT, _HERE = FRONT.bit_length() - 1, HERE.bit_length() - 1  # by position
+_MISSION_KINDS = 5  # of `KINDS_OF`: missions name no doors by their state
 _WIDTH, _LAYERS, _HEADS = 64, 2, 4  # of the reader
-_READINGS = 2  # what may be done next, where the order does not matter
-_BETWEEN = FIRST_TARGET + 2  # scores of the plain options, of going to the object, and of carrying beside the other
-_ELSEWHERE = 1  # going to something that the mission does not name
-_NEVER = -30.0
+_READINGS = 2  # clauses that may be turned to, where their order does not matter
+_THING = 16  # numbers per thing that is in front, held or in the way
+_ALMOST_NEVER = -30.0  # a log-probability, finite so that it can be added up
 
 
 class MissionEncoder(GridEncoder):
     """Encodes observations of mission tasks: the map's parts, and what controllers of missions read.
 
-    These are the status of each description, uint8 [N, D], and int16 [N, 4 + 7 + L]: which clauses are done, what else
+    These are the status of each description, uint8 [N, D], and int16 [N, 4 + F + L]: which clauses are done, what else
     is seen (`reading.read`, for no mission), and the numbers of the words.
     """
 
@@ -47,6 +57,10 @@ class MissionEncoder(GridEncoder):
         status, facts, done, words = self._task.sensed(obs)
         told = np.concatenate([done, facts, words], axis=1, dtype=np.int16)
         return Encoded((*super().__call__(obs).parts, status, told))
+
+    def mirror(self, encoded: Encoded) -> Encoded:
+        """The same scenes: in a mirror, words for left and right would be wrong."""
+        return encoded
 
 
 class Reader(nn.Module):
@@ -63,7 +77,7 @@ class Reader(nn.Module):
         self.done = nn.Linear(MOST_CLAUSES, _WIDTH)
         layer = nn.TransformerEncoderLayer(_WIDTH, _HEADS, 2 * _WIDTH, dropout=0.0, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, _LAYERS, enable_nested_tensor=False)
-        self.sizes = (len(VERBS), _COLOURS, 5, _PLACES, _COLOURS, 5, _PLACES)
+        self.sizes = (len(VERBS), *2 * (_COLOURS, _MISSION_KINDS, _PLACES))
         self.queries = nn.Parameter(0.1 * torch.randn(_READINGS * len(self.sizes), _WIDTH))
         self.look = nn.MultiheadAttention(_WIDTH, _HEADS, batch_first=True)
         self.norm = nn.LayerNorm(_WIDTH)
@@ -84,64 +98,59 @@ class Reader(nn.Module):
         return [head(found[:, :, i]).log_softmax(-1) for i, head in enumerate(self.heads)]
 
 
-class MissionNetwork(nn.Module):
-    """pi(o | s) over options with arguments, with the interface of `ControllerNetwork`.
+class MissionNetwork(ControllerNetwork):
+    """pi(o | s) over options with arguments, scored by their parts, instead of a trunk and a head with K outputs.
 
     Args:
-        task: Whose options; those of `MissionTask`.
-        config: Its `hidden` is the width of what is between seeing and scoring.
+        num_options: K, those of `MissionTask`.
+        config: Its `hidden` is half the width of what is between seeing and scoring.
     """
 
-    def __init__(self, options: Sequence[Any], config: TrunkConfig | None = None) -> None:
-        super().__init__()
-        self.config, self.num_options = config or TrunkConfig(), len(options)
+    def __init__(self, num_options: int, config: TrunkConfig | None = None) -> None:
+        nn.Module.__init__(self)  # its layers are its own
+        self.config, self.num_options = config or TrunkConfig(), num_options
+        width = 2 * self.config.hidden
         self.reader = Reader()
-        bits = 2 * _BITS
-        kinds = _COLOURS * _KINDS
-        self.front = nn.Embedding(
-            len(TARGETS) // _PLACES + 1, 16
-        )  # what is in front, held, and in the way, without place
-        inputs = len(VERBS) + bits + 3 * 16 + FACTS + kinds * 2
-        self.between = nn.Sequential(
-            nn.Linear(inputs, self.config.hidden * 2),
-            nn.ReLU(),
-            nn.Linear(self.config.hidden * 2, self.config.hidden * 2),
-            nn.ReLU(),
-        )
-        self.scores = nn.Linear(self.config.hidden * 2, _BETWEEN + _ELSEWHERE + 1)
-        self.elsewhere = nn.Linear(self.config.hidden * 2, _COLOURS + _KINDS)
-        shifts = torch.arange(_BITS)
-        self.register_buffer("shifts", shifts, persistent=False)
+        self.things = nn.Embedding(_COLOURS * _KINDS + 1, _THING)
+        inputs = len(VERBS) + 2 * _BITS + 3 * _THING + FACTS + 3 * _COLOURS * _KINDS
+        self.between = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        # Of plain options; of going to what the mission names, carrying beside it, going elsewhere; of a reading
+        self.scores = nn.Linear(width, FIRST_TARGET + 3 + 1)
+        self.elsewhere = nn.Linear(width, _COLOURS + _KINDS)
+        self.register_buffer("bits", 1 << torch.arange(_BITS), persistent=False)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Option logits [N, K] and termination logits [N, K], of what `MissionEncoder` gives and the option before."""
-        _, _, status, told, _ = inputs
-        told = told.long()
-        done, facts, words = told.split([MOST_CLAUSES, FACTS, told.shape[1] - MOST_CLAUSES - FACTS], 1)
-        bits = (status[..., None].long() >> self.shifts & 1).float()  # [N, D, 6]
-        verb, *parts = self.reader(words, done.float())
-        what, beside = self.described(*parts[:3]), self.described(*parts[3:])  # [N, R, D], log
-        seen = [each.exp() @ bits for each in (what, beside)]  # [N, R, 6]
-        things = [self.front(facts[:, column] // _PLACES + 1) for column in (1, 2, 6)]
-        reached = bits[:, ::_PLACES, :2].flatten(1)
-        around = torch.cat([*things, facts.clamp(-1, 2).float(), reached], 1)[:, None].expand(-1, _READINGS, -1)
-        hidden = self.between(torch.cat([verb.exp(), *seen, around], -1))  # [N, R, H]
-        scores, gate = self.scores(hidden).split([_BETWEEN + _ELSEWHERE, 1], -1)
-        scores = (scores + gate).flatten(1).log_softmax(1).view_as(scores)
-        colour, kind = self.elsewhere(hidden).split([_COLOURS, _KINDS], -1)
-        nowhere = torch.full_like(parts[2], _NEVER)
-        nowhere[..., 0] = 0.0
-        other = self.described(colour.log_softmax(-1), kind.log_softmax(-1), nowhere)
-        plain, goto, carry, away = scores.split([FIRST_TARGET, 1, 1, 1], -1)
-        gone = torch.logaddexp(goto + what, away + other)
-        logits = torch.cat([plain, gone, carry + beside], -1).logsumexp(1)
-        ends = torch.cat([torch.ones_like(plain[:, 0]), bits[..., 2], bits[..., 5]], 1)
-        return logits, 20.0 * ends - 10.0
+        """Option logits [N, K] and termination logits [N, K], of what `MissionEncoder` gives and the option before.
 
-    @staticmethod
-    def described(colour: Tensor, kind: Tensor, place: Tensor) -> Tensor:
-        """Log-probabilities [N, R, D] of all descriptions, of those of their parts; missions name no doors by state."""
-        if kind.shape[-1] < _KINDS:
-            kind = torch.cat([kind, kind.new_full((*kind.shape[:-1], _KINDS - kind.shape[-1]), _NEVER)], -1)
-        both = colour[..., :, None, None] + kind[..., None, :, None] + place[..., None, None, :]
-        return both.flatten(-3)
+        An option is over where what is seen says so; the others are chosen anew at each step.
+        """
+        _, _, status, told, _ = inputs
+        done, facts, words = told.long().tensor_split([MOST_CLAUSES, MOST_CLAUSES + FACTS], 1)
+        bits = (status[..., None] & self.get_buffer("bits") > 0).float()  # [N, D, B]
+        verb, *said = self.reader(words, done.float())
+        what, beside = described(*said[:3]), described(*said[3:])  # [N, R, D]
+        seen = [each.exp() @ bits for each in (what, beside)]  # [N, R, B], of what the mission names
+        things = [self.things(facts[:, column] // _PLACES + 1) for column in (AHEAD, IN_HAND, ONWARD)]
+        anywhere = bits[:, ::_PLACES, (0, 1, _BITS - 1)].flatten(1)  # of each colour and kind, whatever its place
+        around = torch.cat([*things, facts.clamp(-1, 2), anywhere], 1)[:, None].expand(-1, _READINGS, -1)
+        hidden = self.between(torch.cat([verb.exp(), *seen, around], -1))  # [N, R, H]
+        *each, reading = self.scores(hidden).split([FIRST_TARGET, 1, 1, 1, 1], -1)
+        joint = (torch.cat(each, -1) + reading).flatten(1).log_softmax(1)
+        plain, to_it, beside_it, away = joint.view(*hidden.shape[:2], -1).split([FIRST_TARGET, 1, 1, 1], -1)
+        colour, kind = (part.log_softmax(-1) for part in self.elsewhere(hidden).split([_COLOURS, _KINDS], -1))
+        other = described(colour, kind, padded(torch.zeros_like(colour[..., :1]), _PLACES))
+        goes = torch.logaddexp(to_it + what, away + other)
+        logits = torch.cat([plain, goes, beside_it + beside], -1).logsumexp(1)
+        over = torch.cat([torch.ones_like(plain[:, 0]), bits[..., _FRONT], bits[..., _HERE]], 1)
+        return logits, 2 * over - 1
+
+
+def described(colour: Tensor, kind: Tensor, place: Tensor) -> Tensor:
+    """Log-probabilities [..., D] of all descriptions, of those of their parts."""
+    kind = padded(kind, _KINDS)
+    return (colour[..., :, None, None] + kind[..., None, :, None] + place[..., None, None, :]).flatten(-3)
+
+
+def padded(log_probs: Tensor, size: int) -> Tensor:
+    """Log-probabilities [..., size], of which the last ones are next to nothing."""
+    return nn.functional.pad(log_probs, (0, size - log_probs.shape[-1]), value=_ALMOST_NEVER)

@@ -17,7 +17,7 @@ def network_of(task: Task, config: TrunkConfig | None = None) -> ControllerNetwo
     if task.told_columns:
         from preceptor.controller.missions import MissionNetwork
 
-        return MissionNetwork(task.options, config)
+        return MissionNetwork(len(task.options), config)
     return ControllerNetwork(encoder_of(task), len(task.options), config)
 
 

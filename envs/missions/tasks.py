@@ -227,12 +227,12 @@ class MissionTask(Task):
         return np.concatenate([read.parts.done.astype(np.int64), slot_status.astype(np.int64), facts], axis=1)
 
     def sensed(self, obs: Obs) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]:
-        """What controllers read: status [N, D] of each description, `reading`'s facts [N, 7] without a mission, done
+        """What controllers read: status [N, D] of each description, `reading`'s facts [N, F] without a mission, done
         flags [N, 4], and the numbers of the mission's words [N, L]."""
         found = parts(obs)
         nothing = np.zeros((len(obs), 0), np.int64)
         status, facts = np.empty((len(obs), len(TARGETS)), np.uint8), np.empty((len(obs), reading.FACTS), np.int64)
-        reading.read(found.image, found.began, found.picked, nothing, nothing > 0, self._sight, status, facts)
+        reading.read(found.image, found.frame, found.picked, nothing, nothing, self._sight, status, facts)
         return status, facts, found.done, found.words
 
     def fact_codes(self, obs: Obs) -> NDArray[np.int64]:
