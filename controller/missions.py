@@ -66,8 +66,8 @@ class MissionEncoder(GridEncoder):
 class Reader(nn.Module):
     """Words and what is done -> what is to be done next, as logits over verbs, colours, kinds and places.
 
-    Positions are drawn at random in training, in order (Ruoss et al., 2023), so that longer missions than those that
-    were seen have none that is new.
+    Positions are drawn at random where gradients are wanted, in order (Ruoss et al., 2023), so that longer missions
+    than those that were seen have none that is new.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Reader(nn.Module):
         words = words[:, : max(1, int((words > 0).sum(1).max()))]
         padding = words == 0
         places = torch.arange(words.shape[1], device=words.device).expand_as(words)
-        if self.training:
+        if torch.is_grad_enabled():
             places = torch.rand(len(words), LENGTH, device=words.device).argsort(1)[:, : words.shape[1]].sort(1)[0]
         flags = self.done(done)[:, None]
         seen = self.layers(self.embed(words) + self.place(places) + flags, src_key_padding_mask=padding)

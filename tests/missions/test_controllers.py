@@ -1,0 +1,74 @@
+"""Controllers of missions: words are read, compared with what is seen, and options scored by their parts."""
+
+import numpy as np
+import pytest
+import torch
+
+from preceptor.agent.config import configure
+from preceptor.agent.train import train
+from preceptor.controller.checkpoint import load_controller, save_controller
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.missions import Reader, described, padded
+from preceptor.controller.network import to_tensors
+from preceptor.controller.roles import Controller, network_of
+from preceptor.envs.catalog import get_task
+from preceptor.envs.missions.reading import NAMES, NUMBER, TARGETS
+from preceptor.envs.missions.vocabulary import VOCABULARY
+
+ROOM = get_task("OneRoom-GoTo:distractors=2,side=6")
+
+
+def seen(count=6):
+    env = ROOM.make_vec(count, seed=0)
+    obs = env.reset()[0]
+    env.close()
+    return obs
+
+
+@torch.no_grad()
+def test_every_option_has_a_score_and_scores_are_probabilities():
+    obs, network = seen(), network_of(ROOM)
+    logits, over = network(*to_tensors(encoder_of(ROOM)(obs)), torch.full((len(obs),), -1))
+    assert logits.shape == over.shape == (len(obs), len(ROOM.options))
+    assert torch.allclose(logits.exp().sum(1), torch.ones(len(obs)), atol=1e-4)
+    assert sum(parameter.numel() for parameter in network.parameters()) < 1_000_000
+    done = ROOM.options_done(obs)
+    walks = slice(-2 * len(TARGETS), -len(TARGETS))
+    assert not (over[:, walks].numpy() > 0)[~done[:, walks]].any(), "what is over for the network is over for the task"
+
+
+def test_descriptions_are_numbered_as_options_are():
+    colour, kind, place = (torch.full((size,), -9.0) for size in (7, 5, 5))
+    colour[5], kind[2], place[1] = 0.0, 0.0, 0.0
+    best = int(described(colour, kind, place).argmax())
+    assert NAMES[best] == "yellow ball left"
+    assert NUMBER[TARGETS[best]] == best
+    assert padded(kind, 7)[5:].max() < -20
+
+
+@torch.no_grad()
+def test_other_words_and_what_is_done_change_what_is_read():
+    torch.manual_seed(0)
+    reader, done = Reader(), torch.zeros(1, 4)
+    texts = ["go to the red ball", "go to the blue ball", "go to the red ball, then open the grey door"]
+    one, two, three = (torch.as_tensor(VOCABULARY.encode(text, 96).astype(np.int64))[None] for text in texts)
+    assert not torch.allclose(reader(one, done)[1], reader(two, done)[1])
+    after = done.clone()
+    after[0, 0] = 1
+    assert not torch.allclose(reader(three, done)[0], reader(three, after)[0])
+    longer = torch.nn.functional.pad(one, (0, 20))
+    assert torch.allclose(reader(one, done)[1], reader(longer, done)[1], atol=1e-5), "padding is not read"
+
+
+def test_a_controller_comes_back_from_disk(tmp_path):
+    controller = Controller(ROOM, network_of(ROOM), 1.5, {"teacher": "scripted"})
+    save_controller(tmp_path / "c", controller)
+    other = load_controller(tmp_path / "c", ROOM)
+    np.testing.assert_allclose(controller.probs(seen()), other.probs(seen()), rtol=1e-5)
+
+
+@pytest.mark.timeout(300)
+def test_a_controller_learns_to_do_what_it_is_told(tmp_path):
+    said = {"method": "dagger", "task": ROOM.name, "teacher": "scripted", "steps": 2_048, "num_envs": 32}
+    result = train(configure(said, logdir=str(tmp_path), quiet=True, eval_episodes=100, seed=0, updates=0.1))
+    assert result["student"]["sampled"]["success"] >= 0.8
