@@ -85,7 +85,7 @@ class Reader(nn.Module):
 
     def forward(self, words: Tensor, done: Tensor) -> list[Tensor]:
         """Log-probabilities [N, R, size] of each of `sizes`, of words int64 [N, L] and done flags [N, 4]."""
-        words = words[:, : max(1, int((words > 0).sum(1).max()))]
+        words = words[:, : max(1, int((words > 0).any(0).sum()))]
         padding = words == 0
         places = torch.arange(words.shape[1], device=words.device).expand_as(words)
         if torch.is_grad_enabled():

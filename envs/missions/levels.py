@@ -90,7 +90,7 @@ def strip_columns(width: int) -> int:
 def parts(obs: NDArray[np.uint8]) -> Parts:
     """Observations [N, W, H + S, 4] in their parts."""
     columns = strip_columns(obs.shape[1])
-    strip = obs[:, :, -columns:].reshape(len(obs), -1)
+    strip = obs[:, :, -columns:].reshape(len(obs), obs.shape[1] * columns * 4)
     image = np.require(obs[:, :, :-columns], np.uint8, ["C", "W"])
     return Parts(image, *(np.ascontiguousarray(strip[:, part]) for part in (slice(0, 4), PICKED, DONE, WORDS)))
 

@@ -37,6 +37,10 @@ def test_every_option_has_a_score_and_scores_are_probabilities():
     assert not (over[:, walks].numpy() > 0)[~done[:, walks]].any(), "what is over for the network is over for the task"
 
 
+def test_no_observations_are_no_error():
+    assert len(encoder_of(ROOM)(seen()[:0])) == 0
+
+
 def test_descriptions_are_numbered_as_options_are():
     colour, kind, place = (torch.full((size,), -9.0) for size in (7, 5, 5))
     colour[5], kind[2], place[1] = 0.0, 0.0, 0.0
