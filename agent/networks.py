@@ -167,14 +167,13 @@ class HighNetwork(nn.Module):
     def __init__(self, controller: ControllerNetwork) -> None:
         super().__init__()
         self.controller = controller
-        self.value_head = nn.Linear(controller.config.hidden, 1)
+        self.value_head = nn.Linear(controller.width, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Option logits [N, K], not yet masked, and value [N], of what `ControllerNetwork.features` takes."""
-        hidden = self.controller.features(*inputs)
-        option_logits = in_order(self.controller.option_head(hidden), inputs[:-1])
+        option_logits, hidden = self.controller.scored(*inputs)
         return option_logits, self.value_head(hidden).squeeze(1)
 
 

@@ -57,10 +57,10 @@ ARMS = {
     "mixture policy, Gaussian prior": Arm("shaped", "gauss", "mixture"),
     "no prior (SSP)": Arm("plain", "uniform"),
 }
-OTHERS: dict[str, dict[str, Any]] = {  # methods without skills, by their own settings and their own runner
-    "qc": {"method": "qc"},
-    "SAC": {"method": "sac"},
-    "BC": {"method": "bc", "steps": 10_000, "chunk": 10},
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {  # methods without skills: what tells them to play, and their settings
+    "qc": ("online", {"method": "qc", "demos": str(DEMONSTRATIONS)}),
+    "SAC": ("steps", {"method": "sac"}),
+    "BC": ("", {"method": "bc", "demos": str(DEMONSTRATIONS), "steps": 10_000, "chunk": 10}),
 }
 PAIRS = [
     ("HELIOS", "HELIOS as published"),
@@ -137,19 +137,17 @@ def measure(task_name: str, seed: int, base: HeliosSettings, arms: Sequence[str]
 
 def measure_other(task_name: str, seed: int, online: int, name: str) -> dict[str, Any]:
     """The row of a method without skills. Its curve begins before it plays; that of a clone is flat."""
-    settings, start = OTHERS[name], time.process_time()
-    asked: dict[str, Any] = {"steps": online} if name == "SAC" else {"demos": str(DEMONSTRATIONS)}
-    asked |= {"online": online} if name == "qc" else {}
+    (plays, settings), start = OTHERS[name], time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         run = preceptor.train(
             task_name.format(seed=seed), seed=seed, logdir=folder, eval_episodes=EPISODES, eval_every=online // CURVE,
-            **settings | asked,
+            **settings | ({plays: online} if plays else {}),
         )  # fmt: skip
         lines = (run.path / "metrics.jsonl").read_text().splitlines()
     judged = [row["eval/sampled_return"] for row in map(json.loads, lines) if "eval/sampled_return" in row]
     first, student = run.result.get("offline", {}), run.result["student"]
     before = first["sampled"]["return"] if first else 0.0
-    curve = [student["sampled"]["return"]] * (CURVE + 1) if name == "BC" else [before, *judged[-CURVE:]]
+    curve = [before, *judged[-CURVE:]] if plays else [student["sampled"]["return"]] * (CURVE + 1)
     return {
         "task": run.result["task"], "arm": name, "seed": seed, "curve": curve, "greedy": student["greedy"]["return"],
         "offline_seconds": 0.0, "seconds": time.process_time() - start,

@@ -214,7 +214,7 @@ def encoder_of(task: Task) -> Encoder:
     """The encoder of a task's observations: maps have three dimensions, state vectors have one."""
     if len(task.observation_shape) == 1:
         return VectorEncoder(task.observation_scale)
-    if task.told_columns:
+    if hasattr(task, "sensed"):  # its controllers read missions
         from preceptor.controller.missions import MissionEncoder
 
         return MissionEncoder(task)

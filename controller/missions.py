@@ -109,7 +109,7 @@ class MissionNetwork(ControllerNetwork):
     def __init__(self, num_options: int, config: TrunkConfig | None = None) -> None:
         nn.Module.__init__(self)  # its layers are its own
         self.config, self.num_options = config or TrunkConfig(), num_options
-        width = 2 * self.config.hidden
+        self.width = width = 2 * self.config.hidden
         self.reader = Reader()
         self.things = nn.Embedding(_COLOURS * _KINDS + 1, _THING)
         inputs = len(VERBS) + 2 * _BITS + 3 * _THING + FACTS + 3 * _COLOURS * _KINDS
@@ -124,9 +124,15 @@ class MissionNetwork(ControllerNetwork):
 
         An option is over where what is seen says so; the others are chosen anew at each step.
         """
+        logits, bits = self.scored(*inputs)[0], self._bits(inputs[2])
+        over = torch.cat([torch.ones_like(logits[:, :FIRST_TARGET]), bits[..., _FRONT], bits[..., _HERE]], 1)
+        return logits, 2 * over - 1
+
+    def scored(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Option logits [N, K], and features [N, width]."""
         _, _, status, told, _ = inputs
         done, facts, words = told.long().tensor_split([MOST_CLAUSES, MOST_CLAUSES + FACTS], 1)
-        bits = (status[..., None] & self.get_buffer("bits") > 0).float()  # [N, D, B]
+        bits = self._bits(status)
         verb, *said = self.reader(words, done.float())
         what, beside = described(*said[:3]), described(*said[3:])  # [N, R, D]
         seen = [each.exp() @ bits for each in (what, beside)]  # [N, R, B], of what the mission names
@@ -140,9 +146,11 @@ class MissionNetwork(ControllerNetwork):
         colour, kind = (part.log_softmax(-1) for part in self.elsewhere(hidden).split([_COLOURS, _KINDS], -1))
         other = described(colour, kind, padded(torch.zeros_like(colour[..., :1]), _PLACES))
         goes = torch.logaddexp(to_it + what, away + other)
-        logits = torch.cat([plain, goes, beside_it + beside], -1).logsumexp(1)
-        over = torch.cat([torch.ones_like(plain[:, 0]), bits[..., _FRONT], bits[..., _HERE]], 1)
-        return logits, 2 * over - 1
+        return torch.cat([plain, goes, beside_it + beside], -1).logsumexp(1), hidden.mean(1)
+
+    def _bits(self, status: Tensor) -> Tensor:
+        """Statuses uint8 [N, D] as numbers, float32 [N, D, B]."""
+        return (status[..., None] & self.get_buffer("bits") > 0).float()
 
 
 def described(colour: Tensor, kind: Tensor, place: Tensor) -> Tensor:

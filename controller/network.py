@@ -112,12 +112,15 @@ class ControllerNetwork(nn.Module):
         encoder: What its inputs come from.
         num_options: K.
         config: Widths of the trunk.
+
+    Attributes:
+        width: Of the features.
     """
 
     def __init__(self, encoder: Encoder, num_options: int, config: TrunkConfig | None = None) -> None:
         super().__init__()
         self.config = config or TrunkConfig()
-        self.num_options = num_options
+        self.num_options, self.width = num_options, self.config.hidden
         self.trunk = make_trunk(encoder, num_options + 1, self.config)
         self.option_head = nn.Linear(self.config.hidden, num_options)
         self.done_head = nn.Linear(self.config.hidden, num_options)
@@ -127,23 +130,32 @@ class ControllerNetwork(nn.Module):
     def features(self, *inputs: Tensor) -> Tensor:
         """Hidden features [N, hidden] of the trunk's inputs and the option that ran before, int64 [N], -1 for none."""
         *parts, previous = inputs
-        if len(parts) > 2:
-            previous = torch.where(previous < 0, -1, parts[2].gather(1, previous.clamp(min=0)[:, None]).squeeze(1))
+        if (order := _order(parts)) is not None:
+            previous = torch.where(previous < 0, -1, order.gather(1, previous.clamp(min=0)[:, None]).squeeze(1))
         condition = nn.functional.one_hot(previous + 1, self.num_options + 1).to(self.option_head.weight.dtype)
         return self.trunk(*parts, condition=condition)
 
+    def scored(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Option logits [N, K] of what `features` takes, and the features [N, width]."""
+        hidden = self.features(*inputs)
+        return in_order(self.option_head(hidden), inputs[:-1]), hidden
+
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Option logits [N, K] and termination logits [N, K] of what `features` takes."""
-        hidden, parts = self.features(*inputs), inputs[:-1]
-        return in_order(self.option_head(hidden), parts), in_order(self.done_head(hidden), parts)
+        logits, hidden = self.scored(*inputs)
+        return logits, in_order(self.done_head(hidden), inputs[:-1])
 
 
 def in_order(outputs: Tensor, parts: Sequence[Tensor]) -> Tensor:
     """A head's outputs [N, K, ...], one for each option, as the options of the task: it may number them by role."""
-    if len(parts) < 3:
+    if (order := _order(parts)) is None:
         return outputs
-    order = parts[2].view(*parts[2].shape, *[1] * (outputs.dim() - 2))
-    return outputs.gather(1, order.expand_as(outputs))
+    return outputs.gather(1, order.view(*order.shape, *[1] * (outputs.dim() - 2)).expand_as(outputs))
+
+
+def _order(parts: Sequence[Tensor]) -> Tensor | None:
+    """The order of options: the third part where colours are shown as roles; other encoders have two parts or four."""
+    return parts[2] if len(parts) == 3 else None
 
 
 def to_tensors(encoded: Encoded) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from preceptor.ground.device import to_numpy, to_tensor
 
 def network_of(task: Task, config: TrunkConfig | None = None) -> ControllerNetwork:
     """The network of a task's controllers, with its first weights."""
-    if task.told_columns:
+    if hasattr(task, "sensed"):  # as `encoder_of`
         from preceptor.controller.missions import MissionNetwork
 
         return MissionNetwork(len(task.options), config)

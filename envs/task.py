@@ -30,14 +30,11 @@ class Option:
         id: Stable identifier such as `goto:key`; part of every label and checkpoint.
         words: What a language model reads, for example `go to the key`.
         timeout: Steps after which the clock ends the option whether or not it is done.
-        parts: What the option is composed of, such as verb, colour, kind and place, for controllers that score parts;
-            empty where it is one whole.
     """
 
     id: str
     words: str
     timeout: int
-    parts: tuple[str, ...] = ()
 
 
 class OptionSpace(tuple[Option, ...]):
@@ -228,7 +225,7 @@ class Task:
         raise NotImplementedError
 
     def sights(self, obs: NDArray) -> list[str]:
-        """What is perceived [N], for whoever chooses primitive actions; the text of the scenes if not given."""
+        """What a model that chooses primitive actions is told [N]; the text of the scenes if not given."""
         return [scene.text for scene in self.describe(obs)]
 
     def fact_codes(self, obs: NDArray) -> NDArray[np.int64]:

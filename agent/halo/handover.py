@@ -13,8 +13,7 @@ from preceptor.agent.data.recording import Recording
 from preceptor.agent.halo.posterior import Floats
 from preceptor.controller.distill import DistilConfig, Distillation, calibrate, distillation_loss, scenes_of
 from preceptor.controller.encoders import encoder_of
-from preceptor.controller.network import ControllerNetwork
-from preceptor.controller.roles import Controller
+from preceptor.controller.roles import Controller, network_of
 from preceptor.envs.task import Task
 from preceptor.ground.device import to_device
 
@@ -42,7 +41,7 @@ def distil(task: Task, recording: Recording, gamma: Floats, seed: int, facts: di
     scenes, held_out = scenes_of(task, obs, before, probs, legal), np.nonzero(acted)[0] % _HOLD_OUT == _HOLD_OUT - 1
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = to_device(ControllerNetwork(encoder_of(task), len(task.options)))
+        network = to_device(network_of(task))
     distillation = Distillation(
         encoder_of(task),
         list(network.parameters()),

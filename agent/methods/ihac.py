@@ -31,7 +31,8 @@ from preceptor.agent.resumable import places
 from preceptor.agent.teaching import SingleOption, SkillLow, TeacherActions, TeacherHigh
 from preceptor.controller.distill import DistilConfig
 from preceptor.controller.encoders import Encoded, encoder_of
-from preceptor.controller.network import ControllerNetwork, TrunkConfig, to_tensors
+from preceptor.controller.network import TrunkConfig, to_tensors
+from preceptor.controller.roles import network_of
 from preceptor.envs.catalog import FETCH_TASKS, MAZE_TASKS, RESCUE_TASKS
 from preceptor.envs.task import defines, lacking
 from preceptor.ground.device import to_device, to_numpy, to_tensor
@@ -106,7 +107,7 @@ class Ihac(Method):
             self.player = Player(SingleOption(), self.low_network, np.ones(1, np.int64))
         else:
             given = parts.controller.network if parts.controller else None
-            network = given or ControllerNetwork(self.encoder, options, settings.trunk)
+            network = given or network_of(task, settings.trunk)
             self.high_network = to_device(HighNetwork(network))
             self.high_learner = PPO(self.high_network, settings.ppo, streams[1])
             self.controller = self.high_network.controller

@@ -192,7 +192,7 @@ def _asked(found: Found, config: NamingConfig, store: str) -> dict[str, Any]:
 
 
 def _right(found: Found, names: NDArray[np.int64]) -> int:
-    """How many kinds' names [K] are the option most often due there. It judges, and is not told to whoever names."""
+    """How many kinds' names [K] are the option most often due there. It judges names, and takes no part in naming."""
     told = found.option >= 0
     due = np.zeros((found.kinds, len(found.task.options) + 1), np.int64)
     np.add.at(due, (found.kind[told], found.option[told]), 1)

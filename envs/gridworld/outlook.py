@@ -1,4 +1,4 @@
-"""What has been seen of a grid in English, from where the agent stands: for whoever chooses primitive actions."""
+"""What has been seen of a grid in English, from where the agent stands, to choose primitive actions by."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -102,15 +102,15 @@ class _Read(NamedTuple):
 def _options(side: int) -> OptionSpace:
     """All options; a walk may take a few sides of the map."""
     far = _WAY * side
-    simple = [Option("explore", "explore", 10, ("explore",))]
-    simple += [Option(verb, words, 1, (verb,)) for verb, words in _CHANGED_AT_ONCE.items()]
-    simple.append(Option("aside", "carry what you hold out of the way", far, ("aside",)))
-    simple.append(Option("clear", "go to what is in your way, or needed next", far, ("clear",)))
+    simple = [Option("explore", "explore", 10)]
+    simple += [Option(verb, words, 1) for verb, words in _CHANGED_AT_ONCE.items()]
+    simple.append(Option("aside", "carry what you hold out of the way", far))
+    simple.append(Option("clear", "go to what is in your way, or needed next", far))
     say = {"goto": "go to the {}", "beside": "carry what you hold to a place next to the {}"}
     return OptionSpace(
         simple
         + [
-            Option(f"{verb}:{name}", words.format(described(target)), far, (verb, *target))
+            Option(f"{verb}:{name}", words.format(described(target)), far)
             for verb, words in say.items()
             for name, target in zip(NAMES, TARGETS, strict=True)
         ]

@@ -1,5 +1,7 @@
 """Controllers of missions: words are read, compared with what is seen, and options scored by their parts."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -76,3 +78,23 @@ def test_a_controller_learns_to_do_what_it_is_told(tmp_path):
     said = {"method": "dagger", "task": ROOM.name, "teacher": "scripted", "steps": 2_048, "num_envs": 32}
     result = train(configure(said, logdir=str(tmp_path), quiet=True, eval_episodes=100, seed=0, updates=0.1))
     assert result["student"]["sampled"]["success"] >= 0.8
+
+
+def test_ihac_reads_missions_too_and_goes_on_from_a_controller(tmp_path):
+    short = {"task": ROOM.name, "steps": 128, "num_envs": 4, "eval_episodes": 2, "logdir": str(tmp_path), "quiet": True}
+    train(configure(short | {"method": "dagger", "teacher": "scripted", "savedir": "d"}))
+    result = train(configure(short | {"method": "ihac", "controller": "d", "savedir": "i"}))
+    assert result["student"]["greedy"]["episodes"] == 2
+    taught = train(configure(short | {"method": "ihac", "teacher": "scripted", "savedir": "t"}))
+    assert taught["queries"] > 0
+
+
+def test_columns_that_are_no_cells_are_left_out_of_maps():
+    plain, told = get_task("SimpleDoorKey"), copy.copy(get_task("SimpleDoorKey"))
+    told.told_columns = 2
+    env = plain.make_vec(3, seed=0)
+    obs = env.reset()[0]
+    env.close()
+    more = np.concatenate([obs, np.full((*obs.shape[:2], 2, 4), 3, np.uint8)], 2)
+    for part, other in zip(encoder_of(plain)(obs).parts, encoder_of(told)(more).parts, strict=True):
+        np.testing.assert_array_equal(part, other)
