@@ -93,6 +93,8 @@ def _asked_once(result: dict[str, Any], runs: list[Run]) -> dict[str, float]:
         if name in result:
             result[name]["sampled"] |= {"calls": 0, "tokens_in": 0, "tokens_out": 0, "seconds": 0.0}
     lines = [run.results().get("asking", {}) for run in runs]
+    if not all(lines):  # a run that was not taught, or has not ended
+        return {}
     return {f"taught_{what}": int(sum(line.get(what, 0) for line in lines)) for what in ("calls", "tokens") if lines}
 
 

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import main as cli
+from preceptor.agent.evaluate import _asked_once
 from preceptor.agent.llm_agent import Question, option_questions, prompt_of
 from preceptor.envs.catalog import get_task
 from preceptor.envs.gridworld.outlook import ACTION_WORDS, outlook
@@ -136,6 +138,14 @@ def test_the_built_in_model_plays_without_a_past(tmp_path: Path, capsys: pytest.
     played = agent(capsys.readouterr().out)
     assert (played["success"], played["tokens_out"]) == (1.0, played["calls"])
     assert played["tokens_in"] < 60 * played["calls"]
+
+
+def test_what_the_teacher_was_asked_is_told_of_runs_that_have_ended() -> None:
+    ended, going_on = ({"asking": {"calls": 3, "tokens": 9}}, {})
+    runs = [SimpleNamespace(results=lambda: ended), SimpleNamespace(results=lambda: ended)]
+    assert _asked_once({}, runs) == {"taught_calls": 6, "taught_tokens": 18}  # type: ignore[arg-type]
+    runs[1] = SimpleNamespace(results=lambda: going_on)
+    assert _asked_once({}, runs) == {}  # type: ignore[arg-type]
 
 
 def test_what_has_been_seen_is_told_from_where_the_agent_stands() -> None:
