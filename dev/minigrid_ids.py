@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from sysconfig import get_path
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -73,13 +74,14 @@ def at_most(seconds: int) -> Iterator[None]:
 
 def tried(name: str, logdir: str) -> Tried:
     """Train on one id for a moment."""
-    words = {"method": "ppo", "steps": STEPS, "num_envs": 16, "eval_episodes": 2, "quiet": True, "logdir": logdir}
+    short = {"method": "ppo", "steps": STEPS, "num_envs": 16, "eval_episodes": 2, "quiet": True, "logdir": logdir}
     try:
         with at_most(LIMIT):
             task = get_task(name)
-            train(configure(words, task=name))
+            train(configure(short, task=name))
     except Exception as error:  # whatever it is, it goes into the table
-        return Tried(False, " ".join(str(error).split()).replace("|", "/"))
+        words = getattr(error, "what", str(error)).replace(f"{get_path('purelib')}/", "")
+        return Tried(False, " ".join(words.split()).replace("|", "/"))
     why = getattr(task, "why", "")
     return Tried(True, f"itself: {why}" if why else "engine")
 
