@@ -82,6 +82,7 @@ FAMILIES: Final = {
             "OneRoom-Open": "open a door",
             "OneRoom-PutNext": "put an object next to another",
             "OneRoom-PickupGoTo": "pick up an object, then go to another",
+            "OneRoom-Mix": "any of these five; or several, said or named as never before",
         },
         full_name="preceptor.envs.missions.names:full_name",
     ),

@@ -1,13 +1,17 @@
 """The five kinds of missions that BALROG plays (Paglieri et al., 2024), in one room, on minigrid's own classes.
 
-Unlike in its suite the number of other objects can be chosen, and so can the side of the room.
+Unlike in its suite there is a task that mixes them, and what can be chosen are the number of other objects, the side of
+the room, how missions are said, which objects they name, and how many clauses they have.
 """
 
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import gymnasium as gym
-from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
+from minigrid.envs.babyai.core.roomgrid_level import RejectSampling, RoomGridLevel
 from minigrid.envs.babyai.core.verifier import (
+    AfterInstr,
+    AndInstr,
     BeforeInstr,
     GoToInstr,
     Instr,
@@ -17,45 +21,136 @@ from minigrid.envs.babyai.core.verifier import (
     PutNextInstr,
 )
 
-SIDE, DISTRACTORS = 8, 8  # where nothing else is said
-KINDS: Final = {"GoTo": 1, "Pickup": 1, "Open": 0, "PutNext": 2, "PickupGoTo": 2}  # and how many objects each is about
+from preceptor.envs.missions.levels import mission_of
+from preceptor.envs.missions.mission import COLOURS, KINDS, MOST_CLAUSES, Mission
+from preceptor.envs.missions.paraphrase import paraphrase
+
+MIX = "Mix"
+ROOMS: Final = {  # task -> the verbs of its missions, one clause each, in their order
+    "GoTo": ("goto",),
+    "Pickup": ("pickup",),
+    "Open": ("open",),
+    "PutNext": ("putnext",),
+    "PickupGoTo": ("pickup", "goto"),
+}
+_VERBS: Final = {"goto": GoToInstr, "pickup": PickupInstr, "putnext": PutNextInstr}
+HELD_OUT = frozenset(zip(COLOURS, KINDS, strict=False))  # blue box, green ball, grey key, purple door: one in six
+WORDS, PAIRS = ("plain", "training", "held-out"), ("all", "known", "new")
+COUNTS: Final = {  # of clauses; "" for those of the kind
+    "": (0, 0),
+    **{str(count): (count, count) for count in range(1, MOST_CLAUSES + 1)},
+    **{f"1-{most}": (1, most) for most in range(2, MOST_CLAUSES + 1)},
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What can be chosen of a room.
+
+    Attributes:
+        distractors: Objects that the mission is not about; they can be like those that it is about.
+        side: Of the room, walls included.
+        words: One of `WORDS`: as minigrid says missions, or paraphrased in training forms or held-out ones.
+        pairs: One of `PAIRS`: missions that name any object, none of `HELD_OUT`, or at least one of these.
+        kind: One of `ROOMS` in lower case, for a mixture that is of this kind alone; "" for each.
+        clauses: A key of `COUNTS`; where given, the verbs of a mixture are drawn one by one.
+    """
+
+    distractors: int = 8
+    side: int = 8
+    words: str = "plain"
+    pairs: str = "all"
+    kind: str = ""
+    clauses: str = ""
+
+    def objects(self, room: str) -> int:
+        """At most so many objects lie in a room."""
+        verbs = ROOMS.get(room, ("putnext",) * max(1, COUNTS[self.clauses][1]))
+        return self.distractors + sum(_needs(verb) for verb in verbs)
+
+    @property
+    def space(self) -> int:
+        """So many objects at most can lie in the room and still be reached, as a rule."""
+        return (self.side - 2) ** 2 // 2
+
+
+def _needs(verb: str) -> int:
+    """How many objects a clause is about, beside doors."""
+    return {"open": 0, "putnext": 2}.get(verb, 1)
 
 
 class OneRoom(RoomGridLevel):
-    """One room; where a door is to be opened, it leads to another.
+    """One room; where doors may have to be opened, it is beside another.
 
     Args:
-        kind: One of `KINDS`.
-        distractors: Objects that the mission is not about; they can be like those that it is about.
-        side: Of the room, walls included.
+        room: One of `ROOMS`, or `MIX`.
+        chosen: Fields of `Chosen`.
     """
 
-    def __init__(self, kind: str, distractors: int = DISTRACTORS, side: int = SIDE, **kwargs: Any) -> None:
-        self.kind, self.distractors = kind, distractors
-        super().__init__(room_size=side, num_rows=1, num_cols=1 + (kind == "Open"), **kwargs)
+    def __init__(self, room: str, chosen: dict[str, Any], **kwargs: Any) -> None:
+        self._room, self._chosen = room, Chosen(**chosen)
+        super().__init__(room_size=self._chosen.side, num_rows=1, num_cols=1 + (room in ("Open", MIX)), **kwargs)
+
+    def _gen_grid(self, width: int, height: int) -> None:
+        super()._gen_grid(width, height)
+        if self._chosen.words != "plain":
+            held_out = self._chosen.words == "held-out"
+            self.surface = self.mission = paraphrase(mission_of(self), self.np_random, held_out)
+
+    def _verbs(self) -> tuple[str, ...]:
+        """Of this level's mission."""
+        few, most = COUNTS[self._chosen.clauses]
+        if most:
+            count = few if few == most else self._rand_int(few, most + 1)
+            verbs = [self._rand_elem(["goto", "pickup", "open", "putnext"]) for _ in range(count)]
+            # There is one door, so that a second clause about it would be about the first one's
+            return tuple("goto" if verb == "open" and "open" in verbs[:k] else verb for k, verb in enumerate(verbs))
+        kinds = {kind.lower(): kind for kind in ROOMS}
+        room = kinds[self._chosen.kind or self._rand_elem(list(kinds))] if self._room == MIX else self._room
+        return ROOMS[room]
 
     def gen_mission(self) -> None:
         """Place the agent and the objects, and say what is to be done."""
+        verbs = self._verbs()
         self.place_agent(0, 0)
-        door = self.add_door(0, 0, 0, locked=False)[0] if self.kind == "Open" else None
-        found = self.add_distractors(0, 0, self.distractors + KINDS[self.kind], all_unique=False)
+        door = self.add_door(0, 0, 0, locked=False)[0] if "open" in verbs else None
+        count = sum(map(_needs, verbs))
+        found = self.add_distractors(0, 0, self._chosen.distractors + count, all_unique=False)
         self.check_objs_reachable()
-        about = [ObjDesc(one.type, one.color) for one in self._rand_subset(found, KINDS[self.kind])]
-        self.instrs: Instr
-        if door is not None:
-            self.instrs = OpenInstr(ObjDesc("door", door.color))
-        elif self.kind == "PutNext":
-            self.instrs = PutNextInstr(*about)
-        elif self.kind == "PickupGoTo":
-            self.instrs = BeforeInstr(PickupInstr(about[0]), GoToInstr(about[1]))
-        else:
-            self.instrs = GoToInstr(about[0]) if self.kind == "GoTo" else PickupInstr(about[0])
+        about = [ObjDesc(one.type, one.color) for one in self._rand_subset(found, count)]
+        clauses: list[Instr] = []
+        for verb in verbs:
+            if door is not None and verb == "open":
+                clauses.append(OpenInstr(ObjDesc("door", door.color)))
+            else:
+                clauses.append(_VERBS[verb](*(about.pop(0) for _ in range(_needs(verb)))))
+        drawn = len(clauses) > 1 and bool(self._chosen.clauses)
+        self.instrs: Instr = self._joined(clauses) if drawn else _in_order(clauses)
+        named = {(what.colour, what.kind) for what in _named(mission_of(self))}
+        if self._chosen.pairs != "all" and bool(named & HELD_OUT) != (self._chosen.pairs == "new"):
+            raise RejectSampling("the mission names other objects than it may")
+
+    def _joined(self, clauses: list[Instr]) -> Instr:
+        """Two to four clauses, in one of the ways that BabyAI's missions are joined."""
+        order: Any = self._rand_elem([AndInstr, BeforeInstr, AfterInstr][len(clauses) > 2 :])
+        half = self._rand_int(1, 3) if len(clauses) == 3 else len(clauses) // 2
+        parts = (clauses[:half], clauses[half:])
+        return order(*(part[0] if len(part) == 1 else AndInstr(*part) for part in parts))
 
 
-def registered(kind: str, distractors: int, side: int) -> str:
+def _in_order(clauses: list[Instr]) -> Instr:
+    return BeforeInstr(*clauses) if len(clauses) > 1 else clauses[0]
+
+
+def _named(mission: Mission) -> list[Any]:
+    return [part for clause in mission.clauses for part in clause[1:] if part is not None]
+
+
+def registered(room: str, chosen: Chosen) -> str:
     """Gymnasium's id of such levels."""
-    env_id = f"OneRoom-{kind}-{distractors}-{side}-v0"
+    fields = asdict(chosen)
+    env_id = "-".join(["OneRoom", room, *(str(value or "any") for value in fields.values()), "v0"])
     if env_id not in gym.registry:
-        chosen: dict[str, Any] = {"kind": kind, "distractors": distractors, "side": side}
-        gym.register(env_id, entry_point="preceptor.envs.missions.rooms:OneRoom", kwargs=chosen)
+        said: dict[str, Any] = {"room": room, "chosen": fields}
+        gym.register(env_id, entry_point="preceptor.envs.missions.rooms:OneRoom", kwargs=said)
     return env_id

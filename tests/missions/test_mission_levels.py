@@ -13,8 +13,8 @@ from preceptor.envs.gridworld.engine import DROP, LEFT, PICKUP, RIGHT
 from preceptor.envs.gridworld.stock_tasks import ItselfTask, full_id
 from preceptor.envs.missions import rooms
 from preceptor.envs.missions.levels import DONE, MissionPool, mission_of, parts
-from preceptor.envs.missions.mission import Description, words
-from preceptor.envs.missions.scenes import understood
+from preceptor.envs.missions.mission import VERBS, Description, Mission, words
+from preceptor.envs.missions.scenes import UNREAD, understood
 from preceptor.envs.missions.simulator import MissionSimulator
 from preceptor.envs.missions.tasks import MissionTask
 from preceptor.envs.missions.vocabulary import VOCABULARY
@@ -33,7 +33,8 @@ SLIPS = np.array([1.0, 0.6, 0.3, 0.1])  # shares of steps by chance in each of f
 def small(name: str) -> MissionTask:
     """A task that has few levels."""
     kind = name.removeprefix("OneRoom-")
-    env_id = rooms.registered(kind, 4, 8) if kind in rooms.KINDS else f"{name}-v0"
+    room = kind in (*rooms.ROOMS, rooms.MIX)
+    env_id = rooms.registered(kind, rooms.Chosen(distractors=4)) if room else f"{name}-v0"
     return MissionTask(name, env_id, count=8)
 
 
@@ -67,7 +68,7 @@ def test_it_is_minigrids_own_class_step_by_step(name: str) -> None:
 
 def test_the_place_from_which_a_thing_was_taken_counts_until_a_drop_is_tried() -> None:
     """BabyAI's verifier refreshes what it believes of places then, and not before."""
-    pool = MissionPool(rooms.registered("GoTo", 0, 8), 200, 0)
+    pool = MissionPool(rooms.registered("GoTo", rooms.Chosen(distractors=0)), 200, 0)
     sim, every = MissionSimulator(pool, 200, "GoTo"), np.arange(200)
     sim.begin(every, every)
     task = small("OneRoom-GoTo")
@@ -86,7 +87,7 @@ def test_the_place_from_which_a_thing_was_taken_counts_until_a_drop_is_tried() -
 
 
 def test_a_state_in_the_middle_of_an_episode_goes_on_as_it_would_have() -> None:
-    pool = MissionPool(rooms.registered("PutNext", 4, 8), 6, 0)
+    pool = MissionPool(rooms.registered("PutNext", rooms.Chosen(distractors=4)), 6, 0)
     one, other = (MissionSimulator(pool, 6, "PutNext") for _ in range(2))
     one.begin(np.arange(6), np.arange(6))
     other.begin(np.arange(6), np.zeros(6, np.int64))
@@ -145,9 +146,79 @@ def test_parameters_are_put_in_order_and_checked() -> None:
     assert task is get_task("OneRoom-PutNext:distractors=0,side=9")
     assert get_task("OneRoom-PutNext:distractors=8") is get_task("OneRoom-PutNext")
     assert (task.observation_shape[:1], task.encoded_shape) == ((9,), (8, 8, 4))
-    for wrong in ("OneRoom-GoTo:side=2", "OneRoom-GoTo:side=6", "BabyAI-GoToLocal:side=8", "BabyAI-GoToLocal:levels=x"):
-        with pytest.raises(UserError):
-            get_task(wrong)
+    said = get_task("OneRoom-Mix:clauses=1-2,pairs=known,words=held-out")
+    assert said.name == "OneRoom-Mix:words=held-out,pairs=known,clauses=1-2"
+    assert said.options.ids == get_task("OneRoom-Mix").options.ids
     obs = get_task("BabyAI-GoToLocal:levels=3").make_vec(20).reset()[0]
     assert len(np.unique(parts(obs).words, axis=0)) <= 3
     assert Description("red", "ball") == understood("go to the red ball").clauses[0].what
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("OneRoom-GoTo:side=2", "from 6 to 25"),
+        ("OneRoom-GoTo:side=6", "at most 7 other objects"),
+        ("OneRoom-Mix:clauses=4,distractors=17", "at most 10 other objects"),
+        ("OneRoom-Mix:words=odd", "plain, training, held-out"),
+        ("OneRoom-Mix:pairs=", "all, known, new"),
+        ("OneRoom-Mix:clauses=5", "not '5'"),
+        ("OneRoom-Mix:clauses=2,kind=goto", "not both"),
+        ("OneRoom-Mix:clauses=2,clauses=2", "given twice"),
+        ("OneRoom-GoTo:clauses=2", "parameter of OneRoom-GoTo"),
+        ("BabyAI-GoToLocal:side=8", "parameter of BabyAI-GoToLocal"),
+        ("BabyAI-GoToLocal:levels=x", "whole number"),
+        ("BabyAI-GoToLocal:levels=²", "whole number"),
+    ],
+)
+def test_what_a_level_cannot_have_is_said(wrong: str, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        get_task(wrong)
+
+
+def drawn(name: str, count: int = 150) -> list[tuple[str, Mission]]:
+    """Missions of a task's held-out levels, in their words and as minigrid has them."""
+    env = get_task(name).make_env("eval")
+    found = []
+    with redirect_stdout(None):
+        for level in range(count):
+            env.reset(options={"level_seed": 1_000_000 + level})
+            found.append((env.unwrapped.mission, mission_of(env.unwrapped)))
+    return found
+
+
+def pairs_of(mission: Mission) -> set[tuple[str, str]]:
+    return {(part.colour, part.kind) for clause in mission.clauses for part in clause[1:] if part}
+
+
+def test_a_mixture_has_each_kind_or_one() -> None:
+    verbs = {tuple(clause.verb for clause in mission.clauses) for _, mission in drawn("OneRoom-Mix")}
+    assert verbs == set(rooms.ROOMS.values())
+    one = {tuple(clause.verb for clause in mission.clauses) for _, mission in drawn("OneRoom-Mix:kind=pickupgoto", 20)}
+    assert one == {("pickup", "goto")}
+
+
+def test_missions_are_said_in_training_words_or_in_held_out_ones() -> None:
+    plain, told, new = (drawn(f"OneRoom-Mix:words={words}") for words in rooms.WORDS)
+    assert [mission for _, mission in plain] == [mission for _, mission in told] == [mission for _, mission in new]
+    assert all(understood(text) == mission for text, mission in told)
+    assert sum(text != other for (text, _), (other, _) in zip(plain, told, strict=True)) > 100
+    assert all(understood(text) == UNREAD for text, _ in new)
+    assert not any(VOCABULARY.unknown(text) for text, _ in new)
+    assert new == drawn("OneRoom-Mix:words=held-out"), "a level has one mission"
+
+
+def test_pairs_that_are_held_out_are_named_in_new_missions_alone() -> None:
+    assert {colour for colour, _ in rooms.HELD_OUT} < {"blue", "green", "grey", "purple", "red", "yellow"}
+    assert all(pairs_of(mission) & rooms.HELD_OUT for _, mission in drawn("OneRoom-Mix:pairs=new"))
+    known = [pairs_of(mission) for _, mission in drawn("OneRoom-Mix:pairs=known", 300)]
+    assert len(set().union(*known)) == 20
+    assert not set().union(*known) & rooms.HELD_OUT
+
+
+@pytest.mark.parametrize(("clauses", "lengths"), [("1", {1}), ("2", {2}), ("3", {3}), ("4", {4}), ("1-2", {1, 2})])
+def test_missions_have_as_many_clauses_as_are_asked_for(clauses: str, lengths: set[int]) -> None:
+    found = [mission for _, mission in drawn(f"OneRoom-Mix:clauses={clauses}", 60)]
+    assert {len(mission.clauses) for mission in found} == lengths
+    assert {clause.verb for mission in found for clause in mission.clauses} == set(VERBS)
+    assert all(len(mission.first) <= 2 and len(mission.then) <= 2 for mission in found)
