@@ -68,6 +68,8 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         result["differences"] = _differences(episodes)
     if trained is not None and all("demonstrations" in run.results() for run in runs):
         result |= _of_demonstrations(runs) | {"expert_return": expert_return(task, len(config.levels), trained.seed)}
+    if count := task.not_understood(list(config.levels)):
+        result["not_understood"] = count  # levels on which controllers abstain: any option is as good as another
     judged = (runs[0].group if len(runs) > 1 else runs[0].path) if runs else None
     result |= {"levels": config.seeds, "seeds": len(runs), "run": str(judged or "")}
     folder = (judged or Path(config.logdir)) / (config.savedir or "")

@@ -28,7 +28,7 @@ from preceptor.envs.missions.reading import (
     ONWARD,
     PLACES_OF,
 )
-from preceptor.envs.missions.vocabulary import LENGTH, VOCABULARY
+from preceptor.envs.missions.vocabulary import LENGTH, UNKNOWN, VOCABULARY
 
 _COLOURS, _KINDS, _PLACES = 7, len(KINDS_OF), len(PLACES_OF)
 _BITS = LOCK.bit_length()  # of a status
@@ -129,7 +129,10 @@ class MissionNetwork(ControllerNetwork):
         return logits, 2 * over - 1
 
     def scored(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Option logits [N, K], and features [N, width]."""
+        """Option logits [N, K], and features [N, width].
+
+        On a mission with a word that it does not know it abstains: every option is as good as another.
+        """
         _, _, status, told, _ = inputs
         done, facts, words = told.long().tensor_split([MOST_CLAUSES, MOST_CLAUSES + FACTS], 1)
         bits = self._bits(status)
@@ -146,7 +149,9 @@ class MissionNetwork(ControllerNetwork):
         colour, kind = (part.log_softmax(-1) for part in self.elsewhere(hidden).split([_COLOURS, _KINDS], -1))
         other = described(colour, kind, padded(torch.zeros_like(colour[..., :1]), _PLACES))
         goes = torch.logaddexp(to_it + what, away + other)
-        return torch.cat([plain, goes, beside_it + beside], -1).logsumexp(1), hidden.mean(1)
+        logits = torch.cat([plain, goes, beside_it + beside], -1).logsumexp(1)
+        unread = (words == UNKNOWN).any(1, keepdim=True)
+        return logits.masked_fill(unread, 0.0), hidden.mean(1)
 
     def _bits(self, status: Tensor) -> Tensor:
         """Statuses uint8 [N, D] as numbers, float32 [N, D, B]."""

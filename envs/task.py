@@ -5,7 +5,7 @@ tuple of facts, a text that is a function of the facts, and the options that are
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -258,6 +258,10 @@ class Task:
         where it may also become impossible.
         """
         return self.option_done(after, option)
+
+    def not_understood(self, level_seeds: Sequence[int]) -> int:
+        """How many held-out levels ask for something in words that no controller knows; none by default."""
+        return 0
 
     def in_place(self, obs: NDArray) -> NDArray[np.int64]:
         """The option [N] that the agent is in place for, which scenes need not tell; -1 for none, as by default."""

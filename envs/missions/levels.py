@@ -30,7 +30,7 @@ from preceptor.envs.gridworld.levels import POOL, WIN_MISSION, LevelSpec, Pool
 from preceptor.envs.gridworld.single import SeenMap, to_cell
 from preceptor.envs.gridworld.stock_tasks import Source
 from preceptor.envs.missions.mission import MOST_CLAUSES, VERBS, Clause, Description, Mission
-from preceptor.envs.missions.vocabulary import LENGTH, VOCABULARY
+from preceptor.envs.missions.vocabulary import LENGTH, told
 from preceptor.ground.errors import UserError
 
 _VERB_OF = {GoToInstr: "goto", OpenInstr: "open", PickupInstr: "pickup", PutNextInstr: "putnext"}
@@ -188,7 +188,7 @@ class MissionPool:
         pool, of, env = self.spec.pool, self.missions, self._env
         pool.cells[p], pool.pose[p] = self._source.level(pool.first + p)
         mission, (first, then) = mission_of(env), _groups(_instrs(env))
-        of.first[p], of.limit[p], of.words[p] = len(first), env.max_steps, VOCABULARY.encode(env.mission, LENGTH)
+        of.first[p], of.limit[p], of.words[p] = len(first), env.max_steps, told(env.mission)
         of.strict[p] = ORDER * bool(then and getattr(_instrs(env), "strict", False))
         of.carried[p] = to_cell(env.carrying) if env.carrying else 0
         for k, (clause, instr) in enumerate(zip(mission.clauses, first + then, strict=True)):
@@ -218,7 +218,7 @@ class MissionView(SeenMap):
             image, info = super().reset(seed=seed, options=options)
         self._strip[:] = 0
         self._strip[0, BEGAN] = (*self._level.agent_pos, self._level.agent_dir)
-        self._strip[0, WORDS] = VOCABULARY.encode(self._level.mission, LENGTH)
+        self._strip[0, WORDS] = told(self._level.mission)
         return joined(image[None], self._strip)[0], info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

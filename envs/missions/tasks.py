@@ -7,7 +7,7 @@ Options are a verb and a description, `goto:red ball left`, over all colours, ki
 what can be done and not what should be. Scenes are about the mission: they speak of what it needs, and offer that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import gymnasium as gym
@@ -55,7 +55,7 @@ from preceptor.envs.missions.scenes import (
     understood,
 )
 from preceptor.envs.missions.simulator import MissionSimulator
-from preceptor.envs.missions.vocabulary import VOCABULARY
+from preceptor.envs.missions.vocabulary import UNKNOWN, VOCABULARY
 from preceptor.envs.task import GoalSpace, Option, OptionSpace, Scene, Task
 from preceptor.envs.vector import BatchedEnv
 from preceptor.ground.errors import UserError
@@ -166,6 +166,12 @@ class MissionTask(Task):
             count = self._count if split == "train" else POOL_LEVELS[split]
             self._pools[split] = MissionPool(self._env_id, count, first)
         return self._pools[split]
+
+    def not_understood(self, level_seeds: Sequence[int]) -> int:
+        """How many held-out levels have missions with words that no controller knows."""
+        pool, seeds = self._pool("eval"), np.array(level_seeds, np.int64)
+        pool.need(seeds)
+        return int((pool.missions.words[seeds - pool.spec.pool.first] == UNKNOWN).any(1).sum())
 
     def _forget(self) -> None:
         self._scenes: dict[int, Scene] = {}

@@ -1,5 +1,6 @@
 """The words that a network reads, as numbers: 0 is padding, 1 a word that it does not know."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from preceptor.envs.missions.mission import MissionError
 
 PADDING, UNKNOWN = 0, 1
 LENGTH = 96  # words in which each mission and each paraphrase fits
+_SHOWN = 60  # characters of an unknown word in a warning
 
 
 class Vocabulary:
@@ -62,3 +64,21 @@ class Vocabulary:
 
 
 VOCABULARY = Vocabulary(sorted(KNOWN))  # of minigrid's forms and of all of ours
+_SAID: set[str] = set()  # what has been warned of
+
+
+def told(text: str) -> np.ndarray:
+    """The numbers of a mission's words [LENGTH], as agents are told it; those of one unknown word if it cannot be read.
+
+    What it is that controllers do not understand is said in a warning, once.
+    """
+    count, unknown = len(tokens(text)), VOCABULARY.unknown(text)
+    fits = 0 < count <= LENGTH
+    reasons = unknown if unknown or fits else [f"a mission of {count} words, where 1 to {LENGTH} are read"]
+    if new := [reason for reason in reasons if reason not in _SAID]:
+        _SAID.update(new)
+        shown = ", ".join(reason[:_SHOWN] for reason in new[:8]) + (" ..." if new[8:] else "")
+        warnings.warn(f"Controllers do not understand, and abstain on missions with: {shown}", stacklevel=2)
+    if fits:
+        return VOCABULARY.encode(text, LENGTH)
+    return np.array([UNKNOWN] + [PADDING] * (LENGTH - 1), np.uint8)

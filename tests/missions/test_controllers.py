@@ -2,11 +2,15 @@
 
 import copy
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from minigrid.envs.babyai.goto import GoToLocal
 
 from preceptor.agent.config import configure
+from preceptor.agent.evaluate import evaluate
+from preceptor.agent.flags import EvalConfig
 from preceptor.agent.train import train
 from preceptor.controller.checkpoint import load_controller, save_controller
 from preceptor.controller.encoders import encoder_of
@@ -14,8 +18,9 @@ from preceptor.controller.missions import Reader, described, padded
 from preceptor.controller.network import to_tensors
 from preceptor.controller.roles import Controller, network_of
 from preceptor.envs.catalog import get_task
+from preceptor.envs.missions.levels import WORDS
 from preceptor.envs.missions.reading import NAMES, NUMBER, TARGETS
-from preceptor.envs.missions.vocabulary import VOCABULARY
+from preceptor.envs.missions.vocabulary import _SAID, VOCABULARY, told
 
 ROOM = get_task("OneRoom-GoTo:distractors=2,side=6")
 
@@ -87,6 +92,48 @@ def test_ihac_reads_missions_too_and_goes_on_from_a_controller(tmp_path):
     assert result["student"]["greedy"]["episodes"] == 2
     taught = train(configure(short | {"method": "ihac", "teacher": "scripted", "savedir": "t"}))
     assert taught["queries"] > 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("mission", "complaint"),
+    [
+        ("polish the zebra", "abstain on missions with: polish, zebra$"),
+        ("", "with: a mission of 0 words, where"),
+        ("go to the red ball and " * 450, "with: a mission of 2700 words"),
+        ("flurb " * 2000, "with: flurb$"),
+    ],
+    ids=["unknown", "empty", "long", "both"],
+)
+def test_a_controller_abstains_on_a_mission_that_it_cannot_read_and_that_is_said_once(mission, complaint):
+    _SAID.clear()
+    with pytest.warns(UserWarning, match=complaint):
+        numbers = told(mission)
+    assert (told(mission) == numbers).all(), "and no second warning, which would be an error here"
+    obs, network = seen(2), network_of(ROOM)
+    strip = obs[:1, :, -ROOM.told_columns :].reshape(1, -1)
+    strip[:, WORDS] = numbers
+    obs[:1, :, -ROOM.told_columns :] = strip.reshape(1, obs.shape[1], -1, 4)
+    probs, legal = Controller(ROOM, network).probs(obs, legal=ROOM.legal(obs)), ROOM.legal(obs)
+    np.testing.assert_allclose(probs[0], legal[0] / legal[0].sum(), rtol=1e-5)
+    assert np.ptp(probs[1][legal[1]]) > 0.01
+
+
+class StrangeRoom(GoToLocal):
+    """Half of its missions have a word that nobody knows."""
+
+    def _gen_grid(self, width, height):
+        super()._gen_grid(width, height)
+        if self.np_random.random() < 0.5:
+            self.mission += " flurb"
+
+
+def test_missions_that_no_controller_understands_are_counted_where_they_are_judged(tmp_path):
+    _SAID.clear()
+    gymnasium.register("StrangeRoom-v0", entry_point=StrangeRoom)
+    with pytest.warns(UserWarning, match="flurb"):
+        result = evaluate(EvalConfig("StrangeRoom-v0", compare="random", seeds="1000000:1000019", logdir=str(tmp_path)))
+    assert 4 <= result["not_understood"] <= 16
 
 
 def test_columns_that_are_no_cells_are_left_out_of_maps():
