@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.envs.plans import Plans
 from preceptor.envs.vector import BatchedEnv, Simulator, SingleEnv
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import split_of
@@ -117,6 +118,7 @@ class Task:
         notice: A line that is printed when a run on it starts; empty for most.
         action_words: Of each primitive action, what a language model that acts by itself reads; the last one waits, or
             does least. Empty where actions have no names.
+        plans: How it is planned (`--teacher-by plan`), where its episodes have missions of their own; else None.
         expert_noise: Of demonstrations, where nothing else is said: the probability that the expert errs, or where
             actions are vectors the deviation of noise on them.
     """
@@ -135,6 +137,7 @@ class Task:
     extra_columns: Mapping[str, tuple[tuple[int, ...], type]] = MappingProxyType({})
     notice: str = ""
     action_words: tuple[str, ...] = ()
+    plans: Plans | None = None
     expert_noise: float = 0.1  # the experts of HALO's data err (Orlov Savko and Unhelkar, 2024)
 
     @cached_property

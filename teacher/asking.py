@@ -6,7 +6,7 @@ menu (and per sample, where a server gives no log-probabilities).
 
 import contextlib
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -48,6 +48,7 @@ class Model(Protocol):
         ...
 
 
+Facts = tuple[str, ...]
 _Ask = tuple[Call, Prompt]  # a call without its reply yet, and what the model reads
 
 
@@ -97,6 +98,19 @@ class AskingTeacher(Teacher):
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
         """Labels; abstained where the model gave no answer or none that is clear by the margin."""
         asks = {scene.facts: self._asks(scene) for scene in scenes if scene.facts not in self._labels}
+        answers, unreached = self._answered(asks, sum(len(scene.legal) > 1 for scene in scenes))
+        for scene in scenes:
+            if scene.facts in asks:
+                keys = [call.key for call, _ in asks[scene.facts]]
+                rows = [answers[key] for key in keys if key in answers]
+                self._labels[scene.facts] = self._decide(scene, rows, scene.facts in unreached)
+        return [self._labels[scene.facts] for scene in scenes]
+
+    def _answered(self, asks: Mapping[Facts, Sequence[_Ask]], queries: int) -> tuple[dict[str, Call], set[Facts]]:
+        """Answers by their keys, from the store or of the model, and the facts about which it gave no reply.
+
+        Of so many `queries`, those that are neither new nor from an interrupted run are hits.
+        """
         answers = self.store.get_many([call.key for group in asks.values() for call, _ in group])
         missing = [ask for group in asks.values() for ask in group if ask[0].key not in answers]
         uncounted = [answers[key] for key in self._uncounted & answers.keys()]
@@ -105,14 +119,8 @@ class AskingTeacher(Teacher):
         self.stats.tokens += sum(call.tokens for call in uncounted)
         new = {call.facts for call in uncounted} | {call.facts for call, _ in missing}
         self.stats.queries += len(new)
-        self.stats.hits += sum(len(scene.legal) > 1 for scene in scenes) - len(new)
-        unreached = self._ask(missing, answers)
-        for scene in scenes:
-            if scene.facts in asks:
-                keys = [call.key for call, _ in asks[scene.facts]]
-                rows = [answers[key] for key in keys if key in answers]
-                self._labels[scene.facts] = self._decide(scene, rows, scene.facts in unreached)
-        return [self._labels[scene.facts] for scene in scenes]
+        self.stats.hits += queries - len(new)
+        return answers, self._ask(missing, answers)
 
     def _decide(self, scene: Scene, answers: Sequence[Call], unreached: bool) -> Label:
         """The label of a scene from the answers to its permuted menus; of one not asked in full, that it was not."""

@@ -11,6 +11,7 @@ TeacherName = Literal["local", "llm", "scripted", "replay", "random", "uniform-l
 Scoring = Literal["auto", "logprobs", "choice", "echo", "samples"]
 # What stands in for a teacher that cannot be reached: the running option goes on, the controller that is being
 # distilled decides, or the task's own expert; or the run stops.
+By = Literal["scene", "plan"]
 Policy = Literal["abort", "hold", "controller", "scripted"]
 
 
@@ -21,6 +22,9 @@ class TeacherConfig:
     teacher: str = "local"
     """local (a tiny model in this process), llm (a server), scripted, replay, none, or a control: random,
     uniform-legal, shuffled (another scene's answer; shuffled:NAME for another teacher's than local)."""
+    teacher_by: By = "scene"
+    """scene: the teacher labels scenes; plan: it writes one plan for each mission, which is then followed (scripted and
+    llm, on tasks with missions)."""
     base_url: str | None = None
     """Server of --teacher llm, OpenAI protocol; OPENAI_BASE_URL if not given. The key is read from OPENAI_API_KEY."""
     model: str | None = None

@@ -89,7 +89,7 @@ def _damages(call: Call, key: Any, size: int | None) -> Iterator[str]:
         positive = {option for option, probability in enumerate(probs) if probability > 0}
         if len(set(menu)) != len(menu) or not positive <= set(menu) <= set(call.legal):
             yield "its menu, its legal options and its probabilities do not belong together"
-        if abs(math.fsum(probs) - 1) > _TOLERANCE:
+        if (menu or probs) and abs(math.fsum(probs) - 1) > _TOLERANCE:  # without a menu, the reply is the answer
             yield f"its probabilities sum to {math.fsum(probs):.6g}"
     elif probs and call.status != FALLBACK:
         yield f"it has probabilities, and its status {call.status!r} is that of no answer"

@@ -136,7 +136,7 @@ class ServedModel:
             say(f"{self.base_url}: not used: {why}")
         for name, other in self._client.left_out.items():
             say(f"{self.base_url} refuses {name}: {f'{other} is sent' if other else 'it is left out'}")
-        if way.tokens > SAMPLE_TOKENS:
+        if way.tokens > (config.reply_tokens or SAMPLE_TOKENS):
             say(f"{self.model} thinks before it answers: up to {way.tokens:,} tokens for a reply (--reply-tokens)")
 
     def replies(self, prompts: Sequence[Prompt]) -> Generator[list[tuple[int, Reply]], None, None]:

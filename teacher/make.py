@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from preceptor.envs.plans import Plans
 from preceptor.envs.task import Task, defines, lacking
 from preceptor.ground.errors import UserError, unknown_name
 from preceptor.teacher import controls
@@ -15,12 +16,13 @@ from preceptor.teacher.config import Limits, TeacherConfig, TeacherName
 from preceptor.teacher.cost import cost_of
 from preceptor.teacher.faults import say
 from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.planning import PLAN_TOKENS, PlanningTeacher, ScriptedPlans, plan_prompts
 from preceptor.teacher.prompts import AGENT, Prompt, Template, distinct_scenes, load_template, menus
 
 if TYPE_CHECKING:
     from preceptor.teacher.llm import ServedModel
 
-_PROBED_SCENES, _PROBED_PROMPTS = 200, 3
+_PROBED_SCENES, _PROBED_PROMPTS, _PLANNED_SCENES = 200, 3, 1_000
 # How long a server may stay away: a run that may go on without it waits less long, and then leaves it alone.
 LIMITS = {"abort": Limits(), "otherwise": Limits(deadline_seconds=30.0)}
 
@@ -56,6 +58,9 @@ def make_teacher(
     if kind not in TEACHERS or (inner and kind != "shuffled"):
         raise unknown_name("teacher", config.teacher, TEACHERS, "--teacher local")
     teacher: Teacher
+    by_plan = config.teacher_by == "plan"
+    if by_plan and kind in ("local", "replay"):
+        raise UserError(f"--teacher {kind} writes no plans.", "--teacher scripted, or --teacher llm")
     match kind:
         case "none":
             return None
@@ -68,6 +73,10 @@ def make_teacher(
             if answering is None:
                 raise UserError("There is nothing to shuffle without a teacher.", "--teacher shuffled:local")
             teacher = controls.ShuffledTeacher(answering, task, seed)
+        case "scripted" | "llm" if by_plan:
+            plans = planned(task)
+            writer = _planner(config, task, plans) if kind == "llm" else ScriptedPlans(plans)
+            teacher = PlanningTeacher(kind, task, writer, plans, store, as_recorded=as_recorded)
         case "scripted":
             if not defines(task, "script"):
                 raise lacking(task, "script")
@@ -142,6 +151,28 @@ def _served(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Temp
     model.prepare(longest_prompts(task, template))
     say(f"{model.base_url}: {cost_of(task, template, config, model.way, model.samples)}")
     return model, template
+
+
+def _planner(config: TeacherConfig, task: Task, plans: Plans) -> Model:
+    """A served model that is tried on the longest missions. Raises `UserError` for a `scoring` that gives no words."""
+    if config.scoring not in ("auto", "samples"):
+        raise UserError(f"A plan is written, and --scoring {config.scoring} gives a letter.", "--scoring samples")
+    tokens = config.reply_tokens or PLAN_TOKENS
+    model = _served_model(replace(config, scoring="samples", samples=1, reply_tokens=tokens))
+    prompts = plan_prompts(task, plans, _PLANNED_SCENES)
+    model.prepare(prompts[:_PROBED_PROMPTS])
+    read = sum(prompt.tokens for prompt in prompts)
+    cost = f"{_PLANNED_SCENES:,} sampled situations are of {len(prompts):,} missions to plan: {len(prompts):,} calls"
+    say(f"{model.base_url}: {cost}, about {read:,} tokens of prompts and at most {tokens:,} of each reply")
+    return model
+
+
+def planned(task: Task) -> Plans:
+    """How a task is planned. Raises `UserError` if there is nothing to plan."""
+    if task.plans is None:
+        what = f"{task.name} has no missions that differ from episode to episode, and nothing to plan."
+        raise UserError(what, "--teacher-by scene")
+    return task.plans
 
 
 def longest_prompts(task: Task, template: Template) -> list[Prompt]:

@@ -71,7 +71,7 @@ def parse_reply(reply: str, words: Sequence[str]) -> int | ParseFailure:
         reply: What the model wrote.
         words: The words of each option, in the order of the menu.
     """
-    said = _after_thinking(reply)
+    said = after_thinking(reply)
     if isinstance(said, ParseFailure):
         return said
     if len(said) > MAX_REPLY_CHARS:
@@ -89,7 +89,7 @@ def parse_reply(reply: str, words: Sequence[str]) -> int | ParseFailure:
     return position if position < len(words) else ParseFailure.OFF_MENU
 
 
-def _after_thinking(reply: str) -> str | ParseFailure:
+def after_thinking(reply: str) -> str | ParseFailure:
     """What follows one closed block of thinking; its opening tag may have been part of the prompt."""
     thought, closed, said = reply.partition("</think>")
     opened = thought.count("<think>")

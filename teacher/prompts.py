@@ -28,13 +28,16 @@ _SECTION = re.compile(r"^\[(system|user)\]\n", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Menu:
-    """The options (indices of the task) that a prompt offers, in order; that at position i has letter `LETTERS[i]`."""
+    """The options (indices of the task) that a prompt offers, in order; that at position i has letter `LETTERS[i]`.
+
+    None are offered where the answer is not a choice but words: a plan.
+    """
 
     options: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.options) <= len(LETTERS):
-            raise ValueError(f"a menu has 1 to {len(LETTERS)} options, not {len(self.options)}")
+        if len(self.options) > len(LETTERS):
+            raise ValueError(f"a menu has at most {len(LETTERS)} options, not {len(self.options)}")
 
     @property
     def letters(self) -> str:
@@ -87,7 +90,7 @@ class Template:
     ) -> Prompt:
         """The prompt for a text and a menu of which `words` are the lines; `past` are earlier texts and what was chosen
         then, in words, which stand before it as messages of the user and of the model."""
-        letters = " or ".join(filter(None, (", ".join(menu.letters[:-1]), menu.letters[-1])))
+        letters = " or ".join(filter(None, (", ".join(menu.letters[:-1]), menu.letters[-1:])))
         lines = "\n".join(f"{letter}) {option}" for letter, option in zip(menu.letters, words, strict=True))
         *before, last = self._filled(task, scene, lines, letters)
         turns = [turn for text, said in past for turn in (("user", text), ("assistant", said))]

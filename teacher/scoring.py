@@ -19,7 +19,7 @@ from typing import Any
 
 from preceptor.teacher.asking import Reply
 from preceptor.teacher.call import OK
-from preceptor.teacher.parse import ParseFailure, parse_reply
+from preceptor.teacher.parse import ParseFailure, after_thinking, parse_reply
 from preceptor.teacher.prompts import Prompt
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
@@ -89,7 +89,7 @@ def letter_lists(common: Fields, top: int, size: int) -> Way:
 
 def samples(common: Fields, name: str, many: bool, tokens: int = SAMPLE_TOKENS) -> Way:
     """Samples replies, for `choice` constrained to the letters; `many` for one request if the server heeds `n`, and
-    `tokens` of a reply at most."""
+    `tokens` of a reply at most. Where there is no menu, all words are an answer."""
 
     def requests(group: Sequence[Prompt]) -> list[tuple[Fields, int]]:
         body = {**common, "messages": group[0].chat, "max_tokens": tokens}
@@ -101,10 +101,10 @@ def samples(common: Fields, name: str, many: bool, tokens: int = SAMPLE_TOKENS) 
         texts = [text_of(choice) for response in responses for choice in choices_of(response)][: len(group)]
         replies = []
         for part, text in enumerate([*texts, *[""] * (len(group) - len(texts))]):
-            position = parse_reply(text, group[0].words)
-            failed = isinstance(position, ParseFailure)
-            scores = () if failed else tuple(float(i == position) for i in range(len(group[0].words)))
-            replies.append(_reply(str(position) if failed else OK, scores, text, responses, part, len(group)))
+            said = parse_reply(text, group[0].words) if group[0].words else after_thinking(text) or ParseFailure.EMPTY
+            failed = isinstance(said, ParseFailure)
+            scores = () if failed else tuple(float(i == said) for i in range(len(group[0].words)))
+            replies.append(_reply(str(said) if failed else OK, scores, text, responses, part, len(group)))
         return replies
 
     return Way(name, CHAT, requests, read, sampled=True, tokens=tokens)

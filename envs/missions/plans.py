@@ -12,7 +12,7 @@ and can mean only one thing is repaired, and counted.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from functools import reduce
 from typing import NamedTuple
@@ -152,7 +152,7 @@ def _with_a_free_hand(steps: Iterable[Subgoal]) -> list[Subgoal]:
     return kept
 
 
-def _completed(clause: Clause, steps: list[Subgoal], start: int) -> int:
+def completed(clause: Clause, steps: Sequence[Subgoal], start: int) -> int:
     """The first step from `start` on that completes a clause."""
     held = None
     for index, step in enumerate(steps):
@@ -193,7 +193,7 @@ def read_plan(text: str, mission: Mission | None) -> Plan:
         raise refused(text, f"a plan has 1 to {STEPS} steps, not {len(steps)}")
     start = 0
     for part in mission or ():
-        start = max((_completed(clause, steps, start) for clause in part), default=start)
+        start = max((completed(clause, steps, start) for clause in part), default=start)
     changes = SequenceMatcher(None, lines, [step.words for step in steps], autojunk=False).get_opcodes()
     return Plan(tuple(steps), sum(max(b - a, d - c) for kind, a, b, c, d in changes if kind != "equal"))
 

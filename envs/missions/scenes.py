@@ -192,8 +192,8 @@ def _wishes(facts: Facts) -> Iterator[str]:
     clauses = current(understood(facts.text), facts.done)
     ranks = [_rank(facts, k, clause) for k, clause in clauses]
     for i in np.argsort(ranks, kind="stable"):
-        yield from _for_clause(facts, *clauses[i])
-    yield from _search(facts)
+        yield from for_clause(facts, *clauses[i])
+    yield from search(facts)
     yield "aside"
 
 
@@ -205,32 +205,50 @@ def _rank(facts: Facts, k: int, clause: Clause) -> int:
     return 1 if what & REACHED and (clause.beside is None or beside & BESIDE) else 2
 
 
-def _for_clause(facts: Facts, k: int, clause: Clause) -> Iterator[str]:
+def for_clause(facts: Facts, k: int, clause: Clause) -> Iterator[str]:
     """What brings a clause nearer, best first."""
     what, beside = facts.status[2 * k], facts.status[2 * k + 1]
-    go = f"goto:{NAMES[NUMBER[clause.what]]}"
-    if clause.verb == "putnext" and clause.beside is not None:
-        if what & HELD:
-            if beside & HERE:
-                yield "drop"
-            yield f"beside:{NAMES[NUMBER[clause.beside]]}"
-            yield from _search(facts)
-        elif not beside & (BESIDE | HELD):
-            yield from _search(facts)
-    if clause.verb in ("goto", "open"):
-        if what & HELD and not what & REACHED:
-            yield from _put_away(facts)
-        if clause.verb == "open" and what & REACHED:
-            yield from _open(facts, what, go)
-        yield go
+    if clause.beside is None:
+        yield from towards(facts, clause.verb, clause.what, what)
         return
-    if what & HELD and clause.verb == "pickup":  # it was picked up before that was asked for
-        yield "drop"
-        yield "aside"
-    if what & REACHED:
+    if what & HELD:
+        yield from towards(facts, "dropnext", clause.beside, beside)
+    elif not beside & (BESIDE | HELD):
+        yield from search(facts)
+    yield from _fetch(facts, f"goto:{NAMES[NUMBER[clause.what]]}", what)
+
+
+def towards(facts: Facts, verb: str, what: Description, status: int) -> Iterator[str]:
+    """What brings a step of a plan nearer, best first; `status` is that of what it speaks of."""
+    name = NAMES[NUMBER[what]]
+    if verb == "find":
+        yield from search(facts)
+    elif verb == "drop":
+        yield from _put_away(facts)
+    elif verb == "dropnext":
+        if status & HERE:
+            yield "drop"
+        yield f"beside:{name}"
+        yield from search(facts)
+    elif verb == "pickup":
+        if status & HELD:  # it was picked up before that was asked for
+            yield "drop"
+            yield "aside"
+        yield from _fetch(facts, f"goto:{name}", status)
+    else:
+        if status & HELD and not status & REACHED:
+            yield from _put_away(facts)
+        if verb == "open" and status & REACHED:
+            yield from _open(facts, status, f"goto:{name}")
+        yield f"goto:{name}"
+
+
+def _fetch(facts: Facts, go: str, status: int) -> Iterator[str]:
+    """Pick up what can be reached, with a free hand."""
+    if status & REACHED:
         if facts.held >= 0:
             yield from _put_away(facts)
-        if what & FRONT:
+        if status & FRONT:
             yield "pickup"
         yield go
 
@@ -240,7 +258,7 @@ def _open(facts: Facts, what: int, go: str) -> Iterator[str]:
     if facts.at and what & FRONT:
         yield "toggle"
     if what & LOCK or not _kind(facts.next).endswith("door"):
-        yield from _search(facts)
+        yield from search(facts)
     yield go
 
 
@@ -251,7 +269,7 @@ def _put_away(facts: Facts) -> Iterator[str]:
     yield "drop"
 
 
-def _search(facts: Facts) -> Iterator[str]:
+def search(facts: Facts) -> Iterator[str]:
     """Get at what was seen; else explore; else get at what is unexplored."""
     yield from _deal_with(facts, facts.next)
     if facts.at and _kind(facts.ahead) == "closed door":

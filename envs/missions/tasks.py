@@ -20,6 +20,7 @@ from preceptor.envs.gridworld.outlook import ACTION_WORDS, outlook
 from preceptor.envs.gridworld.stock_tasks import POOL_LEVELS
 from preceptor.envs.gym_tasks import LevelSeeds, gymnasium_env
 from preceptor.envs.missions import planning, reading
+from preceptor.envs.missions.following import MissionPlans
 from preceptor.envs.missions.levels import MissionPool, MissionView, Parts, parts, strip_columns
 from preceptor.envs.missions.mission import MOST_CLAUSES, Description, described
 from preceptor.envs.missions.reading import (
@@ -157,6 +158,7 @@ class MissionTask(Task):
         self.encoded_shape = (width, height, 4) if side is None else (side, side, 4)
         self.options = _options(max(width, height))
         self._index = {option: k for k, option in enumerate(self.options.ids)}
+        self.plans = MissionPlans(self._index)
         self._sight = pool.spec.view_size, pool.room_size
         self._forget()
 
