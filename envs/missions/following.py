@@ -143,3 +143,4 @@ def _wishes(facts: Facts, step: Subgoal, k: int) -> Iterator[str]:
         status = {what: facts.status[slot] for slot, what in slots(mission)}
         yield from towards(facts, step.verb, step.what, status.get(step.what, 0))
     yield from search(facts)
+    yield "aside"  # what is held may be in the way
