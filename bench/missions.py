@@ -32,8 +32,9 @@ from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 from preceptor.teacher.controls import ScriptedTeacher
 from preceptor.teacher.labels import LabelStore
 
-SEEDS, FIRST, EPISODES, STEPS = 3, 10, 500, 40_000
+SEEDS, FIRST, EPISODES, STEPS = 3, 10, 500, 100_000
 _TRAINED = {"words": "training", "pairs": "known", "clauses": "1-2"}
+_LEVELS = 20_000  # each has a mission of its own: with few, words are learned by heart
 
 
 def _variant(**changed: Any) -> str:
@@ -42,7 +43,7 @@ def _variant(**changed: Any) -> str:
     return "OneRoom-Mix:" + ",".join(f"{name}={value}" for name, value in said.items())
 
 
-TRAINED = _variant()
+TRAINED = _variant(levels=_LEVELS)
 ROWS = {
     "as trained": TRAINED,
     "held-out pairs": _variant(pairs="new"),
@@ -63,7 +64,7 @@ class Wordless(MissionTask):
     """The task that is trained on; controllers see one word of every mission."""
 
     def __init__(self) -> None:
-        super().__init__("Wordless", rooms.registered(rooms.MIX, rooms.Chosen(**_TRAINED)), side=rooms.Chosen.side)
+        super().__init__("Wordless", rooms.registered(rooms.MIX, rooms.Chosen(**_TRAINED)), _LEVELS, side=rooms.Chosen.side)
 
     def sensed(self, obs: Obs) -> tuple[Any, ...]:
         """As ever, with the same words for all."""
@@ -77,7 +78,7 @@ def measure(player: str, seed: int, steps: int, episodes: int, done: set[str]) -
     run, calls = None, 0
     if task_name:
         name = f"missions-{player.replace(' ', '-')}-{seed}"
-        settings = {"teacher": "scripted", "steps": steps, "seed": seed, "savedir": name, "eval_episodes": 1}
+        settings = {"teacher": "scripted", "steps": steps, "seed": seed, "savedir": name, "updates": 0.05, "eval_episodes": 1}
         trained = preceptor.train(task_name, "dagger", resume=True, **settings)
         run, calls = Run.find("log", None, None, str(trained.path)), trained.result["calls"]
     for row, where in ROWS.items():
