@@ -64,7 +64,9 @@ class Wordless(MissionTask):
     """The task that is trained on; controllers see one word of every mission."""
 
     def __init__(self) -> None:
-        super().__init__("Wordless", rooms.registered(rooms.MIX, rooms.Chosen(**_TRAINED)), _LEVELS, side=rooms.Chosen.side)
+        super().__init__(
+            "Wordless", rooms.registered(rooms.MIX, rooms.Chosen(**_TRAINED)), _LEVELS, side=rooms.Chosen.side
+        )
 
     def sensed(self, obs: Obs) -> tuple[Any, ...]:
         """As ever, with the same words for all."""
@@ -78,7 +80,14 @@ def measure(player: str, seed: int, steps: int, episodes: int, done: set[str]) -
     run, calls = None, 0
     if task_name:
         name = f"missions-{player.replace(' ', '-')}-{seed}"
-        settings = {"teacher": "scripted", "steps": steps, "seed": seed, "savedir": name, "updates": 0.05, "eval_episodes": 1}
+        settings = {
+            "teacher": "scripted",
+            "steps": steps,
+            "seed": seed,
+            "savedir": name,
+            "updates": 0.05,
+            "eval_episodes": 1,
+        }
         trained = preceptor.train(task_name, "dagger", resume=True, **settings)
         run, calls = Run.find("log", None, None, str(trained.path)), trained.result["calls"]
     for row, where in ROWS.items():
