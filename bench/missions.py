@@ -33,7 +33,7 @@ from preceptor.teacher.controls import ScriptedTeacher
 from preceptor.teacher.labels import LabelStore
 
 SEEDS, FIRST, EPISODES, STEPS = 3, 10, 500, 100_000
-_TRAINED = {"words": "training", "pairs": "known", "clauses": "1-2"}
+_TRAINED: dict[str, Any] = {"words": "training", "pairs": "known", "clauses": "1-2"}
 _LEVELS = 20_000  # each has a mission of its own: with few, words are learned by heart
 
 
@@ -80,7 +80,7 @@ def measure(player: str, seed: int, steps: int, episodes: int, done: set[str]) -
     run, calls = None, 0
     if task_name:
         name = f"missions-{player.replace(' ', '-')}-{seed}"
-        settings = {
+        settings: dict[str, Any] = {
             "teacher": "scripted",
             "steps": steps,
             "seed": seed,
