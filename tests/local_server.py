@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
@@ -13,7 +14,7 @@ from preceptor.serving.local.app import create_app
 from preceptor.serving.local.engine import Engine, Job
 from preceptor.serving.ports import bound
 from preceptor.serving.ports import server as server_of
-from preceptor.teacher.card import TINY_MODEL
+from preceptor.teacher.card import TINY_MODEL, card_of
 
 PROMPT = "Goal: Open the held.\nScene: No key.\nA) go to the key\nB) explore the room\nAnswer:"
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": PROMPT}]}
@@ -37,9 +38,9 @@ class Running:
 
 
 @contextmanager
-def serving(key: str = "") -> Iterator[Running]:
-    engine = Engine(TINY_MODEL)
-    app, held = create_app(engine, "tiny", str(TINY_MODEL), prompt="compact", key=key), bound("127.0.0.1", 0)
+def serving(key: str = "", model: Path = TINY_MODEL) -> Iterator[Running]:
+    engine, prompt = Engine(model), card_of(model)["prompt"]
+    app, held = create_app(engine, "tiny", str(model), prompt=prompt, key=key), bound("127.0.0.1", 0)
     server = server_of(app, grace_seconds=1)
     running = Running(engine, f"http://127.0.0.1:{held.getsockname()[1]}")
 

@@ -3,7 +3,6 @@
 Scenes (by a hash of their text) and menus (by a hash of their words in order) are held out and never trained on.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +10,9 @@ import numpy as np
 
 from preceptor.envs.task import Scene, Task
 from preceptor.teacher.prompts import LETTERS, Menu, Prompt, Template
+from preceptor.teacher.tiny_lm.held_out import SHARE, hash_of, is_held_out
 
 COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
-_HELD_OUT_SHARE = 0.1
 _FEWEST_HELD_OUT = 3
 
 
@@ -32,19 +31,19 @@ class Pair:
     answer: int
 
     @property
-    def letter(self) -> str:
+    def asked(self) -> str:
+        """The prompt as the model reads it."""
+        return self.prompt.messages[-1][1]
+
+    @property
+    def reply(self) -> str:
         """The right letter."""
         return LETTERS[self.answer]
 
 
-def _hash(text: str) -> float:
-    """A number in [0, 1) that is the same for a text in every process."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
-
-
 def menu_held_out(words: Sequence[str]) -> bool:
     """Whether a menu, in this order, is one of those that are never trained on."""
-    return len(words) > 1 and _hash("\n".join(words)) < _HELD_OUT_SHARE
+    return len(words) > 1 and is_held_out("\n".join(words))
 
 
 def held_out_texts(pools: Sequence[Sequence[Scene]]) -> frozenset[str]:
@@ -54,8 +53,8 @@ def held_out_texts(pools: Sequence[Sequence[Scene]]) -> frozenset[str]:
     """
     held: set[str] = set()
     for pool in pools:
-        count = max(_FEWEST_HELD_OUT, round(_HELD_OUT_SHARE * len(pool)))
-        held.update(sorted((scene.text for scene in pool), key=_hash)[:count])
+        count = max(_FEWEST_HELD_OUT, round(SHARE * len(pool)))
+        held.update(sorted((scene.text for scene in pool), key=hash_of)[:count])
     return frozenset(held)
 
 

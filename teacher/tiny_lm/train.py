@@ -1,6 +1,6 @@
 """Train the tiny language model from scratch: `python -m preceptor.teacher.tiny_lm.train --out teacher/tiny_lm/model`.
 
-Pairs are drawn freshly for each batch, the loss is on the answer and on judging each line of the menu, and the model is
+Pairs are drawn freshly for each batch, the loss is on the reply and on judging each line of the menu, and the model is
 judged, from the files that it was saved to, on scenes and menus that it never saw.
 """
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,10 @@ from tyro.conf import OmitArgPrefixes
 from preceptor.envs.task import Task
 from preceptor.teacher.calibration import expected_calibration_error, fit_temperature
 from preceptor.teacher.card import CARD_FILE
-from preceptor.teacher.local import LocalModel, silence_transformers
+from preceptor.teacher.local import CPU_BATCH_TOKENS, LocalModel, batches, silence_transformers
 from preceptor.teacher.prompts import distinct_scenes, load_template
 from preceptor.teacher.tiny_lm.pairs import Pair, PairMix, PairSource, held_out_texts
+from preceptor.teacher.tiny_lm.plan_pairs import PlanMix, PlanPair
 from preceptor.teacher.tiny_lm.tokenizer import train_tokenizer
 
 log = logging.getLogger("tiny_lm")
@@ -48,6 +49,7 @@ class Config:
     steps: int = 2600
     batch: int = 64
     warmup: int = 100  # steps
+    hold: int = 0  # steps before which the learning rate does not fall
     lr: float = 1e-3  # falls along a cosine to a hundredth
     weight_decay: float = 0.01
     scenes: int = 20_000  # drawn per task for the pool
@@ -86,65 +88,92 @@ def build_model(config: Config, tokenizer: Any) -> Any:
     )
 
 
-def losses(tokenizer: Any, model: Any, judge_line: torch.nn.Linear, pairs: Sequence[Pair]) -> Tensor:
-    """Cross-entropy of [the letter after each prompt and the end after it, judging each line of the menus].
+class Example(NamedTuple):
+    """A pair in tokens: `asked`, `reply` with the end after it, and (position of its last token, whether it is right)
+    of each line of its menu."""
+
+    asked: list[int]
+    reply: list[int]
+    lines: list[tuple[int, bool]]
+
+
+def encoded(tokenizer: Any, pairs: Sequence[Pair | PlanPair]) -> list[Example]:
+    """Pairs in tokens. The tokenizer's lines end where its tokens end in a line break."""
+    asked = tokenizer([pair.asked for pair in pairs], add_special_tokens=False)["input_ids"]
+    replies = tokenizer([pair.reply for pair in pairs], add_special_tokens=False)["input_ids"]
+    examples = []
+    for ids, reply, pair in zip(asked, replies, pairs, strict=True):
+        lines = []
+        if isinstance(pair, Pair):
+            breaks = [i for i, text in enumerate(tokenizer.convert_ids_to_tokens(ids)) if text.endswith(_BREAK)]
+            lines = [(end, line == pair.answer) for line, end in enumerate(breaks[-len(pair.prompt.words) :])]
+        examples.append(Example(ids, [*reply, tokenizer.eos_token_id], lines))
+    return examples
+
+
+def losses(model: Any, judge_line: torch.nn.Linear, examples: Sequence[Example]) -> Tensor:
+    """Cross-entropy of [the replies, judging each line of the menus], each the sum over the examples.
+
+    An example's own loss is the sum over its tokens divided by the root of their number, and the mean over its lines.
 
     The second one asks, at the end of every menu line, whether that option is the right one. Without it the model does
     not learn in an hour to compare the colour of a key with that of the door (dev/LOG.md), since the answer's
     position sees that comparison through three layers; with it, in minutes. `judge_line` is thrown away afterwards.
 
     Args:
-        tokenizer: Its lines end where its tokens end in a line break.
         model: A causal language model.
         judge_line: From hidden states to the logit of "this line is right".
-        pairs: N prompts and their letters.
+        examples: N of them.
     """
-    tokens = tokenizer([pair.prompt.messages[-1][1] for pair in pairs], add_special_tokens=False)["input_ids"]
-    letters = torch.tensor(tokenizer.convert_tokens_to_ids([pair.letter for pair in pairs]))
-    lengths = torch.tensor([len(ids) for ids in tokens])
-    told = [torch.tensor([*ids, letter]) for ids, letter in zip(tokens, letters.tolist(), strict=True)]
+    told = [torch.tensor([*asked, *reply[:-1]]) for asked, reply, _ in examples]
     padded = torch.nn.utils.rnn.pad_sequence(told, batch_first=True)
-    lines: list[tuple[int, int, bool]] = []  # which prompt, position of the line's last token, whether it is right
-    for row, (ids, pair) in enumerate(zip(tokens, pairs, strict=True)):
-        breaks = [i for i, text in enumerate(tokenizer.convert_ids_to_tokens(ids)) if text.endswith(_BREAK)]
-        ends = breaks[-len(pair.prompt.words) :]
-        lines += [(row, end, line == pair.answer) for line, end in enumerate(ends)]
     hidden = model.base_model(input_ids=padded, use_cache=False).last_hidden_state  # [N, T, H]
-    rows = torch.arange(len(lengths))
-    replies = torch.cat([hidden[rows, lengths - 1], hidden[rows, lengths]])  # [2N, H]
-    targets = torch.cat([letters, torch.full((len(lengths),), tokenizer.eos_token_id)])
-    answer = torch.nn.functional.cross_entropy(model.get_output_embeddings()(replies).float(), targets)
-    line_rows, line_ends, right = map(list, zip(*lines, strict=True))
-    judged = judge_line(hidden[line_rows, line_ends]).squeeze(1).float()
-    judging = torch.nn.functional.binary_cross_entropy_with_logits(judged, torch.tensor(right, dtype=torch.float32))
-    return torch.stack([answer, judging])
+    said = [
+        (row, at, token, len(reply) ** -0.5)
+        for row, (asked, reply, _) in enumerate(examples)
+        for at, token in enumerate(reply, len(asked) - 1)
+    ]
+    rows, places, tokens, weights = map(torch.tensor, zip(*said, strict=True))
+    logits = model.get_output_embeddings()(hidden[rows, places]).float()
+    answer = (torch.nn.functional.cross_entropy(logits, tokens, reduction="none") * weights).sum()
+    judged = [
+        (row, at, float(right), 1 / len(lines)) for row, (_, _, lines) in enumerate(examples) for at, right in lines
+    ]
+    if not judged:
+        return torch.stack([answer, torch.zeros(())])
+    rows, places, rights, weights = map(torch.tensor, zip(*judged, strict=True))
+    opinions = judge_line(hidden[rows, places]).squeeze(1).float()
+    return torch.stack(
+        [answer, torch.nn.functional.binary_cross_entropy_with_logits(opinions, rights, weights, reduction="sum")]
+    )
 
 
-def train(mix: PairMix, config: Config) -> tuple[Any, Any]:
-    """Tokenizer and trained model."""
+def train(mix: PairMix | PlanMix, config: Config, prefix: str = "") -> tuple[Any, Any]:
+    """Tokenizer and trained model; `prefix` is what all prompts begin with."""
     rng = np.random.default_rng([config.seed, 1])
     torch.manual_seed(config.seed)
-    corpus = [pair.prompt.messages[-1][1] for pair in mix.draw_train(rng, config.corpus)]
-    tokenizer = train_tokenizer(corpus, config.vocab)
+    corpus = [text for pair in mix.draw_train(rng, config.corpus) for text in (pair.asked, pair.reply)]
+    tokenizer = train_tokenizer(corpus, config.vocab, prefix)
     model = build_model(config, tokenizer)
     log.info("%d parameters, %d tokens", sum(p.numel() for p in model.parameters()), len(tokenizer))
     judge_line = torch.nn.Linear(config.hidden, 1)
     weights = [*model.parameters(), *judge_line.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(config))
-    fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     started, recent = time.perf_counter(), []
     for step in range(config.steps):
-        pairs = mix.draw_train(rng, config.batch)
-        # Half the time of float32 on CPUs with bfloat16, thirty times as long on others; weights stay float32.
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
-            both = losses(tokenizer, model, judge_line, pairs)
+        examples = encoded(tokenizer, mix.draw_train(rng, config.batch))
         optimizer.zero_grad(set_to_none=True)
-        both.sum().backward()
+        answer = 0.0
+        # In parts that a processor's cache holds, float32 is as fast as bfloat16, which not every processor has.
+        for part in batches([len(one.asked) + len(one.reply) for one in examples], CPU_BATCH_TOKENS):
+            both = losses(model, judge_line, [examples[i] for i in part]) / config.batch
+            both.sum().backward()
+            answer += float(both[0].detach())
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         schedule.step()
-        recent.append(float(both[0].detach()))
+        recent.append(answer)
         if (step + 1) % 100 == 0:
             log.info("step %d loss %.4f %.0f s", step + 1, float(np.mean(recent[-100:])), time.perf_counter() - started)
     return tokenizer, model.eval()
@@ -154,16 +183,18 @@ def _cosine(config: Config) -> Callable[[int], float]:
     def factor(step: int) -> float:
         if step < config.warmup:
             return (step + 1) / config.warmup
+        if step < config.hold:
+            return 1.0
         progress = (step - config.warmup) / max(1, config.steps - config.warmup)
         return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     return factor
 
 
-def save(tokenizer: Any, model: Any, out: Path) -> None:
+def save(tokenizer: Any, model: Any, out: Path, reply_tokens: int = 4) -> None:
     """Weights, tokenizer, chat template and configurations, as transformers, vLLM and FastChat load them."""
     out.mkdir(parents=True, exist_ok=True)
-    model.generation_config.max_new_tokens = 4
+    model.generation_config.max_new_tokens = reply_tokens
     model.save_pretrained(out, safe_serialization=True)
     tokenizer.save_pretrained(out)
     # transformers 5 writes a class that transformers 4, and so FastChat, does not know.

@@ -120,7 +120,7 @@ def test_the_shipped_model_generates_the_letter_and_stops(mix: PairMix, shipped:
     pair = mix.sources[0].draw_train(np.random.default_rng(4))
     ids = torch.tensor(shipped.encode([pair.prompt]))
     out = shipped.network.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
-    assert shipped.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True) == pair.letter
+    assert shipped.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True) == pair.reply
     assert out.shape[1] == ids.shape[1] + 2
 
 
