@@ -66,8 +66,8 @@ class MissionEncoder(GridEncoder):
 class Reader(nn.Module):
     """Words and what is done -> what is to be done next, as logits over verbs, colours, kinds and places.
 
-    Positions are drawn at random where gradients are wanted, in order (Ruoss et al., 2023), so that longer missions
-    than those that were seen have none that is new.
+    Where gradients are wanted, the words of a mission are at random positions, in order (Ruoss et al., 2023), so that
+    longer missions than those that were seen have none that is new; else at the mean of these.
     """
 
     def __init__(self) -> None:
@@ -87,9 +87,7 @@ class Reader(nn.Module):
         """Log-probabilities [N, R, size] of each of `sizes`, of words int64 [N, L] and done flags [N, 4]."""
         words = words[:, : max(1, int((words > 0).any(0).sum()))]
         padding = words == 0
-        places = torch.arange(words.shape[1], device=words.device).expand_as(words)
-        if torch.is_grad_enabled():
-            places = torch.rand(len(words), LENGTH, device=words.device).argsort(1)[:, : words.shape[1]].sort(1)[0]
+        places = _drawn(padding) if torch.is_grad_enabled() else _spaced(padding)
         flags = self.done(done)[:, None]
         seen = self.layers(self.embed(words) + self.place(places) + flags, src_key_padding_mask=padding)
         queries = self.queries.expand(len(words), -1, -1) + flags
@@ -156,6 +154,18 @@ class MissionNetwork(ControllerNetwork):
     def _bits(self, status: Tensor) -> Tensor:
         """Statuses uint8 [N, D] as numbers, float32 [N, D, B]."""
         return (status[..., None] & self.get_buffer("bits") > 0).float()
+
+
+def _drawn(padding: Tensor) -> Tensor:
+    """Positions int64 [N, L] of words, by chance and in order; those of padding [N, L], which is last, do not matter."""
+    drawn = torch.rand(len(padding), LENGTH, device=padding.device).argsort(1)[:, : padding.shape[1]]
+    return drawn.masked_fill(padding, LENGTH - 1).sort(1)[0]
+
+
+def _spaced(padding: Tensor) -> Tensor:
+    """The means of `_drawn`, which depend on nothing but the number of the mission's own words."""
+    count, ranks = (~padding).sum(1, keepdim=True), torch.arange(1, padding.shape[1] + 1, device=padding.device)
+    return (ranks * (LENGTH + 1) / (count + 1) - 1).round().long().clamp(max=LENGTH - 1)
 
 
 def described(colour: Tensor, kind: Tensor, place: Tensor) -> Tensor:

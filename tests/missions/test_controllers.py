@@ -14,7 +14,7 @@ from preceptor.agent.flags import EvalConfig
 from preceptor.agent.train import train
 from preceptor.controller.checkpoint import load_controller, save_controller
 from preceptor.controller.encoders import encoder_of
-from preceptor.controller.missions import Reader, described, padded
+from preceptor.controller.missions import Reader, _drawn, _spaced, described, padded
 from preceptor.controller.network import to_tensors
 from preceptor.controller.roles import Controller, network_of
 from preceptor.envs.catalog import get_task
@@ -69,6 +69,15 @@ def test_other_words_and_what_is_done_change_what_is_read():
     assert not torch.allclose(reader(three, done)[0], reader(three, after)[0])
     longer = torch.nn.functional.pad(one, (0, 20))
     assert torch.allclose(reader(one, done)[1], reader(longer, done)[1], atol=1e-5), "padding is not read"
+
+
+def test_words_are_played_at_the_mean_of_the_positions_at_which_they_were_trained():
+    padding = torch.zeros(3, 12, dtype=torch.bool)
+    padding[1, 4:], padding[2, 1:] = True, True
+    drawn = torch.stack([_drawn(padding) for _ in range(4_000)]).float().mean(0)
+    assert ((drawn - _spaced(padding)).abs()[~padding] < 1.5).all()
+    alone = _spaced(padding[1:2, :5])
+    assert (alone[:, :4] == _spaced(padding)[1:2, :4]).all(), "longer missions beside it change nothing"
 
 
 def test_a_controller_comes_back_from_disk(tmp_path):
