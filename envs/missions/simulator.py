@@ -76,5 +76,10 @@ class MissionSimulator(GridSimulator):
         progress = self._progress._asdict()
         return super().arrays() | {"strip": self._strip} | {name: progress[name] for name in _FOLLOWED}
 
+    def set_state(self, state: State) -> None:
+        """See `Simulator`; a run that is resumed has made none of the levels yet."""
+        super().set_state(state)
+        self._pool.need(self.level_seed)
+
 
 _FOLLOWED = ("marks", "places", "carried_marks", "verified")  # the rest of `Progress` is in the strip

@@ -87,8 +87,9 @@ def test_the_place_from_which_a_thing_was_taken_counts_until_a_drop_is_tried() -
 
 
 def test_a_state_in_the_middle_of_an_episode_goes_on_as_it_would_have() -> None:
-    pool = MissionPool(rooms.registered("PutNext", rooms.Chosen(distractors=4)), 6, 0)
-    one, other = (MissionSimulator(pool, 6, "PutNext") for _ in range(2))
+    env_id = rooms.registered("PutNext", rooms.Chosen(distractors=4))
+    # each with a pool of its own: who resumes has made none of the levels that are being played
+    one, other = (MissionSimulator(MissionPool(env_id, 6, 0), 6, "PutNext") for _ in range(2))
     one.begin(np.arange(6), np.arange(6))
     other.begin(np.arange(6), np.zeros(6, np.int64))
     rng = np.random.default_rng(1)
