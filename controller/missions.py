@@ -157,7 +157,7 @@ class MissionNetwork(ControllerNetwork):
 
 
 def _drawn(padding: Tensor) -> Tensor:
-    """Positions int64 [N, L] of words, by chance and in order; those of padding [N, L], the last ones, do not matter."""
+    """Positions int64 [N, L] of words, by chance and in order; those of padding [N, L], the last ones, say nothing."""
     drawn = torch.rand(len(padding), LENGTH, device=padding.device).argsort(1)[:, : padding.shape[1]]
     return drawn.masked_fill(padding, LENGTH - 1).sort(1)[0]
 
