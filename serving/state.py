@@ -80,8 +80,10 @@ def new_state(config: ServeConfig) -> ServerState:
     """The server that this process is about to launch, from a resolved config."""
     name = str(config.served_model_name)
     train = ["python", "main.py", "train", "--teacher", "llm", "--base-url", config.base_url, "--model", name]
-    if template := card_of(str(config.model)).get("prompt"):
-        train += ["--prompt", str(template)]
+    card = card_of(str(config.model))
+    for flag in ("prompt", "teacher_by", "task"):
+        if flag in card:
+            train += [f"--{flag.replace('_', '-')}", str(card[flag])]
     key = f"OPENAI_API_KEY=${KEY_VARIABLE} " if os.environ.get(KEY_VARIABLE) else ""
     return ServerState(
         server=config.name,

@@ -9,7 +9,8 @@ CARD_FILE = "preceptor.json"
 
 
 def card_of(folder: Path | str) -> dict[str, Any]:
-    """The prompt template of a model that was trained here, its temperature, its tasks; empty for any other model."""
+    """What a model that was trained here says of itself: how it is to be asked (`prompt`, or `teacher_by`, and a
+    `task`), its temperature, its tasks. Empty for any other model."""
     try:
         card = json.loads((Path(folder) / CARD_FILE).read_text())
     except (OSError, ValueError):

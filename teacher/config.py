@@ -42,8 +42,8 @@ class TeacherConfig:
     """How a server is asked: logprobs, choice, echo, samples; auto takes the first of these that it honours."""
     samples: Annotated[int, Ge(1)] = 10
     """Samples per menu where the server cannot score (choice, samples)."""
-    temperature: Annotated[float, Ge(0), Le(2)] = 1.0
-    """Of a server's replies."""
+    temperature: Annotated[float, Ge(0), Le(2)] | None = None
+    """Of a server's replies; 1 for labels and 0 for plans if not given."""
     reply_tokens: Annotated[int, Ge(1)] | None = None
     """Tokens of a sampled reply at most, thinking included; 16 if not given, or what the model is seen to need."""
     extra_body: str | None = None

@@ -104,7 +104,7 @@ class ServedModel:
             TeacherError: The prompts do not fit, or no way of asking gives an answer.
         """
         config, wanted = self._config, self._config.scoring
-        fields = {"temperature": config.temperature, **self._extra}
+        fields = {"temperature": 1.0 if config.temperature is None else config.temperature, **self._extra}
         probe = Probe(self._client, {"model": self.model, **fields}, prompts, config.reply_tokens)
         try:
             way, reasons = start(probe.run(WAYS if wanted == "auto" else (wanted,))).result()

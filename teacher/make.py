@@ -158,7 +158,8 @@ def _planner(config: TeacherConfig, task: Task, plans: Plans) -> Model:
     if config.scoring not in ("auto", "samples"):
         raise UserError(f"A plan is written, and --scoring {config.scoring} gives a letter.", "--scoring samples")
     tokens = config.reply_tokens or PLAN_TOKENS
-    model = _served_model(replace(config, scoring="samples", samples=1, reply_tokens=tokens))
+    warmth = 0.0 if config.temperature is None else config.temperature  # one reply is all that there is
+    model = _served_model(replace(config, scoring="samples", samples=1, reply_tokens=tokens, temperature=warmth))
     prompts = plan_prompts(task, plans, _PLANNED_SCENES)
     model.prepare(prompts[:_PROBED_PROMPTS])
     read = sum(prompt.tokens for prompt in prompts)

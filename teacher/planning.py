@@ -22,7 +22,7 @@ from preceptor.teacher.labels import LabelStore
 from preceptor.teacher.parse import after_thinking
 from preceptor.teacher.prompts import Menu, Prompt, Template
 
-PLAN_TOKENS = 512  # of a plan, at most
+PLAN_TOKENS = 256  # of a plan, at most; the longest of the expert's have 16 lines
 REFUSED = "refused"  # status of a reply that is no plan for its mission
 NO_MENU = Menu(())
 _SAID = 5  # refusals that are told of; the others are counted

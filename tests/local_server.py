@@ -39,7 +39,7 @@ class Running:
 
 @contextmanager
 def serving(key: str = "", model: Path = TINY_MODEL) -> Iterator[Running]:
-    engine, prompt = Engine(model), card_of(model)["prompt"]
+    engine, prompt = Engine(model), card_of(model).get("prompt", "")
     app, held = create_app(engine, "tiny", str(model), prompt=prompt, key=key), bound("127.0.0.1", 0)
     server = server_of(app, grace_seconds=1)
     running = Running(engine, f"http://127.0.0.1:{held.getsockname()[1]}")

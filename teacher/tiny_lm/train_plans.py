@@ -85,7 +85,8 @@ def main(out: Path, config: OmitArgPrefixes[Config] = DEFAULT) -> None:
     save(tokenizer, model.bfloat16(), out, REPLY_TOKENS)  # half the size, and no plan the worse
     accuracy = judge(LocalModel(out), np.random.default_rng([config.seed, 2]), config.judged)
     facts = {
-        "prompt": "plan",
+        "teacher_by": "plan",
+        "task": "OneRoom-GoTo",
         "parameters": sum(p.numel() for p in model.parameters()),
         "pairs": config.steps * config.batch,
         "training_minutes": round(minutes, 1),

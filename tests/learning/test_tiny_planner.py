@@ -7,10 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preceptor.agent.evaluate import evaluate
+from preceptor.agent.flags import EvalConfig
 from preceptor.envs.missions.mission import words
 from preceptor.envs.missions.parsing import parse
-from preceptor.envs.missions.plans import plan_of, plan_prompt, read_plan
+from preceptor.envs.missions.plans import plan_of, plan_prompt
+from preceptor.serving.config import ServeConfig
+from preceptor.serving.state import new_state
 from preceptor.teacher.card import CARD_FILE, TINY_MODEL
+from preceptor.teacher.config import TeacherConfig
 from preceptor.teacher.local import LocalModel
 from preceptor.teacher.tiny_lm.held_out import is_held_out
 from preceptor.teacher.tiny_lm.plan_pairs import PREFIX, PlanMix, draw_plan
@@ -19,6 +24,7 @@ from preceptor.teacher.tiny_lm.train_plans import DEFAULT, judge, write_card
 from tests.local_server import serving
 
 LEAST = {"training": 0.9, "held-out": 0.85}  # share of plans of one clause that are right
+PROBES = 10  # requests that find out what a server can do, on the first missions
 PLANNER = TINY_MODEL.with_name("plans")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,19 +64,16 @@ def test_both_built_in_models_together_are_small() -> None:
     assert sum(file.stat().st_size for folder in (TINY_MODEL, PLANNER) for file in folder.iterdir()) <= 5_000_000
 
 
-def test_a_server_of_the_planner_writes_plans() -> None:
-    missions = [
-        "go to the red ball",
-        "pick up a grey key",
-        "open the blue door",
-        "put the green box next to the red ball",
-    ]
+def test_a_teacher_that_asks_a_server_of_the_planner_plays_missions_well(tmp_path: Path) -> None:
     with serving(model=PLANNER) as running:
-        for mission in missions:
-            body = {
-                "model": "tiny",
-                "messages": [{"role": role, "content": content} for role, content in plan_prompt(mission)],
-                "temperature": 0,
-            }
-            text = running.post("/chat/completions", body).json()["choices"][0]["message"]["content"]
-            assert read_plan(text, parse(mission)).steps == plan_of(parse(mission)).steps
+        asked = TeacherConfig(teacher="llm", teacher_by="plan", base_url=f"{running.url}/v1", model="tiny")
+        where = {"compare": "teacher", "seeds": "1000000:1000010", "logdir": str(tmp_path), "quiet": True}
+        result = evaluate(EvalConfig(task="OneRoom-PutNext", teacher=asked, **where))
+        missions = [job.ask.messages[-1].content for job in running.jobs]
+        assert len(missions) - len(set(missions)) <= PROBES, "none is asked for twice"
+    assert result["teacher"]["greedy"]["success"] >= 0.9
+
+
+def test_what_is_printed_when_the_planner_is_served_asks_it_for_plans() -> None:
+    state = new_state(ServeConfig(backend="local", model=str(PLANNER), served_model_name="plans"))
+    assert state.train.endswith("--model plans --teacher-by plan --task OneRoom-GoTo")
