@@ -113,7 +113,8 @@ def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
         return named_controller(config.controller, config.logdir, task)
     if not config.needs_controller:
         return None
-    taught = {name: getattr(config.teacher, name) for name in _TAUGHT}
+    makes_labels_others = ("teacher", "teacher_by", "model", "label_noise", "noise_per")
+    taught = {name: getattr(config.teacher, name) for name in makes_labels_others}
     runs = Run.all(config.logdir, "dagger", task.name)
     plain = to_plain(TeacherConfig())  # what runs of earlier versions do not say
     legible = [run for run in runs if "teacher" in run.config]
@@ -128,9 +129,6 @@ def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
     distil = replace(configure(words, method="dagger", savedir=name, resume=True), teacher=config.teacher)
     _train_one(distil)
     return load_controller(Run.find(config.logdir, "dagger", task.name, name).controller, task)
-
-
-_TAUGHT = ("teacher", "teacher_by", "model", "label_noise", "noise_per")  # settings that make labels others
 
 
 class Runner(Resumable):

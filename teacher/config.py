@@ -9,9 +9,9 @@ from preceptor.ground.ranges import NotNegative
 
 TeacherName = Literal["local", "llm", "scripted", "replay", "random", "uniform-legal", "shuffled", "none"]
 Scoring = Literal["auto", "logprobs", "choice", "echo", "samples"]
+By = Literal["scene", "plan"]
 # What stands in for a teacher that cannot be reached: the running option goes on, the controller that is being
 # distilled decides, or the task's own expert; or the run stops.
-By = Literal["scene", "plan"]
 Policy = Literal["abort", "hold", "controller", "scripted"]
 
 

@@ -74,7 +74,9 @@ def make_teacher(
                 raise UserError("There is nothing to shuffle without a teacher.", "--teacher shuffled:local")
             teacher = controls.ShuffledTeacher(answering, task, seed)
         case "scripted" | "llm" if by_plan:
-            plans = planned(task)
+            if (plans := task.plans) is None:
+                what = f"{task.name} has no missions that differ from episode to episode, and nothing to plan."
+                raise UserError(what, "--teacher-by scene")
             writer = _planner(config, task, plans) if kind == "llm" else ScriptedPlans(plans)
             teacher = PlanningTeacher(kind, task, writer, plans, store, as_recorded=as_recorded)
         case "scripted":
@@ -166,14 +168,6 @@ def _planner(config: TeacherConfig, task: Task, plans: Plans) -> Model:
     cost = f"{_PLANNED_SCENES:,} sampled situations are of {len(prompts):,} missions to plan: {len(prompts):,} calls"
     say(f"{model.base_url}: {cost}, about {read:,} tokens of prompts and at most {tokens:,} of each reply")
     return model
-
-
-def planned(task: Task) -> Plans:
-    """How a task is planned. Raises `UserError` if there is nothing to plan."""
-    if task.plans is None:
-        what = f"{task.name} has no missions that differ from episode to episode, and nothing to plan."
-        raise UserError(what, "--teacher-by scene")
-    return task.plans
 
 
 def longest_prompts(task: Task, template: Template) -> list[Prompt]:

@@ -66,7 +66,7 @@ class MissionPlans(Plans):
     def follow(self, plan: str, scene: Scene) -> tuple[int | None, str]:
         """The option for the current step if it can be had, and the step; no step where nothing is left to do."""
         facts = from_strings(scene.facts)
-        found = _current(_steps(plan), understood(facts.text), facts)
+        found = _current(_steps(plan), facts)
         if found is None:
             return None, ""
         step, clause = found
@@ -100,13 +100,18 @@ def _ends(steps: Sequence[Subgoal], mission: Mission) -> dict[int, int]:
     return ends
 
 
-def _current(steps: Sequence[Subgoal], mission: Mission, facts: Facts) -> tuple[Subgoal, int] | None:
+def _statuses(facts: Facts) -> dict[Description, int]:
+    """The status of each description of the mission."""
+    return {what: facts.status[slot] for slot, what in slots(understood(facts.text))}
+
+
+def _current(steps: Sequence[Subgoal], facts: Facts) -> tuple[Subgoal, int] | None:
     """The step to be done now, and the clause that it leads to; None if nothing is left.
 
     It is one of those that complete the next clause: those before them are over, and what is held tells how far these
     have come.
     """
-    ends = _ends(steps, mission)
+    ends = _ends(steps, understood(facts.text))
     undone = sorted((end, k) for k, end in ends.items() if not facts.done[k])
     if not undone:
         return None
@@ -115,7 +120,7 @@ def _current(steps: Sequence[Subgoal], mission: Mission, facts: Facts) -> tuple[
     pickups = [i for i, step in enumerate(steps[:end]) if step.verb == "pickup"]
     if steps[end].verb == "dropnext" and pickups:  # picked up for an earlier clause, and maybe lost since
         begin = min(begin, pickups[-1])
-    status = {what: facts.status[slot] for slot, what in slots(mission)}
+    status = _statuses(facts)
     begin = max((i + 1 for i in pickups if i >= begin and status.get(steps[i].what, 0) & HELD), default=begin)
     return next((step for step in steps[begin:end] if not _over(step, status, facts)), steps[end]), k
 
@@ -135,12 +140,10 @@ def _over(step: Subgoal, status: Mapping[Description, int], facts: Facts) -> boo
 
 def _wishes(facts: Facts, step: Subgoal, k: int) -> Iterator[str]:
     """What brings a step on the way to a clause nearer, best first."""
-    mission = understood(facts.text)
-    clause = mission.clauses[k]
+    clause = understood(facts.text).clauses[k]
     if step == ("pickup", clause.what) and clause.beside is not None:  # not before there is a place for it
         yield from for_clause(facts, k, clause)
     else:
-        status = {what: facts.status[slot] for slot, what in slots(mission)}
-        yield from towards(facts, step.verb, step.what, status.get(step.what, 0))
+        yield from towards(facts, step.verb, step.what, _statuses(facts).get(step.what, 0))
     yield from search(facts)
     yield "aside"  # what is held may be in the way

@@ -59,6 +59,11 @@ class Mission(NamedTuple):
         """All clauses, those to be done first in front."""
         return self.first + self.then
 
+    @property
+    def named(self) -> tuple[Description, ...]:
+        """What its clauses speak of, in order."""
+        return tuple(what for clause in self.clauses for what in clause[1:] if what is not None)
+
 
 def described(what: Description) -> str:
     """A description in words, without an article: "red ball on your left"."""

@@ -111,7 +111,7 @@ def plan_of(mission: Mission) -> Plan:
 
 def _meant(step: Subgoal, mission: Mission) -> Subgoal:
     """A step on an object of the mission, in its own description, or on a door, key or box that may be in the way."""
-    named = dict.fromkeys(what for clause in mission.clauses for what in clause[1:] if what is not None)
+    named = dict.fromkeys(mission.named)
     wider = [what for what in named if all(said in ("", of) for said, of in zip(step.what, what, strict=True))]
     if step.verb == "drop" or step.what in named:
         return step

@@ -22,7 +22,7 @@ from minigrid.envs.babyai.core.verifier import (
 )
 
 from preceptor.envs.missions.levels import mission_of
-from preceptor.envs.missions.mission import COLOURS, KINDS, MOST_CLAUSES, Mission
+from preceptor.envs.missions.mission import COLOURS, KINDS, MOST_CLAUSES
 from preceptor.envs.missions.paraphrase import paraphrase
 
 MIX = "Mix"
@@ -124,26 +124,18 @@ class OneRoom(RoomGridLevel):
                 clauses.append(OpenInstr(ObjDesc("door", door.color)))
             else:
                 clauses.append(_VERBS[verb](*(about.pop(0) for _ in range(_needs(verb)))))
-        drawn = len(clauses) > 1 and bool(self._chosen.clauses)
-        self.instrs: Instr = self._joined(clauses) if drawn else _in_order(clauses)
-        named = {(what.colour, what.kind) for what in _named(mission_of(self))}
+        self.instrs: Instr = self._joined(clauses) if len(clauses) > 1 else clauses[0]
+        named = {(what.colour, what.kind) for what in mission_of(self).named}
         if self._chosen.pairs != "all" and bool(named & HELD_OUT) != (self._chosen.pairs == "new"):
             raise RejectSampling("the mission names other objects than it may")
 
     def _joined(self, clauses: list[Instr]) -> Instr:
-        """Two to four clauses, in one of the ways that BabyAI's missions are joined."""
-        order: Any = self._rand_elem([AndInstr, BeforeInstr, AfterInstr][len(clauses) > 2 :])
+        """Two to four clauses: those of a kind in order, others in one of the ways that BabyAI joins them."""
+        ways = [AndInstr, BeforeInstr, AfterInstr][len(clauses) > 2 :]
+        order: Any = self._rand_elem(ways) if self._chosen.clauses else BeforeInstr
         half = self._rand_int(1, 3) if len(clauses) == 3 else len(clauses) // 2
         parts = (clauses[:half], clauses[half:])
         return order(*(part[0] if len(part) == 1 else AndInstr(*part) for part in parts))
-
-
-def _in_order(clauses: list[Instr]) -> Instr:
-    return BeforeInstr(*clauses) if len(clauses) > 1 else clauses[0]
-
-
-def _named(mission: Mission) -> list[Any]:
-    return [part for clause in mission.clauses for part in clause[1:] if part is not None]
 
 
 def registered(room: str, chosen: Chosen) -> str:

@@ -81,9 +81,6 @@ def draw_plan(rng: np.random.Generator, *, held_out: bool, new_words: bool = Fal
     return PlanPair(mission, text if rng.random() < 0.5 else " ".join(tokens(text)))
 
 
-class PlanMix:
-    """Draws missions and their plans."""
-
-    def draw_train(self, rng: np.random.Generator, count: int) -> list[PlanPair]:
-        """`count` training pairs."""
-        return [draw_plan(rng, held_out=False) for _ in range(count)]
+def draw_train(rng: np.random.Generator, count: int) -> list[PlanPair]:
+    """`count` training pairs."""
+    return [draw_plan(rng, held_out=False) for _ in range(count)]

@@ -25,10 +25,11 @@ from preceptor.teacher.card import CARD_FILE
 from preceptor.teacher.local import CPU_BATCH_TOKENS, LocalModel, batches, silence_transformers
 from preceptor.teacher.prompts import distinct_scenes, load_template
 from preceptor.teacher.tiny_lm.pairs import Pair, PairMix, PairSource, held_out_texts
-from preceptor.teacher.tiny_lm.plan_pairs import PlanMix, PlanPair
+from preceptor.teacher.tiny_lm.plan_pairs import PlanPair
 from preceptor.teacher.tiny_lm.tokenizer import train_tokenizer
 
 log = logging.getLogger("tiny_lm")
+Draw = Callable[[np.random.Generator, int], Sequence[Pair | PlanPair]]  # so many pairs to train on
 
 PROMPT = "compact"
 CARD = Path(__file__).with_name("card.md")  # what the model is, what it was seen to do, and what it is not for
@@ -49,7 +50,7 @@ class Config:
     steps: int = 2600
     batch: int = 64
     warmup: int = 100  # steps
-    hold: int = 0  # steps before which the learning rate does not fall
+    hold: int = 0  # steps before which the learning rate is the whole, and then that of the cosine
     lr: float = 1e-3  # falls along a cosine to a hundredth
     weight_decay: float = 0.01
     scenes: int = 20_000  # drawn per task for the pool
@@ -148,11 +149,11 @@ def losses(model: Any, judge_line: torch.nn.Linear, examples: Sequence[Example])
     )
 
 
-def train(mix: PairMix | PlanMix, config: Config, prefix: str = "") -> tuple[Any, Any]:
-    """Tokenizer and trained model; `prefix` is what all prompts begin with."""
+def train(draw: Draw, config: Config, prefix: str = "") -> tuple[Any, Any]:
+    """Tokenizer and trained model, on the pairs that `draw` gives; `prefix` is what all prompts begin with."""
     rng = np.random.default_rng([config.seed, 1])
     torch.manual_seed(config.seed)
-    corpus = [text for pair in mix.draw_train(rng, config.corpus) for text in (pair.asked, pair.reply)]
+    corpus = [text for pair in draw(rng, config.corpus) for text in (pair.asked, pair.reply)]
     tokenizer = train_tokenizer(corpus, config.vocab, prefix)
     model = build_model(config, tokenizer)
     log.info("%d parameters, %d tokens", sum(p.numel() for p in model.parameters()), len(tokenizer))
@@ -162,7 +163,7 @@ def train(mix: PairMix | PlanMix, config: Config, prefix: str = "") -> tuple[Any
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(config))
     started, recent = time.perf_counter(), []
     for step in range(config.steps):
-        examples = encoded(tokenizer, mix.draw_train(rng, config.batch))
+        examples = encoded(tokenizer, draw(rng, config.batch))
         optimizer.zero_grad(set_to_none=True)
         answer = 0.0
         # In parts that a processor's cache holds, float32 is as fast as bfloat16, which not every processor has.
@@ -290,7 +291,7 @@ def main(out: Path, tasks: tuple[str, ...] = (), config: OmitArgPrefixes[Config]
     mix = make_mix([get_task(name) for name in tasks or TAUGHT], config)
     for source in mix.sources:
         log.info("%s: %d scenes to train on, %d held out", source.task.name, len(source.train), len(source.held_out))
-    tokenizer, model = train(mix, config)
+    tokenizer, model = train(mix.draw_train, config)
     save(tokenizer, model, out)
     minutes = (time.perf_counter() - started) / 60
     result = judge(mix, out, config)

@@ -18,7 +18,7 @@ from tyro.conf import OmitArgPrefixes
 
 from preceptor.teacher.card import CARD_FILE
 from preceptor.teacher.local import LocalModel
-from preceptor.teacher.tiny_lm.plan_pairs import PREFIX, PlanMix, PlanPair, draw_plan
+from preceptor.teacher.tiny_lm.plan_pairs import PREFIX, PlanPair, draw_plan, draw_train
 from preceptor.teacher.tiny_lm.train import Config, log, save, train
 
 CARD = Path(__file__).with_name("card_plans.md")
@@ -80,7 +80,7 @@ def main(out: Path, config: OmitArgPrefixes[Config] = DEFAULT) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
     started = time.perf_counter()
-    tokenizer, model = train(PlanMix(), config, PREFIX)
+    tokenizer, model = train(draw_train, config, PREFIX)
     minutes = (time.perf_counter() - started) / 60
     save(tokenizer, model.bfloat16(), out, REPLY_TOKENS)  # half the size, and no plan the worse
     accuracy = judge(LocalModel(out), np.random.default_rng([config.seed, 2]), config.judged)

@@ -70,14 +70,14 @@ def test_the_answer_of_a_pair_is_the_scripts() -> None:
 
 def test_a_short_training_learns_and_the_files_load(tmp_path: Path) -> None:
     mix = OneOrder()
-    tokenizer, network = train(mix, SMALL)
+    tokenizer, network = train(mix.draw_train, SMALL)
     save(tokenizer, network, tmp_path)
     (tmp_path / CARD_FILE).write_text(json.dumps({"prompt": "compact", "temperature": 2.0}))
     model = LocalModel(tmp_path)
     assert model.temperature == 2.0
     pairs = mix.draw_train(np.random.default_rng(9), 300)
     learnt = accuracy(menu_logits(model, pairs), answers_of(pairs))
-    _, untrained = train(mix, replace(SMALL, steps=0))
+    _, untrained = train(mix.draw_train, replace(SMALL, steps=0))
     save(tokenizer, untrained, tmp_path)
     chance = accuracy(menu_logits(LocalModel(tmp_path), pairs), answers_of(pairs))
     assert learnt > 0.9 > 0.6 > chance

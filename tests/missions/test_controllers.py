@@ -12,6 +12,7 @@ from preceptor.agent.config import configure
 from preceptor.agent.evaluate import evaluate
 from preceptor.agent.flags import EvalConfig
 from preceptor.agent.train import train
+from preceptor.controller import missions
 from preceptor.controller.checkpoint import load_controller, save_controller
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.missions import Reader, _drawn, _spaced, described, padded
@@ -71,13 +72,20 @@ def test_other_words_and_what_is_done_change_what_is_read():
     assert torch.allclose(reader(one, done)[1], reader(longer, done)[1], atol=1e-5), "padding is not read"
 
 
-def test_words_are_played_at_the_mean_of_the_positions_at_which_they_were_trained():
+def test_words_are_played_at_the_mean_of_the_positions_at_which_they_were_trained(monkeypatch):
     padding = torch.zeros(3, 12, dtype=torch.bool)
     padding[1, 4:], padding[2, 1:] = True, True
     drawn = torch.stack([_drawn(padding) for _ in range(4_000)]).float().mean(0)
     assert ((drawn - _spaced(padding)).abs()[~padding] < 1.5).all()
     alone = _spaced(padding[1:2, :5])
     assert (alone[:, :4] == _spaced(padding)[1:2, :4]).all(), "longer missions beside it change nothing"
+
+    monkeypatch.setattr(missions, "_drawn", _spaced)  # without chance, play reads what training read
+    reader, words = Reader(), torch.as_tensor(VOCABULARY.encode("go to the red ball", 24)[None]).long()
+    with torch.no_grad():
+        played = reader(words, torch.zeros(1, 4))
+    trained = reader(words, torch.zeros(1, 4))
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(played, trained, strict=True))
 
 
 def test_a_controller_comes_back_from_disk(tmp_path):
