@@ -1,17 +1,145 @@
-"""A trained agent at work: observations in, actions out, without a teacher, a label store or an environment."""
+"""Trained agents at work: observations in, actions out, without a teacher, a label store or an environment.
+
+Several that play with one network are played together. What one of them does is the same, to the bit, whoever else is
+played with it: each has a generator of its own, and each row of a product of matrices is worked out in the same way,
+once there are a few rows. For fewer, the libraries of linear algebra take other ways, so that there the first row is
+repeated.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
+from preceptor.agent.distributions import Categorical
 from preceptor.agent.hierarchy import Observations, Player
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
+
+_FEWEST_ROWS = 4  # MKL's kernels for up to three rows round otherwise
+_LARGEST_CODES = np.array([10, 5, 2, 4], np.uint8)  # of a cell: minigrid's kind, colour and state, and the agent
+
+
+@dataclass(eq=False)
+class Seat:
+    """What one agent's play of N environments is made of, besides the network.
+
+    Attributes:
+        clock: Its commands.
+        rng: Samples its options and actions; None to take the most probable ones.
+        obs: The last observations [N, ...]; None before the first.
+    """
+
+    clock: Clock
+    rng: np.random.Generator | None
+    obs: NDArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.clock.option)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done now in N environments.
+
+    Attributes:
+        action: [N, ...], in the task's own numbers.
+        ended: bool [N], where an option or a vector was over, or none ran, and another has begun.
+        probs: float32 [N, K], what the next option is sampled from; None where vectors are chosen.
+    """
+
+    action: NDArray
+    ended: NDArray[np.bool_]
+    probs: NDArray[np.float32] | None
+
+
+class Table:
+    """Where agents that share a player sit.
+
+    Args:
+        task: What is played.
+        player: Its levels.
+    """
+
+    def __init__(self, task: Task, player: Player) -> None:
+        self.task, self.player, self._encoder = task, player, encoder_of(task)
+
+    def seat(self, environments: int, rng: np.random.Generator | None) -> Seat:
+        """A new seat, for play that begins."""
+        return Seat(Clock(environments, self.player.timeouts, self.player.transition), rng)
+
+    def decide(
+        self, seats: Sequence[Seat], obs: Sequence[NDArray], begun: Sequence[NDArray[np.bool_]]
+    ) -> list[Decision]:
+        """The next decision at each seat.
+
+        Args:
+            seats: All with a generator, or all without one.
+            obs: Of each, observations [N, ...].
+            begun: Of each, bool [N], the environments that have begun an episode since its last observations.
+        """
+        new = [
+            np.ones(len(seat), np.bool_) if seat.obs is None else each for seat, each in zip(seats, begun, strict=True)
+        ]
+        before = [now if seat.obs is None else seat.obs for seat, now in zip(seats, obs, strict=True)]
+        rows = sum(map(len, seats))
+        idle = max(0, _FEWEST_ROWS - rows) if self.player.free else 0
+        joined = partial(_joined, idle=idle)
+        clock, batch = self.seat(0, None).clock, joined(obs)
+        for name in clock.saved:
+            setattr(clock, name, joined([getattr(seat.clock, name) for seat in seats]))
+        clock.advance(joined(new), joined(before), batch)
+        rng: Any = seats[0].rng
+        if rng is not None and (len(seats) > 1 or idle):
+            rng = _Generators([(seat.rng, len(seat)) for seat in seats], idle)
+        # No level of training: there, methods explore.
+        observed = Observations(self.task, self._encoder, batch, np.full(len(batch), SEEDS_PER_SPLIT))
+        over, choice = self.player.high.choose(observed, clock.option)
+        due = clock.due(over)
+        clock.start(due, choice.sample(rng)[0])
+        action = self.player.low.act(observed, clock).sample(rng)[0]
+        probs = choice.probs if isinstance(choice, Categorical) else None
+        decisions = []
+        for seat, now, (first, end) in zip(seats, obs, pairwise(accumulate(map(len, seats), initial=0)), strict=True):
+            for name in clock.saved:
+                setattr(seat.clock, name, getattr(clock, name)[first:end])
+            seat.obs = now
+            decisions.append(Decision(action[first:end], due[first:end], None if probs is None else probs[first:end]))
+        return decisions
+
+
+def _joined(parts: Sequence[NDArray], idle: int) -> NDArray:
+    """The rows of all parts, and the first row again so many times."""
+    return parts[0] if len(parts) == 1 and not idle else np.concatenate([*parts, *[parts[0][:1]] * idle])
+
+
+class _Generators:
+    """The generators of several seats in the place of one: each draws for its own rows, as it would alone."""
+
+    def __init__(self, own: Sequence[tuple[Any, int]], idle: int) -> None:
+        self._own, self._idle, self._rows = own, idle, sum(rows for _, rows in own) + idle
+
+    def random(self, size: int) -> NDArray[np.float64]:
+        return self._drawn("random", (size,))
+
+    def standard_normal(self, size: tuple[int, ...], dtype: Any = np.float64) -> NDArray:
+        return self._drawn("standard_normal", size, dtype=dtype)
+
+    def uniform(self, low: float, high: float, size: tuple[int, ...]) -> NDArray[np.float64]:
+        return self._drawn("uniform", size, low=low, high=high)
+
+    def _drawn(self, kind: str, size: tuple[int, ...], **how: Any) -> NDArray:
+        each, rest = divmod(size[0], self._rows)
+        assert not rest, "environments share their number of draws"
+        parts = [getattr(rng, kind)(size=(each * rows, *size[1:]), **how) for rng, rows in self._own]
+        return np.concatenate([*parts, np.zeros((each * self._idle, *size[1:]), parts[0].dtype)])
 
 
 class Agent:
@@ -25,14 +153,13 @@ class Agent:
     """
 
     def __init__(self, task: Task, player: Player, *, greedy: bool = False, seed: int | None = None) -> None:
-        self.task, self._player, self._encoder = task, player, encoder_of(task)
+        self.task, self._table = task, Table(task, player)
         self._rng = None if greedy else np.random.default_rng(seed)
         self.reset()
 
     def reset(self) -> None:
         """Forget the options that run: the next observation begins an episode in every environment."""
-        self._clock: Clock | None = None
-        self._obs: NDArray = np.empty(0)
+        self._seat: Seat | None = None
         self._single = True
 
     def act(self, obs: Any, episode_start: Sequence[bool] | NDArray[np.bool_] | None = None) -> Any:
@@ -46,56 +173,63 @@ class Agent:
         Raises:
             UserError: The observations are of another shape or kind than the task's, or not as many as before.
         """
-        batch = self._batch(obs)
-        if self._clock is None:
-            self._clock = Clock(len(batch), self._player.timeouts, self._player.transition)
-        else:
-            begun = np.zeros(len(batch), np.bool_) if episode_start is None else np.array(episode_start, np.bool_)
-            if begun.shape != (len(self._obs),) or len(batch) != len(self._obs):
-                raise UserError(
-                    f"act() was given {len(batch)} observations and {len(begun)} marks of beginnings, after "
-                    f"{len(self._obs)} observations.",
-                    "agent.reset()  # before environments of another number",
-                )
-            self._clock.advance(begun, self._obs, batch)
-        self._obs = batch
-        # No level of training: there, methods explore.
-        levels = np.full(len(batch), SEEDS_PER_SPLIT)
-        observed = Observations(self.task, self._encoder, batch, levels)
-        over, choice = self._player.high.choose(observed, self._clock.option)
-        self._clock.start(self._clock.due(over), choice.sample(self._rng)[0])
-        action = self.task.to_gymnasium(self._player.low.act(observed, self._clock).sample(self._rng)[0])
+        batch, self._single = batch_of(self.task, obs)
+        if self._seat is None:
+            self._seat, episode_start = self._table.seat(len(batch), self._rng), None
+        begun = np.zeros(len(batch), np.bool_) if episode_start is None else np.array(episode_start, np.bool_)
+        if begun.shape != (len(self._seat),) or len(batch) != len(self._seat):
+            raise UserError(
+                f"act() was given {len(batch)} observations and {len(begun)} marks of beginnings, after "
+                f"{len(self._seat)} observations.",
+                "agent.reset()  # before environments of another number",
+            )
+        (decision,) = self._table.decide([self._seat], [batch], [begun])
+        action = self.task.to_gymnasium(decision.action)
         return action[0] if self._single else action
 
     @property
     def option(self) -> str | list[str] | None:
         """The option that runs, in words, or those of the N environments; None before the first `act`, and where the
         high level chooses vectors."""
-        if self._clock is None or self._clock.command.shape[1]:
+        if self._seat is None or self._seat.clock.command.shape[1]:
             return None
-        words = [self.task.options[k].words for k in self._clock.option.tolist()]
+        words = [self.task.options[k].words for k in self._seat.clock.option.tolist()]
         return words[0] if self._single else words
 
     @property
     def command(self) -> NDArray[np.float32] | None:
-        """The vector that the high level has chosen, [D] or [N, D]; None where it chooses named options."""
-        if self._clock is None or not self._clock.command.shape[1]:
+        """The vector that the high level has chosen, [D] or [N, D]; None where it chose named options."""
+        if self._seat is None or not self._seat.clock.command.shape[1]:
             return None
-        return self._clock.command[0] if self._single else self._clock.command
+        return self._seat.clock.command[0] if self._single else self._seat.clock.command
 
-    def _batch(self, obs: Any) -> NDArray:
-        """Observations [N, ...] of what was given."""
-        shape = self.task.observation_shape
-        try:
-            found = self.task.from_gymnasium(obs)
-        except (KeyError, TypeError, ValueError):
-            found = np.empty((0, 0))  # of no task's shape
-        single = found.shape == shape
-        if not single and (found.shape[1:] != shape or not len(found)):
-            raise UserError(
-                f"{self.task.name} is played from observations of shape {shape}, or (N, {', '.join(map(str, shape))}), "
-                f"not {found.shape}.",
-                f"preceptor.make({self.task.name!r}) is its environment",
-            )
-        self._single = single
-        return found[None] if single else found
+
+def batch_of(task: Task, obs: Any) -> tuple[NDArray, bool]:
+    """Observations [N, ...] of what was given, and whether that was a single one.
+
+    Raises:
+        UserError: They are of another shape or kind than the task's, or no numbers that its environment could give.
+    """
+    shape, own = task.observation_shape, f"preceptor.make({task.name!r}) is its environment"
+    try:
+        found = task.from_gymnasium(obs)
+    except (KeyError, OverflowError, TypeError, ValueError):
+        found = np.empty((0, 0))  # of no task's shape
+    single = found.shape == shape
+    if not single and (found.shape[1:] != shape or not len(found)):
+        raise UserError(
+            f"{task.name} is played from observations of shape {shape}, or (N, {', '.join(map(str, shape))}), "
+            f"not {found.shape}.",
+            own,
+        )
+    found = found[None] if single else found
+    if len(shape) == 3:  # compiled code takes the codes of cells as positions in tables
+        known = bool((found[:, :, : shape[1] - task.told_columns] <= _LARGEST_CODES).all())
+    else:
+        known = bool(np.isfinite(found).all())
+    if not known:
+        what = (
+            f"codes of cells above {tuple(_LARGEST_CODES.tolist())}" if len(shape) == 3 else "NaN or infinite numbers"
+        )
+        raise UserError(f"The observations of {task.name} hold {what}.", own)
+    return found, single

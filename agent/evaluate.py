@@ -23,6 +23,8 @@ from preceptor.agent.players import (
     summary,
     teacher_player,
 )
+from preceptor.agent.remote.client import Client
+from preceptor.agent.remote.player import remote_player
 from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.results import write_result
 from preceptor.agent.runs.run import Run
@@ -47,6 +49,8 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         raise UserError(f"--savedir {config.savedir} leaves the folder of the run.", "--savedir again, or a full path")
     torch.set_num_threads(config.threads)
     use_device(config.device)
+    if "served" in config.players and "task" not in config.said:
+        config = replace(config, task=Client(_server(config)).agent(config.agent)["source"])
     runs = _runs(config)
     trained = from_plain(runs[0].config) if runs else None
     task = task_of(config.task, config.logdir, config.teacher_flaw or (trained.teacher_flaw if trained else None))
@@ -149,6 +153,8 @@ def _players(name: str, config: EvalConfig, task: Task, runs: list[Run], trained
             return [teacher_player(task, ScriptedTeacher(task, LabelStore()))]
         case "random":
             return [random_player()]
+        case "served":
+            return [remote_player(Client(_server(config)), config.agent)]
         case "llm-agent":
             wanted = _asked_for(config, trained.teacher if trained else TeacherConfig())
             return [llm_player(task, wanted, config.agent_asks, config.agent_history, str(device()))]
@@ -176,6 +182,13 @@ def _teacher(wanted: TeacherConfig, task: Task, runs: list[Run], trained: TrainC
     if teacher is None:
         raise UserError("The run had no teacher.", "--teacher local, or leave the teacher out of --compare")
     return teacher
+
+
+def _server(config: EvalConfig) -> str:
+    if config.server is None:
+        example = "python main.py eval --compare served --server http://127.0.0.1:8000"
+        raise UserError("--compare served needs the address of a policy server.", example)
+    return config.server
 
 
 def _controller(run: Run, task: Task) -> Controller:

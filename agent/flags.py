@@ -9,7 +9,7 @@ from preceptor.ground.errors import UserError, unknown_name
 from preceptor.ground.ranges import Count, CountOrNone, Levels, LevelsOrNone, Share, Threads
 from preceptor.teacher.config import TeacherConfig
 
-PLAYERS = ("teacher", "student", "controller", "prior", "scripted", "random", "llm-agent")
+PLAYERS = ("teacher", "student", "controller", "prior", "scripted", "random", "llm-agent", "served")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,13 @@ class EvalConfig:
     """Folder inside the run's (or a full path) for the result and the videos; the run's own if not given."""
     compare: str | None = None
     """Players, with commas: teacher, student, controller, prior (what held a student of helios, by itself), scripted,
-    random, llm-agent (a language model by itself, asked at each decision). The student alone if not given."""
+    random, llm-agent (a language model by itself, asked at each decision), served (an agent of --server). The student
+    alone if not given."""
+    server: str | None = None
+    """Of served: address of a policy server; its key is read from PRECEPTOR_SERVER_KEY. If no --task is given, that of
+    the agent is played."""
+    agent: str | None = None
+    """Of served: the agent's name, or NAME@VERSION; may be left out where one is served."""
     agent_asks: Literal["option", "action"] = "option"
     """What llm-agent is asked for: option (a legal one, which the task's scripted skill carries out) or action (one of
     the task's named actions, at every step)."""

@@ -93,14 +93,15 @@ class Spent:
 
 
 class Player(NamedTuple):
-    """A high level, a low level, the steps after which each option or vector ends, what commands are, and of one that
-    asks at each decision what that has come to."""
+    """A high level, a low level, the steps after which each option or vector ends, what commands are, of one that asks
+    at each decision what that has come to, and whether decisions are free, so that rows can be repeated."""
 
     high: HighLevel
     low: LowLevel
     timeouts: NDArray[np.int64]
     transition: Transition = named()
     spent: Spent | None = None
+    free: bool = True
 
 
 class Hierarchy(Resumable):

@@ -213,8 +213,8 @@ def llm_player(task: Task, config: TeacherConfig, asks: str, history: int | None
     model, template = make_player(config, task, device, probes)
     asker = Asker(task, model, template, questions, _depth(template, history))
     if asks == "action":
-        return Player(SingleOption(), AskedLow(asker), np.ones(1, np.int64), spent=asker.spent)
-    return Player(AskedHigh(asker), SkillLow(), task.options.timeouts, spent=asker.spent)
+        return Player(SingleOption(), AskedLow(asker), np.ones(1, np.int64), spent=asker.spent, free=False)
+    return Player(AskedHigh(asker), SkillLow(), task.options.timeouts, spent=asker.spent, free=False)
 
 
 def _depth(template: Template, history: int | None) -> int:

@@ -33,6 +33,7 @@ QUIET = {
 VLLM_ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"}
 VLLM_ON_CPU_FLAGS = ("--enforce-eager", "--max-num-seqs", "64")
 # A model's folder has one of each; what else lies there is the server's to judge.
+OURS = {"local": "preceptor.serving.local", "agents": "preceptor.serving.policy"}  # in the trainer's environment
 PARTS = {
     "config": ("config.json",),
     "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json"),
@@ -49,7 +50,9 @@ def check(config: ServeConfig) -> list[str]:
     notes = []
     if config.host not in ("127.0.0.1", "localhost", "::1"):
         who = f"--host {config.host}: anyone who reaches this machine can use the server"
-        notes.append(f"{who}; a key in {KEY_VARIABLE} restricts vllm and local to those who have it.")
+        notes.append(f"{who}; a key in {KEY_VARIABLE} restricts all but fastchat to those who have it.")
+    if config.backend == "agents":
+        return notes
     if config.backend != "local" and not (VENV / ".ready-requirements-serving.txt").exists():
         what = f"{config.backend} is not installed: its environment {VENV} is missing or unfinished."
         raise UserError(what, "make serve-setup  # or --backend local, which needs nothing more")
@@ -93,9 +96,9 @@ def environment(config: ServeConfig) -> dict[str, str]:
     ours = QUIET | (VLLM_ON_CPU if config.backend == "vllm" and _on_cpu() else {})
     if Path(str(config.model)).is_dir():
         ours["HF_HUB_OFFLINE"] = "1"
-    if config.model == str(TINY_MODEL):
-        ours["OMP_NUM_THREADS"] = "1"  # more are slower for so small a model
-    if config.backend == "local" and CLONED:
+    if config.model == str(TINY_MODEL) or config.backend == "agents":
+        ours["OMP_NUM_THREADS"] = "1"  # more are slower for networks of this size
+    if config.backend in OURS and CLONED:
         own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), own.get("PYTHONPATH")]))
     if key := own.get(KEY_VARIABLE):
         own["VLLM_API_KEY"] = key
@@ -110,7 +113,7 @@ def _on_cpu() -> bool:
 def _command(name: str, module: str, *words: str, needs: int | None = None, **flags: object) -> Command:
     """A module that is run with flags; None leaves one out."""
     said = [(f"--{flag.replace('_', '-')}", str(value)) for flag, value in flags.items() if value is not None]
-    python = sys.executable if module == "preceptor.serving.local" else str(PYTHON)
+    python = sys.executable if module in OURS.values() else str(PYTHON)
     return Command(name, (python, "-m", module, *chain(*said), *words), int(str(flags["port"])), needs)
 
 
@@ -162,7 +165,21 @@ def _fastchat(config: ServeConfig) -> list[Command]:
 
 def _local(config: ServeConfig) -> list[Command]:
     """The server of this project, in the environment of the trainer."""
-    return [_command("local", "preceptor.serving.local", max_model_len=config.max_model_len, **_asked(config))]
+    return [_command("local", OURS["local"], max_model_len=config.max_model_len, **_asked(config))]
 
 
-PLANS: dict[str, Callable[[ServeConfig], list[Command]]] = {"local": _local, "vllm": _vllm, "fastchat": _fastchat}
+def _agents(config: ServeConfig) -> list[Command]:
+    """The policy server."""
+    limits = ("max_sessions", "session_seconds", "batch_wait_ms")
+    flags: dict[str, Any] = {name: getattr(config, name) for name in ("host", "port", "logdir", *limits)}
+    words = ["--agent", *(f"{name}={run}" for name, run in config.runs().items())]
+    words += ["--log-observations"] * config.log_observations
+    return [_command("agents", OURS["agents"], *words, state=config.folder, **flags)]
+
+
+PLANS: dict[str, Callable[[ServeConfig], list[Command]]] = {
+    "local": _local,
+    "vllm": _vllm,
+    "fastchat": _fastchat,
+    "agents": _agents,
+}

@@ -1,6 +1,7 @@
 """What `serve` can be told on the command line. The text under each field is its `--help`; nothing heavy is here."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,9 +12,14 @@ from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import Count
 from preceptor.teacher.card import TINY_MODEL
 
-Backend = Literal["local", "vllm", "fastchat"]
+Backend = Literal["local", "vllm", "fastchat", "agents"]
 # Settings that only some servers know.
 FOR = {
+    "agent": ("agents",),
+    "max_sessions": ("agents",),
+    "session_seconds": ("agents",),
+    "batch_wait_ms": ("agents",),
+    "log_observations": ("agents",),
     "workers": ("fastchat",),
     "conv_template": ("fastchat",),
     "max_model_len": ("vllm", "local"),
@@ -25,10 +31,13 @@ KEY_VARIABLE = "PRECEPTOR_SERVER_KEY"
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Start a language-model server on this machine, watch it, and say how to be taught by it."""
+    """Start a server of a language model, or of trained agents, on this machine, watch it, and say how to use it."""
 
     backend: Backend | None = None
-    """local (the default: a small model in the trainer's environment), vllm or fastchat (after make serve-setup)."""
+    """local (the default: a small model in the trainer's environment), vllm or fastchat (after make serve-setup); with
+    --agent, agents."""
+    agent: tuple[str, ...] = ()
+    """Runs whose agents are served, each as RUN or NAME=RUN; without a name, the last part of RUN is its name."""
     model: str | None = None
     """Folder of a transformers model, or for vllm and fastchat a Hugging Face id; the tiny model if not given."""
     served_model_name: str | None = None
@@ -45,6 +54,14 @@ class ServeConfig:
     """Share of the GPU's memory that vllm may take; its own default if not given."""
     conv_template: str = "raw"
     """FastChat's conversation template for chat requests; raw sends the text as it is."""
+    max_sessions: Annotated[int, Interval(ge=1, le=1_000_000)] = 4096
+    """Of agents: sessions that may be open; more are refused until some are closed or expire."""
+    session_seconds: Annotated[float, Ge(1)] = 3600.0
+    """Of agents: after which a session that is not used expires."""
+    batch_wait_ms: Annotated[float, Interval(ge=0, le=1000)] = 0.5
+    """Of agents: milliseconds that a step waits for those of other clients, to be worked out together."""
+    log_observations: bool = False
+    """Of agents: log every step with its observations."""
     timeout: Annotated[float, Ge(1)] = 600.0
     """Seconds in which the server has to become ready."""
     detach: bool = False
@@ -62,17 +79,45 @@ class ServeConfig:
 
     def resolved(self) -> "ServeConfig":
         """The same with all that was not said filled in. Raises `UserError` for a flag of another backend."""
-        backend: Backend = self.backend or "local"
+        backend: Backend = self.backend or ("agents" if self.agent else "local")
         for field, backends in FOR.items():
             value, flag = getattr(self, field), f"--{field.replace('_', '-')}"
             if backend not in backends and value != getattr(ServeConfig, field):
-                example = f"python main.py serve --backend {backends[0]} {flag} {value}"
+                said = " ".join(map(str, value)) if isinstance(value, tuple) else value
+                example = f"python main.py serve --backend {backends[0]} {flag} {said}"
                 raise UserError(f"{flag} is for {' and '.join(backends)}; {backend} does not know it.", example)
+        if backend == "agents":
+            runs = self.runs()
+            if "=" not in (self.model or "="):  # a config that is resolved has its runs there
+                raise UserError(
+                    "--agent serves agents, not a --model.", f"python main.py serve --agent {self.agent[0]}"
+                )
+            model, name = " ".join(f"{name}={run}" for name, run in runs.items()), ",".join(runs)
+            return dataclasses.replace(
+                self, backend=backend, model=model, served_model_name=name, port=self.port or 8000
+            )
         model = self.model or str(TINY_MODEL)
         name = self.served_model_name or name_of(model)
         if Path(model).is_dir():
             model = str(Path(model).resolve())
         return dataclasses.replace(self, backend=backend, model=model, served_model_name=name, port=self.port or 8000)
+
+    def runs(self) -> dict[str, str]:
+        """The runs of --agent by the names of the agents. Raises `UserError` for none, or two of a name."""
+        found: dict[str, str] = {}
+        for said in self.agent:
+            name, equals, run = said.partition("=")
+            run = run if equals else said
+            name = name if equals else run.rstrip("/").rpartition("/")[2]
+            if not re.fullmatch(r"[\w.-]+", name):
+                raise UserError(f"--agent {said}: {name!r} is no name.", f"--agent first={run or 'RUN'}")
+            if name in found:
+                again = f"--agent {name}={found[name]} {name}-2={run}"
+                raise UserError(f"Two agents would be called {name}.", f"python main.py serve {again}")
+            found[name] = run
+        if not found:
+            raise UserError("No agent is named.", "python main.py serve --agent RUN  # the name or path of a run")
+        return found
 
     @property
     def name(self) -> str:
@@ -96,7 +141,8 @@ class ServeConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default:
-                said += [f"--{field.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+                values = value if isinstance(value, tuple) else [] if value is True else [value]
+                said += [f"--{field.name.replace('_', '-')}", *map(str, values)]
         return said
 
 

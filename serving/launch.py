@@ -129,7 +129,7 @@ def render(verb: str, result: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"{result['server']} {head}: {result['model']} at {result['base_url']}",
-            f"  train   {result['train']}",
+            f"  use     {result['use']}",
             f"  stop    {result['stop']}",
             f"  logs    {result['logs']}",
             f"  pids    launcher {result['pid']}, {parts}",

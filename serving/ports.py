@@ -41,17 +41,20 @@ def listens(port: int) -> bool:
     return False
 
 
-def server(app: Any, grace_seconds: int) -> Any:
-    """The `uvicorn.Server` of an application; replies under way have so many seconds left when it ends."""
+def server(app: Any, grace_seconds: int, **more: Any) -> Any:
+    """The `uvicorn.Server` of an application; replies under way have so many seconds left when it ends.
+
+    Without `more` settings of uvicorn, there are no WebSockets.
+    """
     import uvicorn
 
     from preceptor.serving.request_limits import Punctual
 
     settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "off"}
     settings |= {"timeout_graceful_shutdown": grace_seconds, "http": Punctual, "ws": "none"}
-    return uvicorn.Server(uvicorn.Config(app, **settings))
+    return uvicorn.Server(uvicorn.Config(app, **settings | more))
 
 
-def serve_app(app: Any, held: socket.socket, grace_seconds: int) -> None:
-    """Serve on a socket that holds its port, until SIGINT or SIGTERM."""
-    server(app, grace_seconds).run(sockets=[held])
+def serve_app(app: Any, held: socket.socket, grace_seconds: int, **more: Any) -> None:
+    """Serve on a socket that holds its port, until SIGINT or SIGTERM; `more` is as for `server`."""
+    server(app, grace_seconds, **more).run(sockets=[held])

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import h11
 from fastapi import HTTPException
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,6 +40,8 @@ class RequestLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse at once, or hand on."""
+        if scope["type"] == "websocket":
+            return await (self._app if self._is_no_page(scope) else _denied)(scope, receive, send)
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         asked, length = Request(scope).headers, 0
@@ -70,8 +73,19 @@ class RequestLimits:
             return bool(ip_address(name))
         return name in self._names
 
+    def _is_no_page(self, scope: Scope) -> bool:
+        """Whether a WebSocket is opened by a program: browsers let any web page open one, and say whose page it is."""
+        asked = Headers(scope=scope)
+        return self._is_own(asked.get("host", "")) and "origin" not in asked
+
     def _too_large(self) -> str:
         return f"The body has more than the {self._most_bytes} bytes that are allowed"
+
+
+async def _denied(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a WebSocket; the server answers with HTTP's 403."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1008})
 
 
 class Punctual(H11Protocol):

@@ -38,7 +38,7 @@ class ServerState:
     model: str  # the name by which clients ask for it
     path: str  # its folder or id
     logs: str  # folder
-    train: str  # command to be taught by it
+    use: str  # command to be taught by it, or to play its agents
     stop: str  # command
     pid: int  # of the launcher
     since: str
@@ -78,25 +78,32 @@ class ServerState:
 
 def new_state(config: ServeConfig) -> ServerState:
     """The server that this process is about to launch, from a resolved config."""
-    name = str(config.served_model_name)
+    return ServerState(
+        server=config.name,
+        status="starting",
+        base_url=config.base_url,
+        model=str(config.served_model_name),
+        path=str(config.model),
+        logs=str(config.folder),
+        use=_use(config),
+        stop=f"python main.py serve --stop --port {config.port}",
+        pid=os.getpid(),
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _use(config: ServeConfig) -> str:
+    """A command that uses the server of a resolved config."""
+    keyed, name = bool(os.environ.get(KEY_VARIABLE)), str(config.served_model_name)
+    if config.backend == "agents":
+        words = ["--compare", "served", "--server", config.base_url.removesuffix("/v1"), "--agent", name.split(",")[0]]
+        return shlex.join(["python", "main.py", "eval", *words])
     train = ["python", "main.py", "train", "--teacher", "llm", "--base-url", config.base_url, "--model", name]
     card = card_of(str(config.model))
     for flag in ("prompt", "teacher_by", "task"):
         if flag in card:
             train += [f"--{flag.replace('_', '-')}", str(card[flag])]
-    key = f"OPENAI_API_KEY=${KEY_VARIABLE} " if os.environ.get(KEY_VARIABLE) else ""
-    return ServerState(
-        server=config.name,
-        status="starting",
-        base_url=config.base_url,
-        model=name,
-        path=str(config.model),
-        logs=str(config.folder),
-        train=key + shlex.join(train),
-        stop=f"python main.py serve --stop --port {config.port}",
-        pid=os.getpid(),
-        since=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    return (f"OPENAI_API_KEY=${KEY_VARIABLE} " if keyed else "") + shlex.join(train)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from preceptor.serving.causes import explain
 from preceptor.serving.config import ServeConfig
 from preceptor.serving.ports import listens
 from preceptor.serving.processes import PAUSE_SECONDS, Command, Running, with_log
-from preceptor.serving.ready import REQUEST_SECONDS, NotReady, ask
+from preceptor.serving.ready import REQUEST_SECONDS, NotReady, ask, ask_agents
 from preceptor.serving.state import ServerState, Status, launching, new_state
 
 RESTARTS, WITHIN_SECONDS = 3, 600.0
@@ -138,7 +138,8 @@ class _Supervisor:
             behind = command is not self.plan[0]  # the first one listens where users want it to, and is asked below
             if command.name not in self.running or (behind and not listens(command.port)):
                 raise NotReady(f"{command.name} did not listen")
-        return ask(self.config.base_url, self.state.model, seconds=seconds)
+        asked = ask_agents if self.config.backend == "agents" else ask
+        return asked(self.config.base_url, self.state.model, seconds=seconds)
 
     def _clear_away(self) -> bool:
         """Whether a process died; it is cleared away, to be started again.

@@ -196,7 +196,7 @@ def test_running_ends_even_if_the_command_does_not_exist(tmp_path: Path) -> None
 
 def test_a_number_that_is_now_another_process_is_not_mistaken_for_a_launcher(config: ServeConfig) -> None:
     """A state file whose process ids belong to this test: --stop must not end it."""
-    state = dict.fromkeys(("logs", "train", "stop", "since"), "") | {"server": config.name, "status": "ready"}
+    state = dict.fromkeys(("logs", "use", "stop", "since"), "") | {"server": config.name, "status": "ready"}
     state |= {"base_url": config.base_url, "model": "tiny", "path": "m"}
     config.folder.mkdir(parents=True)
     written = json.dumps({**state, "pid": os.getpid(), "processes": {"s": os.getpid()}})
@@ -247,7 +247,7 @@ def command(config: ServeConfig, capfd: pytest.CaptureFixture[str]) -> Iterator[
 def test_detach_status_second_serve_and_kill(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     started = json.loads(command("--detach", "--json")[1])
     assert all(map(stat, [started["pid"], *started["processes"].values()]))
-    assert f"--base-url {started['base_url']}" in started["train"]
+    assert f"--base-url {started['base_url']}" in started["use"]
     (server,) = json.loads(command("--status", "--json")[1])["servers"]
     assert (server["status"], server["answers"], server["pid"]) == ("ready", True, started["pid"])
     assert f"{server['server']}: ready, tiny at" in command("--status")[1]

@@ -74,4 +74,4 @@ def test_a_teacher_that_asks_a_server_of_the_planner_plays_missions_well(tmp_pat
 
 def test_what_is_printed_when_the_planner_is_served_asks_it_for_plans() -> None:
     state = new_state(ServeConfig(backend="local", model=str(PLANNER), served_model_name="plans"))
-    assert state.train.endswith("--model plans --teacher-by plan --task OneRoom-GoTo")
+    assert state.use.endswith("--model plans --teacher-by plan --task OneRoom-GoTo")

@@ -1,0 +1,94 @@
+"""`python -m preceptor.serving.policy --agent NAME=RUN --host H --port P`: trained agents behind HTTP and WebSocket.
+
+If PRECEPTOR_SERVER_KEY is set, requests must carry it.
+"""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import tyro
+
+from preceptor.ground.errors import UserError
+from preceptor.serving.config import KEY_VARIABLE
+from preceptor.serving.ports import bound, serve_app
+
+_GRACE_SECONDS = 5
+_SWITCH_SECONDS = 0.0005  # Python's own 5 ms would be most of what a client waits
+
+
+# Nothing is compressed, which takes longer than it saves on the way to this machine.
+WEBSOCKETS = {"ws": "websockets-sansio", "ws_per_message_deflate": False, "loop": "uvloop"}
+
+
+def serve(
+    *,
+    agent: list[str],
+    state: Path,
+    logdir: str = "log",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    max_sessions: int = 4096,
+    session_seconds: float = 3600.0,
+    batch_wait_ms: float = 0.5,
+    log_observations: bool = False,
+) -> None:
+    """Serve trained agents until SIGINT or SIGTERM.
+
+    Args:
+        agent: NAME=RUN of each.
+        state: Folder where sessions are kept.
+        logdir: Where runs live.
+        host: Address to listen on.
+        port: 0 for any free one.
+        max_sessions: Sessions that may be open.
+        session_seconds: After which a session that is not used expires.
+        batch_wait_ms: Milliseconds that a step may wait for others to be taken with it.
+        log_observations: Log each step with its observations.
+    """
+    with bound(host, port) as held:  # before seconds go into loading
+        import torch
+
+        from preceptor.serving.policy.agents import Agents
+        from preceptor.serving.policy.app import MOST_BYTES, create_app
+        from preceptor.serving.policy.service import Service, store_in
+
+        torch.set_num_threads(1)
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        agents = Agents(dict(each.split("=", 1) for each in agent), logdir)
+        service = Service(
+            agents,
+            store_in(state),
+            most_sessions=max_sessions,
+            keep_seconds=session_seconds,
+            most_waiting=2 * max_sessions,
+            wait_seconds=batch_wait_ms / 1000,
+            tells_observations=log_observations,
+        )
+        try:
+            app = create_app(service, key=os.environ.get(KEY_VARIABLE, ""), host=host)
+            held.listen(1024)  # so that a client that follows the address at once is answered
+            where = f"http://{host}:{held.getsockname()[1]}"
+            logging.getLogger("preceptor.policy").info("serving", extra={"agents": agent, "where": where})
+            serve_app(app, held, _GRACE_SECONDS, **WEBSOCKETS, ws_max_size=MOST_BYTES)
+        finally:
+            service.worker.end()
+
+
+if __name__ == "__main__":
+    from preceptor.serving.policy.measured import JsonLines
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("preceptor").setLevel(logging.INFO)
+    # uvicorn stops at these, and then raises them again for the handlers that it found.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        tyro.cli(serve)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

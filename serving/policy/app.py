@@ -1,0 +1,200 @@
+"""The policy server with FastAPI: the same operations over HTTP, in JSON, and over a WebSocket, in msgpack."""
+
+import contextlib
+import hmac
+from typing import Any
+
+from fastapi import APIRouter, Body, Depends, FastAPI, Request, Response, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from preceptor.agent.remote.wire import packed, unpacked
+from preceptor.serving.policy.protocol import (
+    Act,
+    Acted,
+    Array,
+    Done,
+    Exported,
+    Failure,
+    Label,
+    Labelled,
+    Open,
+    Refused,
+    Served,
+    Session,
+    misread,
+)
+from preceptor.serving.policy.service import Service
+from preceptor.serving.request_limits import RequestLimits
+
+MOST_BYTES = 4 * 2**20  # of a request
+MOST_SOCKETS = 1024
+_AGAIN = 1013  # the WebSocket's code for "try again later"
+_WORDS = """Sessions of play with trained agents. The same requests go over a WebSocket at /v1/ws, as msgpack maps with
+`op` (open, act, label, reset, export, close) and the fields described here, one reply to each, in their order; a reply
+with `error` is a refusal. Arrays are maps {dtype, shape, data} there, and nested lists here."""
+
+
+def create_app(service: Service, *, key: str = "", host: str = "127.0.0.1") -> FastAPI:
+    """The application. It does not end the service.
+
+    Args:
+        service: What it does.
+        key: The key that requests must carry; empty for none.
+        host: Where it will listen.
+    """
+
+    def admitted(given: str) -> bool:
+        return not key or hmac.compare_digest(given.encode("latin-1"), f"Bearer {key}".encode())
+
+    async def guard(request: Request) -> None:
+        """Refuse who has no key."""
+        if not admitted(request.headers.get("authorization", "")):
+            raise _no_key()
+
+    title = "Preceptor's policy server"
+    app = FastAPI(title=title, description=_WORDS, docs_url=None, redoc_url=None, openapi_url=None)
+    sockets = 0
+    for raised in (Refused, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(raised, _refuse)
+    app.add_middleware(RequestLimits, host=host, most_bytes=MOST_BYTES, refuse=lambda *said: _error(Refused(*said)))
+    app.include_router(_operations(service, guard))
+
+    @app.get("/health")
+    async def health() -> Done:
+        return Done()
+
+    @app.get("/ready")
+    async def ready() -> Done:
+        if not service.worker.alive:
+            raise Refused(503, "The agents do not play any more.", retry_after=5.0)
+        return Done()
+
+    @app.get("/metrics", dependencies=[Depends(guard)])
+    async def metrics() -> Response:
+        return Response(service.measured.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/openapi.json", dependencies=[Depends(guard)])
+    async def openapi() -> Response:
+        return JSONResponse(app.openapi())
+
+    @app.websocket("/v1/ws")
+    async def socket(ws: WebSocket) -> None:
+        await ws.accept()
+        if not admitted(ws.headers.get("authorization", "")):
+            await ws.send_bytes(packed({"error": _no_key().body()}))
+            return await ws.close(1008)
+        nonlocal sockets
+        if sockets >= MOST_SOCKETS:
+            return await ws.close(_AGAIN)
+        sockets += 1
+        service.measured.sockets.set(sockets)
+        try:
+            await _converse(ws, service)
+        finally:
+            sockets -= 1
+            service.measured.sockets.set(sockets)
+        return None
+
+    return app
+
+
+async def _converse(ws: WebSocket, service: Service) -> None:
+    """Answer one message after another: who floods is slowed down by his own connection."""
+    while ws.application_state is WebSocketState.CONNECTED:
+        message = await ws.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        try:
+            ask = _message(message.get("bytes"))
+            reply = await service.answer(ask.pop("op", None), ask)
+        except Refused as error:
+            reply = packed({"error": error.body()})
+        except Exception as error:
+            reply = packed({"error": Refused(500, f"The server failed: {type(error).__name__}: {error}").body()})
+        with contextlib.suppress(WebSocketDisconnect):  # the client has gone
+            await ws.send_bytes(reply)
+
+
+def _message(data: bytes | None) -> dict[str, Any]:
+    """The map in a message. Raises `Refused`."""
+    if data is None:
+        raise Refused(422, "Messages are msgpack, in binary frames.")
+    try:
+        ask = unpacked(data)
+    except ValueError as error:
+        raise Refused(422, f"The message cannot be read: {error}.") from error
+    if not isinstance(ask, dict) or not all(isinstance(name, str) for name in ask):
+        raise Refused(422, "A message is a map with `op` and the fields of the request.")
+    return ask
+
+
+def _operations(service: Service, guard: Any) -> APIRouter:
+    """The operations over HTTP."""
+    failures: Any = {status: {"model": Failure} for status in (401, 404, 409, 422, 429, 503)}
+    api = APIRouter(prefix="/v1", dependencies=[Depends(guard), Depends(_is_json)], responses=failures)
+
+    async def said(op: str, **fields: Any) -> Any:
+        return unpacked(await service.answer(op, fields))
+
+    @api.post("/sessions")
+    async def open_session(ask: Open) -> Session:
+        return Session(**await said("open", **ask.model_dump()))
+
+    @api.post("/sessions/{session}/act")
+    async def act(session: str, ask: Act) -> Acted:
+        return Acted(**await said("act", **ask.model_dump() | {"session": session}))
+
+    @api.post("/sessions/{session}/reset")
+    async def reset(session: str) -> Done:
+        return Done(**await said("reset", session=session))
+
+    @api.get("/sessions/{session}/export")
+    async def export(session: str) -> Exported:
+        return Exported(**await said("export", session=session))
+
+    @api.delete("/sessions/{session}")
+    async def close(session: str) -> Done:
+        return Done(**await said("close", session=session))
+
+    @api.get("/agents")
+    async def agents() -> list[Served]:
+        return [Served(**service.told(*each)) for each in service.agents.all()]
+
+    @api.post("/agents/{agent}/label")
+    async def label(agent: str, obs: Array = Body(embed=True)) -> Labelled:  # noqa: B008
+        return Labelled(**await said("label", **Label(agent=agent, obs=obs).model_dump()))
+
+    @api.post("/agents/{agent}/reload")
+    async def reload(agent: str) -> Served:
+        return Served(**await service.reload(agent))
+
+    return api
+
+
+async def _is_json(request: Request) -> None:
+    """Browsers let any web page send a body of another type here."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method == "POST" and kind != "application/json":
+        raise Refused(415, "Requests are JSON, with the header content-type: application/json.")
+
+
+def _no_key() -> Refused:
+    return Refused(401, "The key is missing or not the server's any more.", "Authorization: Bearer KEY")
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        error = Refused(error.status_code, f"{error.detail}: {request.method} {request.url.path}")
+    elif isinstance(error, RequestValidationError):
+        error = misread(error.errors())
+    elif not isinstance(error, Refused):
+        error = Refused(500, f"The server failed: {type(error).__name__}: {error}")
+    return _error(error)
+
+
+def _error(error: Refused) -> Response:
+    headers = {} if error.retry_after is None else {"Retry-After": f"{error.retry_after:.0f}"}
+    return JSONResponse({"error": error.body()}, error.status, headers)

@@ -1,0 +1,279 @@
+"""The thread in which agents play: it takes what has come in meanwhile, and plays together what can be.
+
+While it plays, the event loop goes on reading, so that under load batches fill by themselves; for those that are about
+to come, of as many as came last, it waits a bounded time. What a session does never depends on who is in the batch.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from preceptor.agent.acting import Decision
+from preceptor.agent.remote.wire import packed
+from preceptor.serving.policy.agents import Agents
+from preceptor.serving.policy.measured import Measured
+from preceptor.serving.policy.protocol import Act, Refused
+from preceptor.serving.policy.sessions import Session, SessionStore, session_of
+
+_MOST_ROWS = 4096  # of a batch
+_TIDY_SECONDS = 60.0
+_log = logging.getLogger("preceptor.policy")
+
+
+@dataclass(eq=False)
+class Job:
+    """Something to be done in the worker's thread, and who waits for it.
+
+    Attributes:
+        work: The step that is asked for, or what is to be called.
+        done: Whose result is set: the reply, as bytes, or what the call gives.
+        at: When it came, in seconds of `time.perf_counter`.
+        result: Filled in when it is done: that, or the error.
+    """
+
+    work: Act | Callable[[], Any]
+    done: "asyncio.Future[Any]"
+    at: float = field(default_factory=time.perf_counter)
+    result: Any = None
+    batch: Any = None
+    begun: Any = None
+    session: Session | None = None
+
+
+class Worker:
+    """Plays the sessions of a server.
+
+    Args:
+        agents: What is served.
+        store: Where sessions are kept.
+        measured: What is counted.
+        tidy: Called every minute or so.
+        most_waiting: Requests that may wait; more are refused.
+        wait_seconds: How long a batch waits for those that took part in the last one.
+        tells_observations: Whether steps are logged with their observations.
+    """
+
+    def __init__(
+        self,
+        agents: Agents,
+        store: SessionStore,
+        measured: Measured,
+        tidy: Callable[[], None],
+        *,
+        most_waiting: int,
+        wait_seconds: float,
+        tells_observations: bool = False,
+    ) -> None:
+        self.agents, self.store, self.sessions = agents, store, dict[str, Session]()
+        self._measured, self._tidy, self._most_waiting, self._wait = measured, tidy, most_waiting, wait_seconds
+        self._tells_observations = tells_observations
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._later: list[Job] = []
+        self._expected, self._ends = 1, False
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it works."""
+        return self._thread.is_alive() and not self._ends
+
+    async def do(self, work: Act | Callable[[], Any]) -> Any:
+        """The reply to a step, or the result of a call in the worker's thread. Raises `Refused`."""
+        waiting = self._queue.qsize()
+        self._measured.waiting.set(waiting)
+        if waiting >= self._most_waiting:
+            raise Refused(429, f"{waiting} requests wait, and no more may.", "the same again", retry_after=1.0)
+        if not self.alive:
+            raise Refused(503, "The server is ending.", "the same again", retry_after=5.0)
+        job = Job(work, asyncio.get_running_loop().create_future())
+        self._queue.put(job)
+        return await job.done
+
+    def end(self) -> None:
+        """Finish what waits, and stop."""
+        self._ends = True
+        self._queue.put(None)
+        self._thread.join(timeout=30)
+        self.store.close()
+
+    def find(self, id: str) -> Session:
+        """A session, from memory or from the disk. In the worker's thread. Raises `Refused`."""
+        if (session := self.sessions.get(id)) is None:
+            if (kept := self.store.load(id)) is None:
+                raise Refused(404, "There is no such session: it was closed, or has expired.", "open a new session")
+            session = self.sessions[id] = session_of(id, kept[1], self.agents)
+        session.used = time.time()
+        return session
+
+    def _run(self) -> None:
+        tidied = time.monotonic()
+        while (jobs := self._gathered()) is not None:
+            try:
+                self._work(jobs)
+                if time.monotonic() > tidied + _TIDY_SECONDS:
+                    tidied = time.monotonic()
+                    self._tidy()
+            except Exception as error:  # whatever it is, those who wait are told, and the next are served
+                _log.exception("a batch failed")
+                for job in jobs:
+                    job.result = job.result or Refused(500, f"The server failed: {type(error).__name__}: {error}")
+            for loop in {job.done.get_loop() for job in jobs}:
+                loop.call_soon_threadsafe(_deliver, [job for job in jobs if job.done.get_loop() is loop])
+
+    def _gathered(self) -> list[Job] | None:
+        """What is to be done now; None at the end."""
+        jobs, self._later = self._later, []
+        until = time.perf_counter() + self._wait
+        try:
+            while True:
+                if not jobs:
+                    job = self._queue.get(timeout=_TIDY_SECONDS)
+                    until = time.perf_counter() + self._wait
+                elif len(jobs) < self._expected and (left := until - time.perf_counter()) > 0:
+                    job = self._queue.get(timeout=left)
+                else:
+                    job = self._queue.get_nowait()
+                if job is None:
+                    if jobs:
+                        self._queue.put(None)
+                        return jobs
+                    return None
+                jobs.append(job)
+        except queue.Empty:
+            self._expected = max(1, len(jobs))
+            return jobs
+
+    def _work(self, jobs: list[Job]) -> None:
+        """Do all of it; each job has its result then, but for second steps of a session, which are done later."""
+        playing: dict[str, Job] = {}
+        for job in list(jobs):
+            try:
+                if not isinstance(job.work, Act):
+                    job.result = job.work()
+                elif job.work.session in playing:
+                    self._later.append(job)
+                    jobs.remove(job)
+                else:
+                    self._prepare(job, job.work)
+                    if job.result is None:
+                        playing[job.work.session] = job
+            except Exception as error:
+                job.result = _refusal(error)
+        groups: dict[tuple[Any, ...], list[Job]] = {}
+        for job in playing.values():
+            session = _session(job)
+            together = (session.playing, session.seat.rng is None, None if session.playing.batched else session.id)
+            groups.setdefault(together, []).append(job)
+        for group in groups.values():
+            for batch in _batches(group):
+                self._play(batch)
+        played = [_session(job) for job in playing.values() if isinstance(job.result, bytes)]
+        if played:
+            self.store.save(played)  # before anyone is answered
+
+    def _prepare(self, job: Job, ask: Act) -> None:
+        """Check a step, and answer it at once if it was answered before. Raises `Refused`."""
+        job.session = session = self.find(ask.session)
+        job.batch, job.begun = session.playing.batch_of(ask.obs, len(session.seat)), _begun(ask, len(session.seat))
+        if ask.number == session.number and session.number:
+            if not session.reply or not np.array_equal(job.batch, np.asarray(session.seat.obs)):
+                raise Refused(409, f"Step {ask.number} was taken with other observations.", "open a new session")
+            job.result = session.reply
+        elif ask.number not in (None, session.number + 1):
+            what = f"The session has taken {session.number} steps, and this is said to be number {ask.number}."
+            raise Refused(409, what, f"number {session.number + 1}")
+
+    def _play(self, jobs: Sequence[Job]) -> None:
+        """Play sessions of one agent together. If that fails, each by itself, so that one fails alone."""
+        sessions = [_session(job) for job in jobs]
+        table = sessions[0].playing.table
+        try:
+            seats = [session.seat for session in sessions]
+            decisions = table.decide(seats, [job.batch for job in jobs], [job.begun for job in jobs])
+            for job, session, decision in zip(jobs, sessions, decisions, strict=True):
+                session.number += 1
+                job.result = session.reply = _reply(session, decision)
+                if self._tells_observations:
+                    _log.info("step", extra={"session": session.id[:6], "observations": job.batch.tolist()})
+        except Exception as error:
+            for job, session in zip(jobs, sessions, strict=True):
+                self.sessions.pop(session.id, None)  # its generator has moved; the disk has it as it was
+                if len(jobs) == 1:
+                    _log.warning("a step failed", exc_info=error)
+                    job.result = _refusal(error)
+                else:
+                    job.session = self.find(session.id)
+                    self._play([job])
+            return
+        self._measured.played(len(jobs), sum(len(session.seat) for session in sessions))
+
+
+def _session(job: Job) -> Session:
+    assert job.session is not None
+    return job.session
+
+
+def _begun(ask: Act, environments: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """The environments that have begun an episode, [N]. Raises `Refused`."""
+    if ask.began is None:
+        return np.zeros(environments, np.bool_)
+    try:
+        given = np.asarray(ask.began)
+    except ValueError as error:
+        raise Refused(422, f"began: {error}.") from error
+    if given.dtype != np.bool_ or given.shape != (environments,):
+        raise Refused(422, f"began: {environments} truth values are expected, not {given.dtype} {given.shape}.")
+    return given
+
+
+def _batches(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Jobs in batches of so many rows as are played at once."""
+    batch, rows = list[Job](), 0
+    for job in jobs:
+        if batch and rows + len(job.batch) > _MOST_ROWS:
+            yield batch
+            batch, rows = [], 0
+        batch.append(job)
+        rows += len(job.batch)
+    yield batch
+
+
+def _reply(session: Session, decision: Decision) -> bytes:
+    """What a session's client is told, as the protocol's `Acted` has it."""
+    seat, words = session.seat, session.playing.options
+    task = session.playing.task
+    return packed(
+        {
+            "number": session.number,
+            "action": decision.action if session.units == "task" else task.to_gymnasium(decision.action),
+            "option": [words[k] for k in seat.clock.option.tolist()] if words else None,
+            "command": None if words else seat.clock.command,
+            "probs": decision.probs,
+            "ended": decision.ended,
+        }
+    )
+
+
+def _refusal(error: Exception) -> Refused:
+    if isinstance(error, Refused):
+        return error
+    return Refused(500, f"The agent failed: {type(error).__name__}: {error}")
+
+
+def _deliver(jobs: Sequence[Job]) -> None:
+    """In the event loop: wake those who wait, and are still there."""
+    for job in jobs:
+        if job.done.done():
+            continue
+        if isinstance(job.result, Exception):
+            job.done.set_exception(job.result)
+        else:
+            job.done.set_result(job.result)
