@@ -42,6 +42,7 @@ VERBS = {
     "train": Verb("agent.config:TrainConfig", "agent.train:train", "teach an agent a task", "--task KeyInBox"),
     "eval": Verb("agent.flags:EvalConfig", "agent.evaluate:evaluate", "players on held-out levels", "--task KeyInBox"),
     "report": Verb("agent.flags:ReportConfig", "agent.runs.report:report", "what runs came to", "--task KeyInBox"),
+    "export": Verb("agent.flags:ExportConfig", "agent.export.writing:export", "an agent, for elsewhere", "first"),
     "skills": Verb("agent.flags:NamingConfig", "agent.runs.naming:name_skills", "name what helios found", "first"),
     "serve": Verb("serving.config:ServeConfig", ":serve", "a language-model server here", "--backend vllm --detach"),
     "demos": Verb(

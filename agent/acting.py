@@ -6,7 +6,7 @@ once there are a few rows. For fewer, the libraries of linear algebra take other
 repeated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
 from preceptor.agent.distributions import Categorical
-from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.levels import Observations, Player
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
@@ -103,8 +103,8 @@ class Table:
         observed = Observations(self.task, self._encoder, batch, np.full(len(batch), SEEDS_PER_SPLIT))
         over, choice = self.player.high.choose(observed, clock.option)
         due = clock.due(over)
-        clock.start(due, choice.sample(rng)[0])
-        action = self.player.low.act(observed, clock).sample(rng)[0]
+        clock.start(due, choice.draw(rng))
+        action = self.player.low.act(observed, clock).draw(rng)
         probs = choice.probs if isinstance(choice, Categorical) else None
         decisions = []
         for seat, now, (first, end) in zip(seats, obs, pairwise(accumulate(map(len, seats), initial=0)), strict=True):
@@ -224,12 +224,13 @@ def batch_of(task: Task, obs: Any) -> tuple[NDArray, bool]:
         )
     found = found[None] if single else found
     if len(shape) == 3:  # compiled code takes the codes of cells as positions in tables
-        known = bool((found[:, :, : shape[1] - task.told_columns] <= _LARGEST_CODES).all())
+        alike = not isinstance(obs, Mapping) and np.shape(obs)[-1:] == shape[-1:]
+        known = not alike or bool(np.all(found == obs))  # no rest was cut off
+        known &= bool((found[:, :, : shape[1] - task.told_columns] <= _LARGEST_CODES).all())
     else:
         known = bool(np.isfinite(found).all())
     if not known:
-        what = (
-            f"codes of cells above {tuple(_LARGEST_CODES.tolist())}" if len(shape) == 3 else "NaN or infinite numbers"
-        )
+        codes = f"numbers that are no codes of cells, up to {tuple(_LARGEST_CODES.tolist())}"
+        what = codes if len(shape) == 3 else "NaN or infinite numbers"
         raise UserError(f"The observations of {task.name} hold {what}.", own)
     return found, single

@@ -10,6 +10,8 @@ from preceptor.agent.acting import Agent
 from preceptor.agent.config import configure, from_plain
 from preceptor.agent.evaluate import evaluate as _evaluate
 from preceptor.agent.evaluate import load_student
+from preceptor.agent.export.playing import is_export
+from preceptor.agent.export.playing import load as load_export
 from preceptor.agent.flags import EvalConfig
 from preceptor.agent.runs.run import Run
 from preceptor.agent.train import OnUpdate
@@ -63,7 +65,7 @@ def load(run: str | Path, *, greedy: bool = False, seed: int | None = None, logd
     """The student of a run, ready to act; no teacher, label store or network connection is opened.
 
     Args:
-        run: Its directory, or its name under `logdir`.
+        run: Its directory, its name under `logdir`, or an export of it.
         greedy: Whether it takes the most probable option and action instead of sampling them.
         seed: Of the sampling.
         logdir: Where runs live.
@@ -72,6 +74,8 @@ def load(run: str | Path, *, greedy: bool = False, seed: int | None = None, logd
         UserError: There is no such run, or it holds several seeds.
         CheckpointError: It has saved nothing yet, or what it saved is damaged.
     """
+    if is_export(run):
+        return load_export(run, greedy=greedy, seed=seed)
     found = Run.find(logdir, None, None, str(run))
     task = get_task(from_plain(found.config).task)
     return Agent(task, load_student(found, task), greedy=greedy, seed=seed)

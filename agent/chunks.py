@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from preceptor.agent.clock import Clock, sliced
+from preceptor.agent.clock import sliced
+from preceptor.agent.computed import Computed, no_computation
 from preceptor.agent.data.recording import Recording
-from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution, Sampled
-from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.distributions import CategoricalChunk, ClippedNormal, Distribution, Sampled
+from preceptor.agent.levels import Observations, Player, Slices
 from preceptor.agent.networks import linear
 from preceptor.controller.encoders import Encoder, encoder_of
 from preceptor.controller.network import TrunkConfig, make_trunk
@@ -24,23 +25,6 @@ from preceptor.ground.errors import UserError
 
 _LOG_STD = -5.0, 1.0  # range of the logarithm of a deviation
 _FLOW_STEPS = 8
-
-
-@dataclass(frozen=True)
-class CategoricalChunk(Distribution):
-    """N distributions over k indices, which are independent given the observation.
-
-    Attributes:
-        probs: float32 [N, k, C].
-    """
-
-    probs: NDArray[np.float32]
-
-    def sample(self, rng: np.random.Generator | None) -> Sampled:
-        """Indices as numbers, float32 [N, k], and their log-probability [N]."""
-        count, steps, actions = self.probs.shape
-        index, log_prob = Categorical(self.probs.reshape(-1, actions)).sample(rng)
-        return index.reshape(count, steps).astype(np.float32), log_prob.reshape(count, steps).sum(1)
 
 
 class ChunkPolicy(nn.Module):
@@ -103,17 +87,17 @@ class ChunkPolicy(nn.Module):
 
     def distribution(self, inputs: tuple[Tensor, ...]) -> Distribution:
         """What chunks are sampled from, of the trunk's inputs."""
-        outputs = self(*inputs)
-        if self.log_std is None:
-            return CategoricalChunk(to_numpy(outputs.softmax(-1)))
-        std = to_numpy(self.log_std.clamp(*_LOG_STD).exp()).reshape(1, -1)
-        return ClippedNormal(to_numpy(outputs).reshape(len(outputs), -1), std)
+        return self.high_computed()(*inputs)
 
-    def act(self, observed: Observations, clock: Clock) -> Distribution:
-        """As the low level of a player: the first slice of the clock's command, with certainty."""
-        if self.continuous:
-            return ClippedNormal(clock.command[:, : self.actions])
-        return Categorical(np.eye(self.actions, dtype=np.float32)[clock.command[:, 0].astype(np.int64)])
+    def high_computed(self) -> Computed:
+        """What is computed of the trunk's inputs."""
+        return Computed(self, ClippedNormal if self.continuous else CategoricalChunk, self._chunk, ends="never")
+
+    def _chunk(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        outputs = self(*parts)
+        if self.log_std is None:
+            return (outputs.softmax(-1),)
+        return outputs.flatten(1), self.log_std.clamp(*_LOG_STD).exp().view(1, -1)
 
 
 class FlowPolicy(ChunkPolicy):
@@ -147,6 +131,10 @@ class FlowPolicy(ChunkPolicy):
         at = torch.lerp(noise, action, time[..., None])
         error = self.velocity(inputs, at, time) - (action - noise)
         return summed(-0.5 * error.square() * inside[..., None], self.groups)
+
+    def high_computed(self) -> Computed:
+        """Raises `UserError`: noise comes in between."""
+        raise no_computation("a flow leads noise to its actions")
 
     def distribution(self, inputs: tuple[Tensor, ...]) -> Distribution:
         """What chunks are sampled from, of the trunk's inputs."""
@@ -228,7 +216,7 @@ def check_length(recording: Recording, steps: int) -> None:
 def chunk_player(task: Task, policy: ChunkPolicy, played: int | None = None) -> Player:
     """The player of a policy over chunks; it chooses anew after so many steps, all k if not given."""
     transition = sliced(policy.steps, task.num_actions if task.continuous else 1)
-    return Player(policy, policy, np.full(1, played or policy.steps), transition)
+    return Player(policy, Slices(), np.full(1, played or policy.steps), transition)
 
 
 class SubsetValues(nn.Module):

@@ -5,16 +5,55 @@ vector changes while it runs: a named option has none, a goal moves with the age
 steps (SPiRL), a chunk of k actions is played slice by slice (action chunking).
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.agent.goals import GoalFrame
 from preceptor.agent.resumable import Resumable, places
 
+if TYPE_CHECKING:  # clocks run where there is no torch
+    from torch import Tensor
+
 Vectors = NDArray[np.float32]
+Values = TypeVar("Values", NDArray[np.float32], "Tensor")
+
+
+@dataclass(frozen=True)
+class GoalFrame:
+    """Where a goal's dimensions are in an observation, and how far it may reach. For arrays and for tensors.
+
+    Attributes:
+        indices: Positions in the observation, D of them: any, in any order.
+        reach: Half-ranges of the box of goals, length D, in the units of the observation.
+    """
+
+    indices: tuple[int, ...]
+    reach: tuple[float, ...]
+
+    def of(self, obs: Values) -> Values:
+        """The goal's dimensions [..., D] of observations [..., O]."""
+        return obs[..., list(self.indices)]
+
+    def to_units(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Goals in [-1, 1] -> in the units of the observation, [..., D]."""
+        return unit * np.array(self.reach, np.float32)
+
+    def clip(self, goal: "Tensor") -> "Tensor":
+        """Goals [..., D] in the box."""
+        reach = goal.new_tensor(self.reach)
+        return goal.clamp(-reach, reach)
+
+    def moved(self, goal: Values, obs: Values, next_obs: Values) -> Values:
+        """h(s, g, s') = s + g - s' [..., D]: the same target, seen from the next state."""
+        return self.of(obs) + goal - self.of(next_obs)
+
+    def reward(self, goal: "Tensor", obs: "Tensor", next_obs: "Tensor") -> "Tensor":
+        """-||s + g - s'|| [...]: minus what is left of the way after the step."""
+        left: Tensor = self.moved(goal, obs, next_obs).norm(dim=-1)
+        return -left
 
 
 class Transition(NamedTuple):
@@ -25,12 +64,15 @@ class Transition(NamedTuple):
         begin: The vectors [N, D] of what was chosen [N, D].
         advance: Of the vectors [N, D], `obs` and `next_obs`: the vectors after the step between these.
         frame: The dimensions of goals, where commands are these.
+        kind: Which of the four it is, and `numbers` what `transition_of` makes it of again.
     """
 
     size: int
     begin: Callable[[Vectors], Vectors] = lambda chosen: chosen
     advance: Callable[[Vectors, NDArray, NDArray], Vectors] = lambda command, obs, next_obs: command
     frame: GoalFrame | None = None
+    kind: str = "named"
+    numbers: tuple[Any, ...] = ()
 
 
 def named() -> Transition:
@@ -43,17 +85,33 @@ def moving(frame: GoalFrame) -> Transition:
 
     They are chosen in [-1, 1], and run in the units of the observation.
     """
-    return Transition(len(frame.indices), frame.to_units, frame.moved, frame)
+    numbers = frame.indices, frame.reach
+    return Transition(len(frame.indices), frame.to_units, frame.moved, frame, "moving", numbers)
 
 
 def latent(dims: int) -> Transition:
     """Commands are latent skills of so many dimensions, which stay as they were chosen."""
-    return Transition(dims)
+    return Transition(dims, kind="latent", numbers=(dims,))
 
 
 def sliced(steps: int, actions: int) -> Transition:
     """Commands are k actions of A numbers, one behind the other; the first A are what is played now."""
-    return Transition(steps * actions, advance=lambda command, obs, next_obs: np.roll(command, -actions, axis=1))
+
+    def advance(command: Vectors, obs: NDArray, next_obs: NDArray) -> Vectors:
+        return np.roll(command, -actions, axis=1)
+
+    return Transition(steps * actions, advance=advance, kind="sliced", numbers=(steps, actions))
+
+
+def transition_of(kind: str, numbers: Sequence[Any]) -> Transition:
+    """The transition that says this of itself. Raises `KeyError` or `TypeError` for none of these."""
+    makers: dict[str, Callable[..., Transition]] = {
+        "named": named,
+        "moving": lambda indices, reach: moving(GoalFrame(tuple(indices), tuple(reach))),
+        "latent": latent,
+        "sliced": sliced,
+    }
+    return makers[kind](*numbers)
 
 
 class Clock(Resumable):

@@ -15,7 +15,8 @@ from preceptor.agent.data.recording import LONGEST, Recording, first_episodes, j
 from preceptor.agent.data.store import TrajectoryStore, columns, refuse_too_large
 from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
 from preceptor.agent.flags import DemosConfig
-from preceptor.agent.hierarchy import Hierarchy, Observations, Player
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import Observations, Player
 from preceptor.agent.players import play
 from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.run import Run

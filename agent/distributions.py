@@ -1,4 +1,4 @@
-"""What options, goals and actions are sampled from: N distributions at once, in NumPy."""
+"""What options, goals and actions are sampled from: N distributions at once, in NumPy; nothing is drawn by torch."""
 
 import math
 from abc import ABC, abstractmethod
@@ -6,13 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-# Stored actions at the edge of the box have no finite pre-image under tanh in float32.
-_INSIDE = 1.0 - 1e-6
 Sampled = tuple[NDArray, NDArray[np.float32]]
 
 
@@ -22,6 +17,10 @@ class Distribution(ABC):
     @abstractmethod
     def sample(self, rng: np.random.Generator | None) -> Sampled:
         """One value per row, [N, ...], and its log-probability [N]; the most probable value where `rng` is None."""
+
+    def draw(self, rng: np.random.Generator | None) -> NDArray:
+        """The same values, where nobody asks how probable they were."""
+        return self.sample(rng)[0]
 
     def replaced(self, rows: NDArray[np.bool_], other: Self) -> Self:
         """The distributions of `other` in `rows` [N], these elsewhere."""
@@ -57,6 +56,23 @@ class Categorical(Distribution):
 
 
 @dataclass(frozen=True)
+class CategoricalChunk(Distribution):
+    """N distributions over k indices, which are independent given the observation.
+
+    Attributes:
+        probs: float32 [N, k, C].
+    """
+
+    probs: NDArray[np.float32]
+
+    def sample(self, rng: np.random.Generator | None) -> Sampled:
+        """Indices as numbers, float32 [N, k], and their log-probability [N]."""
+        count, steps, actions = self.probs.shape
+        index, log_prob = Categorical(self.probs.reshape(-1, actions)).sample(rng)
+        return index.reshape(count, steps).astype(np.float32), log_prob.reshape(count, steps).sum(1)
+
+
+@dataclass(frozen=True)
 class SquashedNormal(Distribution):
     """Gaussians squashed by tanh into [-1, 1].
 
@@ -73,11 +89,21 @@ class SquashedNormal(Distribution):
         The log-probability is that of the action as it is stored, which float32 has rounded: near the edge of the box
         that matters to a learner that computes it again from there.
         """
+        action = self.draw(rng)
         if rng is None:
-            return np.tanh(self.mean), np.zeros(len(self.mean), np.float32)
-        action = np.tanh(self.mean + np.exp(self.log_std) * rng.standard_normal(self.mean.shape, np.float32))
+            return action, np.zeros(len(self.mean), np.float32)
+        import torch
+
+        from preceptor.agent.squashing import squashed_log_prob  # who only draws needs no torch
+
         mean, log_std, played = (torch.as_tensor(column) for column in (self.mean, self.log_std, action))
         return action, squashed_log_prob(mean, log_std, played).numpy()
+
+    def draw(self, rng: np.random.Generator | None) -> NDArray[np.float32]:
+        """Actions [N, A]."""
+        if rng is None:
+            return np.tanh(self.mean)
+        return np.tanh(self.mean + np.exp(self.log_std) * rng.standard_normal(self.mean.shape, np.float32))
 
 
 @dataclass(frozen=True)
@@ -141,16 +167,3 @@ class UniformBox(Distribution):
             return np.zeros(self.shape, np.float32), np.zeros(self.shape[0], np.float32)
         action = rng.uniform(-1.0, 1.0, self.shape).astype(np.float32)
         return action, np.full(self.shape[0], -self.shape[1] * math.log(2.0), np.float32)
-
-
-def log_tanh_slope(unsquashed: Tensor) -> Tensor:
-    """log(1 - tanh(u)^2) without cancellation: 2 (log 2 - u - softplus(-2 u))."""
-    return 2.0 * (math.log(2.0) - unsquashed - functional.softplus(-2.0 * unsquashed))
-
-
-def squashed_log_prob(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
-    """Log-probability [B] of actions [B, A] in [-1, 1] under a squashed Gaussian (Haarnoja et al., 2018, eq. 21)."""
-    unsquashed = torch.atanh(action.clamp(-_INSIDE, _INSIDE))
-    noise = (unsquashed - mean) * (-log_std).exp()
-    log_prob = (-0.5 * noise.square() - log_std - log_tanh_slope(unsquashed)).sum(-1)
-    return log_prob - 0.5 * math.log(2 * math.pi) * mean.shape[-1]

@@ -10,7 +10,7 @@ import torch
 from preceptor.agent.config import TrainConfig, configure, from_plain
 from preceptor.agent.demonstrating import expert_return
 from preceptor.agent.flags import EvalConfig
-from preceptor.agent.hierarchy import Player
+from preceptor.agent.levels import Player
 from preceptor.agent.llm_agent import llm_player
 from preceptor.agent.methods import entry_of
 from preceptor.agent.methods.protocol import Method, Parts
@@ -118,12 +118,17 @@ def load_student(run: Run, task: Task) -> Player:
 
 def load_method(run: Run, task: Task) -> Method:
     """A run's method as it was last saved, to be played. Raises `CheckpointError` if it cannot be read."""
-    config = from_plain(run.config)
-    planned = getattr(config.settings, "high_level", "") == "controller"
-    planner = load_controller(run.controller, task) if planned else None
-    method = entry_of(config.method).make(Parts(task, config, np.random.SeedSequence(0), controller=planner))
+    method = method_of(run.config, run.controller, task)
     run.restore(lambda tree: method.load_policy(tree["method"]))
     return method
+
+
+def method_of(settings: dict[str, Any], controller: Path, task: Task) -> Method:
+    """A method of a run's settings, to be played, before its weights are restored; its controller is in a folder."""
+    config = from_plain(settings)
+    planned = getattr(config.settings, "high_level", "") == "controller"
+    planner = load_controller(controller, task) if planned else None
+    return entry_of(config.method).make(Parts(task, config, np.random.SeedSequence(0), controller=planner))
 
 
 def _runs(config: EvalConfig) -> list[Run]:

@@ -143,6 +143,31 @@ class DemosConfig:
 
 
 @dataclass(frozen=True)
+class ExportConfig:
+    """Write a trained agent as a folder that is played elsewhere (`preceptor.runtime`), checked against its run, with a
+    model card."""
+
+    run: tyro.conf.Positional[str]
+    """Name or path of the run."""
+    format: Literal["onnx", "torch"] = "onnx"
+    """onnx (played by ONNX Runtime, without torch) or torch (any method; played with torch)."""
+    to: str | None = None
+    """Folder of the export, RUN/export/FORMAT if not given. An export that is there is replaced."""
+    observations: Count = 1_000
+    """Observations at which it is compared with the run: the same greedy choices, probabilities to 1e-5."""
+    task: str | None = None
+    """Task of the run, where several have one of this name."""
+    method: str | None = None
+    """Method of the run, likewise."""
+    logdir: str = "log"
+    """Where runs live."""
+    json: bool = False
+    """Print one line of JSON on stdout."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
 class ReportConfig:
     """Print what runs came to and draw their learning curves; runs of several seeds as mean and interval."""
 

@@ -6,58 +6,21 @@ stays where it is; the low level is rewarded with -||s + g - s'|| for each step.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from preceptor.agent.clock import GoalFrame
 from preceptor.agent.data.views import Segments
 from preceptor.agent.distributions import Distribution, UniformBox
 from preceptor.controller.roles import Controller
 from preceptor.envs.task import GoalSpace, Task
-from preceptor.ground.device import normal, to_tensor
+from preceptor.ground.device import normal, to_numpy, to_tensor
 from preceptor.ground.errors import UserError, unknown_name
 
 CANDIDATES = ("original", "difference", "drawn")  # kinds of candidates, in their order in `candidates`
-
-
-Values = TypeVar("Values", NDArray[np.float32], Tensor)
-
-
-@dataclass(frozen=True)
-class GoalFrame:
-    """Where a goal's dimensions are in an observation, and how far it may reach. For arrays and for tensors.
-
-    Attributes:
-        indices: Positions in the observation, D of them: any, in any order.
-        reach: Half-ranges of the box of goals, length D, in the units of the observation.
-    """
-
-    indices: tuple[int, ...]
-    reach: tuple[float, ...]
-
-    def of(self, obs: Values) -> Values:
-        """The goal's dimensions [..., D] of observations [..., O]."""
-        return obs[..., list(self.indices)]
-
-    def to_units(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Goals in [-1, 1] -> in the units of the observation, [..., D]."""
-        return unit * np.array(self.reach, np.float32)
-
-    def clip(self, goal: Tensor) -> Tensor:
-        """Goals [..., D] in the box."""
-        reach = goal.new_tensor(self.reach)
-        return torch.minimum(torch.maximum(goal, -reach), reach)
-
-    def moved(self, goal: Values, obs: Values, next_obs: Values) -> Values:
-        """h(s, g, s') = s + g - s' [..., D]: the same target, seen from the next state."""
-        return self.of(obs) + goal - self.of(next_obs)
-
-    def reward(self, goal: Tensor, obs: Tensor, next_obs: Tensor) -> Tensor:
-        """-||s + g - s'|| [...]: minus what is left of the way after the step."""
-        return -torch.linalg.vector_norm(self.moved(goal, obs, next_obs), dim=-1)
 
 
 def goal_space(task: Task, name: str | None, planned: bool) -> GoalSpace:
@@ -176,6 +139,15 @@ def relabel(
     best, which = relabelled(goals, explained(frame, score, goals, obs, action, to_tensor(parts.inside)))
     kinds = (*CANDIDATES[:2], *CANDIDATES[2:] * draws)
     return best, [kinds[index] for index in which.tolist()]
+
+
+@torch.no_grad()
+def preferred(
+    critic: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, policy: Distribution, planned: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Where critics value the planner's goals [N, D] more than the policy's most probable ones, [N]."""
+    theirs, ours = (critic(inputs, to_tensor(goal)).amin(0) for goal in (planned, policy.draw(None)))
+    return to_numpy(theirs > ours)
 
 
 class PlannedGoals:

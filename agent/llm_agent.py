@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
 from preceptor.agent.distributions import Categorical
-from preceptor.agent.hierarchy import Observations, Player, Spent
-from preceptor.agent.teaching import SingleOption, SkillLow
+from preceptor.agent.levels import Observations, Player, SingleOption, SkillLow, Spent
 from preceptor.envs.task import Task, defines, lacking
 from preceptor.ground.errors import UserError
 from preceptor.teacher.asking import Model, Reply

@@ -110,6 +110,6 @@ class MixtureNetwork(nn.Module):
         """The mixtures of encoded observations [B, inputs]."""
         numbers = self.components * self.dims
         logits, mean, log_std = self.head(self.trunk(obs).relu()).split([self.components, numbers, numbers], -1)
-        shape = len(obs), self.components, self.dims
+        shape = -1, self.components, self.dims
         mean = self.bound * torch.tanh(mean.view(shape) / self.bound)
         return Mixture(logits.log_softmax(-1), mean, log_std.view(shape).clamp(*_LOG_STD))

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from preceptor.agent.clock import Clock
-from preceptor.agent.distributions import Categorical, Distribution, SquashedNormal, log_tanh_slope, squashed_log_prob
-from preceptor.agent.hierarchy import Observations
+from preceptor.agent.computed import Computed
+from preceptor.agent.distributions import Categorical, Distribution, SquashedNormal
+from preceptor.agent.levels import Observations
+from preceptor.agent.squashing import log_tanh_slope, squashed_log_prob
 from preceptor.controller.encoders import Encoder
 from preceptor.controller.network import ControllerNetwork, TrunkConfig, in_order, make_trunk, mask_logits
 from preceptor.ground.device import normal, orthogonal_, to_numpy, to_tensor
@@ -29,8 +31,10 @@ _LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0
 class Head(Protocol):
     """Reads outputs [B, P] of a policy network; `legal` bool [B, C] says which named actions are allowed, or None."""
 
-    def distribution(self, outputs: Tensor) -> Distribution:
-        """What actions are sampled from."""
+    kind: type[Distribution]
+
+    def parameters(self, outputs: Tensor) -> tuple[Tensor, ...]:
+        """Of outputs, what that is made of."""
         ...
 
     def log_prob(self, outputs: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
@@ -49,9 +53,11 @@ class Head(Protocol):
 class CategoricalHead:
     """Outputs are logits [B, C] of C named actions."""
 
-    def distribution(self, outputs: Tensor) -> Categorical:
-        """What indices are sampled from."""
-        return Categorical(to_numpy(torch.softmax(outputs, 1)))
+    kind: type[Distribution] = Categorical
+
+    def parameters(self, outputs: Tensor) -> tuple[Tensor]:
+        """Probabilities [B, C]."""
+        return (torch.softmax(outputs, 1),)
 
     def log_prob(self, outputs: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
         """Log-probability [B] of indices [B]."""
@@ -75,10 +81,12 @@ class GaussianHead:
     bijection, and the entropy has no closed form there.
     """
 
-    def distribution(self, outputs: Tensor) -> SquashedNormal:
-        """What vectors are sampled from."""
+    kind: type[Distribution] = SquashedNormal
+
+    def parameters(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-deviation [B, A]."""
         mean, log_std = outputs.chunk(2, -1)
-        return SquashedNormal(to_numpy(mean), to_numpy(log_std))
+        return mean, log_std
 
     def log_prob(self, outputs: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
         """Log-probability [B] of actions [B, A]."""
@@ -149,10 +157,15 @@ class LowNetwork(nn.Module):
         heads = option[:, None, None].expand(-1, 1, outputs.shape[2])
         return outputs.gather(1, heads).squeeze(1), values.gather(1, option[:, None]).squeeze(1)
 
-    @torch.no_grad()
+    def low_computed(self) -> Computed:
+        """What is computed of the running option."""
+        return Computed(
+            self, self.head.kind, lambda *inputs: self.head.parameters(self(*inputs)[0]), ("parts", "option")
+        )
+
     def act(self, observed: Observations, clock: Clock) -> Distribution:
         """As the low level of a player: what actions are sampled from under the running option."""
-        return self.head.distribution(self(*observed.inputs, to_tensor(clock.option))[0])
+        return self.low_computed()(*observed.inputs, to_tensor(clock.option))
 
 
 class HighNetwork(nn.Module):
@@ -188,13 +201,23 @@ class NetworkHigh:
     def __init__(self, network: ControllerNetwork, masked: bool) -> None:
         self.network, self.masked = network, masked
 
+    def high_computed(self) -> Computed:
+        """What is computed of the running option, and of what is legal where that counts."""
+        names = ("parts", "option", "legal") if self.masked else ("parts", "option")
+        return Computed(self.network, Categorical, self._outputs, names)
+
+    def _outputs(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        inputs, legal = (inputs[:-1], inputs[-1]) if self.masked else (inputs, None)
+        option_logits, done_logits = self.network(*inputs)
+        over = done_logits.gather(1, inputs[-1].clamp(min=0)[:, None]).squeeze(1) > 0
+        return over, torch.softmax(mask_logits(option_logits, legal), 1)
+
     @torch.no_grad()
     def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """Learned termination of the running option [N], and the next option's distribution [N, K]."""
-        option_logits, done_logits = self.network(*observed.inputs, to_tensor(running))
-        legal = to_tensor(observed.legal) if self.masked else None
-        probs = to_numpy(torch.softmax(mask_logits(option_logits, legal), 1))
-        return to_numpy(done_logits)[np.arange(len(running)), running] > 0, Categorical(probs)
+        legal = (to_tensor(observed.legal),) if self.masked else ()
+        over, probs = self._outputs(*observed.inputs, to_tensor(running), *legal)
+        return to_numpy(over), Categorical(to_numpy(probs))
 
 
 def linear(inputs: int, outputs: int, gain: float) -> nn.Linear:

@@ -16,7 +16,8 @@ from preceptor.agent.data.recording import Recording
 from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.data.views import labelled_scenes
 from preceptor.agent.doubts import runs_of
-from preceptor.agent.hierarchy import Hierarchy, HighLevel, LowLevel, Observations
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import HighLevel, LowLevel, Observations
 from preceptor.agent.losses import weighted_regression
 from preceptor.agent.networks import LowNetwork
 from preceptor.agent.resumable import Resumable, places

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from preceptor.agent.acting import Agent
 from preceptor.agent.clock import Clock
 from preceptor.agent.distributions import Categorical, Distribution, UniformBox
-from preceptor.agent.hierarchy import Hierarchy, Observations, Player
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import Observations, Player, SingleOption, SkillLow
 from preceptor.agent.networks import NetworkHigh
 from preceptor.agent.runs.statistics import mean_interval, wilson
-from preceptor.agent.teaching import Annotator, SingleOption, SkillLow, TeacherHigh
+from preceptor.agent.teaching import Annotator, TeacherHigh
 from preceptor.controller.roles import Controller
 from preceptor.envs.task import Task
 from preceptor.teacher.base import Teacher

@@ -6,10 +6,6 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from torch import nn
-
-from preceptor.ground.device import load_weights
 
 Places = Mapping[str, str | tuple[str, ...]]  # name in the saved tree -> attribute, or several
 
@@ -60,10 +56,10 @@ def _owner(of: Any, path: str) -> tuple[Any, str]:
 
 def _state(of: Any, path: str) -> Any:
     owner, name = _owner(of, path)
-    part = None if owner is None else getattr(owner, name)
+    part: Any = None if owner is None else getattr(owner, name)
     if isinstance(part, np.random.Generator):
         return part.bit_generator.state
-    if isinstance(part, torch.Tensor):
+    if hasattr(part, "detach"):  # a tensor: torch is not loaded here, since clocks run without it
         return part.detach()
     for method in ("state_dict", "get_state"):
         if hasattr(part, method):
@@ -76,10 +72,11 @@ def _restore(of: Any, path: str, value: Any) -> None:
     part: Any = None if owner is None else getattr(owner, name)
     if isinstance(part, np.random.Generator):
         part.bit_generator.state = value
-    elif isinstance(part, torch.Tensor):
-        with torch.no_grad():
-            part.copy_(value)
-    elif isinstance(part, nn.Module):
+    elif hasattr(part, "detach"):
+        part.detach().copy_(value)
+    elif hasattr(part, "register_buffer"):  # a network
+        from preceptor.ground.device import load_weights
+
         load_weights(part, value)
     elif hasattr(part, "load_state_dict"):
         part.load_state_dict(value)

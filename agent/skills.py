@@ -6,6 +6,8 @@ from a prior that is N(0, I) or a Dirichlet-process mixture (`agent/dpm.py`).
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from preceptor.agent.clock import Clock
+from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import ClippedNormal, Distribution, GaussianMixture
-from preceptor.agent.hierarchy import Observations
+from preceptor.agent.levels import Observations
 from preceptor.agent.mixtures import MixtureNetwork
 from preceptor.agent.networks import mlp
-from preceptor.ground.device import normal, to_numpy, to_tensor
+from preceptor.ground.device import normal, to_tensor
 
 _LOG_STD = -5.0, 2.0  # range of the logarithm of a deviation
 
@@ -100,13 +103,16 @@ class SkillModel(nn.Module):
         kl = divergence(mean, log_std, skill).mean()
         return error + beta * kl, {"error": error.detach(), "kl": kl.detach()}
 
-    @torch.no_grad()
+    def low_computed(self) -> Computed:
+        """What is computed of observations and skills."""
+        return Computed(self, ClippedNormal, lambda obs, skill: (self.decode(obs, skill),), ("parts", "command"))
+
     def act(self, observed: Observations, clock: Clock) -> Distribution:
         """As the low level of a player: the decoder's action under the clock's command, noisy where it may explore."""
-        action = to_numpy(self.decode(observed.inputs[0], to_tensor(clock.command)))
-        return ClippedNormal(
-            action, (self.noise * observed.training[:, None]).astype(np.float32) if self.noise else 0.0
-        )
+        choice: Any = self.low_computed()(observed.inputs[0], to_tensor(clock.command))
+        if not self.noise or not observed.training.any():
+            return choice
+        return replace(choice, std=(self.noise * observed.training[:, None]).astype(np.float32))
 
 
 def standard_divergence(mean: Tensor, log_std: Tensor, skill: Tensor) -> Tensor:
@@ -124,9 +130,14 @@ class SkillHigh:
     def __init__(self, network: MixtureNetwork) -> None:
         self._network = network
 
-    @torch.no_grad()
+    def high_computed(self) -> Computed:
+        """What is computed of observations."""
+        return Computed(self._network, GaussianMixture, self._parameters, ends="never")
+
+    def _parameters(self, obs: Tensor) -> tuple[Tensor, ...]:
+        mixture = self._network(obs)
+        return mixture.log_weight.exp(), mixture.mean, mixture.log_std.exp()
+
     def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
         """No skill is over before its H steps; what the next one is sampled from."""
-        mixture = self._network(observed.inputs[0])
-        parts = mixture.log_weight.exp(), mixture.mean, mixture.log_std.exp()
-        return np.zeros(len(observed), np.bool_), GaussianMixture(*map(to_numpy, parts))
+        return np.zeros(len(observed), np.bool_), self.high_computed()(observed.inputs[0])

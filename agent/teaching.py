@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
 from preceptor.agent.data.store import TrajectoryStore
-from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
+from preceptor.agent.distributions import Categorical
 from preceptor.agent.doubts import Runs, revised
-from preceptor.agent.hierarchy import Observations
+from preceptor.agent.levels import Observations
 from preceptor.controller.roles import Controller
 from preceptor.envs.task import LimitedTask, Scene, Task
 from preceptor.teacher.base import HELD, UNAVAILABLE, Label, Teacher, TeacherStats
@@ -181,25 +181,6 @@ class TeacherHigh:
             goes_on &= observed.legal[np.arange(len(running)), running]
             probs[goes_on] = np.eye(probs.shape[1], dtype=probs.dtype)[running[goes_on]]
         return observed.task.option_done(observed.obs, running), Categorical(probs)
-
-
-class SkillLow:
-    """Acts with the scripted executors."""
-
-    def act(self, observed: Observations, clock: Clock) -> Distribution:
-        """The skill's action with certainty."""
-        action = observed.task.skill(observed.obs, clock.option)
-        if observed.task.continuous:
-            return ClippedNormal(action)
-        return Categorical(np.eye(observed.task.num_actions, dtype=np.float32)[action])
-
-
-class SingleOption:
-    """The high level of a flat policy."""
-
-    def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
-        """Always over [N]; the one option with certainty [N, 1]."""
-        return np.ones(len(running), np.bool_), Categorical(np.ones((len(running), 1), np.float32))
 
 
 class TeacherActions:

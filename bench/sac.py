@@ -29,7 +29,8 @@ import stable_baselines3 as sb3
 import torch
 
 from preceptor.agent.config import TrainConfig, configure
-from preceptor.agent.hierarchy import Hierarchy, Player
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import Player
 from preceptor.agent.methods import entry_of
 from preceptor.agent.methods.off_policy import OffPolicy, SACSettings
 from preceptor.agent.methods.protocol import Parts

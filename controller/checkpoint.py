@@ -4,12 +4,11 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from preceptor.controller.encoders import encoder_of
+from preceptor.controller.encoders import identity_of
 from preceptor.controller.network import TrunkConfig
 from preceptor.controller.roles import Controller, network_of
 from preceptor.envs.task import Task
@@ -28,7 +27,7 @@ class ControllerMismatch(CheckpointError):
 
 def save_controller(folder: Path, controller: Controller) -> None:
     """Write a controller to `folder` in one step. Raises `UserError` if the disk refuses; nothing old is lost."""
-    description = {"format": KIND, "schema": SCHEMA, **_identity(controller.task)}
+    description = {"format": KIND, "schema": SCHEMA, **identity_of(controller.task)}
     description |= {"network": asdict(controller.network.config), "temperature": controller.temperature}
     with publish_folder(folder) as draft:
         (draft / WEIGHTS).write_bytes(save(controller.network.state_dict()))
@@ -48,7 +47,7 @@ def load_controller(folder: Path, task: Task) -> Controller:
         again = f"python main.py train --method dagger --task {task.source} --savedir {folder.name}"
         raise CheckpointError(f"There is no controller at {folder}.", again)
     description = read_json(folder / DESCRIPTION, kind=KIND, schema=SCHEMA)
-    for name, here in _identity(task).items():
+    for name, here in identity_of(task).items():
         if description.get(name) != here:
             again = f"python main.py train --method dagger --task {task.source} --savedir controller"
             raise ControllerMismatch(
@@ -68,14 +67,3 @@ def load_controller(folder: Path, task: Task) -> Controller:
         why = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
         again = f"python main.py train --method dagger --task {task.source} --savedir controller  # distils another"
         raise truncated(folder / WEIGHTS, why, again) from error
-
-
-def _identity(task: Task) -> dict[str, Any]:
-    """What a checkpoint and a task must agree on."""
-    return {
-        "task": task.base_name,
-        "options": list(task.options.ids),
-        "options_digest": task.options.digest,
-        "goal_space": {"names": list(task.goal_space.names), "scale": list(task.goal_space.scale)},
-        "encoder": encoder_of(task).identity,
-    }

@@ -221,6 +221,17 @@ def encoder_of(task: Task) -> Encoder:
     return GridEncoder(task.encoded_shape, len(task.options), task.of_colours, task.told_columns)
 
 
+def identity_of(task: Task) -> dict[str, Any]:
+    """What a controller, or an exported agent, and a task must agree on."""
+    return {
+        "task": task.base_name,
+        "options": list(task.options.ids),
+        "options_digest": task.options.digest,
+        "goal_space": {"names": list(task.goal_space.names), "scale": list(task.goal_space.scale)},
+        "encoder": encoder_of(task).identity,
+    }
+
+
 def token_features() -> NDArray[np.float32]:
     """What tokens have in common, [NUM_TOKENS, F]: kind, colour and door state as one-hot parts.
 

@@ -58,7 +58,7 @@ class TokenTrunk(nn.Module):
         """What the first layer adds up [N, hidden], to which other inputs may be added; then comes `after`."""
         # index_select, because the gradient of F.embedding takes five times as long on a CPU
         table = self.embed(self.parts)
-        cells = table.index_select(0, tokens.flatten().long()).view(len(tokens), self.cells.in_features)
+        cells = table.index_select(0, tokens.flatten().long()).view(-1, self.cells.in_features)
         others = present if condition is None else torch.cat([present, condition], dim=1)
         return self.cells(cells) + self.others(others)
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
 from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
-from preceptor.agent.hierarchy import HighLevel, LowLevel, Observations
+from preceptor.agent.levels import HighLevel, LowLevel, Observations
 from preceptor.envs.action_groups import action_groups_of
 from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError, unknown_name

@@ -15,7 +15,8 @@ from preceptor.agent.halo.handover import distil
 from preceptor.agent.halo.ledger import FILE, Ledger, Question
 from preceptor.agent.halo.method import Halo, restored_player, wrong_share
 from preceptor.agent.halo.oracles import LabellerOracle, make_oracle
-from preceptor.agent.hierarchy import Hierarchy, Player
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import Player
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from preceptor.agent.phases import Advance, Phase
 from preceptor.agent.teaching import Annotator

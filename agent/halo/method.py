@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
+from preceptor.agent.computed import Computed
 from preceptor.agent.data.recording import Recording
-from preceptor.agent.distributions import Categorical, Distribution
+from preceptor.agent.distributions import Categorical, ClippedNormal, Distribution
 from preceptor.agent.halo.acquisition import RULES, AskingContext, select
+from preceptor.agent.halo.computing import LevelNetwork
 from preceptor.agent.halo.config import HaloConfig, PolicyKind
 from preceptor.agent.halo.em import Fit, fit
 from preceptor.agent.halo.ledger import Ledger, Question
 from preceptor.agent.halo.policies import NeuralPolicies, Policies, TabularPolicies
 from preceptor.agent.halo.posterior import Answers, Bools, Floats, Ints, infer
-from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.levels import Observations, Player
 from preceptor.controller.encoders import NUM_TOKENS, GridEncoder
 from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
@@ -180,6 +182,7 @@ class HaloLevels:
 
     def __init__(self, states: States, policies: Policies) -> None:
         self._states = lru_cache(maxsize=1)(lambda observed: states(observed.obs))  # both levels see the same
+        self._spec = states
         self._policies = policies
 
     def choose(self, observed: Observations, running: Ints) -> tuple[Bools, Categorical]:
@@ -190,6 +193,17 @@ class HaloLevels:
     def act(self, observed: Observations, clock: Clock) -> Distribution:
         """Distribution over actions under the running option."""
         return self._policies.acting(self._states(observed), clock.option)
+
+    def high_computed(self) -> Computed:
+        """What is computed of what is seen, and of the option before."""
+        network = LevelNetwork(self._spec, self._policies)
+        return Computed(network, Categorical, network.next_option, network.inputs, ends="always")
+
+    def low_computed(self) -> Computed:
+        """What is computed of what is seen, and of the running option."""
+        network = LevelNetwork(self._spec, self._policies)
+        kind = ClippedNormal if self._spec.task.continuous else Categorical
+        return Computed(network, kind, network.action, network.inputs)
 
 
 def restored_player(task: Task, config: HaloConfig, tree: dict[str, Any]) -> Player:

@@ -141,7 +141,7 @@ class StackedNetwork(nn.Module):
             hidden = (hidden[:, :, None] + self.by_option[:, None]).flatten(1, 2)  # [R, B K, H]
         hidden = torch.tanh(torch.baddbmm(self.biases[1], torch.tanh(hidden), self.second))
         out = torch.baddbmm(self.biases[2], hidden, self.last)
-        return out if self.by_option is None else out.unflatten(1, (len(features), self.options))
+        return out if self.by_option is None else out.unflatten(1, (-1, self.options))
 
 
 class NeuralPolicies(nn.Module):
@@ -232,19 +232,25 @@ class NeuralPolicies(nn.Module):
     @torch.no_grad()
     def choosing(self, state: NDArray[np.float32], running: Ints) -> Floats:
         """Distribution over the next options [N, K] in states [N, D], given those before [N]; -1 at the beginning."""
-        features, begins = _features(state), running < 0
-        log_probs = self.log_high(features)[0, np.arange(len(running)), running]
-        if begins.any():
-            log_probs[begins] = self.log_initial(features)[0, begins]
-        return to_numpy(log_probs.double().exp())
+        return to_numpy(self.next_option(_features(state), to_tensor(running)))
+
+    def next_option(self, features: Tensor, running: Tensor) -> Tensor:
+        """The same of tensors: float64 [N, K]."""
+        log_probs = under(self.log_high(features)[0], running)
+        return torch.where(running[:, None] < 0, self.log_initial(features)[0], log_probs).double().exp()
 
     @torch.no_grad()
     def acting(self, state: NDArray[np.float32], option: Ints) -> Distribution:
         """pi_L in states [N, D] under options [N]."""
-        out = self.low(_features(state))[0][np.arange(len(option)), option]  # [N, A]
+        kind: Any = ClippedNormal if self.continuous else Categorical
+        return kind(*map(to_numpy, self.action(_features(state), to_tensor(option))))
+
+    def action(self, features: Tensor, option: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities of named actions [N, A] in states under options; of vectors, means and deviations."""
+        out = under(self.low(features)[0], option)
         if not self.continuous:
-            return Categorical(to_numpy(torch.softmax(out.double(), -1)).astype(np.float32))
-        return ClippedNormal(to_numpy(out), to_numpy(self.log_std[0, 0, option].clamp(*_LOG_STD).exp()))
+            return (torch.softmax(out.double(), -1).float(),)
+        return out, self.log_std[0, 0].clamp(*_LOG_STD).exp()[option]
 
     def _log_density(self) -> Tensor:
         squares = [weights.square().flatten(1).sum(1) for weights in self.parameters()]
@@ -252,6 +258,12 @@ class NeuralPolicies(nn.Module):
 
     def _actions(self, action: NDArray[Any]) -> Tensor:
         return to_tensor(action.astype(np.float32 if self.continuous else np.int64))
+
+
+def under(by_option: Tensor, option: Tensor) -> Tensor:
+    """Of numbers for each option [N, K, ...], those of one [N, ...]; of any one where there is none, -1."""
+    rows = option.clamp(min=0)[:, None, None].expand(-1, 1, by_option.shape[2])
+    return by_option.gather(1, rows).squeeze(1)
 
 
 def _features(state: NDArray[Any]) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from preceptor.agent.chunks import ChunkActor, ChunkPolicy, FlowPolicy
 from preceptor.agent.data.chunk_replay import ChunkReplay
 from preceptor.agent.data.recording import Recording
-from preceptor.agent.hierarchy import Observations
+from preceptor.agent.levels import Observations
 from preceptor.agent.losses import PriorActions, PriorWeight
 from preceptor.agent.methods.off_policy import UpdateRatio, ring_for
 from preceptor.agent.methods.protocol import Parts

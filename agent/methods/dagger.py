@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar
 import numpy as np
 import tyro
 
-from preceptor.agent.hierarchy import Player
+from preceptor.agent.levels import Player, SkillLow
 from preceptor.agent.methods.ihac import FEW_SCENES, budget
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from preceptor.agent.networks import NetworkHigh
 from preceptor.agent.phases import Distil
 from preceptor.agent.resumable import places
-from preceptor.agent.teaching import SkillLow, TeacherHigh
+from preceptor.agent.teaching import TeacherHigh
 from preceptor.controller.distill import DistilConfig
 from preceptor.controller.network import ControllerNetwork, TrunkConfig
 from preceptor.controller.roles import network_of

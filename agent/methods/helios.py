@@ -19,7 +19,7 @@ from preceptor.agent.data.recording import Recording
 from preceptor.agent.data.views import Segments, sample_segments, windows
 from preceptor.agent.demonstrating import demonstrations_of
 from preceptor.agent.dpm import DPMixture
-from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.levels import Observations, Player
 from preceptor.agent.losses import PriorWeight, weighted_regression
 from preceptor.agent.methods.off_policy import UpdateRatio, ring_for
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from preceptor.agent.clock import Clock, moving
+from preceptor.agent.clock import Clock, GoalFrame, moving
+from preceptor.agent.computed import NOT_WARM, Computed, no_computation
 from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.data.views import Steps, newest_steps, sample_segments, sample_steps
 from preceptor.agent.distributions import ClippedNormal, Distribution, UniformBox
-from preceptor.agent.goals import CANDIDATES, ExploringGoals, GoalFrame, PlannedGoals, goal_space, relabel
-from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.goals import CANDIDATES, ExploringGoals, PlannedGoals, goal_space, preferred, relabel
+from preceptor.agent.levels import Observations, Player
 from preceptor.agent.losses import PriorActions, PriorWeight
 from preceptor.agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
 from preceptor.agent.methods.off_policy import (
@@ -242,29 +243,34 @@ class Hiro(TwoLevels):
             assert self.planner is not None
             return never, ExploringGoals(ClippedNormal(self.planner(observed.obs)), uniform)
         policy = self.high_learner.act(observed.inputs[0])
+        if not observed.training.any():
+            return never, policy
         planned = self.planner(observed.obs) if self.planner and self.share > 0 else None
         share = observed.training * self.share
         if planned is not None and settings.value_filter:
-            share = share * self.preferred(observed.inputs[0], policy, planned)
+            share = share * preferred(self.high_learner.critic, observed.inputs[0], policy, planned)
         return never, ExploringGoals(policy, uniform, planned, share)
 
     def act(self, observed: Observations, clock: Clock) -> Distribution:
         """What the action is sampled from. The low level does not see where it is, only where it is to go."""
         if not isinstance(self.low_learner, BoxPPO) and not self.warm and not self.settings.low_level:
             return UniformBox((len(observed), observed.task.num_actions))
-        choice: Distribution = self.low_learner.act(self.low_inputs(to_tensor(observed.obs), to_tensor(clock.command)))
-        return choice
+        return self.low_computed()(to_tensor(observed.obs), to_tensor(clock.command))
+
+    def high_computed(self) -> Computed:
+        """What is computed of observations. Raises `UserError` where a controller plans, or nothing is learned yet."""
+        if self.settings.high_level == "controller" or not self.warm:
+            raise no_computation("a controller sets the goals" if self.warm else NOT_WARM)
+        return replace(self.high_learner.computed(), ends="never")
+
+    def low_computed(self) -> Computed:
+        """What is computed of observations and goals."""
+        learned, names = self.low_learner.computed(), ("obs", "command")
+        return replace(learned, call=lambda *seen: learned.outputs(self.low_inputs(*seen)), inputs=names)
 
     def low_inputs(self, obs: Tensor, goal: Tensor) -> Tensor:
         """What the low level's networks take, [B, S + D]: what it may see of observations [B, O], and goals [B, D]."""
         return torch.cat([(obs / self._scale).index_select(-1, self._seen), goal / self._reach], -1)
-
-    @torch.no_grad()
-    def preferred(self, inputs: Tensor, policy: Distribution, planned: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Where the critics value the planner's goals [N, D] more than the policy's most probable ones, [N]."""
-        own, _ = policy.sample(None)
-        theirs, ours = (self.high_learner.critic(inputs, to_tensor(goal)).amin(0) for goal in (planned, own))
-        return to_numpy(theirs > ours)
 
     def update_low(self, observed: Observations, length: int) -> dict[str, float]:
         """PPO learns from the newest steps; SAC and TD3 from all that are remembered, once they are warm."""

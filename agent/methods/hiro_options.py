@@ -5,16 +5,17 @@ level of today would most probably have acted as it did takes the place of the o
 probabilities of actions are needed, so that the low level may learn on-policy (PPO), from maps as well as from vectors.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from preceptor.agent.computed import Computed, no_computation
 from preceptor.agent.data.views import Segments, newest_steps, sample_segments
 from preceptor.agent.distributions import Categorical
-from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.levels import Observations, Player
 from preceptor.agent.methods.hiro import Hiro, HiroSettings, TwoLevels, TwoLevelSettings, goals_preset
 from preceptor.agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
 from preceptor.agent.methods.off_policy import ring_for
@@ -91,13 +92,20 @@ class OptionHiro(TwoLevels):
             assert self.planner is not None
             probs = self.planner.probs(observed.obs, legal=legal)
         else:
-            probs = self.high_learner.act(observed.inputs, to_tensor(legal)).probs
+            learned: Any = self.high_learner.computed()(*observed.inputs, to_tensor(legal))
+            probs = learned.probs
             if self.planner is not None and self.share > 0:
                 share = (observed.training * self.share)[:, None]
                 probs = (1 - share) * probs + share * self.planner.probs(observed.obs, legal=legal)
         uniform = (observed.training * settings.uniform)[:, None]
         probs = (1 - uniform) * probs + uniform * legal / legal.sum(1, keepdims=True)
         return over, Categorical(probs.astype(np.float32))
+
+    def high_computed(self) -> Computed:
+        """What is computed of observations. Raises `UserError` where a controller chooses, or nothing is masked."""
+        if self.settings.high_level == "controller" or not self.settings.mask:
+            raise no_computation("a controller, or a student without a mask, chooses the options")
+        return replace(self.high_learner.computed(), ends="done")
 
     def legal(self, obs: NDArray) -> NDArray[np.bool_]:
         """Options [N, K] that may be chosen at observations [N, ...]."""

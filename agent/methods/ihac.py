@@ -21,14 +21,14 @@ from torch import nn
 
 from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.data.views import OnPolicy, on_policy
-from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.levels import Observations, Player, SingleOption, SkillLow
 from preceptor.agent.losses import PriorWeight, explained_variance, option_advantages
 from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from preceptor.agent.networks import HighNetwork, LowNetwork, NetworkHigh, frozen
 from preceptor.agent.phases import Distil, Online
 from preceptor.agent.resumable import places
-from preceptor.agent.teaching import SingleOption, SkillLow, TeacherActions, TeacherHigh
+from preceptor.agent.teaching import TeacherActions, TeacherHigh
 from preceptor.controller.distill import DistilConfig
 from preceptor.controller.encoders import Encoded, encoder_of
 from preceptor.controller.network import TrunkConfig, to_tensors

@@ -10,16 +10,16 @@ import tyro
 from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
+from preceptor.agent.computed import NOT_WARM, Computed, no_computation
 from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.data.views import sample_steps
 from preceptor.agent.distributions import Distribution, UniformBox
-from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.levels import Observations, Player, SingleOption
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
 from preceptor.agent.methods.td3 import TD3, TD3Config
 from preceptor.agent.phases import Online
 from preceptor.agent.resumable import places
-from preceptor.agent.teaching import SingleOption
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.mujoco.mazes import SPECS as MAZES
 from preceptor.ground.device import to_tensor
@@ -192,6 +192,12 @@ class OffPolicy(Method):
             return choice
         self.held.left[clock.previous < 0] = 0  # the first step of an episode
         return Holding(choice, self.held)
+
+    def low_computed(self) -> Computed:
+        """What is computed of observations. Raises `UserError` where nothing is learned yet."""
+        if not self.warm:
+            raise no_computation(NOT_WARM)
+        return self.learner.computed()
 
     def update(self, observed: Observations, steps: int) -> dict[str, float]:
         """As many gradient steps as are due."""

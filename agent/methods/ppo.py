@@ -11,6 +11,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
+from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import Distribution
 from preceptor.agent.losses import option_advantages, prior_regularised
 from preceptor.agent.networks import HighNetwork, LowNetwork
@@ -230,11 +231,14 @@ class BoxPPO(PPO):
             network = to_device(LowNetwork(VectorEncoder([1.0] * inputs), 1, actions, TrunkConfig(), continuous=True))
         super().__init__(network, config, np.random.default_rng(seed))
 
-    @torch.no_grad()
+    def computed(self) -> Computed:
+        """What is computed of observations [N, inputs]."""
+        head = self.network.head
+        return Computed(self.network, head.kind, lambda obs: head.parameters(self.network(*only_option(obs))[0]))
+
     def act(self, obs: Tensor) -> Distribution:
         """What actions for observations [N, inputs] are sampled from."""
-        outputs, _ = self.network(*only_option(obs))
-        return self.network.head.distribution(outputs)
+        return self.computed()(obs)
 
     @torch.no_grad()
     def mode(self, obs: Tensor) -> Tensor:
@@ -246,4 +250,4 @@ class BoxPPO(PPO):
 def only_option(obs: Tensor) -> tuple[Tensor, Tensor]:
     """Observations [..., inputs] as rows, and the only option, as `LowNetwork` takes them."""
     rows = obs.reshape(-1, obs.shape[-1])
-    return rows, rows.new_zeros(len(rows), dtype=torch.int64)
+    return rows, torch.zeros_like(rows[:, 0], dtype=torch.int64)

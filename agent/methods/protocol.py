@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from preceptor.agent.config import TrainConfig
-from preceptor.agent.hierarchy import Player
+from preceptor.agent.levels import Player
 from preceptor.agent.phases import Phase
 from preceptor.agent.resumable import Resumable
 from preceptor.agent.runs.metrics import Metrics

@@ -18,7 +18,7 @@ from preceptor.agent.chunks import ChunkPolicy, FlowPolicy, check_length, chunk_
 from preceptor.agent.data.chunk_replay import ChunkReplay
 from preceptor.agent.demonstrating import demonstrations_of
 from preceptor.agent.distributions import Distribution, Sampled
-from preceptor.agent.hierarchy import Observations
+from preceptor.agent.levels import Observations
 from preceptor.agent.losses import weighted_regression
 from preceptor.agent.methods.cloning import CloningSettings
 from preceptor.agent.methods.off_policy import UpdateRatio, ring_for

@@ -8,12 +8,13 @@ import torch
 import tyro
 from torch import Tensor
 
-from preceptor.agent.distributions import SquashedNormal
+from preceptor.agent.computed import Computed
+from preceptor.agent.distributions import Distribution, SquashedNormal
 from preceptor.agent.losses import PriorActions, prior_regularised
 from preceptor.agent.networks import GaussianActor, TwinCritic
 from preceptor.agent.optim import FusedAdam, fast_precision, polyak, products_in
 from preceptor.agent.resumable import Resumable, places
-from preceptor.ground.device import device, to_device, to_numpy
+from preceptor.ground.device import device, to_device
 from preceptor.ground.ranges import Count, Positive, Share, Widths
 
 
@@ -140,11 +141,13 @@ class SAC(Resumable):
             polyak(self.target, self.critic, self.config.tau)
             return info
 
-    @torch.no_grad()
-    def act(self, obs: Tensor) -> SquashedNormal:
+    def computed(self) -> Computed:
+        """What is computed of observations [N, inputs]."""
+        return Computed(self.actor, SquashedNormal)
+
+    def act(self, obs: Tensor) -> Distribution:
         """What actions for observations [N, inputs] are sampled from."""
-        mean, log_std = self.actor(obs)
-        return SquashedNormal(to_numpy(mean), to_numpy(log_std))
+        return self.computed()(obs)
 
     @torch.no_grad()
     def mode(self, obs: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import Categorical
 from preceptor.agent.losses import prior_regularised
 from preceptor.agent.networks import linear
@@ -16,7 +17,7 @@ from preceptor.agent.optim import FusedAdam, polyak
 from preceptor.agent.resumable import Resumable, places
 from preceptor.controller.encoders import Encoder
 from preceptor.controller.network import TrunkConfig, in_order, make_trunk, mask_logits
-from preceptor.ground.device import to_device, to_numpy
+from preceptor.ground.device import to_device
 from preceptor.ground.ranges import Count, NotNegative, Positive, Share
 
 
@@ -138,8 +139,11 @@ class DiscreteSAC(Resumable):
         polyak(self.targets, self.critics, self.config.tau)
         return info | actor_info
 
-    @torch.no_grad()
-    def act(self, inputs: tuple[Tensor, ...], legal: Tensor) -> Categorical:
-        """What options are sampled from, among those that are `legal` [N, K]."""
-        probs = torch.softmax(mask_logits(self.actor(*inputs), legal), 1)
-        return Categorical(to_numpy(probs))
+    def computed(self) -> Computed:
+        """What is computed of the trunk's inputs, and of the options that are legal [N, K]."""
+        return Computed(
+            self.actor,
+            Categorical,
+            lambda *seen: (torch.softmax(mask_logits(self.actor(*seen[:-1]), seen[-1]), 1),),
+            ("parts", "legal"),
+        )

@@ -9,12 +9,13 @@ import tyro
 from torch import Tensor
 from torch.nn import functional
 
-from preceptor.agent.distributions import ClippedNormal
+from preceptor.agent.computed import Computed
+from preceptor.agent.distributions import ClippedNormal, Distribution
 from preceptor.agent.methods.sac import ActorCriticConfig, Transitions
 from preceptor.agent.networks import DeterministicActor, TwinCritic
 from preceptor.agent.optim import FusedAdam, fast_precision, polyak, products_in
 from preceptor.agent.resumable import Resumable, places
-from preceptor.ground.device import normal, to_device, to_numpy
+from preceptor.ground.device import normal, to_device
 from preceptor.ground.ranges import Count, NotNegative, Positive
 
 
@@ -105,10 +106,13 @@ class TD3(Resumable):
                 info |= actor_info
             return info
 
-    @torch.no_grad()
-    def act(self, obs: Tensor) -> ClippedNormal:
+    def computed(self) -> Computed:
+        """What is computed of observations [N, inputs]."""
+        return Computed(self.actor, ClippedNormal, settings={"std": self.config.noise})
+
+    def act(self, obs: Tensor) -> Distribution:
         """What actions for observations [N, inputs] are sampled from: the actor's with exploration noise."""
-        return ClippedNormal(to_numpy(self.actor(obs)), self.config.noise)
+        return self.computed()(obs)
 
     @torch.no_grad()
     def mode(self, obs: Tensor) -> Tensor:

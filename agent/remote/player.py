@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock, latent
 from preceptor.agent.distributions import ClippedNormal, Distribution, Sampled
-from preceptor.agent.hierarchy import Observations, Player
+from preceptor.agent.levels import Observations, Player
 from preceptor.agent.remote.client import Client, RemoteSession
 from preceptor.agent.remote.wire import as_text, generator_state
 

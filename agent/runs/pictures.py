@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from preceptor.agent.hierarchy import Hierarchy, Player
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import Player
 from preceptor.envs.mujoco.mazes import SPECS
 from preceptor.envs.mujoco.rendering import undrawable
 from preceptor.envs.task import Task

@@ -53,6 +53,7 @@ SMALLER = {  # what makes a verb short; one that is not here needs a server or a
     "methods": [],
     "demos": ["--count", "6"],
     "tune": ["--trials", "2", "--episodes", "4", "--set", "preset=tiny", "--set", "steps=640", "--set", "num_envs=4"],
+    "export": ["--observations", "40"],
     "labels show": [],
     "labels prompt": [],
     "labels export": [],

@@ -15,7 +15,7 @@ from PIL import Image
 
 import main as cli
 from preceptor.agent.config import configure
-from preceptor.agent.hierarchy import Player
+from preceptor.agent.levels import Player
 from preceptor.agent.methods import entry_of
 from preceptor.agent.methods.protocol import Parts
 from preceptor.agent.players import random_player, teacher_player

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from preceptor.agent.clock import Clock, latent, moving, named, sliced
-from preceptor.agent.goals import GoalFrame
+from preceptor.agent.clock import Clock, GoalFrame, latent, moving, named, sliced
 
 NONE = np.zeros(2, np.bool_)
 BOTH = np.ones(2, np.bool_)

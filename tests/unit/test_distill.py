@@ -9,12 +9,13 @@ from torch.nn import functional
 
 from preceptor.agent import phases
 from preceptor.agent.config import TrainConfig
-from preceptor.agent.hierarchy import Hierarchy, Player
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import Player, SkillLow
 from preceptor.agent.methods.dagger import Dagger, DaggerSettings
 from preceptor.agent.methods.protocol import Parts
 from preceptor.agent.networks import LowNetwork, NetworkHigh
 from preceptor.agent.phases import Distil
-from preceptor.agent.teaching import Annotator, SkillLow, TeacherHigh, annotate, skill_actions
+from preceptor.agent.teaching import Annotator, TeacherHigh, annotate, skill_actions
 from preceptor.controller.distill import (
     DistilConfig,
     Distillation,

@@ -8,9 +8,10 @@ import pytest
 from preceptor.agent import doubts
 from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.doubts import Runs, revised, runs_of
-from preceptor.agent.hierarchy import Hierarchy, Player
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import Player, SkillLow
 from preceptor.agent.players import random_player
-from preceptor.agent.teaching import Annotator, SkillLow, TeacherHigh
+from preceptor.agent.teaching import Annotator, TeacherHigh
 from preceptor.envs.catalog import get_task
 from preceptor.teacher.config import TeacherConfig
 from preceptor.teacher.make import make_teacher

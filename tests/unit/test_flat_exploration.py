@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from preceptor.agent.clock import Clock, named
-from preceptor.agent.hierarchy import Hierarchy, Observations
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import Observations
 from preceptor.agent.methods.off_policy import Held, OffPolicy, SACSettings, UpdateRatio
 from preceptor.agent.methods.sac import SACConfig
 from preceptor.controller.encoders import encoder_of

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from preceptor.agent.goals import GoalFrame, candidates, explained, relabelled
+from preceptor.agent.clock import GoalFrame
+from preceptor.agent.goals import candidates, explained, relabelled
 from preceptor.agent.methods.sac import SAC, SACConfig
 from preceptor.agent.methods.td3 import TD3, TD3Config
 

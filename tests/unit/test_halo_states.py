@@ -7,7 +7,8 @@ from preceptor.agent.demonstrating import record
 from preceptor.agent.halo.config import HaloConfig
 from preceptor.agent.halo.ledger import Ledger
 from preceptor.agent.halo.method import Halo, States, restored_player
-from preceptor.agent.hierarchy import Hierarchy, Observations
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import Observations
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.catalog import get_task
 from preceptor.ground.errors import UserError

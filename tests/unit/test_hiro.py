@@ -11,7 +11,8 @@ from preceptor.agent.acting import Agent
 from preceptor.agent.clock import Clock, moving
 from preceptor.agent.config import configure
 from preceptor.agent.goals import ExploringGoals
-from preceptor.agent.hierarchy import Hierarchy, Observations
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import Observations
 from preceptor.agent.methods.hiro import Hiro
 from preceptor.agent.methods.ppo import PPOConfig
 from preceptor.controller.encoders import encoder_of

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from preceptor.agent.data.views import sample_segments
-from preceptor.agent.hierarchy import Hierarchy, Observations
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import Observations
 from preceptor.agent.methods.hiro_options import OptionHiro, OptionHiroSettings
 from preceptor.agent.methods.ppo import PPOConfig
 from preceptor.agent.methods.sac_discrete import DiscreteSACConfig
@@ -111,7 +112,7 @@ def choose(method, levels):
     """Distributions over options for one observation on levels, and what the learner alone says."""
     obs = np.repeat(DOOR.make_vec(1, seed=1).reset()[0], len(levels), 0)
     observed = Observations(DOOR, encoder_of(DOOR), obs, np.asarray(levels))
-    policy = method.high_learner.act(observed.inputs, torch.from_numpy(observed.legal)).probs[0]
+    policy = method.high_learner.computed()(*observed.inputs, torch.from_numpy(observed.legal)).probs[0]
     return method.choose(observed, np.full(len(levels), -1))[1].probs, policy
 
 

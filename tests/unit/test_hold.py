@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from preceptor.agent.distributions import Categorical
-from preceptor.agent.hierarchy import Observations
+from preceptor.agent.levels import Observations
 from preceptor.agent.teaching import Annotator, TeacherHigh
 from preceptor.controller.encoders import GridEncoder
 from preceptor.envs.catalog import get_task

@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from preceptor.agent.chunks import CategoricalChunk, ChunkPolicy, chunk_player
+from preceptor.agent.chunks import ChunkPolicy, chunk_player
 from preceptor.agent.clock import Clock
 from preceptor.agent.data.recording import Recording
 from preceptor.agent.data.views import windows
 from preceptor.agent.demonstrating import demonstrations_of, record
-from preceptor.agent.hierarchy import Observations
+from preceptor.agent.distributions import CategoricalChunk
+from preceptor.agent.levels import Observations
 from preceptor.agent.methods.cloning import Cloning, CloningSettings
 from preceptor.agent.methods.iql import Iql, IqlSettings
 from preceptor.agent.runs.run import Run
@@ -60,7 +61,7 @@ def test_what_is_played_is_the_first_slice_of_what_the_policy_drew():
     clock = Clock(3, player.timeouts, player.transition)
     clock.start(np.ones(3, np.bool_), np.arange(12, dtype=np.float32).reshape(3, 4) / 12)
     for columns in ([0, 1], [2, 3]):
-        played, _ = policy.act(observed, clock).sample(None)
+        played, _ = player.low.act(observed, clock).sample(None)
         np.testing.assert_allclose(played, np.arange(12).reshape(3, 4)[:, columns] / 12)
         clock.advance(np.zeros(3, np.bool_), obs, obs)
 

@@ -8,7 +8,8 @@ import torch
 
 from preceptor.agent.chunks import chunk_player
 from preceptor.agent.demonstrating import record
-from preceptor.agent.hierarchy import Hierarchy, Observations
+from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.levels import Observations
 from preceptor.agent.methods.qc import Qc, QcSettings
 from preceptor.controller.network import TrunkConfig
 from preceptor.envs.catalog import get_task
