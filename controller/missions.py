@@ -36,6 +36,7 @@ _FRONT, _HERE = FRONT.bit_length() - 1, HERE.bit_length() - 1  # by position
 _MISSION_KINDS = 5  # of `KINDS_OF`: missions name no doors by their state
 _WIDTH, _LAYERS, _HEADS = 64, 2, 4  # of the reader
 _READINGS = 2  # clauses that may be turned to, where their order does not matter
+_TOGETHER = 64  # missions that are read at once
 _THING = 16  # numbers per thing that is in front, held or in the way
 _ALMOST_NEVER = -30.0  # a log-probability, finite so that it can be added up
 
@@ -134,7 +135,7 @@ class MissionNetwork(ControllerNetwork):
         _, _, status, told, _ = inputs
         done, facts, words = told.long().tensor_split([MOST_CLAUSES, MOST_CLAUSES + FACTS], 1)
         bits = self._bits(status)
-        verb, *said = self.reader(words, done.float())
+        verb, *said = _by_length(self.reader, words, done.float())
         what, beside = described(*said[:3]), described(*said[3:])  # [N, R, D]
         seen = [each.exp() @ bits for each in (what, beside)]  # [N, R, B], of what the mission names
         things = [self.things(facts[:, column] // _PLACES + 1) for column in (AHEAD, IN_HAND, ONWARD)]
@@ -154,6 +155,14 @@ class MissionNetwork(ControllerNetwork):
     def _bits(self, status: Tensor) -> Tensor:
         """Statuses uint8 [N, D] as numbers, float32 [N, D, B]."""
         return (status[..., None] & self.get_buffer("bits") > 0).float()
+
+
+def _by_length(reader: Reader, words: Tensor, done: Tensor) -> list[Tensor]:
+    """What a reader says, of missions of like length together, for within a batch all are as long as the longest."""
+    order = (words > 0).sum(1).argsort()
+    parts = [reader(words[rows], done[rows]) for rows in order.split(_TOGETHER)]
+    back = order.argsort()
+    return [torch.cat(part)[back] for part in zip(*parts, strict=True)]
 
 
 def _drawn(padding: Tensor) -> Tensor:

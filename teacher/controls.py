@@ -219,7 +219,7 @@ def _restrict(answer: Label, scene: Scene) -> Label:
 
 
 def _one_hot(option: int, count: int) -> tuple[float, ...]:
-    return tuple(float(i == option) for i in range(count))
+    return (0.0,) * option + (1.0,) + (0.0,) * (count - option - 1)
 
 
 def _uniform(legal: Sequence[int], count: int) -> tuple[float, ...]:

@@ -44,7 +44,7 @@ _KIND_OF = np.array([0, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0])  # MiniGrid's object inde
 REACHED, BLOCKED, FRONT, HELD, BESIDE, HERE, LOCK = (1 << bit for bit in range(7))
 # Columns of `read`'s facts that no description has.
 FRONTIER, AHEAD, IN_HAND, ASIDE, BARE, NEXT, ONWARD, AT, CLEARED = range(9)
-FACTS = 9
+FACTS, COLUMNS = 9, 11  # the last two are `AT` and `CLEARED` where nothing is wanted
 REACH, OPEN, PLACE = range(3)  # what a wanted target is wanted for
 NOWHERE, SOMEWHERE, JUST_HERE = range(3)  # where what is held can be put aside
 PICK_UP, PUT_DOWN, USE, CARRY_ASIDE, CLEAR, FIRST_TARGET = range(
@@ -282,10 +282,10 @@ def read(images, frame, picked, wanted, aims, sight, status, facts):  # type: ig
         aims: int64 [N, M], what for: `REACH`, `OPEN`, `PLACE`.
         sight: Width of the view, side of the rooms.
         status: Out, uint8 [N, D], bits for each target.
-        facts: Out, int64 [N, 9]: whether unseen cells can be explored; what is in front and what is held, as targets,
+        facts: Out, int64 [N, 11]: whether unseen cells can be explored; what is in front and what is held, as targets,
             -1 for nothing; where that can be put aside; whether the cell in front is bare; what is to be dealt with
             next to get at a wanted target, and to unexplored cells, -1 for nothing; whether the one to turn to is in
-            front; its cell.
+            front; its cell; and these two as they are for no mission.
     """
     count, width, height, _ = images.shape
     cells, reach = np.zeros((width, height), np.int8), np.zeros((width, height), np.bool_)
@@ -327,6 +327,7 @@ def read(images, frame, picked, wanted, aims, sight, status, facts):  # type: ig
         if row[CLEARED] < 0 or (row[FRONTIER] == 0 and not _can_clear(image, row[NEXT], row[IN_HAND])):
             row[CLEARED] = onward
         row[AT] = row[CLEARED] == fx * height + fy
+        row[FACTS], row[FACTS + 1] = onward == fx * height + fy, onward
 
 
 @njit(cache=True)

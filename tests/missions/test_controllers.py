@@ -15,7 +15,7 @@ from preceptor.agent.train import train
 from preceptor.controller import missions
 from preceptor.controller.checkpoint import load_controller, save_controller
 from preceptor.controller.encoders import encoder_of
-from preceptor.controller.missions import Reader, _drawn, _spaced, described, padded
+from preceptor.controller.missions import Reader, _by_length, _drawn, _spaced, described, padded
 from preceptor.controller.network import to_tensors
 from preceptor.controller.roles import Controller, network_of
 from preceptor.envs.catalog import get_task
@@ -70,6 +70,27 @@ def test_other_words_and_what_is_done_change_what_is_read():
     assert not torch.allclose(reader(three, done)[0], reader(three, after)[0])
     longer = torch.nn.functional.pad(one, (0, 20))
     assert torch.allclose(reader(one, done)[1], reader(longer, done)[1], atol=1e-5), "padding is not read"
+
+
+def test_missions_are_read_the_same_whatever_they_are_read_with():
+    torch.manual_seed(0)
+    reader = Reader()
+    texts = [
+        "go to the red ball",
+        "open the grey door",
+        "pick up a key, then go to the red ball and open the grey door",
+    ]
+    words = torch.as_tensor(np.stack([VOCABULARY.encode(text, 96).astype(np.int64) for text in texts] * 40))
+    done = (torch.rand(len(words), 4) < 0.5).float()
+    order = torch.randperm(len(words))
+    with torch.no_grad():
+        alone = [
+            torch.cat(part) for part in zip(*(reader(words[n : n + 1], done[n : n + 1]) for n in order), strict=True)
+        ]
+        for one, other in zip(_by_length(reader, words[order], done[order]), alone, strict=True):
+            assert torch.allclose(one, other, atol=1e-5)
+    sum(part.sum() for part in _by_length(reader, words, done)).backward()
+    assert all(parameter.grad is not None for parameter in reader.parameters())
 
 
 def test_words_are_played_at_the_mean_of_the_positions_at_which_they_were_trained(monkeypatch):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.catalog import get_task
+from preceptor.envs.missions import reading
 from preceptor.envs.missions.levels import parts
 from preceptor.envs.missions.reading import BESIDE, FRONT, HELD, HERE, NAMES, REACHED, TARGETS
 from preceptor.envs.missions.scenes import SLOTS, Facts, expert, from_strings, to_strings
@@ -73,6 +74,31 @@ def test_options_do_what_they_say(task: MissionTask) -> None:
         assert (scale == 1).all()
     assert (achieved[[0, 1, 2]] > 0).all()
     assert achieved[GOTO:BESIDE_FIRST].sum() > 20
+
+
+def test_controllers_see_what_is_read_for_no_mission(task: MissionTask) -> None:
+    for obs, _, _ in played(task, 40):
+        status, facts, done, words = task.sensed(obs)
+        found, nothing = parts(obs), np.zeros((len(obs), 0), np.int64)
+        plainly = np.empty_like(status), np.empty((len(obs), reading.COLUMNS), np.int64)
+        reading.read(found.image, found.frame, found.picked, nothing, nothing, task._sight, *plainly)
+        assert (status == plainly[0]).all()
+        assert (facts == plainly[1][:, : reading.FACTS]).all()
+        assert (done == found.done).all()
+        assert (words == found.words).all()
+
+
+def test_observations_that_changed_are_read_anew() -> None:
+    task = get_task("OneRoom-GoTo")
+    assert isinstance(task, MissionTask)
+    env = task.make_vec(4, seed=3)
+    obs, _ = env.reset()
+    ours, first, turned = obs.copy(), task.legal(obs), task.skill(obs, np.zeros(4, np.int64))
+    after, *_ = env.step(turned)
+    assert (task.legal(ours) == first).all()
+    ours[:] = after  # the same array, with other contents
+    assert (task.legal(ours) == get_task("OneRoom-GoTo").legal(after)).all()
+    assert (task.fact_codes(ours[:2]) == task.fact_codes(ours)[:2]).all()
 
 
 def test_every_description_is_found_where_its_things_are() -> None:
