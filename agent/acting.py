@@ -212,7 +212,8 @@ def batch_of(task: Task, obs: Any) -> tuple[NDArray, bool]:
     """
     shape, own = task.observation_shape, f"preceptor.make({task.name!r}) is its environment"
     try:
-        found = task.from_gymnasium(obs)
+        with np.errstate(over="ignore"):  # what is too large is infinite, and refused
+            found = task.from_gymnasium(obs)
     except (KeyError, OverflowError, TypeError, ValueError):
         found = np.empty((0, 0))  # of no task's shape
     single = found.shape == shape

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from preceptor.agent.acting import Agent
     from preceptor.agent.api import Trained, evaluate, load, make, train
+    from preceptor.agent.remote.async_client import AsyncClient
     from preceptor.agent.remote.client import Client
     from preceptor.envs.arrays import ArraySimulator, uniform
     from preceptor.envs.gridworld.single import SeenMap
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # Looked up when first used: importing the package loads neither torch nor an environment.
 _PLACES = {
     "Agent": "agent.acting",
+    "AsyncClient": "agent.remote.async_client",
     "Client": "agent.remote.client",
     "Trained": "agent.api",
     "evaluate": "agent.api",
@@ -46,6 +48,7 @@ _PLACES = {
 __all__ = [  # ruff cannot sort what is not a list of words
     "Agent",
     "ArraySimulator",
+    "AsyncClient",
     "Client",
     "GoalSpace",
     "GymSimulator",

@@ -4,6 +4,8 @@ with Client("http://127.0.0.1:8000") as client, client.open("first", environment
     actions = play.act(observations).action
 """
 
+import contextlib
+import json
 import os
 import random
 import time
@@ -26,6 +28,7 @@ from preceptor.ground.errors import UserError
 KEY_VARIABLE = "PRECEPTOR_SERVER_KEY"
 MOST_BYTES = 64 * 2**20  # of a reply
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_TOO_LARGE = 1009  # the WebSocket's code
 LOST = (ConnectionClosed, InvalidHandshake, OSError, EOFError)  # a connection that may be had again
 
 
@@ -107,9 +110,14 @@ class Pauses:
 
     def after(self, error: Exception) -> float:
         """Seconds to wait after an error. Raises `UserError` where waiting is in vain, or has been."""
-        if isinstance(error, InvalidStatus) and error.response.status_code not in (429, 502, 503, 504):
-            what = f"{self._place.url} is no policy server: it answers {error.response.status_code}."
-            raise UserError(what, "python main.py serve --status") from error
+        if isinstance(error, InvalidStatus):
+            error = _not_let_in(error, self._place.url)
+        if isinstance(error, RefusedError) and error.retry_after is None:
+            raise error
+        if isinstance(error, ConnectionClosed) and error.rcvd and error.rcvd.code == _TOO_LARGE:
+            raise UserError(
+                f"The policy server takes no message so large: {error.rcvd.reason}.", "fewer at once"
+            ) from error
         wait = getattr(error, "retry_after", None) or self._next * (1 + random.random())
         self._next = min(2 * self._next, _LONGEST_PAUSE)
         if time.monotonic() + wait <= self._until:
@@ -132,6 +140,17 @@ def read(reply: Any) -> dict[str, Any]:
     if refusal is not None:
         raise RefusedError(refusal)
     return dict(said)
+
+
+def _not_let_in(error: InvalidStatus, url: str) -> RefusedError:
+    """Why a server opens no WebSocket."""
+    status = error.response.status_code
+    said = {"status": status, "message": f"HTTP {status} at {url}", "next": "python main.py serve --status"}
+    if status in (502, 503, 504):  # of what stands before it
+        said["retry_after"] = 1.0
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        said |= json.loads(error.response.body)["error"]
+    return RefusedError(said)
 
 
 class Steps:
@@ -208,12 +227,13 @@ class Client:
                 self._socket.send(data)
                 return read(self._socket.recv(self._place.patience))
             except RefusedError as error:
-                if error.retry_after is None:
-                    raise
                 time.sleep(pauses.after(error))
             except LOST as error:
                 self.close()
                 time.sleep(pauses.after(error))
+            except BaseException:  # interrupted: a reply may still come, and must not be taken for the next one
+                self.close()
+                raise
 
     def close(self) -> None:
         """Close the connection; sessions stay open."""

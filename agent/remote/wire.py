@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DTYPES = {np.dtype(name).name: np.dtype(name).newbyteorder("<") for name in ("?", "u1", "i4", "i8", "f4", "f8")}
+# Asked of an array's dtype its name takes ten microseconds.
+_NAMES = {dtype: name for name, little in _DTYPES.items() for dtype in (little, little.newbyteorder(">"))}
 _PARTS = {"dtype", "shape", "data"}
 _WIDTHS = (
     16,
@@ -70,10 +72,10 @@ def from_text(state: str) -> bytes:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    if not isinstance(value, np.ndarray) or value.dtype.name not in _DTYPES:
+    if not isinstance(value, np.ndarray) or (name := _NAMES.get(value.dtype)) is None:
         raise TypeError(f"{getattr(value, 'dtype', type(value).__name__)} cannot be sent")
-    ordered = np.ascontiguousarray(value, _DTYPES[value.dtype.name])
-    return {"dtype": value.dtype.name, "shape": list(value.shape), "data": ordered.tobytes()}
+    data = value.astype(_DTYPES[name], copy=False).tobytes()
+    return {"dtype": name, "shape": value.shape, "data": data}
 
 
 def _array(found: dict[Any, Any]) -> dict[Any, Any] | NDArray[Any]:

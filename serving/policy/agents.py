@@ -89,7 +89,7 @@ class Playing:
             if isinstance(found, np.ndarray):
                 whole = len(self.task.observation_shape) == 3  # maps hold codes
                 if found.dtype.kind not in ("biu" if whole else "biuf"):
-                    raise Refused(422, f"obs: numbers are expected, {'whole ones' * whole} not {found.dtype}.")
+                    raise Refused(422, f"obs: {'whole ' * whole}numbers are expected, not {found.dtype}.")
                 if whole and found.size and not (found.min() >= 0 and found.max() <= 255):
                     raise Refused(422, "obs: codes are from 0 to 255.")
             batch, _ = batch_of(self.task, found)

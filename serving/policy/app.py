@@ -1,14 +1,17 @@
 """The policy server with FastAPI: the same operations over HTTP, in JSON, and over a WebSocket, in msgpack."""
 
-import contextlib
 import hmac
+import logging
+from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, Body, Depends, FastAPI, Request, Response, WebSocket
+from fastapi import APIRouter, Body, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.websockets import WebSocketDisconnect, WebSocketState
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from preceptor.agent.remote.wire import packed, unpacked
 from preceptor.serving.policy.protocol import (
@@ -31,7 +34,7 @@ from preceptor.serving.request_limits import RequestLimits
 
 MOST_BYTES = 4 * 2**20  # of a request
 MOST_SOCKETS = 1024
-_AGAIN = 1013  # the WebSocket's code for "try again later"
+_log = logging.getLogger("preceptor.policy")
 _WORDS = """Sessions of play with trained agents. The same requests go over a WebSocket at /v1/ws, as msgpack maps with
 `op` (open, act, label, reset, export, close) and the fields described here, one reply to each, in their order; a reply
 with `error` is a refusal. Arrays are maps {dtype, shape, data} there, and nested lists here."""
@@ -56,9 +59,9 @@ def create_app(service: Service, *, key: str = "", host: str = "127.0.0.1") -> F
 
     title = "Preceptor's policy server"
     app = FastAPI(title=title, description=_WORDS, docs_url=None, redoc_url=None, openapi_url=None)
-    sockets = 0
     for raised in (Refused, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(raised, _refuse)
+    app.add_middleware(Sockets, service=service, admitted=admitted)
     app.add_middleware(RequestLimits, host=host, most_bytes=MOST_BYTES, refuse=lambda *said: _error(Refused(*said)))
     app.include_router(_operations(service, guard))
 
@@ -80,42 +83,56 @@ def create_app(service: Service, *, key: str = "", host: str = "127.0.0.1") -> F
     async def openapi() -> Response:
         return JSONResponse(app.openapi())
 
-    @app.websocket("/v1/ws")
-    async def socket(ws: WebSocket) -> None:
-        await ws.accept()
-        if not admitted(ws.headers.get("authorization", "")):
-            await ws.send_bytes(packed({"error": _no_key().body()}))
-            return await ws.close(1008)
-        nonlocal sockets
-        if sockets >= MOST_SOCKETS:
-            return await ws.close(_AGAIN)
-        sockets += 1
-        service.measured.sockets.set(sockets)
-        try:
-            await _converse(ws, service)
-        finally:
-            sockets -= 1
-            service.measured.sockets.set(sockets)
-        return None
-
     return app
 
 
-async def _converse(ws: WebSocket, service: Service) -> None:
-    """Answer one message after another: who floods is slowed down by his own connection."""
-    while ws.application_state is WebSocketState.CONNECTED:
-        message = await ws.receive()
-        if message["type"] == "websocket.disconnect":
-            return
+class Sockets:
+    """Answers WebSockets, and hands all else on. FastAPI's way to them has so many layers that it doubles their work.
+
+    A message is answered before the next one is read: who floods is slowed down by his own connection.
+    """
+
+    def __init__(self, app: ASGIApp, *, service: Service, admitted: Callable[[str], bool]) -> None:
+        self._app, self._service, self._admitted, self._open = app, service, admitted, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer until the client goes."""
+        if scope["type"] != "websocket":
+            return await self._app(scope, receive, send)
+        refused = None
+        if scope["path"] != "/v1/ws":
+            refused = Refused(404, f"There is no WebSocket at {scope['path']}.", "/v1/ws")
+        elif not self._admitted(Headers(scope=scope).get("authorization", "")):
+            refused = _no_key()
+        elif self._open >= MOST_SOCKETS:
+            refused = Refused(429, f"{self._open} WebSockets are open.", "the same again", retry_after=5.0)
+        if refused:
+            return await WebSocket(scope, receive, send).send_denial_response(_error(refused))
+        await receive()
+        await send({"type": "websocket.accept"})
+        self._count(1)
         try:
-            ask = _message(message.get("bytes"))
-            reply = await service.answer(ask.pop("op", None), ask)
+            while (message := await receive())["type"] != "websocket.disconnect":
+                await send({"type": "websocket.send", "bytes": await self._reply(message.get("bytes"))})
+        except OSError:  # the client has gone
+            return None
+        finally:
+            self._count(-1)
+        return None
+
+    def _count(self, more: int) -> None:
+        self._open += more
+        self._service.measured.sockets.set(self._open)
+
+    async def _reply(self, data: bytes | None) -> bytes:
+        try:
+            ask = _message(data)
+            return await self._service.answer(ask.pop("op", None), ask)
         except Refused as error:
-            reply = packed({"error": error.body()})
+            return packed({"error": error.body()})
         except Exception as error:
-            reply = packed({"error": Refused(500, f"The server failed: {type(error).__name__}: {error}").body()})
-        with contextlib.suppress(WebSocketDisconnect):  # the client has gone
-            await ws.send_bytes(reply)
+            _log.exception("a request failed")
+            return packed({"error": Refused(500, f"The server failed: {type(error).__name__}: {error}").body()})
 
 
 def _message(data: bytes | None) -> dict[str, Any]:

@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from preceptor.agent.acting import Seat
 from preceptor.agent.remote.wire import from_text, generator_of, generator_state, packed, unpacked
 from preceptor.ground.errors import UserError
 from preceptor.serving.policy.agents import Agents, Playing
-from preceptor.serving.policy.protocol import Refused
+from preceptor.serving.policy.protocol import MOST_ENVIRONMENTS, Refused
 
 Units = Literal["environment", "task"]
 _SCHEMA = 1
@@ -61,7 +63,8 @@ class Session:
                 "reply": self.reply,
                 "generator": None if self.seat.rng is None else generator_state(self.seat.rng),
                 "obs": self.seat.obs,
-                **{name: getattr(clock, name) for name in clock.saved},
+                "environments": len(self.seat),
+                **{name: getattr(clock, name).tobytes() for name in clock.saved},
             }
         )
 
@@ -97,12 +100,12 @@ def session_of(id: str, state: bytes | str, agents: Agents, name: str | None = N
         if found["schema"] > _SCHEMA:
             raise Refused(409, "The session was exported by a newer version of the server.", "open a new session")
         playing = agents.find(f"{name or found['agent']}@{found['version']}")
-        seat = playing.table.seat(len(found["option"]), found["generator"] and generator_of(found["generator"]))
+        if not 1 <= found["environments"] <= MOST_ENVIRONMENTS:
+            raise ValueError(f"it has {found['environments']} environments")
+        seat = playing.table.seat(int(found["environments"]), found["generator"] and generator_of(found["generator"]))
         for part in seat.clock.saved:
-            own, given = getattr(seat.clock, part), found[part]
-            if given.shape != own.shape or given.dtype != own.dtype:
-                raise ValueError(f"{part} is {given.dtype} {given.shape}")
-            setattr(seat.clock, part, given)
+            own = getattr(seat.clock, part)
+            setattr(seat.clock, part, np.frombuffer(bytearray(found[part]), own.dtype).reshape(own.shape))
         if ((seat.clock.option < -1) | (seat.clock.option >= len(playing.table.player.timeouts))).any():
             raise ValueError("an option runs that the agent has not")
         if found["obs"] is not None:
@@ -138,8 +141,8 @@ class SessionStore:
             self._file.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute("PRAGMA synchronous=OFF")
-            self._file.execute("CREATE TABLE IF NOT EXISTS sessions (id TEXT PRIMARY KEY, used REAL, state BLOB)")
-            self._file.execute("CREATE INDEX IF NOT EXISTS by_use ON sessions (used)")
+            columns = "id TEXT PRIMARY KEY, used REAL, state BLOB"
+            self._file.execute(f"CREATE TABLE IF NOT EXISTS sessions ({columns}) WITHOUT ROWID")
         except (OSError, sqlite3.Error) as error:
             raise UserError(f"Sessions cannot be kept in {path}: {error}.", f"another --port, or rm {path}*") from error
 
