@@ -195,13 +195,8 @@ async def serve_peer(run: str, port: int) -> None:
 def measure(seconds: float, minutes: float) -> dict[str, Any]:
     """Both servers in turn; print and return the figures."""
     with TemporaryDirectory() as folder:
-        settings: dict[str, Any] = {
-            "savedir": "agent",
-            "preset": "tiny",
-            "steps": 600,
-            "eval_episodes": 2,
-            "quiet": True,
-        }
+        settings: dict[str, Any] = {"savedir": "agent", "preset": "tiny", "quiet": True}
+        settings |= {"steps": 600, "warmup": 100, "eval_episodes": 2}
         run = preceptor.train(TASK, METHOD, logdir=folder, **settings).path
         result: dict[str, Any] = {"cores": os.cpu_count(), "python": platform.python_version()}
         servers = {"ours": policy_server(run, Path(folder, "state")), "one request at a time": peer(run)}

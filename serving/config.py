@@ -37,7 +37,7 @@ class ServeConfig:
     """local (the default: a small model in the trainer's environment), vllm or fastchat (after make serve-setup); with
     --agent, agents."""
     agent: tuple[str, ...] = ()
-    """Runs whose agents are served, each as RUN or NAME=RUN; without a name, the last part of RUN is its name."""
+    """Runs or exports whose agents are served, each as RUN or NAME=RUN; without a name, the last part of RUN is it."""
     model: str | None = None
     """Folder of a transformers model, or for vllm and fastchat a Hugging Face id; the tiny model if not given."""
     served_model_name: str | None = None

@@ -37,11 +37,9 @@ TASKS = {"ihac": "SimpleDoorKey", "hiro": "PointReach", "sac": "PointReach"}
 
 def trained(method: str, logdir: Path) -> Path:
     """A run of a few steps; of ihac, whose distillation takes long, one with its first weights and their controller."""
-    config = configure(
-        {"logdir": str(logdir), "savedir": "s", "preset": "tiny", "steps": 600, "eval_episodes": 2, "quiet": True},
-        method=method,
-        task=TASKS[method],
-    )
+    settings: dict[str, Any] = {"logdir": str(logdir), "savedir": "s", "preset": "tiny", "quiet": True}
+    settings |= {"steps": 600, "eval_episodes": 2} | ({} if method == "ihac" else {"warmup": 100})
+    config = configure(settings, method=method, task=TASKS[method])
     if method != "ihac":
         return Path(train(config)["run"])
     task = get_task(TASKS[method])

@@ -1,4 +1,4 @@
-"""The agents that are served: loaded from their runs, of each as many versions as are played."""
+"""The agents that are served: loaded from runs or exports, of each as many versions as are played."""
 
 import threading
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from preceptor.agent.acting import Table, batch_of
 from preceptor.agent.config import from_plain
 from preceptor.agent.evaluate import load_method
+from preceptor.agent.export.playing import MANIFEST, is_export, load_player, read_manifest
 from preceptor.agent.runs.checkpoint import STRUCTURE
 from preceptor.agent.runs.run import Run
 from preceptor.controller.checkpoint import load_controller
@@ -34,7 +35,7 @@ class Playing:
         name: Of the agent.
         version: Step and digest of its checkpoint.
         method: By which it was trained.
-        run: Where.
+        run: Where, or its export.
         table: Its task and its network, at which sessions sit.
         controller: What labels, where the run has one.
     """
@@ -108,7 +109,7 @@ class Agents:
     """Agents by name, and of each its versions, the newest last.
 
     Args:
-        runs: Runs, or paths of theirs, by the agents' names.
+        runs: Runs, or paths of theirs or of exports, by the agents' names.
         logdir: Where runs are looked for.
     """
 
@@ -160,13 +161,21 @@ class Agents:
             return [(each, each is versions[-1]) for versions in self._versions.values() for each in versions]
 
     def _load(self, name: str) -> Playing:
-        """The agent as its run saved it last. Raises `UserError`."""
-        run = Run.find(self._logdir, None, None, self._runs[name])
-        config = from_plain(run.config)
-        task = get_task(config.task)
-        method, step = load_method(run, task), run.last_step
-        digest = file_digest(run.checkpoint(step or 0) / STRUCTURE)  # which holds the digest of the weights
-        controller = load_controller(run.controller, task) if run.controller.exists() else None
-        playing = Playing(name, f"{step}-{digest[:8]}", config.method, run.path, Table(task, method.player), controller)
+        """The agent as its run saved it last, or as its export is. Raises `UserError`."""
+        place = self._runs[name]
+        playing = self._exported(name, Path(place)) if is_export(place) else self._trained(name, place)
         _ = playing.batched  # tried out before anyone waits
         return playing
+
+    def _trained(self, name: str, place: str) -> Playing:
+        run = Run.find(self._logdir, None, None, place)
+        task, method = get_task(from_plain(run.config).task), str(run.config["method"])
+        player, step = load_method(run, task).player, run.last_step or 0
+        version = f"{step}-{file_digest(run.checkpoint(step) / STRUCTURE)[:8]}"  # it holds the digest of the weights
+        controller = load_controller(run.controller, task) if run.controller.exists() else None
+        return Playing(name, version, method, run.path, Table(task, player), controller)
+
+    def _exported(self, name: str, folder: Path) -> Playing:
+        said, (task, player) = read_manifest(folder), load_player(folder)
+        version = f"{said['run']['step']}-{file_digest(folder / MANIFEST)[:8]}"
+        return Playing(name, version, str(said["run"]["method"]), folder, Table(task, player), None)

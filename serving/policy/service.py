@@ -148,7 +148,7 @@ class Service:
     def _label(self, ask: Label) -> bytes:
         playing = self.agents.find(ask.agent)
         if playing.controller is None:
-            raise Refused(409, f"{playing.name} has no controller: it is a {playing.method} run.", "GET /v1/agents")
+            raise Refused(409, f"{playing.name} labels nothing: it has no controller.", "GET /v1/agents")
         obs = playing.batch_of(ask.obs)
         probs = playing.controller.probs(obs, legal=playing.task.legal(obs))
         index = probs.argmax(1)

@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -13,6 +13,10 @@ import pytest
 import main as cli
 from preceptor.agent.api import load
 from preceptor.agent.evaluate import load_student
+from preceptor.agent.export.playing import load as load_export
+from preceptor.agent.export.playing import load_player
+from preceptor.agent.export.writing import export
+from preceptor.agent.flags import ExportConfig
 from preceptor.agent.players import Episodes, play
 from preceptor.agent.remote.client import Client, RefusedError
 from preceptor.agent.remote.player import remote_player
@@ -207,8 +211,27 @@ def test_the_controller_labels_for_others(runs: dict[str, Path], client: Client)
     assert said["option"] == [task.options[k].words for k in probs.argmax(1)]
     told = httpx.post(f"{client._place.url}/v1/agents/ihac/label", json={"obs": obs.tolist()}).raise_for_status().json()
     np.testing.assert_array_equal(np.array(told["probs"], np.float32), probs)
-    with pytest.raises(RefusedError, match="sac has no controller"):
+    with pytest.raises(RefusedError, match="sac labels nothing"):
         client.label(np.zeros((1, 6)), "sac")
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_an_export_is_served_as_it_plays_here(
+    format: Literal["onnx", "torch"], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    exported = export(ExportConfig(run=str(runs["sac"]), to=str(tmp_path / "export"), format=format, observations=64))
+    with in_thread({"it": Path(exported["export"])}, tmp_path / "state") as served, Client(served.url) as client:
+        task, player = load_player(exported["export"])
+        assert client.agents()[0]["batched"]
+        for greedy in (False, True):
+            how: dict[str, Any] = {"greedy": greedy, "seed": 5, "batch": 12}
+            assert_equal(play(task, remote_player(client), LEVELS, **how), play(task, player, LEVELS, **how))
+        agent = load_export(exported["export"], seed=1)
+        with client.open(seed=1) as session:
+            for obs in observations("PointReach", 5):
+                np.testing.assert_array_equal(session.act(obs).action, agent.act(obs))
+        with pytest.raises(RefusedError, match="it labels nothing"):
+            client.label(np.zeros((1, 6)))
 
 
 def test_openapi_describes_every_request(served: Served) -> None:
