@@ -1,5 +1,7 @@
-"""What goes wrong around the policy server: clients that flood, vanish or sleep, no room, other keys, changed files; each
-has a clear answer, and those who do nothing wrong notice nothing."""
+"""What goes wrong around the policy server: clients that flood, vanish or sleep, no room, other keys, changed files.
+
+Each has a clear answer, and those who do nothing wrong notice nothing.
+"""
 
 import asyncio
 import json
