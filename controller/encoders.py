@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from preceptor.envs.missions.vocabulary import VOCABULARY
 from preceptor.envs.task import Task
 
 UNSEEN, EMPTY, WALL, LAVA, GOAL = 0, 1, 2, 3, 4
@@ -191,6 +192,29 @@ class GridEncoder:
         return np.where(actions == _TURN_LEFT, _TURN_RIGHT, np.where(actions == _TURN_RIGHT, _TURN_LEFT, actions))
 
 
+class MissionEncoder(GridEncoder):
+    """Encodes observations of mission tasks: the map's parts, and what controllers of missions read.
+
+    These are the status of each description, uint8 [N, D], and int16 [N, 4 + F + L]: which clauses are done, what else
+    is seen (`reading.read`, for no mission), and the numbers of the words.
+    """
+
+    def __init__(self, task: Any) -> None:
+        super().__init__(task.encoded_shape, told=task.told_columns)
+        self._task = task
+        self.identity |= {"words": list(VOCABULARY.words)}
+
+    def __call__(self, obs: NDArray) -> Encoded:
+        """Encode observations [N, W, H + S, 4]."""
+        status, facts, done, words = self._task.sensed(obs)
+        told = np.concatenate([done, facts, words], axis=1, dtype=np.int16)
+        return Encoded((*super().__call__(obs).parts, status, told))
+
+    def mirror(self, encoded: Encoded) -> Encoded:
+        """The same scenes: in a mirror, words for left and right would be wrong."""
+        return encoded
+
+
 class VectorEncoder:
     """Encodes state vectors float32 [N, O] by dividing each dimension by its natural size.
 
@@ -215,8 +239,6 @@ def encoder_of(task: Task) -> Encoder:
     if len(task.observation_shape) == 1:
         return VectorEncoder(task.observation_scale)
     if hasattr(task, "sensed"):  # its controllers read missions
-        from preceptor.controller.missions import MissionEncoder
-
         return MissionEncoder(task)
     return GridEncoder(task.encoded_shape, len(task.options), task.of_colours, task.told_columns)
 

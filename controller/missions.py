@@ -6,14 +6,9 @@ all of them (`envs/missions/reading.py`), so that a colour and a kind that were 
 than others; and an option is scored by the description that it speaks of.
 """
 
-from typing import Any
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from preceptor.controller.encoders import Encoded, GridEncoder
 from preceptor.controller.network import ControllerNetwork, TrunkConfig
 from preceptor.envs.missions.mission import MOST_CLAUSES, VERBS
 from preceptor.envs.missions.reading import (
@@ -41,29 +36,6 @@ _THING = 16  # numbers per thing that is in front, held or in the way
 _ALMOST_NEVER = -30.0  # a log-probability, finite so that it can be added up
 
 
-class MissionEncoder(GridEncoder):
-    """Encodes observations of mission tasks: the map's parts, and what controllers of missions read.
-
-    These are the status of each description, uint8 [N, D], and int16 [N, 4 + F + L]: which clauses are done, what else
-    is seen (`reading.read`, for no mission), and the numbers of the words.
-    """
-
-    def __init__(self, task: Any) -> None:
-        super().__init__(task.encoded_shape, told=task.told_columns)
-        self._task = task
-        self.identity |= {"words": list(VOCABULARY.words)}
-
-    def __call__(self, obs: NDArray) -> Encoded:
-        """Encode observations [N, W, H + S, 4]."""
-        status, facts, done, words = self._task.sensed(obs)
-        told = np.concatenate([done, facts, words], axis=1, dtype=np.int16)
-        return Encoded((*super().__call__(obs).parts, status, told))
-
-    def mirror(self, encoded: Encoded) -> Encoded:
-        """The same scenes: in a mirror, words for left and right would be wrong."""
-        return encoded
-
-
 class Reader(nn.Module):
     """Words and what is done -> what is to be done next, as logits over verbs, colours, kinds and places.
 
@@ -86,14 +58,15 @@ class Reader(nn.Module):
 
     def forward(self, words: Tensor, done: Tensor) -> list[Tensor]:
         """Log-probabilities [N, R, size] of each of `sizes`, of words int64 [N, L] and done flags [N, 4]."""
-        words = words[:, : max(1, int((words > 0).any(0).sum()))]
+        if not torch.jit.is_tracing():  # an export reads missions of any length
+            words = words[:, : max(1, int((words > 0).any(0).sum()))]
         padding = words == 0
         places = _drawn(padding) if torch.is_grad_enabled() else _spaced(padding)
         flags = self.done(done)[:, None]
         seen = self.layers(self.embed(words) + self.place(places) + flags, src_key_padding_mask=padding)
-        queries = self.queries.expand(len(words), -1, -1) + flags
+        queries = self.queries.expand(words.shape[0], -1, -1) + flags
         found = self.norm(self.look(queries, seen, seen, key_padding_mask=padding, need_weights=False)[0] + queries)
-        found = found.view(len(words), _READINGS, len(self.sizes), _WIDTH)
+        found = found.view(-1, _READINGS, len(self.sizes), _WIDTH)
         return [head(found[:, :, i]).log_softmax(-1) for i, head in enumerate(self.heads)]
 
 
@@ -138,7 +111,8 @@ class MissionNetwork(ControllerNetwork):
         verb, *said = _by_length(self.reader, words, done.float())
         what, beside = described(*said[:3]), described(*said[3:])  # [N, R, D]
         seen = [each.exp() @ bits for each in (what, beside)]  # [N, R, B], of what the mission names
-        things = [self.things(facts[:, column] // _PLACES + 1) for column in (AHEAD, IN_HAND, ONWARD)]
+        kinds = facts.div(_PLACES, rounding_mode="floor") + 1  # which exports keep, unlike //
+        things = [self.things(kinds[:, column]) for column in (AHEAD, IN_HAND, ONWARD)]
         anywhere = bits[:, ::_PLACES, (0, 1, _BITS - 1)].flatten(1)  # of each colour and kind, whatever its place
         around = torch.cat([*things, facts.clamp(-1, 2), anywhere], 1)[:, None].expand(-1, _READINGS, -1)
         hidden = self.between(torch.cat([verb.exp(), *seen, around], -1))  # [N, R, H]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from preceptor.agent.computed import Computed
+from preceptor.agent.computed import Computed, no_computation
 from preceptor.agent.config import from_plain
 from preceptor.agent.evaluate import load_method
 from preceptor.agent.export.card import model_card
@@ -145,6 +145,13 @@ class _Traced(nn.Module):
         return self._outputs(*tensors)
 
 
+def _log_add_exp(graph: Any, first: Any, second: Any) -> Any:
+    """log(exp(a) + exp(b)) in ONNX, which the exporter does not know."""
+    most = graph.op("Max", first, second)
+    parts = [graph.op("Exp", graph.op("Sub", part, most)) for part in (first, second)]
+    return graph.op("Add", most, graph.op("Log", graph.op("Add", *parts)))
+
+
 def _write(computed: Computed, inputs: dict[str, Any], path: Path) -> None:
     try:
         import onnx  # noqa: F401  # torch writes with it
@@ -152,16 +159,24 @@ def _write(computed: Computed, inputs: dict[str, Any], path: Path) -> None:
         packages = f"pip install onnx onnxruntime=={ONNXRUNTIME}  # or: pip install 'preceptor[export]'"
         raise UserError(f"The package onnx, which writes exports, cannot be loaded: {error}.", packages) from error
     tensors = tuple(torch.as_tensor(value) for value in inputs.values())
+    torch.onnx.register_custom_op_symbolic("aten::logaddexp", _log_add_exp, _OPSET)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # kernels of torch's own, which ONNX does not know
     with warnings.catch_warnings(), torch.no_grad():
         # It warns that it is not the newer one, which takes a second per network and three packages more, and that what
         # is constant here might not be: parity is checked with other numbers of environments.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Traced(computed),
-            tensors,
-            path,
-            input_names=list(inputs),
-            dynamic_axes={name: {0: "environments"} for name in inputs},
-            opset_version=_OPSET,
-            dynamo=False,
-        )
+        try:
+            torch.onnx.export(
+                _Traced(computed),
+                tensors,
+                path,
+                input_names=list(inputs),
+                dynamic_axes={name: {0: "environments"} for name in inputs},
+                opset_version=_OPSET,
+                dynamo=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise no_computation(str(error).partition("\n")[0].rstrip(".")) from error
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
