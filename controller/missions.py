@@ -58,7 +58,7 @@ class Reader(nn.Module):
 
     def forward(self, words: Tensor, done: Tensor) -> list[Tensor]:
         """Log-probabilities [N, R, size] of each of `sizes`, of words int64 [N, L] and done flags [N, 4]."""
-        if not torch.jit.is_tracing():  # an export reads missions of any length
+        if not torch.jit.is_tracing():
             words = words[:, : max(1, int((words > 0).any(0).sum()))]
         padding = words == 0
         places = _drawn(padding) if torch.is_grad_enabled() else _spaced(padding)
@@ -133,6 +133,8 @@ class MissionNetwork(ControllerNetwork):
 
 def _by_length(reader: Reader, words: Tensor, done: Tensor) -> list[Tensor]:
     """What a reader says, of missions of like length together, for within a batch all are as long as the longest."""
+    if torch.jit.is_tracing():  # an export reads all at once, and each as long as any may be
+        return reader(words, done)  # type: ignore[no-any-return]
     order = (words > 0).sum(1).argsort()
     parts = [reader(words[rows], done[rows]) for rows in order.split(_TOGETHER)]
     back = order.argsort()

@@ -33,7 +33,7 @@ def model_card(run: Run, task: Task, said: Mapping[str, Any]) -> str:
     }
     learned = {
         "Environment steps": f"{result.get('steps', said['run']['step']):,}",
-        "Demonstrations": str(demos) if demos else "",
+        "Demonstrations": _demonstrations(str(demos or "")),
         "Teacher": _teacher(run, result),
     }
     parity = said["parity"]
@@ -60,6 +60,10 @@ def _listed(facts: Mapping[str, str]) -> str:
 def _sees(observation: Mapping[str, Any]) -> str:
     shape = " x ".join(map(str, observation["shape"]))
     return f"{observation['dtype']} numbers, {shape}, for each environment"
+
+
+def _demonstrations(demos: str) -> str:
+    return f"{demos} demonstrations of the task's expert" if demos.isdecimal() else demos
 
 
 def _teacher(run: Run, result: Mapping[str, Any]) -> str:
@@ -98,6 +102,6 @@ def _limits(task: Task, result: Mapping[str, Any], said: Mapping[str, Any]) -> l
         lines.append(f"It was judged on {episodes} episodes only: the intervals are wide.")
     if said.get("high", {}).get("plain") == "SingleOption":
         lines.append("It is flat: it has no options, and does not say what it is about.")
-    if "SkillLow" in (said.get("low", {}).get("plain"),):
+    if said.get("low", {}).get("plain") == "SkillLow":
         lines.append("Its actions are those of the task's scripted skills, which know the task's rules.")
     return lines
