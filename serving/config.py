@@ -58,7 +58,7 @@ class ServeConfig:
     """Of agents: sessions that may be open; more are refused until some are closed or expire."""
     session_seconds: Annotated[float, Ge(1)] = 3600.0
     """Of agents: after which a session that is not used expires."""
-    batch_wait_ms: Annotated[float, Interval(ge=0, le=1000)] = 0.5
+    batch_wait_ms: Annotated[float, Interval(ge=0, le=1000)] = 1.0
     """Of agents: milliseconds that a step waits for those of other clients, to be worked out together."""
     log_observations: bool = False
     """Of agents: log every step with its observations."""

@@ -32,7 +32,7 @@ def serve(
     port: int = 8000,
     max_sessions: int = 4096,
     session_seconds: float = 3600.0,
-    batch_wait_ms: float = 0.5,
+    batch_wait_ms: float = 1.0,
     log_observations: bool = False,
 ) -> None:
     """Serve trained agents until SIGINT or SIGTERM.

@@ -5,12 +5,13 @@ to come, of as many as came last, it waits a bounded time. What a session does n
 """
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,13 +35,11 @@ class Job:
     Attributes:
         work: The step that is asked for, or what is to be called.
         done: Whose result is set: the reply, as bytes, or what the call gives.
-        at: When it came, in seconds of `time.perf_counter`.
-        result: Filled in when it is done: that, or the error.
+        result: Filled in when it is done: that, or the error; None before.
     """
 
     work: Act | Callable[[], Any]
     done: "asyncio.Future[Any]"
-    at: float = field(default_factory=time.perf_counter)
     result: Any = None
     batch: Any = None
     begun: Any = None
@@ -74,9 +73,9 @@ class Worker:
         self.agents, self.store, self.sessions = agents, store, dict[str, Session]()
         self._measured, self._tidy, self._most_waiting, self._wait = measured, tidy, most_waiting, wait_seconds
         self._tells_observations = tells_observations
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._later: list[Job] = []
-        self._expected, self._ends = 1, False
+        self._queue: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Job]] | None] = queue.SimpleQueue()
+        self._waiting, self._expected, self._busy, self._ends = list[Job](), 1, False, False
+        self._timer: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._thread.start()
 
@@ -86,15 +85,15 @@ class Worker:
         return self._thread.is_alive() and not self._ends
 
     async def do(self, work: Act | Callable[[], Any]) -> Any:
-        """The reply to a step, or the result of a call in the worker's thread. Raises `Refused`."""
-        waiting = self._queue.qsize()
-        self._measured.waiting.set(waiting)
-        if waiting >= self._most_waiting:
-            raise Refused(429, f"{waiting} requests wait, and no more may.", "the same again", retry_after=1.0)
+        """The reply to a step, or the result of a call in the worker's thread; in the event loop. Raises `Refused`."""
+        if len(self._waiting) >= self._most_waiting:
+            raise Refused(429, f"{len(self._waiting)} requests wait, and no more may.", "the same again", 1.0)
         if not self.alive:
-            raise Refused(503, "The server is ending.", "the same again", retry_after=5.0)
-        job = Job(work, asyncio.get_running_loop().create_future())
-        self._queue.put(job)
+            raise Refused(503, "The server is ending.", "the same again", 5.0)
+        loop = asyncio.get_running_loop()
+        job = Job(work, loop.create_future())
+        self._waiting.append(job)
+        self._offer(loop)
         return await job.done
 
     def end(self) -> None:
@@ -113,55 +112,64 @@ class Worker:
         session.used = time.time()
         return session
 
-    def _run(self) -> None:
-        tidied = time.monotonic()
-        while (jobs := self._gathered()) is not None:
-            try:
-                self._work(jobs)
-                if time.monotonic() > tidied + _TIDY_SECONDS:
-                    tidied = time.monotonic()
-                    self._tidy()
-            except Exception as error:  # whatever it is, those who wait are told, and the next are served
-                _log.exception("a batch failed")
-                for job in jobs:
-                    job.result = job.result or Refused(500, f"The server failed: {type(error).__name__}: {error}")
-            for loop in {job.done.get_loop() for job in jobs}:
-                loop.call_soon_threadsafe(_deliver, [job for job in jobs if job.done.get_loop() is loop])
+    def _offer(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the event loop: hand over what waits, once all are there that are expected, or have been waited for."""
+        if self._busy or not self._waiting:
+            return
+        if len(self._waiting) >= self._expected:
+            self._hand_over(loop)
+        elif self._timer is None:
+            self._timer = loop.call_later(self._wait, self._hand_over, loop)
 
-    def _gathered(self) -> list[Job] | None:
-        """What is to be done now; None at the end."""
-        jobs, self._later = self._later, []
-        until = time.perf_counter() + self._wait
-        try:
-            while True:
-                if not jobs:
-                    job = self._queue.get(timeout=_TIDY_SECONDS)
-                    until = time.perf_counter() + self._wait
-                elif len(jobs) < self._expected and (left := until - time.perf_counter()) > 0:
-                    job = self._queue.get(timeout=left)
-                else:
-                    job = self._queue.get_nowait()
-                if job is None:
-                    if jobs:
-                        self._queue.put(None)
-                        return jobs
-                    return None
-                jobs.append(job)
-        except queue.Empty:
-            self._expected = max(1, len(jobs))
-            return jobs
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        jobs, self._waiting, self._timer, self._busy = self._waiting, [], None, True
+        self._expected = len(jobs)
+        self._measured.waiting.set(len(jobs))
+        self._queue.put((loop, jobs))  # all at once: each wakes a thread that takes turns with this one
+
+    def _deliver(self, loop: asyncio.AbstractEventLoop, jobs: Sequence[Job]) -> None:
+        """In the event loop: wake those who wait, and are still there."""
+        for job in jobs:
+            if job.done.done() or job.result is None:
+                continue
+            if isinstance(job.result, Exception):
+                job.done.set_exception(job.result)
+            else:
+                job.done.set_result(job.result)
+        self._waiting[:0] = [job for job in jobs if job.result is None]
+        self._busy = False
+        self._offer(loop)
+
+    def _run(self) -> None:
+        """The worker's thread."""
+        tidied = time.monotonic()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                if (found := self._queue.get(timeout=_TIDY_SECONDS)) is None:
+                    return
+                loop, jobs = found
+                try:
+                    self._work(jobs)
+                except Exception as error:  # whatever it is, those who wait are told, and the next are served
+                    _log.exception("a batch failed")
+                    for job in jobs:
+                        job.result = Refused(500, f"The server failed: {type(error).__name__}: {error}")
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(self._deliver, loop, jobs)
+            if time.monotonic() > tidied + _TIDY_SECONDS:
+                tidied = time.monotonic()
+                self._tidy()
 
     def _work(self, jobs: list[Job]) -> None:
         """Do all of it; each job has its result then, but for second steps of a session, which are done later."""
         playing: dict[str, Job] = {}
-        for job in list(jobs):
+        for job in jobs:
             try:
                 if not isinstance(job.work, Act):
                     job.result = job.work()
-                elif job.work.session in playing:
-                    self._later.append(job)
-                    jobs.remove(job)
-                else:
+                elif job.work.session not in playing:
                     self._prepare(job, job.work)
                     if job.result is None:
                         playing[job.work.session] = job
@@ -266,14 +274,3 @@ def _refusal(error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     return Refused(500, f"The agent failed: {type(error).__name__}: {error}")
-
-
-def _deliver(jobs: Sequence[Job]) -> None:
-    """In the event loop: wake those who wait, and are still there."""
-    for job in jobs:
-        if job.done.done():
-            continue
-        if isinstance(job.result, Exception):
-            job.done.set_exception(job.result)
-        else:
-            job.done.set_result(job.result)
