@@ -37,6 +37,7 @@ from preceptor.serving.ports import free_ports
 CLIENTS = 64
 TASK, METHOD = "PointReach", "sac"
 _SIZED = 126  # of a frame: two bytes with its size follow
+_BINARY, _PING, _PONG = 2, 9, 10  # kinds of frames
 
 
 class Socket:
@@ -45,6 +46,7 @@ class Socket:
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._left = b""
         head = "GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         self.socket.sendall((head + key).encode())
@@ -55,18 +57,30 @@ class Socket:
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message."""
-        data = packed(message)
-        size = bytes([0x80 | len(data)]) if len(data) < _SIZED else struct.pack(">BH", 0x80 | _SIZED, len(data))
-        self.socket.sendall(b"\x82" + size + bytes(4) + data)
+        self._send(_BINARY, packed(message))
 
     def receive(self) -> bytes:
-        """The next message."""
-        data = self.socket.recv(65536)
-        start = 4 if data[1] == _SIZED else 2
-        size = struct.unpack(">H", data[2:4])[0] if data[1] == _SIZED else data[1]
-        while len(data) < start + size:
-            data += self.socket.recv(65536)
-        return data[start:]
+        """The next message; pings on the way to it are answered."""
+        while True:
+            head = self._read(2)
+            size = struct.unpack(">H", self._read(2))[0] if head[1] == _SIZED else head[1]
+            data = self._read(size)
+            if head[0] & 15 == _BINARY:
+                return data
+            assert head[0] & 15 == _PING, data
+            self._send(_PONG, data)
+
+    def _send(self, kind: int, data: bytes) -> None:
+        size = bytes([0x80 | len(data)]) if len(data) < _SIZED else struct.pack(">BH", 0x80 | _SIZED, len(data))
+        self.socket.sendall(bytes([0x80 | kind]) + size + bytes(4) + data)
+
+    def _read(self, size: int) -> bytes:
+        while len(self._left) < size:
+            more = self.socket.recv(65536)
+            assert more, "the server has closed the connection"
+            self._left += more
+        data, self._left = self._left[:size], self._left[size:]
+        return data
 
 
 def latency(port: int, steps: int) -> list[float]:

@@ -111,7 +111,8 @@ class Punctual(H11Protocol):
 
     def _watch(self) -> None:
         """Let the time run while a request is arriving."""
-        if self.transport.is_closing() or self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+        upgraded = self.transport.get_protocol() is not self  # a WebSocket has the connection now
+        if upgraded or self.transport.is_closing() or self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._stop()
         elif self._timer is None:
             self._timer = self.loop.call_later(ARRIVE_SECONDS, self._give_up)

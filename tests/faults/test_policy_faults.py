@@ -27,6 +27,7 @@ from preceptor.agent.remote.client import Client, RefusedError
 from preceptor.agent.remote.wire import packed, unpacked
 from preceptor.agent.runs.run import Run
 from preceptor.ground.errors import UserError
+from preceptor.serving import request_limits
 from preceptor.serving.policy.measured import JsonLines
 from tests.local_server import wait_for
 from tests.policy_server import Served, in_thread, trained
@@ -81,6 +82,21 @@ def test_what_is_too_large_is_refused(served: Served, client: Client) -> None:
     large = json.dumps({"obs": [0.5] * 2**20})
     reply = httpx.post(f"{served.url}/v1/sessions/x/act", content=large, headers={"content-type": "application/json"})
     assert reply.status_code == 413
+
+
+def test_a_connection_stays_open_longer_than_a_request_may_take(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_limits, "ARRIVE_SECONDS", 0.3)
+    with in_thread({"sac": run}, tmp_path) as served, Client(served.url) as client:
+        session = client.open("sac")
+        connection = client._socket
+        time.sleep(0.6)
+        assert session.act(OBS).number == 1
+        assert client._socket is connection
+        with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2]))) as late:
+            late.settimeout(20)
+            assert late.recv(99).startswith(b"HTTP/1.1 408")
 
 
 def test_where_there_is_no_room_clients_wait_until_there_is(run: Path, tmp_path: Path) -> None:
@@ -168,6 +184,20 @@ def test_a_step_whose_client_vanished_was_taken_and_is_answered_when_it_is_sent_
             other.send(packed(ask))
         wait_for(lambda: served.service.worker.sessions[session.told["session"]].number == 1)
         np.testing.assert_array_equal(session.act(OBS).action, load_same(served).act(OBS))
+
+
+def test_what_was_taken_before_a_restart_is_answered_after_it(run: Path, tmp_path: Path) -> None:
+    """Killed between saving and answering: the step is not taken twice, and the next ones are as without the kill."""
+    agent, steps = load(run, seed=2), np.random.default_rng(1).uniform(-1, 1, (5, 3, 6)).astype(np.float32)
+    expected = [agent.act(obs) for obs in steps]
+    with in_thread({"sac": run}, tmp_path) as served, Client(served.url) as client:
+        session = client.open("sac", environments=3, seed=2)
+        asks = [session._steps.act(obs, None) | {"number": i + 1} for i, obs in enumerate(steps)]
+        for ask in asks[:3]:
+            client.ask(ask)
+    with in_thread({"sac": run}, tmp_path) as served, Client(served.url) as client:
+        acted = [client.ask(ask)["action"] for ask in asks[2:]]
+    np.testing.assert_array_equal(np.stack(acted), np.stack(expected[2:]))
 
 
 def load_same(served: Served) -> Any:
