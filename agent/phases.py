@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from preceptor.agent.data.recording import Recording
@@ -35,6 +36,7 @@ from preceptor.controller.network import ControllerNetwork, to_tensors
 from preceptor.controller.stretching import stretched
 from preceptor.envs.task import defines
 from preceptor.ground.device import to_tensor
+from preceptor.ground.errors import UserError
 from preceptor.teacher.faults import say
 
 if TYPE_CHECKING:
@@ -193,7 +195,7 @@ class Distil(Phase, Resumable):
 
     judged_as = "distilled"
     farewell = "distilled; the teacher is switched off"
-    saved = places("store", optimizer="_distillation.optimizer", rng="_distillation.rng")
+    saved = places("store", optimizer="_distillation.optimizer", rng="_distillation.rng", chance="_chance")
 
     def __init__(
         self,
@@ -212,9 +214,14 @@ class Distil(Phase, Resumable):
         self._masked, self._teacher = parts.settings.mask, parts.config.teacher
         self.steps, num_envs = parts.config.steps if steps is None else steps, parts.config.num_envs
         self.controller, self.low = controller, low
+        if self.config.retell and not defines(self.task, "retold"):
+            raise UserError(
+                f"{self.task.name} has no missions that could be told of other places.", "leave out --retell"
+            )
         self.store = TrajectoryStore(self.task, -(-self.steps // num_envs) + self.config.rollout, num_envs)
         parameters = [p for network in (controller, low) if network for p in network.parameters()]
         self._distillation = Distillation(encoder_of(self.task), parameters, self.loss, self.config, rng)
+        self._chance = torch.default_generator  # networks that read missions draw from it while they learn
         self._held_out: list[LabelledScenes] = []
         self._held_out_obs: list[NDArray] = []
         self._codes: list[NDArray[np.int64]] = []
@@ -269,7 +276,7 @@ class Distil(Phase, Resumable):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; what is derived from the scenes is computed anew."""
-        super().load_state_dict(state)
+        super().load_state_dict({"chance": self._chance.get_state()} | state)  # earlier versions do not have it
         self._forget()
         self._aggregate()
 
@@ -305,10 +312,7 @@ class Distil(Phase, Resumable):
         if len(self.store) == self._read:
             return
         rows = labelled_scenes(self.store, self._read)
-        probs = rows.probs
-        if not self._teacher.soft:
-            most_probable = np.eye(probs.shape[1], dtype=np.float32)[probs.argmax(1)]
-            probs = most_probable * (probs.sum(1, keepdims=True) > 0)
+        probs = self._learned(rows.probs)
         # With fewer environments than that, whole episodes are held out instead.
         count = self.store.num_envs
         unit = rows.env if count >= _HOLD_OUT else rows.episode * count + rows.env
@@ -324,6 +328,11 @@ class Distil(Phase, Resumable):
             same = self.task.fact_codes(obs) == codes[kept]  # else the label is of another
             kept, obs = kept[same], obs[same]
         learned = scenes(kept, obs)
+        if self.config.retell:
+            others = self.task.retold(obs, self._read * count + kept)
+            each = np.arange(2 * len(obs)).reshape(2, -1).T.flatten()  # in an order that a resumed run has, too
+            learned = LabelledScenes.concatenate([learned, self._labelled(others)])[each]
+            obs = np.concatenate([obs, others])[each]
         if self.low is not None:
             learned = learned.with_skills(skill_actions(self.task, obs).astype(np.int8))
         self._distillation.add(learned)
@@ -333,6 +342,18 @@ class Distil(Phase, Resumable):
         self._codes.append(codes.reshape(-1, count))
         self._legal |= zip(distinct.tolist(), rows.legal[first], strict=True)
         self._read = len(self.store)
+
+    def _learned(self, probs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Labels [N, K] as they are learned: as they are, or the most probable option of each."""
+        if self._teacher.soft:
+            return probs
+        most_probable = np.eye(probs.shape[1], dtype=np.float32)[probs.argmax(1)]
+        return most_probable * (probs.sum(1, keepdims=True) > 0)
+
+    def _labelled(self, obs: NDArray) -> LabelledScenes:
+        """Scenes that were not played, of observations [M, ...], which the teacher is asked about now."""
+        probs, _ = self.labeller.label(obs, np.zeros(len(obs), np.int64))
+        return scenes_of(self.task, obs, np.full(len(obs), -1), self._learned(probs), self.task.legal(obs))
 
     def _calibrate(self, controller: ControllerNetwork) -> tuple[float, dict[str, float]]:
         """Temperature and held-out figures; 1 and none for a run too short to have held out labelled scenes."""

@@ -87,6 +87,8 @@ class DistilConfig:
     """Overrule labels by which the agent gets nowhere, where another option has turned out better."""
     stretch: CountOrNone = 0
     """Rows and columns of bare floor added, at most, to half of a grid task's maps, so that it masters larger rooms."""
+    retell: bool = False
+    """Ask the teacher about each scene a second time, with another level's mission, where missions are in words."""
 
 
 class Distillation:

@@ -231,6 +231,10 @@ class Task:
         """What a model that chooses primitive actions is told [N]; the text of the scenes if not given."""
         return [scene.text for scene in self.describe(obs)]
 
+    def retold(self, obs: NDArray, keys: NDArray[np.int64]) -> NDArray:
+        """The same places [N, ...] with other goals, drawn by the keys [N]; where goals are told in observations."""
+        raise NotImplementedError
+
     def fact_codes(self, obs: NDArray) -> NDArray[np.int64]:
         """One integer per observation [N]; equal codes have equal facts. Cheap, for deduplication."""
         raise NotImplementedError

@@ -159,8 +159,8 @@ def _kind(target: int) -> str:
 def legal_ids(facts: Facts) -> list[str]:
     """The ids of the options that make sense here: those that speak of what the facts speak of."""
     mission, kind = understood(facts.text), _kind(facts.ahead)
-    holds, door = facts.held >= 0, kind.endswith("door")
-    opens = kind == "box" or (door and (kind != "locked door" or facts.held == _key_of(facts.ahead)))
+    holds = facts.held >= 0
+    opens = _dealt_with(facts, facts.ahead) and (kind == "box" or kind.endswith("door"))
     able = {
         "explore": facts.explore,
         "pickup": not holds and kind in ("box", "ball", "key"),
@@ -173,13 +173,19 @@ def legal_ids(facts: Facts) -> list[str]:
         able[f"goto:{name}"] = able.get(f"goto:{name}", False) or bool(facts.status[slot] & REACHED)
         if slot % 2:
             able[f"beside:{name}"] = holds and bool(facts.status[slot] & BESIDE)
-    able["clear"] = facts.next >= 0 or facts.onward >= 0
+    clears = _dealt_with(facts, facts.next) or (_dealt_with(facts, facts.onward) and not facts.explore)
+    able["clear"] = clears and not facts.at
     return [option for option, can in able.items() if can] or ["explore"]
 
 
 def _key_of(door: int) -> int:
     """The key of a locked door, as a target."""
     return NUMBER[Description(TARGETS[door].colour, "key", "")]
+
+
+def _dealt_with(facts: Facts, target: int) -> bool:
+    """Whether there is such a thing, and it is no locked door whose key is not held."""
+    return target >= 0 and (_kind(target) != "locked door" or facts.held == _key_of(target))
 
 
 def expert(facts: Facts) -> str:
@@ -287,7 +293,7 @@ def _deal_with(facts: Facts, target: int) -> Iterator[str]:
         if facts.at:
             yield "pickup"
         yield "clear"
-    elif kind in ("door", "closed door") or (kind == "locked door" and facts.held == _key_of(target)):
+    elif _dealt_with(facts, target):
         if facts.at:
             yield "toggle"
         yield "clear"

@@ -8,7 +8,7 @@ what can be done and not what should be. Scenes are about the mission: they spea
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -22,28 +22,26 @@ from preceptor.envs.gym_tasks import LevelSeeds, gymnasium_env
 from preceptor.envs.missions import planning, reading
 from preceptor.envs.missions.following import MissionPlans
 from preceptor.envs.missions.levels import MissionPool, MissionView, Parts, parts, strip_columns
-from preceptor.envs.missions.mission import MOST_CLAUSES, Description, described
+from preceptor.envs.missions.mission import MOST_CLAUSES
+from preceptor.envs.missions.options import ahead, legality, option_space
 from preceptor.envs.missions.reading import (
     AHEAD,
     ASIDE,
     AT,
     BARE,
-    BESIDE,
     CLEARED,
     FRONT,
     FRONTIER,
     HERE,
     IN_HAND,
     JUST_HERE,
-    NAMES,
     NEXT,
-    NOWHERE,
     NUMBER,
     ONWARD,
-    PLACES_OF,
     REACHED,
     TARGETS,
 )
+from preceptor.envs.missions.retelling import retold
 from preceptor.envs.missions.scenes import (
     SLOTS,
     Facts,
@@ -57,19 +55,13 @@ from preceptor.envs.missions.scenes import (
 )
 from preceptor.envs.missions.simulator import MissionSimulator
 from preceptor.envs.missions.vocabulary import UNKNOWN, VOCABULARY
-from preceptor.envs.task import GoalSpace, Option, OptionSpace, Scene, Task
+from preceptor.envs.task import GoalSpace, Scene, Task
 from preceptor.envs.vector import BatchedEnv
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import combine, split_range
 
 Obs = NDArray[np.uint8]
 _KEPT = 200_000  # scenes, and missions, that are remembered before all of them are made anew
-_WAY = 3  # sides of a map that an option may walk before it is over
-_CHANGED_AT_ONCE: Final = {
-    "pickup": "pick up what is in front",
-    "drop": "put down what you hold in front of you",
-    "toggle": "open what is in front",
-}
 _RULES = (
     "You are in walled rooms and know only what you have seen of them. You carry at most one thing. A closed door "
     "opens when you use it, a locked door when you also hold the key of its colour. You can pick up, open or use only "
@@ -98,24 +90,6 @@ class _Read(NamedTuple):
     facts: NDArray[np.int64]
     asked: NDArray[np.int64]
     wanted: NDArray[np.int64]
-
-
-def _options(side: int) -> OptionSpace:
-    """All options; a walk may take a few sides of the map."""
-    far = _WAY * side
-    simple = [Option("explore", "explore", 10)]
-    simple += [Option(verb, words, 1) for verb, words in _CHANGED_AT_ONCE.items()]
-    simple.append(Option("aside", "carry what you hold out of the way", far))
-    simple.append(Option("clear", "go to what is in your way, or needed next", far))
-    say = {"goto": "go to the {}", "beside": "carry what you hold to a place next to the {}"}
-    return OptionSpace(
-        simple
-        + [
-            Option(f"{verb}:{name}", words.format(described(target)), far)
-            for verb, words in say.items()
-            for name, target in zip(NAMES, TARGETS, strict=True)
-        ]
-    )
 
 
 @njit(cache=True)
@@ -156,7 +130,7 @@ class MissionTask(Task):
         self.told_columns = strip_columns(width)
         self.observation_shape = (width, height + self.told_columns, 4)
         self.encoded_shape = (width, height, 4) if side is None else (side, side, 4)
-        self.options = _options(max(width, height))
+        self.options = option_space(max(width, height))
         self._index = {option: k for k, option in enumerate(self.options.ids)}
         self.plans = MissionPlans(self._index)
         self._sight = pool.spec.view_size, pool.room_size
@@ -297,15 +271,25 @@ class MissionTask(Task):
         texts = [VOCABULARY.decode(row) for row in found.words]
         return [f"Your mission: {text}. {outlook(seen)}" for text, seen in zip(texts, found.image, strict=True)]
 
+    def retold(self, obs: Obs, keys: NDArray[np.int64]) -> Obs:
+        """The same places with missions of training levels, which mostly speak of what was seen."""
+        pool, status = self._pool("train"), self._read(obs).status
+        count = min(POOL_LEVELS["train"], len(pool.missions.words))
+        pool.need(pool.spec.pool.first + np.arange(count))
+        words = pool.missions.words[:count]
+        rows = self._rows(words)
+        return retold(obs, keys, status, (words, self._asked.slots[rows], self._asked.first[rows]))
+
     def legal(self, obs: Obs) -> NDArray[np.bool_]:
         """What can be done [N, K], whatever the mission is; those of scenes are a part of it."""
-        return _legal(self._read(obs))
+        read = self._read(obs)
+        return legality(read.status, read.facts)
 
     def options_done(self, obs: Obs) -> NDArray[np.bool_]:
         """Of each option [N, K] whether it is over: achieved, or no longer possible."""
         read = self._read(obs)
-        status, (front, shown) = read.status, _thing_bits(read)
-        done = ~_legal(read)
+        status, (front, shown) = read.status, ahead(read.facts)
+        done = ~legality(status, read.facts)
         done[:, reading.USE] |= front == 4  # a door that is open by now
         done[:, reading.CARRY_ASIDE] |= read.facts[:, ASIDE] == JUST_HERE
         done[:, reading.CLEAR] |= read.facts[:, AT] > 0
@@ -334,7 +318,7 @@ class MissionTask(Task):
         )
         goto, beside = (now.status & FRONT) > 0, ((now.status & HERE) > 0) & holds[:, None]
         led = np.concatenate([simple, goto, beside], axis=1)
-        return led[each, option] & _legal(was)[each, option]
+        return led[each, option] & legality(was.status, was.facts)[each, option]
 
     def script(self, scene: Scene) -> int:
         """The expert's option for a scene of this task, from its facts alone."""
@@ -370,31 +354,3 @@ def _asked_of(text: str) -> tuple[list[int], list[int], int]:
             reading.PLACE if slot % 2 else reading.OPEN if opens else reading.REACH,
         )
     return targets, aims, len(mission.first)
-
-
-def _thing_bits(read: _Read) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The kind in front [N], as `reading` numbers kinds, -1 for nothing; whether something can be explored [N]."""
-    ahead = read.facts[:, AHEAD]
-    kind = ahead // len(PLACES_OF) % len(reading.KINDS_OF)
-    return np.where(ahead >= 0, kind, -1), read.facts[:, FRONTIER] > 0
-
-
-def _legal(read: _Read) -> NDArray[np.bool_]:
-    """`MissionTask.legal`."""
-    (kind, shown), facts, holds = _thing_bits(read), read.facts, read.facts[:, IN_HAND] >= 0
-    colours = len(PLACES_OF) * len(reading.KINDS_OF)
-    key = facts[:, AHEAD] // colours * colours + NUMBER[Description("", "key")]
-    opens = (kind == 1) | (kind == 4) | (kind == reading.SHUT) | ((kind == reading.LOCKED) & (facts[:, IN_HAND] == key))
-    carried, bare = (kind > 0) & (kind < 4), facts[:, BARE] > 0
-    simple = [
-        shown,
-        carried & ~holds,
-        holds & bare,
-        opens,
-        holds & (facts[:, ASIDE] != NOWHERE),
-        facts[:, CLEARED] >= 0,
-    ]
-    goto, beside = (read.status & REACHED) > 0, ((read.status & BESIDE) > 0) & holds[:, None]
-    legal = np.concatenate([np.stack(simple, axis=1), goto, beside], axis=1)
-    legal[:, 0] |= ~legal.any(1)
-    return legal

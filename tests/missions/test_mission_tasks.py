@@ -11,7 +11,7 @@ from preceptor.envs.catalog import get_task
 from preceptor.envs.missions import reading
 from preceptor.envs.missions.levels import parts
 from preceptor.envs.missions.reading import BESIDE, FRONT, HELD, HERE, NAMES, REACHED, TARGETS
-from preceptor.envs.missions.scenes import SLOTS, Facts, expert, from_strings, to_strings
+from preceptor.envs.missions.scenes import SLOTS, Facts, expert, from_strings, to_strings, understood
 from preceptor.envs.missions.tasks import MissionTask
 from tests.scripted import scripted
 
@@ -74,6 +74,45 @@ def test_options_do_what_they_say(task: MissionTask) -> None:
         assert (scale == 1).all()
     assert (achieved[[0, 1, 2]] > 0).all()
     assert achieved[GOTO:BESIDE_FIRST].sum() > 20
+
+
+def test_clearing_leads_to_what_can_be_dealt_with_there(task: MissionTask) -> None:
+    cleared = 0
+    for obs, _, _ in played(task, 150):
+        clears = np.flatnonzero(task.legal(obs)[:, reading.CLEAR])
+        way = task.plan(obs[clears], np.full(len(clears), reading.CLEAR))
+        assert (way[:, 1] > 0).all(), "there is a way, and it is not at its end"
+        for scene in task.describe(obs):
+            facts = from_strings(scene.facts)
+            assert (task.options.ids.index("clear") in scene.legal) <= (facts.next >= 0 or not facts.explore)
+        cleared += len(clears)
+    assert cleared > 0 or task.base_name == "OneRoom-PutNext"
+
+
+@pytest.mark.parametrize("name", ["OneRoom-PickupGoTo:levels=30", "BabyAI-MiniBossLevel:levels=30"])
+def test_places_are_told_of_with_the_missions_of_other_levels(name: str) -> None:
+    task = get_task(name)
+    assert isinstance(task, MissionTask)
+    obs = np.concatenate([before for before, _, _ in played(task, 20)])
+    keys = np.arange(len(obs))
+    others = task.retold(obs, keys)
+    before, after = parts(obs), parts(others)
+    for name in ("image", "frame", "picked"):
+        assert (getattr(before, name) == getattr(after, name)).all(), "what is seen stays"
+    assert (task.retold(obs[7:9], keys[7:9]) == others[7:9]).all(), "whatever else is in the batch"
+    trained = {row.tobytes() for row in task._pool("train").missions.words}
+    assert {row.tobytes() for row in after.words} <= trained
+    assert len(np.unique(after.words, axis=0)) > len(np.unique(before.words, axis=0))
+    assert 0.1 < (after.done.sum(1) > 0).mean() < 0.6 or "GoTo" in name
+    read = task._read(others)
+    assert (read.wanted >= 0).any(1).all(), "something is left to do"
+    for scene, done in zip(task.describe(others), after.done, strict=True):
+        mission = understood(from_strings(scene.facts).text)
+        few = len(mission.first)
+        assert done[:few].all() or not done[few:].any(), "what comes then is done after all else"
+        assert task.script(scene) in scene.legal
+    about = ((np.take_along_axis(read.status, np.maximum(read.asked, 0), 1) > 0) & (read.asked >= 0)).sum(1)
+    assert (2 * about >= (read.asked >= 0).sum(1)).mean() > 0.6, "mostly what was seen"
 
 
 def test_controllers_see_what_is_read_for_no_mission(task: MissionTask) -> None:
