@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preceptor.agent.clock import GoalFrame
+from preceptor.agent.computed import Computed
 from preceptor.agent.data.views import Segments
-from preceptor.agent.distributions import Distribution, UniformBox
+from preceptor.agent.distributions import ClippedNormal, Distribution, UniformBox
+from preceptor.controller.network import mask_logits
 from preceptor.controller.roles import Controller
 from preceptor.envs.task import GoalSpace, Task
 from preceptor.ground.device import normal, to_numpy, to_tensor
@@ -168,6 +170,20 @@ class PlannedGoals:
         option, _ = self.controller.label(obs, self.controller.task.legal(obs))
         target, _ = self.controller.goal(obs, option)
         return np.clip((target - self.frame.of(obs)) / self._reach, -1.0, 1.0)
+
+    def computed(self) -> Computed:
+        """The same of tensors: of observations, and of the places that their options lead to."""
+        controller, reach = self.controller, torch.as_tensor(self._reach)
+
+        def goals(*inputs: Tensor) -> tuple[Tensor]:
+            *parts, legal, obs, places = inputs
+            none = torch.full_like(legal[:, 0], -1, dtype=torch.int64)
+            logits = mask_logits(controller.network(*parts, none)[0], legal)
+            option = logits.argmax(1)[:, None, None].expand(-1, 1, places.shape[2])
+            target = places.gather(1, option).squeeze(1)
+            return (((target - self.frame.of(obs)) / reach).clamp(-1.0, 1.0),)
+
+        return Computed(controller.network, ClippedNormal, goals, ("parts", "legal", "obs", "places"))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,14 @@ KIND, SCHEMA, MANIFEST = "preceptor-export", 1, "export.json"
 ONNXRUNTIME = "1.32.0"
 Told = tuple[Observations, NDArray[np.int64], NDArray[np.float32]]  # with the running option and the command
 
+
+def places_of(observed: Observations) -> NDArray[np.float32]:
+    """Where each option leads, [N, K, D], in the dimensions of the task's goals."""
+    count, options = len(observed), len(observed.task.options)
+    each = (observed.task.ground(observed.obs, np.full(count, option))[0] for option in range(options))
+    return np.stack(list(each), 1).astype(np.float32)
+
+
 # What networks may be told, by name: each gives one array [N, ...] or several.
 SENSES: dict[str, Callable[[Told], tuple[NDArray, ...]]] = {
     "parts": lambda told: told[0].encoded.parts,
@@ -40,6 +48,7 @@ SENSES: dict[str, Callable[[Told], tuple[NDArray, ...]]] = {
     "legal": lambda told: (told[0].legal,),
     "option": lambda told: (told[1],),
     "command": lambda told: (told[2],),
+    "places": lambda told: (places_of(told[0]),),
     "cells": lambda told: (told[0].task.cells(told[0].obs),),  # type: ignore[attr-defined]
     "facts": lambda told: (told[0].task.fact_codes(told[0].obs),),
     "tokens": lambda told: GridEncoder(told[0].task.observation_shape)(told[0].obs).parts[:1],
@@ -138,8 +147,11 @@ def load_player(folder: str | Path, task: str | None = None) -> tuple[Task, Play
             what = f"The export at {folder} has {name} {said['identity'].get(name)!r}, but {played.name} needs {here!r}"
             raise CheckpointError(f"{what}.", f"play it on {said['task']}, or export it anew with this version")
     if said["runtime"] == "torch":
-        from preceptor.agent.export.whole import player_of  # needs torch
-
+        try:
+            from preceptor.agent.export.whole import player_of
+        except ImportError as error:
+            what = f"The export at {folder} is played with torch, which cannot be loaded: {error}."
+            raise UserError(what, "pip install torch, or where it was trained: export RUN --format onnx") from error
         return played, player_of(folder, said, played)
     return played, player_in(folder, said)
 

@@ -210,7 +210,7 @@ class Hiro(TwoLevels):
         space = goal_space(task, settings.goal_space, settings.plans)
         self.frame = GoalFrame(space.indices, space.scale)
         reverse = settings.prior == "reversed"
-        self.planner = PlannedGoals(parts.controller, self.frame, reverse) if parts.controller else None
+        self.planner: Any = PlannedGoals(parts.controller, self.frame, reverse) if parts.controller else None
         width, dims = task.observation_shape[0], len(self.frame.indices)
         low_seed, high_seed, draws, noise = parts.seeds.spawn(4)
         self._seen = torch.tensor([i for i in range(width) if i not in task.hidden_from_low_level], device=device())
@@ -234,21 +234,20 @@ class Hiro(TwoLevels):
     def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:
         """No goal is over before its time; what the next one is sampled from."""
         settings = self.settings
-        # An episode explores or does not as a whole; its level decides, so that nothing has to be remembered. On
-        # held-out levels there is no exploration.
+        # An episode explores or does not as a whole; its level decides, so that nothing has to be remembered.
         exploring = (observed.level_seeds * 2_654_435_761 % 2**32) / 2**32 < settings.random_episodes
         uniform = observed.training * np.where(exploring | (not self.warm), 1.0, settings.random_goals)
         never = np.zeros(len(observed), np.bool_)
-        if settings.high_level == "controller":
-            assert self.planner is not None
-            return never, ExploringGoals(ClippedNormal(self.planner(observed.obs)), uniform)
-        policy = self.high_learner.act(observed.inputs[0])
+        plans, inputs = settings.high_level == "controller", observed.inputs[0]
+        policy: Distribution = ClippedNormal(self.planner(observed.obs)) if plans else self.high_learner.act(inputs)
         if not observed.training.any():
             return never, policy
+        if plans:
+            return never, ExploringGoals(policy, uniform)
         planned = self.planner(observed.obs) if self.planner and self.share > 0 else None
         share = observed.training * self.share
         if planned is not None and settings.value_filter:
-            share = share * preferred(self.high_learner.critic, observed.inputs[0], policy, planned)
+            share = share * preferred(self.high_learner.critic, inputs, policy, planned)
         return never, ExploringGoals(policy, uniform, planned, share)
 
     def act(self, observed: Observations, clock: Clock) -> Distribution:
@@ -258,10 +257,11 @@ class Hiro(TwoLevels):
         return self.low_computed()(to_tensor(observed.obs), to_tensor(clock.command))
 
     def high_computed(self) -> Computed:
-        """What is computed of observations. Raises `UserError` where a controller plans, or nothing is learned yet."""
-        if self.settings.high_level == "controller" or not self.warm:
-            raise no_computation("a controller sets the goals" if self.warm else NOT_WARM)
-        return replace(self.high_learner.computed(), ends="never")
+        """What is computed of observations. Raises `UserError` where nothing is learned yet."""
+        if not self.warm:
+            raise no_computation(NOT_WARM)
+        chooses = self.planner if self.settings.high_level == "controller" else self.high_learner
+        return replace(chooses.computed(), ends="never")
 
     def low_computed(self) -> Computed:
         """What is computed of observations and goals."""
