@@ -106,7 +106,7 @@ def test_without_torch_200_levels_are_played_as_the_run_plays_them(exported: Exp
     ours = played(preceptor.load(run, greedy=style == "greedy", seed=7), 200)
     assert theirs["torch"] is False
     assert theirs["options"] == ours["options"]
-    np.testing.assert_allclose(theirs["actions"], ours["actions"], atol=1e-3)  # of named actions: the same
+    np.testing.assert_allclose(theirs["actions"], ours["actions"], atol=1e-4)  # of named actions: the same
     np.testing.assert_allclose(theirs["returns"], ours["returns"], atol=1e-3)
 
 
