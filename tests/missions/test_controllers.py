@@ -12,11 +12,12 @@ from preceptor.agent.config import configure
 from preceptor.agent.evaluate import evaluate
 from preceptor.agent.flags import EvalConfig
 from preceptor.agent.train import train
-from preceptor.controller import missions
+from preceptor.controller import reader as reading
 from preceptor.controller.checkpoint import load_controller, save_controller
 from preceptor.controller.encoders import encoder_of
-from preceptor.controller.missions import Reader, _by_length, _drawn, _spaced, described, padded
+from preceptor.controller.missions import described, padded
 from preceptor.controller.network import to_tensors
+from preceptor.controller.reader import Reader, _drawn, _next, _spaced
 from preceptor.controller.roles import Controller, network_of
 from preceptor.envs.catalog import get_task
 from preceptor.envs.missions.levels import WORDS
@@ -69,7 +70,36 @@ def test_other_words_and_what_is_done_change_what_is_read():
     after[0, 0] = 1
     assert not torch.allclose(reader(three, done)[0], reader(three, after)[0])
     longer = torch.nn.functional.pad(one, (0, 20))
-    assert torch.allclose(reader(one, done)[1], reader(longer, done)[1], atol=1e-5), "padding is not read"
+    for short, long in zip(reader(one, done), reader(longer, done), strict=True):
+        assert torch.allclose(short, long, atol=1e-5), "padding is not read"
+
+
+NEXT = [  # clauses of which the words tell in the order a b c d; where the second part begins, and whether it is first
+    (4, None, False, "", "abcd"),  # any order
+    (2, 1, False, "", "a"),
+    (2, 1, False, "a", "b"),
+    (2, 1, True, "", "b"),
+    (2, 1, True, "b", "a"),
+    (3, 2, False, "", "ab"),
+    (3, 2, False, "b", "a"),
+    (3, 2, False, "ab", "c"),
+    (3, 1, True, "", "bc"),
+    (3, 1, True, "c", "b"),
+    (3, 1, True, "bc", "a"),
+    (4, 2, True, "cd", "ab"),
+    (4, 2, True, "acd", "b"),
+]
+
+
+@pytest.mark.parametrize(("count", "second", "back", "done", "due"), NEXT)
+def test_with_gates_that_are_sure_the_next_clauses_are_those_of_the_order(count, second, back, done, due):
+    clauses = torch.arange(count).repeat_interleave(3)  # of three words each
+    member = torch.nn.functional.one_hot(clauses, 4).float()[None]
+    turned = (clauses >= (count if second is None else second)).float()[None]
+    order = list(range(count)) if not back else [*range(second, count), *range(second)]
+    flags = torch.tensor([[float("abcd"[clause] in done) for clause in order] + [0.0] * (4 - count)])
+    weight = _next(member, turned, torch.tensor([[float(back)]]), flags)[0].exp()
+    assert [name for name, part in zip("abcd", weight.tolist(), strict=True) if part > 0.5] == list(due)
 
 
 def test_missions_are_read_the_same_whatever_they_are_read_with():
@@ -87,9 +117,9 @@ def test_missions_are_read_the_same_whatever_they_are_read_with():
         alone = [
             torch.cat(part) for part in zip(*(reader(words[n : n + 1], done[n : n + 1]) for n in order), strict=True)
         ]
-        for one, other in zip(_by_length(reader, words[order], done[order]), alone, strict=True):
+        for one, other in zip(reader(words[order], done[order]), alone, strict=True):
             assert torch.allclose(one, other, atol=1e-5)
-    sum(part.sum() for part in _by_length(reader, words, done)).backward()
+    sum(part.sum() for part in reader(words, done)).backward()
     assert all(parameter.grad is not None for parameter in reader.parameters())
 
 
@@ -101,7 +131,8 @@ def test_words_are_played_at_the_mean_of_the_positions_at_which_they_were_traine
     alone = _spaced(padding[1:2, :5])
     assert (alone[:, :4] == _spaced(padding)[1:2, :4]).all(), "longer missions beside it change nothing"
 
-    monkeypatch.setattr(missions, "_drawn", _spaced)  # without chance, play reads what training read
+    monkeypatch.setattr(reading, "_drawn", _spaced)  # without chance, play reads what training read
+    monkeypatch.setattr(reading, "_relaxed", torch.sigmoid)
     reader, words = Reader(), torch.as_tensor(VOCABULARY.encode("go to the red ball", 24)[None]).long()
     with torch.no_grad():
         played = reader(words, torch.zeros(1, 4))

@@ -1,0 +1,187 @@
+"""The reader of missions: words and what is done of them -> what is to be done next, clause by clause.
+
+What a mission of two clauses teaches must hold for longer ones. So a mission is taken apart by gates that are learned
+from option labels alone, and counted: at which words a clause begins, at which one the other part of a "then" or
+"after", and whether that part comes first. Each clause is then read by itself, by the same weights wherever it stands.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from preceptor.envs.missions.mission import MOST_CLAUSES, VERBS
+from preceptor.envs.missions.reading import COLOURS, PLACES_OF
+from preceptor.envs.missions.vocabulary import LENGTH, VOCABULARY
+
+COLOUR_COUNT = 1 + len(COLOURS)
+_MISSION_KINDS = 5  # of `KINDS_OF`: missions name no doors by their state
+_WIDTH, _LAYERS, _HEADS = 64, 2, 4
+_TOGETHER = 64  # missions that are read at once
+_AROUND = 3  # words on each side that a gate sees
+_NEXT_TO_NOTHING = 1e-6  # instead of a weight of 0, whose logarithm would be infinite
+_NEVER = -1e4  # a score that leaves no weight, finite so that rows of padding stay numbers
+
+
+class Reader(nn.Module):
+    """Words and flags -> clauses as logits over verbs, colours, kinds and places, and which of them are next.
+
+    Where gradients are wanted, the words of a mission are at random positions, in order (Ruoss et al., 2023), so that
+    longer missions than those that were seen have none that is new; else at the mean of these. The gates of the order
+    are drawn, too, from relaxed Bernoulli distributions (Maddison et al., 2017): undecided ones would not do for
+    missions that join their clauses in several ways.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(len(VOCABULARY), _WIDTH, padding_idx=0)
+        self.place = nn.Embedding(LENGTH, _WIDTH)
+        self.near = nn.Conv1d(_WIDTH, _WIDTH, 2 * _AROUND + 1, padding=_AROUND)
+        self.begins, self.turns, self.order = (nn.Linear(_WIDTH, size) for size in (1, 1, 2))
+        self.layers = nn.ModuleList([_Layer() for _ in range(_LAYERS)])
+        self.sizes = (len(VERBS), *2 * (COLOUR_COUNT, _MISSION_KINDS, len(PLACES_OF)))
+        self.queries = nn.Parameter(0.1 * torch.randn(len(self.sizes), _WIDTH))
+        self.acts, self.names = _Attention(), _Attention()
+        self.norm = nn.LayerNorm(_WIDTH)
+        self.heads = nn.ModuleList([nn.Linear(_WIDTH, size) for size in self.sizes])
+        nn.init.constant_(self.begins.bias, -2.0)  # most words begin no clause
+
+    def forward(self, words: Tensor, done: Tensor) -> list[Tensor]:
+        """What is to be done next.
+
+        Args:
+            words: int64 [N, L], zero after the last one.
+            done: float [N, 4], which clauses are done, in the order in which they are to be.
+
+        Returns:
+            The logarithm of how far each of 4 clauses is to be done now, [N, 4], in the order of the words; then its
+            log-probabilities [N, 4, size] of each of `sizes`.
+        """
+        if torch.jit.is_tracing():  # an export reads all at once, and each as long as any may be
+            return self._read(words, done)
+        order = (words > 0).sum(1).argsort()  # within a batch all missions are as long as the longest
+        parts = [self._read(words[rows][:, : _longest(words[rows])], done[rows]) for rows in order.split(_TOGETHER)]
+        back = order.argsort()
+        return [torch.cat(part)[back] for part in zip(*parts, strict=True)]
+
+    def _read(self, words: Tensor, done: Tensor) -> list[Tensor]:
+        padding = words == 0
+        embedded = self.embed(words)
+        clause, turned, back = self._gates(embedded, padding)
+        member = _overlap(clause[..., None], torch.arange(MOST_CLAUSES, device=words.device))  # [N, L, 4]
+        member = member.masked_fill(padding[..., None], 0.0)
+        weight = _next(member, turned, back, done)
+
+        places = _drawn(padding) if torch.is_grad_enabled() else _spaced(padding)
+        seen = embedded + self.place(places)
+        same = _scores(_overlap(clause[:, :, None], clause[:, None]), padding[:, None])
+        for layer in self.layers:
+            seen = layer(seen, same)
+        inside = _scores(member.transpose(1, 2), padding[:, None])
+        queries = self.queries[:, None].expand(-1, MOST_CLAUSES, -1)
+
+        def found(attention: _Attention, queries: Tensor, values: Tensor) -> Tensor:
+            """What each query [Q, 4, W] finds in each clause, [N, Q, 4, W]."""
+            asking = queries.flatten(0, 1).expand(words.shape[0], -1, -1)
+            scores = inside.repeat(1, queries.shape[0], 1)
+            return attention(asking, seen, values, scores).unflatten(1, (-1, MOST_CLAUSES))
+
+        # Verbs are read off words in their context; things off words themselves, at which the context only points, so
+        # that a colour and a kind mean the same in every pair.
+        said = torch.cat([found(self.acts, queries[:1], seen), found(self.names, queries[1:], embedded)], 1)
+        said = self.norm(said + queries)
+        return [weight, *(head(said[:, i]).log_softmax(-1) for i, head in enumerate(self.heads))]
+
+    def _gates(self, embedded: Tensor, padding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of words [N, L] the number of the clause that each is in, and how far it is in the second part, both [N, L];
+        and how far that part comes first [N, 1]."""
+        near = self.near(embedded.transpose(1, 2)).relu().transpose(1, 2)
+        begins = self.begins(near)[..., 0].sigmoid().masked_fill(padding, 0.0)
+        begins = nn.functional.pad(begins[:, 1:], (1, 0))  # the first word's is clause 0
+        turns = begins * _relaxed(self.turns(near)[..., 0])
+        looks, says = self.order(near).unbind(-1)
+        says = (looks.masked_fill(padding, _NEVER).softmax(1) * says).sum(1, keepdim=True)
+        return begins.cumsum(1), turns.cumsum(1).clamp(max=1), _relaxed(says)
+
+
+class _Attention(nn.Module):
+    """Attention with several heads, whose scores are added to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asks, self.keys, self.gives, self.out = (nn.Linear(_WIDTH, _WIDTH) for _ in range(4))
+
+    def forward(self, asking: Tensor, keys: Tensor, values: Tensor, scores: Tensor) -> Tensor:
+        """Found [N, Q, W] for what asks [N, Q, W], among L keys and values [N, L, W], with scores [N, Q, L]."""
+        parts = self.asks(asking), self.keys(keys), self.gives(values)
+        asked, keys, values = (part.unflatten(-1, (_HEADS, -1)).transpose(1, 2) for part in parts)
+        found = nn.functional.scaled_dot_product_attention(asked, keys, values, attn_mask=scores[:, None])
+        return self.out(found.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class _Layer(nn.Module):
+    """A layer of a transformer, normalised first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.norms = _Attention(), nn.ModuleList([nn.LayerNorm(_WIDTH) for _ in range(2)])
+        self.wide = nn.Sequential(nn.Linear(_WIDTH, 2 * _WIDTH), nn.ReLU(), nn.Linear(2 * _WIDTH, _WIDTH))
+
+    def forward(self, words: Tensor, scores: Tensor) -> Tensor:
+        """Words [N, L, W] in their context, for which scores [N, L, L] are added."""
+        normed = self.norms[0](words)
+        words = words + self.attention(normed, normed, normed, scores)
+        return words + self.wide(self.norms[1](words))
+
+
+def _next(member: Tensor, turned: Tensor, back: Tensor, done: Tensor) -> Tensor:
+    """The logarithm of how far each clause [N, 4] is to be done now: there, not done, and in the part that is next.
+
+    Args:
+        member: [N, L, 4], how far each word is in each clause.
+        turned: [N, L], how far it is in the second part.
+        back: [N, 1], how far that part comes first.
+        done: [N, 4], in the order in which clauses are to be done.
+    """
+    there, size = member.amax(1), member.sum(1).clamp(min=_NEXT_TO_NOTHING)
+    second = (member * turned[..., None]).sum(1) / size
+    ahead, behind = ((there * part).sum(1, keepdim=True) for part in (1 - second, second))
+    number = torch.arange(MOST_CLAUSES, device=done.device)
+    turn = number + back * ((1 - second) * behind - second * ahead)  # of each clause, when it is to be done
+    over = (done[:, None] * _overlap(turn[..., None], number)).sum(-1)
+    early = (1 - second) * (1 - back) + second * back
+    left = (there * early * (1 - over)).amax(1, keepdim=True)  # of the part that is first
+    weight = there * (1 - over) * (early + (1 - early) * (1 - left))
+    return weight.clamp(min=_NEXT_TO_NOTHING).log()
+
+
+def _longest(words: Tensor) -> int:
+    """Words of the longest mission."""
+    return max(1, int((words > 0).any(0).sum()))
+
+
+def _overlap(one: Tensor, other: Tensor) -> Tensor:
+    """1 for the same clause number, falling to 0 for the next one."""
+    return (1 - (one - other).abs()).relu()
+
+
+def _scores(weights: Tensor, padding: Tensor) -> Tensor:
+    """What is added to the scores of attention, so that words count by their weights and padding does not."""
+    return weights.clamp(min=_NEXT_TO_NOTHING).log().masked_fill(padding, _NEVER)
+
+
+def _relaxed(logits: Tensor) -> Tensor:
+    """Gates of their logits; where gradients are wanted, with logistic noise, as samples."""
+    if not torch.is_grad_enabled():
+        return logits.sigmoid()
+    return (logits + torch.rand_like(logits).logit(eps=_NEXT_TO_NOTHING)).sigmoid()
+
+
+def _drawn(padding: Tensor) -> Tensor:
+    """Positions int64 [N, L] of words, by chance and in order; those of padding [N, L], the last ones, say nothing."""
+    drawn = torch.rand(padding.shape[0], LENGTH, device=padding.device).argsort(1)[:, : padding.shape[1]]
+    return drawn.masked_fill(padding, LENGTH - 1).sort(1)[0]
+
+
+def _spaced(padding: Tensor) -> Tensor:
+    """The means of `_drawn`, which depend on nothing but the number of the mission's own words."""
+    count, ranks = (~padding).sum(1, keepdim=True), torch.arange(1, padding.shape[1] + 1, device=padding.device)
+    return (ranks * (LENGTH + 1) / (count + 1) - 1).round().long().clamp(max=LENGTH - 1)
