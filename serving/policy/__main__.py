@@ -16,7 +16,6 @@ from preceptor.serving.config import KEY_VARIABLE
 from preceptor.serving.ports import bound, serve_app
 
 _GRACE_SECONDS = 5
-_SWITCH_SECONDS = 0.0005  # Python's own 5 ms would be most of what a client waits
 
 
 # Nothing is compressed, which takes longer than it saves on the way to this machine.
@@ -56,7 +55,6 @@ def serve(
         from preceptor.serving.policy.service import Service, store_in
 
         torch.set_num_threads(1)
-        sys.setswitchinterval(_SWITCH_SECONDS)
         agents = Agents(dict(each.split("=", 1) for each in agent), logdir)
         service = Service(
             agents,
