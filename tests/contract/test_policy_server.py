@@ -25,6 +25,7 @@ from preceptor.agent.runs.run import Run
 from preceptor.controller.checkpoint import load_controller
 from preceptor.envs.catalog import get_task
 from preceptor.serving.ports import free_ports
+from preceptor.serving.ready import NotReady, ask_agents
 from tests.policy_server import TASKS, Served, in_thread, process, trained
 from tests.processes import kill
 
@@ -232,6 +233,12 @@ def test_an_export_is_served_as_it_plays_here(
                 np.testing.assert_array_equal(session.act(obs).action, agent.act(obs))
         with pytest.raises(RefusedError, match="it labels nothing"):
             client.label(np.zeros((1, 6)))
+
+
+def test_a_server_is_ready_when_it_lists_the_agents_that_are_meant(served: Served) -> None:
+    assert ask_agents(f"{served.url}/v1", "sac,ihac,hiro") == ""
+    with pytest.raises(NotReady, match="it lists hiro, ihac, sac, not sac"):
+        ask_agents(f"{served.url}/v1", "sac")
 
 
 def test_openapi_describes_every_request(served: Served) -> None:

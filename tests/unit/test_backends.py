@@ -1,6 +1,7 @@
 """What `serve` refuses before it starts anything, what it starts, and what it makes of a log."""
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,3 +173,35 @@ def test_the_end_of_a_log_is_explained(log: str, code: int, what: str, advice: s
     meaning, next_step = explain(log, code, resolved("vllm"))
     assert what in meaning
     assert advice in next_step
+
+
+def test_agents_are_served_by_their_names_in_the_environment_of_the_trainer() -> None:
+    config = cli.read("serve", ["--agent", "log/a/b/first", "new=second", "--batch-wait-ms", "2"]).resolved()
+    assert (config.name, config.served_model_name) == ("agents-8000", "first,new")
+    assert check(config) == []
+    (command,) = commands(config)
+    words = " ".join(command.words)
+    assert f"{sys.executable} -m preceptor.serving.policy" in words
+    assert "--agent first=log/a/b/first new=second" in words
+    assert "--batch-wait-ms 2" in words
+    assert f"--state {config.folder}" in words
+    assert environment(config)["OMP_NUM_THREADS"] == "1"
+    again = cli.read("serve", config.words()).resolved()  # as --detach says it
+    assert again == config
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--agent", "x/first", "y/first"], "Two agents would be called first"),
+        (["--agent", "a b=first"], "'a b' is no name"),
+        (["--backend", "agents"], "No agent is named"),
+        (["--agent", "first", "--model", "tiny"], "not a --model"),
+        (["--agent", "first", "--workers", "2"], "--workers is for fastchat"),
+        (["--backend", "vllm", "--agent", "first"], "--agent is for agents"),
+        (["--max-sessions", "9"], "--max-sessions is for agents"),
+    ],
+)
+def test_agents_that_cannot_be_served_are_refused(words: list[str], why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        cli.read("serve", words).resolved()
