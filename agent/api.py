@@ -49,13 +49,16 @@ def train(
         on_update: Called with the step and the metrics whenever some are written; the run saves and ends early if it
             returns False.
         **settings: Any flag of `preceptor train --method METHOD --help`, `_` for `-`; nested ones as
-            `**{"low.hidden": [64, 64]}`. `savedir` names the run, `seeds=[0, 1, 2]` trains one after another.
+            `**{"low.hidden": [64, 64]}`. `savedir` names the run, `seeds=[0, 1, 2]` trains one after another; with
+            `set_grid`, `tasks` or `jobs`, each run is a process, and the path is that of the grid's table.
 
     Raises:
         UserError: A name or a value that is not known; a run of that name exists already.
     """
     config = configure({"quiet": True, **settings}, task=_name_of(task), method=method)
     result = _train(config, on_update)
+    if "grid" in result:
+        return Trained(Path(result["grid"]), result)
     first = result["runs"][0] if "runs" in result else result
     path = Path(first["run"])
     return Trained(path.parent if "runs" in result else path, result)

@@ -22,6 +22,7 @@ from preceptor.agent.config import (
     validated,
     with_said,
 )
+from preceptor.agent.grid_config import first_of
 from preceptor.ground.errors import UserError, unknown_name
 from preceptor.ground.program import as_called
 
@@ -66,12 +67,14 @@ def read(verb: str, default: Any, words: Sequence[str]) -> Any:
     Raises:
         UserError: An unknown flag (the nearest is suggested), or a value of the wrong type or out of range.
     """
-    said, more = _spelled(words), dict[str, Place]()
     kind: Any = type(default)
+    said, more = _spelled(words, places(kind)), dict[str, Place]()
     if kind is TrainConfig:
         decides = {name: values[0] for name, values in said if name and values}
         changes = from_file(decides.pop("config")) if "config" in decides else {}
         changes |= dict(assignment(" ".join(values)) for name, values in said if name == "set")
+        several = {of: [v for name, values in said if name == of for v in values] for of in ("tasks", "set_grid")}
+        changes |= first_of(changes | several)
         decides = changes | {name: value for name, value in decides.items() if name != "set"}
         resumes = "resume" in dict(said) or validated(bool, changes.get("resume", False), {}, "resume")
         resumed = _own(decides) if resumes else None
@@ -107,15 +110,16 @@ def _own(said: Mapping[str, Any]) -> TrainConfig | None:
     return dataclasses.replace(from_plain(Run.open(of_seeds[0].parent).config), seed=0, savedir=place.name)
 
 
-def _spelled(words: Sequence[str]) -> Said:
-    """The words by flag, under "" those before the first flag."""
+def _spelled(words: Sequence[str], known: Mapping[str, Place]) -> Said:
+    """The words by flag, under "" those before the first flag; a flag that the verb has is never another's spelling."""
     said: Said = [("", [])]
     for word in words:
         flag, equals, value = word.partition("=")
         if not flag.startswith("--"):
             said[-1][1].append(word)
             continue
-        flag, *rest = SPELLINGS.get(flag.replace("_", "-"), [flag])
+        taken = flag.removeprefix("--").replace("-", "_") in known
+        flag, *rest = [flag] if taken else SPELLINGS.get(flag.replace("_", "-"), [flag])
         said.append((flag.removeprefix("--").replace("-", "_"), [value] if equals else rest))
     return said
 

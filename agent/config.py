@@ -20,9 +20,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 from annotated_types import Ge
 
+from preceptor.agent.grid_config import GridConfig, first_of
 from preceptor.agent.runs.settings import dotted
 from preceptor.ground.errors import UserError, unknown_name
-from preceptor.ground.ranges import Count, CountOrNone, LevelsOrNone, Threads
+from preceptor.ground.ranges import Count, CountOrNone, LevelsOrNone, Seeds, Threads
 from preceptor.ground.sealed import plain_text
 from preceptor.teacher.config import TeacherConfig
 
@@ -57,8 +58,8 @@ class TrainConfig:
     """Environments side by side."""
     seed: Annotated[int, Ge(0)] = 0
     """Training seed: networks, actions, training levels, label noise."""
-    seeds: tuple[CountOrNone, ...] = ()
-    """Several training seeds, one after another, into SAVEDIR/seed-0 and so on."""
+    seeds: Seeds = ()
+    """Several training seeds, or A:B (B not included), one after another, into SAVEDIR/seed-0 and so on."""
     controller: str | None = None
     """Run, or folder, of a distilled controller to start from; a new one is distilled if not given."""
     teacher_flaw: Literal["lava", "colours"] | None = None
@@ -78,6 +79,8 @@ class TrainConfig:
     """Print one line of JSON on stdout and everything else on stderr."""
     debug: bool = False
     """Show tracebacks."""
+    grid: GridConfig = field(default_factory=GridConfig)
+    """Many runs as one command."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     """The teacher, and how it is asked."""
     settings: Any = None
@@ -94,7 +97,7 @@ class TrainConfig:
         return self.steps + int(getattr(self.settings, "online_steps", 0))
 
 
-_SHARED = [f.name for f in fields(TrainConfig) if f.name not in ("teacher", "settings")]
+_SHARED = [f.name for f in fields(TrainConfig) if f.name not in ("grid", "teacher", "settings")]
 
 
 class Place(NamedTuple):
@@ -163,6 +166,7 @@ def configure(said: Mapping[str, Any] | None = None, **more: Any) -> TrainConfig
         UserError: An unknown name (the nearest is suggested), or a value of the wrong type or out of range.
     """
     words = {name.replace("-", "_"): value for name, value in {**(said or {}), **more}.items()}
+    words = {**first_of(words), **words}
     return changed(preset(words), words)
 
 
@@ -197,7 +201,9 @@ def changed(config: TrainConfig, words: Mapping[str, Any]) -> TrainConfig:
         again = f"python main.py train --method {config.method} --help"
         raise UserError(f"{config.method} has no setting {name!r}.{hint}", again)
     said = {name: value for name, value in words.items() if name != "task"}  # that was resolved with the preset
-    return from_plain(with_said(to_plain(config), said, where))
+    grid = {f.name: getattr(config.grid, f.name) for f in fields(GridConfig)}
+    found = from_plain(with_said(to_plain(config) | {"grid": grid}, said, where))
+    return replace(found, grid=replace(found.grid, said={**config.grid.said, **words}))
 
 
 def with_said(tree: dict[str, Any], words: Mapping[str, Any], where: Mapping[str, Place], verb: str = "train") -> Any:
@@ -256,8 +262,9 @@ def from_file(path: str) -> dict[str, Any]:
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    """Settings as JSON holds them."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    """Settings as JSON holds them; of a run, without the grid that it is a trial of."""
+    tree = {name: value for name, value in dataclasses.asdict(config).items() if name != "grid"}
+    plain: dict[str, Any] = json.loads(json.dumps(tree))
     return plain
 
 
@@ -275,8 +282,9 @@ def from_plain(tree: Mapping[str, Any]) -> TrainConfig:
     where = places(TrainConfig, kind)
     settings = validated(kind, own, where, "settings")
     teacher = validated(TeacherConfig, tree["teacher"], where, "teacher")
+    grid = validated(GridConfig, tree.get("grid", {}), where, "grid")
     shared = validated(TrainConfig, {name: tree[name] for name in _SHARED if name in tree}, where)
-    return replace(shared, teacher=teacher, settings=settings)
+    return replace(shared, grid=grid, teacher=teacher, settings=settings)
 
 
 def validated(kind: Any, value: Any, where: Mapping[str, Place], *above: str) -> Any:

@@ -1,6 +1,7 @@
 """The one runner: it plays the phases of a method, saves, resumes, logs and judges each in the same way."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -32,6 +33,7 @@ from preceptor.envs.task import Task
 from preceptor.envs.vector import endless
 from preceptor.ground.atomic import alone
 from preceptor.ground.device import device, use_device
+from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import SPLITS
 from preceptor.ground.sealed import digest_of
 from preceptor.teacher.config import TeacherConfig
@@ -46,16 +48,30 @@ OnUpdate = Callable[[int, Mapping[str, float]], bool | None]
 
 
 def train(config: TrainConfig, on_update: OnUpdate | None = None) -> dict[str, Any]:
-    """Train as configured, one run per seed; the result line of the run, or of every seed. Raises `UserError`."""
+    """Train as configured, one run per seed; the result line of the run, or of every seed, or what a grid came to
+    (`preceptor.agent.grid`). Raises `UserError`."""
+    if config.grid.asked:
+        from preceptor.agent.grid import train_grid
+
+        if on_update:
+            what = "A listener hears of runs in this process, and those of a grid are in others."
+            raise UserError(what, "leave on_update out, or train one run")
+        return train_grid(config)
     check_train(config)
     if not config.seeds:
-        return _train_one(config, on_update)
-    seeds = [replace(config, seed=s, seeds=(), savedir=f"{config.savedir}/seed-{s}") for s in config.seeds]
-    runs = [_train_one(seed, on_update) for seed in seeds]
+        return train_one(config, on_update)
+    runs = [train_one(seed, on_update) for seed in by_seed(config)]
     return {"task": runs[0]["task"], "method": config.method, "runs": runs}
 
 
-def _train_one(config: TrainConfig, on_update: OnUpdate | None = None) -> dict[str, Any]:
+def by_seed(config: TrainConfig) -> list[TrainConfig]:
+    """The settings of the run of each seed."""
+    seeds = config.seeds or (config.seed,)
+    return [replace(config, seed=s, seeds=(), savedir=f"{config.savedir}/seed-{s}") for s in seeds]
+
+
+def train_one(config: TrainConfig, on_update: OnUpdate | None = None, wait: float = 0) -> dict[str, Any]:
+    """Train one run; the result line. Waits so many seconds for another process to leave it. Raises `UserError`."""
     torch.set_num_threads(config.threads)
     use_device(config.device)
     torch.manual_seed(config.seed)
@@ -64,7 +80,7 @@ def _train_one(config: TrainConfig, on_update: OnUpdate | None = None) -> dict[s
     given = _given_controller(config, task)
     with contextlib.ExitStack() as stack:
         place = config.logdir, config.method, task.name, config.savedir
-        stack.enter_context(alone(Run.place(*place)))
+        stack.enter_context(alone(Run.place(*place), wait=wait))
         run = Run.create(*place, to_plain(config), resume=config.resume)
         with run.beginning():
             labels = stack.enter_context(open_labels(config.teacher, run))
@@ -113,6 +129,12 @@ def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
         return named_controller(config.controller, config.logdir, task)
     if not config.needs_controller:
         return None
+    with alone(Path(config.logdir, ".distilling", task.name), wait=math.inf):  # runs side by side distil one
+        return _distilled_controller(config, task)
+
+
+def _distilled_controller(config: TrainConfig, task: Task) -> Controller:
+    """The newest of the task that was taught as the command says, or one that is distilled now."""
     makes_labels_others = ("teacher", "teacher_by", "model", "label_noise", "noise_per")
     taught = {name: getattr(config.teacher, name) for name in makes_labels_others}
     runs = Run.all(config.logdir, "dagger", task.name)
@@ -127,7 +149,7 @@ def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
     shared = ("task", "preset", "logdir", "seed", "teacher_flaw", "eval_episodes", "threads", "device", "quiet", "json")
     words = {flag: getattr(config, flag) for flag in shared}
     distil = replace(configure(words, method="dagger", savedir=name, resume=True), teacher=config.teacher)
-    _train_one(distil)
+    train_one(distil)
     return load_controller(Run.find(config.logdir, "dagger", task.name, name).controller, task)
 
 

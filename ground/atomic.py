@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from preceptor.ground.errors import UserError
 from preceptor.ground.sealed import parsed, sealed, unsealed
 
+_BETWEEN_LOOKS = 0.2  # seconds, while another holds a lock
 _KILLED = 3600  # seconds after which a draft's writer must have been killed
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -106,24 +107,34 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, flag: str = "--savedir") -> Iterator[None]:
+def alone(folder: Path, flag: str = "--savedir", wait: float = 0) -> Iterator[None]:
     """Hold the lock of a folder, which is created if need be: two processes that write into it would mix their files.
 
     The system releases it when the process ends, however that happens. `flag` names the folder on the command line.
 
     Raises:
-        UserError: Another holds it, or the folder cannot be created.
+        UserError: Another holds it, still after `wait` seconds, or the folder cannot be created.
     """
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            what = f"{folder} is in use: another command is writing into it."
-            raise UserError(what, f"wait for it or end it, or name another {flag}") from error
+        until = time.monotonic() + wait
+        while not _locked(file):
+            if time.monotonic() >= until:
+                what = f"{folder} is in use: another command is writing into it."
+                raise UserError(what, f"wait for it or end it, or name another {flag}")
+            time.sleep(_BETWEEN_LOOKS)
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock of a file could be had now."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def read_json(path: Path, *, kind: str, schema: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def render(verb: str, result: Mapping[str, Any]) -> str:
     if verb == "doctor":
         titles = {"": "status", "check": "name", "found": "found", "next": "next"}
         return table({title: check[key] for title, key in titles.items()} for check in result["checks"])
-    if verb != "report":
+    if "together" not in result:
         return "\n\n".join(_result(line) for line in result.get("runs", [result]))
     runs = result["runs"]
     asked = [_names(run) | _asking(run["asking"]) for run in runs if run["asking"].get("queries")]
@@ -39,7 +39,8 @@ def render(verb: str, result: Mapping[str, Any]) -> str:
     tables = [table(rows, 240) for rows in ([_run(run) for run in runs], asked, together) if rows]
     pictures = f"\ncurves: {result['plot'] or result.get('not_saved') or 'none yet'}"
     profiles = f"\nperformance profiles: {result['profiles']}" if result.get("profiles") else ""
-    return "\n\n".join(tables) + pictures + profiles
+    failed = [f"\n\nfailed: {row['trial']}: {row['why']}\n  next: {row['next']}" for row in result.get("failed", ())]
+    return "\n\n".join(tables) + pictures + profiles + "".join(failed)
 
 
 def table(rows: Iterable[Mapping[str, str]], width: int = 160) -> str:
