@@ -152,9 +152,10 @@ def test_trials_have_telling_names_and_settings_of_their_own(tmp_path: Path, mon
     last = trials[-1]
     assert last.path == Path("log/ppo/SimpleDoorKey/g-lr=3e-4-trunk.hidden=32/seed-7")
     assert last.label == "SimpleDoorKey lr=3e-4 trunk.hidden=32 seed 7"
-    assert (last.config.settings.lr, last.config.settings.trunk.hidden, last.config.settings.gamma) == (
+    own = last.config.settings
+    assert (own.ppo.lr, own.trunk.hidden, own.ppo.gamma) == (
         3e-4,
-        (32,),
+        32,
         0.9,
     )
     assert trials[0].path == Path("log/ppo/ColoredDoorKey:rooms=12-14,apart=red-green/g-lr=1e-3-trunk.hidden=64/seed-0")
