@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -55,7 +56,7 @@ def test_one_that_fails_stops_no_other_and_is_tried_again(trained: Said, tmp_pat
     result = tmp_path / "log/sac/PointReach/g-lr=1e-3/seed-3/result.json"
     assert json.loads(result.read_text())["seed"] == 3
     written = result.stat().st_mtime_ns
-    code, alone, err = trained(*failed["next"].split()[3:])
+    code, alone, err = trained(*shlex.split(failed["next"])[3:])
     assert (code, alone) == (2, {}), "the command that runs it alone"
     assert "became nan" in err
     code, again, err = trained(*words)
@@ -160,7 +161,7 @@ def test_trials_have_telling_names_and_settings_of_their_own(tmp_path: Path, mon
     )
     assert trials[0].path == Path("log/ppo/ColoredDoorKey:rooms=12-14,apart=red-green/g-lr=1e-3-trunk.hidden=64/seed-0")
     assert len({trial.path for trial in trials}) == len(trials)
-    for said in (again(cli.read("train", words), 5).split()[3:], again(from_python(), 5).split()[3:]):
+    for said in (shlex.split(again(cli.read("train", words), 5))[3:], shlex.split(again(from_python(), 5))[3:]):
         config = cli.read("train", said)
         assert config.grid.trial == 5
         assert [(t.config, t.path) for t in trials_of(config)] == [(t.config, t.path) for t in trials]
