@@ -62,12 +62,12 @@ ROWS = {
 }  # the last ten are BALROG's kinds, in minigrid's own words and about all pairs
 BOSS = f"BabyAI-BossLevel:levels={_LEVELS}"
 LEVELS = ("PickupLoc", "GoTo", "PutNextLocal", "Open", "Unlock", "SynthLoc", "GoToSeq", "BossLevel")
-# Of each player the task that it is taught on, and the rows that it is judged on, which are played as they are
-PLAYERS: dict[str, tuple[str, dict[str, str]]] = {
-    "student": (TRAINED, ROWS),
-    "no words": ("bench.missions:Wordless", {"as trained": "bench.missions:Wordless"}),
-    "script": ("", ROWS),
-    "rooms": (BOSS, {level: f"BabyAI-{level}" for level in LEVELS}),
+# Of each player the task that it is taught on, its settings, and the rows that it is judged on
+PLAYERS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
+    "student": (TRAINED, {}, ROWS),
+    "no words": ("bench.missions:Wordless", {}, {"as trained": "bench.missions:Wordless"}),
+    "script": ("", {}, ROWS),
+    "rooms": (BOSS, {"retell": True, "guided": 0.9}, {level: f"BabyAI-{level}" for level in LEVELS}),
 }
 
 
@@ -87,7 +87,7 @@ class Wordless(MissionTask):
 
 def measure(player: str, seed: int, steps: int, episodes: int, done: set[str]) -> Iterator[dict[str, Any]]:
     """Rows of success, sampled and greedy, of one of `PLAYERS`."""
-    task_name, rows = PLAYERS[player]
+    task_name, own, rows = PLAYERS[player]
     run, calls = None, 0
     if task_name:
         name = f"missions-{player.replace(' ', '-')}-{seed}"
@@ -98,7 +98,7 @@ def measure(player: str, seed: int, steps: int, episodes: int, done: set[str]) -
             "savedir": name,
             "updates": 0.05,
             "eval_episodes": 1,
-        }
+        } | own
         trained = preceptor.train(task_name, "dagger", resume=True, **settings)
         run, calls = Run.find("log", None, None, str(trained.path)), trained.result["calls"]
     for row, where in rows.items():
