@@ -62,12 +62,13 @@ ROWS = {
 }  # the last ten are BALROG's kinds, in minigrid's own words and about all pairs
 BOSS = f"BabyAI-BossLevel:levels={_LEVELS}"
 LEVELS = ("PickupLoc", "GoTo", "PutNextLocal", "Open", "Unlock", "SynthLoc", "GoToSeq", "BossLevel")
+TAUGHT: dict[str, Any] = {"retell": True, "guided": 0.9, "updates": 0.1}  # many missions of each scene
 # Of each player the task that it is taught on, its settings, and the rows that it is judged on
 PLAYERS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
-    "student": (TRAINED, {}, ROWS),
-    "no words": ("bench.missions:Wordless", {}, {"as trained": "bench.missions:Wordless"}),
+    "student": (TRAINED, TAUGHT, ROWS),
+    "no words": ("bench.missions:Wordless", TAUGHT, {"as trained": "bench.missions:Wordless"}),
     "script": ("", {}, ROWS),
-    "rooms": (BOSS, {"retell": True, "guided": 0.9}, {level: f"BabyAI-{level}" for level in LEVELS}),
+    "rooms": (BOSS, TAUGHT, {level: f"BabyAI-{level}" for level in LEVELS}),
 }
 
 
@@ -96,7 +97,6 @@ def measure(player: str, seed: int, steps: int, episodes: int, done: set[str]) -
             "steps": steps,
             "seed": seed,
             "savedir": name,
-            "updates": 0.05,
             "eval_episodes": 1,
         } | own
         trained = preceptor.train(task_name, "dagger", resume=True, **settings)
