@@ -154,7 +154,8 @@ def trained(**kinds):
     learner = discrete()
     for seed in range(400):
         info = learner.update(options(seed, **kinds))
-    probs = learner.act((torch.zeros(1, 2),), kinds.get("legal", torch.ones(1, OPTIONS, dtype=torch.bool))).probs[0]
+    legal = kinds.get("legal", torch.ones(1, OPTIONS, dtype=torch.bool))
+    probs = learner.computed()(torch.zeros(1, 2), legal).probs[0]
     return learner, probs, info
 
 
