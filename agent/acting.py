@@ -1,9 +1,8 @@
 """Trained agents at work: observations in, actions out, without a teacher, a label store or an environment.
 
-Several that play with one network are played together. What one of them does is the same, to the bit, whoever else is
-played with it: each has a generator of its own, and each row of a product of matrices is worked out in the same way,
-once there are a few rows. For fewer, the libraries of linear algebra take other ways, so that there the first row is
-repeated.
+Several that play with one network are played together. What one of them does is the same, to the bit, as if it played
+alone: each has a generator of its own, and each row of a product of matrices is worked out in the same way, once there
+are a few rows. For fewer, the libraries of linear algebra take other ways, so that there the first row is repeated.
 """
 
 from collections.abc import Mapping, Sequence

@@ -23,9 +23,9 @@ class Computed:
         kind: What the level's choice is sampled from.
         call: Tensors of `inputs`, in their order, to those that `kind` is made of; before these, where the ends of
             options are learned, whether the running one is over, bool [N]. The network itself if not given.
-        inputs: Names of tensors, of `export.senses.SENSES`.
+        inputs: Names of tensors, of `export.playing.SENSES`.
         settings: What else `kind` is made of, the same everywhere.
-        ends: Of a high level: what ends an option before its time, of `export.senses.ENDS`; learned if not given.
+        ends: Of a high level: what ends an option before its time, of `export.playing.ENDS`; learned if not given.
     """
 
     network: nn.Module

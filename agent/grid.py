@@ -1,7 +1,7 @@
 """Many runs as one command: the trials of a grid, where each is trained, and the table of what they came to.
 
 A trial is `train` in a process of its own, in a run folder that its settings name. Nothing but these folders says
-what is done, so that processes here, an array of SLURM and tasks of Ray may take turns at the same grid.
+what is done, so that processes here and arrays of SLURM may take turns at the same grid.
 """
 
 import contextlib
@@ -12,12 +12,12 @@ import shlex
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 
@@ -61,18 +61,6 @@ class Trial:
         """Whether it has left a result since it was last started."""
         result, started = self.path / "result.json", self.path / "config.json"
         return result.exists() and started.exists() and result.stat().st_mtime_ns >= started.stat().st_mtime_ns
-
-
-class Place(Protocol):
-    """Where trials are trained: processes here, or a cluster."""
-
-    most: int  # trials at a time
-
-    def start(self, trial: Trial, log: Path) -> None:
-        """Begin to train a trial; what it prints goes to a file."""
-
-    def ended(self) -> list[tuple[Trial, str]]:
-        """Wait for one or more trials to end; each with what stopped it, or nothing."""
 
 
 def trials_of(config: TrainConfig) -> list[Trial]:
@@ -145,13 +133,13 @@ def _train(config: TrainConfig, trials: Sequence[Trial], folder: Path) -> dict[i
     waiting = [trial for trial in trials if not trial.finished]
     screen.print(f"{len(trials)} trials, {len(trials) - len(waiting)} of them finished before")
     started, failed = dict[int, float](), dict[int, str]()
-    with _place(config, len(waiting)) as place:
+    with contextlib.closing(Processes(config)) as processes:
         while waiting or started:
-            while waiting and len(started) < place.most:
+            while waiting and len(started) < processes.most:
                 trial = waiting.pop(0)
                 started[trial.index] = time.monotonic()
-                place.start(trial, folder / f"{trial.index}.log")
-            for trial, why in place.ended():
+                processes.start(trial, folder / f"{trial.index}.log")
+            for trial, why in processes.ended():
                 seconds = time.monotonic() - started.pop(trial.index)
                 failed |= {trial.index: why} if why else {}
                 screen.print(f"{trial.label}: {why or _outcome(trial)} ({seconds:.0f} s)")
@@ -201,7 +189,7 @@ class Processes:
         self._running: dict[Connection, tuple[Trial, Any]] = {}
 
     def start(self, trial: Trial, log: Path) -> None:
-        """Begin to train a trial."""
+        """Begin to train a trial; what it prints goes to a file."""
         ours, theirs = self._spawn.Pipe(duplex=False)
         process = self._spawn.Process(target=_in_process, args=(self._config, trial, log, theirs))
         process.start()
@@ -209,7 +197,7 @@ class Processes:
         self._running[ours] = trial, process
 
     def ended(self) -> list[tuple[Trial, str]]:
-        """Wait for one or more trials to end."""
+        """Wait for one or more trials to end; each with what stopped it, or nothing."""
         found = []
         for ours in wait(list(self._running)):
             assert isinstance(ours, Connection)
@@ -243,13 +231,6 @@ def _in_process(config: TrainConfig, trial: Trial, log: Path, answer: Connection
     answer.send(play_aside(config, trial, log))
 
 
-@contextlib.contextmanager
-def _place(config: TrainConfig, trials: int) -> Iterator[Place]:
-    """Where the trials are trained, until they are."""
-    with contextlib.closing(Processes(config)) as processes:
-        yield processes
-
-
 def _folder(config: TrainConfig) -> Path:
     """Where the table, the logs, and what trials know of each other are."""
     return Run.place(config.logdir, "grids", "", config.savedir)
@@ -269,10 +250,8 @@ def _words(config: TrainConfig) -> list[str]:
     for name, value in said.items():
         if name in own:
             continue
-        flag, text = (
-            f"--{name.replace('_', '-')}",
-            list(map(str, value)) if isinstance(value, list | tuple) else [str(value)],
-        )
+        flag = f"--{name.replace('_', '-')}"
+        text = list(map(str, value)) if isinstance(value, list | tuple) else [str(value)]
         shown_as_flag = name in _ALL_TRIALS or name in TrainConfig.__dataclass_fields__
         words += [flag, *text] if shown_as_flag else ["--set", f"{name}={','.join(text)}"]
     return words

@@ -58,7 +58,7 @@ class Reader(nn.Module):
         if torch.jit.is_tracing():  # an export reads all at once, and each as long as any may be
             return self._read(words, done)
         order = (words > 0).sum(1).argsort()  # within a batch all missions are as long as the longest
-        parts = [self._read(words[rows][:, : _longest(words[rows])], done[rows]) for rows in order.split(_TOGETHER)]
+        parts = [self._read(_cut(words[rows]), done[rows]) for rows in order.split(_TOGETHER)]
         back = order.argsort()
         return [torch.cat(part)[back] for part in zip(*parts, strict=True)]
 
@@ -153,9 +153,9 @@ def _next(member: Tensor, turned: Tensor, back: Tensor, done: Tensor) -> Tensor:
     return weight.clamp(min=_NEXT_TO_NOTHING).log()
 
 
-def _longest(words: Tensor) -> int:
-    """Words of the longest mission."""
-    return max(1, int((words > 0).any(0).sum()))
+def _cut(words: Tensor) -> Tensor:
+    """Missions [N, L], as long as the longest of them."""
+    return words[:, : max(1, int((words > 0).any(0).sum()))]
 
 
 def _overlap(one: Tensor, other: Tensor) -> Tensor:

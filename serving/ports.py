@@ -1,8 +1,13 @@
 """Ports: held before anything slow happens, served on, found free, and asked whether something listens."""
 
 import contextlib
+import signal
 import socket
+import sys
+from collections.abc import Callable
 from typing import Any
+
+import tyro
 
 from preceptor.ground.errors import UserError
 
@@ -58,3 +63,15 @@ def server(app: Any, grace_seconds: int, **more: Any) -> Any:
 def serve_app(app: Any, held: socket.socket, grace_seconds: int, **more: Any) -> None:
     """Serve on a socket that holds its port, until SIGINT or SIGTERM; `more` is as for `server`."""
     server(app, grace_seconds, **more).run(sockets=[held])
+
+
+def run_program(serve: Callable[..., None]) -> None:
+    """A server as a program: its flags are the arguments of a function, which serves until SIGINT or SIGTERM."""
+    # uvicorn stops at these, and then raises them again for the handlers that it found.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        tyro.cli(serve)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

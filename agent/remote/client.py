@@ -154,7 +154,7 @@ def _not_let_in(error: InvalidStatus, url: str) -> RefusedError:
 
 
 class Steps:
-    """What a session's next request is, and what its replies mean, whoever carries them."""
+    """What a session's next request is, and what its replies mean; `Client` and `AsyncClient` send them."""
 
     def __init__(self, told: dict[str, Any]) -> None:
         self.told, self.id, self.number = told, told["session"], int(told["number"])

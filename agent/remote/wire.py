@@ -15,12 +15,8 @@ _DTYPES = {np.dtype(name).name: np.dtype(name).newbyteorder("<") for name in ("?
 # Asked of an array's dtype its name takes ten microseconds.
 _NAMES = {dtype: name for name, little in _DTYPES.items() for dtype in (little, little.newbyteorder(">"))}
 _PARTS = {"dtype", "shape", "data"}
-_WIDTHS = (
-    16,
-    16,
-    4,
-    1,
-)  # bytes of a PCG64: state, increment, half a number that is left over, and whether there is one
+# Bytes of a PCG64: state, increment, half a number that is left over, and whether there is one.
+_WIDTHS = (16, 16, 4, 1)
 
 
 def packed(message: Any) -> bytes:

@@ -21,7 +21,7 @@ from preceptor.envs.gridworld.stock_tasks import POOL_LEVELS
 from preceptor.envs.gym_tasks import LevelSeeds, gymnasium_env
 from preceptor.envs.missions import planning, reading
 from preceptor.envs.missions.following import MissionPlans
-from preceptor.envs.missions.levels import MissionPool, MissionView, Parts, parts, strip_columns
+from preceptor.envs.missions.levels import WORDS, MissionPool, MissionView, Parts, parts, strip_columns
 from preceptor.envs.missions.mission import MOST_CLAUSES
 from preceptor.envs.missions.options import ahead, legality, option_space
 from preceptor.envs.missions.reading import (
@@ -165,13 +165,24 @@ class MissionTask(Task):
         return LevelSeeds(MissionView(gymnasium_env(self._env_id, render_mode)), split)
 
     def from_gymnasium(self, obs: Any) -> Obs:
-        """Observations as they are. Raises `UserError` for minigrid's views, which remember nothing."""
+        """Observations as they are.
+
+        Raises:
+            UserError: They are minigrid's views, which remember nothing, or their missions have words that are none.
+        """
         if isinstance(obs, Mapping) or np.shape(obs)[-3:] != self.observation_shape:
             raise UserError(
                 f"{self.name} is played from maps and missions, uint8 {self.observation_shape}, not minigrid's views.",
                 "preceptor.envs.missions.levels.MissionView(env)",
             )
-        return np.asarray(obs, np.uint8)
+        found = np.asarray(obs, np.uint8)
+        strip = found[..., -self.told_columns :, :].reshape(-1, self.told_columns * 4 * found.shape[-3])
+        if (strip[:, WORDS] >= len(VOCABULARY)).any():
+            raise UserError(
+                f"The observations of {self.name} hold words that there are not.",
+                "preceptor.envs.missions.levels.MissionView(env)",
+            )
+        return found
 
     def _rows(self, words: Obs) -> NDArray[np.int64]:
         """The row of each observation's mission in the tables."""

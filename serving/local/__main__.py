@@ -7,15 +7,11 @@ divides, is not applied. If PRECEPTOR_SERVER_KEY is set, requests must carry it.
 import contextlib
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
-import tyro
-
-from preceptor.ground.errors import UserError
 from preceptor.serving.config import KEY_VARIABLE, name_of
-from preceptor.serving.ports import bound, serve_app
+from preceptor.serving.ports import bound, run_program, serve_app
 from preceptor.teacher.card import TINY_MODEL, card_of
 
 _GRACE_SECONDS = 5
@@ -58,11 +54,4 @@ def serve(
 
 if __name__ == "__main__":
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    # uvicorn stops at these, and then raises them again for the handlers that it found.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))
-    try:
-        tyro.cli(serve)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+    run_program(serve)

@@ -5,15 +5,11 @@ If PRECEPTOR_SERVER_KEY is set, requests must carry it.
 
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
-import tyro
-
-from preceptor.ground.errors import UserError
 from preceptor.serving.config import KEY_VARIABLE
-from preceptor.serving.ports import bound, serve_app
+from preceptor.serving.ports import bound, run_program, serve_app
 
 _GRACE_SECONDS = 5
 
@@ -82,11 +78,4 @@ if __name__ == "__main__":
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("preceptor").setLevel(logging.INFO)
-    # uvicorn stops at these, and then raises them again for the handlers that it found.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))
-    try:
-        tyro.cli(serve)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+    run_program(serve)

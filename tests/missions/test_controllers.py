@@ -23,6 +23,7 @@ from preceptor.envs.catalog import get_task
 from preceptor.envs.missions.levels import WORDS
 from preceptor.envs.missions.reading import NAMES, NUMBER, TARGETS
 from preceptor.envs.missions.vocabulary import _SAID, VOCABULARY, told
+from preceptor.ground.errors import UserError
 
 ROOM = get_task("OneRoom-GoTo:distractors=2,side=6")
 
@@ -138,6 +139,29 @@ def test_words_are_played_at_the_mean_of_the_positions_at_which_they_were_traine
         played = reader(words, torch.zeros(1, 4))
     trained = reader(words, torch.zeros(1, 4))
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(played, trained, strict=True))
+
+
+def test_gates_of_the_order_are_drawn_while_they_learn_and_sure_in_play():
+    torch.manual_seed(0)
+    reader = Reader()
+    words = torch.as_tensor(VOCABULARY.encode("go to the red ball, then open the grey door", 24)[None]).long()
+    with torch.no_grad():
+        assert torch.equal(reader(words, torch.zeros(1, 4))[0], reader(words, torch.zeros(1, 4))[0])
+    nearly_sure = torch.full((1_000,), 1.0, requires_grad=True)
+    drawn = reading._relaxed(nearly_sure)
+    assert 0.68 < float((drawn > 0.5).float().mean()) < 0.78, "as often as its probability, which is .73"
+    assert drawn.std() > 0.2
+
+
+def test_words_that_there_are_not_are_refused():
+    obs = seen(2)
+    ROOM.from_gymnasium(obs)
+    strip = obs[:, :, -ROOM.told_columns :].reshape(2, -1)
+    strip[1, WORDS.start] = len(VOCABULARY)
+    obs[:, :, -ROOM.told_columns :] = strip.reshape(2, obs.shape[1], -1, 4)
+    for given in (obs, obs[1]):
+        with pytest.raises(UserError, match="words that there are not"):
+            ROOM.from_gymnasium(given)
 
 
 def test_a_controller_comes_back_from_disk(tmp_path):
