@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -129,8 +130,13 @@ def _given_controller(config: TrainConfig, task: Task) -> Controller | None:
         return named_controller(config.controller, config.logdir, task)
     if not config.needs_controller:
         return None
-    with alone(Path(config.logdir, ".distilling", task.name), wait=math.inf):  # runs side by side distil one
-        return _distilled_controller(config, task)
+    place = Path(config.logdir, ".distilling", task.name)
+    with alone(place, wait=math.inf):  # runs side by side distil one
+        try:
+            return _distilled_controller(config, task)
+        except UserError:
+            shutil.rmtree(place, ignore_errors=True)  # a mistake leaves nothing behind
+            raise
 
 
 def _distilled_controller(config: TrainConfig, task: Task) -> Controller:

@@ -39,6 +39,15 @@ def trained(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     return run
 
 
+def test_trials_that_need_a_controller_distil_one(trained: Said, tmp_path: Path) -> None:
+    words = ["--method", "hiro", "--task", "PointPush", "--prior", "controller", "--teacher", "scripted"]
+    small = ["--preset", "tiny", "--steps", "400", "--warmup", "100", "--eval-episodes", "2"]
+    code, found, err = trained(*words, *small, "--seeds", "0:2", "--jobs", "2", "--savedir", "g")
+    assert code == 0, err
+    assert (found["trials"], found["failed"]) == (2, [])
+    assert [path.name for path in (tmp_path / "log/dagger/PointPush").iterdir()] == ["controller"]
+
+
 def test_one_that_fails_stops_no_other_and_is_tried_again(trained: Said, tmp_path: Path) -> None:
     words = (*SMALL, "--steps", "1200", "--set-grid", "lr=1e30,1e-3", "--seeds", "3", "--jobs", "2", "--savedir", "g")
     code, found, err = trained(*words)
