@@ -204,6 +204,14 @@ class Task:
         """Batched environments; `split` is `train` (level seeds < 1,000,000) or `eval`; `how` is for `BatchedEnv`."""
         return BatchedEnv(self.simulator(num_envs, render_mode), split, seed, render_mode=render_mode, **how)
 
+    def picture(self, obs: NDArray) -> NDArray[np.uint8] | None:
+        """What one observation [...] shows, uint8 [H, W, 3]; None where it cannot be drawn. Maps are by default."""
+        if len(self.observation_shape) != 3:
+            return None
+        from preceptor.envs.gridworld.single import map_picture  # imports minigrid, which takes a while
+
+        return map_picture(obs[:, : obs.shape[1] - self.told_columns])
+
     def from_gymnasium(self, obs: Any) -> NDArray:
         """Observations [...] or [N, ...] of this task from what its Gymnasium environment gives."""
         dtype = np.float32 if len(self.observation_shape) == 1 else np.uint8

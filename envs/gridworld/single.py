@@ -26,6 +26,7 @@ from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import next_level, split_range
 
 Observation = dict[str, Any]
+_TILE = 24  # pixels of a cell in pictures of maps
 
 
 def to_object(cell: int) -> WorldObj | None:
@@ -83,6 +84,14 @@ def picture(rules: LevelSpec, cells: NDArray[np.uint16], grid: Any) -> NDArray[n
     env.grid = to_grid(cells)
     env.agent_pos, env.agent_dir = (int(grid["x"]), int(grid["y"])), int(grid["direction"])
     return np.asarray(env.get_frame(), np.uint8)
+
+
+def map_picture(seen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A map [W, H, 4] as MiniGrid draws grids, uint8; what was seen is lighter. Where the agent is, what it carries."""
+    grid, known = Grid.decode(seen[..., :3])
+    at = np.argwhere(seen[..., 3] < NO_AGENT)
+    x, y, direction = (*at[0], seen[(*at[0], 3)]) if len(at) else (-1, -1, 0)
+    return np.asarray(grid.render(_TILE, (int(x), int(y)), int(direction), known), np.uint8)
 
 
 def seen_map(env: MiniGridEnv, seen: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.envs.rescue.rendering import draw
 from preceptor.envs.rescue.simulator import RescueSimulator
 from preceptor.envs.rescue.specs import CELLS, COLUMN, NUM_ACTIONS, ROW, SIZE, SPECS, cheapest_ways
 from preceptor.envs.task import GoalSpace, Option, OptionSpace, TableTask
@@ -71,6 +72,10 @@ class RescueTask(TableTask):
     def simulator(self, num_envs: int, render_mode: str | None = None) -> RescueSimulator:
         """The rules of N environments."""
         return RescueSimulator(self.spec, num_envs)
+
+    def picture(self, obs: Obs) -> NDArray[np.uint8]:
+        """The map from above, as `RescueSimulator.render` draws it."""
+        return draw(self.spec, int(self.cells(obs[None])[0]), self.left(obs[None])[0])
 
     def cells(self, obs: Obs) -> NDArray[np.int64]:
         """The cell [N] that each agent is in: the state of a tabular policy."""

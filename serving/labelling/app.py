@@ -16,22 +16,17 @@ from typing import Annotated, Any, Protocol
 from fastapi import Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import PersonName
+from preceptor.serving.page import GUARDS, PageFiles
 from preceptor.serving.ports import serve_app
 from preceptor.serving.request_limits import RequestLimits
 
 HOST = "127.0.0.1"
 MOST_BYTES = 2**16  # of an answer
 PAGE = Path(__file__).parent / "page"
-_GUARDS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 _Name = Annotated[PersonName | None, Body(embed=True)]
 
 
@@ -81,7 +76,7 @@ def create_app(session: PageSession, token: str) -> FastAPI:
         attached = {"Content-Disposition": 'attachment; filename="ledger.jsonl"'}
         return Response(session.lines(), media_type="application/jsonl", headers=attached)
 
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.mount("/", PageFiles(PAGE))
     app.add_middleware(RequestLimits, host=HOST, most_bytes=MOST_BYTES, refuse=_failure)
 
     @app.middleware("http")
@@ -94,7 +89,7 @@ def create_app(session: PageSession, token: str) -> FastAPI:
             reply = RedirectResponse(f"/{token}/")
         else:
             reply = await proceed(request)
-        reply.headers.update(_GUARDS)
+        reply.headers.update(GUARDS)
         reply.headers.setdefault("Cache-Control", "no-store")
         return reply
 

@@ -57,6 +57,16 @@ class Playing:
         """Its options in words; none where it chooses vectors."""
         return [] if self.table.player.transition.size else [option.words for option in self.task.options]
 
+    @property
+    def chooses_options(self) -> bool:
+        """Whether its high level chooses among the task's options; otherwise it chooses vectors, or nothing."""
+        return bool(self.options) and len(self.table.player.timeouts) == len(self.task.options) > 1
+
+    @property
+    def has_high_level(self) -> bool:
+        """Whether anything is chosen that runs for a while."""
+        return self.chooses_options or self.table.player.transition.size > 0
+
     @cached_property
     def batched(self) -> bool:
         """Whether each row of a batch comes out the same, to the bit, in batches of any size: it is tried out.

@@ -3,6 +3,7 @@
 import hmac
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Request, Response
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from preceptor.agent.remote.wire import packed, unpacked
+from preceptor.serving.page import PageFiles
 from preceptor.serving.policy.protocol import (
     Act,
     Acted,
@@ -27,6 +29,8 @@ from preceptor.serving.policy.protocol import (
     Refused,
     Served,
     Session,
+    Shown,
+    Watched,
     misread,
 )
 from preceptor.serving.policy.service import Service
@@ -34,6 +38,7 @@ from preceptor.serving.request_limits import RequestLimits
 
 MOST_BYTES = 4 * 2**20  # of a request
 MOST_SOCKETS = 1024
+PAGE = Path(__file__).parent / "page"
 _log = logging.getLogger("preceptor.policy")
 _WORDS = """Sessions of play with trained agents. The same requests go over a WebSocket at /v1/ws, as msgpack maps with
 `op` (open, act, label, reset, export, close) and the fields described here, one reply to each, in their order; a reply
@@ -64,6 +69,7 @@ def create_app(service: Service, *, key: str = "", host: str = "127.0.0.1") -> F
     app.add_middleware(Sockets, service=service, admitted=admitted)
     app.add_middleware(RequestLimits, host=host, most_bytes=MOST_BYTES, refuse=lambda *said: _error(Refused(*said)))
     app.include_router(_operations(service, guard))
+    app.mount("/live", PageFiles(PAGE))  # without the key, which the page asks for and sends with what it asks
 
     @app.get("/health")
     async def health() -> Done:
@@ -187,6 +193,15 @@ def _operations(service: Service, guard: Any) -> APIRouter:
     @api.post("/agents/{agent}/reload")
     async def reload(agent: str) -> Served:
         return Served(**await service.reload(agent))
+
+    @api.get("/live")
+    async def live() -> list[Watched]:
+        return [Watched(**each) for each in service.watched()]
+
+    @api.get("/live/{name}", responses={204: {"description": "No step was taken after that number."}})
+    async def show(name: str, environment: int = 0, after: int = 0) -> Shown:
+        found = await service.show(name, environment, after)
+        return Shown(**found) if found else Response(status_code=204)  # type: ignore[return-value]
 
     return api
 

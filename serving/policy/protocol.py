@@ -188,6 +188,42 @@ class Served(Told):
     """Whether new sessions get this version."""
 
 
+class Watched(Told):
+    """A session that plays, as the page lists it."""
+
+    name: str
+    """The beginning of its id."""
+    agent: str
+    version: str
+    task: str
+    environments: int
+    number: int
+    idle: float
+    """Seconds since its last request."""
+
+
+class Shown(Told):
+    """What one environment of a session does, as the page shows it."""
+
+    number: int
+    """Of the step that is shown."""
+    goal: str
+    """Of its task, in words."""
+    option: str | None
+    """The option that runs, in words; null where vectors are chosen, or primitive actions alone."""
+    command: list[float] | None
+    options: list[str]
+    probs: list[float] | None
+    """What an option would be sampled from now."""
+    running: int | None
+    """The option that runs, by its place among `options`."""
+    decided: Literal["controller", "low level"]
+    """The controller, where an option was over and it chose another; else the low level, which carries one out."""
+    action: Array
+    picture: str | None
+    """PNG in base64 of what was observed; null where the task cannot draw its observations."""
+
+
 class Done(Told):
     """It is done."""
 

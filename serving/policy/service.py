@@ -12,11 +12,13 @@ import numpy as np
 
 from preceptor.agent.remote.wire import as_text, from_text, generator_of, packed
 from preceptor.serving.policy.agents import Agents, Playing
+from preceptor.serving.policy.live import listed, shown
 from preceptor.serving.policy.measured import Measured
 from preceptor.serving.policy.protocol import Act, Done, Label, OfSession, Open, Refused, Served
 from preceptor.serving.policy.sessions import Session, SessionStore, new_id, session_of
 from preceptor.serving.policy.worker import Worker
 
+_MOST_LISTED = 100  # sessions
 _log = logging.getLogger("preceptor.policy")
 
 
@@ -36,6 +38,7 @@ class Service:
     ) -> None:
         self.agents, self.measured = agents, Measured()
         self._store, self._most_sessions, self._keep = store, most_sessions, keep_seconds
+        self._drawing = asyncio.Lock()
         self.worker = Worker(agents, store, self.measured, self._expire, **worker)
         self.operations: dict[str, tuple[type[Any], Callable[[Any], Awaitable[bytes]]]] = {
             "open": (Open, self.open),
@@ -96,6 +99,26 @@ class Service:
             sessions=sum(session.playing is playing for session in list(self.worker.sessions.values())),
             newest=newest,
         ).model_dump()
+
+    def watched(self) -> list[dict[str, Any]]:
+        """Sessions that play, the one that was used last first."""
+        now, playing = time.time(), sorted(self.worker.sessions.values(), key=lambda session: -session.used)
+        return [listed(session, now) for session in playing[:_MOST_LISTED]]
+
+    async def show(self, name: str, environment: int, after: int) -> dict[str, Any] | None:
+        """What an environment of a session does, by the session's name; None if no step was taken after that number.
+
+        The worker is not asked, so that nobody's step waits for who watches. Raises `Refused`.
+        """
+        found = next((each for each in list(self.worker.sessions.values()) if each.name == name), None)
+        if found is None:
+            raise Refused(404, f"No session {name} plays.", "GET /v1/live")
+        if not 0 <= environment < len(found.seat):
+            raise Refused(422, f"environment: it has {len(found.seat)}.", "environment=0")
+        if found.shown is None or found.number <= after:
+            return None
+        async with self._drawing:  # one after another, however many watch
+            return await asyncio.to_thread(shown, found.playing, found.shown, environment)
 
     async def _with(self, operation: Callable[[Session], bytes], ask: OfSession) -> bytes:
         return bytes(await self.worker.do(lambda: operation(self.worker.find(ask.session))))

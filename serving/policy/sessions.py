@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.agent.acting import Seat
 from preceptor.agent.remote.wire import from_text, generator_of, generator_state, packed, unpacked
@@ -26,6 +27,7 @@ from preceptor.serving.policy.protocol import MOST_ENVIRONMENTS, Refused
 
 Units = Literal["environment", "task"]
 _SCHEMA = 1
+_NAMED = 8  # characters of an id, of 22
 
 
 @dataclass(eq=False)
@@ -40,6 +42,7 @@ class Session:
         number: Of its last step.
         reply: To that step, as it was sent; none before the first.
         used: When, in seconds of `time.time`.
+        shown: The observations and the reply of one and the same step, for who watches; none before the first.
     """
 
     id: str
@@ -49,6 +52,12 @@ class Session:
     number: int = 0
     reply: bytes = b""
     used: float = field(default_factory=time.time)
+    shown: tuple[NDArray[Any], bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        """By which people and the log call it; no client gets in with that."""
+        return self.id[:_NAMED]
 
     def state(self) -> bytes:
         """All that is needed to go on."""
@@ -111,7 +120,9 @@ def session_of(id: str, state: bytes | str, agents: Agents, name: str | None = N
         if found["obs"] is not None:
             seat.obs = playing.batch_of(found["obs"], len(seat))
         units: Units = "task" if found["units"] == "task" else "environment"
-        return Session(id, playing, seat, units, int(found["number"]), bytes(found["reply"]))
+        reply = bytes(found["reply"])
+        shown = (seat.obs, reply) if reply and seat.obs is not None else None
+        return Session(id, playing, seat, units, int(found["number"]), reply, shown=shown)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise Refused(
             422, f"This is no exported session: {error}.", "export a session, and send what it gives"

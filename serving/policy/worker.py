@@ -209,8 +209,9 @@ class Worker:
             for job, session, decision in zip(jobs, sessions, decisions, strict=True):
                 session.number += 1
                 job.result = session.reply = _reply(session, decision)
+                session.shown = job.batch, session.reply
                 if self._tells_observations:
-                    _log.info("step", extra={"session": session.id[:6], "observations": job.batch.tolist()})
+                    _log.info("step", extra={"session": session.name, "observations": job.batch.tolist()})
         except Exception as error:
             for job, session in zip(jobs, sessions, strict=True):
                 self.sessions.pop(session.id, None)  # its generator has moved; the disk has it as it was

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,36 +18,15 @@ from preceptor.agent.halo.ledger import FILE
 from preceptor.envs.catalog import get_task
 from preceptor.teacher.call import OK, Call
 from preceptor.teacher.labels import LabelStore
+from tests.browser.conftest import PATIENCE
 
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 Page = Any
 Serve = Callable[..., "PageServer"]
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 WORDS = ["--task", "RescueWorld-n3", "--savedir", "x", "--demos", "24", "--eval-episodes", "0", "--annotator", "ann"]
-PATIENCE = 120_000  # milliseconds
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    assert CHROMIUM, "needs Debian's chromium: sudo apt-get install chromium"
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Page]:
-    opened = browser.new_page(viewport={"width": 1180, "height": 800})
-    opened.set_default_timeout(PATIENCE)
-    faults: list[str] = []
-    opened.on("pageerror", lambda fault: faults.append(str(fault)))
-    yield opened
-    opened.close()
-    assert faults == []
 
 
 class PageServer:

@@ -1,16 +1,5 @@
 // Canvases: the frame, the strip of frames around it, and the posterior over the demonstration.
-
-// Okabe and Ito (2008): told apart by people who see colours differently. An option that is named after a colour gets
-// the one nearest to it, since a blue bar that stands for "red" would be read wrongly.
-const NAMED = { red: "#D55E00", green: "#009E73", blue: "#0072B2", purple: "#CC79A7", yellow: "#F0E442", grey: "#999999", orange: "#E69F00" };
-const ORDER = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999"];
-
-export function palette(words) {
-  const named = words.map((text) => NAMED[text.split(/\W+/).find((word) => word in NAMED)]);
-  const free = ORDER.filter((colour) => !named.includes(colour));
-  let next = 0;
-  return named.map((colour) => colour ?? (free.length ? free : ORDER)[next++ % (free.length || ORDER.length)]);
-}
+import { NAMED } from "./parts.js";
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 

@@ -1,6 +1,7 @@
 // The page: asks the server what is asked, shows it, and sends what is typed. An answer names its question, and the
 // next one is shown when the server says that the answer is on the disk; so nothing is lost, and nothing counts twice.
-import { drawFrame, drawGroups, drawStrip, drawTimeline, palette, stepAt } from "./drawing.js";
+import { drawFrame, drawGroups, drawStrip, drawTimeline, stepAt } from "./drawing.js";
+import { element, palette, percent, showFigures } from "./parts.js";
 import { Pictures } from "./pictures.js";
 
 const at = (id) => document.getElementById(id);
@@ -113,11 +114,7 @@ function render() {
     ["time left", p.seconds_left === null ? "–" : duration(p.seconds_left)],
     ["cost", p.cost], ["time spent", duration(p.seconds)], ["skipped", p.skipped],
   ];
-  at("figures").replaceChildren(...figures.map(([name, value]) => {
-    const pair = document.createElement("div");
-    pair.append(element("dt", name), element("dd", String(value)));
-    return pair;
-  }));
+  showFigures(at("figures"), figures);
   if (phase === "finished" && state.result) tell(outcome(state.result));
   paint();
 }
@@ -194,17 +191,10 @@ function counts([one, other], confusion) {
   return table;
 }
 
-const percent = (share, places = 0) => `${(100 * share).toFixed(places)}%`;
 const duration = (s) => (s < 90 ? `${Math.round(s)} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
 function outcome(r) {
   const student = r.student?.sampled;
   return `Kept in ${r.run}.${student ? ` The student succeeds in ${percent(student.success)} of held-out episodes.` : ""} Ctrl-C in the terminal ends the page.`;
-}
-function element(tag, text = "", kind = "") {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  if (kind) made.className = kind;
-  return made;
 }
 
 // --- what is typed ----------------------------------------------------------------------------------------------
