@@ -6,7 +6,7 @@ TASK := SimpleDoorKey
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-serving test-browser test-package test-interop lint learn bench docs clean
+.PHONY: help demo test test-serving test-browser test-package test-interop test-ray lint learn bench docs clean
 .PHONY: setup setup-dev serve-setup
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test-browser  the labelling page in Chromium (apt-get install chromium)"
 	@echo "make test-package  the wheel in an empty environment, as docs/ten-minutes.md has it (minutes, 2 GB)"
 	@echo "make test-interop  other people's tools on our environments, data and server (minutes)"
+	@echo "make test-ray      a grid on a cluster of Ray whose nodes are killed (minutes)"
 	@echo "make docs    the documentation as a web site, in site/"
 	@echo "make learn   the slow checks: all seeds, all tasks"
 	@echo "make bench   measurements against peers, as ratios"
@@ -31,7 +32,7 @@ demo: setup
 	@echo "curves: $(PY) -m tensorboard.main --logdir log     video: log/ihac/$(TASK)/demo/videos"
 
 test: lint
-	$(PY) -m pytest -n 2 -m "not learn and not serving and not browser and not package and not interop"
+	$(PY) -m pytest -n 2 -m "not learn and not serving and not browser and not package and not interop and not ray"
 
 lint: setup-dev
 	$(PY) -m ruff check .
@@ -50,6 +51,10 @@ test-package: setup-dev
 test-interop: setup-dev
 	@dev/setup requirements-interop.txt
 	$(PY) -m pytest -m interop tests/interop
+
+test-ray: setup-dev
+	@dev/setup requirements-ray.txt
+	$(PY) -m pytest -m ray tests/cluster
 
 learn: setup-dev
 	$(PY) -m pytest -m learn

@@ -1,21 +1,18 @@
 """Many runs as one command: the trials of a grid, where each is trained, and the table of what they came to.
 
 A trial is `train` in a process of its own, in a run folder that its settings name. Nothing but these folders says
-what is done, so that processes here and arrays of SLURM may take turns at the same grid.
+what is done, so that processes here, tasks of Ray and arrays of SLURM may take turns at the same grid.
 """
 
 import contextlib
-import multiprocessing
 import os
 import re
 import shlex
-import threading
-import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import product
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from rich.console import Console
 
 from preceptor.agent.checks import check_train
 from preceptor.agent.config import TrainConfig, configure, to_plain
+from preceptor.agent.executors import Executor, Processes
 from preceptor.agent.flags import ReportConfig
 from preceptor.agent.grid_config import GridConfig, settings_of, tasks_of
 from preceptor.agent.halving import Halving
@@ -132,25 +130,37 @@ def _train(config: TrainConfig, trials: Sequence[Trial], folder: Path) -> dict[i
     screen = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     waiting = [trial for trial in trials if not trial.finished]
     screen.print(f"{len(trials)} trials, {len(trials) - len(waiting)} of them finished before")
-    started, failed = dict[int, float](), dict[int, str]()
-    with contextlib.closing(Processes(config)) as processes:
-        while waiting or started:
-            while waiting and len(started) < processes.most:
+    running, failed = 0, dict[int, str]()
+    with contextlib.closing(_executor(config, len(waiting))) as executor:
+        while waiting or running:
+            while waiting and running < executor.most:
                 trial = waiting.pop(0)
-                started[trial.index] = time.monotonic()
-                processes.start(trial, folder / f"{trial.index}.log")
-            for trial, why in processes.ended():
-                seconds = time.monotonic() - started.pop(trial.index)
+                executor.start(trial, partial(play_aside, config, trial, folder / f"{trial.index}.log"))
+                running += 1
+            for trial, why in executor.ended():
+                running -= 1
                 failed |= {trial.index: why} if why else {}
-                screen.print(f"{trial.label}: {why or _outcome(trial)} ({seconds:.0f} s)")
+                screen.print(f"{trial.label}: {why or _outcome(trial)}")
     return dict(sorted(failed.items()))
+
+
+def _executor(config: TrainConfig, trials: int) -> Executor:
+    """Where so many trials are trained."""
+    if config.grid.ray is None or not trials:
+        return Processes(config.grid.jobs or 1)
+    from preceptor.agent.ray_tasks import RayTasks
+
+    return RayTasks(next(iter(config.grid.ray), None), config.grid.jobs or trials)
 
 
 def _outcome(trial: Trial) -> str:
     result = Run.open(trial.path).results()
     scores = result.get("student", {}).get("sampled", {})
     return ", ".join(
-        [*(f"{k} {scores[k]:.3f}" for k in ("success", "return") if k in scores), f"{result['steps']:,} steps"]
+        [
+            *(f"{k} {scores[k]:.3f}" for k in ("success", "return") if k in scores),
+            f"{result['steps']:,} steps in {result['seconds']:.0f} s",
+        ]
     )
 
 
@@ -164,7 +174,7 @@ def play(config: TrainConfig, trial: Trial) -> dict[str, Any]:
 
 
 def play_aside(config: TrainConfig, trial: Trial, log: Path) -> str:
-    """The same in a process of its own, which prints to a file; why it did not come to its end, or nothing."""
+    """The same, in a process that prints to a file; why it did not come to its end, or nothing."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
@@ -180,57 +190,6 @@ def play_aside(config: TrainConfig, trial: Trial, log: Path) -> str:
     return ""
 
 
-class Processes:
-    """Processes on this machine, one per trial; none outlives the command."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.most, self._config = config.grid.jobs or 1, config
-        self._spawn = multiprocessing.get_context("spawn")
-        self._running: dict[Connection, tuple[Trial, Any]] = {}
-
-    def start(self, trial: Trial, log: Path) -> None:
-        """Begin to train a trial; what it prints goes to a file."""
-        ours, theirs = self._spawn.Pipe(duplex=False)
-        process = self._spawn.Process(target=_in_process, args=(self._config, trial, log, theirs))
-        process.start()
-        theirs.close()  # so that ours ends when the process does, however that happens
-        self._running[ours] = trial, process
-
-    def ended(self) -> list[tuple[Trial, str]]:
-        """Wait for one or more trials to end; each with what stopped it, or nothing."""
-        found = []
-        for ours in wait(list(self._running)):
-            assert isinstance(ours, Connection)
-            trial, process = self._running.pop(ours)
-            try:
-                why = ours.recv()
-            except EOFError:
-                process.join()
-                why = f"its process was ended from outside (exit code {process.exitcode})"
-            process.join()
-            found.append((trial, why))
-        return found
-
-    def close(self) -> None:
-        """End what runs still."""
-        for _, process in self._running.values():
-            process.kill()
-        for _, process in self._running.values():
-            process.join()
-
-
-def _in_process(config: TrainConfig, trial: Trial, log: Path, answer: Connection) -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_it() -> None:  # which may be killed, and its trials would hold their folders on
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_it, daemon=True).start()
-    answer.send(play_aside(config, trial, log))
-
-
 def _folder(config: TrainConfig) -> Path:
     """Where the table, the logs, and what trials know of each other are."""
     return Run.place(config.logdir, "grids", "", config.savedir)
@@ -244,7 +203,7 @@ def again(config: TrainConfig, trial: int) -> str:
 def _words(config: TrainConfig) -> list[str]:
     """The words of the command, without where its trials are trained."""
     said, grid = config.grid.said, config.grid
-    own = {"tasks", "jobs", "slurm", "trial", "resume", "quiet", "json", "debug", *settings_of(grid.set_grid)}
+    own = {"tasks", "jobs", "ray", "slurm", "trial", "resume", "quiet", "json", "debug", *settings_of(grid.set_grid)}
     own |= {"task"} if grid.tasks else set()
     words = ["train", "--tasks", ",".join(tasks_of(grid.tasks))] if grid.tasks else ["train"]
     for name, value in said.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import tyro
-from annotated_types import Ge
+from annotated_types import Ge, MaxLen
 
 from preceptor.ground.errors import UserError
 from preceptor.ground.ranges import Count, CountOrNone
@@ -26,7 +26,10 @@ class GridConfig:
     set_grid: tuple[str, ...] = ()
     """NAME=A,B of any flag of train, all combinations of them; NAME=A|B where values have commas."""
     jobs: Count | None = None
-    """Trials at a time, each in a process of its own; of --slurm, at most so many. One if not given."""
+    """Trials at a time, each in a process of its own; one if not given. Of --slurm and --ray, at most so many."""
+    ray: Annotated[tuple[str, ...] | None, MaxLen(1)] = None
+    """ADDRESS of a cluster of Ray on which trials are trained, wherever there is room; the one that runs here, or else
+    this machine's cores, if no address is given."""
     asha: Annotated[int, Ge(2)] | None = None
     """Early stopping (successive halving): after 1/N² and 1/N of the steps, a trial goes on only if it is among the
     best 1/N of its task so far, by the success that --eval-every finds."""
@@ -44,7 +47,7 @@ class GridConfig:
             len(tasks_of(self.tasks)) > 1
             or self.set_grid
             or self.slurm
-            or (self.jobs, self.asha, self.trial) != (None,) * 3
+            or (self.jobs, self.ray, self.asha, self.trial) != (None,) * 4
         )
 
 

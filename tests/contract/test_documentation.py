@@ -207,7 +207,8 @@ def test_the_commands_work_one_after_another(
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     for words in SAID:
         verb, flags = cli.verb_of(words)
-        if {"llm", "replay", "--server"} & set(words) or verb not in SMALLER:  # those need a server, or a run of one
+        servers = {"llm", "replay", "--server", "--ray"}  # those need one, or a run of one
+        if servers & set(words) or verb not in SMALLER:
             continue
         shorter = ["--online=640"] if "--online" in flags and "0" not in flags else []
         assert cli.main([*verb.split(), *flags, *SMALLER[verb], *shorter]) == 0, words

@@ -205,6 +205,7 @@ def test_what_was_said_is_read_as_it_was_meant() -> None:
         (["--seeds", "4:4"], "A:B with B above A"),
         (["--seeds", "0:2", "1", "--jobs", "2"], "must be distinct"),
         (["--jobs", "0"], "--jobs is '0'"),
+        (["--ray", "a:1", "b:2"], "--ray is ['a:1', 'b:2'], and must be"),
         (["--seeds", "0:2", "--trial", "2"], "there are 2"),
         (["--seeds", "0:9", "--asha", "3"], "next: --eval-every 71"),
     ],
@@ -215,6 +216,18 @@ def test_a_grid_that_cannot_be_is_refused_before_it_begins(words: list[str], sai
     assert said in err
     assert "\n  next: " in err
     assert not Path("log").exists()
+
+
+def test_without_ray_its_pinned_version_is_named(trained: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = [*SMALL, "--steps", "300", "--ray"]
+    code, _, err = trained(*words, "10.0.0.1:6379")
+    assert code == 2
+    pinned = next(line for line in (ROOT / "requirements-ray.txt").read_text().splitlines() if line.startswith("ray"))
+    assert f'next: pip install "{pinned}"' in err
+    assert f'"{pinned}"' in (ROOT / "pyproject.toml").read_text()
+    assert (cli.read("train", words).grid.ray, cli.read("train", SMALL).grid.ray) == ((), None)
+    assert "--ray" not in again(cli.read("train", words), 0), "which trains it here"
 
 
 def test_a_run_of_other_settings_is_not_continued(trained: Said) -> None:
