@@ -1,6 +1,6 @@
 """Many runs as one command: the trials of a grid, where each is trained, and the table of what they came to.
 
-A trial is `train` in a process of its own, in a run folder that its settings name. Nothing but these folders says
+A trial is `train` in another process, in a run folder that its settings name. Nothing but these folders says
 what is done, so that processes here, tasks of Ray and arrays of SLURM may take turns at the same grid.
 """
 

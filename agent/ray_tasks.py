@@ -45,10 +45,10 @@ class RayTasks:
         self._ray = ray
 
     def start(self, trial: "Trial", work: Work) -> None:  # noqa: D102
-        # max_calls: a process of its own, as trials have elsewhere
-        task = self._ray.remote(max_calls=1, max_retries=_NODES_LOST)(_on_a_node).options(
+        task = self._ray.remote(_on_a_node).options(
             num_cpus=trial.config.threads,
             num_gpus=int(trial.config.device.startswith("cuda")),
+            max_retries=_NODES_LOST,
             name=trial.label,
         )
         self._running[task.remote(work, os.getcwd())] = trial

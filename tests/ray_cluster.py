@@ -3,12 +3,14 @@
 import contextlib
 import os
 import secrets
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from preceptor.serving.ports import free_ports
 from tests.processes import kill, stat
@@ -29,28 +31,24 @@ class Cluster:
 
     address: str
     environment: dict[str, str]
-    nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    nodes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def add(self, *words: str) -> None:
-        """Begin a node."""
+        """Begin a node. Ray gives one up that takes half a minute, as it may on a busy machine."""
         command = [*_STARTS, f"--object-store-memory={_MEMORY}", *words]
-        self.nodes.append(subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL))
-
-    def alive(self) -> int:
-        """How many nodes the head knows of."""
-        code = f"import ray; ray.init({self.address!r}, logging_level=40); print(sum(n['Alive'] for n in ray.nodes()))"
-        words = [sys.executable, "-c", code]
-        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, check=False)
-        return int(done.stdout) if not done.returncode else 0
+        pipe: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        for _ in range(4):
+            node = subprocess.Popen(command, env=self.environment, **pipe)
+            assert node.stdout is not None
+            if any("Ray runtime started" in line for line in node.stdout):
+                self.nodes.append(node)
+                return
+            end(node)
+        raise AssertionError(f"no node began: {shlex.join(command)}")
 
     def kill(self, node: int) -> None:
         """A machine that goes down: none of its processes may still do anything."""
-        pids = [self.nodes[node].pid, *descendants(self.nodes[node].pid)]
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                kill(pid)
-        self.nodes[node].wait()
-        assert until(lambda: not any(map(stat, pids)), 30.0)
+        end(self.nodes[node])
 
     def folders(self, node: int) -> set[Path]:
         """Where runs that are trained on a node now live, by the locks that its processes hold."""
@@ -60,6 +58,18 @@ class Cluster:
                 held = [entry.readlink() for entry in Path(f"/proc/{pid}/fd").iterdir()]
                 found |= {path.parent for path in held if path.name == ".lock"}
         return found
+
+
+def end(node: "subprocess.Popen[str]") -> None:
+    """Kill a process and all that it has begun."""
+    pids = [node.pid, *descendants(node.pid)]
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid)
+    node.wait()
+    assert node.stdout is not None
+    node.stdout.close()
+    assert until(lambda: not any(map(stat, pids)), 60.0)
 
 
 def descendants(pid: int) -> list[int]:
@@ -72,9 +82,8 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def until(is_so: object, seconds: float) -> bool:
+def until(is_so: Callable[[], object], seconds: float) -> bool:
     """Whether something became true in time."""
-    assert callable(is_so)
     end = time.monotonic() + seconds
     while not (found := bool(is_so())) and time.monotonic() < end:
         time.sleep(0.02)
@@ -91,9 +100,7 @@ def cluster(nodes: int, folder: Path) -> Iterator[Cluster]:
     try:
         made.add("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}")
         for _ in range(1, nodes):
-            assert until(lambda: made.alive() == len(made.nodes), 120.0)
             made.add(f"--address={made.address}")
-        assert until(lambda: made.alive() == len(made.nodes), 120.0)
         yield made
     finally:
         for node in reversed(range(len(made.nodes))):

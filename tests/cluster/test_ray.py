@@ -14,7 +14,7 @@ from tests.processes import kill
 from tests.ray_cluster import Cluster, cluster, until
 
 ROOT = Path(__file__).parents[2]
-PPO = ["--method", "ppo", "--preset", "tiny", "--steps", "20000", "--num-envs", "8", "--eval-episodes", "20"]
+PPO = ["--method", "ppo", "--preset", "tiny", "--steps", "8000", "--num-envs", "8", "--eval-episodes", "8"]
 SAC = ["--method", "sac", "--task", "PointReach", "--preset", "tiny", "--num-envs", "4", "--eval-episodes", "2"]
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
@@ -43,8 +43,9 @@ def interrupted(nodes: Cluster, command: subprocess.Popen[str], node: int) -> se
         runs = nodes.folders(node)
         return {run for run in runs if (run / "last").exists() and not (run / "result.json").exists()}
 
-    assert until(found, 300.0)
-    return found()
+    seen = set[Path]()
+    assert until(lambda: seen.update(found()) or seen, 300.0)
+    return seen
 
 
 def test_32_seeds_on_three_nodes_of_which_one_is_killed(
@@ -59,15 +60,13 @@ def test_32_seeds_on_three_nodes_of_which_one_is_killed(
     assert (found["trials"], found["failed"]) == (32, [])
     assert found["runs"][0]["seeds"] == 32
     assert err.startswith("32 trials, 0 of them finished before\n")
-    assert len(err.splitlines()) == 1 + 32
+    assert len([line for line in err.splitlines() if "8,000 steps in" in line]) == 32
     first, second = json.loads((run / "manifest.json").read_text())["starts"]
     assert first["from_step"] == 0 < second["from_step"]
     monkeypatch.chdir(tmp_path)  # the same seed where nothing happens to it
     assert cli.main(["train", *PPO, "--seed", run.name.removeprefix("seed-"), "--savedir", "alone", "--quiet"]) == 0
-    whole, other = (
-        json.loads((path / "result.json").read_text()) for path in (run, tmp_path / "log/ppo/SimpleDoorKey/alone")
-    )
-    assert {**whole, "seconds": 0, "run": ""} == {**other, "seconds": 0, "run": ""}
+    alone, weights = tmp_path / "log/ppo/SimpleDoorKey/alone", "checkpoints/8000/state.safetensors"
+    assert (run / weights).read_bytes() == (alone / weights).read_bytes()
     table = (tmp_path / "log/grids/wide/table.txt").read_text()
     print(f"\nkilled with {run.name} at {second['from_step']} steps\n{err}{table}")  # noqa: T201
 
