@@ -73,6 +73,9 @@ VERBS = {
     "labels import": _of_labels(
         "ImportConfig", "transfer:import_calls", "lines of JSON into a label store", "labels.jsonl --into x.sqlite"
     ),
+    "labels batch": _of_labels(
+        "BatchConfig", "batch:batch", "label many scenes, on many servers", "--task TwoDoor --scenes 500"
+    ),
     "labels judge": _of_labels(
         "JudgeConfig", "judge:judge", "score a teacher against the script", "--task TwoDoor --scenes 200"
     ),

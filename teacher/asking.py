@@ -49,7 +49,7 @@ class Model(Protocol):
 
 
 Facts = tuple[str, ...]
-_Ask = tuple[Call, Prompt]  # a call without its reply yet, and what the model reads
+Ask = tuple[Call, Prompt]  # a call without its reply yet, and what the model reads
 
 
 class AskingTeacher(Teacher):
@@ -97,7 +97,7 @@ class AskingTeacher(Teacher):
 
     def _label_distinct(self, scenes: Sequence[Scene]) -> list[Label]:
         """Labels; abstained where the model gave no answer or none that is clear by the margin."""
-        asks = {scene.facts: self._asks(scene) for scene in scenes if scene.facts not in self._labels}
+        asks = {scene.facts: self.asks(scene) for scene in scenes if scene.facts not in self._labels}
         answers, unreached = self._answered(asks, sum(len(scene.legal) > 1 for scene in scenes))
         for scene in scenes:
             if scene.facts in asks:
@@ -106,7 +106,7 @@ class AskingTeacher(Teacher):
                 self._labels[scene.facts] = self._decide(scene, rows, scene.facts in unreached)
         return [self._labels[scene.facts] for scene in scenes]
 
-    def _answered(self, asks: Mapping[Facts, Sequence[_Ask]], queries: int) -> tuple[dict[str, Call], set[Facts]]:
+    def _answered(self, asks: Mapping[Facts, Sequence[Ask]], queries: int) -> tuple[dict[str, Call], set[Facts]]:
         """Answers by their keys, from the store or of the model, and the facts about which it gave no reply.
 
         Of so many `queries`, those that are neither new nor from an interrupted run are hits.
@@ -173,9 +173,9 @@ class AskingTeacher(Teacher):
         for counter in spent.keys() & self.model.extra.keys():
             self.model.extra[counter] += spent[counter]
 
-    def _asks(self, scene: Scene) -> list[_Ask]:
+    def asks(self, scene: Scene) -> list[Ask]:
         """What there is to ask about a scene: nothing where only one option is legal."""
-        asks: list[_Ask] = []
+        asks: list[Ask] = []
         for menu in menus(scene, self._permutations) if len(scene.legal) > 1 else ():
             prompt = self.template.render(self._task, scene, menu)
             asks += [(self._call(scene, menu.options, sample), prompt) for sample in range(self.model.samples)]
@@ -187,7 +187,7 @@ class AskingTeacher(Teacher):
         asked = (model.name, self._prompt_hash, task.name, task.options.digest, scene.facts, menu, sample)
         return Call(*asked, scene.text, scene.legal, model.source, model.method, status="")
 
-    def _ask(self, asks: Sequence[_Ask], answers: dict[str, Call]) -> set[tuple[str, ...]]:
+    def _ask(self, asks: Sequence[Ask], answers: dict[str, Call]) -> set[tuple[str, ...]]:
         """Ask, keep replies in the store as they come, add to `answers`; the facts of scenes without a reply."""
         unreached: set[tuple[str, ...]] = set()
         if not asks:
@@ -197,22 +197,27 @@ class AskingTeacher(Teacher):
             # Closed at once where an error ends the loop: what is on its way costs money.
             with contextlib.closing(self.model.replies([prompt for _, prompt in asks])) as replies:
                 for group in replies:
-                    calls = [self._replied(*asks[i], reply) for i, reply in group]
-                    self.store.put_many(call for call in calls if call.status != UNAVAILABLE)
-                    replied = [call for call in calls if call.status not in (ERROR, UNAVAILABLE)]
+                    calls = [self.replied(*asks[i], reply) for i, reply in group]
                     unreached |= {call.facts for call in calls if call.status in (ERROR, UNAVAILABLE)}
-                    answers.update((call.key, call) for call in replied if call.status == OK)
-                    self.stats.calls += len(replied)
-                    self.stats.tokens += sum(call.tokens for call in replied)
-                    self.stats.invalid += sum(call.status != OK for call in replied)
-                    failed = self.stats.invalid
-                    if replied and failed >= _HOPELESS_AFTER and failed > _HOPELESS_SHARE * self.stats.calls:
-                        raise self._hopeless(replied[-1])
+                    answers.update((call.key, call) for call in calls if call.status == OK)
+                    self.keep(calls)
         finally:
             self.stats.seconds += time.perf_counter() - started
         return unreached
 
-    def _replied(self, call: Call, prompt: Prompt, reply: Reply) -> Call:
+    def keep(self, calls: Sequence[Call]) -> None:
+        """Put replies into the store, in one transaction, and count them. Raises `TeacherError` if none is of use."""
+        self.store.put_many(call for call in calls if call.status != UNAVAILABLE)
+        replied = [call for call in calls if call.status not in (ERROR, UNAVAILABLE)]
+        self.stats.calls += len(replied)
+        self.stats.tokens += sum(call.tokens for call in replied)
+        self.stats.invalid += sum(call.status != OK for call in replied)
+        failed = self.stats.invalid
+        if replied and failed >= _HOPELESS_AFTER and failed > _HOPELESS_SHARE * self.stats.calls:
+            raise self._hopeless(replied[-1])
+
+    def replied(self, call: Call, prompt: Prompt, reply: Reply) -> Call:
+        """The call with what came back for its prompt."""
         by_option = dict(zip(prompt.menu.options, reply.scores, strict=True)) if reply.status == OK else {}
         probs = tuple(by_option.get(option, 0.0) for option in range(len(self._task.options))) if by_option else ()
         return replace(

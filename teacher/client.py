@@ -76,26 +76,54 @@ class _BoundedTransport(httpx.AsyncHTTPTransport):
         return httpx.Response(response.status_code, headers=response.headers, content=bytes(body))
 
 
-class ServerClient:
-    """The connections to one server, `http://host:port/v1`. Its coroutines run in the loop of `start`.
+class Spending:
+    """What asking has cost; servers that share a budget share it.
 
     Attributes:
         counters: `requests` sent, `retries` among them, `failures` of any kind; and what counts for the budget of the
             config, which survives a resume: `calls_sent`, `tokens_spent`, `seconds_spent`. `tokens_in` of prompts and
             `tokens_out` of replies are what this process and the checkpoints before it have seen.
+    """
+
+    def __init__(self) -> None:
+        self.counters: dict[str, float] = dict.fromkeys(_COUNTERS, 0)
+        self._since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Those in which something was asked, until now."""
+        return self.counters["seconds_spent"] + (monotonic() - self._since if self._since is not None else 0.0)
+
+    def begin(self) -> None:
+        """The clock runs from here to `end`."""
+        self._since = self._since or monotonic()
+
+    def end(self) -> None:
+        """The clock stops."""
+        self.counters["seconds_spent"], self._since = self.seconds, None
+
+
+class ServerClient:
+    """The connections to one server, `http://host:port/v1`. Its coroutines run in the loop of `start`.
+
+    Attributes:
+        spending: What is charged to the budget; its own if not given.
+        counters: Those of `spending`.
         left_out: Parameters that the server refuses, each with the name under which it takes them, empty for none.
         estimates: Whether the server does not count tokens, so that they are estimated from characters.
         proxy: The proxy between, None for none.
         stopping: Set where nothing is sent again, since the run gives up.
     """
 
-    def __init__(self, base_url: str, key: str, config: TeacherConfig, limits: Limits) -> None:
+    def __init__(
+        self, base_url: str, key: str, config: TeacherConfig, limits: Limits, spending: Spending | None = None
+    ) -> None:
         self.base_url, self.config, self.limits, self._key = base_url, config, limits, key
-        self.counters: dict[str, float] = dict.fromkeys(_COUNTERS, 0)
+        self.spending = spending or Spending()
+        self.counters = self.spending.counters
         self.stopping = threading.Event()
         self.left_out: dict[str, str] = {}
         self.estimates, self.proxy = False, proxy_to(base_url)
-        self._asking_since: float | None = None
         self._trouble_since: float | None = None
         self._said = float("-inf")
         connections = httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS)
@@ -189,13 +217,9 @@ class ServerClient:
         return {"prompt_tokens": prompt, "completion_tokens": total - prompt, "total_tokens": total}
 
     def begin(self) -> None:
-        """The clock of the budget runs from here to `end`."""
+        """Ask, and be charged for the time, until `spending` ends."""
         self.stopping.clear()
-        self._asking_since = monotonic()
-
-    def end(self) -> None:
-        """The clock of the budget stops."""
-        self.counters["seconds_spent"], self._asking_since = self._seconds_spent(), None
+        self.spending.begin()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -236,17 +260,13 @@ class ServerClient:
         finally:
             warning.cancel()
 
-    def _seconds_spent(self) -> float:
-        since = self._asking_since
-        return self.counters["seconds_spent"] + (monotonic() - since if since is not None else 0.0)
-
     def _charge(self, calls: int) -> None:
         """Count a request, or refuse it where the budget is spent."""
         spent, config = self.counters, self.config
         for limit, used, what, flag in (
             (config.max_llm_calls, spent["calls_sent"] + calls, "calls to the language model", "--max-llm-calls"),
             (config.max_llm_tokens, spent["tokens_spent"] + 1, "tokens of the language model", "--max-llm-tokens"),
-            (config.max_llm_seconds, self._seconds_spent(), "seconds of asking", "--max-llm-seconds"),
+            (config.max_llm_seconds, self.spending.seconds, "seconds of asking", "--max-llm-seconds"),
         ):
             if limit is not None and used > limit:
                 raise BudgetExhausted(

@@ -1,10 +1,11 @@
 """What asking about a task costs, before it is asked: calls, tokens of prompts and of replies, dollars."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from preceptor.envs.task import Task
+from preceptor.envs.task import Scene, Task
 from preceptor.teacher.config import TeacherConfig
 from preceptor.teacher.prompts import Template, distinct_scenes, estimated_tokens, menus
 from preceptor.teacher.scoring import Way, letters
@@ -23,12 +24,19 @@ class Cost:
     tokens_out: int
     config: TeacherConfig
 
-    def __str__(self) -> str:
-        limit, prices = self.config.max_llm_calls, (self.config.usd_per_million_in, self.config.usd_per_million_out)
-        within = f", though no more than --max-llm-calls {limit:,}" if limit is not None else ""
+    @property
+    def usd(self) -> float | None:
+        """Dollars, where a price is said."""
+        prices = (self.config.usd_per_million_in, self.config.usd_per_million_out)
+        if all(price is None for price in prices):
+            return None
         tokens = (self.tokens_in, self.tokens_out)
-        money = sum(n * (price or 0.0) for n, price in zip(tokens, prices, strict=True)) / 1e6
-        price = f", ${money:,.4f}" if any(price is not None for price in prices) else ""
+        return sum(n * (price or 0.0) for n, price in zip(tokens, prices, strict=True)) / 1e6
+
+    def __str__(self) -> str:
+        limit, usd = self.config.max_llm_calls, self.usd
+        within = f", though no more than --max-llm-calls {limit:,}" if limit is not None else ""
+        price = f", ${usd:,.4f}" if usd is not None else ""
         return (
             f"{_SAMPLED:,} sampled situations are {self.scenes:,} scenes to ask about: {self.calls:,} calls, about "
             f"{self.tokens_in:,} tokens of prompts and at most {self.tokens_out:,} of replies{price}; a run that meets "
@@ -36,7 +44,14 @@ class Cost:
         )
 
 
-def cost_of(task: Task, template: Template, config: TeacherConfig, way: Way = _LETTERS, samples: int = 1) -> Cost:
+def cost_of(
+    task: Task,
+    template: Template,
+    config: TeacherConfig,
+    way: Way = _LETTERS,
+    samples: int = 1,
+    scenes: Sequence[Scene] | None = None,
+) -> Cost:
     """The cost of asking about a task.
 
     Args:
@@ -45,8 +60,9 @@ def cost_of(task: Task, template: Template, config: TeacherConfig, way: Way = _L
         config: Menu orders, prices and limits.
         way: How a server is asked, of which the requests are counted.
         samples: Calls for each menu.
+        scenes: Those that are asked about; some that are sampled if not given.
     """
-    scenes = distinct_scenes(task, np.random.default_rng(0), _SAMPLED)
+    scenes = distinct_scenes(task, np.random.default_rng(0), _SAMPLED) if scenes is None else scenes
     prompts = [template.render(task, scene, menu) for scene in scenes for menu in menus(scene, config.permutations)]
     asked = [prompt for prompt in prompts for _ in range(samples)]
     calls = tokens_in = tokens_out = 0

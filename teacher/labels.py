@@ -53,6 +53,7 @@ KINDS = {
     "fallback": f"status = '{FALLBACK}'",
     "rejected": f"status NOT IN ('{OK}', '{FALLBACK}')",
 }
+_REPLIED = f"status NOT IN ('{ERROR}', '{FALLBACK}')"
 
 
 class Merged(NamedTuple):
@@ -169,6 +170,27 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
         wanted = "key IN (SELECT value FROM json_each(?))"
         return {call.key: call for _, call in self._rows(f"status = '{OK}' AND {wanted}", json.dumps(keys))}
 
+    def tries(self, queries: Sequence[str]) -> dict[str, int]:
+        """How often these queries have been replied to, answers or not, by the keys of their calls."""
+        counted = f"SELECT key, count(*) FROM calls WHERE {_REPLIED} AND query IN (SELECT value FROM json_each(?))"
+        return dict(self._db.execute(f"{counted} GROUP BY key", (json.dumps(queries),)).fetchall())
+
+    def set_aside(self, tries: int, most: int, **columns: str) -> list[Call]:
+        """One call of each of `most` keys that have no answer and so many replies, with these values in columns."""
+        where, *values = _which(None, **columns)
+        keys = f"SELECT max(id) FROM calls WHERE {_REPLIED} AND {where} GROUP BY key HAVING count(*) = ?"
+        wanted = f"id IN ({keys} AND max(status = '{OK}') = 0 ORDER BY key LIMIT ?)"
+        return [call for _, call in self._rows(wanted, *values, tries, most)]
+
+    def labelled(self, **columns: str) -> tuple[int, int]:
+        """Queries with these values in columns: those that have an answer, and those that have none but replies."""
+        where, *values = _which(None, **columns)
+        queries = f"SELECT max(status = '{OK}') AS answered FROM calls WHERE {_REPLIED} AND {where} GROUP BY query"
+        answered, count = self._db.execute(
+            f"SELECT coalesce(sum(answered), 0), count(*) FROM ({queries})", values
+        ).fetchone()
+        return answered, count - answered
+
     def last_row(self) -> int:
         """Number of the row written last, 0 before the first."""
         return self._number("SELECT coalesce(max(id), 0) FROM calls")
@@ -190,7 +212,7 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
 
     def latencies(self, after: int = 0) -> list[float]:
         """Seconds that each reply took, shortest first, of the rows after that one; errors and fallbacks left out."""
-        where = f"id > ? AND seconds > 0 AND status NOT IN ('{ERROR}', '{FALLBACK}')"
+        where = f"id > ? AND seconds > 0 AND {_REPLIED}"
         found = self._db.execute(f"SELECT seconds FROM calls WHERE {where} ORDER BY 1", (after,))
         return [seconds for (seconds,) in found]
 

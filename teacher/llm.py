@@ -23,7 +23,7 @@ from preceptor.teacher.asking import Reply
 from preceptor.teacher.base import UNAVAILABLE, BudgetExhausted, TeacherError
 from preceptor.teacher.call import ERROR
 from preceptor.teacher.card import card_of
-from preceptor.teacher.client import ServerClient, start
+from preceptor.teacher.client import ServerClient, Spending, start
 from preceptor.teacher.config import Limits, TeacherConfig
 from preceptor.teacher.faults import WRONG_MODEL, Breaker, Handling, ServerFault, say
 from preceptor.teacher.probe import ESSENTIAL, OF_A_WAY, Probe
@@ -56,6 +56,7 @@ class ServedModel:
             budget. Unless `on_teacher_failure` is `abort`, a server that spends a deadline in vain is not an error: its
             scenes are `UNAVAILABLE`, and it is left alone for a while (`Breaker`).
         limits: Time and bytes.
+        spending: What it has in common with other servers of one budget, if it has.
 
     Attributes:
         template: Name of the prompt template that the model wants, as far as the server tells.
@@ -68,13 +69,15 @@ class ServedModel:
         UserError: No such model, or several and none named.
     """
 
-    def __init__(self, config: TeacherConfig, *, limits: Limits = _DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, config: TeacherConfig, *, limits: Limits = _DEFAULT_LIMITS, spending: Spending | None = None
+    ) -> None:
         key = key_of_environment()
         default = OPENAI_URL if key else DEFAULT_BASE_URL
         self.base_url = checked_url(config.base_url or os.environ.get("OPENAI_BASE_URL") or default)
         self._extra = _extra_of(config)
         self._config, self._limits = config, limits
-        self._client = ServerClient(self.base_url, key, config, limits)
+        self._client = ServerClient(self.base_url, key, config, limits, spending)
         weakref.finalize(self, lambda client: start(client.close()), self._client)
         self.extra = self._client.counters
         self.extra["breaker_opened"] = 0
@@ -89,7 +92,7 @@ class ServedModel:
             listed = start(self._models()).result()
         except ServerFault as fault:
             if config.model is None or fault.name in _NOT_REACHED:
-                raise self._explain(fault) from fault
+                raise self.explain(fault) from fault
             listed = {}
         self.model = _chosen(config.model, list(listed), self.base_url)
         self._listed = tuple(sorted(listed))
@@ -109,7 +112,7 @@ class ServedModel:
         try:
             way, reasons = start(probe.run(WAYS if wanted == "auto" else (wanted,))).result()
         except ServerFault as fault:
-            raise self._explain(fault) from fault
+            raise self.explain(fault) from fault
         self.way, dropped = way, tuple(reasons)
         self.method, self._answers_as = way.name, probe.answers_as
         if way.sampled:
@@ -144,7 +147,7 @@ class ServedModel:
         gate, done, failure = asyncio.Semaphore(self.concurrency), SimpleQueue[Future[_Replied]](), None
         self._client.begin()
         groups = self.way.groups(prompts)
-        asking = [start(self._ask(self.way, group, [prompts[i] for i in group], gate)) for group in groups]
+        asking = [start(self._ask(group, [prompts[i] for i in group], gate)) for group in groups]
         try:
             for one in asking:
                 one.add_done_callback(done.put)
@@ -156,11 +159,11 @@ class ServedModel:
         finally:  # early where the caller has had enough, or was interrupted
             for one in asking:
                 one.cancel()
-            self._client.end()
+            self._client.spending.end()
         if failure is not None:
             raise failure
 
-    async def _ask(self, way: Way, positions: list[int], group: list[Prompt], gate: asyncio.Semaphore) -> _Replied:
+    async def _ask(self, positions: list[int], group: list[Prompt], gate: asyncio.Semaphore) -> _Replied:
         """Ask, unless the server is given up for now; after the cool-down one group finds out, and the others wait."""
         async with gate:
             if self._client.stopping.is_set():
@@ -170,36 +173,48 @@ class ServedModel:
                     if not self._breaker.admits():
                         return [(i, Reply(UNAVAILABLE)) for i in positions], None
                     if self._breaker.open:
-                        return await self._answer(way, positions, group, patience=0.0)
-            return await self._answer(way, positions, group)
+                        return await self._answer(positions, group, patience=0.0)
+            return await self._answer(positions, group)
 
-    async def _answer(
-        self, way: Way, positions: list[int], group: list[Prompt], patience: float | None = None
-    ) -> _Replied:
+    def begin(self) -> None:
+        """Let requests out that are sent by `attempt`, and count the time until `spending` ends."""
+        self._client.begin()
+
+    def end(self) -> None:
+        """Send none of them again."""
+        self._client.stopping.set()
+        self._client.spending.end()
+
+    async def attempt(self, group: Sequence[Prompt], patience: float | None = None) -> list[Reply]:
+        """Replies to prompts that are asked together. Raises `ServerFault` and `BudgetExhausted`, as the client."""
+        started = monotonic()
+        requests = self.way.requests(group)
+        responses = [await self._client.post(self.way.path, body, calls, patience) for body, calls in requests]
+        others = {str(response.get("model") or self._answers_as) for response in responses} - {self._answers_as}
+        if others:
+            raise ServerFault(WRONG_MODEL, Handling.FALL_BACK, f"{others.pop()!r} answered")
+        share = (monotonic() - started) / len(group)
+        return [replace(reply, seconds=share) for reply in self.way.read(group, responses)]
+
+    async def _answer(self, positions: list[int], group: list[Prompt], patience: float | None = None) -> _Replied:
         """The replies to one group of prompts, and the error that follows from it if one does."""
         started, failure = monotonic(), None
         try:
-            requests = way.requests(group)
-            responses = [await self._client.post(way.path, body, calls, patience) for body, calls in requests]
-            others = {str(response.get("model") or self._answers_as) for response in responses} - {self._answers_as}
-            if others:
-                raise ServerFault(WRONG_MODEL, Handling.FALL_BACK, f"{others.pop()!r} answered")
-            replies = way.read(group, responses)
+            replies = await self.attempt(group, patience)
         except BudgetExhausted as exhausted:
             self._client.stopping.set()
             return [], exhausted
         except ServerFault as fault:
             status = fault.name if fault.handling == Handling.FALL_BACK else ERROR
-            replies = [Reply(status, text=str(fault))] * len(group)
+            replies = [Reply(status, text=str(fault), seconds=(monotonic() - started) / len(group))] * len(group)
             if fault.handling == Handling.RETRY and self._breaker:
                 self._breaker.failed()
             elif fault.handling != Handling.FALL_BACK:
                 self._client.stopping.set()
-                failure = self._explain(fault)
+                failure = self.explain(fault)
         if self._breaker and not any(reply.status == ERROR for reply in replies):
             self._breaker.succeeded()
-        share = (monotonic() - started) / len(replies)
-        return [(i, replace(r, seconds=share)) for i, r in zip(positions, replies, strict=True)], failure
+        return list(zip(positions, replies, strict=True)), failure
 
     def _by_speed(self, seconds: float, size: int) -> int:
         if not is_here(self.base_url):
@@ -207,7 +222,7 @@ class ServedModel:
         one_by_one = int(self._limits.request_seconds / 4 / max(seconds, 1e-3))
         return max(2, min(_MOST if size == 1 else _MOST_LISTS, one_by_one))
 
-    def _explain(self, fault: ServerFault) -> TeacherError:
+    def explain(self, fault: ServerFault) -> TeacherError:
         """The fault in words for a user."""
         text, url = fault.text, self.base_url
         check = f"check with: curl {url}/models, or use --teacher local"

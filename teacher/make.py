@@ -11,7 +11,7 @@ from preceptor.envs.task import Task, defines, lacking
 from preceptor.ground.errors import UserError, unknown_name
 from preceptor.teacher import controls
 from preceptor.teacher.asking import AskingTeacher, Model
-from preceptor.teacher.base import Teacher
+from preceptor.teacher.base import Teacher, TeacherError
 from preceptor.teacher.config import Limits, TeacherConfig, TeacherName
 from preceptor.teacher.cost import cost_of
 from preceptor.teacher.faults import say
@@ -21,6 +21,8 @@ from preceptor.teacher.prompts import AGENT, Prompt, Template, distinct_scenes, 
 
 if TYPE_CHECKING:
     from preceptor.teacher.llm import ServedModel
+    from preceptor.teacher.local import LocalModel
+    from preceptor.teacher.pool import ServerPool
 
 _PROBED_SCENES, _PROBED_PROMPTS, _PLANNED_SCENES = 200, 3, 1_000
 # How long a server may stay away: a run that may go on without it waits less long, and then leaves it alone.
@@ -117,14 +119,15 @@ def make_player(
     own = load_template(config.prompt) if config.prompt else None  # before anything is sent
     once = replace(config, scoring="samples" if config.scoring == "auto" else config.scoring, samples=1)
     served = _served_model(once) if config.teacher == "llm" else None
-    model: Model = served or _local_model(config, task, device)
+    model: Model = served or local_model(config, task, device)
     template = own or load_template(AGENT if model.template == "chat" else model.template)
     if served is not None:
         served.prepare(probes(template))
     return model, template
 
 
-def _local_model(config: TeacherConfig, task: Task, device: str) -> Model:
+def local_model(config: TeacherConfig, task: Task, device: str) -> "LocalModel":
+    """The model in this process; a warning if it was not trained on the task. Raises `UserError` if there is none."""
     from preceptor.teacher.card import TINY_MODEL
     from preceptor.teacher.local import LocalModel  # slow to import, as is the other one
 
@@ -142,7 +145,7 @@ def _served_model(config: TeacherConfig) -> "ServedModel":
 
 
 def _local(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Template]:
-    model = _local_model(config, task, device)
+    model = local_model(config, task, device)
     return model, load_template(config.prompt or model.template)
 
 
@@ -153,6 +156,32 @@ def _served(config: TeacherConfig, task: Task, device: str) -> tuple[Model, Temp
     model.prepare(longest_prompts(task, template))
     say(f"{model.base_url}: {cost_of(task, template, config, model.way, model.samples)}")
     return model, template
+
+
+def make_pool(config: TeacherConfig, urls: Sequence[str | None], task: Task) -> tuple["ServerPool", Template]:
+    """Servers of one model for one task, and the template of their prompts. Those that are not there are left out.
+
+    Raises:
+        UserError: None is there, or they serve different models.
+    """
+    from preceptor.teacher.client import Spending
+    from preceptor.teacher.llm import ServedModel
+    from preceptor.teacher.pool import ServerPool
+
+    own = load_template(config.prompt) if config.prompt else None  # before anything is sent
+    spending, servers, missing = Spending(), list[ServedModel](), list[UserError]()
+    for url in urls:
+        try:
+            model = ServedModel(replace(config, base_url=url), limits=LIMITS["otherwise"], spending=spending)
+            template = own or load_template(model.template)
+            model.prepare(longest_prompts(task, template))
+            servers.append(model)
+        except TeacherError as error:
+            say(f"warning: left out: {error.what}")
+            missing.append(error)
+    if not servers:
+        raise missing[0]
+    return ServerPool(servers), own or load_template(servers[0].template)
 
 
 def _planner(config: TeacherConfig, task: Task, plans: Plans) -> Model:

@@ -107,9 +107,9 @@ class PlanningTeacher(AskingTeacher):
         """The plan of a reply, and its repairs. Raises `UserError` if it is none."""
         return self._rules.read(Scene(call.task, call.facts, call.scene, ()), after_thinking(call.reply))
 
-    def _replied(self, call: Call, prompt: Prompt, reply: Reply) -> Call:
+    def replied(self, call: Call, prompt: Prompt, reply: Reply) -> Call:
         """The call with its reply, which is checked."""
-        call = super()._replied(call, prompt, reply)
+        call = super().replied(call, prompt, reply)
         if call.status == OK:
             try:
                 repaired = self._read(call)[1] > 0

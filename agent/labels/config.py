@@ -1,10 +1,12 @@
 """The settings of the `main.py labels` verbs. The text under each field is its `--help`; nothing heavy is imported."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import tyro
-from annotated_types import Interval
+from annotated_types import Ge, Interval
+from pydantic import BeforeValidator
 
 from preceptor.ground.errors import UserError, unknown_name
 from preceptor.ground.ranges import Count, CountOrNone, NotNegative
@@ -97,6 +99,46 @@ class JudgeConfig(_Printing):
     """Price, for the column of costs."""
     latex: bool = False
     """Print the table for LaTeX (booktabs) instead of Markdown."""
+    quiet: bool = False
+    """No progress display."""
+
+
+def _of_thousands(given: object) -> object:
+    """A whole number that is written as 1e6."""
+    return int(float(given)) if isinstance(given, str) and re.fullmatch(r"\d{1,9}e\d{1,2}", given) else given
+
+
+@dataclass(frozen=True)
+class _ManyServers(TeacherConfig):
+    base_url: tuple[str, ...] = ()  # type: ignore[assignment]
+    """Servers of one model, OpenAI protocol, each after a --base-url of its own. The key is read from OPENAI_API_KEY.
+    Without one, the teacher is the one that --teacher names."""
+    labels: str | None = None
+    """Label store (SQLite) to add answers to; log/labels/TASK.sqlite if not given."""
+    concurrency: Annotated[int, Ge(1)] | None = None
+    """Requests in flight at once at each server; by its speed if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig(_Printing):
+    """Label many scenes of a task with a language model, on one server or on several. The same command goes on after
+    an interruption, and asks nothing again that is stored."""
+
+    task: str
+    """Task whose scenes are labelled."""
+    scenes: Annotated[int, BeforeValidator(_of_thousands), Interval(ge=1, le=10**9)] = 1_000
+    """Distinct scenes with a choice (1e6 is a million); fewer where a task has fewer."""
+    player: Literal["random", "script"] = "random"
+    """Who plays to meet them: random primitive actions, or the task's expert, three in ten of whose actions are
+    random."""
+    seed: CountOrNone = 0
+    """Seed of the play."""
+    teacher: _ManyServers = field(default_factory=_ManyServers)
+    """The model, and how it is asked."""
+    retries: CountOrNone = 2
+    """How often a reply that was no answer is asked for again, at the end."""
+    dry_run: bool = False
+    """Say what it would cost, and send nothing."""
     quiet: bool = False
     """No progress display."""
 

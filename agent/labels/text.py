@@ -35,7 +35,14 @@ _LATEX = str.maketrans({**{c: f"\\{c}" for c in "&%$#_{}"}, "\\": r"\textbacksla
 
 def render(verb: str, result: Mapping[str, Any]) -> str:
     """The text of a result."""
-    renderers = {"show": _show, "prompt": _prompt, "export": _export, "import": _import, "judge": _judge}
+    renderers = {
+        "show": _show,
+        "prompt": _prompt,
+        "export": _export,
+        "import": _import,
+        "judge": _judge,
+        "batch": _batch,
+    }
     return visible(renderers[verb.removeprefix("labels ")](result))
 
 
@@ -110,6 +117,30 @@ def _export(result: Mapping[str, Any]) -> str:
 def _import(result: Mapping[str, Any]) -> str:
     kept = f"; {result['kept']:,} other answers to the same questions stay out" if result["kept"] else ""
     return f"{result['store']}: {result['added']:,} calls added, {result['known']:,} known already{kept}"
+
+
+def _batch(result: Mapping[str, Any]) -> str:
+    """What was labelled and what it came to, a line for each server; of a dry run, what it would come to."""
+    head = f"{result['task']}: {result['scenes']:,} scenes"
+    if result.get("dry_run"):
+        price = "" if result["usd"] is None else f", ${result['usd']:,.4f}"
+        cost = f"about {result['calls']:,} calls, {result['tokens_in']:,} tokens of prompts and at most "
+        cost += f"{result['tokens_out']:,} of replies{price}, by the first {result['priced']:,}, asked for letters"
+        return f"{head}; {cost}\na dry run: nothing was sent"
+    rate, rejected = result["calls"] / result["seconds"], result["rejected"]
+    kinds = f" ({', '.join(f'{kind} {count:,}' for kind, count in rejected.items())})" if rejected else ""
+    spent = f"{result['calls']:,} calls, {result['tokens']:,} tokens, {result['seconds']:,.1f} s"
+    lines = [
+        f"{head}; {result['store']} has {result['labels']:,} labels of {result['model']}",
+        f"  now {spent}: {rate:,.1f} calls/s",
+        f"  {sum(rejected.values()):,} replies were no answer{kinds}; {result['unanswered']:,} scenes stay without one",
+    ]
+    lines += [
+        f"  {server['url']}: {server['calls']:,} calls, {server['tokens']:,} tokens, {server['failures']:,} failures, "
+        f"{server['seconds']:,.1f} s busy: {server['calls_per_second']:,.1f} calls/s"
+        for server in result["servers"]
+    ]
+    return "\n".join(lines)
 
 
 def _judge(result: Mapping[str, Any]) -> str:

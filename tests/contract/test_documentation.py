@@ -58,6 +58,7 @@ SMALLER = {  # what makes a verb short; one that is not here needs a server or a
     "labels prompt": [],
     "labels export": [],
     "labels import": [],
+    "labels batch": ["--scenes", "20"],
     "labels judge": ["--teacher", "local", "--scenes", "10"],
 }
 
@@ -207,7 +208,7 @@ def test_the_commands_work_one_after_another(
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     for words in SAID:
         verb, flags = cli.verb_of(words)
-        servers = {"llm", "replay", "--server", "--ray"}  # those need one, or a run of one
+        servers = {"llm", "replay", "--server", "--base-url", "--ray"}  # those need one, or a run of one
         if servers & set(words) or verb not in SMALLER:
             continue
         shorter = ["--online=640"] if "--online" in flags and "0" not in flags else []

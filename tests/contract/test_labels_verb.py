@@ -73,6 +73,12 @@ def store(tmp_path: Path) -> Path:
         (["prompt", "--limit", "lava"], "has no flaw"),
         (["import", "nowhere.jsonl", "--into", "x.sqlite"], "cannot be read: No such file"),
         (["export", "nowhere.sqlite"], "no label store"),
+        (["batch"], "needs --task"),
+        (["batch", "--task", "KeyInBix"], "Did you mean 'KeyInBox'"),
+        (["batch", "--task", "KeyInBox", "--scenes", "1e-3"], "--scenes"),
+        (["batch", "--task", "KeyInBox", "--player", "scripted"], "Did you mean 'script'"),
+        (["batch", "--task", "KeyInBox", "--teacher", "scripted"], "Only a language model"),
+        (["batch", "--task", "KeyInBox", *["--base-url", "http://127.0.0.1:9/v1"] * 2], "named twice"),
         (["judge", "--teacher", "locl"], "Did you mean 'local'"),
         (["judge", "--teacher", "replay"], "nothing to replay"),
         (["judge", "--teacher", "replay", "--labels", "nowhere.sqlite"], "no label store"),
@@ -95,7 +101,7 @@ def test_a_mistake_names_the_next_command(
 def test_labels_alone_lists_its_verbs_and_each_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert (cli.main(["labels"]), cli.main(["labels", "--help"])) == (2, 0)
     usage = capsys.readouterr().out
-    for verb in ("show", "prompt", "export", "import", "judge"):
+    for verb in ("show", "prompt", "export", "import", "batch", "judge"):
         assert usage.count(f"python main.py labels {verb}") == 2
         with pytest.raises(SystemExit, match="0"):
             cli.main(["labels", verb, "--help"])
