@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
-from preceptor.agent.distributions import Categorical
+from preceptor.agent.distributions import Categorical, Distribution
 from preceptor.agent.levels import Observations, Player
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.task import Task
@@ -51,7 +51,7 @@ class Decision:
     Attributes:
         action: [N, ...], in the task's own numbers.
         ended: bool [N], where an option or a vector was over, or none ran, and another has begun.
-        probs: float32 [N, K], what the next option is sampled from; None where vectors are chosen.
+        probs: float32 [N, K], what the next option is sampled from without advice; None where vectors are chosen.
     """
 
     action: NDArray
@@ -74,8 +74,39 @@ class Table:
         """A new seat, for play that begins."""
         return Seat(Clock(environments, self.player.timeouts, self.player.transition), rng)
 
+    def doubts(self, seat: Seat, obs: NDArray, begun: NDArray[np.bool_], below: float) -> NDArray[np.bool_]:
+        """Where an option has to be chosen now, and none is as probable as that, [N]; nothing changes at the seat."""
+        clock, _, over, choice = self._ahead([seat], [obs], [begun], self._idle(len(seat)))
+        if not isinstance(choice, Categorical):
+            return np.zeros(len(seat), np.bool_)
+        return (clock.due(over) & (choice.probs.max(1) < below))[: len(seat)]
+
+    def _idle(self, rows: int) -> int:
+        return max(0, _FEWEST_ROWS - rows) if self.player.free else 0
+
+    def _ahead(
+        self, seats: Sequence[Seat], obs: Sequence[NDArray], begun: Sequence[NDArray[np.bool_]], idle: int
+    ) -> tuple[Clock, Observations, NDArray[np.bool_], Distribution]:
+        """The clock of all seats, what they observe, where the high level ends its commands, and its distribution."""
+        new = [
+            np.ones(len(seat), np.bool_) if seat.obs is None else each for seat, each in zip(seats, begun, strict=True)
+        ]
+        before = [now if seat.obs is None else seat.obs for seat, now in zip(seats, obs, strict=True)]
+        joined = partial(_joined, idle=idle)
+        clock, batch = self.seat(0, None).clock, joined(obs)
+        for name in clock.saved:
+            setattr(clock, name, joined([getattr(seat.clock, name) for seat in seats]))
+        clock.advance(joined(new), joined(before), batch)
+        # No level of training: there, methods explore.
+        observed = Observations(self.task, self._encoder, batch, np.full(len(batch), SEEDS_PER_SPLIT))
+        return clock, observed, *self.player.high.choose(observed, clock.option)
+
     def decide(
-        self, seats: Sequence[Seat], obs: Sequence[NDArray], begun: Sequence[NDArray[np.bool_]]
+        self,
+        seats: Sequence[Seat],
+        obs: Sequence[NDArray],
+        begun: Sequence[NDArray[np.bool_]],
+        advice: Sequence[NDArray[np.float32] | None] = (),
     ) -> list[Decision]:
         """The next decision at each seat.
 
@@ -83,28 +114,22 @@ class Table:
             seats: All with a generator, or all without one.
             obs: Of each, observations [N, ...].
             begun: Of each, bool [N], the environments that have begun an episode since its last observations.
+            advice: Of each, distributions [N, K] from which options are chosen instead, zeros for none, or None.
         """
-        new = [
-            np.ones(len(seat), np.bool_) if seat.obs is None else each for seat, each in zip(seats, begun, strict=True)
-        ]
-        before = [now if seat.obs is None else seat.obs for seat, now in zip(seats, obs, strict=True)]
-        rows = sum(map(len, seats))
-        idle = max(0, _FEWEST_ROWS - rows) if self.player.free else 0
-        joined = partial(_joined, idle=idle)
-        clock, batch = self.seat(0, None).clock, joined(obs)
-        for name in clock.saved:
-            setattr(clock, name, joined([getattr(seat.clock, name) for seat in seats]))
-        clock.advance(joined(new), joined(before), batch)
+        idle = self._idle(sum(map(len, seats)))
+        clock, observed, over, choice = self._ahead(seats, obs, begun, idle)
+        probs = choice.probs if isinstance(choice, Categorical) else None
+        if probs is not None and any(each is not None for each in advice):
+            none = np.zeros((1, probs.shape[1]), np.float32)
+            given = [none.repeat(len(s), 0) if a is None else a for s, a in zip(seats, advice, strict=True)]
+            said = _joined(given, idle)
+            choice = choice.replaced(said.sum(1) > 0, Categorical(said))
         rng: Any = seats[0].rng
         if rng is not None and (len(seats) > 1 or idle):
             rng = _Generators([(seat.rng, len(seat)) for seat in seats], idle)
-        # No level of training: there, methods explore.
-        observed = Observations(self.task, self._encoder, batch, np.full(len(batch), SEEDS_PER_SPLIT))
-        over, choice = self.player.high.choose(observed, clock.option)
         due = clock.due(over)
         clock.start(due, choice.draw(rng))
         action = self.player.low.act(observed, clock).draw(rng)
-        probs = choice.probs if isinstance(choice, Categorical) else None
         decisions = []
         for seat, now, (first, end) in zip(seats, obs, pairwise(accumulate(map(len, seats), initial=0)), strict=True):
             for name in clock.saved:

@@ -11,7 +11,7 @@ from typing import Any
 
 from preceptor.ground.errors import UserError
 from preceptor.ground.program import CLONED, HOME, ROOT
-from preceptor.serving.config import KEY_VARIABLE, ServeConfig
+from preceptor.serving.config import KEY_VARIABLE, ServeConfig, words_of
 from preceptor.serving.ports import free_ports
 from preceptor.serving.processes import Command
 from preceptor.teacher.card import TINY_MODEL
@@ -91,8 +91,9 @@ def commands(config: ServeConfig) -> list[Command]:
 
 
 def environment(config: ServeConfig) -> dict[str, str]:
-    """The environment of a server: the user's own settings win over ours, and no key of another service goes along."""
-    own = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
+    """The environment of a server: the user's own settings win over ours, and a key goes along where it is needed."""
+    kept = config.fallback.teacher == "llm"
+    own = {name: value for name, value in os.environ.items() if kept or name != "OPENAI_API_KEY"}
     ours = QUIET | (VLLM_ON_CPU if config.backend == "vllm" and _on_cpu() else {})
     if Path(str(config.model)).is_dir():
         ours["HF_HUB_OFFLINE"] = "1"
@@ -173,7 +174,7 @@ def _agents(config: ServeConfig) -> list[Command]:
     limits = ("max_sessions", "session_seconds", "batch_wait_ms")
     flags: dict[str, Any] = {name: getattr(config, name) for name in ("host", "port", "logdir", *limits)}
     words = ["--agent", *(f"{name}={run}" for name, run in config.runs().items())]
-    words += ["--log-observations"] * config.log_observations
+    words += ["--log-observations"] * config.log_observations + words_of(config.fallback)
     return [_command("agents", OURS["agents"], *words, state=config.folder, **flags)]
 
 

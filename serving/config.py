@@ -2,15 +2,18 @@
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import tyro
 from annotated_types import Ge, Interval
 
 from preceptor.ground.errors import UserError
-from preceptor.ground.ranges import Count
+from preceptor.ground.ranges import Count, NotNegative
 from preceptor.teacher.card import TINY_MODEL
+from preceptor.teacher.config import TeacherName
 
 Backend = Literal["local", "vllm", "fastchat", "agents"]
 # Settings that only some servers know.
@@ -27,6 +30,31 @@ FOR = {
 }
 # Read from the environment, never from the command line: what is said there, all users of the machine can see.
 KEY_VARIABLE = "PRECEPTOR_SERVER_KEY"
+
+
+@dataclass(frozen=True)
+class FallbackConfig:
+    """Whom sessions ask that are opened with `fallback`, where the controller is not sure."""
+
+    teacher: TeacherName = "none"
+    """Of agents: whom sessions ask that are opened with `fallback`: none, llm (a server), local, scripted, ..."""
+    base_url: str | None = None
+    """Server of --teacher llm, OpenAI protocol; OPENAI_BASE_URL if not given. The key is read from OPENAI_API_KEY."""
+    teacher_model: str | None = None
+    """Model of --teacher; the only one that the server offers if not given."""
+    teacher_seconds: Annotated[float, Interval(ge=0.01, le=600)] = 2.0
+    """Seconds that a step waits for --teacher; then the controller acts, and the answer says so."""
+    max_llm_calls: Count | None = None
+    """Calls that --teacher may cost for each agent, those of earlier servers included; then controllers act alone."""
+    max_llm_tokens: Count | None = None
+    """Tokens that it may cost, likewise."""
+    usd_per_million_in: NotNegative | None = None
+    """Price of a million tokens of prompts, for the cost that the page shows."""
+    usd_per_million_out: NotNegative | None = None
+    """Price of a million tokens of replies."""
+
+
+FOR |= dict.fromkeys((field.name for field in dataclasses.fields(FallbackConfig)), ("agents",))
 
 
 @dataclass(frozen=True)
@@ -62,6 +90,8 @@ class ServeConfig:
     """Of agents: milliseconds that a step waits for those of other clients, to be worked out together."""
     log_observations: bool = False
     """Of agents: log every step with its observations."""
+    fallback: Annotated[FallbackConfig, tyro.conf.arg(name="")] = field(default_factory=FallbackConfig)
+    """A teacher in the loop."""
     timeout: Annotated[float, Ge(1)] = 600.0
     """Seconds in which the server has to become ready."""
     detach: bool = False
@@ -80,9 +110,9 @@ class ServeConfig:
     def resolved(self) -> "ServeConfig":
         """The same with all that was not said filled in. Raises `UserError` for a flag of another backend."""
         backend: Backend = self.backend or ("agents" if self.agent else "local")
-        for field, backends in FOR.items():
-            value, flag = getattr(self, field), f"--{field.replace('_', '-')}"
-            if backend not in backends and value != getattr(ServeConfig, field):
+        for name, value in changed(self):
+            flag, backends = f"--{name.replace('_', '-')}", FOR.get(name, (backend,))
+            if backend not in backends:
                 said = " ".join(map(str, value)) if isinstance(value, tuple) else value
                 example = f"python main.py serve --backend {backends[0]} {flag} {said}"
                 raise UserError(f"{flag} is for {' and '.join(backends)}; {backend} does not know it.", example)
@@ -137,13 +167,25 @@ class ServeConfig:
 
     def words(self) -> list[str]:
         """The command-line words that say this config again."""
-        said: list[str] = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                values = value if isinstance(value, tuple) else [] if value is True else [value]
-                said += [f"--{field.name.replace('_', '-')}", *map(str, values)]
-        return said
+        return words_of(self)
+
+
+def changed(config: Any) -> Iterator[tuple[str, Any]]:
+    """Names and values of what a config says that is not the default, those of configs inside it included."""
+    for each in dataclasses.fields(config):
+        if dataclasses.is_dataclass(value := getattr(config, each.name)):
+            yield from changed(value)
+        elif value != each.default:
+            yield each.name, value
+
+
+def words_of(config: Any) -> list[str]:
+    """The command-line words that say a config again."""
+    said: list[str] = []
+    for name, value in changed(config):
+        values = value if isinstance(value, tuple) else [] if value is True else [value]
+        said += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return said
 
 
 def name_of(model: str) -> str:

@@ -145,6 +145,12 @@ class AskingTeacher(Teacher):
         self._labels[scene.facts] = label = self._label_of([call])
         return label
 
+    def forget(self, scenes: Sequence[Scene]) -> None:
+        """Ask again about scenes for which the model could not be reached, the next time that they are met."""
+        for scene in scenes:
+            if (known := self._labels.get(scene.facts)) and known.method == UNAVAILABLE:
+                del self._labels[scene.facts]
+
     def state_dict(self) -> dict[str, Any]:
         """Counters and how far the store has been counted, for an exact resume; labels are in the store."""
         return super().state_dict() | {"row": self.store.last_row(), "model": self.model.name}

@@ -22,6 +22,7 @@ from preceptor.agent.train import train
 from preceptor.controller.checkpoint import save_controller
 from preceptor.controller.roles import Controller, network_of
 from preceptor.envs.catalog import get_task
+from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
 from preceptor.serving.policy.__main__ import WEBSOCKETS
 from preceptor.serving.policy.agents import Agents
@@ -51,6 +52,15 @@ def trained(method: str, logdir: Path) -> Path:
     return run.path
 
 
+def with_a_choice(task: Task) -> np.ndarray[Any, Any]:
+    """An observation [1, ...] in which several options are legal."""
+    env, rng = task.make_vec(1, split="eval", seed=3), np.random.default_rng(0)
+    seen = env.reset()[0]
+    while task.legal(seen).sum() < 2:
+        seen = env.step(rng.integers(0, 3, 1))[0]
+    return np.asarray(seen).copy()
+
+
 @dataclass
 class Served:
     """A server in a thread."""
@@ -61,7 +71,7 @@ class Served:
 
 @contextmanager
 def in_thread(runs: Mapping[str, Path], state: Path, *, key: str = "", **limits: Any) -> Iterator[Served]:
-    """A server in a thread of this process."""
+    """A server in a thread of this process; `limits` are arguments of its `Service`."""
     how: dict[str, Any] = {"most_sessions": 64, "keep_seconds": 600.0, "most_waiting": 64, "wait_seconds": 0.002}
     agents = Agents({name: str(run) for name, run in runs.items()}, "log")
     service = Service(agents, store_in(state), **how | limits)
@@ -75,7 +85,7 @@ def in_thread(runs: Mapping[str, Path], state: Path, *, key: str = "", **limits:
     finally:
         server.should_exit = True
         thread.join(timeout=60)
-        service.worker.end()
+        service.end()
         held.close()
 
 

@@ -59,6 +59,8 @@ class Answer:
         command: The vectors that run, [N, D]; None where options have names.
         probs: What an option would be sampled from now, [N, K]; None where vectors are chosen.
         ended: bool [N], where an option was over, or none ran, and another has begun.
+        advice: Of sessions with `fallback`, for each environment: `teacher` where it chose, why not where it was asked
+            in vain, else empty.
     """
 
     number: int
@@ -67,6 +69,7 @@ class Answer:
     command: NDArray[np.float32] | None
     probs: NDArray[np.float32] | None
     ended: NDArray[np.bool_]
+    advice: list[str] | None = None
 
 
 class Place:
@@ -205,7 +208,8 @@ class Client:
 
         Args:
             agent: Its name, or NAME@VERSION; may be left out where there is one.
-            **how: `environments`, `greedy`, `seed`, `units`; or `state`, what another session's `export` gave.
+            **how: `environments`, `greedy`, `seed`, `units`, `fallback` (the confidence of the controller below which
+                the server's teacher is asked); or `state`, what another session's `export` gave.
 
         Raises:
             UserError: The server does not have it, has no room, or does not answer.

@@ -7,8 +7,11 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from preceptor.serving.config import KEY_VARIABLE
+import tyro
+
+from preceptor.serving.config import KEY_VARIABLE, FallbackConfig
 from preceptor.serving.ports import bound, run_program, serve_app
 
 _GRACE_SECONDS = 5
@@ -29,6 +32,7 @@ def serve(
     session_seconds: float = 3600.0,
     batch_wait_ms: float = 1.0,
     log_observations: bool = False,
+    fallback: Annotated[FallbackConfig, tyro.conf.arg(name="")] = FallbackConfig(),  # noqa: B008
 ) -> None:
     """Serve trained agents until SIGINT or SIGTERM.
 
@@ -42,6 +46,7 @@ def serve(
         session_seconds: After which a session that is not used expires.
         batch_wait_ms: Milliseconds that a step may wait for others to be taken with it.
         log_observations: Log each step with its observations.
+        fallback: Whom sessions ask that are opened with `fallback`.
     """
     with bound(host, port) as held:  # before seconds go into loading
         import torch
@@ -60,6 +65,7 @@ def serve(
             most_waiting=2 * max_sessions,
             wait_seconds=batch_wait_ms / 1000,
             tells_observations=log_observations,
+            fallback=fallback,
         )
         try:
             app = create_app(service, key=os.environ.get(KEY_VARIABLE, ""), host=host)
@@ -68,7 +74,7 @@ def serve(
             logging.getLogger("preceptor.policy").info("serving", extra={"agents": agent, "where": where})
             serve_app(app, held, _GRACE_SECONDS, **WEBSOCKETS, ws_max_size=MOST_BYTES)
         finally:
-            service.worker.end()
+            service.end()
 
 
 if __name__ == "__main__":

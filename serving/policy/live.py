@@ -2,7 +2,7 @@
 
 import base64
 import io
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from PIL import Image
 
 from preceptor.agent.remote.wire import unpacked
 from preceptor.serving.policy.agents import Playing
+from preceptor.serving.policy.fallback import TAKEN
 from preceptor.serving.policy.protocol import Shown, Watched
 from preceptor.serving.policy.sessions import Session
 
@@ -28,7 +29,7 @@ def listed(session: Session, now: float) -> dict[str, Any]:
 
 
 def shown(playing: Playing, step: tuple[NDArray[Any], bytes], environment: int) -> dict[str, Any]:
-    """One environment in a step, as the protocol's `Shown` has it.
+    """One environment in a step, as the protocol's `Shown` has it, without what a teacher has cost.
 
     Args:
         playing: Who plays.
@@ -40,6 +41,8 @@ def shown(playing: Playing, step: tuple[NDArray[Any], bytes], environment: int) 
         name: None if reply[name] is None else reply[name][environment] for name in ("option", "command", "probs")
     }
     chosen = playing.chooses_options
+    advice = reply["advice"][environment] if "advice" in reply else ""
+    chooser: Literal["controller", "teacher"] = "teacher" if advice == TAKEN else "controller"
     return Shown(
         number=reply["number"],
         goal=playing.task.goal,
@@ -48,7 +51,9 @@ def shown(playing: Playing, step: tuple[NDArray[Any], bytes], environment: int) 
         options=playing.options if chosen else [],
         probs=row["probs"].tolist() if chosen and row["probs"] is not None else None,
         running=playing.options.index(row["option"]) if chosen else None,
-        decided="controller" if reply["ended"][environment] and playing.has_high_level else "low level",
+        decided=chooser if reply["ended"][environment] and playing.has_high_level else "low level",
+        advice="" if advice == TAKEN else advice,
+        teacher=None,
         action=np.asarray(reply["action"])[environment].tolist(),
         picture=_png(playing.task.picture(obs)),
     ).model_dump()

@@ -26,6 +26,8 @@ class Measured:
         self.waiting = Gauge("waiting_requests", "Requests that wait for the worker", **made)
         self.sessions = Gauge("sessions", "Sessions that are kept", **made)
         self.sockets = Gauge("sockets", "WebSockets that are open", **made)
+        self.advice = Counter("advice", "Environments for which a teacher was asked", ["agent", "outcome"], **made)
+        self.teacher = Gauge("teacher", "What an agent's teacher has cost", ["agent", "of"], **made)
         self._answered: dict[tuple[str, int], Any] = {}
 
     def played(self, sessions: int, environments: int) -> None:

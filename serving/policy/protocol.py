@@ -78,6 +78,8 @@ class Open(Ask):
     """Of the sampling, as NumPy's default_rng takes it."""
     units: Literal["environment", "task"] = "environment"
     """Whether actions are in the environment's numbers or the task's, where vectors are in [-1, 1]."""
+    fallback: float | None = Field(default=None, gt=0, le=1)
+    """Ask the server's teacher where an option is chosen and none is as probable as that; null to ask nobody."""
     state: str | None = Field(default=None, max_length=2**22)
     """An exported session, to go on from; all but `agent` is then what it was."""
     generator: str | None = None
@@ -127,6 +129,7 @@ class Session(Told):
     environments: int
     greedy: bool
     units: str
+    fallback: float | None
     number: int
     """Of its last step; 0 before the first."""
     options: list[str]
@@ -147,6 +150,8 @@ class Acted(Told):
     """[N, K], what an option would be sampled from now; null where vectors are chosen."""
     ended: Array
     """bool [N], where an option was over, or none ran, and another has begun."""
+    advice: list[str] | None = None
+    """Of sessions with `fallback`: `teacher` where it chose, why not where it was asked in vain, else nothing."""
 
 
 class Labelled(Told):
@@ -217,8 +222,12 @@ class Shown(Told):
     """What an option would be sampled from now."""
     running: int | None
     """The option that runs, by its place among `options`."""
-    decided: Literal["controller", "low level"]
-    """The controller, where an option was over and it chose another; else the low level, which carries one out."""
+    decided: Literal["controller", "low level", "teacher"]
+    """The controller, where an option was over and it chose another, or a teacher in its place; else the low level."""
+    advice: str
+    """Why a teacher that was asked did not decide; else empty."""
+    teacher: dict[str, float] | None
+    """What the agent's teacher has cost: queries, calls, tokens, and usd where prices are known; null without one."""
     action: Array
     picture: str | None
     """PNG in base64 of what was observed; null where the task cannot draw its observations."""

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from preceptor.agent.remote.wire import as_text, from_text, generator_of, packed
+from preceptor.serving.config import FallbackConfig
 from preceptor.serving.policy.agents import Agents, Playing
+from preceptor.serving.policy.fallback import Doubt, Fallback
 from preceptor.serving.policy.live import listed, shown
 from preceptor.serving.policy.measured import Measured
 from preceptor.serving.policy.protocol import Act, Done, Label, OfSession, Open, Refused, Served
@@ -30,15 +32,23 @@ class Service:
         store: Where sessions are kept.
         most_sessions: Sessions that may be open; more are refused.
         keep_seconds: After which a session that is not used expires.
+        fallback: The teacher that sessions may ask; none by default.
         worker: Settings of the worker.
     """
 
     def __init__(
-        self, agents: Agents, store: SessionStore, *, most_sessions: int, keep_seconds: float, **worker: Any
+        self,
+        agents: Agents,
+        store: SessionStore,
+        *,
+        most_sessions: int,
+        keep_seconds: float,
+        fallback: FallbackConfig | None = None,
+        **worker: Any,
     ) -> None:
         self.agents, self.measured = agents, Measured()
         self._store, self._most_sessions, self._keep = store, most_sessions, keep_seconds
-        self._drawing = asyncio.Lock()
+        self._drawing, self._fallback = asyncio.Lock(), Fallback(fallback or FallbackConfig(), self.measured)
         self.worker = Worker(agents, store, self.measured, self._expire, **worker)
         self.operations: dict[str, tuple[type[Any], Callable[[Any], Awaitable[bytes]]]] = {
             "open": (Open, self.open),
@@ -70,8 +80,16 @@ class Service:
         return bytes(await self.worker.do(partial(self._open, ask)))
 
     async def act(self, ask: Act) -> bytes:
-        """Take a step."""
-        return bytes(await self.worker.do(ask))
+        """Take a step; where the controller is in doubt, and the session wants it, as a teacher says."""
+        found = await self.worker.do(ask)
+        if isinstance(found, Doubt):  # the worker goes on meanwhile, and so do other sessions
+            found = await self.worker.do(ask, await self._fallback.advise(found))
+        return bytes(found)
+
+    def end(self) -> None:
+        """Finish what waits, and stop."""
+        self.worker.end()
+        self._fallback.end()
 
     async def label(self, ask: Label) -> bytes:
         """What the controller says."""
@@ -118,7 +136,8 @@ class Service:
         if found.shown is None or found.number <= after:
             return None
         async with self._drawing:  # one after another, however many watch
-            return await asyncio.to_thread(shown, found.playing, found.shown, environment)
+            told = await asyncio.to_thread(shown, found.playing, found.shown, environment)
+        return told | {"teacher": self._fallback.spent(found.playing)}
 
     async def _with(self, operation: Callable[[Session], bytes], ask: OfSession) -> bytes:
         return bytes(await self.worker.do(lambda: operation(self.worker.find(ask.session))))
@@ -143,6 +162,10 @@ class Service:
 
     def _new(self, ask: Open) -> Session:
         playing = self.agents.find(ask.agent)
+        if ask.fallback is not None and not self._fallback.offered:
+            raise Refused(409, "fallback: this server has no teacher.", "serve --agent RUN --teacher llm")
+        if ask.fallback is not None and not playing.chooses_options:
+            raise Refused(409, f"fallback: {playing.name} chooses no options.", "open it without")
         try:
             if ask.greedy:
                 rng = None
@@ -152,7 +175,7 @@ class Service:
                 rng = np.random.default_rng(ask.seed)
         except ValueError as error:
             raise Refused(422, f"{'seed' if ask.generator is None else 'generator'}: {error}.") from error
-        return Session(new_id(), playing, playing.table.seat(ask.environments, rng), ask.units)
+        return Session(new_id(), playing, playing.table.seat(ask.environments, rng), ask.units, fallback=ask.fallback)
 
     def _reset(self, session: Session) -> bytes:
         session.seat.obs = None

@@ -42,6 +42,7 @@ class Session:
         number: Of its last step.
         reply: To that step, as it was sent; none before the first.
         used: When, in seconds of `time.time`.
+        fallback: Below which probability of the best option its teacher is asked; None for never.
         shown: The observations and the reply of one and the same step, for who watches; none before the first.
     """
 
@@ -52,6 +53,7 @@ class Session:
     number: int = 0
     reply: bytes = b""
     used: float = field(default_factory=time.time)
+    fallback: float | None = None
     shown: tuple[NDArray[Any], bytes] | None = None
 
     @property
@@ -68,6 +70,7 @@ class Session:
                 "agent": self.playing.name,
                 "version": self.playing.version,
                 "units": self.units,
+                "fallback": self.fallback,
                 "number": self.number,
                 "reply": self.reply,
                 "generator": None if self.seat.rng is None else generator_state(self.seat.rng),
@@ -87,6 +90,7 @@ class Session:
             "environments": len(self.seat),
             "greedy": self.seat.rng is None,
             "units": self.units,
+            "fallback": self.fallback,
             "number": self.number,
             "options": self.playing.options,
         }
@@ -122,7 +126,8 @@ def session_of(id: str, state: bytes | str, agents: Agents, name: str | None = N
         units: Units = "task" if found["units"] == "task" else "environment"
         reply = bytes(found["reply"])
         shown = (seat.obs, reply) if reply and seat.obs is not None else None
-        return Session(id, playing, seat, units, int(found["number"]), reply, shown=shown)
+        more: dict[str, Any] = {"fallback": float(found.get("fallback") or 0.0) or None, "shown": shown}
+        return Session(id, playing, seat, units, int(found["number"]), reply, **more)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise Refused(
             422, f"This is no exported session: {error}.", "export a session, and send what it gives"

@@ -19,6 +19,7 @@ import numpy as np
 from preceptor.agent.acting import Decision
 from preceptor.agent.remote.wire import packed
 from preceptor.serving.policy.agents import Agents
+from preceptor.serving.policy.fallback import Advice, Doubt
 from preceptor.serving.policy.measured import Measured
 from preceptor.serving.policy.protocol import Act, Refused
 from preceptor.serving.policy.sessions import Session, SessionStore, session_of
@@ -35,6 +36,7 @@ class Job:
     Attributes:
         work: The step that is asked for, or what is to be called.
         done: Whose result is set: the reply, as bytes, or what the call gives.
+        advice: Of a teacher, or why there is none; None where nobody was asked.
         result: Filled in when it is done: that, or the error; None before.
     """
 
@@ -44,6 +46,7 @@ class Job:
     batch: Any = None
     begun: Any = None
     session: Session | None = None
+    advice: Advice | None = None
 
 
 class Worker:
@@ -84,14 +87,18 @@ class Worker:
         """Whether it works."""
         return self._thread.is_alive() and not self._ends
 
-    async def do(self, work: Act | Callable[[], Any]) -> Any:
-        """The reply to a step, or the result of a call in the worker's thread; in the event loop. Raises `Refused`."""
+    async def do(self, work: Act | Callable[[], Any], advice: Advice | None = None) -> Any:
+        """The reply to a step, or a doubt, or the result of a call in the worker's thread. Raises `Refused`.
+
+        In the event loop. A doubt is given where the session has a teacher to ask; the step is then sent again, with
+        its advice.
+        """
         if len(self._waiting) >= self._most_waiting:
             raise Refused(429, f"{len(self._waiting)} requests wait, and no more may.", "the same again", 1.0)
         if not self.alive:
             raise Refused(503, "The server is ending.", "the same again", 5.0)
         loop = asyncio.get_running_loop()
-        job = Job(work, loop.create_future())
+        job = Job(work, loop.create_future(), advice=advice)
         self._waiting.append(job)
         self._offer(loop)
         return await job.done
@@ -198,6 +205,11 @@ class Worker:
         elif ask.number not in (None, session.number + 1):
             what = f"The session has taken {session.number} steps, and this is said to be number {ask.number}."
             raise Refused(409, what, f"number {session.number + 1}")
+        elif session.fallback and job.advice is None:
+            playing = session.playing
+            rows = playing.table.doubts(session.seat, job.batch, job.begun, session.fallback)
+            if playing.chooses_options and rows.any():
+                job.result = Doubt(playing, rows, playing.task.describe(job.batch[rows]))
 
     def _play(self, jobs: Sequence[Job]) -> None:
         """Play sessions of one agent together. If that fails, each by itself, so that one fails alone."""
@@ -205,10 +217,11 @@ class Worker:
         table = sessions[0].playing.table
         try:
             seats = [session.seat for session in sessions]
-            decisions = table.decide(seats, [job.batch for job in jobs], [job.begun for job in jobs])
+            advice = [None if job.advice is None else job.advice.probs for job in jobs]
+            decisions = table.decide(seats, [job.batch for job in jobs], [job.begun for job in jobs], advice)
             for job, session, decision in zip(jobs, sessions, decisions, strict=True):
                 session.number += 1
-                job.result = session.reply = _reply(session, decision)
+                job.result = session.reply = _reply(session, decision, job.advice)
                 session.shown = job.batch, session.reply
                 if self._tells_observations:
                     _log.info("step", extra={"session": session.name, "observations": job.batch.tolist()})
@@ -255,12 +268,14 @@ def _batches(jobs: Sequence[Job]) -> Iterator[list[Job]]:
     yield batch
 
 
-def _reply(session: Session, decision: Decision) -> bytes:
+def _reply(session: Session, decision: Decision, advice: Advice | None) -> bytes:
     """What a session's client is told, as the protocol's `Acted` has it."""
     seat, words = session.seat, session.playing.options
     task = session.playing.task
+    said = {} if session.fallback is None else {"advice": advice.said if advice else [""] * len(seat)}
     return packed(
-        {
+        said
+        | {
             "number": session.number,
             "action": decision.action if session.units == "task" else task.to_gymnasium(decision.action),
             "option": [words[k] for k in seat.clock.option.tolist()] if words else None,

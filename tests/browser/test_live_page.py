@@ -1,6 +1,7 @@
 """The live view as a person watches it, in Chromium, over a real server whose sessions play."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 from preceptor.agent.remote.client import Client
 from preceptor.envs.catalog import get_task
-from tests.policy_server import Served, in_thread, trained
+from preceptor.serving.config import FallbackConfig
+from tests.policy_server import Served, in_thread, trained, with_a_choice
 
 pytest.importorskip("playwright.sync_api")
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -81,6 +83,24 @@ def test_what_cannot_be_drawn_is_said_and_nothing_sticks_out(page: Any, served: 
             looks.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         assert looks[0] != looks[1], "dark is dark"
     page.wait_for_function("() => document.getElementById('curtain').textContent.includes('No session plays')")
+
+
+def test_the_teacher_in_the_loop_is_shown_with_its_cost(page: Any, served: Served, tmp_path: Path) -> None:
+    obs = with_a_choice(get_task("SimpleDoorKey"))
+    config = FallbackConfig("scripted", teacher_seconds=30.0)
+    (run,) = {each.run for each, _ in served.service.agents.all() if each.name == "ihac"}
+    with (
+        in_thread({"it": run}, tmp_path, fallback=config) as own,
+        Client(own.url) as client,
+        client.open("it", fallback=1.0) as play,
+    ):
+        answer = play.act(obs)
+        assert answer.option
+        page.goto(f"{own.url}/live/")
+        page.wait_for_selector("#deciders .now")
+        assert page.inner_text("#deciders .now") == "teacher"
+        assert page.inner_text("#option") == answer.option[0]
+        assert "teacher's calls" in page.inner_text("#figures")
 
 
 def test_a_wrong_key_is_asked_for_again(page: Any, served: Served) -> None:

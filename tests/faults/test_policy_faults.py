@@ -209,8 +209,8 @@ def test_an_agent_that_fails_for_one_session_goes_on_for_the_others(
 ) -> None:
     decide = Table.decide
 
-    def faulty(table: Table, seats: Any, obs: Any, begun: Any) -> Any:
-        made = decide(table, seats, obs, begun)  # generators have moved when it fails
+    def faulty(table: Table, seats: Any, obs: Any, begun: Any, advice: Any) -> Any:
+        made = decide(table, seats, obs, begun, advice)  # generators have moved when it fails
         if any((each == 13).any() for each in obs):
             raise RuntimeError("unlucky")
         return made

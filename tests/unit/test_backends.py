@@ -13,7 +13,7 @@ from preceptor.ground.errors import UserError
 from preceptor.serving import backends
 from preceptor.serving.backends import check, commands, environment
 from preceptor.serving.causes import explain
-from preceptor.serving.config import ServeConfig
+from preceptor.serving.config import FallbackConfig, ServeConfig
 from preceptor.teacher.card import TINY_MODEL
 
 
@@ -205,3 +205,16 @@ def test_agents_are_served_by_their_names_in_the_environment_of_the_trainer() ->
 def test_agents_that_cannot_be_served_are_refused(words: list[str], why: str) -> None:
     with pytest.raises(UserError, match=why):
         cli.read("serve", words).resolved()
+
+
+def test_a_teacher_in_the_loop_is_handed_on_to_the_policy_server_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    asking = FallbackConfig("llm", base_url="http://127.0.0.1:9/v1", max_llm_calls=7, teacher_seconds=0.5)
+    config = resolved("agents", agent=("a=run",), fallback=asking)
+    assert cli.read("serve", config.words()).resolved() == config
+    (command,) = commands(config)
+    assert command.words[-8:] == ("--teacher", "llm", "--base-url", asking.base_url, *command.words[-4:])
+    assert environment(config)["OPENAI_API_KEY"] == "key"
+    assert "OPENAI_API_KEY" not in environment(resolved("agents", agent=("a=run",)))
+    with pytest.raises(UserError, match="--teacher is for agents"):
+        resolved("local", fallback=asking)

@@ -6,7 +6,7 @@ const LOOK = 300, LIST = 3000, AWAY = 2000; // milliseconds
 const DECIDERS = ["controller", "low level", "teacher"];
 
 let key = sessionStorage.getItem("key") ?? ""; // of this tab alone
-let sessions = [], listed = -Infinity, after = 0, shown = "", colours = [], options = "";
+let sessions = [], listed = -Infinity, after = 0, shown = "", colours = [], options = "", advice = "";
 
 class Refusal extends Error {}
 
@@ -45,7 +45,7 @@ async function look() {
   } else if (!after) {
     idle("This session has taken no step yet.");
   }
-  tell("");
+  tell(advice, advice !== "");
 }
 
 async function loop() {
@@ -85,7 +85,7 @@ function idle(words) {
   at("curtain").classList.add("shown");
   for (const id of ["deciders", "options", "figures"]) at(id).replaceChildren();
   after = 0;
-  options = shown = "";
+  options = shown = advice = "";
 }
 
 function show(step) {
@@ -102,8 +102,12 @@ function show(step) {
   }));
   paint(step.picture);
   bars(step);
+  advice = step.advice;
   const short = (numbers) => [numbers].flat().map((x) => (Number.isInteger(x) ? x : x.toFixed(2))).join(", ");
   const figures = [["step", step.number], ["action", short(step.action)], ["agent", `${session.agent} @ ${session.version}`]];
+  for (const [of, value] of Object.entries(step.teacher ?? {})) {
+    figures.push([`teacher's ${of}`, of === "usd" ? `$${value.toFixed(4)}` : value.toLocaleString()]);
+  }
   if (step.command) figures.push(["vector", short(step.command)]);
   showFigures(at("figures"), figures);
 }
