@@ -31,5 +31,8 @@ def check_train(config: TrainConfig) -> None:
     if getattr(settings, "low_level", None) and settings.high_level == "controller":
         what = "A low level that learns no more leaves nothing to learn here."
         raise UserError(what, "--method hiro --high-level learned")
-    if config.teacher.on_teacher_failure == "controller" and getattr(settings, "student", "") == "flat":
-        raise UserError("A flat student has no controller to stand in.", "--on-teacher-failure hold")
+    if getattr(settings, "student", "") == "flat":
+        if config.teacher.on_teacher_failure == "controller":
+            raise UserError("A flat student has no controller to stand in.", "--on-teacher-failure hold")
+        if config.teacher.ask_below < 1:
+            raise UserError("A flat student has no controller that could be sure.", "leave --ask-below out")

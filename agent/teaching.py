@@ -22,9 +22,11 @@ class Labeller:
 
     Attributes:
         stats: What the labels have cost.
+        controller: The one that learns from them; None until there is one.
     """
 
     stats: TeacherStats
+    controller: Controller | None = None
 
     def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Option distributions [N, K], zeros for an abstention, and the codes [N] of the facts that were read.
@@ -35,6 +37,10 @@ class Labeller:
 
     def held(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the abstention on each of these facts [N] means that the running option goes on."""
+        return np.zeros(len(codes), np.bool_)
+
+    def spared(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether nobody was asked about each of these facts [N], because `controller` was sure."""
         return np.zeros(len(codes), np.bool_)
 
     def doubt(self, runs: Runs, legal: Mapping[int, NDArray[np.bool_]]) -> bool:
@@ -57,17 +63,15 @@ class Annotator(Labeller):
         teacher: Answers.
         on_failure: What stands in for a teacher that cannot be reached, one of `teacher.config.Policy`. It stands for a
             scene for the rest of the run, and is a row in the label store.
-
-    Attributes:
-        controller: Whose distribution stands in under `controller`; set once there is one.
+        ask_below: Of the controller's best option; where it has this probability or more, the teacher is not asked.
     """
 
-    def __init__(self, task: Task, teacher: Teacher, on_failure: str = "abort") -> None:
+    def __init__(self, task: Task, teacher: Teacher, on_failure: str = "abort", ask_below: float = 1.0) -> None:
         self.task, self.teacher, self.stats = task, teacher, teacher.stats
-        self.controller: Controller | None = None
-        self._on_failure = on_failure
+        self._on_failure, self._ask_below = on_failure, ask_below
         self._known: dict[int, NDArray[np.float32]] = {}
         self._held: set[int] = set()
+        self._spared: set[int] = set()
         self._revised: dict[int, NDArray[np.float32]] = {}  # what stands for a label that play speaks against
 
     def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -77,6 +81,8 @@ class Annotator(Labeller):
         codes = self.task.fact_codes(obs)
         distinct, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
         new = [i for i, code in enumerate(distinct.tolist()) if code not in self._known]
+        if new and self.controller is not None and self._ask_below < 1:
+            new = self._spare(new, obs[first[new]], distinct, self.controller)
         if new:
             for i, label in zip(new, self._labels(obs[first[new]]), strict=True):
                 self._known[int(distinct[i])] = np.array(label.probs, np.float32)
@@ -89,6 +95,19 @@ class Annotator(Labeller):
     def held(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Where the teacher could not be reached, and is waited for."""
         return np.isin(codes, list(self._held))
+
+    def spared(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Where the controller was sure when a scene was met."""
+        return np.array([code in self._spared for code in codes.tolist()], np.bool_)
+
+    def _spare(self, new: list[int], obs: NDArray, codes: NDArray[np.int64], controller: Controller) -> list[int]:
+        """The rows of `new`, with observations `obs`, that are to be asked about; the others are so no more."""
+        sure = controller.probs(obs, legal=self.task.legal(obs)).max(1) >= self._ask_below
+        for i in np.array(new)[sure]:
+            self._known[int(codes[i])] = np.zeros(len(self.task.options), np.float32)
+            self._spared.add(int(codes[i]))
+        self.stats.extra["spared"] = len(self._spared)
+        return [i for i, skip in zip(new, sure, strict=True) if not skip]
 
     def doubt(self, runs: Runs, legal: Mapping[int, NDArray[np.bool_]]) -> bool:
         """As `Labeller.doubt`. The labels of a teacher that is limited on purpose stay as they are."""
@@ -130,13 +149,17 @@ class Annotator(Labeller):
 
     def state_dict(self) -> dict[str, Any]:
         """As `Labeller.state_dict`."""
-        labels = {"known": self._known, "held": sorted(self._held), "revised": self._revised}
+        labels = {"known": self._known, "held": sorted(self._held), "spared": sorted(self._spared)}
+        labels |= {"revised": self._revised}
         return labels | {"teacher": self.teacher.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self._known, self._held = state["known"], set(state["held"])
-        self._revised = state.get("revised", {})  # which earlier versions do not have
+        self._revised, self._spared = (
+            state.get("revised", {}),
+            set(state.get("spared", ())),
+        )  # earlier ones have neither
         self.teacher.load_state_dict(state["teacher"])
 
 
@@ -164,7 +187,8 @@ def annotate(store: TrajectoryStore, start: int, labeller: Labeller) -> None:
 class TeacherHigh:
     """Chooses options as the teacher says; where it abstains, any legal option.
 
-    Where it could not be reached and is to be waited for (`hold`), the running option goes on while it is legal.
+    Where it could not be reached and is to be waited for (`hold`), the running option goes on while it is legal. Where
+    it was not asked because the controller was sure, the controller chooses.
     """
 
     def __init__(self, labeller: Labeller) -> None:
@@ -180,6 +204,9 @@ class TeacherHigh:
             goes_on = silent & self.labeller.held(codes) & (running >= 0)
             goes_on &= observed.legal[np.arange(len(running)), running]
             probs[goes_on] = np.eye(probs.shape[1], dtype=probs.dtype)[running[goes_on]]
+            spared = silent & self.labeller.spared(codes)
+            if spared.any() and self.labeller.controller is not None:
+                probs[spared] = self.labeller.controller.probs(observed.obs[spared], legal=observed.legal[spared])
         return observed.task.option_done(observed.obs, running), Categorical(probs)
 
 

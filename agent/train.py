@@ -111,7 +111,8 @@ def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annot
     if not getattr(config.settings, "asks_teacher", False):
         return None
     teacher = make_teacher(config.teacher, task, labels, seed=config.seed, device=str(device()))
-    return Annotator(task, teacher, config.teacher.on_teacher_failure) if teacher else None
+    how = config.teacher.on_teacher_failure, config.teacher.ask_below
+    return Annotator(task, teacher, *how) if teacher else None
 
 
 def open_labels(teacher: TeacherConfig, run: Run) -> LabelStore:

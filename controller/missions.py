@@ -27,6 +27,7 @@ from preceptor.envs.missions.reading import (
 from preceptor.envs.missions.vocabulary import UNKNOWN
 
 _COLOURS, _KINDS, _PLACES = COLOUR_COUNT, len(KINDS_OF), len(PLACES_OF)
+_KEY = KINDS_OF.index("key")
 _BITS = LOCK.bit_length()  # of a status
 _FRONT, _HERE = FRONT.bit_length() - 1, HERE.bit_length() - 1  # by position
 _THING = 16  # numbers per thing that is in front, held or in the way
@@ -47,7 +48,7 @@ class MissionNetwork(ControllerNetwork):
         self.width = width = 2 * self.config.hidden
         self.reader = Reader()
         self.things = nn.Embedding(_COLOURS * _KINDS + 1, _THING)
-        inputs = len(VERBS) + 2 * _BITS + 3 * _THING + FACTS + 3 * _COLOURS * _KINDS
+        inputs = len(VERBS) + 3 * _BITS + 3 * _THING + FACTS + 3 * _COLOURS * _KINDS
         self.between = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         # Of plain options; of going to what the mission names, carrying beside it, going elsewhere; of a clause
         self.scores = nn.Linear(width, FIRST_TARGET + 3 + 1)
@@ -73,7 +74,9 @@ class MissionNetwork(ControllerNetwork):
         bits = self._bits(status)
         due, verb, *said = self.reader(words, done.float())
         what, beside = described(*said[:3]), described(*said[3:])  # [N, C, D]
-        seen = [each.exp() @ bits for each in (what, beside)]  # [N, C, B], of what the mission names
+        certain = torch.zeros_like(due[..., None])
+        key = described(said[0], padded(certain, _KINDS, _KEY), padded(certain, _PLACES))  # of a door that is named
+        seen = [each.exp() @ bits for each in (what, beside, key)]  # [N, C, B], of what the mission names
         kinds = facts.div(_PLACES, rounding_mode="floor") + 1  # which exports keep, unlike //
         things = [self.things(kinds[:, column]) for column in (AHEAD, IN_HAND, ONWARD)]
         anywhere = bits[:, ::_PLACES, (0, 1, _BITS - 1)].flatten(1)  # of each colour and kind, whatever its place
@@ -83,7 +86,7 @@ class MissionNetwork(ControllerNetwork):
         joint = (torch.cat(each, -1) + clause + due[..., None]).flatten(1).log_softmax(1)
         plain, to_it, beside_it, away = joint.view(*hidden.shape[:2], -1).split([FIRST_TARGET, 1, 1, 1], -1)
         colour, kind = (part.log_softmax(-1) for part in self.elsewhere(hidden).split([_COLOURS, _KINDS], -1))
-        other = described(colour, kind, padded(torch.zeros_like(colour[..., :1]), _PLACES))
+        other = described(colour, kind, padded(certain, _PLACES))
         goes = torch.logaddexp(to_it + what, away + other)
         logits = torch.cat([plain, goes, beside_it + beside], -1).logsumexp(1)
         unread = (words == UNKNOWN).any(1, keepdim=True)
@@ -100,6 +103,6 @@ def described(colour: Tensor, kind: Tensor, place: Tensor) -> Tensor:
     return (colour[..., :, None, None] + kind[..., None, :, None] + place[..., None, None, :]).flatten(-3)
 
 
-def padded(log_probs: Tensor, size: int) -> Tensor:
-    """Log-probabilities [..., size], of which the last ones are next to nothing."""
-    return nn.functional.pad(log_probs, (0, size - log_probs.shape[-1]), value=_ALMOST_NEVER)
+def padded(log_probs: Tensor, size: int, first: int = 0) -> Tensor:
+    """Log-probabilities [..., size], those that are given from `first` on, and the others next to nothing."""
+    return nn.functional.pad(log_probs, (first, size - first - log_probs.shape[-1]), value=_ALMOST_NEVER)

@@ -17,6 +17,7 @@ _MISSION_KINDS = 5  # of `KINDS_OF`: missions name no doors by their state
 _WIDTH, _LAYERS, _HEADS = 64, 2, 4
 _TOGETHER = 64  # missions that are read at once
 _AROUND = 3  # words on each side that a gate sees
+_DROPPED = 0.1  # share of words that gates do not see while they learn
 _NEXT_TO_NOTHING = 1e-6  # instead of a weight of 0, whose logarithm would be infinite
 _NEVER = -1e4  # a score that leaves no weight, finite so that rows of padding stay numbers
 
@@ -34,15 +35,15 @@ class Reader(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(len(VOCABULARY), _WIDTH, padding_idx=0)
         self.place = nn.Embedding(LENGTH, _WIDTH)
-        self.near = nn.Conv1d(_WIDTH, _WIDTH, 2 * _AROUND + 1, padding=_AROUND)
-        self.begins, self.turns, self.order = (nn.Linear(_WIDTH, size) for size in (1, 1, 2))
+        self.gates = nn.Conv1d(_WIDTH, 4, 2 * _AROUND + 1, padding=_AROUND)
         self.layers = nn.ModuleList([_Layer() for _ in range(_LAYERS)])
         self.sizes = (len(VERBS), *2 * (COLOUR_COUNT, _MISSION_KINDS, len(PLACES_OF)))
         self.queries = nn.Parameter(0.1 * torch.randn(len(self.sizes), _WIDTH))
         self.acts, self.names = _Attention(), _Attention()
         self.norm = nn.LayerNorm(_WIDTH)
         self.heads = nn.ModuleList([nn.Linear(_WIDTH, size) for size in self.sizes])
-        nn.init.constant_(self.begins.bias, -2.0)  # most words begin no clause
+        nn.init.constant_(self.gates.bias[:1], -2.0)  # most words begin no clause
+        self.later = nn.Parameter(torch.ones(()))  # how much less a clause is turned to for each one before it
 
     def forward(self, words: Tensor, done: Tensor) -> list[Tensor]:
         """What is to be done next.
@@ -69,6 +70,7 @@ class Reader(nn.Module):
         member = _overlap(clause[..., None], torch.arange(MOST_CLAUSES, device=words.device))  # [N, L, 4]
         member = member.masked_fill(padding[..., None], 0.0)
         weight = _next(member, turned, back, done)
+        due = weight.clamp(min=_NEXT_TO_NOTHING).log() - self.later * (weight.cumsum(1) - weight)
 
         places = _drawn(padding) if torch.is_grad_enabled() else _spaced(padding)
         seen = embedded + self.place(places)
@@ -88,16 +90,16 @@ class Reader(nn.Module):
         # that a colour and a kind mean the same in every pair.
         said = torch.cat([found(self.acts, queries[:1], seen), found(self.names, queries[1:], embedded)], 1)
         said = self.norm(said + queries)
-        return [weight, *(head(said[:, i]).log_softmax(-1) for i, head in enumerate(self.heads))]
+        return [due, *(head(said[:, i]).log_softmax(-1) for i, head in enumerate(self.heads))]
 
     def _gates(self, embedded: Tensor, padding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of words [N, L] the number of the clause that each is in, and how far it is in the second part, both [N, L];
         and how far that part comes first [N, 1]."""
-        near = self.near(embedded.transpose(1, 2)).relu().transpose(1, 2)
-        begins = self.begins(near)[..., 0].sigmoid().masked_fill(padding, 0.0)
+        near = nn.functional.dropout1d(embedded, _DROPPED, torch.is_grad_enabled())
+        begins, turns, looks, says = self.gates(near.transpose(1, 2)).unbind(1)
+        begins = begins.sigmoid().masked_fill(padding, 0.0)
         begins = nn.functional.pad(begins[:, 1:], (1, 0))  # the first word's is clause 0
-        turns = begins * _relaxed(self.turns(near)[..., 0])
-        looks, says = self.order(near).unbind(-1)
+        turns = begins * _relaxed(turns)
         says = (looks.masked_fill(padding, _NEVER).softmax(1) * says).sum(1, keepdim=True)
         return begins.cumsum(1), turns.cumsum(1).clamp(max=1), _relaxed(says)
 
@@ -133,7 +135,7 @@ class _Layer(nn.Module):
 
 
 def _next(member: Tensor, turned: Tensor, back: Tensor, done: Tensor) -> Tensor:
-    """The logarithm of how far each clause [N, 4] is to be done now: there, not done, and in the part that is next.
+    """How far each clause [N, 4] is to be done now: there, not done, and in the part that is next.
 
     Args:
         member: [N, L, 4], how far each word is in each clause.
@@ -149,8 +151,7 @@ def _next(member: Tensor, turned: Tensor, back: Tensor, done: Tensor) -> Tensor:
     over = (done[:, None] * _overlap(turn[..., None], number)).sum(-1)
     early = (1 - second) * (1 - back) + second * back
     left = (there * early * (1 - over)).amax(1, keepdim=True)  # of the part that is first
-    weight = there * (1 - over) * (early + (1 - early) * (1 - left))
-    return weight.clamp(min=_NEXT_TO_NOTHING).log()
+    return there * (1 - over) * (early + (1 - early) * (1 - left))
 
 
 def _cut(words: Tensor) -> Tensor:

@@ -63,6 +63,9 @@ class TeacherConfig:
     on_teacher_failure: Policy = "abort"
     """When the server stays away: abort (everything is kept, --resume goes on), or stand in for it: hold (the running
     option goes on), controller (the one being distilled decides), scripted (the task's expert decides)."""
+    ask_below: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Ask about scenes where the controller that is being distilled gives its best option less than this probability
+    (1: about all). In others it decides by itself, for the rest of the run, and learns nothing."""
     soft: bool = True
     """Learn from the teacher's probabilities (--soft_planner); --no-soft or --hard: from its best option alone."""
     label_noise: Annotated[float, Ge(0), Le(1)] = 0.0

@@ -99,7 +99,7 @@ def test_with_gates_that_are_sure_the_next_clauses_are_those_of_the_order(count,
     turned = (clauses >= (count if second is None else second)).float()[None]
     order = list(range(count)) if not back else [*range(second, count), *range(second)]
     flags = torch.tensor([[float("abcd"[clause] in done) for clause in order] + [0.0] * (4 - count)])
-    weight = _next(member, turned, torch.tensor([[float(back)]]), flags)[0].exp()
+    weight = _next(member, turned, torch.tensor([[float(back)]]), flags)[0]
     assert [name for name, part in zip("abcd", weight.tolist(), strict=True) if part > 0.5] == list(due)
 
 
@@ -134,6 +134,7 @@ def test_words_are_played_at_the_mean_of_the_positions_at_which_they_were_traine
 
     monkeypatch.setattr(reading, "_drawn", _spaced)  # without chance, play reads what training read
     monkeypatch.setattr(reading, "_relaxed", torch.sigmoid)
+    monkeypatch.setattr(reading, "_DROPPED", 0.0)
     reader, words = Reader(), torch.as_tensor(VOCABULARY.encode("go to the red ball", 24)[None]).long()
     with torch.no_grad():
         played = reader(words, torch.zeros(1, 4))
@@ -151,6 +152,19 @@ def test_gates_of_the_order_are_drawn_while_they_learn_and_sure_in_play():
     drawn = reading._relaxed(nearly_sure)
     assert 0.68 < float((drawn > 0.5).float().mean()) < 0.78, "as often as its probability, which is .73"
     assert drawn.std() > 0.2
+
+
+def test_of_clauses_in_any_order_the_first_in_words_is_turned_to_first_as_far_as_is_learned():
+    torch.manual_seed(0)
+    reader = Reader()
+    words = torch.as_tensor(VOCABULARY.encode("go to the red ball and open the grey door", 24)[None]).long()
+    found = []
+    with torch.no_grad():
+        for later in (0.0, 2.0):
+            reader.later.fill_(later)
+            found.append(reader(words, torch.zeros(1, 4))[0][0])
+    weight = found[0].exp()
+    assert torch.allclose(found[0] - found[1], 2 * (weight.cumsum(0) - weight), atol=1e-5)
 
 
 def test_words_that_there_are_not_are_refused():

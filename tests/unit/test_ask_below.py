@@ -1,0 +1,58 @@
+"""Where the controller that is being distilled is sure, the teacher is not asked, and the controller decides."""
+
+import numpy as np
+
+from preceptor.agent.distributions import Categorical
+from preceptor.agent.levels import Observations
+from preceptor.agent.teaching import Annotator, TeacherHigh
+from preceptor.controller.encoders import GridEncoder
+from preceptor.controller.network import ControllerNetwork
+from preceptor.controller.roles import Controller, network_of
+from preceptor.envs.catalog import get_task
+from preceptor.teacher.controls import ScriptedTeacher
+from preceptor.teacher.labels import LabelStore
+
+TASK = get_task("KeyInBox")
+
+
+def annotator(network: ControllerNetwork, ask_below: float) -> Annotator:
+    made = Annotator(TASK, ScriptedTeacher(TASK, LabelStore()), ask_below=ask_below)
+    made.controller = Controller(TASK, network)
+    return made
+
+
+def test_only_scenes_of_which_the_controller_is_not_sure_are_asked_about() -> None:
+    env, rng = TASK.make_vec(16, seed=1), np.random.default_rng(0)
+    seen = [env.reset()[0], *(env.step(rng.integers(TASK.num_actions, size=16))[0] for _ in range(30))]
+    obs, network = np.concatenate(seen), network_of(TASK)
+    seeds = np.zeros(len(obs), np.int64)
+    asks_all = annotator(network, 1.0)
+    labels, codes = asks_all.label(obs, seeds)
+    best = asks_all.controller.probs(obs, legal=TASK.legal(obs)).max(1)  # type: ignore[union-attr]
+    first = np.unique(codes, return_index=True)[1]  # a scene is spared, or not, as it was met first
+    middle = float(np.median(best[first]))
+    some = annotator(network, middle)
+    found, _ = some.label(obs, seeds)
+    assert asks_all.stats.calls > some.stats.calls > 0
+    spared = some.spared(codes)
+    assert not asks_all.spared(codes).any()
+    assert np.array_equal(spared[first], best[first] >= middle)
+    assert np.array_equal(found[~spared], labels[~spared])
+    assert not found[spared].any()
+    assert some.stats.extra["spared"] == len(np.unique(codes[spared]))
+
+
+def test_the_controller_chooses_in_their_place_and_a_resumed_run_spares_the_same() -> None:
+    obs, info = TASK.make_vec(8, seed=1).reset()
+    network = network_of(TASK)
+    before = annotator(network, 1e-6)  # sure of everything
+    _, codes = before.label(obs, info["level_seed"])
+    after = annotator(network, 1.0)
+    after.load_state_dict(before.state_dict())
+    observed = Observations(TASK, GridEncoder(TASK.observation_shape), obs, info["level_seed"])
+    for each in (before, after):
+        choice = TeacherHigh(each).choose(observed, np.full(8, -1))[1]
+        assert isinstance(choice, Categorical)
+        assert np.allclose(choice.probs, each.controller.probs(obs, legal=observed.legal))  # type: ignore[union-attr]
+        assert each.stats.calls == 0
+        assert each.spared(codes).all()
