@@ -18,6 +18,7 @@ _WIDTH, _LAYERS, _HEADS = 64, 2, 4
 _TOGETHER = 64  # missions that are read at once
 _AROUND = 3  # words on each side that a gate sees
 _DROPPED = 0.1  # share of words that gates do not see while they learn
+_COST = 0.02  # of each clause, in the unit of the loss: else things that are named apart would be clauses apart
 _NEXT_TO_NOTHING = 1e-6  # instead of a weight of 0, whose logarithm would be infinite
 _NEVER = -1e4  # a score that leaves no weight, finite so that rows of padding stay numbers
 
@@ -59,14 +60,15 @@ class Reader(nn.Module):
         if torch.jit.is_tracing():  # an export reads all at once, and each as long as any may be
             return self._read(words, done)
         order = (words > 0).sum(1).argsort()  # within a batch all missions are as long as the longest
-        parts = [self._read(_cut(words[rows]), done[rows]) for rows in order.split(_TOGETHER)]
+        cost = _COST / max(1, len(words))
+        parts = [self._read(_cut(words[rows]), done[rows], cost) for rows in order.split(_TOGETHER)]
         back = order.argsort()
         return [torch.cat(part)[back] for part in zip(*parts, strict=True)]
 
-    def _read(self, words: Tensor, done: Tensor) -> list[Tensor]:
+    def _read(self, words: Tensor, done: Tensor, cost: float = 0.0) -> list[Tensor]:
         padding = words == 0
         embedded = self.embed(words)
-        clause, turned, back = self._gates(embedded, padding)
+        clause, turned, back = self._gates(embedded, padding, cost)
         member = _overlap(clause[..., None], torch.arange(MOST_CLAUSES, device=words.device))  # [N, L, 4]
         member = member.masked_fill(padding[..., None], 0.0)
         weight = _next(member, turned, back, done)
@@ -92,13 +94,15 @@ class Reader(nn.Module):
         said = self.norm(said + queries)
         return [due, *(head(said[:, i]).log_softmax(-1) for i, head in enumerate(self.heads))]
 
-    def _gates(self, embedded: Tensor, padding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _gates(self, embedded: Tensor, padding: Tensor, cost: float) -> tuple[Tensor, Tensor, Tensor]:
         """Of words [N, L] the number of the clause that each is in, and how far it is in the second part, both [N, L];
-        and how far that part comes first [N, 1]."""
+        and how far that part comes first [N, 1]. Each clause after the first adds `cost` to the loss."""
         near = nn.functional.dropout1d(embedded, _DROPPED, torch.is_grad_enabled())
         begins, turns, looks, says = self.gates(near.transpose(1, 2)).unbind(1)
         begins = begins.sigmoid().masked_fill(padding, 0.0)
         begins = nn.functional.pad(begins[:, 1:], (1, 0))  # the first word's is clause 0
+        if begins.requires_grad:
+            begins.register_hook(lambda gradient: gradient + cost)
         turns = begins * _relaxed(turns)
         says = (looks.masked_fill(padding, _NEVER).softmax(1) * says).sum(1, keepdim=True)
         return begins.cumsum(1), turns.cumsum(1).clamp(max=1), _relaxed(says)

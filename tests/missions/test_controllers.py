@@ -167,6 +167,22 @@ def test_of_clauses_in_any_order_the_first_in_words_is_turned_to_first_as_far_as
     assert torch.allclose(found[0] - found[1], 2 * (weight.cumsum(0) - weight), atol=1e-5)
 
 
+def test_each_clause_costs_while_gates_learn_so_that_what_is_named_apart_is_no_clause_apart(monkeypatch):
+    torch.manual_seed(0)
+    reader, found = Reader(), []
+    words = torch.as_tensor(VOCABULARY.encode("go to the red ball, then open the grey door", 24)[None]).long()
+    for cost in (0.0, 0.5):
+        monkeypatch.setattr(reading, "_COST", cost)
+        reader.zero_grad()
+        torch.manual_seed(1)
+        reader(words, torch.zeros(1, 4))[0].sum().backward()
+        found.append(reader.gates.bias.grad[0].item())
+    with torch.no_grad():
+        begins = torch.sigmoid(reader.gates(reader.embed(words).transpose(1, 2))[0, 0, 1:10])
+    expected = 0.5 * float((begins * (1 - begins)).sum())  # but for the words that are dropped
+    assert 0.5 * expected < found[1] - found[0] < 1.5 * expected
+
+
 def test_words_that_there_are_not_are_refused():
     obs = seen(2)
     ROOM.from_gymnasium(obs)
