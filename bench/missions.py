@@ -2,13 +2,15 @@
 
     python -m bench.missions --full     # three seeds, and the control; an interrupted call goes on where it was
     python -m bench.missions --players rooms     # one seed of that which is taught on BabyAI's BossLevel
+    python -m bench.missions --players "1000 missions" "10000 missions"   # labels against missions played
     python -m bench.missions --report log/missions.jsonl
 
 One controller is taught by the script on missions of one or two clauses, in the sentence forms for training, about the
 pairs of colour and kind that are not held out. Each row is another set of held-out levels. `script` is the expert,
 which has nothing to say where no rule reads the words. `no words` was trained and is played on the same levels, with
 the same facts, without the mission's words. `rooms` was taught on BabyAI's BossLevel, which has all verbs and up to
-four clauses, and is judged on that and on seven other levels of BabyAI's. Settings were chosen on seeds below 10.
+four clauses, and is judged on that and on seven other levels of BabyAI's. `N missions` played so many, and its teacher
+was asked only where it was not sure. Settings were chosen on seeds below 10.
 """
 
 import argparse
@@ -34,7 +36,7 @@ from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 from preceptor.teacher.controls import ScriptedTeacher
 from preceptor.teacher.labels import LabelStore
 
-SEEDS, FIRST, EPISODES, STEPS = 3, 10, 500, 100_000
+SEEDS, FIRST, EPISODES, STEPS = 3, 10, 500, 40_000
 _TRAINED: dict[str, Any] = {"words": "training", "pairs": "known", "clauses": "1-2"}
 _LEVELS = 20_000  # each has a mission of its own: with few, words are learned by heart
 
@@ -63,12 +65,21 @@ ROWS = {
 BOSS = f"BabyAI-BossLevel:levels={_LEVELS}"
 LEVELS = ("PickupLoc", "GoTo", "PutNextLocal", "Open", "Unlock", "SynthLoc", "GoToSeq", "BossLevel")
 TAUGHT: dict[str, Any] = {"retell": True, "guided": 0.9, "updates": 0.1}  # many missions of each scene
+# How many missions are played, most of them once and in about 11 steps, and gradient steps per environment step
+PLAYED = {1_000: 0.1, 10_000: 0.04, 100_000: 0.004}
 # Of each player the task that it is taught on, its settings, and the rows that it is judged on
 PLAYERS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "student": (TRAINED, TAUGHT, ROWS),
     "no words": ("bench.missions:Wordless", TAUGHT, {"as trained": "bench.missions:Wordless"}),
     "script": ("", {}, ROWS),
     "rooms": (BOSS, TAUGHT, {level: f"BabyAI-{level}" for level in LEVELS}),
+} | {
+    f"{count} missions": (
+        _variant(levels=4 * count),
+        {"ask_below": 0.9, "steps": 11 * count, "updates": updates},
+        {"as trained": TRAINED},
+    )
+    for count, updates in PLAYED.items()
 }
 
 
