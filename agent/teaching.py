@@ -166,6 +166,8 @@ class Annotator(Labeller):
 class ControllerLabels(Labeller):
     """A finished controller in the teacher's place: its distribution is the label, and no teacher is asked."""
 
+    controller: Controller
+
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
         teacher = controller.facts.get("teacher", {})

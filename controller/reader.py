@@ -43,6 +43,7 @@ class Reader(nn.Module):
         self.acts, self.names = _Attention(), _Attention()
         self.norm = nn.LayerNorm(_WIDTH)
         self.heads = nn.ModuleList([nn.Linear(_WIDTH, size) for size in self.sizes])
+        assert self.gates.bias is not None
         nn.init.constant_(self.gates.bias[:1], -2.0)  # most words begin no clause
         self.later = nn.Parameter(torch.ones(()))  # how much less a clause is turned to for each one before it
 
