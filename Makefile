@@ -18,7 +18,7 @@ help:
 	@echo "make test-browser  the labelling page in Chromium (apt-get install chromium)"
 	@echo "make test-package  the wheel in an empty environment, as docs/ten-minutes.md has it (minutes, 2 GB)"
 	@echo "make test-interop  other people's tools on our environments, data and server (minutes)"
-	@echo "make test-ray      a grid on a cluster of Ray whose nodes are killed (minutes)"
+	@echo "make test-ray      grids and agents on a cluster of Ray whose nodes are killed (minutes)"
 	@echo "make docs    the documentation as a web site, in site/"
 	@echo "make learn   the slow checks: all seeds, all tasks"
 	@echo "make bench   measurements against peers, as ratios"

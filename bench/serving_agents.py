@@ -97,9 +97,9 @@ def latency(port: int, steps: int) -> list[float]:
     return taken[99:]
 
 
-def throughput(port: int, pid: int, seconds: float, clients: int = CLIENTS) -> dict[str, float]:
+def throughput(port: int, pid: int, seconds: float, clients: int = CLIENTS, environments: int = 1) -> dict[str, float]:
     """Actions a second of so many clients, the server's processor seconds for each, and its memory before and after."""
-    step, poll = _Steps(port, clients), select.epoll()
+    step, poll = _Steps(port, clients, environments), select.epoll()
     connections = [Socket(port) for _ in range(clients)]
     numbers, of_file = [1] * clients, {each.socket.fileno(): i for i, each in enumerate(connections)}
     for i, connection in enumerate(connections):
@@ -122,6 +122,7 @@ def throughput(port: int, pid: int, seconds: float, clients: int = CLIENTS) -> d
     used = _used(server) - start
     for connection in connections:
         connection.socket.close()
+    count *= environments
     return {
         "actions_per_second": count / taken,
         "processor_microseconds": 1e6 * used / count,
@@ -139,12 +140,14 @@ def _used(process: psutil.Process) -> float:
 class _Steps:
     """Messages of clients: of the policy server's sessions, or the bare observations of the peer."""
 
-    def __init__(self, port: int, clients: int) -> None:
-        self._obs = np.random.default_rng(0).uniform(-1, 1, (clients, 64, 1, 6)).astype(np.float32)
+    def __init__(self, port: int, clients: int, environments: int = 1) -> None:
+        self._obs = np.random.default_rng(0).uniform(-1, 1, (clients, 64, environments, 6)).astype(np.float32)
         try:
             with Client(f"http://127.0.0.1:{port}", patience=2.0) as client:
                 client.agents()
-                self._sessions = [client.open(seed=i).told["session"] for i in range(clients)]
+                self._sessions = [
+                    client.open(environments=environments, seed=i).told["session"] for i in range(clients)
+                ]
         except UserError:
             self._sessions = []
 
@@ -206,7 +209,7 @@ async def serve_peer(run: str, port: int) -> None:
         await asyncio.get_running_loop().create_future()
 
 
-def measure(seconds: float, minutes: float) -> dict[str, Any]:
+def measure(seconds: float, minutes: float, clients: int, environments: int) -> dict[str, Any]:
     """Both servers in turn; print and return the figures."""
     with TemporaryDirectory() as folder:
         settings: dict[str, Any] = {"savedir": "agent", "preset": "tiny", "quiet": True}
@@ -221,12 +224,12 @@ def measure(seconds: float, minutes: float) -> dict[str, Any]:
                     "p50_ms": float(np.percentile(taken, 50)),
                     "p99_ms": float(np.percentile(taken, 99)),
                 }
-                found |= throughput(port, pid, seconds)
+                found |= throughput(port, pid, seconds, clients, environments)
                 if name == "ours" and minutes:
-                    found["long"] = throughput(port, pid, 60 * minutes)
+                    found["long"] = throughput(port, pid, 60 * minutes, clients, environments)
             result[name] = found | {"load_average": os.getloadavg()[0]}
             print(
-                f"{name}: p50 {found['p50_ms']:.2f} ms, p99 {found['p99_ms']:.2f} ms; {CLIENTS} clients: "
+                f"{name}: p50 {found['p50_ms']:.2f} ms, p99 {found['p99_ms']:.2f} ms; {clients} clients: "
                 f"{found['actions_per_second']:,.0f} actions/s, {found['processor_microseconds']:.0f} microseconds of "
                 f"processor each ({found['actions_per_core_second']:,.0f} on a core of its own), "
                 f"{found['failed']} failed; the machine's load is {os.getloadavg()[0]:.1f}"
@@ -245,6 +248,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.serving_agents", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--minutes", type=float, default=0.0)
+    parser.add_argument("--clients", type=int, default=CLIENTS)
+    parser.add_argument("--environments", type=int, default=1, help="of each client's session")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--peer")
     parser.add_argument("--port", type=int)
@@ -253,7 +258,7 @@ def main(words: Sequence[str] | None = None) -> None:
         import uvloop
 
         return uvloop.run(serve_peer(given.peer, given.port))
-    result = measure(given.seconds, given.minutes)
+    result = measure(given.seconds, given.minutes, given.clients, given.environments)
     if given.json:
         print(json.dumps(result))
     return None

@@ -4,7 +4,7 @@ import hmac
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket
 
 from preceptor.agent.remote.wire import packed, unpacked
 from preceptor.serving.page import PageFiles
+from preceptor.serving.policy.measured import Measured
 from preceptor.serving.policy.protocol import (
     Act,
     Acted,
@@ -33,7 +34,6 @@ from preceptor.serving.policy.protocol import (
     Watched,
     misread,
 )
-from preceptor.serving.policy.service import Service
 from preceptor.serving.request_limits import RequestLimits
 
 MOST_BYTES = 4 * 2**20  # of a request
@@ -45,7 +45,32 @@ _WORDS = """Sessions of play with trained agents. The same requests go over a We
 with `error` is a refusal. Arrays are maps {dtype, shape, data} there, and nested lists here."""
 
 
-def create_app(service: Service, *, key: str = "", host: str = "127.0.0.1") -> FastAPI:
+class Answers(Protocol):
+    """What an application asks: a `Service`, or what stands before several (`on_ray`)."""
+
+    measured: Measured
+
+    @property
+    def alive(self) -> bool:
+        """Whether it answers."""
+
+    async def answer(self, op: Any, fields: dict[str, Any]) -> bytes:
+        """The reply to a request, as a message of the wire. Raises `Refused`."""
+
+    async def served(self) -> list[dict[str, Any]]:
+        """What is served, as the protocol's `Served` tells of it."""
+
+    async def reload(self, name: str) -> dict[str, Any]:
+        """Load an agent again; what is then served. Raises `Refused`."""
+
+    async def watched(self) -> list[dict[str, Any]]:
+        """Sessions that play, as the protocol's `Watched` tells of them."""
+
+    async def show(self, name: str, environment: int, after: int) -> dict[str, Any] | None:
+        """What an environment of a session does, as the protocol's `Shown` tells of it. Raises `Refused`."""
+
+
+def create_app(service: Answers, *, key: str = "", host: str = "127.0.0.1") -> FastAPI:
     """The application. It does not end the service.
 
     Args:
@@ -77,7 +102,7 @@ def create_app(service: Service, *, key: str = "", host: str = "127.0.0.1") -> F
 
     @app.get("/ready")
     async def ready() -> Done:
-        if not service.worker.alive:
+        if not service.alive:
             raise Refused(503, "The agents do not play any more.", retry_after=5.0)
         return Done()
 
@@ -98,7 +123,7 @@ class Sockets:
     A message is answered before the next one is read: who floods is slowed down by his own connection.
     """
 
-    def __init__(self, app: ASGIApp, *, service: Service, admitted: Callable[[str], bool]) -> None:
+    def __init__(self, app: ASGIApp, *, service: Answers, admitted: Callable[[str], bool]) -> None:
         self._app, self._service, self._admitted, self._open = app, service, admitted, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,7 +179,7 @@ def _message(data: bytes | None) -> dict[str, Any]:
     return ask
 
 
-def _operations(service: Service, guard: Any) -> APIRouter:
+def _operations(service: Answers, guard: Any) -> APIRouter:
     """The operations over HTTP."""
     failures: Any = {status: {"model": Failure} for status in (401, 404, 409, 422, 429, 503)}
     api = APIRouter(prefix="/v1", dependencies=[Depends(guard), Depends(_is_json)], responses=failures)
@@ -184,7 +209,7 @@ def _operations(service: Service, guard: Any) -> APIRouter:
 
     @api.get("/agents")
     async def agents() -> list[Served]:
-        return [Served(**service.told(*each)) for each in service.agents.all()]
+        return [Served(**each) for each in await service.served()]
 
     @api.post("/agents/{agent}/label")
     async def label(agent: str, obs: Array = Body(embed=True)) -> Labelled:  # noqa: B008
@@ -196,7 +221,7 @@ def _operations(service: Service, guard: Any) -> APIRouter:
 
     @api.get("/live")
     async def live() -> list[Watched]:
-        return [Watched(**each) for each in service.watched()]
+        return [Watched(**each) for each in await service.watched()]
 
     @api.get("/live/{name}", responses={204: {"description": "No step was taken after that number."}})
     async def show(name: str, environment: int = 0, after: int = 0) -> Shown:

@@ -1,14 +1,19 @@
 """What Prometheus reads of a policy server, and its log: a JSON object a line, without observations or session ids."""
 
+import contextlib
 import json
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from preceptor.serving.policy.protocol import OPERATIONS, Refused
+
 _SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_log = logging.getLogger("preceptor.policy")
 _PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -42,6 +47,19 @@ class Measured:
         counter.inc()
         if op == "act":
             self._seconds.observe(time.perf_counter() - began)
+
+    @contextlib.contextmanager
+    def request(self, op: Any) -> Iterator[None]:
+        """Count a request that is answered, or refused, in the block; those of no operation together."""
+        began, status, op = time.perf_counter(), 200, op if str(op) in OPERATIONS else "unknown"
+        try:
+            yield
+        except Refused as error:
+            status = error.status
+            _log.info("refused", extra={"op": op, "status": status, "why": str(error)})
+            raise
+        finally:
+            self.answered(op, status, began)
 
     def text(self) -> bytes:
         """As Prometheus reads it."""

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 MOST_ENVIRONMENTS = 4096
+OPERATIONS = ("open", "act", "label", "reset", "export", "close")  # as `op` names them
 _SHOWN = 500  # characters of an error
 _Listed = PlainSerializer(lambda value: value.tolist() if isinstance(value, np.ndarray) else value, when_used="json")
 Array = Annotated[Any, _Listed, Field(json_schema_extra={"type": "array", "items": {}})]

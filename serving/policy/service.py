@@ -16,7 +16,7 @@ from preceptor.serving.policy.agents import Agents, Playing
 from preceptor.serving.policy.fallback import Doubt, Fallback
 from preceptor.serving.policy.live import listed, shown
 from preceptor.serving.policy.measured import Measured
-from preceptor.serving.policy.protocol import Act, Done, Label, OfSession, Open, Refused, Served
+from preceptor.serving.policy.protocol import OPERATIONS, Act, Done, Label, OfSession, Open, Refused, Served
 from preceptor.serving.policy.sessions import Session, SessionStore, new_id, session_of
 from preceptor.serving.policy.worker import Worker
 
@@ -59,21 +59,18 @@ class Service:
             "close": (OfSession, partial(self._with, self._close)),
         }
 
+    @property
+    def alive(self) -> bool:
+        """Whether it plays."""
+        return self.worker.alive
+
     async def answer(self, op: Any, fields: Any) -> bytes:
         """The reply to a request. Raises `Refused`."""
-        began, status = time.perf_counter(), 200
-        name = op if isinstance(op, str) and op in self.operations else "unknown"
-        try:
-            if name == "unknown":
-                raise Refused(422, f"op: there are {', '.join(self.operations)}.")
-            kind, operation = self.operations[name]
+        with self.measured.request(op):
+            if str(op) not in OPERATIONS:
+                raise Refused(422, f"op: there are {', '.join(OPERATIONS)}.")
+            kind, operation = self.operations[str(op)]
             return await operation(kind.read(fields))
-        except Refused as error:
-            status = error.status
-            _log.info("refused", extra={"op": name, "status": status, "why": str(error)})
-            raise
-        finally:
-            self.measured.answered(name, status, began)
 
     async def open(self, ask: Open) -> bytes:
         """Begin to play, or go on from an exported session."""
@@ -101,6 +98,10 @@ class Service:
         _log.info("loaded", extra={"agent": name, "version": playing.version})
         return self.told(playing, True)
 
+    async def served(self) -> list[dict[str, Any]]:
+        """Every version of each agent, as the protocol's `Served` tells of it."""
+        return [self.told(*each) for each in self.agents.all()]
+
     def told(self, playing: Playing, newest: bool) -> dict[str, Any]:
         """An agent as the protocol's `Served` tells of it."""
         return Served(
@@ -118,7 +119,7 @@ class Service:
             newest=newest,
         ).model_dump()
 
-    def watched(self) -> list[dict[str, Any]]:
+    async def watched(self) -> list[dict[str, Any]]:
         """Sessions that play, the one that was used last first."""
         now, playing = time.time(), sorted(self.worker.sessions.values(), key=lambda session: -session.used)
         return [listed(session, now) for session in playing[:_MOST_LISTED]]
