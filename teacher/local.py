@@ -17,6 +17,7 @@ from preceptor.ground.errors import UserError
 from preceptor.teacher.asking import Reply
 from preceptor.teacher.call import OK
 from preceptor.teacher.card import TINY_MODEL, card_of
+from preceptor.teacher.packing import packed
 from preceptor.teacher.prompts import LETTERS, Prompt
 
 # Padded tokens per forward pass: a thousand stay in a processor's cache (half as fast again as ten thousand); a GPU is
@@ -31,6 +32,7 @@ class LocalModel:
         path: Folder with a transformers model. Its `preceptor.json`, if there is one, gives the calibrated temperature
             and the prompt template.
         device: Where the network is.
+        shares: Read what prompts have in common once: faster for many, and other roundings.
 
     Attributes:
         template: Name of the prompt template that the model wants.
@@ -41,8 +43,10 @@ class LocalModel:
     method = "logprobs"
     samples = 1
 
-    def __init__(self, path: Path | str = TINY_MODEL, *, device: torch.device | str = "cpu") -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: Path | str = TINY_MODEL, *, device: torch.device | str = "cpu", shares: bool = False
+    ) -> None:
+        self.path, self._shares = Path(path), shares
         self.tokenizer, network = load_model(self.path)
         self.network = network.to(device)
         card = card_of(self.path)
@@ -61,9 +65,9 @@ class LocalModel:
     def replies(self, prompts: Sequence[Prompt]) -> Generator[list[tuple[int, Reply]], None, None]:
         """Scores of the menus' letters, in batches of prompts of similar length."""
         tokens = self.encode(prompts)
-        for batch in batches([len(ids) for ids in tokens], self._batch_tokens):
-            started = time.perf_counter()
-            logits = self.letter_logits([tokens[i] for i in batch]).double() / self.temperature
+        started = time.perf_counter()
+        for batch, read in self._read(tokens):
+            logits = read.double() / self.temperature
             menus = [len(prompts[i].menu.options) for i in batch]
             scores = [tuple(row[:size].softmax(dim=-1).tolist()) for row, size in zip(logits, menus, strict=True)]
             share = (time.perf_counter() - started) / len(batch)
@@ -71,6 +75,16 @@ class LocalModel:
                 (i, Reply(OK, score, LETTERS[score.index(max(score))], len(tokens[i]) + 1, share))
                 for i, score in zip(batch, scores, strict=True)
             ]
+            started = time.perf_counter()
+
+    def _read(self, tokens: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Batches of prompts, and the logits of the letters after them."""
+        if self._shares:
+            for pack in packed(tokens, self._batch_tokens):
+                yield pack.prompts, self._letters(pack.read(self.network.base_model))
+        else:
+            for batch in batches([len(ids) for ids in tokens], self._batch_tokens):
+                yield batch, self.letter_logits([tokens[i] for i in batch])
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of prompts, through the model's own chat template."""
@@ -88,7 +102,11 @@ class LocalModel:
         # Padding stands on the right, where causal attention never looks back from: no mask is needed.
         padded = pad_sequence([torch.tensor(ids) for ids in tokens], batch_first=True).to(self.network.device)
         hidden = self.network.base_model(input_ids=padded, use_cache=False).last_hidden_state  # [N, T, H]
-        last = hidden[range(len(tokens)), [length - 1 for length in lengths]]  # [N, H]
+        return self._letters(hidden[range(len(tokens)), [length - 1 for length in lengths]])
+
+    @torch.inference_mode()
+    def _letters(self, last: torch.Tensor) -> torch.Tensor:
+        """Logits [N, 26] of the letters after N last hidden states [N, H]."""
         logits: torch.Tensor = self.network.get_output_embeddings()(last)[:, self._letter_ids]
         return logits.float().cpu()
 

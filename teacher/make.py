@@ -126,12 +126,12 @@ def make_player(
     return model, template
 
 
-def local_model(config: TeacherConfig, task: Task, device: str) -> "LocalModel":
+def local_model(config: TeacherConfig, task: Task, device: str, *, shares: bool = False) -> "LocalModel":
     """The model in this process; a warning if it was not trained on the task. Raises `UserError` if there is none."""
     from preceptor.teacher.card import TINY_MODEL
     from preceptor.teacher.local import LocalModel  # slow to import, as is the other one
 
-    model = LocalModel(config.model or TINY_MODEL, device=device)
+    model = LocalModel(config.model or TINY_MODEL, device=device, shares=shares)
     if model.tasks and task.base_name not in model.tasks:
         judge = f"python main.py labels judge --teacher local --task {task.source}"
         say(f"warning: the model of --teacher local was not trained on {task.name}; how good it is: {judge}")

@@ -183,7 +183,7 @@ def _asked(config: BatchConfig, task: Task) -> tuple[LocalModel | ServerPool, Te
         raise UserError("A server is named twice.", "--concurrency N  # for more requests at each")
     if urls or asked.teacher == "llm":
         return make_pool(asked, urls or (None,), task)
-    model = local_model(asked, task, "cpu")
+    model = local_model(asked, task, "cpu", shares=True)
     return model, load_template(asked.prompt or model.template)
 
 

@@ -109,7 +109,9 @@ def _of_thousands(given: object) -> object:
 
 
 @dataclass(frozen=True)
-class _ManyServers(TeacherConfig):
+class ServersConfig(TeacherConfig):
+    """A teacher that may be on many servers."""
+
     base_url: tuple[str, ...] = ()  # type: ignore[assignment]
     """Servers of one model, OpenAI protocol, each after a --base-url of its own. The key is read from OPENAI_API_KEY.
     Without one, the teacher is the one that --teacher names."""
@@ -133,7 +135,7 @@ class BatchConfig(_Printing):
     random."""
     seed: CountOrNone = 0
     """Seed of the play."""
-    teacher: _ManyServers = field(default_factory=_ManyServers)
+    teacher: ServersConfig = field(default_factory=ServersConfig)
     """The model, and how it is asked."""
     retries: CountOrNone = 2
     """How often a reply that was no answer is asked for again, at the end."""

@@ -17,7 +17,7 @@ import pytest
 
 from preceptor.agent.labels import batch as module
 from preceptor.agent.labels.batch import batch
-from preceptor.agent.labels.config import BatchConfig, _ManyServers
+from preceptor.agent.labels.config import BatchConfig, ServersConfig
 from preceptor.ground.errors import UserError
 from preceptor.teacher import make, pool
 from preceptor.teacher.config import Limits
@@ -48,9 +48,9 @@ def second() -> Iterator[FaultyServer]:
 
 def label(store: Path, *servers: FaultyServer, **said: Any) -> dict[str, Any]:
     """What a command with these servers says; settings of the teacher are among what is said."""
-    own = {name: said.pop(name) for name in list(said) if name in _ManyServers.__dataclass_fields__}
+    own = {name: said.pop(name) for name in list(said) if name in ServersConfig.__dataclass_fields__}
     how: dict[str, Any] = {"concurrency": 2, "permutations": 2, "scoring": "logprobs", "labels": str(store)}
-    asked = _ManyServers(base_url=tuple(server.url for server in servers), **how | own)
+    asked = ServersConfig(base_url=tuple(server.url for server in servers), **how | own)
     return batch(BatchConfig(**{"task": "ColoredDoorKey", "scenes": SCENES, "teacher": asked, "quiet": True} | said))
 
 
