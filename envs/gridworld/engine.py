@@ -37,6 +37,7 @@ from preceptor.envs.gridworld.levels import (
     WIN_DOOR,
     WIN_TARGET,
     Grid,
+    LevelSpec,
     Pool,
     Variety,
     generate,
@@ -56,7 +57,10 @@ Ends = NDArray[np.bool_]  # [3, N], whether a step terminated an episode, trunca
 
 
 class Rules(NamedTuple):
-    """What kernels need of a task: `LevelSpec` in integers."""
+    """What kernels need of a task: `LevelSpec` in integers, and MiniGrid's rewards for success [max_steps + 1].
+
+    Rewards are a table, by the clock, because a GPU would round 1 - 0.9 x once where a processor rounds it twice.
+    """
 
     generator: int
     win: int
@@ -64,6 +68,13 @@ class Rules(NamedTuple):
     max_steps: int
     see_through: bool
     variety: Variety
+    rewards: NDArray[np.float64]
+
+
+def rules_of(spec: LevelSpec) -> Rules:
+    """The rules of a task, for kernels."""
+    rewards = 1 - 0.9 * (np.arange(spec.max_steps + 1) / spec.max_steps)
+    return Rules(spec.generator, spec.win, spec.view_size, spec.max_steps, spec.see_through, spec.variety, rewards)
 
 
 @njit(cache=True, forceinline=True)
@@ -141,7 +152,9 @@ def begin(
         grid.picked_at = -1
         if rules.generator == POOL:
             p = level_seeds[m] - pool.first
-            cells[rows[m]] = pool.cells[p]
+            for x in range(cells.shape[1]):  # no slices: to copy one, a GPU would need memory
+                for y in range(cells.shape[2]):
+                    cells[rows[m], x, y] = pool.cells[p, x, y]
             grid.x, grid.y, grid.direction = pool.pose[p, 0], pool.pose[p, 1], pool.pose[p, 2]
         else:
             generate(rules.generator, rules.variety, level_seeds[m], grid, cells[rows[m]])
@@ -174,6 +187,55 @@ def see_anew(
 
 
 @njit(cache=True)
+def step_some(
+    rules: Rules,
+    grids: Grids,
+    cells: Cells,
+    actions: NDArray[np.integer],
+    reward: NDArray[np.float64],
+    ends: Ends,
+    maps: Maps | None,
+    canvas: Canvas | None,
+    screen: Screen | None,
+    first: int,
+    last: int,
+) -> None:
+    """Step the grids [first, last) and show their agents what they see: all the rules, whatever runs them.
+
+    The loop is in here, because Numba counts references to arrays at every call: once for all grids of a processor,
+    which steps all of them; on a GPU, where nothing is counted, each thread steps one.
+    """
+    num_envs, width, height = cells.shape
+    flat_cells = cells.reshape(num_envs, width * height)
+    if maps is not None:
+        flat_maps = maps.reshape(num_envs, width * height, 4)
+    for n in range(first, last):
+        grid = grids[n]
+        if canvas is not None:
+            x, y = grid.x + STEP_X[grid.direction], grid.y + STEP_Y[grid.direction]
+            before = cells[n, x, y]
+        if maps is not None:
+            at = grid.x * height + grid.y
+            show(flat_maps, n, at, flat_cells[n, at])
+            flat_maps[n, at, 3] = NO_AGENT
+        grid.clock += 1
+        result = act(grid, cells, n, actions[n], rules.win)
+        if canvas is not None and cells[n, x, y] != before:
+            paint(canvas.pixels, canvas.boards, n, x, y, cells[n, x, y], width, height)
+        ends[0, n], ends[1, n], ends[2, n] = result != GOES_ON, grid.clock >= rules.max_steps, result == SUCCEEDED
+        reward[n] = rules.rewards[min(grid.clock, rules.max_steps)] if result == SUCCEEDED else 0.0
+        due = rules.generator == DYNAMIC and grid.picked_at > 0 and grid.clock == grid.picked_at + DOOR_DELAY
+        if due and result == GOES_ON:
+            _move_door(grid, cells[n], maps, n)
+            if canvas is not None:
+                paint_grid(canvas.pixels, canvas.boards, n, cells[n])
+        if maps is not None:
+            look(grid, flat_cells, flat_maps, n, rules.view_size, rules.see_through, height)
+        if canvas is not None:
+            view(grid, canvas, screen, n, rules.view_size, rules.see_through, width, height)
+
+
+@njit(cache=True)
 def step(
     rules: Rules,
     grids: Grids,
@@ -197,31 +259,5 @@ def step(
     for action in actions:
         if action < 0 or action >= NUM_ACTIONS:
             return False
-    num_envs, width, height = cells.shape
-    flat_cells = cells.reshape(num_envs, width * height)
-    if maps is not None:
-        flat_maps = maps.reshape(num_envs, width * height, 4)
-    for n in range(num_envs):
-        grid = grids[n]
-        x, y = grid.x + STEP_X[grid.direction], grid.y + STEP_Y[grid.direction]
-        before = cells[n, x, y]
-        if maps is not None:
-            at = grid.x * height + grid.y
-            show(flat_maps, n, at, flat_cells[n, at])
-            flat_maps[n, at, 3] = NO_AGENT
-        grid.clock += 1
-        result = act(grid, cells, n, actions[n], rules.win)
-        if canvas is not None and cells[n, x, y] != before:
-            paint(canvas.pixels, canvas.boards, n, x, y, cells[n, x, y], width, height)
-        ends[0, n], ends[1, n], ends[2, n] = result != GOES_ON, grid.clock >= rules.max_steps, result == SUCCEEDED
-        reward[n] = 1 - 0.9 * (grid.clock / rules.max_steps) if result == SUCCEEDED else 0.0
-        due = rules.generator == DYNAMIC and grid.picked_at > 0 and grid.clock == grid.picked_at + DOOR_DELAY
-        if due and result == GOES_ON:
-            _move_door(grid, cells[n], maps, n)
-            if canvas is not None:
-                paint_grid(canvas.pixels, canvas.boards, n, cells[n])
-        if maps is not None:
-            look(grid, flat_cells, flat_maps, n, rules.view_size, rules.see_through, height)
-        if canvas is not None:
-            view(grid, canvas, screen, n, rules.view_size, rules.see_through, width, height)
+    step_some(rules, grids, cells, actions, reward, ends, maps, canvas, screen, 0, len(actions))
     return True

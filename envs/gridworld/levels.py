@@ -49,7 +49,8 @@ GRID: Final = np.dtype(
         ("room_height", np.int64),
         ("stream", np.uint64),  # state of the level's random stream
         ("level_seed", np.int64),
-    ]
+    ],
+    align=True,  # a GPU loads what may not be aligned byte by byte
 )
 Grid = Any  # one record of that type
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.envs.gridworld.canvas import MAX_SIDE, MAX_VIEW, Canvas, Screen, make_canvas, make_screen
-from preceptor.envs.gridworld.engine import NUM_ACTIONS, Rules, begin, see_anew, step
+from preceptor.envs.gridworld.engine import NUM_ACTIONS, begin, rules_of, see_anew, step
 from preceptor.envs.gridworld.levels import GRID, POOL, LevelSpec
 from preceptor.envs.vector import Outcome, Simulator, State
 from preceptor.ground.errors import UserError
@@ -32,8 +32,7 @@ class GridSimulator(Simulator):
     ) -> None:
         self.level_spec, self.name, self.num_envs, self._copy = spec, spec.name, num_envs, copy
         self.max_steps = spec.max_steps
-        rules = spec.generator, spec.win, spec.view_size, spec.max_steps, spec.see_through, spec.variety
-        self._rules = Rules(*rules)
+        self._rules = rules_of(spec)
         self._grids = np.zeros(num_envs, dtype=GRID)
         self.level_seed = self._grids["level_seed"]
         self._cells = np.zeros((num_envs, spec.width, spec.height), dtype=np.uint16)
