@@ -97,7 +97,10 @@ class Fallback:
         return Advice(probs, said)
 
     def spent(self, playing: Playing) -> dict[str, float] | None:
-        """What an agent's teacher has cost, servers before this one included; None if it was not asked."""
+        """What an agent's teacher has cost; None if it was not asked.
+
+        Calls and tokens are those of the budget, probes and earlier servers included; the rest is of this server.
+        """
         desk = self._desks.get(playing.run)
         return None if desk is None or desk.teacher is None else _cost(desk.teacher, self._config)
 
@@ -118,7 +121,8 @@ class Fallback:
 
 def _cost(teacher: Teacher, config: FallbackConfig) -> dict[str, float]:
     stats = teacher.stats
-    told: dict[str, float] = {"queries": stats.queries, "calls": stats.calls, "tokens": stats.tokens}
+    sent, tokens = stats.extra.get("calls_sent", stats.calls), stats.extra.get("tokens_spent", stats.tokens)
+    told: dict[str, float] = {"queries": stats.queries, "calls": sent, "tokens": tokens}  # as the budget counts them
     prices = {"tokens_in": config.usd_per_million_in, "tokens_out": config.usd_per_million_out}
     if any(price is not None for price in prices.values()):
         told["usd"] = sum(stats.extra.get(of, 0.0) * (price or 0.0) for of, price in prices.items()) / 1e6

@@ -66,7 +66,9 @@ async function loop() {
 
 function list(found) {
   sessions = found.filter((each) => each.number > 0);
-  const chosen = at("session").value, names = sessions.map(({ name }) => name);
+  const chosen = at("session").value || sessions[0]?.name; // the one that was used last, until another is chosen
+  sessions.sort((a, b) => (a.name < b.name ? -1 : 1));
+  const names = sessions.map(({ name }) => name);
   if (names.join() !== [...at("session").options].map(({ value }) => value).join()) {
     at("session").replaceChildren(...sessions.map(({ name, agent, task }) => {
       const option = element("option", `${agent} · ${task} · ${name}`);
