@@ -77,14 +77,14 @@ class Annotator(Labeller):
     def label(self, obs: NDArray, level_seeds: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """As `Labeller.label`; scenes that are new are asked about at once."""
         limited = self.task if isinstance(self.task, LimitedTask) else None
-        obs = limited.teacher_view(obs, level_seeds) if limited else obs
-        codes = self.task.fact_codes(obs)
+        seen = limited.teacher_view(obs, level_seeds) if limited else obs
+        codes = self.task.fact_codes(seen)
         distinct, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
         new = [i for i, code in enumerate(distinct.tolist()) if code not in self._known]
         if new and self.controller is not None and self._ask_below < 1:
             new = self._spare(new, obs[first[new]], distinct, self.controller)
         if new:
-            for i, label in zip(new, self._labels(obs[first[new]]), strict=True):
+            for i, label in zip(new, self._labels(seen[first[new]]), strict=True):
                 self._known[int(distinct[i])] = np.array(label.probs, np.float32)
                 if label.source == HELD:
                     self._held.add(int(distinct[i]))
@@ -103,9 +103,9 @@ class Annotator(Labeller):
     def _spare(self, new: list[int], obs: NDArray, codes: NDArray[np.int64], controller: Controller) -> list[int]:
         """The rows of `new`, with observations `obs`, that are to be asked about; the others are so no more."""
         sure = controller.probs(obs, legal=self.task.legal(obs)).max(1) >= self._ask_below
-        for i in np.array(new)[sure]:
-            self._known[int(codes[i])] = np.zeros(len(self.task.options), np.float32)
-            self._spared.add(int(codes[i]))
+        spared = codes[np.array(new)[sure]].tolist()
+        self._known |= dict.fromkeys(spared, np.zeros(len(self.task.options), np.float32))
+        self._spared.update(spared)
         self.stats.extra["spared"] = len(self._spared)
         return [i for i, skip in zip(new, sure, strict=True) if not skip]
 
@@ -156,10 +156,8 @@ class Annotator(Labeller):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self._known, self._held = state["known"], set(state["held"])
-        self._revised, self._spared = (
-            state.get("revised", {}),
-            set(state.get("spared", ())),
-        )  # earlier ones have neither
+        # Earlier versions have neither.
+        self._revised, self._spared = state.get("revised", {}), set(state.get("spared", ()))
         self.teacher.load_state_dict(state["teacher"])
 
 

@@ -1,7 +1,7 @@
 """A teacher in the loop: whom sessions ask, that want it, where the controller is not sure which option to choose.
 
 A teacher belongs to an agent and has a thread of its own, in which it is made and asked, with what several sessions ask
-at once taken together. Whoever waits for it waits a bounded time; the worker and all other sessions go on. Its answers
+at once taken together. A session waits for it a bounded time; the worker and all other sessions go on. Its answers
 go into a label store beside the agent's run, from which they are had again, and which counts for the budget.
 """
 
@@ -77,10 +77,11 @@ class Fallback:
 
     async def advise(self, doubt: Doubt) -> Advice:
         """Ask the teacher, and wait a bounded time; in the event loop. Never fails: the controller can act."""
-        name, answers = doubt.playing.name, self._in_vain(doubt, "this server has no teacher")
+        name, count = doubt.playing.name, len(doubt.scenes)
+        answers: list[Label | str] = ["this server has no teacher"] * count
         if self.offered:
             desk = self._desk(doubt.playing)
-            answers = self._in_vain(doubt, "the teacher is late")
+            answers = ["the teacher is late"] * count
             if not desk.late:  # else each step would wait in vain
                 asked = desk.ask(doubt.scenes)
                 with contextlib.suppress(TimeoutError):
@@ -113,10 +114,6 @@ class Fallback:
         if playing.run not in self._desks:
             self._desks[playing.run] = _Desk(self._config, playing.task, playing.run / ASKED)
         return self._desks[playing.run]
-
-    @staticmethod
-    def _in_vain(doubt: Doubt, why: str) -> "list[Label | str]":
-        return [why] * len(doubt.scenes)
 
 
 def _cost(teacher: Teacher, config: FallbackConfig) -> dict[str, float]:

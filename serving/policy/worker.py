@@ -205,10 +205,10 @@ class Worker:
         elif ask.number not in (None, session.number + 1):
             what = f"The session has taken {session.number} steps, and this is said to be number {ask.number}."
             raise Refused(409, what, f"number {session.number + 1}")
-        elif session.fallback and job.advice is None:
+        elif session.fallback and job.advice is None and session.playing.chooses_options:
             playing = session.playing
             rows = playing.table.doubts(session.seat, job.batch, job.begun, session.fallback)
-            if playing.chooses_options and rows.any():
+            if rows.any():
                 job.result = Doubt(playing, rows, playing.task.describe(job.batch[rows]))
 
     def _play(self, jobs: Sequence[Job]) -> None:

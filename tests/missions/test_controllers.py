@@ -21,7 +21,8 @@ from preceptor.controller.reader import Reader, _drawn, _next, _spaced
 from preceptor.controller.roles import Controller, network_of
 from preceptor.envs.catalog import get_task
 from preceptor.envs.missions.levels import WORDS
-from preceptor.envs.missions.reading import NAMES, NUMBER, TARGETS
+from preceptor.envs.missions.mission import VERBS
+from preceptor.envs.missions.reading import COLOURS, HELD, KINDS_OF, NAMES, NUMBER, TARGETS
 from preceptor.envs.missions.vocabulary import _SAID, VOCABULARY, told
 from preceptor.ground.errors import UserError
 
@@ -181,6 +182,33 @@ def test_each_clause_costs_while_gates_learn_so_that_what_is_named_apart_is_no_c
         begins = torch.sigmoid(reader.gates(reader.embed(words).transpose(1, 2))[0, 0, 1:10])
     expected = 0.5 * float((begins * (1 - begins)).sum())  # but for the words that are dropped
     assert 0.5 * expected < found[1] - found[0] < 1.5 * expected
+
+
+class Reads(torch.nn.Module):
+    """A reader of one mission, whatever the words are: to open the red door."""
+
+    def forward(self, words, done):
+        def sure(index, size):
+            return torch.full((len(words), 4, size), -30.0).index_fill(2, torch.tensor(index), 0.0)
+
+        due = torch.tensor([0.0, -30.0, -30.0, -30.0]).expand(len(words), 4)
+        numbers = VERBS.index("open"), 1 + COLOURS.index("red"), KINDS_OF.index("door"), 0, 0, 0, 0
+        return [due, *map(sure, numbers, Reader().sizes)]
+
+
+@torch.no_grad()
+def test_of_the_key_of_a_named_door_it_is_seen_whether_it_is_held():
+    network, inputs = network_of(ROOM), to_tensors(encoder_of(ROOM)(seen(1)))
+    network.reader = Reads()
+    inputs[2][:] = 0
+    told = {}
+    for key in ("none", "red key", "blue key"):
+        status = inputs[2].clone()
+        if key != "none":
+            status[:, NAMES.index(key)] = HELD
+        told[key] = network(inputs[0], inputs[1], status, *inputs[3:], torch.tensor([-1]))[0]
+    assert torch.equal(told["none"], told["blue key"])
+    assert not torch.allclose(told["none"], told["red key"])
 
 
 def test_words_that_there_are_not_are_refused():

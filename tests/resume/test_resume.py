@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "num_envs": 16,
         "minibatch": 16,
     },
+    "dagger, asked below": {"method": "dagger", **GRID, "ask_below": 0.5},
     "sac": {"method": "sac"},
     "sac, extended": {"method": "sac", "exploration": "extended"},
     "td3": {"method": "td3"},
