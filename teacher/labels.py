@@ -170,10 +170,10 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
         wanted = "key IN (SELECT value FROM json_each(?))"
         return {call.key: call for _, call in self._rows(f"status = '{OK}' AND {wanted}", json.dumps(keys))}
 
-    def tries(self, queries: Sequence[str]) -> dict[str, int]:
-        """How often these queries have been replied to, answers or not, by the keys of their calls."""
-        counted = f"SELECT key, count(*) FROM calls WHERE {_REPLIED} AND query IN (SELECT value FROM json_each(?))"
-        return dict(self._db.execute(f"{counted} GROUP BY key", (json.dumps(queries),)).fetchall())
+    def replied(self, queries: Sequence[str]) -> set[str]:
+        """The keys of those calls of these queries that have had a reply, an answer or not."""
+        wanted = f"SELECT key FROM calls WHERE {_REPLIED} AND query IN (SELECT value FROM json_each(?))"
+        return {key for (key,) in self._db.execute(wanted, (json.dumps(queries),))}
 
     def set_aside(self, tries: int, most: int, **columns: str) -> list[Call]:
         """One call of each of `most` keys that have no answer and so many replies, with these values in columns."""

@@ -111,8 +111,8 @@ class _Run:
         for lot in _lots(islice(scenes, self.config.scenes), _LOOKED_UP):
             self.scenes += len(lot)
             asks = [ask for scene in lot for ask in self.teacher.asks(scene)]
-            tried = self.teacher.store.tries([call.query for call, _ in asks])
-            yield from (ask for ask in asks if ask[0].key not in tried)
+            replied = self.teacher.store.replied([call.query for call, _ in asks])
+            yield from (ask for ask in asks if ask[0].key not in replied)
 
     def asked_again(self, call: Call) -> Ask:
         """A call whose reply was no answer, as it was asked."""
