@@ -19,6 +19,7 @@ _TOGETHER = 64  # missions that are read at once
 _AROUND = 3  # words on each side that a gate sees
 _DROPPED = 0.1  # share of words that gates do not see while they learn
 _COST = 0.02  # of each clause, in the unit of the loss: else things that are named apart would be clauses apart
+_KNOWN = 20_000  # readings that are kept
 _NEXT_TO_NOTHING = 1e-6  # instead of a weight of 0, whose logarithm would be infinite
 _NEVER = -1e4  # a score that leaves no weight, finite so that rows of padding stay numbers
 
@@ -45,6 +46,7 @@ class Reader(nn.Module):
         self.heads = nn.ModuleList([nn.Linear(_WIDTH, size) for size in self.sizes])
         assert self.gates.bias is not None
         nn.init.constant_(self.gates.bias[:1], -2.0)  # most words begin no clause
+        self._weights, self._known = list[object](), dict[bytes, Tensor]()  # what was read, and with which weights
         self.later = nn.Parameter(torch.ones(()))  # how much less a clause is turned to for each one before it
 
     def forward(self, words: Tensor, done: Tensor) -> list[Tensor]:
@@ -60,6 +62,26 @@ class Reader(nn.Module):
         """
         if torch.jit.is_tracing():  # an export reads all at once, and each as long as any may be
             return self._read(words, done)
+        return self._read_in_parts(words, done) if torch.is_grad_enabled() else self._remembered(words, done)
+
+    def _remembered(self, words: Tensor, done: Tensor) -> list[Tensor]:
+        """As ever, but nothing is read twice: in play most of what is read was read a step before."""
+        assert self.gates.bias is not None
+        # Weights that learn change together: few of them tell
+        weights = [words.device, *self.gates.bias.tolist(), self.later.item()]
+        if weights != self._weights or len(self._known) > _KNOWN:
+            self._weights, self._known = weights, {}
+        keys = [row.tobytes() for row in torch.cat([words, done.to(words.dtype)], 1).short().cpu().numpy()]
+        new = {key: row for row, key in enumerate(keys) if key not in self._known}
+        if new:
+            rows = list(new.values())
+            read = self._read_in_parts(words[rows], done[rows])
+            self._known |= zip(new, torch.cat([part.flatten(1) for part in read], 1), strict=True)
+        widths = [MOST_CLAUSES * size for size in (1, *self.sizes)]
+        due, *said = torch.stack([self._known[key] for key in keys]).split(widths, 1)
+        return [due, *(part.unflatten(1, (MOST_CLAUSES, -1)) for part in said)]
+
+    def _read_in_parts(self, words: Tensor, done: Tensor) -> list[Tensor]:
         order = (words > 0).sum(1).argsort()  # within a batch all missions are as long as the longest
         cost = _COST / max(1, len(words))
         parts = [self._read(_cut(words[rows]), done[rows], cost) for rows in order.split(_TOGETHER)]

@@ -107,6 +107,7 @@ def test_with_gates_that_are_sure_the_next_clauses_are_those_of_the_order(count,
 def test_missions_are_read_the_same_whatever_they_are_read_with():
     torch.manual_seed(0)
     reader = Reader()
+    other_reader = copy.deepcopy(reader)  # which has not read any of them before
     texts = [
         "go to the red ball",
         "open the grey door",
@@ -117,12 +118,38 @@ def test_missions_are_read_the_same_whatever_they_are_read_with():
     order = torch.randperm(len(words))
     with torch.no_grad():
         alone = [
-            torch.cat(part) for part in zip(*(reader(words[n : n + 1], done[n : n + 1]) for n in order), strict=True)
+            torch.cat(part)
+            for part in zip(*(other_reader(words[n : n + 1], done[n : n + 1]) for n in order), strict=True)
         ]
         for one, other in zip(reader(words[order], done[order]), alone, strict=True):
             assert torch.allclose(one, other, atol=1e-5)
     sum(part.sum() for part in reader(words, done)).backward()
     assert all(parameter.grad is not None for parameter in reader.parameters())
+
+
+@torch.no_grad()
+def test_in_play_nothing_is_read_twice_until_the_weights_have_changed(monkeypatch):
+    torch.manual_seed(0)
+    reader, read = Reader(), list[int]()
+    really = reader._read
+    monkeypatch.setattr(reader, "_read", lambda words, *rest: (read.append(len(words)), really(words, *rest))[1])
+    texts = ["go to the red ball", "open the grey door", "go to the red ball"]
+    words = torch.as_tensor(np.stack([VOCABULARY.encode(text, 24) for text in texts])).long()
+    done = torch.zeros(3, 4)
+    first = reader(words, done)
+    assert read == [2], "one text is there twice"
+    done[0, 0] = 1
+    again = reader(words, done)
+    assert read == [2, 1], "of one text more is done"
+    assert all(torch.equal(one[1:], other[1:]) for one, other in zip(first, again, strict=True))
+    assert [part.shape for part in again] == [(3, 4), *((3, 4, size) for size in reader.sizes)]
+    other = Reader()
+    reader.load_state_dict(other.state_dict())
+    for one, expected in zip(reader(words, done), other(words, done), strict=True):
+        assert torch.equal(one, expected), "other weights read anew"
+    monkeypatch.setattr(reading, "_KNOWN", 1)
+    for one, expected in zip(reader(words, done), other(words, done), strict=True):
+        assert torch.equal(one, expected), "and so does a memory that is full"
 
 
 def test_words_are_played_at_the_mean_of_the_positions_at_which_they_were_trained(monkeypatch):
