@@ -74,12 +74,15 @@ class Table:
         """A new seat, for play that begins."""
         return Seat(Clock(environments, self.player.timeouts, self.player.transition), rng)
 
-    def doubts(self, seat: Seat, obs: NDArray, begun: NDArray[np.bool_], below: float) -> NDArray[np.bool_]:
-        """Where an option has to be chosen now, and none is as probable as that, [N]; nothing changes at the seat."""
+    def doubts(
+        self, seat: Seat, obs: NDArray, begun: NDArray[np.bool_], below: float
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Where an option has to be chosen now, and none is as probable as that, [N]; and the options before it [N], -1
+        for none. Nothing changes at the seat."""
         clock, _, over, choice = self._ahead([seat], [obs], [begun], self._idle(len(seat)))
         if not isinstance(choice, Categorical):
-            return np.zeros(len(seat), np.bool_)
-        return (clock.due(over) & (choice.probs.max(1) < below))[: len(seat)]
+            return np.zeros(len(seat), np.bool_), clock.option[: len(seat)]
+        return (clock.due(over) & (choice.probs.max(1) < below))[: len(seat)], clock.option[: len(seat)]
 
     def _idle(self, rows: int) -> int:
         return max(0, _FEWEST_ROWS - rows) if self.player.free else 0

@@ -6,6 +6,7 @@ set; HALO's `Ask` (agent/halo) asks questions. One runner (`agent/train.py`) pla
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -185,11 +186,12 @@ class Distil(Phase, Resumable):
 
     Args:
         parts: Task, labeller, settings and environments of the method.
-        expert: The teacher's levels.
+        expert: The teacher's levels; None where the student plays alone.
         controller: Learns the labels; None for a flat student.
         rng: Samples minibatches.
         low: Learns the skills, or None.
         steps: Environment steps of distillation, which count as all others; all of the run's if not given.
+        given: Scenes that were labelled before, to be learned from with those that are played.
         ended: Called when distillation is over.
     """
 
@@ -200,12 +202,13 @@ class Distil(Phase, Resumable):
     def __init__(
         self,
         parts: "Parts",
-        expert: Levels,
+        expert: Levels | None,
         controller: ControllerNetwork | None,
         rng: np.random.Generator,
         *,
         low: LowNetwork | None = None,
         steps: int | None = None,
+        given: LabelledScenes | None = None,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         assert parts.labeller is not None, "distillation needs labels"
@@ -222,11 +225,8 @@ class Distil(Phase, Resumable):
         parameters = [p for network in (controller, low) if network for p in network.parameters()]
         self._distillation = Distillation(encoder_of(self.task), parameters, self.loss, self.config, rng)
         self._chance = torch.default_generator  # networks that read missions draw from it while they learn
-        self._held_out: list[LabelledScenes] = []
-        self._held_out_obs: list[NDArray] = []
-        self._codes: list[NDArray[np.int64]] = []
-        self._legal: dict[int, NDArray[np.bool_]] = {}
-        self._read = 0  # vector steps of the store that have become scenes
+        self._given = given and replace(given, probs=self._learned(given.probs))
+        self._forget()
 
     def over(self, steps: int, total: int) -> bool:
         """Whether the steps of distillation, or of the run, are spent."""
@@ -260,6 +260,11 @@ class Distil(Phase, Resumable):
         self._ended()
         return {f"controller/{name}": value for name, value in self.calibration[1].items()}
 
+    @property
+    def held_out(self) -> LabelledScenes:
+        """The scenes of environments, or episodes, that nothing is learned from."""
+        return LabelledScenes.concatenate(self._held_out)
+
     def loss(self, scenes: LabelledScenes) -> tuple[Any, dict[str, float]]:
         """Distillation loss of the controller plus imitation loss of the low level (loss L2 with soft targets)."""
         loss, info = to_tensor(np.zeros((), np.float32)), dict[str, float]()
@@ -288,7 +293,13 @@ class Distil(Phase, Resumable):
     def _forget(self) -> None:
         """Let go what is derived from the store."""
         self._distillation.clear()
-        self._held_out, self._held_out_obs, self._codes, self._legal, self._read = [], [], [], {}, 0
+        if self._given is not None:
+            self._distillation.add(self._given)
+        self._held_out: list[LabelledScenes] = []
+        self._held_out_obs: list[NDArray] = []
+        self._codes: list[NDArray[np.int64]] = []
+        self._legal: dict[int, NDArray[np.bool_]] = {}
+        self._read = 0  # vector steps of the store that have become scenes
 
     def _doubt(self) -> None:
         """Reconsider all labels after what was played since; where some change, the scenes are made of the new ones."""
@@ -357,7 +368,7 @@ class Distil(Phase, Resumable):
 
     def _calibrate(self, controller: ControllerNetwork) -> tuple[float, dict[str, float]]:
         """Temperature and held-out figures; 1 and none for a run too short to have held out labelled scenes."""
-        scenes = LabelledScenes.concatenate(self._held_out)
+        scenes = self.held_out
         labelled = np.flatnonzero(scenes.probs.sum(1) > 0)
         fitted, judged = labelled[::2], labelled[1::2]
         if not len(judged):

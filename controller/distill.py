@@ -185,6 +185,13 @@ def distillation_loss(
     return option_loss + done_loss, {"kl": float(kl.detach()), "done_loss": float(done_loss.detach())}
 
 
+@torch.no_grad()
+def choices(network: ControllerNetwork, scenes: LabelledScenes) -> NDArray[np.int64]:
+    """The legal option that is most probable in each scene [N]."""
+    option_logits, _ = network(*to_tensors(scenes.encoded), to_tensor(scenes.previous))
+    return to_numpy(mask_logits(option_logits, to_tensor(scenes.legal))).argmax(1)
+
+
 def calibrate(
     network: ControllerNetwork, fitted: LabelledScenes, judged: LabelledScenes, truth: NDArray[np.int64]
 ) -> tuple[float, dict[str, float]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.ground.errors import UserError
-from preceptor.ground.program import CLONED, HOME, ROOT
+from preceptor.ground.program import HOME, findable
 from preceptor.serving.config import KEY_VARIABLE, ServeConfig, words_of
 from preceptor.serving.ports import free_ports
 from preceptor.serving.processes import Command
@@ -99,8 +99,8 @@ def environment(config: ServeConfig) -> dict[str, str]:
         ours["HF_HUB_OFFLINE"] = "1"
     if config.model == str(TINY_MODEL) or config.backend == "agents":
         ours["OMP_NUM_THREADS"] = "1"  # more are slower for networks of this size
-    if config.backend in OURS and CLONED:
-        own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), own.get("PYTHONPATH")]))
+    if config.backend in OURS:
+        own = findable(own)
     if key := own.get(KEY_VARIABLE):
         own["VLLM_API_KEY"] = key
     return ours | own

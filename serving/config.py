@@ -48,6 +48,11 @@ class FallbackConfig:
     """Calls that --teacher may cost for each agent, those of earlier servers included; then controllers act alone."""
     max_llm_tokens: Count | None = None
     """Tokens that it may cost, likewise."""
+    learn: bool = False
+    """Distil an agent's controller again from what --teacher has said, in the background; where it is at least as good
+    on held-out scenes, new sessions get it. Keeps what was observed there."""
+    learn_after: Annotated[int, Interval(ge=16, le=1_000_000)] = 200
+    """New scenes with a label after which --learn begins."""
     usd_per_million_in: NotNegative | None = None
     """Price of a million tokens of prompts, for the cost that the page shows."""
     usd_per_million_out: NotNegative | None = None
@@ -118,6 +123,9 @@ class ServeConfig:
                 raise UserError(f"{flag} is for {' and '.join(backends)}; {backend} does not know it.", example)
         if backend == "agents":
             runs = self.runs()
+            if self.fallback.learn and self.fallback.teacher == "none":
+                example = f"python main.py serve --agent {self.agent[0]} --teacher local --learn"
+                raise UserError("--learn learns from a teacher, and none is named.", example)
             if "=" not in (self.model or "="):  # a config that is resolved has its runs there
                 raise UserError(
                     "--agent serves agents, not a --model.", f"python main.py serve --agent {self.agent[0]}"

@@ -53,17 +53,26 @@ class ReplayTeacher(Teacher):
 
     They are those of one model and prompt, and of people who corrected them in a review. `model`, a name or a part of
     it, is needed where the store at `path` holds the answers of several; `margin` is that of the recorded teacher.
+    A scene without an answer is an abstention if it `abstains`, else refused.
 
     Raises:
         UserError: No path.
         TeacherError: The store has no labels for this task, or those of several models and `model` picks none of them.
     """
 
-    def __init__(self, task: Task, path: Path | str | None, *, model: str | None = None, margin: float = 0.0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        path: Path | str | None,
+        *,
+        model: str | None = None,
+        margin: float = 0.0,
+        abstains: bool = False,
+    ) -> None:
         super().__init__("replay")
         if path is None:
             raise UserError("The replay teacher needs a label store.", "--labels log/METHOD/TASK/RUN/labels.sqlite")
-        self.path, self._task, self._margin = Path(path), task, margin
+        self.path, self._task, self._margin, self._abstains = Path(path), task, margin, abstains
         self._calls = self._read(model)
 
     def _read(self, model: str | None) -> dict[tuple[str, ...], list[Call]]:
@@ -98,6 +107,8 @@ class ReplayTeacher(Teacher):
         if len(scene.legal) == 1:
             return only_option(scene, count, self.name)
         calls = self._calls.get(scene.facts)
+        if calls is None and self._abstains:
+            return label_of([], self.name, self._margin, count)
         if calls is None:
             raise TeacherError(
                 f"{self.path} has no answer for a scene of {self._task.name}: {scene.text!r}.",

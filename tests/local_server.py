@@ -65,8 +65,8 @@ def serving(key: str = "", model: Path = TINY_MODEL) -> Iterator[Running]:
         held.close()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = monotonic() + 30
+def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
+    deadline = monotonic() + seconds
     while not condition():
         assert monotonic() < deadline
         sleep(0.01)

@@ -73,7 +73,8 @@ class Served:
 def in_thread(runs: Mapping[str, Path], state: Path, *, key: str = "", **limits: Any) -> Iterator[Served]:
     """A server in a thread of this process; `limits` are arguments of its `Service`."""
     how: dict[str, Any] = {"most_sessions": 64, "keep_seconds": 600.0, "most_waiting": 64, "wait_seconds": 0.002}
-    agents = Agents({name: str(run) for name, run in runs.items()}, "log")
+    learns = "fallback" in limits and limits["fallback"].learn
+    agents = Agents({name: str(run) for name, run in runs.items()}, "log", learns=learns)
     service = Service(agents, store_in(state), **how | limits)
     held = bound("127.0.0.1", 0)
     server = server_of(create_app(service, key=key), 1, **WEBSOCKETS, ws_max_size=4 * 2**20)
@@ -89,10 +90,10 @@ def in_thread(runs: Mapping[str, Path], state: Path, *, key: str = "", **limits:
         held.close()
 
 
-def process(runs: Mapping[str, Path], state: Path, port: int) -> subprocess.Popen[bytes]:
+def process(runs: Mapping[str, Path], state: Path, port: int, *more: str) -> subprocess.Popen[bytes]:
     """A server in a process of its own, which is ready."""
     agents = [f"{name}={run}" for name, run in runs.items()]
-    words = ["--agent", *agents, "--state", str(state), "--port", str(port)]
+    words = ["--agent", *agents, "--state", str(state), "--port", str(port), *more]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     started = subprocess.Popen([sys.executable, "-m", "preceptor.serving.policy", *words], env=environment, cwd=ROOT)
     deadline = monotonic() + 120

@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from preceptor.agent.runs.checkpoint import load_tree, save_tree
+from preceptor.agent.runs.checkpoint import STRUCTURE, load_tree, save_tree
 from preceptor.agent.runs.metrics import FILE as METRICS
 from preceptor.agent.runs.metrics import Metrics, cut_after
 from preceptor.agent.runs.names import check_name
@@ -37,6 +37,7 @@ from preceptor.ground.atomic import (
     write_json,
 )
 from preceptor.ground.errors import UserError, unknown_name
+from preceptor.ground.sealed import file_digest
 
 CONFIG, MANIFEST = "preceptor-config", "preceptor-manifest"
 SCHEMAS = {CONFIG: 3, MANIFEST: 2}  # of these, files are sealed
@@ -232,6 +233,12 @@ class Run:
     def last_step(self) -> int | None:
         """Step of the checkpoint that `load` would read; None before the first one."""
         return max(self.saved_steps(), default=None)
+
+    @property
+    def version(self) -> str:
+        """Step and digest of the last checkpoint, of which there is one."""
+        step = self.last_step or 0
+        return f"{step}-{file_digest(self.checkpoint(step) / STRUCTURE)[:8]}"  # it holds the digest of the weights
 
     def saved_steps(self) -> list[int]:
         """Steps of the checkpoints on the disk, ascending."""

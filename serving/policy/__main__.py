@@ -46,7 +46,7 @@ def serve(
         session_seconds: After which a session that is not used expires.
         batch_wait_ms: Milliseconds that a step may wait for others to be taken with it.
         log_observations: Log each step with its observations.
-        fallback: Whom sessions ask that are opened with `fallback`.
+        fallback: Whom sessions ask that are opened with `fallback`, and whether agents learn from that.
     """
     with bound(host, port) as held:  # before seconds go into loading
         import torch
@@ -56,7 +56,7 @@ def serve(
         from preceptor.serving.policy.service import Service, store_in
 
         torch.set_num_threads(1)
-        agents = Agents(dict(each.split("=", 1) for each in agent), logdir)
+        agents = Agents(dict(each.split("=", 1) for each in agent), logdir, learns=fallback.learn)
         service = Service(
             agents,
             store_in(state),

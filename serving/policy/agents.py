@@ -1,5 +1,6 @@
 """The agents that are served: loaded from runs or exports, of each as many versions as are played."""
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from preceptor.agent.acting import Table, batch_of
 from preceptor.agent.config import from_plain
 from preceptor.agent.evaluate import load_method
 from preceptor.agent.export.playing import MANIFEST, is_export, load_player, read_manifest
-from preceptor.agent.runs.checkpoint import STRUCTURE
+from preceptor.agent.relearning import LEARNED, can_learn, learned_runs
 from preceptor.agent.runs.run import Run
 from preceptor.controller.checkpoint import load_controller
 from preceptor.controller.roles import Controller
@@ -38,6 +39,8 @@ class Playing:
         run: Where, or its export.
         table: Its task and its network, at which sessions sit.
         controller: What labels, where the run has one.
+        can_learn: Whether its controller can be distilled again.
+        learned: What is told of a version that was learned at play; None of one that was trained.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Playing:
     run: Path
     table: Table
     controller: Controller | None
+    can_learn: bool = False
+    learned: dict[str, Any] | None = None
 
     @property
     def task(self) -> Task:
@@ -121,10 +126,11 @@ class Agents:
     Args:
         runs: Runs, or paths of theirs or of exports, by the agents' names.
         logdir: Where runs are looked for.
+        learns: Whether what runs have learned at play is played, where there is something; they all must be able to.
     """
 
-    def __init__(self, runs: Mapping[str, str], logdir: str) -> None:
-        self._runs, self._logdir, self._lock = dict(runs), logdir, threading.Lock()
+    def __init__(self, runs: Mapping[str, str], logdir: str, *, learns: bool = False) -> None:
+        self._runs, self._logdir, self._learns, self._lock = dict(runs), logdir, learns, threading.Lock()
         self._versions: dict[str, list[Playing]] = {name: [self._load(name)] for name in runs}
 
     def reload(self, name: str) -> Playing:
@@ -157,6 +163,10 @@ class Agents:
             for playing in reversed(self._versions[wanted]):
                 if version in ("", playing.version):
                     return playing
+        if (earlier := self._earlier(wanted, version)) is not None:
+            with self._lock:
+                self._versions[wanted].insert(0, earlier)
+            return earlier
         raise Refused(409, f"{wanted} is not here as version {version} any more.", "GET /v1/agents, and open a session")
 
     def drop_unused(self, used: set[Playing]) -> None:
@@ -171,19 +181,48 @@ class Agents:
             return [(each, each is versions[-1]) for versions in self._versions.values() for each in versions]
 
     def _load(self, name: str) -> Playing:
-        """The agent as its run saved it last, or as its export is. Raises `UserError`."""
+        """The agent as its run saved it last, or as it has learned since, or as its export is. Raises `UserError`."""
         place = self._runs[name]
-        playing = self._exported(name, Path(place)) if is_export(place) else self._trained(name, place)
+        if is_export(place):
+            playing = self._exported(name, Path(place))
+        else:
+            home, *learned = self._places(name)
+            playing = self._trained(name, home, (learned or [home])[-1])
+        if self._learns and not (playing.can_learn and playing.chooses_options):
+            what = f"--learn: {name} has no controller that could be distilled again."
+            raise UserError(what, f"python main.py serve --agent {place} --teacher local  # which learns nothing")
         _ = playing.batched  # tried out before anyone waits
         return playing
 
-    def _trained(self, name: str, place: str) -> Playing:
-        run = Run.find(self._logdir, None, None, place)
-        task, method = get_task(from_plain(run.config).task), str(run.config["method"])
-        player, step = load_method(run, task).player, run.last_step or 0
-        version = f"{step}-{file_digest(run.checkpoint(step) / STRUCTURE)[:8]}"  # it holds the digest of the weights
-        controller = load_controller(run.controller, task) if run.controller.exists() else None
-        return Playing(name, version, method, run.path, Table(task, player), controller)
+    def _places(self, name: str) -> list[Run]:
+        """The run of an agent, and what it has learned at play, the newest last. Raises `UserError`."""
+        run = Run.find(self._logdir, None, None, self._runs[name])
+        return [run, *(learned_runs(run) if self._learns and run.last_step is not None else [])]
+
+    def _earlier(self, name: str, version: str) -> Playing | None:
+        """A version that an earlier server played, and that is still on the disk; None if it is not."""
+        with contextlib.suppress(UserError):
+            places = self._places(name) if self._learns else []
+            for run in places:
+                if run.version == version:
+                    return self._trained(name, places[0], run)
+        return None
+
+    def _trained(self, name: str, home: Run, run: Run) -> Playing:
+        """What a run has saved last: the agent's own, or one that was learned from it."""
+        config = from_plain(run.config)
+        task = get_task(config.task)
+        method = load_method(run, task)
+        return Playing(
+            name,
+            run.version,
+            config.method,
+            home.path,
+            Table(task, method.player),
+            load_controller(run.controller, task) if run.controller.exists() else None,
+            can_learn(config, method),
+            run.manifest().get(LEARNED) if run is not home else None,
+        )
 
     def _exported(self, name: str, folder: Path) -> Playing:
         said, (task, player) = read_manifest(folder), load_player(folder)

@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from preceptor.envs.task import Scene, Task
 from preceptor.ground.errors import UserError
 from preceptor.serving.config import FallbackConfig
-from preceptor.serving.policy.agents import Playing
+from preceptor.serving.policy.agents import Agents, Playing
+from preceptor.serving.policy.learning import Learning
 from preceptor.serving.policy.measured import Measured
 from preceptor.teacher.base import UNAVAILABLE, BudgetExhausted, Label, Teacher
 from preceptor.teacher.config import TeacherConfig
@@ -43,11 +44,15 @@ class Doubt:
         playing: Whose step.
         rows: bool [N], the environments in doubt.
         scenes: What is there, of each of them.
+        obs: Likewise, as it was observed.
+        previous: Likewise, the option that ran before, -1 for none.
     """
 
     playing: Playing
     rows: NDArray[np.bool_]
     scenes: list[Scene]
+    obs: NDArray[Any]
+    previous: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,15 @@ class Fallback:
     """The teachers of a server's agents.
 
     Args:
-        config: Who is asked, and how long is waited.
+        config: Who is asked, how long is waited, and whether agents learn from the answers.
         measured: What is counted.
+        agents: What is served.
     """
 
-    def __init__(self, config: FallbackConfig, measured: Measured) -> None:
+    def __init__(self, config: FallbackConfig, measured: Measured, agents: Agents) -> None:
         self.offered = config.teacher != "none"
         self._config, self._measured, self._desks = config, measured, dict[Path, _Desk]()
+        self._learning = Learning(agents, measured, config.learn_after) if config.learn else None
 
     async def advise(self, doubt: Doubt) -> Advice:
         """Ask the teacher, and wait a bounded time; in the event loop. Never fails: the controller can act."""
@@ -83,7 +90,7 @@ class Fallback:
             desk = self._desk(doubt.playing)
             answers = ["the teacher is late"] * count
             if not desk.late:  # else each step would wait in vain
-                asked = desk.ask(doubt.scenes)
+                asked = desk.ask(doubt)
                 with contextlib.suppress(TimeoutError):
                     answers = await asyncio.wait_for(asyncio.wrap_future(asked), self._config.teacher_seconds)
         probs, said = np.zeros((len(doubt.rows), len(doubt.playing.task.options)), np.float32), [""] * len(doubt.rows)
@@ -109,10 +116,12 @@ class Fallback:
         """Ask nothing more."""
         for desk in self._desks.values():
             desk.end()
+        if self._learning is not None:
+            self._learning.end()
 
     def _desk(self, playing: Playing) -> "_Desk":
         if playing.run not in self._desks:
-            self._desks[playing.run] = _Desk(self._config, playing.task, playing.run / ASKED)
+            self._desks[playing.run] = _Desk(self._config, playing.task, playing.run / ASKED, self._learning)
         return self._desks[playing.run]
 
 
@@ -134,8 +143,9 @@ class _Desk:
         store: Where its answers are kept.
     """
 
-    def __init__(self, config: FallbackConfig, task: Task, store: Path) -> None:
+    def __init__(self, config: FallbackConfig, task: Task, store: Path, learning: Learning | None) -> None:
         self.teacher: Teacher | None = None
+        self._learning = learning
         self._task, self.store, self._down, self._seconds = task, store, ("", 0.0), config.teacher_seconds
         self._since: float | None = None  # when it began what it works on
         self._config = TeacherConfig(
@@ -146,7 +156,7 @@ class _Desk:
             max_llm_tokens=config.max_llm_tokens,
             on_teacher_failure="controller",
         )
-        self._queue: SimpleQueue[tuple[Sequence[Scene], Future[list[Label | str]]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Doubt, Future[list[Label | str]]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="teacher", daemon=True)
         self._thread.start()
 
@@ -155,10 +165,10 @@ class _Desk:
         """Whether it works on something for longer than anybody waits."""
         return (since := self._since) is not None and monotonic() > since + self._seconds
 
-    def ask(self, scenes: Sequence[Scene]) -> "Future[list[Label | str]]":
+    def ask(self, doubt: Doubt) -> "Future[list[Label | str]]":
         """A label of each scene, or why there is none; to be cancelled by who does not wait any more."""
         future: Future[list[Label | str]] = Future()
-        self._queue.put((scenes, future))
+        self._queue.put((doubt, future))
         return future
 
     def end(self) -> None:
@@ -174,10 +184,13 @@ class _Desk:
                     asks.append(more)
                 self._queue.put(None)
             self._since = monotonic()
-            asks = [(scenes, future) for scenes, future in asks if future.set_running_or_notify_cancel()]
-            answers = iter(self._answers([scene for scenes, _ in asks for scene in scenes]))
-            for scenes, future in asks:
-                future.set_result([next(answers) for _ in scenes])
+            asks = [(doubt, future) for doubt, future in asks if future.set_running_or_notify_cancel()]
+            answers = iter(self._answers([scene for doubt, _ in asks for scene in doubt.scenes]))
+            for doubt, future in asks:
+                labels = [next(answers) for _ in doubt.scenes]
+                future.set_result(labels)
+                if self._learning is not None:
+                    self._learning.keep(doubt.playing, doubt.obs, doubt.previous, labels)
             self._since = None
 
     def _answers(self, scenes: list[Scene]) -> "list[Label | str]":

@@ -32,6 +32,10 @@ class Measured:
         self.sessions = Gauge("sessions", "Sessions that are kept", **made)
         self.sockets = Gauge("sockets", "WebSockets that are open", **made)
         self.advice = Counter("advice", "Environments for which a teacher was asked", ["agent", "outcome"], **made)
+        self.distillations = Counter(
+            "distillations", "Controllers distilled again: learned, refused, failed", ["agent", "outcome"], **made
+        )
+        self.labels_waiting = Gauge("labels_waiting", "Labelled scenes that wait to be learned from", ["agent"], **made)
         self.teacher = Gauge("teacher", "What an agent's teacher has cost", ["agent", "of"], **made)
         self._answered: dict[tuple[str, int], Any] = {}
 

@@ -192,6 +192,9 @@ class Served(Told):
     """That play this version."""
     newest: bool
     """Whether new sessions get this version."""
+    learned: dict[str, Any] | None = None
+    """Of a version that was learned at play: from how many `scenes`, and the `agreement` with the teacher on `held_out`
+    others, before and after; null of one that was trained."""
 
 
 class Watched(Told):

@@ -48,7 +48,7 @@ class Service:
     ) -> None:
         self.agents, self.measured = agents, Measured()
         self._store, self._most_sessions, self._keep = store, most_sessions, keep_seconds
-        self._drawing, self._fallback = asyncio.Lock(), Fallback(fallback or FallbackConfig(), self.measured)
+        self._drawing, self._fallback = asyncio.Lock(), Fallback(fallback or FallbackConfig(), self.measured, agents)
         self.worker = Worker(agents, store, self.measured, self._expire, **worker)
         self.operations: dict[str, tuple[type[Any], Callable[[Any], Awaitable[bytes]]]] = {
             "open": (Open, self.open),
@@ -117,6 +117,7 @@ class Service:
             batched=playing.batched,
             sessions=sum(session.playing is playing for session in list(self.worker.sessions.values())),
             newest=newest,
+            learned=playing.learned,
         ).model_dump()
 
     async def watched(self) -> list[dict[str, Any]]:

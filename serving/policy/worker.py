@@ -207,9 +207,10 @@ class Worker:
             raise Refused(409, what, f"number {session.number + 1}")
         elif session.fallback and job.advice is None and session.playing.chooses_options:
             playing = session.playing
-            rows = playing.table.doubts(session.seat, job.batch, job.begun, session.fallback)
+            rows, before = playing.table.doubts(session.seat, job.batch, job.begun, session.fallback)
             if rows.any():
-                job.result = Doubt(playing, rows, playing.task.describe(job.batch[rows]))
+                obs = job.batch[rows]
+                job.result = Doubt(playing, rows, playing.task.describe(obs), obs, before[rows])
 
     def _play(self, jobs: Sequence[Job]) -> None:
         """Play sessions of one agent together. If that fails, each by itself, so that one fails alone."""
