@@ -26,14 +26,14 @@ _HOLD_OUT = 4  # one scene in so many is never learned from
 _SALT = b"held out"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS scenes (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, options TEXT, obs BLOB, previous INTEGER, probs BLOB, held INTEGER,
-    UNIQUE (options, obs)
+    id INTEGER PRIMARY KEY AUTOINCREMENT, options TEXT, digest BLOB, obs BLOB, previous INTEGER, probs BLOB,
+    held INTEGER, UNIQUE (options, digest)
 );
 CREATE INDEX IF NOT EXISTS counted ON scenes (options, held, id);
 CREATE TABLE IF NOT EXISTS attempts (id INTEGER PRIMARY KEY, at REAL, upto INTEGER, outcome TEXT, told TEXT);
 """
 _INSERT = """
-INSERT INTO scenes (options, obs, previous, probs, held) VALUES (?, ?, ?, ?, ?)
+INSERT INTO scenes (options, digest, obs, previous, probs, held) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET previous = excluded.previous, probs = excluded.probs
 """
 
@@ -87,7 +87,7 @@ class AskedScenes(contextlib.AbstractContextManager["AskedScenes"]):
         given = [np.ascontiguousarray(each, self._dtype).tobytes() for each in obs]
         probs = np.ascontiguousarray(probs, np.float32)
         rows = [
-            (self._options.digest, each, int(before), label.tobytes(), is_held_out(each))
+            (self._options.digest, _digest(each), each, int(before), label.tobytes(), is_held_out(each))
             for each, before, label in zip(given, previous, probs, strict=True)
         ]
         with self._explained(), self._db:
@@ -146,4 +146,8 @@ class AskedScenes(contextlib.AbstractContextManager["AskedScenes"]):
 
 def is_held_out(obs: bytes) -> bool:
     """Whether an observation is never learned from: the same ones whenever, and in whatever order, they come."""
-    return blake2b(obs, digest_size=8, salt=_SALT).digest()[0] % _HOLD_OUT == 0
+    return _digest(obs)[0] % _HOLD_OUT == 0
+
+
+def _digest(obs: bytes) -> bytes:
+    return blake2b(obs, digest_size=16, salt=_SALT).digest()

@@ -105,6 +105,9 @@ class ServeConfig:
     """List the servers that this command started."""
     stop: bool = False
     """Stop them: the one on --port, or of --backend, or the only one."""
+    key_days: Annotated[float, Interval(gt=0, le=3650)] | None = None
+    """Start nothing: print a key for clients of agents or of local that expires after so many days, made of
+    PRECEPTOR_SERVER_KEY."""
     logdir: str = "log"
     """Logs and states go to LOGDIR/serving/BACKEND-PORT."""
     json: bool = False

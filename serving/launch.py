@@ -1,6 +1,7 @@
 """The `serve` verb: start a server, list those that run, or stop them."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,8 @@ from typing import Any
 from preceptor.ground.errors import UserError
 from preceptor.ground.program import INVOCATION
 from preceptor.serving.backends import check, commands
-from preceptor.serving.config import ServeConfig
+from preceptor.serving.config import KEY_VARIABLE, ServeConfig
+from preceptor.serving.keys import day, made
 from preceptor.serving.ports import bound
 from preceptor.serving.processes import with_log
 from preceptor.serving.ready import answers, is_label
@@ -25,7 +27,8 @@ def serve(
     """Do what the config says; `tell` is given notes, and `on_ready` in the foreground what --detach returns.
 
     Returns:
-        `{"servers": [...]}` for --status; `{"stopped": [names]}` for --stop, and at the end of the foreground; for
+        `{"servers": [...]}` for --status; `{"key": ..., "expires": ...}` for --key-days; `{"stopped": [names]}` for
+        --stop, and at the end of the foreground; for
         --detach, or if that very server runs already, its state.
 
     Raises:
@@ -33,6 +36,9 @@ def serve(
     """
     if config.status and config.stop:
         raise UserError("--status and --stop are two commands.", "python main.py serve --status")
+    if config.key_days is not None:
+        key, until = made(os.environ.get(KEY_VARIABLE, ""), config.key_days)
+        return {"key": key, "expires": day(until)}
     meant = known(config.logdir, backend=config.backend, port=config.port)
     if config.status:
         return {"servers": [{**asdict(state), "answers": state.alive and answers(state.base_url)} for state in meant]}
@@ -120,6 +126,8 @@ def _stop(meant: list[ServerState]) -> list[str]:
 
 def render(verb: str, result: Mapping[str, Any]) -> str:
     """What a person reads of a result of `serve`, in the way of the other verbs."""
+    if "key" in result:
+        return str(result["key"])
     if "stopped" in result:
         return f"stopped: {', '.join(result['stopped'])}" if result["stopped"] else "No server was running."
     if "servers" in result:

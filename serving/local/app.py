@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hmac
 import json
 import time
 import uuid
@@ -15,6 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from preceptor.serving.keys import refusal
 from preceptor.serving.local.engine import Engine, Job
 from preceptor.serving.local.protocol import ChatRequest, CompletionRequest, Refused
 from preceptor.serving.local.replies import Stream, choices, usage
@@ -45,9 +45,8 @@ def create_app(
 
     async def guard(request: Request) -> None:
         """Refuse who has no key."""
-        given = request.headers.get("authorization", "")
-        if key and not hmac.compare_digest(given.encode("latin-1"), f"Bearer {key}".encode()):
-            raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
+        if why := refusal(key, request.headers.get("authorization", "")):
+            raise Refused(401, f"Incorrect API key provided. {why}", code="invalid_api_key")
 
     async def answer(kind: type[ChatRequest | CompletionRequest], request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

@@ -1,6 +1,5 @@
 """The policy server with FastAPI: the same operations over HTTP, in JSON, and over a WebSocket, in msgpack."""
 
-import hmac
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from preceptor.agent.remote.wire import packed, unpacked
+from preceptor.serving.keys import refusal
 from preceptor.serving.page import PageFiles
 from preceptor.serving.policy.measured import Measured
 from preceptor.serving.policy.protocol import (
@@ -79,19 +79,22 @@ def create_app(service: Answers, *, key: str = "", host: str = "127.0.0.1") -> F
         host: Where it will listen.
     """
 
-    def admitted(given: str) -> bool:
-        return not key or hmac.compare_digest(given.encode("latin-1"), f"Bearer {key}".encode())
+    def admit(given: str) -> None:
+        """Raises `Refused`."""
+        if why := refusal(key, given):
+            raise Refused(
+                401, why, "Authorization: Bearer KEY; who runs the server makes one: python main.py serve --key-days 30"
+            )
 
     async def guard(request: Request) -> None:
         """Refuse who has no key."""
-        if not admitted(request.headers.get("authorization", "")):
-            raise _no_key()
+        admit(request.headers.get("authorization", ""))
 
     title = "Preceptor's policy server"
     app = FastAPI(title=title, description=_WORDS, docs_url=None, redoc_url=None, openapi_url=None)
     for raised in (Refused, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(raised, _refuse)
-    app.add_middleware(Sockets, service=service, admitted=admitted)
+    app.add_middleware(Sockets, service=service, admit=admit)
     app.add_middleware(RequestLimits, host=host, most_bytes=MOST_BYTES, refuse=lambda *said: _error(Refused(*said)))
     app.include_router(_operations(service, guard))
     app.mount("/live", PageFiles(PAGE))  # without the key, which the page asks for and sends with what it asks
@@ -123,28 +126,28 @@ class Sockets:
     A message is answered before the next one is read: who floods is slowed down by his own connection.
     """
 
-    def __init__(self, app: ASGIApp, *, service: Answers, admitted: Callable[[str], bool]) -> None:
-        self._app, self._service, self._admitted, self._open = app, service, admitted, 0
+    def __init__(self, app: ASGIApp, *, service: Answers, admit: Callable[[str], None]) -> None:
+        self._app, self._service, self._admit, self._open = app, service, admit, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer until the client goes."""
         if scope["type"] != "websocket":
             return await self._app(scope, receive, send)
-        refused = None
-        if scope["path"] != "/v1/ws":
-            refused = Refused(404, f"There is no WebSocket at {scope['path']}.", "/v1/ws")
-        elif not self._admitted(Headers(scope=scope).get("authorization", "")):
-            refused = _no_key()
-        elif self._open >= MOST_SOCKETS:
-            refused = Refused(429, f"{self._open} WebSockets are open.", "the same again", retry_after=5.0)
-        if refused:
+        key = Headers(scope=scope).get("authorization", "")
+        try:
+            if scope["path"] != "/v1/ws":
+                raise Refused(404, f"There is no WebSocket at {scope['path']}.", "/v1/ws")
+            self._admit(key)
+            if self._open >= MOST_SOCKETS:
+                raise Refused(429, f"{self._open} WebSockets are open.", "the same again", retry_after=5.0)
+        except Refused as refused:
             return await WebSocket(scope, receive, send).send_denial_response(_error(refused))
         await receive()
         await send({"type": "websocket.accept"})
         self._count(1)
         try:
             while (message := await receive())["type"] != "websocket.disconnect":
-                await send({"type": "websocket.send", "bytes": await self._reply(message.get("bytes"))})
+                await send({"type": "websocket.send", "bytes": await self._reply(message.get("bytes"), key)})
         except OSError:  # the client has gone
             return None
         finally:
@@ -155,8 +158,9 @@ class Sockets:
         self._open += more
         self._service.measured.sockets.set(self._open)
 
-    async def _reply(self, data: bytes | None) -> bytes:
+    async def _reply(self, data: bytes | None, key: str) -> bytes:
         try:
+            self._admit(key)  # it may have expired since
             ask = _message(data)
             return await self._service.answer(ask.pop("op", None), ask)
         except Refused as error:
@@ -236,10 +240,6 @@ async def _is_json(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method == "POST" and kind != "application/json":
         raise Refused(415, "Requests are JSON, with the header content-type: application/json.")
-
-
-def _no_key() -> Refused:
-    return Refused(401, "The key is missing or not the server's any more.", "Authorization: Bearer KEY")
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

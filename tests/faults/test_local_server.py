@@ -19,6 +19,7 @@ import openai
 import pytest
 
 from preceptor.ground.errors import UserError
+from preceptor.serving.keys import made
 from preceptor.serving.local.__main__ import serve
 from preceptor.serving.local.app import MOST_BYTES
 from preceptor.serving.local.protocol import ChatRequest, CompletionRequest
@@ -228,12 +229,15 @@ def test_a_pass_that_fails_is_a_500_and_the_server_goes_on(server: Running) -> N
 @pytest.mark.usefixtures("one_thread")
 def test_a_key_is_asked_for_and_compared() -> None:
     with serving(key="sk-right") as server:
-        for key in ("sk-wrong", "EMPTY", "schlüssel"):
+        for key in ("sk-wrong", "EMPTY", "schlüssel", made("sk-other", 1)[0], made("sk-right", -1)[0]):
             reply = httpx.get(f"{server.url}/v1/models", headers={"Authorization": f"Bearer {key}".encode()})
             assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
             assert httpx.get(f"{server.url}/openapi.json", headers=reply.request.headers).status_code == 401
         with pytest.raises(openai.AuthenticationError):
             server.client.chat.completions.create(**CHAT)
+        expired = {"Authorization": f"Bearer {made('sk-right', -1)[0]}"}
+        assert "expired on" in httpx.get(f"{server.url}/v1/models", headers=expired).json()["error"]["message"]
+        assert server.client.with_options(api_key=made("sk-right", 1)[0]).models.list().data
         with server.client.with_options(api_key="sk-right") as right:
             assert right.chat.completions.create(**CHAT).choices
             assert httpx.get(f"{server.url}/health").status_code == 200

@@ -28,6 +28,7 @@ from preceptor.agent.remote.wire import packed, unpacked
 from preceptor.agent.runs.run import Run
 from preceptor.ground.errors import UserError
 from preceptor.serving import request_limits
+from preceptor.serving.keys import made
 from preceptor.serving.policy.measured import JsonLines
 from tests.local_server import wait_for
 from tests.policy_server import Served, in_thread, trained
@@ -73,6 +74,23 @@ def test_no_web_page_and_nobody_without_the_key_gets_in(run: Path, tmp_path: Pat
         assert httpx.get(f"{served.url}/metrics").status_code == 401
         page = {"content-type": "text/plain", "authorization": "Bearer new"}
         assert httpx.post(f"{served.url}/v1/sessions", content="{}", headers=page).status_code == 415
+
+
+def test_a_key_that_has_expired_lets_nobody_in_and_ends_what_it_has_opened(run: Path, tmp_path: Path) -> None:
+    with in_thread({"sac": run}, tmp_path, key="new") as served:
+        key, until = made("new", 3 / 86_400)
+        with Client(served.url, key=key, patience=3.0) as client:
+            play = client.open("sac")
+            assert play.act(OBS).number == 1
+            assert client.agents()
+            time.sleep(max(0.0, until - time.time()) + 0.01)
+            for refused in (lambda: play.act(OBS), client.agents, lambda: Client(served.url, key=key).open("sac")):
+                with pytest.raises(RefusedError, match="The key expired on 20") as error:
+                    refused()
+                assert "serve --key-days" in error.value.next_step
+        with Client(served.url, key=made("new", 1)[0]) as other:
+            again = other.ask({"op": "act", "session": play.told["session"], "obs": OBS})
+            assert again["number"] == 2, "nothing was taken meanwhile"
 
 
 def test_what_is_too_large_is_refused(served: Served, client: Client) -> None:
