@@ -5,7 +5,7 @@ alone: each has a generator of its own, and each row of a product of matrices is
 are a few rows. For fewer, the libraries of linear algebra take other ways, so that there the first row is repeated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
@@ -59,6 +59,42 @@ class Decision:
     probs: NDArray[np.float32] | None
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What agents are about to decide, before anything is sampled, and while nothing has changed at their seats.
+
+    Attributes:
+        seats: Theirs.
+        obs: Of each, observations [N, ...].
+        idle: Rows that were filled up.
+        clock: Of all rows, at these observations.
+        observed: Of all rows.
+        over: Where the high level ends its commands.
+        choice: What it would choose from.
+    """
+
+    seats: Sequence[Seat]
+    obs: Sequence[NDArray]
+    idle: int
+    clock: Clock
+    observed: Observations
+    over: NDArray[np.bool_]
+    choice: Distribution
+
+    @property
+    def rows(self) -> list[slice]:
+        """The rows of each seat."""
+        return [slice(*ends) for ends in pairwise(accumulate(map(len, self.seats), initial=0))]
+
+    def doubts(self, number: int, below: float) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Where an option has to be chosen at that seat, and none is as probable as that, [N]; and the options before
+        it [N], -1 for none."""
+        rows = self.rows[number]
+        if not isinstance(self.choice, Categorical):
+            return np.zeros(len(self.seats[number]), np.bool_), self.clock.option[rows]
+        return (self.clock.due(self.over) & (self.choice.probs.max(1) < below))[rows], self.clock.option[rows]
+
+
 class Table:
     """Where agents that share a player sit.
 
@@ -74,23 +110,9 @@ class Table:
         """A new seat, for play that begins."""
         return Seat(Clock(environments, self.player.timeouts, self.player.transition), rng)
 
-    def doubts(
-        self, seat: Seat, obs: NDArray, begun: NDArray[np.bool_], below: float
-    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Where an option has to be chosen now, and none is as probable as that, [N]; and the options before it [N], -1
-        for none. Nothing changes at the seat."""
-        clock, _, over, choice = self._ahead([seat], [obs], [begun], self._idle(len(seat)))
-        if not isinstance(choice, Categorical):
-            return np.zeros(len(seat), np.bool_), clock.option[: len(seat)]
-        return (clock.due(over) & (choice.probs.max(1) < below))[: len(seat)], clock.option[: len(seat)]
-
-    def _idle(self, rows: int) -> int:
-        return max(0, _FEWEST_ROWS - rows) if self.player.free else 0
-
-    def _ahead(
-        self, seats: Sequence[Seat], obs: Sequence[NDArray], begun: Sequence[NDArray[np.bool_]], idle: int
-    ) -> tuple[Clock, Observations, NDArray[np.bool_], Distribution]:
-        """The clock of all seats, what they observe, where the high level ends its commands, and its distribution."""
+    def ahead(self, seats: Sequence[Seat], obs: Sequence[NDArray], begun: Sequence[NDArray[np.bool_]]) -> Ahead:
+        """What is to be decided at seats, all with a generator, or all without one; the rest as `decide` has it."""
+        idle = max(0, _FEWEST_ROWS - sum(map(len, seats))) if self.player.free else 0
         new = [
             np.ones(len(seat), np.bool_) if seat.obs is None else each for seat, each in zip(seats, begun, strict=True)
         ]
@@ -102,7 +124,7 @@ class Table:
         clock.advance(joined(new), joined(before), batch)
         # No level of training: there, methods explore.
         observed = Observations(self.task, self._encoder, batch, np.full(len(batch), SEEDS_PER_SPLIT))
-        return clock, observed, *self.player.high.choose(observed, clock.option)
+        return Ahead(seats, obs, idle, clock, observed, *self.player.high.choose(observed, clock.option))
 
     def decide(
         self,
@@ -117,10 +139,24 @@ class Table:
             seats: All with a generator, or all without one.
             obs: Of each, observations [N, ...].
             begun: Of each, bool [N], the environments that have begun an episode since its last observations.
-            advice: Of each, distributions [N, K] from which options are chosen instead, zeros for none, or None.
+            advice: As `go` has it.
         """
-        idle = self._idle(sum(map(len, seats)))
-        clock, observed, over, choice = self._ahead(seats, obs, begun, idle)
+        return self.go(self.ahead(seats, obs, begun), advice)
+
+    def go(
+        self, ahead: Ahead, advice: Sequence[NDArray[np.float32] | None] = (), waits: Container[int] = ()
+    ) -> list[Decision]:
+        """The decisions at all seats but those that wait, whose numbers are given, and where nothing changes.
+
+        Args:
+            ahead: What is to be decided.
+            advice: Of each seat, distributions [N, K] from which options are chosen instead, zeros for none, or None.
+            waits: Numbers of seats.
+        """
+        seats, idle, clock, choice = ahead.seats, ahead.idle, ahead.clock, ahead.choice
+        go = [number not in waits for number in range(len(seats))]
+        if not any(go):
+            return []
         probs = choice.probs if isinstance(choice, Categorical) else None
         if probs is not None and any(each is not None for each in advice):
             none = np.zeros((1, probs.shape[1]), np.float32)
@@ -129,16 +165,18 @@ class Table:
             choice = choice.replaced(said.sum(1) > 0, Categorical(said))
         rng: Any = seats[0].rng
         if rng is not None and (len(seats) > 1 or idle):
-            rng = _Generators([(seat.rng, len(seat)) for seat in seats], idle)
-        due = clock.due(over)
+            own = [seat.rng if goes else np.random.default_rng(0) for seat, goes in zip(seats, go, strict=True)]
+            rng = _Generators([(each, len(seat)) for each, seat in zip(own, seats, strict=True)], idle)
+        due = clock.due(ahead.over)
         clock.start(due, choice.draw(rng))
-        action = self.player.low.act(observed, clock).draw(rng)
+        action = self.player.low.act(ahead.observed, clock).draw(rng)
         decisions = []
-        for seat, now, (first, end) in zip(seats, obs, pairwise(accumulate(map(len, seats), initial=0)), strict=True):
-            for name in clock.saved:
-                setattr(seat.clock, name, getattr(clock, name)[first:end])
-            seat.obs = now
-            decisions.append(Decision(action[first:end], due[first:end], None if probs is None else probs[first:end]))
+        for seat, now, rows, goes in zip(seats, ahead.obs, ahead.rows, go, strict=True):
+            if goes:
+                for name in clock.saved:
+                    setattr(seat.clock, name, getattr(clock, name)[rows])
+                seat.obs = now
+                decisions.append(Decision(action[rows], due[rows], None if probs is None else probs[rows]))
         return decisions
 
 

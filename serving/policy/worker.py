@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from preceptor.agent.acting import Decision
+from preceptor.agent.acting import Ahead, Decision
 from preceptor.agent.remote.wire import packed
 from preceptor.serving.policy.agents import Agents
 from preceptor.serving.policy.fallback import Advice, Doubt
@@ -205,12 +205,6 @@ class Worker:
         elif ask.number not in (None, session.number + 1):
             what = f"The session has taken {session.number} steps, and this is said to be number {ask.number}."
             raise Refused(409, what, f"number {session.number + 1}")
-        elif session.fallback and job.advice is None and session.playing.chooses_options:
-            playing = session.playing
-            rows, before = playing.table.doubts(session.seat, job.batch, job.begun, session.fallback)
-            if rows.any():
-                obs = job.batch[rows]
-                job.result = Doubt(playing, rows, playing.task.describe(obs), obs, before[rows])
 
     def _play(self, jobs: Sequence[Job]) -> None:
         """Play sessions of one agent together. If that fails, each by itself, so that one fails alone."""
@@ -218,9 +212,15 @@ class Worker:
         table = sessions[0].playing.table
         try:
             seats = [session.seat for session in sessions]
+            ahead = table.ahead(seats, [job.batch for job in jobs], [job.begun for job in jobs])
+            doubts = {n: doubt for n, job in enumerate(jobs) if (doubt := _doubt(job, ahead, n)) is not None}
             advice = [None if job.advice is None else job.advice.probs for job in jobs]
-            decisions = table.decide(seats, [job.batch for job in jobs], [job.begun for job in jobs], advice)
-            for job, session, decision in zip(jobs, sessions, decisions, strict=True):
+            decisions = iter(table.go(ahead, advice, doubts))
+            for n, (job, session) in enumerate(zip(jobs, sessions, strict=True)):
+                if n in doubts:
+                    job.result = doubts[n]
+                    continue
+                decision = next(decisions)
                 session.number += 1
                 job.result = session.reply = _reply(session, decision, job.advice)
                 session.shown = job.batch, session.reply
@@ -236,12 +236,27 @@ class Worker:
                     job.session = self.find(session.id)
                     self._play([job])
             return
-        self._measured.played(len(jobs), sum(len(session.seat) for session in sessions))
+        played = [len(session.seat) for n, session in enumerate(sessions) if n not in doubts]
+        if played:
+            self._measured.played(len(played), sum(played))
 
 
 def _session(job: Job) -> Session:
     assert job.session is not None
     return job.session
+
+
+def _doubt(job: Job, ahead: Ahead, number: int) -> Doubt | None:
+    """What a session asks its teacher before it takes a step; None if it asks nothing."""
+    session = _session(job)
+    playing = session.playing
+    if not session.fallback or job.advice is not None or not playing.chooses_options:
+        return None
+    rows, before = ahead.doubts(number, session.fallback)
+    if not rows.any():
+        return None
+    obs = job.batch[rows]
+    return Doubt(playing, rows, playing.task.describe(obs), obs, before[rows])
 
 
 def _begun(ask: Act, environments: int) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
+from preceptor.agent.acting import Table
 from preceptor.agent.remote.client import Client, RefusedError
 from preceptor.envs.catalog import get_task
 from preceptor.serving.config import FallbackConfig
@@ -126,6 +127,41 @@ def test_the_budget_is_kept_over_restarts(run: Path, obs: Any, tmp_path: Path) -
                 assert found.advice
                 assert all(said.startswith("the budget is spent: ") for said in found.advice), found.advice
                 assert found.option
+
+
+def test_who_asks_nobody_is_computed_once_with_others_and_who_waits_changes_nothing(
+    run: Path, obs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, ahead = [0], Table.ahead
+
+    def counted(*given: Any) -> Any:
+        computed[0] += 1
+        return ahead(*given)
+
+    monkeypatch.setattr(Table, "ahead", counted)
+    with in_thread({"it": run}, tmp_path / "s", fallback=FallbackConfig("scripted", teacher_seconds=WAIT)) as served:
+        computed[0] = 0  # it is tried out when it is loaded
+        answers(served, obs, 3, fallback=1e-6)
+        assert computed[0] == 3
+        (playing, _), *_ = served.service.agents.all()
+    monkeypatch.undo()
+    table, begun = playing.table, np.zeros(2, np.bool_)
+
+    def seats() -> list[Any]:
+        return [table.seat(2, np.random.default_rng(seed)) for seed in (1, 2, 3)]
+
+    waiting, alone = seats(), seats()[1]
+    found = table.ahead(waiting, [obs] * 3, [begun] * 3)
+    assert found.doubts(0, ALWAYS)[0].all()
+    (decision,) = table.go(found, waits={0, 2})
+    (expected,) = table.decide([alone], [obs], [begun])
+    np.testing.assert_array_equal(decision.action, expected.action)
+    np.testing.assert_array_equal(decision.probs, expected.probs)
+    for seat, fresh in zip(waiting, seats(), strict=True):
+        moved = seat is waiting[1]
+        assert (seat.obs is not None) == (seat.clock.option[0] >= 0) == moved
+        assert (seat.rng.bit_generator.state != fresh.rng.bit_generator.state) == moved
+    assert table.go(table.ahead(waiting, [obs] * 3, [begun] * 3), waits={0, 1, 2}) == []
 
 
 def test_a_session_keeps_its_wish_when_it_is_exported_and_is_watched_with_the_cost(

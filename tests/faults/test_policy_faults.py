@@ -20,7 +20,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from preceptor.agent.acting import Table
+from preceptor.agent.acting import Ahead, Table
 from preceptor.agent.api import load
 from preceptor.agent.remote.async_client import AsyncClient
 from preceptor.agent.remote.client import Client, RefusedError
@@ -145,8 +145,8 @@ def test_the_queue_is_bounded(run: Path, tmp_path: Path, monkeypatch: pytest.Mon
     with in_thread({"sac": run}, tmp_path, most_waiting=4) as served:
         clients = [Client(served.url, patience=30.0) for _ in range(12)]
         sessions = [client.open("sac", seed=i) for i, client in enumerate(clients)]
-        decide, held = Table.decide, threading.Event()
-        monkeypatch.setattr(Table, "decide", lambda *args: (held.wait(30), decide(*args))[1])
+        go, held = Table.go, threading.Event()
+        monkeypatch.setattr(Table, "go", lambda *args: (held.wait(30), go(*args))[1])
         threads = [threading.Thread(target=session.act, args=(OBS,)) for session in sessions]
         for thread in threads:
             thread.start()
@@ -225,15 +225,15 @@ def load_same(served: Served) -> Any:
 def test_an_agent_that_fails_for_one_session_goes_on_for_the_others(
     served: Served, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decide = Table.decide
+    go = Table.go
 
-    def faulty(table: Table, seats: Any, obs: Any, begun: Any, advice: Any) -> Any:
-        made = decide(table, seats, obs, begun, advice)  # generators have moved when it fails
-        if any((each == 13).any() for each in obs):
+    def faulty(table: Table, ahead: Ahead, *more: Any) -> Any:
+        made = go(table, ahead, *more)  # generators have moved when it fails
+        if any((each == 13).any() for each in ahead.obs):
             raise RuntimeError("unlucky")
         return made
 
-    monkeypatch.setattr(Table, "decide", faulty)
+    monkeypatch.setattr(Table, "go", faulty)
     results: dict[int, Any] = {}
 
     def play(number: int) -> None:
