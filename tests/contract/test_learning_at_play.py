@@ -117,6 +117,8 @@ def test_an_agent_learns_what_it_was_unsure_of_while_open_sessions_go_on_as_they
         text = httpx.get(f"{served.url}/metrics").text
         assert 'preceptor_distillations_total{agent="it",outcome="learned"} 1.0' in text
         assert 'preceptor_labels_waiting{agent="it"}' in text
+        with AskedScenes(run / SCENES, TASK) as store:
+            assert {True, False} == set((store.read().previous < 0).tolist()), "what ran before is kept, too"
     with in_thread({"it": run}, tmp_path / "state", fallback=LEARNS) as served, Client(served.url) as client:
         assert newest()["version"] == new, "a server that is started again plays what was learned"
         with client.open(state=state) as early:
@@ -266,10 +268,22 @@ def test_the_teacher_at_play_counts_before_the_run_and_that_before_the_controlle
     np.testing.assert_allclose(probs[~same], old.probs(obs, legal=TASK.legal(obs))[~same], atol=1e-6)
 
 
-def test_labels_that_reward_has_overcome_are_not_learned_again(run: Path) -> None:
-    base = Run.open(run)
-    save_controller(base.controller, Controller(TASK, network_of(TASK)))  # another than the one that plays
-    obs = met(20)
+def test_labels_that_reward_has_overcome_are_not_learned_again_and_who_forgets_is_refused(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, obs = Run.open(run), met(40)
     with AskedScenes(run / SCENES, TASK) as store:
         store.add(obs, np.full(len(obs), -1), one_hot([TASK.script(scene) for scene in TASK.describe(obs)]))
-    assert not relearn(run, steps=640)["own_labels"]
+    with monkeypatch.context() as patch:
+        patch.setattr("preceptor.agent.relearning._WORSE_ELSEWHERE", -1.0)  # so that it is worse, however good it is
+        told = relearn(run, steps=960)
+        assert told["agreement"] >= told["agreement_before"]
+        assert told["own_labels"]
+        assert not told["learned"]
+        assert not learned_runs(base)
+    assert relearn(run, steps=960)["learned"]
+    (learned,) = learned_runs(base)
+    save_controller(base.controller, Controller(TASK, network_of(TASK)))  # another than the one that plays
+    told = relearn(run, steps=640)
+    assert not told["own_labels"]
+    assert told["from"] == learned.version, "what was learned is learned from"
