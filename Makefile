@@ -6,7 +6,7 @@ TASK := SimpleDoorKey
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-serving test-browser test-package test-interop test-ray test-gpu lint learn bench bench-gpu docs clean
+.PHONY: help demo test test-serving test-browser test-package test-interop test-ray test-gpu lint learn bench bench-peers bench-gpu docs clean
 .PHONY: setup setup-dev serve-setup
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make docs    the documentation as a web site, in site/"
 	@echo "make learn   the slow checks: all seeds, all tasks"
 	@echo "make bench   measurements against peers, as ratios"
+	@echo "make bench-peers  PPO and SAC beside JAX programs, which it installs in .venv-bench (minutes, 2 GB)"
 	@echo "make clean   removes caches and environments; runs in log/ stay"
 
 # A demo that was interrupted goes on where it was; one that is complete is judged again.
@@ -67,6 +68,10 @@ learn: setup-dev
 bench: setup-dev
 	@for file in bench/[a-z]*.py; do $(PY) -m bench.$$(basename $$file .py) || exit 1; done
 
+bench-peers: setup-dev
+	@dev/setup requirements-bench.txt
+	$(PY) -m bench.peers
+
 bench-gpu: test-gpu
 	$(PY) -m bench.device
 
@@ -75,7 +80,7 @@ docs: setup-dev
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 clean:
-	rm -rf site .venv .venv-serving .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site .venv .venv-serving .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup:
