@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 Sampled = tuple[NDArray, NDArray[np.float32]]
@@ -49,10 +50,23 @@ class Categorical(Distribution):
         if rng is None:
             index = self.probs.argmax(1)
         else:
-            cumulative = self.probs.cumsum(1, dtype=np.float64)
-            threshold = rng.random(len(self.probs)) * cumulative[:, -1]
-            index = (cumulative > threshold[:, None]).argmax(1)
+            index = _drawn(self.probs, rng.random(len(self.probs)))
         return index, np.log(self.probs[np.arange(len(index)), index])
+
+
+@njit(cache=True)
+def _drawn(probs, uniform):  # type: ignore[no-untyped-def]
+    # The first index [N] at which the probabilities before it and its own sum to more than a share of all
+    index = np.zeros(len(probs), np.int64)
+    for n in range(len(probs)):
+        total = 0.0
+        for probability in probs[n]:
+            total += probability
+        threshold, reached = uniform[n] * total, np.float64(probs[n, 0])
+        while reached <= threshold and index[n] + 1 < probs.shape[1]:
+            index[n] += 1
+            reached += probs[n, index[n]]
+    return index
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from preceptor.controller.encoders import encoder_of
 from preceptor.envs.task import Task
 from preceptor.envs.vector import LONGEST, limit_of
 
+_UNKNOWN = np.array([-1])
+
 
 class Hierarchy(Resumable):
     """Plays N environments and writes what happens into a store.
@@ -97,6 +99,7 @@ class Hierarchy(Resumable):
         ended = terminated | truncated
         observed, clock = self.observed, self.clock
         if store is not None:
+            legal = {"legal": observed.legal} if "legal" in store.names else {}  # which takes a while to tell
             store.append(
                 ended=ended,
                 final_obs=info.get("final_obs"),
@@ -111,11 +114,11 @@ class Hierarchy(Resumable):
                 reward=reward,
                 terminated=terminated,
                 truncated=truncated,
-                legal=observed.legal,
-                label_probs=np.zeros_like(observed.legal, np.float32),
-                true_option=np.full(len(action), -1) if observed.true_option is None else observed.true_option,
+                label_probs=np.zeros(1, np.float32),
+                true_option=_UNKNOWN if observed.true_option is None else observed.true_option,
                 level_seed=observed.level_seeds,
                 episode=self._episode,
+                **legal,
                 **{name: info[name] for name in store.extra},
             )
         self._book(reward, ended, info["success"])
@@ -150,6 +153,8 @@ class Hierarchy(Resumable):
     def _book(self, reward: NDArray, ended: NDArray[np.bool_], success: NDArray[np.bool_]) -> None:
         self._return += reward
         self._t += 1
+        if not ended.any():
+            return
         figures = {"return": self._return, "length": self._t, "success": success, "guided": self._ever_guided}
         for n in np.flatnonzero(ended):
             episode = {name: float(column[n]) for name, column in figures.items()}

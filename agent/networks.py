@@ -5,6 +5,7 @@ Actions that are vectors, and goals, are in [-1, 1] per dimension.
 
 import copy
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -140,32 +141,43 @@ class LowNetwork(nn.Module):
     def all_options(self, *parts: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs [N, K, P] and values [N, K] under every option, from the trunk's inputs; P is A, or 2A of vectors."""
         hidden = self.trunk(*parts)
+        values = self.value_head(hidden if self.value_trunk is None else self.value_trunk(*parts))
+        return self._outputs_of_all(hidden, parts), values if self.num_options == 1 else in_order(values, parts)
+
+    def _outputs_of_all(self, hidden: Tensor, parts: Sequence[Tensor]) -> Tensor:
         outputs = self.action_head(hidden).view(-1, self.num_options, self.num_actions)
         if self.log_std is not None:
             outputs = torch.cat([outputs, self.log_std.expand_as(outputs)], -1)
-        values = self.value_head(hidden if self.value_trunk is None else self.value_trunk(*parts))
-        if self.num_options == 1:
-            return outputs, values
-        return in_order(outputs, parts), in_order(values, parts)
+        return outputs if self.num_options == 1 else in_order(outputs, parts)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs [N, P] and value [N], from the trunk's inputs and the option, int64 [N]."""
         *parts, option = inputs
         outputs, values = self.all_options(*parts)
-        if self.num_options == 1:
-            return outputs[:, 0], values[:, 0]
-        heads = option[:, None, None].expand(-1, 1, outputs.shape[2])
-        return outputs.gather(1, heads).squeeze(1), values.gather(1, option[:, None]).squeeze(1)
+        value = values[:, 0] if self.num_options == 1 else values.gather(1, option[:, None]).squeeze(1)
+        return _of_option(outputs, option), value
+
+    def outputs(self, *inputs: Tensor) -> Tensor:
+        """The outputs alone, which are what is played."""
+        *parts, option = inputs
+        return _of_option(self._outputs_of_all(self.trunk(*parts), parts), option)
 
     def low_computed(self) -> Computed:
         """What is computed of the running option."""
         return Computed(
-            self, self.head.kind, lambda *inputs: self.head.parameters(self(*inputs)[0]), ("parts", "option")
+            self, self.head.kind, lambda *inputs: self.head.parameters(self.outputs(*inputs)), ("parts", "option")
         )
 
     def act(self, observed: Observations, clock: Clock) -> Distribution:
         """As the low level of a player: what actions are sampled from under the running option."""
         return self.low_computed()(*observed.inputs, to_tensor(clock.option))
+
+
+def _of_option(outputs: Tensor, option: Tensor) -> Tensor:
+    """Outputs [N, P] of one of K options, of those of all [N, K, P]."""
+    if outputs.shape[1] == 1:
+        return outputs[:, 0]
+    return outputs.gather(1, option[:, None, None].expand(-1, 1, outputs.shape[2])).squeeze(1)
 
 
 class HighNetwork(nn.Module):

@@ -14,9 +14,9 @@ from preceptor.agent.losses import PriorWeight, prior_regularised
 from preceptor.agent.methods.sac import Transitions
 from preceptor.agent.mixtures import Mixture, MixtureNetwork
 from preceptor.agent.networks import TwinCritic
-from preceptor.agent.optim import FusedAdam, polyak
 from preceptor.agent.resumable import Resumable, places
 from preceptor.ground.device import to_device
+from preceptor.ground.optim import FusedAdam, polyak
 
 _LARGEST = 100.0  # of a divergence in a target; in the actor's loss a bound would have no gradient
 

@@ -30,7 +30,8 @@ def save_controller(folder: Path, controller: Controller) -> None:
     description = {"format": KIND, "schema": SCHEMA, **identity_of(controller.task)}
     description |= {"network": asdict(controller.network.config), "temperature": controller.temperature}
     with publish_folder(folder) as draft:
-        (draft / WEIGHTS).write_bytes(save(controller.network.state_dict()))
+        weights = {name: weight.contiguous() for name, weight in controller.network.state_dict().items()}
+        (draft / WEIGHTS).write_bytes(save(weights))
         description |= {"training": controller.facts, "digest": file_digest(draft / WEIGHTS)}
         (draft / DESCRIPTION).write_text(json.dumps(sealed(description), indent=1))
 

@@ -12,6 +12,7 @@ from preceptor.controller.encoders import Encoded, Encoder, GridEncoder, encoder
 from preceptor.controller.network import ControllerNetwork, mask_logits, to_tensors
 from preceptor.envs.task import Task
 from preceptor.ground.device import to_numpy, to_tensor
+from preceptor.ground.optim import FusedAdam
 from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
 from preceptor.teacher.calibration import expected_calibration_error, fit_temperature
 
@@ -112,7 +113,7 @@ class Distillation:
     ) -> None:
         self.encoder, self.config, self.rng = encoder, config, rng
         self._parameters, self._loss = list(parameters), loss
-        self.optimizer = torch.optim.Adam(self._parameters, config.lr, fused=True)
+        self.optimizer = FusedAdam(self._parameters, config.lr)
         self._parts: list[LabelledScenes] = []
 
     def add(self, scenes: LabelledScenes) -> None:
@@ -130,10 +131,8 @@ class Distillation:
         info: dict[str, float] = {}
         for _ in range(count):
             loss, info = self._loss(self._minibatch())
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self._parameters, 1.0)
-            self.optimizer.step()
+            # A loss may leave out some, as the values of a low level
+            self.optimizer.follow(torch.autograd.grad(loss, self._parameters, allow_unused=True), max_norm=1.0)
         return info
 
     def _minibatch(self) -> LabelledScenes:

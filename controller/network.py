@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from preceptor.controller.compiled import MOST, CompiledTrunk
 from preceptor.controller.encoders import NUM_TOKENS, Encoded, Encoder, GridEncoder, token_features
+from preceptor.controller.seen import added_up
 from preceptor.ground.device import orthogonal_, to_tensor
 from preceptor.ground.ranges import Count
 
@@ -45,22 +47,32 @@ class TokenTrunk(nn.Module):
         for weight in (both, self.hidden.weight):
             orthogonal_(weight, 2**0.5)
         ours, others = both.tensor_split([self.cells.in_features], dim=1)
-        self.cells.weight.data.copy_(ours)
+        self.cells.weight.data = ours.t().contiguous().t()  # in memory cell by cell, as it is read
         self.others.weight.data.copy_(others)
         for layer in (self.others, self.hidden):
             nn.init.zeros_(layer.bias)
+        self._compiled: tuple[tuple[int, int], CompiledTrunk] | None = None
 
     def forward(self, tokens: Tensor, present: Tensor, *_: Tensor, condition: Tensor | None = None) -> Tensor:
         """Features [N, hidden] of tokens uint8 [N, cells] and presence [N, NUM_TOKENS]; any order is for the heads."""
-        return self.after(self.before(tokens, present, condition=condition))
+        if torch.is_grad_enabled() or not tokens.is_cpu or len(tokens) > MOST or torch.jit.is_tracing():
+            return self.after(self.before(tokens, present, condition=condition))
+        others = present if condition is None else torch.cat([present, condition], dim=1)
+        return torch.as_tensor(self._played()(tokens.numpy(), others.numpy()))
+
+    def _played(self) -> CompiledTrunk:
+        """This trunk compiled, anew where its weights have changed, which change together; a copy's `id` is another."""
+        state = id(self), self.cells.weight._version
+        if self._compiled is None or self._compiled[0] != state:
+            rest = ((layer.weight, layer.bias) for layer in (self.others, self.hidden))
+            self._compiled = state, CompiledTrunk(self.embed(self.parts), self.cells.weight, *rest)
+        return self._compiled[1]
 
     def before(self, tokens: Tensor, present: Tensor, *_: Tensor, condition: Tensor | None = None) -> Tensor:
         """What the first layer adds up [N, hidden], to which other inputs may be added; then comes `after`."""
-        # index_select, because the gradient of F.embedding takes five times as long on a CPU
-        table = self.embed(self.parts)
-        cells = table.index_select(0, tokens.flatten().long()).view(-1, self.cells.in_features)
         others = present if condition is None else torch.cat([present, condition], dim=1)
-        return self.cells(cells) + self.others(others)
+        summed: Tensor = self.others(others)
+        return summed + added_up(tokens, self.embed(self.parts), self.cells.weight)
 
     def after(self, summed: Tensor) -> Tensor:
         """Features [..., hidden] of what the first layer has added up."""

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,10 @@ class TrajectoryStore:
         num_envs: N.
         command_size: D of a high level that sets vectors; 0 for one that names options.
         ring: When full, forget the oldest vector step instead of refusing the next.
+        without: Columns that nobody will read.
 
     Attributes:
+        names: Of the columns that it has.
         extra: Columns that are filled from the environments' infos (`Task.extra_columns`).
 
     Raises:
@@ -81,10 +84,14 @@ class TrajectoryStore:
         *,
         command_size: int = 0,
         ring: bool = False,
+        without: Sequence[str] = (),
     ) -> None:
         self.capacity, self.num_envs, self.ring = capacity, num_envs, ring
         self.extra = tuple(task.extra_columns)
         schema = columns(task, command_size) | {"final_slot": ((), np.int64)}
+        for name in without:
+            del schema[name]
+        self.names = frozenset(schema)
         fewer = "--buffer-size {}" if ring else "lower --num-envs or the rollout length"
         refuse_too_large(capacity * num_envs, schema, f"A store of {capacity} x {num_envs} steps", fewer)
         self._columns: dict[str, NDArray] = {
@@ -109,7 +116,7 @@ class TrajectoryStore:
         self._free: list[int] = []
 
     def append(self, *, ended: NDArray[np.bool_], final_obs: NDArray | None, **values: NDArray) -> None:
-        """Add one vector step: every column as [N, ...], and the last observation of the episodes that `ended` [N].
+        """Add one vector step: columns [N, ...] or [1, ...], and the last observations of the episodes that `ended`.
 
         Columns that are not given keep what they have, which is zeros before a ring comes round.
         """

@@ -10,12 +10,12 @@ from preceptor.agent.data.views import windows
 from preceptor.agent.demonstrating import demonstrations_of
 from preceptor.agent.losses import weighted_regression
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
-from preceptor.agent.optim import FusedAdam
 from preceptor.agent.phases import Offline
 from preceptor.agent.resumable import places
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import TrunkConfig, to_tensors
 from preceptor.ground.device import to_device, to_tensor
+from preceptor.ground.optim import FusedAdam
 from preceptor.ground.ranges import Count, Positive
 
 

@@ -25,7 +25,6 @@ from preceptor.agent.methods.off_policy import UpdateRatio, ring_for
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from preceptor.agent.methods.sac import Transitions
 from preceptor.agent.mixtures import Mixture, MixtureNetwork, cross_entropy
-from preceptor.agent.optim import FusedAdam
 from preceptor.agent.phases import Offline, Online
 from preceptor.agent.resumable import places
 from preceptor.agent.skill_learner import SkillLearner
@@ -33,6 +32,7 @@ from preceptor.agent.skills import SkillHigh, SkillModel, standard_divergence
 from preceptor.controller.encoders import encoder_of
 from preceptor.ground.device import to_device, to_tensor
 from preceptor.ground.errors import UserError
+from preceptor.ground.optim import FusedAdam
 from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
 _FIRST_FIT = 1 / 8  # of the skill model's steps, after which the mixture is fitted first

@@ -32,13 +32,13 @@ from preceptor.agent.methods.cloning import CloningSettings
 from preceptor.agent.methods.continuing import Continuation, ContinuedConfig
 from preceptor.agent.methods.hvd_checks import check_demonstrations, doubts
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
-from preceptor.agent.optim import FusedAdam, polyak
 from preceptor.agent.phases import Offline
 from preceptor.agent.resumable import places
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import to_tensors
 from preceptor.envs.action_groups import grouped
 from preceptor.ground.device import to_device, to_numpy, to_tensor
+from preceptor.ground.optim import FusedAdam, polyak
 from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
 
 _LATE, _SLOWER = 0.7, 0.3  # from this share of the steps on, learning rates are so much smaller

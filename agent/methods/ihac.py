@@ -112,7 +112,8 @@ class Ihac(Method):
             self.high_learner = PPO(self.high_network, settings.ppo, streams[1])
             self.controller = self.high_network.controller
             self.player = Player(NetworkHigh(self.controller, settings.mask), self.low_network, task.options.timeouts)
-        self.rollouts = TrajectoryStore(task, settings.rollout, parts.config.num_envs)
+        without = ("legal",) if flat else ()
+        self.rollouts = TrajectoryStore(task, settings.rollout, parts.config.num_envs, without=without)
         online = Online(self.rollouts, settings.rollout, self.update)
         self.distil = self._distillation(parts, streams[2])
         self.phases = (self.distil, online) if self.distil else (online,)

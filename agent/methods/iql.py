@@ -15,10 +15,10 @@ from preceptor.agent.data.views import chunks
 from preceptor.agent.losses import ValueLoss, weighted_regression
 from preceptor.agent.methods.cloning import Cloning, CloningSettings
 from preceptor.agent.methods.protocol import Entry, Given, Parts, Preset
-from preceptor.agent.optim import FusedAdam, polyak
 from preceptor.agent.resumable import places
 from preceptor.controller.network import to_tensors
 from preceptor.ground.device import to_device, to_tensor
+from preceptor.ground.optim import FusedAdam, polyak
 from preceptor.ground.ranges import Positive, Share
 
 

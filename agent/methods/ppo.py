@@ -1,7 +1,7 @@
 """Proximal policy optimisation (Schulman et al., 2017) for one policy head: the low level's, or the high level's."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any, Literal
@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import Distribution
 from preceptor.agent.losses import option_advantages, prior_regularised
+from preceptor.agent.methods import by_hand
 from preceptor.agent.networks import HighNetwork, LowNetwork
 from preceptor.agent.resumable import Resumable, places
 from preceptor.controller.encoders import VectorEncoder
 from preceptor.controller.network import TrunkConfig
 from preceptor.ground.device import to_device, to_numpy, to_tensor
+from preceptor.ground.optim import FusedAdam
 from preceptor.ground.ranges import Count, NotNegative, Positive, Share
 
 
@@ -59,6 +61,7 @@ class PolicyBatch:
         advantage: float32 [B].
         returns: float32 [B].
         legal: bool [B, C], or None where everything is allowed.
+        wanted: Outputs [B, P] of the network that this one is held to, or None.
     """
 
     inputs: tuple[Tensor, ...]
@@ -67,6 +70,7 @@ class PolicyBatch:
     advantage: Tensor
     returns: Tensor
     legal: Tensor | None = None
+    wanted: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.action)
@@ -102,10 +106,10 @@ class PPO(Resumable):
     def __init__(self, network: LowNetwork | HighNetwork, config: PPOConfig, rng: np.random.Generator) -> None:
         self.network, self.config, self.rng = network, config, rng
         self.parameters = list(network.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, config.lr, eps=1e-5, fused=True)
+        self.optimizer = FusedAdam(self.parameters, config.lr, eps=1e-5)
 
     def loss(
-        self, batch: PolicyBatch, prior: nn.Module | None = None, prior_weight: float = 0.0, policy: bool = True
+        self, batch: PolicyBatch, prior_weight: float = 0.0, policy: bool = True
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss L1 with the clipped surrogate for the value, and the squared value error (eq. 9); or the latter alone.
 
@@ -115,8 +119,7 @@ class PPO(Resumable):
         outputs, value = self.network(*batch.inputs)
         value_loss = (value - batch.returns).square().mean()
         if not policy:
-            error = 0.5 * value_loss
-            return error, {"value_loss": error.detach()}
+            return 0.5 * value_loss, {"value_loss": value_loss.detach()}
         log_ratio = head.log_prob(outputs, batch.action, legal) - batch.behaviour_logprob
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
@@ -127,16 +130,23 @@ class PPO(Resumable):
             entropy = head.entropy(outputs, legal)
             terms["entropy"] = entropy.mean()
             loss = prior_regularised(loss, entropy, -config.entropy)
-        if prior is not None and prior_weight > 0:
-            with torch.no_grad():
-                wanted = prior(*batch.inputs)[0]
-            divergence = head.divergence(outputs, wanted, legal)
+        if batch.wanted is not None:
+            divergence = head.divergence(outputs, batch.wanted, legal)
             terms["prior_kl"] = divergence.mean()
             loss = prior_regularised(loss, divergence, prior_weight)
         with torch.no_grad():
             terms["approximate_kl"] = (ratio - 1 - log_ratio).mean()
             terms["clip_fraction"] = (ratio != clipped).float().mean()
         return loss, {name: term.detach() for name, term in terms.items()}
+
+    def gradients(
+        self, batch: PolicyBatch, prior_weight: float = 0.0, policy: bool = True
+    ) -> tuple[Sequence[Tensor | None], dict[str, Tensor]]:
+        """The gradient of `loss` in each parameter, None where it does not depend on it, and the terms."""
+        if batch.legal is None and by_hand.fits(self.network, batch.inputs):
+            return by_hand.gradients(self.network, batch, self.config, prior_weight, policy)
+        loss, terms = self.loss(batch, prior_weight, policy)
+        return torch.autograd.grad(loss, self.parameters, allow_unused=True), terms
 
     def update(
         self,
@@ -157,17 +167,17 @@ class PPO(Resumable):
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * remaining
+        if prior is not None and prior_weight > 0 and policy:
+            with torch.no_grad():
+                batch = replace(batch, wanted=prior(*batch.inputs)[0])
         count = max(1, round(len(batch) / self.config.minibatch))
         terms: list[dict[str, Tensor]] = []
         for _ in range(self.config.epochs):
             order = to_tensor(self.rng.permutation(len(batch)))
             terms = []
             for minibatch in batch.select(order).split(count):
-                loss, info = self.loss(minibatch, prior, prior_weight, policy)
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-                self.optimizer.step()
+                gradients, info = self.gradients(minibatch, prior_weight, policy)
+                self.optimizer.follow(gradients, self.config.max_grad_norm)
                 terms.append(info)
         return {name: float(torch.stack([info[name] for info in terms]).mean()) for name in terms[0]}
 

@@ -24,7 +24,6 @@ from preceptor.agent.methods.cloning import CloningSettings
 from preceptor.agent.methods.off_policy import UpdateRatio, ring_for
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from preceptor.agent.networks import TwinCritic
-from preceptor.agent.optim import FusedAdam, polyak
 from preceptor.agent.phases import Offline, Online
 from preceptor.agent.resumable import places
 from preceptor.controller.encoders import encoder_of
@@ -32,6 +31,7 @@ from preceptor.controller.network import to_tensors
 from preceptor.envs.action_groups import action_groups_of
 from preceptor.ground.device import to_device, to_tensor
 from preceptor.ground.errors import UserError
+from preceptor.ground.optim import FusedAdam, polyak
 from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
 
 _ROLLOUT = 4  # chunks of each environment between updates

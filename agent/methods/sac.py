@@ -12,9 +12,9 @@ from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import Distribution, SquashedNormal
 from preceptor.agent.losses import PriorActions, prior_regularised
 from preceptor.agent.networks import GaussianActor, TwinCritic
-from preceptor.agent.optim import FusedAdam, fast_precision, polyak, products_in
 from preceptor.agent.resumable import Resumable, places
 from preceptor.ground.device import device, to_device
+from preceptor.ground.optim import FusedAdam, fast_precision, polyak, products_in
 from preceptor.ground.ranges import Count, Positive, Share, Widths
 
 

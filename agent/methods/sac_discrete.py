@@ -13,11 +13,11 @@ from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import Categorical
 from preceptor.agent.losses import prior_regularised
 from preceptor.agent.networks import linear
-from preceptor.agent.optim import FusedAdam, polyak
 from preceptor.agent.resumable import Resumable, places
 from preceptor.controller.encoders import Encoder
 from preceptor.controller.network import TrunkConfig, in_order, make_trunk, mask_logits
 from preceptor.ground.device import to_device
+from preceptor.ground.optim import FusedAdam, polyak
 from preceptor.ground.ranges import Count, NotNegative, Positive, Share
 
 

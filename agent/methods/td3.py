@@ -13,9 +13,9 @@ from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import ClippedNormal, Distribution
 from preceptor.agent.methods.sac import ActorCriticConfig, Transitions
 from preceptor.agent.networks import DeterministicActor, TwinCritic
-from preceptor.agent.optim import FusedAdam, fast_precision, polyak, products_in
 from preceptor.agent.resumable import Resumable, places
 from preceptor.ground.device import normal, to_device
+from preceptor.ground.optim import FusedAdam, fast_precision, polyak, products_in
 from preceptor.ground.ranges import Count, NotNegative, Positive
 
 

@@ -14,13 +14,13 @@ from preceptor.agent.data.views import chunks
 from preceptor.agent.demonstrating import record, with_optimal
 from preceptor.agent.methods.hvd import Hvd, HvdSettings, told_apart
 from preceptor.agent.methods.protocol import Parts
-from preceptor.agent.optim import FusedAdam
 from preceptor.agent.players import play
 from preceptor.controller.network import TrunkConfig
 from preceptor.envs.catalog import get_task
 from preceptor.envs.wholebody.tasks import WholeBodyTwin
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
+from preceptor.ground.optim import FusedAdam
 
 SMALL = TrunkConfig(hidden=32)
 TWIN = WholeBodyTwin()

@@ -12,9 +12,9 @@ from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
 from preceptor.agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
 from preceptor.agent.methods.td3 import TD3, TD3Config
 from preceptor.agent.networks import TwinCritic, mlp
-from preceptor.agent.optim import FusedAdam
 from preceptor.controller.encoders import VectorEncoder
 from preceptor.controller.network import TrunkConfig
+from preceptor.ground.optim import FusedAdam
 
 OBS, ACTIONS, OPTIONS, TAU = 3, 2, 4, 0.2
 WORTH = torch.tensor([0.0, 0.5, 1.0, 0.2])

@@ -1,0 +1,113 @@
+"""Gradient steps: a fused Adam without bookkeeping, the precision of matrix products, and targets that follow."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class FusedAdam(torch.optim.Adam):
+    """Adam (Kingma and Ba, 2015), fused, without the bookkeeping of `step` and `zero_grad`.
+
+    Args:
+        parameters: What learns.
+        lr: Learning rate of all.
+        eps: Added to the root of the second moment.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, eps: float = 1e-8) -> None:
+        super().__init__(parameters, lr, eps=eps, fused=True)
+        (group,) = self.param_groups
+        for parameter in group["params"]:
+            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            self.state[parameter] = {"step": parameter.new_zeros(()), **moments}
+        self._count_together()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        super().load_state_dict(state_dict)
+        for parameter, state in self.state.items():  # in memory as the parameters are, wherever the state was
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = torch.empty_like(parameter).copy_(state[name])
+        self._count_together()
+
+    def _count_together(self) -> None:
+        """As long as all parameters have learned at every step, one count of steps does for all."""
+        states = list(self.state.values())
+        self._together = all(torch.equal(state["step"], states[0]["step"]) for state in states)
+        if self._together:
+            for state in states:
+                state["step"] = states[0]["step"]
+
+    def _count_apart(self) -> None:
+        for state in self.state.values():
+            state["step"] = state["step"].clone()
+        self._together = False
+
+    def minimize(self, loss: Tensor) -> None:
+        """One step against the gradient of a loss; nothing else gets a gradient of it."""
+        parameters = self.param_groups[0]["params"]
+        self.follow(torch.autograd.grad(loss, parameters))
+
+    @torch.no_grad()
+    def follow(self, gradients: Sequence[Tensor | None], max_norm: float | None = None) -> None:
+        """One step against gradients, None where a parameter has none and stays as it is.
+
+        They are scaled down to `max_norm`, if that is given, where together they are longer.
+        """
+        (group,) = self.param_groups
+        learning = [pair for pair in zip(group["params"], gradients, strict=True) if pair[1] is not None]
+        parameters, given = map(list, zip(*learning, strict=True))
+        if self._together and len(learning) < len(gradients):
+            self._count_apart()
+        states = [self.state[parameter] for parameter in parameters]
+        torch._foreach_add_([state["step"] for state in (states[:1] if self._together else states)], 1)
+        scale = None
+        if max_norm is not None:
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(given)))
+            scale = ((norm + 1e-6) / max_norm).clamp(min=1)
+        torch._fused_adam_(
+            parameters,
+            given,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=0.0,
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+            grad_scale=scale,
+        )
+        torch.autograd.graph.increment_version(parameters)  # which the fused function leaves out
+
+
+def fast_precision(hidden: tuple[int, ...]) -> str:
+    """The precision of products that is faster for layers of these widths: small ones do not repay the rounding."""
+    return "bfloat16" if max(hidden, default=0) >= 256 else "float32"
+
+
+@contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Within it, products of float32 matrices are computed in that precision.
+
+    Under `bfloat16` oneDNN rounds the factors and sums in float32, which is three to four times faster where the
+    processor has instructions for it, and changes nothing elsewhere. Whatever is stored stays float32.
+    """
+    switch = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # the module is replaced when it is imported
+    before, switch.fp32_precision = switch.fp32_precision, "bf16" if precision == "bfloat16" else "ieee"
+    try:
+        yield
+    finally:
+        switch.fp32_precision = before
+
+
+@torch.no_grad()
+def polyak(target: nn.Module, source: nn.Module, share: float) -> None:
+    """Move the target's parameters towards the source's by `share`."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), share)
