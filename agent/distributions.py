@@ -56,7 +56,7 @@ class Categorical(Distribution):
 
 @njit(cache=True)
 def _drawn(probs, uniform):  # type: ignore[no-untyped-def]
-    # The first index [N] at which the probabilities before it and its own sum to more than a share of all
+    # The first index [N] whose cumulative probability exceeds a uniform share of the total
     index = np.zeros(len(probs), np.int64)
     for n in range(len(probs)):
         total = 0.0

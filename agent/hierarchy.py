@@ -99,7 +99,7 @@ class Hierarchy(Resumable):
         ended = terminated | truncated
         observed, clock = self.observed, self.clock
         if store is not None:
-            legal = {"legal": observed.legal} if "legal" in store.names else {}  # which takes a while to tell
+            legal = {"legal": observed.legal} if "legal" in store.names else {}  # slow to compute
             store.append(
                 ended=ended,
                 final_obs=info.get("final_obs"),

@@ -9,13 +9,13 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preceptor.controller.seen import added_by
+from preceptor.controller.seen import FAST, added_by
 
 MOST = 512  # observations; more are faster as matrix products
 
 
 class CompiledTrunk:
-    """Features of a trunk as it was when this was made.
+    """Features of a trunk. Where its weights change, it has to be made anew.
 
     Args:
         table: Of tokens [T, E].
@@ -35,13 +35,16 @@ class CompiledTrunk:
         self._known = np.zeros((count, tokens), np.bool_), np.empty((count, tokens, width), np.float32)
 
     def __call__(self, tokens: NDArray[np.uint8], others: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features [N, H] of tokens [N, C] and other inputs [N, P]."""
+        """Features [N, H] of tokens [N, C] and other inputs [N, P]; `ValueError` for others than the weights are of."""
+        wanted = (len(tokens), len(self._known[0])), (len(tokens), len(self._weights[2]))
+        if (tokens.shape, others.shape) != wanted:
+            raise ValueError(f"inputs of shapes {tokens.shape} and {others.shape}, not {wanted[0]} and {wanted[1]}")
         summed, features = np.empty((2, len(tokens), self._weights[1].shape[1]), np.float32)
         _features(tokens, others, *self._weights, *self._known, summed, features)
         return features  # type: ignore[no-any-return]
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=FAST)
 def _features(tokens, others, table, rows, of_others, always, of_hidden, bias, known, added, summed, features):  # type: ignore[no-untyped-def]
     width = len(bias)
     _layer(others, of_others, always, summed)
@@ -49,6 +52,8 @@ def _features(tokens, others, table, rows, of_others, always, of_hidden, bias, k
         into = summed[n]
         for cell in range(tokens.shape[1]):
             token = tokens[n, cell]
+            if token >= added.shape[1]:
+                raise IndexError("a token is not in the table")
             if token != 0:
                 if not known[cell, token]:
                     added_by(cell, token, table, rows, added[cell, token])
@@ -57,14 +62,14 @@ def _features(tokens, others, table, rows, of_others, always, of_hidden, bias, k
                 for h in range(width):
                     into[h] += more[h]
         for h in range(width):
-            into[h] = max(into[h], np.float32(0))
+            into[h] = np.float32(0) if into[h] <= 0 else into[h]  # NaN stays NaN
     _layer(summed, of_hidden, bias, features)
     for n in range(len(tokens)):
         for h in range(width):
-            features[n, h] = max(features[n, h], np.float32(0))
+            features[n, h] = np.float32(0) if features[n, h] <= 0 else features[n, h]
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=FAST)
 def _layer(inputs, weights, bias, outputs):  # type: ignore[no-untyped-def]
     for n in range(len(inputs)):
         into = outputs[n]

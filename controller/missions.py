@@ -84,7 +84,9 @@ class MissionNetwork(ControllerNetwork):
         hidden = self.between(torch.cat([verb.exp(), *seen, around], -1))  # [N, C, H]
         *each, clause = self.scores(hidden).split([FIRST_TARGET, 1, 1, 1, 1], -1)
         joint = (torch.cat(each, -1) + clause + due[..., None]).flatten(1).log_softmax(1)
-        plain, to_it, beside_it, away = joint.view(*hidden.shape[:2], -1).split([FIRST_TARGET, 1, 1, 1], -1)
+        plain, to_it, beside_it, away = joint.view(*hidden.shape[:2], FIRST_TARGET + 3).split(
+            [FIRST_TARGET, 1, 1, 1], -1
+        )
         colour, kind = (part.log_softmax(-1) for part in self.elsewhere(hidden).split([_COLOURS, _KINDS], -1))
         other = described(colour, kind, padded(certain, _PLACES))
         goes = torch.logaddexp(to_it + what, away + other)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,11 @@ class TokenTrunk(nn.Module):
         self.others.weight.data.copy_(others)
         for layer in (self.others, self.hidden):
             nn.init.zeros_(layer.bias)
-        self._compiled: tuple[tuple[int, int], CompiledTrunk] | None = None
+        self._compiled: tuple[list[tuple[int, int]], CompiledTrunk] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is compiled, which a copy makes for itself."""
+        return self.__dict__ | {"_compiled": None}
 
     def forward(self, tokens: Tensor, present: Tensor, *_: Tensor, condition: Tensor | None = None) -> Tensor:
         """Features [N, hidden] of tokens uint8 [N, cells] and presence [N, NUM_TOKENS]; any order is for the heads."""
@@ -61,10 +66,12 @@ class TokenTrunk(nn.Module):
         return torch.as_tensor(self._played()(tokens.numpy(), others.numpy()))
 
     def _played(self) -> CompiledTrunk:
-        """This trunk compiled, anew where its weights have changed, which change together; a copy's `id` is another."""
-        state = id(self), self.cells.weight._version
+        """This trunk compiled, anew where its weights have changed as torch counts it: not by way of `.data`."""
+        layers = self.others, self.hidden
+        weights = self.embed.weight, self.cells.weight, *(part for each in layers for part in (each.weight, each.bias))
+        state = [(weight.data_ptr(), weight._version) for weight in weights]
         if self._compiled is None or self._compiled[0] != state:
-            rest = ((layer.weight, layer.bias) for layer in (self.others, self.hidden))
+            rest = ((each.weight, each.bias) for each in layers)
             self._compiled = state, CompiledTrunk(self.embed(self.parts), self.cells.weight, *rest)
         return self._compiled[1]
 

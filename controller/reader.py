@@ -62,23 +62,27 @@ class Reader(nn.Module):
         """
         if torch.jit.is_tracing():  # an export reads all at once, and each as long as any may be
             return self._read(words, done)
-        return self._read_in_parts(words, done) if torch.is_grad_enabled() else self._remembered(words, done)
+        if torch.is_grad_enabled() or not len(words):
+            return self._read_in_parts(words, done)
+        return self._remembered(words, done)
 
     def _remembered(self, words: Tensor, done: Tensor) -> list[Tensor]:
-        """As ever, but nothing is read twice: in play most of what is read was read a step before."""
+        """As `_read_in_parts`, but nothing is read twice: in play most of it was read a step before."""
         assert self.gates.bias is not None
-        # Weights that learn change together: few of them tell
-        weights = [words.device, *self.gates.bias.tolist(), self.later.item()]
+        # Values tell copies and checkpoints apart, versions what has learned
+        versions = sum(weight._version for weight in self.parameters())
+        weights = [words.device, versions, *self.gates.bias.tolist(), self.later.item()]
         if weights != self._weights or len(self._known) > _KNOWN:
             self._weights, self._known = weights, {}
+        known = self._known
         keys = [row.tobytes() for row in torch.cat([words, done.to(words.dtype)], 1).short().cpu().numpy()]
-        new = {key: row for row, key in enumerate(keys) if key not in self._known}
+        new = {key: row for row, key in enumerate(keys) if key not in known}
         if new:
             rows = list(new.values())
             read = self._read_in_parts(words[rows], done[rows])
-            self._known |= zip(new, torch.cat([part.flatten(1) for part in read], 1), strict=True)
+            known |= zip(new, torch.cat([part.flatten(1) for part in read], 1), strict=True)
         widths = [MOST_CLAUSES * size for size in (1, *self.sizes)]
-        due, *said = torch.stack([self._known[key] for key in keys]).split(widths, 1)
+        due, *said = torch.stack([known[key] for key in keys]).split(widths, 1)
         return [due, *(part.unflatten(1, (MOST_CLAUSES, -1)) for part in said)]
 
     def _read_in_parts(self, words: Tensor, done: Tensor) -> list[Tensor]:

@@ -28,23 +28,20 @@ class FusedAdam(torch.optim.Adam):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         super().load_state_dict(state_dict)
-        for parameter, state in self.state.items():  # in memory as the parameters are, wherever the state was
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[name] = torch.empty_like(parameter).copy_(state[name])
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            state.setdefault("step", parameter.new_zeros(()))  # stock Adam has none of what has never learned
+            for name in ("exp_avg", "exp_avg_sq"):  # in memory as the parameter is, wherever the state was
+                moment = torch.zeros_like(parameter)
+                state[name] = moment.copy_(state[name]) if name in state else moment
         self._count_together()
 
     def _count_together(self) -> None:
-        """As long as all parameters have learned at every step, one count of steps does for all."""
+        """As long as all parameters have learned at every step, they share one count of steps."""
         states = list(self.state.values())
-        self._together = all(torch.equal(state["step"], states[0]["step"]) for state in states)
-        if self._together:
+        if all(torch.equal(state["step"], states[0]["step"]) for state in states):
             for state in states:
                 state["step"] = states[0]["step"]
-
-    def _count_apart(self) -> None:
-        for state in self.state.values():
-            state["step"] = state["step"].clone()
-        self._together = False
 
     def minimize(self, loss: Tensor) -> None:
         """One step against the gradient of a loss; nothing else gets a gradient of it."""
@@ -58,16 +55,22 @@ class FusedAdam(torch.optim.Adam):
         They are scaled down to `max_norm`, if that is given, where together they are longer.
         """
         (group,) = self.param_groups
-        learning = [pair for pair in zip(group["params"], gradients, strict=True) if pair[1] is not None]
-        parameters, given = map(list, zip(*learning, strict=True))
-        if self._together and len(learning) < len(gradients):
-            self._count_apart()
+        learning = [
+            (parameter, one) for parameter, one in zip(group["params"], gradients, strict=True) if one is not None
+        ]
+        if len(learning) < len(gradients):
+            for state in self.state.values():
+                state["step"] = state["step"].clone()
+        if not learning:
+            return
+        parameters = [parameter for parameter, _ in learning]
+        # The fused function goes through memory, whatever the strides are
+        given = [one if one.stride() == each.stride() else torch.empty_like(each).copy_(one) for each, one in learning]
         states = [self.state[parameter] for parameter in parameters]
-        torch._foreach_add_([state["step"] for state in (states[:1] if self._together else states)], 1)
-        scale = None
+        torch._foreach_add_(list({id(state["step"]): state["step"] for state in states}.values()), 1)
         if max_norm is not None:
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(given)))
-            scale = ((norm + 1e-6) / max_norm).clamp(min=1)
+            given = list(torch._foreach_div(given, ((norm + 1e-6) / max_norm).clamp(min=1)))
         torch._fused_adam_(
             parameters,
             given,
@@ -82,7 +85,6 @@ class FusedAdam(torch.optim.Adam):
             eps=group["eps"],
             amsgrad=False,
             maximize=False,
-            grad_scale=scale,
         )
         torch.autograd.graph.increment_version(parameters)  # which the fused function leaves out
 

@@ -69,7 +69,7 @@ class TrajectoryStore:
         without: Columns that nobody will read.
 
     Attributes:
-        names: Of the columns that it has.
+        names: Names of its columns.
         extra: Columns that are filled from the environments' infos (`Task.extra_columns`).
 
     Raises:
@@ -116,7 +116,7 @@ class TrajectoryStore:
         self._free: list[int] = []
 
     def append(self, *, ended: NDArray[np.bool_], final_obs: NDArray | None, **values: NDArray) -> None:
-        """Add one vector step: columns [N, ...] or [1, ...], and the last observations of the episodes that `ended`.
+        """Add one vector step: columns [N, ...], or what broadcasts to it, and the last observations of what `ended`.
 
         Columns that are not given keep what they have, which is zeros before a ring comes round.
         """
@@ -175,7 +175,8 @@ class TrajectoryStore:
         """Restore what `state_dict` gave."""
         self.clear()
         for name, column in state["columns"].items():
-            self._columns[name][: len(column)] = column
+            if name in self.names:
+                self._columns[name][: len(column)] = column
         self.total, self._finals = state["total"], np.array(state["final_obs"])
         self._columns["final_slot"][tuple(state["final_rows"].T)] = np.arange(len(self._finals))
 

@@ -33,7 +33,7 @@ class Weights(NamedTuple):
 
 
 def fits(network: nn.Module, inputs: tuple[Tensor, ...]) -> TypeGuard[LowNetwork]:
-    """Whether `gradients` can be told of this network: tokens in main memory in, named actions out.
+    """Whether `gradients` handles this network: tokens in main memory in, named actions out.
 
     Where colours are shown as roles there is a fourth input, and outputs are in another order than the task's.
     """
@@ -50,11 +50,12 @@ def fits(network: nn.Module, inputs: tuple[Tensor, ...]) -> TypeGuard[LowNetwork
 def gradients(
     network: LowNetwork, batch: "PolicyBatch", config: "PPOConfig", prior_weight: float, policy: bool
 ) -> tuple[list[Tensor | None], dict[str, Tensor]]:
-    """As `PPO.gradients`, of a network that `fits`; its parameters are in the order in which it has made them."""
+    """As `PPO.gradients`, of a network that `fits`; in the order of its parameters."""
     weights = Weights(1.0, config.value, config.entropy, prior_weight if batch.wanted is not None else 0.0, config.clip)
     if not policy:
         weights = Weights(0.0, 1.0, 0.0, 0.0, config.clip)
     trunk, (tokens, present, option) = network.trunk, batch.inputs
+    option = option if network.num_options > 1 else torch.zeros_like(option)
     assert isinstance(trunk, TokenTrunk)
     parts = trunk.get_buffer("parts")
     # Forwards
@@ -100,6 +101,8 @@ def _differentiate(option, action, before, advantage, returns, outputs, wanted, 
     log_p, p, log_q = np.empty(actions), np.empty(actions), np.zeros(actions)
     for n in range(count):
         first, chosen = option[n] * actions, action[n]
+        if not (0 <= first < values and 0 <= chosen < actions):
+            raise IndexError("there is no such option or action")
         entropy = -_log_softmax(outputs[n, first : first + actions], log_p, p)
         log_ratio = log_p[chosen] - before[n]
         ratio = np.exp(log_ratio)
@@ -118,7 +121,7 @@ def _differentiate(option, action, before, advantage, returns, outputs, wanted, 
         terms[3] += divergence
         terms[4] += ratio - 1 - log_ratio
         terms[5] += ratio != clipped
-        slope = surrogate if surrogate <= clipped * advantage[n] else 0.0  # nothing of what is clipped
+        slope = 0.0 if surrogate > clipped * advantage[n] else surrogate  # nothing of what is clipped
         for a in range(actions):
             change = weights.policy * slope * (p[a] - (a == chosen)) + weights.entropy * p[a] * (log_p[a] + entropy)
             given[n, first + a] = (change + weights.prior * p[a] * (log_p[a] - log_q[a] - divergence)) / count
@@ -128,7 +131,7 @@ def _differentiate(option, action, before, advantage, returns, outputs, wanted, 
 
 @njit(cache=True, inline="always")
 def _log_softmax(logits, log_p, p):  # type: ignore[no-untyped-def]
-    # Also probabilities, and their expected logarithm
+    # Fills both, and returns the expected log-probability
     highest, total, expected = logits[0], 0.0, 0.0
     for a in range(len(logits)):
         highest = max(highest, logits[a])

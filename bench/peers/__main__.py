@@ -5,7 +5,8 @@
 
 PPO: ours on SimpleDoorKey, and the peer (`xland_ppo.py`) on XLand-MiniGrid's DoorKey-8x8, which sees 11 x 11 cells, as
 many as our encoder gives, and once 7 x 7, as it does if nobody says otherwise; network and settings are the same. SAC:
-gradient steps of ours and of SBX's. All in turns, medians of CPU seconds on one core, compilation left out.
+gradient steps of ours and of SBX's. All in turns, each in one thread, medians over CPU seconds, compilation left
+out. Peers are pinned to one core, which works on Linux.
 """
 
 import argparse

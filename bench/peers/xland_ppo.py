@@ -54,7 +54,7 @@ def first_weights(key: jax.Array, cells: int, actions: int) -> Params:
 
 
 def network(params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits [N, A] and values [N] of views uint8 [N, 7, 7, 2]."""
+    """Logits [N, A] and values [N] of views uint8 [N, V, V, 2]."""
     tile, colour = (part.reshape(len(obs), -1).astype(jnp.int32) for part in (obs[..., 0], obs[..., 1]))
     embedded = params["embed"][tile * COLOURS + colour].reshape(len(obs), -1)
     rows = jnp.arange(len(obs))[:, None]

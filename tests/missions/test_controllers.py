@@ -147,6 +147,10 @@ def test_in_play_nothing_is_read_twice_until_the_weights_have_changed(monkeypatc
     reader.load_state_dict(other.state_dict())
     for one, expected in zip(reader(words, done), other(words, done), strict=True):
         assert torch.equal(one, expected), "other weights read anew"
+    reader.heads[0].weight.mul_(2)
+    assert not torch.equal(reader(words, done)[1], other(words, done)[1]), "a part of other weights, too"
+    reader.heads[0].weight.mul_(0.5)
+    assert reader(words[:0], done[:0])[0].shape == (0, 4)
     monkeypatch.setattr(reading, "_KNOWN", 1)
     for one, expected in zip(reader(words, done), other(words, done), strict=True):
         assert torch.equal(one, expected), "and so does a memory that is full"

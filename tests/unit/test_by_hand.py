@@ -54,7 +54,7 @@ def test_sums_over_what_has_been_seen_and_their_gradients_are_those_of_the_defin
 @pytest.mark.parametrize("options", [1, 3])
 @pytest.mark.parametrize("held", [False, True])
 @pytest.mark.parametrize("policy", [True, False])
-def test_gradients_of_ppo_are_autograds(options, held, policy, entropy):
+def test_gradients_of_ppo_are_autograds(options, held, policy, entropy, monkeypatch):
     network, (tokens, present) = network_with(options), scenes(128)
     generator = torch.Generator().manual_seed(1)
     option = torch.randint(options, (128,), generator=generator)
@@ -68,6 +68,7 @@ def test_gradients_of_ppo_are_autograds(options, held, policy, entropy):
     learner = PPO(network, PPOConfig(entropy=entropy), np.random.default_rng(0))
     assert by_hand.fits(network, inputs)
     found, told = learner.gradients(batch, 0.7, policy)
+    monkeypatch.setattr("preceptor.controller.network.added_up", seen.dense)
     loss, terms = learner.loss(batch, 0.7, policy)
     expected = torch.autograd.grad(loss, learner.parameters, allow_unused=True)
     for one, other in zip(found, expected, strict=True):
@@ -87,6 +88,7 @@ def test_other_networks_are_left_to_autograd():
 @torch.no_grad()
 def test_what_is_played_is_the_network_as_it_is_now(monkeypatch):
     network, (tokens, present) = network_with(1), scenes(16)
+    monkeypatch.setattr("preceptor.controller.network.added_up", seen.dense)
 
     def both():
         played = network.trunk(tokens, present)
@@ -107,6 +109,48 @@ def test_what_is_played_is_the_network_as_it_is_now(monkeypatch):
     network.load_state_dict(other.state_dict())
     assert near(*both()), "after a checkpoint was loaded"
     assert near(other.trunk(tokens, present), both()[1]), "a copy is compiled for itself"
+    network.trunk.hidden.weight.mul_(2)
+    assert near(*both()), "after a part of the weights alone has changed"
+    network.trunk.others.bias[0] = torch.nan
+    assert both()[0].isnan().all(), "what is not a number does not become one"
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_inputs_that_do_not_fit_are_refused(learning):
+    network, (tokens, present) = network_with(1), scenes(4)
+    with torch.set_grad_enabled(learning):
+        for wrong in (tokens[:, :10], tokens.repeat(1, 3)):
+            with pytest.raises(ValueError, match=r"cells|shapes"):
+                network.trunk(wrong.contiguous(), present)
+        with pytest.raises((ValueError, RuntimeError), match="shape"):
+            network.trunk(tokens, present[:, :5])
+        with pytest.raises(IndexError, match="token"):
+            network.trunk(torch.full_like(tokens, 200), present)
+    empty = network.trunk(tokens[:0], present[:0])
+    assert empty.shape == (0, 32)
+
+
+def test_an_option_or_an_action_that_there_is_not_is_refused():
+    network, inputs = network_with(3), scenes(2)
+    zeros, learner = torch.zeros(2), PPO(network, PPOConfig(), np.random.default_rng(0))
+    for option, action in ((3, 0), (-1, 0), (0, TASK.num_actions)):
+        chosen = torch.full((2,), option), torch.full((2,), action)
+        with pytest.raises(IndexError, match="no such option or action"):
+            learner.gradients(PolicyBatch((*inputs, chosen[0]), chosen[1], zeros, zeros, zeros))
+
+
+def test_gradients_are_followed_whatever_their_place_in_memory_and_a_copy_of_the_optimiser_goes_on():
+    weight = torch.nn.Parameter(torch.zeros(3, 2))
+    adam = FusedAdam([weight], 0.1)
+    gradient = torch.arange(6.0).view(2, 3).t() - 2
+    adam.follow([gradient])
+    assert (weight.detach().sign() == -gradient.sign()).all()
+    adam.minimize(weight.sum())  # whose gradient is one number for all
+    follower = copy.deepcopy(adam)
+    follower.follow([gradient])
+    assert [int(state["step"]) for state in follower.state.values()] == [3]
+    adam.follow([None])
+    assert [int(state["step"]) for state in adam.state.values()] == [2], "nothing was learned"
 
 
 def test_what_has_no_gradient_does_not_count_as_a_step():
@@ -120,6 +164,8 @@ def test_what_has_no_gradient_does_not_count_as_a_step():
             parameter.grad = None if gradient is None else gradient.clone()
         torch.nn.utils.clip_grad_norm_(stock, 1.5)
         theirs.step()
+        if step == 1:  # before the second has learned, of which stock Adam has no state
+            ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
         if step == 4:
             ours.load_state_dict(copy.deepcopy(ours.state_dict()))
     for one, other in zip(both, stock, strict=True):
