@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preceptor.controller.seen import FAST, added_by
+from preceptor.controller.seen import FAST, FirstLayer, added_by
 
 MOST = 512  # observations; more are faster as matrix products
 
@@ -26,13 +26,12 @@ class CompiledTrunk:
     def __init__(
         self, table: Tensor, cells: Tensor, others: tuple[Tensor, Tensor], hidden: tuple[Tensor, Tensor]
     ) -> None:
-        width, (tokens, size) = len(cells), table.shape
-        rows = cells.t().contiguous()
-        always = others[1] + table[0] @ rows.view(-1, size, width).sum(0)  # what token 0 adds in all cells
-        found = (table - table[0], rows, others[0].t().contiguous(), always, hidden[0].t().contiguous(), hidden[1])
+        layer, (tokens, size) = FirstLayer(table, cells), table.shape
+        of_others, always = others[0].t().contiguous(), others[1] + layer.always
+        found = layer.beyond, layer.rows, of_others, always, hidden[0].t().contiguous(), hidden[1]
         self._weights = tuple(part.detach().numpy() for part in found)
-        count = len(rows) // size
-        self._known = np.zeros((count, tokens), np.bool_), np.empty((count, tokens, width), np.float32)
+        pairs = len(layer.rows) // size, tokens
+        self._known = np.zeros(pairs, np.bool_), np.empty((*pairs, len(cells)), np.float32)
 
     def __call__(self, tokens: NDArray[np.uint8], others: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features [N, H] of tokens [N, C] and other inputs [N, P]; `ValueError` for others than the weights are of."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -38,29 +39,49 @@ def dense(tokens: Tensor, table: Tensor, weight: Tensor) -> Tensor:
     return table.index_select(0, tokens.flatten().long()).view(-1, weight.shape[1]) @ weight.t()
 
 
+class FirstLayer:
+    """The sums, forwards and backwards, of a table [T, E] and weights [H, C E].
+
+    Attributes:
+        beyond: How each token differs from token 0 [T, E].
+        rows: The weights [C E, H], those of each number of each cell next to one another.
+        always: What token 0 in all cells adds [H].
+    """
+
+    def __init__(self, table: Tensor, weight: Tensor) -> None:
+        self._unseen, self.beyond, self.rows = table[0], table - table[0], weight.t().contiguous()
+        self._over_cells = self.rows.view(-1, table.shape[1], len(weight)).sum(0)
+        self.always = self._unseen @ self._over_cells
+
+    def add_to(self, summed: Tensor, tokens: Tensor) -> tuple[NDArray[Any], ...]:
+        """Add what seen tokens [N, C] add to sums [N, H] that hold `always`; what is returned is for `gradients`."""
+        seen: tuple[NDArray[Any], ...] = pairs(tokens.numpy(), len(self.beyond))
+        add(*seen, self.beyond.numpy(), self.rows.numpy(), summed.numpy())
+        return seen
+
+    def gradients(
+        self, seen: tuple[NDArray[Any], ...], gradient: Tensor, over_samples: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of the table and of the weights, of the sums' gradient [N, H], and that summed over samples [H]."""
+        of_rows, of_table = torch.empty_like(self.rows), torch.zeros_like(self.beyond)
+        everywhere(self._unseen.numpy(), over_samples.numpy(), of_rows.numpy())
+        add_gradients(*seen, *(part.numpy() for part in (self.beyond, self.rows, gradient, of_rows, of_table)))
+        of_table[0] = self._over_cells @ over_samples - of_table[1:].sum(0)
+        return of_table, of_rows.t()
+
+
 class _Seen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, table: Tensor, weight: Tensor) -> Tensor:
-        rows = weight.t().contiguous()  # of each number of each cell, next to one another
-        unseen, beyond = table[0], table - table[0]
-        ctx.save_for_backward(table, beyond, rows)
-        always = unseen @ rows.view(-1, len(unseen), rows.shape[1]).sum(0)
-        summed = always.expand(len(tokens), -1).contiguous()
-        ctx.pairs = pairs(tokens.numpy(), len(table))
-        add(*ctx.pairs, beyond.numpy(), rows.numpy(), summed.numpy())
+        ctx.layer = FirstLayer(table, weight)
+        summed: Tensor = ctx.layer.always.expand(len(tokens), -1).contiguous()
+        ctx.seen = ctx.layer.add_to(summed, tokens)
         return summed
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:  # type: ignore[override]
-        table, beyond, rows = ctx.saved_tensors
-        summed_gradient, unseen = gradient.sum(0), table[0]
-        of_rows, of_table = torch.empty_like(rows), torch.zeros_like(table)
-        everywhere(unseen.numpy(), summed_gradient.numpy(), of_rows.numpy())
-        arrays = (part.numpy() for part in (beyond, rows, gradient.contiguous(), of_rows, of_table))
-        add_gradients(*ctx.pairs, *arrays)
-        of_table[0] = rows.view(-1, len(unseen), rows.shape[1]).sum(0) @ summed_gradient - of_table[1:].sum(0)
-        return None, of_table, of_rows.t()
+        return None, *ctx.layer.gradients(ctx.seen, gradient.contiguous(), gradient.sum(0))
 
 
 @njit(cache=True)

@@ -14,7 +14,7 @@ from torch.ops import aten
 
 from preceptor.agent.networks import CategoricalHead, LowNetwork
 from preceptor.controller.network import TokenTrunk
-from preceptor.controller.seen import add, add_gradients, everywhere, pairs
+from preceptor.controller.seen import FirstLayer
 
 if TYPE_CHECKING:
     from preceptor.agent.methods.ppo import PolicyBatch, PPOConfig
@@ -59,11 +59,9 @@ def gradients(
     assert isinstance(trunk, TokenTrunk)
     parts = trunk.get_buffer("parts")
     # Forwards
-    table, rows = trunk.embed(parts), trunk.cells.weight.t().contiguous()
-    unseen, beyond, added = table[0], table - table[0], rows.view(-1, table.shape[1], rows.shape[1]).sum(0)
-    first = torch.addmm(trunk.others.bias + unseen @ added, present, trunk.others.weight.t())
-    seen = pairs(tokens.numpy(), len(table))
-    add(*seen, beyond.numpy(), rows.numpy(), first.numpy())
+    layer = FirstLayer(trunk.embed(parts), trunk.cells.weight)
+    first = torch.addmm(trunk.others.bias + layer.always, present, trunk.others.weight.t())
+    seen = layer.add_to(first, tokens)
     first.relu_()
     second = torch.addmm(trunk.hidden.bias, first, trunk.hidden.weight.t()).relu_()
     heads = network.action_head, network.value_head
@@ -80,14 +78,10 @@ def gradients(
     )
     to_second = aten.threshold_backward(given @ both, second, 0)
     to_first = aten.threshold_backward(to_second @ trunk.hidden.weight, first, 0)
-    whole, of_rows, of_table = to_first.sum(0), torch.empty_like(rows), torch.zeros_like(table)
-    everywhere(unseen.numpy(), whole.numpy(), of_rows.numpy())
-    add_gradients(*seen, *(part.numpy() for part in (beyond, rows, to_first, of_rows, of_table)))
-    of_table[0] = added @ whole - of_table[1:].sum(0)
-    of_trunk = (
-        *(of_table.t() @ parts, of_rows.t()),
-        *(to_first.t() @ present, whole, to_second.t() @ first, to_second.sum(0)),
-    )
+    over_samples = to_first.sum(0)
+    of_table, of_cells = layer.gradients(seen, to_first, over_samples)
+    of_others = to_first.t() @ present, over_samples
+    of_trunk = of_table.t() @ parts, of_cells, *of_others, to_second.t() @ first, to_second.sum(0)
     of_actions = (of_heads[0], of_biases[0]) if policy else (None, None)
     told = dict(zip(_TERMS, torch.as_tensor(terms), strict=True))
     left_out = {"entropy": config.entropy == 0, "prior_kl": wanted is None}
