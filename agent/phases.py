@@ -19,17 +19,18 @@ from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.data.views import labelled_scenes
 from preceptor.agent.doubts import runs_of
 from preceptor.agent.hierarchy import Hierarchy
+from preceptor.agent.imitation import imitation_gradients
 from preceptor.agent.levels import HighLevel, LowLevel, Observations
-from preceptor.agent.losses import weighted_regression
 from preceptor.agent.networks import LowNetwork
 from preceptor.agent.resumable import Resumable, places
 from preceptor.agent.teaching import action_distribution, annotate, skill_actions
 from preceptor.controller.distill import (
     DistilConfig,
     Distillation,
+    Gradients,
     LabelledScenes,
     calibrate,
-    distillation_loss,
+    distillation_gradients,
     scenes_of,
 )
 from preceptor.controller.encoders import encoder_of
@@ -223,7 +224,7 @@ class Distil(Phase, Resumable):
             )
         self.store = TrajectoryStore(self.task, -(-self.steps // num_envs) + self.config.rollout, num_envs)
         parameters = [p for network in (controller, low) if network for p in network.parameters()]
-        self._distillation = Distillation(encoder_of(self.task), parameters, self.loss, self.config, rng)
+        self._distillation = Distillation(encoder_of(self.task), parameters, self.gradients, self.config, rng)
         self._chance = torch.default_generator  # networks that read missions draw from it while they learn
         self._given = given and replace(given, probs=self._learned(given.probs))
         self._forget()
@@ -265,19 +266,16 @@ class Distil(Phase, Resumable):
         """The scenes of environments, or episodes, that nothing is learned from."""
         return LabelledScenes.concatenate(self._held_out)
 
-    def loss(self, scenes: LabelledScenes) -> tuple[Any, dict[str, float]]:
-        """Distillation loss of the controller plus imitation loss of the low level (loss L2 with soft targets)."""
-        loss, info = to_tensor(np.zeros((), np.float32)), dict[str, float]()
+    def gradients(self, scenes: LabelledScenes) -> Gradients:
+        """Of the controller's distillation loss and the low level's imitation loss, in the parameters of both."""
+        found: Gradients = [], {}
         if self.controller is not None:
-            option_loss, info = distillation_loss(self.controller, scenes, self._masked)
-            loss = loss + option_loss
+            found = distillation_gradients(self.controller, scenes, self._masked)
         if self.low is not None:
-            log_probs = self.low.all_options(*to_tensors(scenes.encoded))[0].log_softmax(2)  # [M, heads, A]
             targets, mask = self._skill_targets(self.low, scenes)
-            skill_loss = (weighted_regression(log_probs, targets) * mask).sum() / mask.sum().clamp(min=1)
-            loss = loss + skill_loss
-            info["skill_loss"] = float(skill_loss.detach())
-        return loss, info
+            of_low = imitation_gradients(self.low, to_tensors(scenes.encoded), targets, mask)
+            found = [*found[0], *of_low[0]], found[1] | of_low[1]
+        return found
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; what is derived from the scenes is computed anew."""

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from preceptor.controller import by_hand
 from preceptor.controller.encoders import Encoded, Encoder, GridEncoder, encoder_of
 from preceptor.controller.network import ControllerNetwork, mask_logits, to_tensors
 from preceptor.envs.task import Task
@@ -66,6 +67,9 @@ def scenes_of(
     )
 
 
+Gradients = tuple[Sequence[Tensor | None], dict[str, float]]
+
+
 @dataclass(frozen=True)
 class DistilConfig:
     """Distillation by dataset aggregation (DAgger; Ross, Gordon and Bagnell, 2011)."""
@@ -98,7 +102,8 @@ class Distillation:
     Args:
         encoder: Of the scenes; knows how to mirror them.
         parameters: What learns.
-        loss: Loss and terms to log, of a minibatch.
+        gradients: The loss's gradient in each of them, None where it does not depend on one, and terms to log, of a
+            minibatch.
         config: Hyper-parameters.
         rng: Samples minibatches.
     """
@@ -107,13 +112,13 @@ class Distillation:
         self,
         encoder: Encoder,
         parameters: Sequence[Tensor],
-        loss: Callable[[LabelledScenes], tuple[Tensor, dict[str, float]]],
+        gradients: Callable[[LabelledScenes], Gradients],
         config: DistilConfig,
         rng: np.random.Generator,
     ) -> None:
         self.encoder, self.config, self.rng = encoder, config, rng
-        self._parameters, self._loss = list(parameters), loss
-        self.optimizer = FusedAdam(self._parameters, config.lr)
+        self._gradients = gradients
+        self.optimizer = FusedAdam(parameters, config.lr)
         self._parts: list[LabelledScenes] = []
 
     def add(self, scenes: LabelledScenes) -> None:
@@ -130,9 +135,8 @@ class Distillation:
             group["lr"] = self.config.lr * (1 - 0.9 * progress)
         info: dict[str, float] = {}
         for _ in range(count):
-            loss, info = self._loss(self._minibatch())
-            # A loss may leave out some, as the values of a low level
-            self.optimizer.follow(torch.autograd.grad(loss, self._parameters, allow_unused=True), max_norm=1.0)
+            gradients, info = self._gradients(self._minibatch())
+            self.optimizer.follow(gradients, max_norm=1.0)
         return info
 
     def _minibatch(self) -> LabelledScenes:
@@ -182,6 +186,14 @@ def distillation_loss(
     entropy = -(labels * labels.clamp(min=1e-12).log()).sum(1)
     kl = ((cross_entropy - entropy) * labelled).sum() / labelled.sum().clamp(min=1)
     return option_loss + done_loss, {"kl": float(kl.detach()), "done_loss": float(done_loss.detach())}
+
+
+def distillation_gradients(network: ControllerNetwork, batch: LabelledScenes, masked: bool) -> Gradients:
+    """The gradient of `distillation_loss` in the network's parameters, and its terms."""
+    if by_hand.fits(network, to_tensors(batch.encoded)):
+        return by_hand.distillation(network, batch, masked)
+    loss, info = distillation_loss(network, batch, masked)
+    return torch.autograd.grad(loss, list(network.parameters())), info
 
 
 @torch.no_grad()

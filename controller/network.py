@@ -148,11 +148,13 @@ class ControllerNetwork(nn.Module):
 
     def features(self, *inputs: Tensor) -> Tensor:
         """Hidden features [N, hidden] of the trunk's inputs and the option that ran before, int64 [N], -1 for none."""
+        return self.trunk(*inputs[:-1], condition=self.condition(*inputs))
+
+    def condition(self, *inputs: Tensor) -> Tensor:
+        """The option that ran before, one-hot [N, K + 1] with none first, of what `features` takes."""
         *parts, previous = inputs
-        if (order := _order(parts)) is not None:
-            previous = torch.where(previous < 0, -1, order.gather(1, previous.clamp(min=0)[:, None]).squeeze(1))
-        condition = nn.functional.one_hot(previous + 1, self.num_options + 1).to(self.option_head.weight.dtype)
-        return self.trunk(*parts, condition=condition)
+        previous = numbered(previous, parts)
+        return nn.functional.one_hot(previous + 1, self.num_options + 1).to(self.option_head.weight.dtype)
 
     def scored(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Option logits [N, K] of what `features` takes, and the features [N, width]."""
@@ -170,6 +172,21 @@ def in_order(outputs: Tensor, parts: Sequence[Tensor]) -> Tensor:
     if (order := _order(parts)) is None:
         return outputs
     return outputs.gather(1, order.view(*order.shape, *[1] * (outputs.dim() - 2)).expand_as(outputs))
+
+
+def out_of_order(gradient: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """The gradient in a head's outputs, of that in what `in_order` makes of them."""
+    if (order := _order(parts)) is None:
+        return gradient
+    order = order.view(*order.shape, *[1] * (gradient.dim() - 2)).expand_as(gradient)
+    return torch.zeros_like(gradient).scatter_add_(1, order, gradient)
+
+
+def numbered(option: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Options int64 [N] of the task as a head numbers them, -1 for none."""
+    if (order := _order(parts)) is None:
+        return option
+    return torch.where(option < 0, -1, order.gather(1, option.clamp(min=0)[:, None]).squeeze(1))
 
 
 def _order(parts: Sequence[Tensor]) -> Tensor | None:

@@ -11,7 +11,7 @@ import torch
 
 from preceptor.agent.data.recording import Recording
 from preceptor.agent.halo.posterior import Floats
-from preceptor.controller.distill import DistilConfig, Distillation, calibrate, distillation_loss, scenes_of
+from preceptor.controller.distill import DistilConfig, Distillation, calibrate, distillation_gradients, scenes_of
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.roles import Controller, network_of
 from preceptor.envs.task import Task
@@ -45,7 +45,7 @@ def distil(task: Task, recording: Recording, gamma: Floats, seed: int, facts: di
     distillation = Distillation(
         encoder_of(task),
         list(network.parameters()),
-        lambda batch: distillation_loss(network, batch, masked=True),
+        lambda batch: distillation_gradients(network, batch, masked=True),
         DistilConfig(mirror=False),
         np.random.default_rng([seed, 2]),
     )

@@ -11,10 +11,10 @@ import torch
 import tyro
 from torch import Tensor, nn
 
+from preceptor.agent import by_hand
 from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import Distribution
 from preceptor.agent.losses import option_advantages, prior_regularised
-from preceptor.agent.methods import by_hand
 from preceptor.agent.networks import HighNetwork, LowNetwork
 from preceptor.agent.resumable import Resumable, places
 from preceptor.controller.encoders import VectorEncoder
@@ -143,8 +143,8 @@ class PPO(Resumable):
         self, batch: PolicyBatch, prior_weight: float = 0.0, policy: bool = True
     ) -> tuple[Sequence[Tensor | None], dict[str, Tensor]]:
         """The gradient of `loss` in each parameter, None where it does not depend on it, and the terms."""
-        if batch.legal is None and by_hand.fits(self.network, batch.inputs):
-            return by_hand.gradients(self.network, batch, self.config, prior_weight, policy)
+        if by_hand.fits(self.network, batch.inputs):
+            return by_hand.ppo(self.network, batch, self.config, prior_weight, policy)
         loss, terms = self.loss(batch, prior_weight, policy)
         return torch.autograd.grad(loss, self.parameters, allow_unused=True), terms
 

@@ -1,42 +1,71 @@
 """What is computed by hand, or compiled, on a processor is what torch makes of its definition."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
-from preceptor.agent.methods import by_hand
+from preceptor.agent import by_hand
+from preceptor.agent.imitation import imitation_gradients, imitation_loss
 from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig
-from preceptor.agent.networks import LowNetwork
+from preceptor.agent.networks import HighNetwork, LowNetwork
 from preceptor.controller import compiled, seen
+from preceptor.controller.distill import distillation_gradients, distillation_loss, scenes_of
 from preceptor.controller.encoders import encoder_of
-from preceptor.controller.network import TrunkConfig, to_tensors
+from preceptor.controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from preceptor.envs.catalog import get_task
 from preceptor.ground.optim import FusedAdam
 
 TASK = get_task("SimpleDoorKey")
 
 
-def scenes(count):
-    env, rng = TASK.make_vec(count), np.random.default_rng(0)
+BY_ROLE = get_task("ColoredDoorKey")  # whose controllers see roles instead of colours
+
+
+def observed(count, task=TASK):
+    env, rng = task.make_vec(count), np.random.default_rng(0)
     obs = env.reset(seed=0)[0]
     for _ in range(20):
-        obs = env.step(rng.integers(0, TASK.num_actions, count))[0]
-    return to_tensors(encoder_of(TASK)(obs))
+        obs = env.step(rng.integers(0, task.num_actions, count))[0]
+    return obs
 
 
-def network_with(options):
-    torch.manual_seed(0)
-    network = LowNetwork(encoder_of(TASK), options, TASK.num_actions, TrunkConfig(8, 32))
+def scenes(count, task=TASK):
+    return to_tensors(encoder_of(task)(observed(count, task)))
+
+
+def shaken(network):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
     return network
 
 
+def network_with(options, task=TASK):
+    torch.manual_seed(0)
+    return shaken(LowNetwork(encoder_of(task), options, task.num_actions, TrunkConfig(8, 32)))
+
+
+def controller_of(task):
+    torch.manual_seed(0)
+    return ControllerNetwork(encoder_of(task), len(task.options), TrunkConfig(8, 32))
+
+
 def near(one, other):
     return (one - other).abs().max() <= 1e-5 * other.abs().max()
+
+
+def same(found, loss, parameters):
+    expected = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return all((one is None and other is None) or near(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.fixture
+def by_definition(monkeypatch):
+    """What is computed from here on is computed by torch alone."""
+    return lambda: monkeypatch.setattr("preceptor.controller.network.added_up", seen.dense)
 
 
 def test_sums_over_what_has_been_seen_and_their_gradients_are_those_of_the_definition():
@@ -50,39 +79,115 @@ def test_sums_over_what_has_been_seen_and_their_gradients_are_those_of_the_defin
     assert all(near(one, other) for one, other in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize("entropy", [0.0, 0.03])
-@pytest.mark.parametrize("options", [1, 3])
-@pytest.mark.parametrize("held", [False, True])
-@pytest.mark.parametrize("policy", [True, False])
-def test_gradients_of_ppo_are_autograds(options, held, policy, entropy, monkeypatch):
-    network, (tokens, present) = network_with(options), scenes(128)
+def drawn(network, inputs, actions, legal=None, held=None):
+    """On-policy samples of which some ratios are clipped."""
     generator = torch.Generator().manual_seed(1)
-    option = torch.randint(options, (128,), generator=generator)
-    action = torch.randint(TASK.num_actions, (128,), generator=generator)
-    advantage, returns, noise = torch.randn(3, 128, generator=generator)
-    inputs = tokens, present, option
+    advantage, returns, noise = torch.randn(3, len(inputs[0]), generator=generator)
+    chances = torch.ones(len(inputs[0]), actions) if legal is None else legal.float()
+    action = torch.multinomial(chances, 1, generator=generator).squeeze(1)
     with torch.no_grad():
-        before = network.head.log_prob(network(*inputs)[0], action) + 0.2 * noise  # so that some ratios are clipped
-        wanted = network_with(options)(*inputs)[0] + torch.randn(128, TASK.num_actions) if held else None
-    batch = PolicyBatch(inputs, action, before, advantage, returns, None, wanted)
+        before = network.head.log_prob(network(*inputs)[0], action, legal) + 0.2 * noise
+        wanted = held and held(*inputs)[0] + torch.randn(len(action), actions, generator=generator)
+    return PolicyBatch(inputs, action, before, advantage, returns, legal, wanted)
+
+
+def check_ppo(network, batch, entropy, policy, by_definition):
     learner = PPO(network, PPOConfig(entropy=entropy), np.random.default_rng(0))
-    assert by_hand.fits(network, inputs)
+    assert by_hand.fits(network, batch.inputs)
     found, told = learner.gradients(batch, 0.7, policy)
-    monkeypatch.setattr("preceptor.controller.network.added_up", seen.dense)
+    by_definition()
     loss, terms = learner.loss(batch, 0.7, policy)
-    expected = torch.autograd.grad(loss, learner.parameters, allow_unused=True)
-    for one, other in zip(found, expected, strict=True):
-        assert (one is None and other is None) or near(one, other)
+    assert same(found, loss, learner.parameters)
     assert told.keys() == terms.keys()
     assert all(float(told[name]) == pytest.approx(float(terms[name]), rel=1e-5, abs=1e-6) for name in terms)
     assert not policy or float(terms["clip_fraction"]) > 0.1
 
 
+@pytest.mark.parametrize("task", [TASK, BY_ROLE], ids=["colours", "roles"])
+@pytest.mark.parametrize("entropy", [0.0, 0.03])
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("policy", [True, False])
+def test_gradients_of_a_low_level_are_autograds(task, flat, held, policy, entropy, by_definition):
+    options = 1 if flat else len(task.options)
+    network, generator = network_with(options, task), torch.Generator().manual_seed(2)
+    inputs = *scenes(128, task), torch.randint(options, (128,), generator=generator)
+    batch = drawn(network, inputs, task.num_actions, held=shaken(copy.deepcopy(network)) if held else None)
+    check_ppo(network, batch, entropy, policy, by_definition)
+
+
+@pytest.mark.parametrize("task", [TASK, BY_ROLE], ids=["colours", "roles"])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("policy", [True, False])
+def test_gradients_of_a_high_level_are_autograds(task, masked, held, policy, by_definition):
+    obs, options = observed(128, task), len(task.options)
+    network = shaken(HighNetwork(controller_of(task)))
+    previous = torch.randint(-1, options, (128,), generator=torch.Generator().manual_seed(2))
+    inputs = *to_tensors(encoder_of(task)(obs)), previous
+    legal = torch.as_tensor(task.legal(obs)) if masked else None
+    batch = drawn(network, inputs, options, legal, shaken(copy.deepcopy(network)) if held else None)
+    check_ppo(network, batch, 0.03, policy, by_definition)
+
+
+def labelled(task, flat=False):
+    """Scenes with labels, of which a tenth are abstentions, and a low level with what it is to imitate in them."""
+    obs, rng, options = observed(128, task), np.random.default_rng(3), len(task.options)
+    legal = task.legal(obs)
+    probs = rng.dirichlet(np.ones(options), 128) * legal
+    probs[::10] = 0
+    probs = (probs / np.maximum(probs.sum(1, keepdims=True), 1e-9)).astype(np.float32)
+    shape = (128, 1 if flat else options)
+    targets = rng.dirichlet(np.ones(task.num_actions), shape).astype(np.float32)
+    mask = probs.any(1, keepdims=True) if flat else legal
+    made = scenes_of(task, obs, rng.integers(-1, options, 128), probs, legal)
+    return made, torch.as_tensor(targets), torch.as_tensor(mask)
+
+
+@pytest.mark.parametrize("task", [TASK, BY_ROLE], ids=["colours", "roles"])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("steep", [False, True])  # so that some labels are all but impossible
+def test_gradients_of_distillation_are_autograds(task, masked, steep, by_definition):
+    network, (batch, *_) = shaken(controller_of(task)), labelled(task)
+    if steep:
+        with torch.no_grad():
+            network.option_head.weight *= 200
+    found, told = distillation_gradients(network, batch, masked)
+    by_definition()
+    loss, terms = distillation_loss(network, batch, masked)
+    assert same(found, loss, list(network.parameters()))
+    assert told == pytest.approx(terms, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("task", [TASK, BY_ROLE], ids=["colours", "roles"])
+@pytest.mark.parametrize("flat", [True, False])
+def test_gradients_of_imitated_skills_are_autograds(task, flat, by_definition):
+    network = network_with(1 if flat else len(task.options), task)
+    batch, targets, mask = labelled(task, flat)
+    parts = to_tensors(batch.encoded)
+    found, told = imitation_gradients(network, parts, targets, mask)
+    by_definition()
+    loss = imitation_loss(network, parts, targets, mask)
+    assert same(found, loss, list(network.parameters()))
+    assert told["skill_loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+
+
+def test_nothing_is_learned_of_scenes_without_labels():
+    network, (batch, targets, mask) = shaken(controller_of(TASK)), labelled(TASK)
+    empty, low = dataclasses.replace(batch, probs=0 * batch.probs), network_with(len(TASK.options))
+    found, told = distillation_gradients(network, empty, True)
+    of_options = dict(zip(dict(network.named_parameters()), found, strict=True))["option_head.weight"]
+    assert told["kl"] == 0
+    assert not of_options.any()
+    found, told = imitation_gradients(low, to_tensors(batch.encoded), targets, torch.zeros_like(mask))
+    assert told["skill_loss"] == 0
+    assert not any(gradient.any() for gradient in found if gradient is not None)
+
+
 def test_other_networks_are_left_to_autograd():
-    inputs = (*scenes(4), torch.zeros(4, dtype=torch.int64))
-    assert not by_hand.fits(network_with(1), (*inputs, inputs[-1])), "colours by role"
     vectors = get_task("PointReach")
-    assert not by_hand.fits(LowNetwork(encoder_of(vectors), 1, 2, TrunkConfig(), continuous=True), inputs)
+    network = LowNetwork(encoder_of(vectors), 1, 2, TrunkConfig(), continuous=True)
+    assert not by_hand.fits(network, (torch.zeros(4, 4), torch.zeros(4, dtype=torch.int64)))
 
 
 @torch.no_grad()

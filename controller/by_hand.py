@@ -1,0 +1,128 @@
+"""Networks over tokens without autograd: a pass forwards and backwards, and the gradient of the distillation loss.
+
+Both are what autograd makes of the definitions, to which tests hold them, in a fraction of the time: networks are so
+small that autograd's own work, and many small operations, are most of what a gradient step costs.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor, nn
+from torch.ops import aten
+
+from preceptor.controller.network import ControllerNetwork, TokenTrunk, in_order, out_of_order, to_tensors
+from preceptor.controller.seen import FirstLayer
+from preceptor.ground.device import to_tensor
+
+if TYPE_CHECKING:
+    from preceptor.controller.distill import LabelledScenes
+
+
+class NetworkPass:
+    """A trunk over tokens with linear heads, once forwards and once backwards.
+
+    Args:
+        trunk: A `TokenTrunk` in main memory.
+        heads: Of its features.
+        tokens: uint8 [N, cells].
+        others: float32 [N, P], the trunk's other inputs side by side.
+
+    Attributes:
+        outputs: float32 [N, sum of the heads' outputs], those of one head after those of another.
+    """
+
+    def __init__(self, trunk: nn.Module, heads: Sequence[nn.Linear], tokens: Tensor, others: Tensor) -> None:
+        assert isinstance(trunk, TokenTrunk)
+        self._trunk, self._others, self._parts = trunk, others, trunk.get_buffer("parts")
+        self._layer = FirstLayer(trunk.embed(self._parts), trunk.cells.weight)
+        first = torch.addmm(trunk.others.bias + self._layer.always, others, trunk.others.weight.t())
+        self._seen = self._layer.add_to(first, tokens)
+        self._first = first.relu_()
+        self._second = torch.addmm(trunk.hidden.bias, first, trunk.hidden.weight.t()).relu_()
+        self._sizes = [len(head.weight) for head in heads]
+        self._heads = torch.cat([head.weight for head in heads])
+        self.outputs = torch.addmm(torch.cat([head.bias for head in heads]), self._second, self._heads.t())
+
+    def gradients(self, given: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """In the trunk's parameters, in their order, and in each head's weight and bias, of that in the outputs."""
+        of_heads, of_biases = (part.split(self._sizes) for part in (given.t() @ self._second, given.sum(0)))
+        to_second = aten.threshold_backward(given @ self._heads, self._second, 0)
+        to_first = aten.threshold_backward(to_second @ self._trunk.hidden.weight, self._first, 0)
+        over_samples = to_first.sum(0)
+        of_table, of_cells = self._layer.gradients(self._seen, to_first, over_samples)
+        of_others, of_hidden = to_first.t() @ self._others, to_second.t() @ self._first
+        of_trunk = [of_table.t() @ self._parts, of_cells, of_others, over_samples, of_hidden, to_second.sum(0)]
+        return of_trunk, list(zip(of_heads, of_biases, strict=True))
+
+
+def fits(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    """Whether a network has a trunk over tokens, and they are in main memory."""
+    return isinstance(getattr(network, "trunk", None), TokenTrunk) and inputs[0].is_cpu
+
+
+def passed(network: ControllerNetwork, heads: Sequence[nn.Linear], inputs: Sequence[Tensor]) -> NetworkPass:
+    """A pass through a controller that `fits` with these heads, of what `ControllerNetwork.features` takes."""
+    tokens, present, *_ = inputs
+    return NetworkPass(network.trunk, heads, tokens, torch.cat([present, network.condition(*inputs)], 1))
+
+
+@torch.no_grad()
+def distillation(
+    network: ControllerNetwork, batch: "LabelledScenes", masked: bool
+) -> tuple[list[Tensor | None], dict[str, float]]:
+    """As `distillation_gradients`, of a network that `fits`."""
+    inputs = *to_tensors(batch.encoded), to_tensor(batch.previous)
+    made = passed(network, (network.option_head, network.done_head), inputs)
+    logits = [in_order(part, inputs[:-1]).contiguous() for part in made.outputs.chunk(2, 1)]
+    given = [torch.empty_like(part) for part in logits]
+    arrays = (part.numpy() for part in (*logits, *given))
+    kl, done_loss = _distil(batch.probs, batch.legal if masked else None, batch.done, *arrays)
+    of_trunk, of_heads = made.gradients(torch.cat([out_of_order(part, inputs[:-1]) for part in given], 1))
+    return [*of_trunk, *(one for head in of_heads for one in head)], {"kl": kl, "done_loss": done_loss}
+
+
+@njit(cache=True)
+def _distil(labels, legal, done, option_logits, done_logits, to_options, to_ends):  # type: ignore[no-untyped-def]
+    # Fills the gradients in both kinds of logits, and returns the KL and the loss of the ends
+    count, options = labels.shape
+    log_p, p, logits = np.empty(options), np.empty(options), np.empty(options)
+    labelled, kl, done_loss = 0, 0.0, 0.0
+    for n in range(count):
+        labelled += labels[n].sum() > 0
+    for n in range(count):
+        for k in range(options):
+            logits[k] = option_logits[n, k] if legal is None or legal[n, k] else -1e9
+        log_softmax(logits, log_p, p)
+        counted = 0.0  # of the labels; what is too improbable has no gradient
+        for k in range(options):
+            label = labels[n, k]
+            counted += label if log_p[k] >= -30 else 0.0
+            kl -= label * (max(log_p[k], -30.0) - np.log(max(label, 1e-12)))
+        for k in range(options):
+            change = p[k] * counted - (labels[n, k] if log_p[k] >= -30 else 0.0)
+            to_options[n, k] = change / max(labelled, 1) if legal is None or legal[n, k] else 0.0
+            logit = done_logits[n, k]
+            fades = np.exp(-abs(logit))
+            over = (1.0 if logit >= 0 else fades) / (1 + fades)
+            to_ends[n, k] = (over - done[n, k]) / (count * options)
+            done_loss += max(logit, 0.0) - logit * done[n, k] + np.log1p(fades)
+    return kl / max(labelled, 1), done_loss / (count * options)
+
+
+@njit(cache=True, inline="always")
+def log_softmax(logits, log_p, p):  # type: ignore[no-untyped-def]
+    """Fill in logarithms and probabilities [A] of logits [A], and return the expected log-probability."""
+    highest, total, expected = logits[0], 0.0, 0.0
+    for a in range(len(logits)):
+        highest = max(highest, logits[a])
+    for a in range(len(logits)):
+        p[a] = np.exp(logits[a] - highest)
+        total += p[a]
+    for a in range(len(logits)):
+        p[a] /= total
+        log_p[a] = logits[a] - highest - np.log(total)
+        expected += p[a] * log_p[a]
+    return expected
