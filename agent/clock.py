@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from preceptor.agent.resumable import Resumable, places
@@ -140,20 +141,48 @@ class Clock(Resumable):
 
     def due(self, over: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Environments [N] that need a new command now."""
-        return (self.option < 0) | over | (self.age >= self._timeouts[self.option])
+        due = np.empty(len(self.option), np.bool_)
+        _due(self.option, over, self.age, self._timeouts, due)
+        return due
 
     def start(self, rows: NDArray[np.bool_], chosen: NDArray) -> None:
         """Start what was `chosen`, options [N] or vectors [N, D], in the environments of `rows` [N]."""
         if self._transition.size:
             self.command = np.where(rows[:, None], self._transition.begin(chosen), self.command)
             chosen = np.zeros(len(rows), np.int64)
-        self.previous = np.where(rows, self.option, self.previous)
-        self.option = np.where(rows, chosen, self.option)
-        self.age = np.where(rows, 0, self.age)
+        self._copy()
+        _start(rows, chosen, self.option, self.previous, self.age)
 
     def advance(self, ended: NDArray[np.bool_], obs: NDArray, next_obs: NDArray) -> None:
         """One step from `obs` to `next_obs` has passed; episodes that `ended` [N] start anew without a command."""
-        self.age = np.where(ended, 0, self.age + 1)
-        self.option = np.where(ended, -1, self.option)
-        self.previous = np.where(ended, -1, self.previous)
+        self._copy()
+        _advance(ended, self.option, self.previous, self.age)
         self.command = self._transition.advance(self.command, obs, next_obs)
+
+    def _copy(self) -> None:
+        """Go on with new arrays; those that were read until now stay as they are."""
+        self.option, self.previous, self.age = self.option.copy(), self.previous.copy(), self.age.copy()
+
+
+# Compiled, since each is a handful of operations on a few numbers. They fill arrays: to return some takes much longer.
+
+
+@njit(cache=True)
+def _due(option, over, age, timeouts, due):  # type: ignore[no-untyped-def]
+    for n in range(len(option)):
+        due[n] = option[n] < 0 or over[n] or age[n] >= timeouts[option[n]]
+
+
+@njit(cache=True)
+def _start(rows, chosen, option, previous, age):  # type: ignore[no-untyped-def]
+    for n in range(len(rows)):
+        if rows[n]:
+            option[n], previous[n], age[n] = chosen[n], option[n], 0
+
+
+@njit(cache=True)
+def _advance(ended, option, previous, age):  # type: ignore[no-untyped-def]
+    for n in range(len(ended)):
+        age[n] += 1
+        if ended[n]:
+            option[n], previous[n], age[n] = -1, -1, 0

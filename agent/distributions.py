@@ -49,15 +49,15 @@ class Categorical(Distribution):
         """Indices [N] and their log-probabilities [N]."""
         if rng is None:
             index = self.probs.argmax(1)
-        else:
-            index = _drawn(self.probs, rng.random(len(self.probs)))
-        return index, np.log(self.probs[np.arange(len(index)), index])
+            return index, np.log(self.probs[np.arange(len(index)), index])
+        index, log_prob = np.zeros(len(self.probs), np.int64), np.empty(len(self.probs), np.float32)
+        _draw(self.probs, rng.random(len(self.probs)), index, log_prob)
+        return index, log_prob
 
 
 @njit(cache=True)
-def _drawn(probs, uniform):  # type: ignore[no-untyped-def]
-    # The first index [N] whose cumulative probability exceeds a uniform share of the total
-    index = np.zeros(len(probs), np.int64)
+def _draw(probs, uniform, index, log_prob):  # type: ignore[no-untyped-def]
+    # The first index [N] whose cumulative probability exceeds a uniform share of the total, and its log-probability
     for n in range(len(probs)):
         total = 0.0
         for probability in probs[n]:
@@ -66,7 +66,7 @@ def _drawn(probs, uniform):  # type: ignore[no-untyped-def]
         while reached <= threshold and index[n] + 1 < probs.shape[1]:
             index[n] += 1
             reached += probs[n, index[n]]
-    return index
+        log_prob[n] = np.log(probs[n, index[n]])
 
 
 @dataclass(frozen=True)

@@ -1,52 +1,90 @@
-"""A trunk over tokens for play: compiled as one function, which a few observations at a time need.
+"""A network over tokens for play: trunk and heads compiled as one function, which a few observations at a time need.
 
 There a library's overhead per operation is most of what a network costs. What a token adds in a cell is worked out when
 it is first met, and kept until the weights change.
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import nn
 
 from preceptor.controller.seen import FAST, FirstLayer, added_by
+
+if TYPE_CHECKING:
+    from preceptor.controller.network import TokenTrunk
 
 MOST = 512  # observations; more are faster as matrix products
 
 
-class CompiledTrunk:
-    """Features of a trunk. Where its weights change, it has to be made anew.
+class InPlay:
+    """A trunk and linear heads as one function of arrays in main memory, compiled anew where weights have changed.
+
+    They have to change in ways that torch counts: not by way of `.data`.
 
     Args:
-        table: Of tokens [T, E].
-        cells: Weights [H, C E] of cells.
-        others: Weights [H, P] of other inputs, and biases [H]; `hidden` likewise of the second layer.
+        trunk: Its features are what comes out, if there are no heads.
+        heads: Their outputs come out, side by side.
     """
 
-    def __init__(
-        self, table: Tensor, cells: Tensor, others: tuple[Tensor, Tensor], hidden: tuple[Tensor, Tensor]
-    ) -> None:
-        layer, (tokens, size) = FirstLayer(table, cells), table.shape
-        of_others, always = others[0].t().contiguous(), others[1] + layer.always
-        found = layer.beyond, layer.rows, of_others, always, hidden[0].t().contiguous(), hidden[1]
-        self._weights = tuple(part.detach().numpy() for part in found)
-        pairs = len(layer.rows) // size, tokens
-        self._known = np.zeros(pairs, np.bool_), np.empty((*pairs, len(cells)), np.float32)
+    def __init__(self, trunk: "TokenTrunk", heads: Sequence[nn.Linear] = ()) -> None:
+        self._trunk, self._layers = trunk, (trunk.others, trunk.hidden, *heads)
+        self._state: list[tuple[int, int]] = []
 
     def __call__(self, tokens: NDArray[np.uint8], others: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features [N, H] of tokens [N, C] and other inputs [N, P]; `ValueError` for others than the weights are of."""
-        wanted = (len(tokens), len(self._known[0])), (len(tokens), len(self._weights[2]))
+        """Outputs [N, P] of tokens [N, cells] and the trunk's other inputs side by side [N, ...].
+
+        Raises:
+            ValueError: They are of other sizes than the weights are for.
+            IndexError: There is no such token.
+        """
+        first = self._trunk.embed.weight, self._trunk.cells.weight
+        parts = *first, *(part for layer in self._layers for part in (layer.weight, layer.bias))
+        state = [(part.data_ptr(), part._version) for part in parts]
+        if state != self._state:
+            self._compile()
+            self._state = state
+        wanted = (len(tokens), len(self._known[0])), (len(tokens), len(self._others[0]))
         if (tokens.shape, others.shape) != wanted:
             raise ValueError(f"inputs of shapes {tokens.shape} and {others.shape}, not {wanted[0]} and {wanted[1]}")
-        summed, features = np.empty((2, len(tokens), self._weights[1].shape[1]), np.float32)
-        _features(tokens, others, *self._weights, *self._known, summed, features)
-        return features  # type: ignore[no-any-return]
+        summed, features = np.empty((2, len(tokens), len(self._others[1])), np.float32)
+        outputs = np.empty((len(tokens), len(self._heads[1])), np.float32)
+        weights = self._seen, self._others, self._hidden, self._heads
+        _outputs(tokens, others, *weights, self._known, summed, features, outputs)
+        return outputs if len(self._layers) > 2 else features
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is compiled, which a copy makes for itself."""
+        return {"_trunk": self._trunk, "_layers": self._layers, "_state": []}
+
+    def takes(self, observations: int) -> bool:
+        """Whether so many go this way: few, and the network is in main memory."""
+        return observations <= MOST and self._trunk.hidden.weight.is_cpu
+
+    def _compile(self) -> None:
+        layer = FirstLayer(self._trunk.embed(self._trunk.get_buffer("parts")), self._trunk.cells.weight)
+        self._seen = tuple(part.detach().numpy() for part in (layer.beyond, layer.rows))
+        others, self._hidden, *heads = (_weights(each) for each in self._layers)
+        self._others = others[0], others[1] + layer.always.detach().numpy()
+        nothing = np.zeros((len(self._hidden[1]), 0), np.float32), np.zeros(0, np.float32)
+        self._heads = tuple(np.concatenate(parts, -1) for parts in zip(nothing, *heads, strict=True))
+        pairs = len(layer.rows) // layer.beyond.shape[1], len(layer.beyond)
+        self._known = np.zeros(pairs, np.bool_), np.empty((*pairs, len(self._others[1])), np.float32)
+
+
+def _weights(layer: nn.Linear) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Of a layer [inputs, outputs], and its bias."""
+    return layer.weight.detach().t().contiguous().numpy(), layer.bias.detach().numpy()
 
 
 @njit(cache=True, fastmath=FAST)
-def _features(tokens, others, table, rows, of_others, always, of_hidden, bias, known, added, summed, features):  # type: ignore[no-untyped-def]
-    width = len(bias)
-    _layer(others, of_others, always, summed)
+def _outputs(tokens, others, seen, of_others, of_hidden, of_heads, known, summed, features, outputs):  # type: ignore[no-untyped-def]
+    (table, rows), (met, added) = seen, known
+    width = summed.shape[1]
+    _layer(others, *of_others, summed)
     for n in range(len(tokens)):
         into = summed[n]
         for cell in range(tokens.shape[1]):
@@ -54,18 +92,16 @@ def _features(tokens, others, table, rows, of_others, always, of_hidden, bias, k
             if token >= added.shape[1]:
                 raise IndexError("a token is not in the table")
             if token != 0:
-                if not known[cell, token]:
+                if not met[cell, token]:
                     added_by(cell, token, table, rows, added[cell, token])
-                    known[cell, token] = True
+                    met[cell, token] = True
                 more = added[cell, token]
                 for h in range(width):
                     into[h] += more[h]
-        for h in range(width):
-            into[h] = np.float32(0) if into[h] <= 0 else into[h]  # NaN stays NaN
-    _layer(summed, of_hidden, bias, features)
-    for n in range(len(tokens)):
-        for h in range(width):
-            features[n, h] = np.float32(0) if features[n, h] <= 0 else features[n, h]
+    _rectify(summed)
+    _layer(summed, *of_hidden, features)
+    _rectify(features)
+    _layer(features, *of_heads, outputs)
 
 
 @njit(cache=True, fastmath=FAST)
@@ -79,3 +115,40 @@ def _layer(inputs, weights, bias, outputs):  # type: ignore[no-untyped-def]
                 row = weights[i]
                 for h in range(len(into)):
                     into[h] += factor * row[h]
+
+
+@njit(cache=True, fastmath=FAST)
+def _rectify(numbers):  # type: ignore[no-untyped-def]
+    for n in range(len(numbers)):
+        for h in range(numbers.shape[1]):
+            numbers[n, h] = np.float32(0) if numbers[n, h] <= 0 else numbers[n, h]  # NaN stays NaN
+
+
+def probabilities(
+    outputs: NDArray[np.float32], first: NDArray[np.int64], count: int, legal: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """Softmax [N, C] of C outputs of [N, P], from `first` [N] on, over those that are `legal` [N, C] if given.
+
+    Where none is, all are as good as each other.
+    """
+    probs = np.empty((len(outputs), count), np.float32)
+    _softmax(outputs, first, legal, probs)
+    return probs
+
+
+@njit(cache=True)
+def _softmax(outputs, first, legal, probs):  # type: ignore[no-untyped-def]
+    for n in range(len(outputs)):
+        if legal is not None and not legal[n].any():
+            probs[n] = 1 / probs.shape[1]
+            continue
+        highest, total = -np.inf, 0.0
+        for c in range(probs.shape[1]):
+            if legal is None or legal[n, c]:
+                highest = max(highest, outputs[n, first[n] + c])
+        for c in range(probs.shape[1]):
+            out = legal is not None and not legal[n, c]
+            probs[n, c] = 0.0 if out else np.exp(outputs[n, first[n] + c] - highest)
+            total += probs[n, c]
+        for c in range(probs.shape[1]):
+            probs[n, c] /= total

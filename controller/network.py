@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from preceptor.controller.compiled import MOST, CompiledTrunk
+from preceptor.controller.compiled import InPlay
 from preceptor.controller.encoders import NUM_TOKENS, Encoded, Encoder, GridEncoder, token_features
 from preceptor.controller.seen import added_up
 from preceptor.ground.device import orthogonal_, to_tensor
@@ -52,28 +51,14 @@ class TokenTrunk(nn.Module):
         self.others.weight.data.copy_(others)
         for layer in (self.others, self.hidden):
             nn.init.zeros_(layer.bias)
-        self._compiled: tuple[list[tuple[int, int]], CompiledTrunk] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what is compiled, which a copy makes for itself."""
-        return self.__dict__ | {"_compiled": None}
+        self._in_play = InPlay(self)
 
     def forward(self, tokens: Tensor, present: Tensor, *_: Tensor, condition: Tensor | None = None) -> Tensor:
         """Features [N, hidden] of tokens uint8 [N, cells] and presence [N, NUM_TOKENS]; any order is for the heads."""
-        if torch.is_grad_enabled() or not tokens.is_cpu or len(tokens) > MOST or torch.jit.is_tracing():
+        if torch.is_grad_enabled() or torch.jit.is_tracing() or not self._in_play.takes(len(tokens)):
             return self.after(self.before(tokens, present, condition=condition))
         others = present if condition is None else torch.cat([present, condition], dim=1)
-        return torch.as_tensor(self._played()(tokens.numpy(), others.numpy()))
-
-    def _played(self) -> CompiledTrunk:
-        """This trunk compiled, anew where its weights have changed as torch counts it: not by way of `.data`."""
-        layers = self.others, self.hidden
-        weights = self.embed.weight, self.cells.weight, *(part for each in layers for part in (each.weight, each.bias))
-        state = [(weight.data_ptr(), weight._version) for weight in weights]
-        if self._compiled is None or self._compiled[0] != state:
-            rest = ((each.weight, each.bias) for each in layers)
-            self._compiled = state, CompiledTrunk(self.embed(self.parts), self.cells.weight, *rest)
-        return self._compiled[1]
+        return torch.as_tensor(self._in_play(tokens.numpy(), others.numpy()))
 
     def before(self, tokens: Tensor, present: Tensor, *_: Tensor, condition: Tensor | None = None) -> Tensor:
         """What the first layer adds up [N, hidden], to which other inputs may be added; then comes `after`."""
@@ -84,6 +69,12 @@ class TokenTrunk(nn.Module):
     def after(self, summed: Tensor) -> Tensor:
         """Features [..., hidden] of what the first layer has added up."""
         return torch.relu(self.hidden(torch.relu(summed)))
+
+
+def in_play(network: nn.Module, *heads: str) -> InPlay | None:
+    """A network's trunk and these heads of it, compiled; None where its trunk takes no tokens."""
+    trunk = getattr(network, "trunk", None)
+    return InPlay(trunk, [getattr(network, head) for head in heads]) if isinstance(trunk, TokenTrunk) else None
 
 
 class VectorTrunk(nn.Module):

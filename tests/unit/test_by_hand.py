@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from preceptor.agent import by_hand
+from preceptor.agent.clock import Clock, named
 from preceptor.agent.imitation import imitation_gradients, imitation_loss
+from preceptor.agent.levels import Observations
 from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig
-from preceptor.agent.networks import HighNetwork, LowNetwork
+from preceptor.agent.networks import HighNetwork, LowNetwork, NetworkHigh
 from preceptor.controller import compiled, seen
 from preceptor.controller.distill import distillation_gradients, distillation_loss, scenes_of
 from preceptor.controller.encoders import encoder_of
@@ -197,9 +199,9 @@ def test_what_is_played_is_the_network_as_it_is_now(monkeypatch):
 
     def both():
         played = network.trunk(tokens, present)
-        monkeypatch.setattr("preceptor.controller.network.MOST", 0)
+        monkeypatch.setattr(compiled, "MOST", 0)
         reference = network.trunk(tokens, present)
-        monkeypatch.setattr("preceptor.controller.network.MOST", compiled.MOST)
+        monkeypatch.setattr(compiled, "MOST", 512)
         return played, reference
 
     assert near(*both())
@@ -218,6 +220,35 @@ def test_what_is_played_is_the_network_as_it_is_now(monkeypatch):
     assert near(*both()), "after a part of the weights alone has changed"
     network.trunk.others.bias[0] = torch.nan
     assert both()[0].isnan().all(), "what is not a number does not become one"
+
+
+@pytest.mark.parametrize("task", [TASK, BY_ROLE], ids=["colours", "roles"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_levels_at_play_choose_as_their_definition_says(task, masked, monkeypatch):
+    obs, options = observed(64, task), len(task.options)
+    seen_now = Observations(task, encoder_of(task), obs, np.zeros(64, np.int64))
+    seen_now.legal[0] = False
+    running = np.random.default_rng(4).integers(-1, options, 64)
+    high = NetworkHigh(shaken(controller_of(task)), masked)
+    torch.nn.init.normal_(high.network.option_head.weight)
+    clock = Clock(64, task.options.timeouts, named())
+    clock.option = running.clip(0)
+    found = []
+    for most in (compiled.MOST, 0):
+        monkeypatch.setattr(compiled, "MOST", most)
+        over, choice = high.choose(seen_now, running)
+        flat = Clock(64, np.ones(1, np.int64), named())
+        flat.option[:] = 0
+        lows = [network_with(options, task).act(seen_now, clock).probs, network_with(1, task).act(seen_now, flat).probs]
+        found.append([over, choice.probs, *lows])
+    for ours, torchs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, torchs, atol=1e-6)
+    assert 0 < found[0][0].mean() < 1
+    assert not masked or not found[0][1][1:][~seen_now.legal[1:]].any()
+    high.network.option_head.bias.data[0] = torch.nan
+    monkeypatch.setattr(compiled, "MOST", 512)
+    high.network.option_head.bias.requires_grad_(False).add_(0)  # which counts the change
+    assert np.isnan(high.choose(seen_now, running)[1].probs).any(), "what is not a number does not become one"
 
 
 @pytest.mark.parametrize("learning", [True, False])
