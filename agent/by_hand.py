@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from preceptor.agent.networks import CategoricalHead, HighNetwork, LowNetwork
 from preceptor.controller import by_hand
-from preceptor.controller.by_hand import NetworkPass, log_softmax, passed
+from preceptor.controller.by_hand import NetworkPass, controller_pass, log_softmax
 from preceptor.controller.network import in_order, numbered, out_of_order
+from preceptor.controller.seen import check_shape
 
 if TYPE_CHECKING:
     from preceptor.agent.methods.ppo import PolicyBatch, PPOConfig
@@ -22,22 +23,20 @@ _TERMS = "policy_loss", "value_loss", "entropy", "prior_kl", "approximate_kl", "
 
 
 class Weights(NamedTuple):
-    """Of the parts of the loss, and what ratios are clipped to."""
+    """Of the parts of the loss, whether it is more than the values' part, and what ratios are clipped to."""
 
-    policy: float
+    policy: bool
     value: float
     entropy: float
     prior: float
     clip: float
 
 
-def fits(network: nn.Module, inputs: tuple[Tensor, ...]) -> TypeGuard[LowNetwork | HighNetwork]:
+def fits(network: nn.Module) -> TypeGuard[LowNetwork | HighNetwork]:
     """Whether the functions here handle this network: tokens in main memory in, named actions or options out."""
     if isinstance(network, HighNetwork):
-        return by_hand.fits(network.controller, inputs)
-    return (
-        isinstance(network, LowNetwork) and isinstance(network.head, CategoricalHead) and by_hand.fits(network, inputs)
-    )
+        return by_hand.fits(network.controller)
+    return isinstance(network, LowNetwork) and isinstance(network.head, CategoricalHead) and by_hand.fits(network)
 
 
 @torch.no_grad()
@@ -45,13 +44,12 @@ def ppo(
     network: LowNetwork | HighNetwork, batch: "PolicyBatch", config: "PPOConfig", prior_weight: float, policy: bool
 ) -> tuple[list[Tensor | None], dict[str, Tensor]]:
     """As `PPO.gradients`, of a network that `fits`; in the order of its parameters."""
-    weights = Weights(1.0, config.value, config.entropy, prior_weight if batch.wanted is not None else 0.0, config.clip)
-    if not policy:
-        weights = Weights(0.0, 1.0, 0.0, 0.0, config.clip)
+    prior = prior_weight if batch.wanted is not None else 0.0
+    weights = Weights(policy, config.value if policy else 1.0, config.entropy, prior, config.clip)
     *parts, option = batch.inputs
     if isinstance(network, HighNetwork):
         controller, only = network.controller, torch.zeros_like(option)
-        made = passed(controller, (controller.option_head, network.value_head), batch.inputs)
+        made = controller_pass(controller, (controller.option_head, network.value_head), batch.inputs)
         logits, values = made.outputs.split([controller.num_options, 1], 1)
         outputs = torch.cat([in_order(logits, parts), values], 1)
         given, terms = _differentiated(batch, weights, only, outputs, controller.num_options)
@@ -74,9 +72,11 @@ def _differentiated(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss's gradient in outputs [B, K (A + 1)], logits of each option and then values, and all terms."""
     given, terms = torch.zeros_like(outputs), np.zeros(len(_TERMS))
-    columns = option, batch.action, batch.behaviour_logprob, batch.advantage, batch.returns, outputs
-    held = (None if part is None else part.numpy() for part in (batch.wanted, batch.legal))
-    _differentiate(*(column.numpy() for column in columns), *held, actions, weights, given.numpy(), terms)
+    columns = option, batch.action, batch.behaviour_logprob, batch.advantage, batch.returns
+    check_shape((len(outputs),), *columns)
+    check_shape((len(outputs), actions), batch.wanted, batch.legal)
+    arrays = (None if part is None else part.numpy() for part in (*columns, outputs, batch.wanted, batch.legal))
+    _differentiate(*arrays, actions, weights, given.numpy(), terms)
     return given, dict(zip(_TERMS, torch.as_tensor(terms), strict=True))
 
 
@@ -93,7 +93,9 @@ def imitation(
         mask: Which of them count, bool [N, K].
     """
     made = NetworkPass(network.trunk, (network.action_head,), *parts[:2])
-    logits = made.outputs.view_as(targets)
+    logits = made.outputs.view(-1, network.num_options, network.num_actions)
+    check_shape(tuple(logits.shape), targets)
+    check_shape(tuple(logits.shape[:2]), mask)
     logits = logits if network.num_options == 1 else in_order(logits, parts)
     given = torch.zeros_like(targets)
     loss = _imitate(*(part.contiguous().numpy() for part in (logits, targets, mask)), given.numpy())
@@ -126,6 +128,11 @@ def _differentiate(option, action, before, advantage, returns, outputs, wanted, 
         first, chosen = option[n] * actions, action[n]
         if not (0 <= first < values and 0 <= chosen < actions):
             raise IndexError("there is no such option or action")
+        error = outputs[n, values + option[n]] - returns[n]
+        given[n, values + option[n]] = weights.value * error / count
+        terms[1] += error * error
+        if not weights.policy:
+            continue
         divergence = 0.0
         if wanted is not None:
             for a in range(actions):
@@ -141,17 +148,15 @@ def _differentiate(option, action, before, advantage, returns, outputs, wanted, 
         log_ratio = log_p[chosen] - before[n]
         ratio = np.exp(log_ratio)
         clipped = min(max(ratio, 1 - weights.clip), 1 + weights.clip)
-        surrogate, error = ratio * advantage[n], outputs[n, values + option[n]] - returns[n]
+        surrogate = ratio * advantage[n]
         terms[0] -= min(surrogate, clipped * advantage[n])
-        terms[1] += error * error
         terms[2] += entropy
         terms[3] += divergence
         terms[4] += ratio - 1 - log_ratio
         terms[5] += ratio != clipped
         slope = 0.0 if surrogate > clipped * advantage[n] else surrogate  # nothing of what is clipped
         for a in range(actions):
-            change = weights.policy * slope * (p[a] - (a == chosen)) + weights.entropy * p[a] * (log_p[a] + entropy)
+            change = slope * (p[a] - (a == chosen)) + weights.entropy * p[a] * (log_p[a] + entropy)
             change += weights.prior * p[a] * (log_p[a] - log_q[a] - divergence)
             given[n, first + a] = change / count if legal is None or legal[n, a] else 0.0
-        given[n, values + option[n]] = weights.value * error / count
     terms /= count

@@ -300,7 +300,7 @@ def _expected(numbers: Numbers, log_weight: Tensor) -> Tensor:
 
 
 def _responsibilities(features: Tensor, numbers: Numbers) -> Tensor:
-    """[N, K]. Points are the inner axis of the softmax, which takes a quarter of the time that K rows of N do."""
+    """[N, K]. Points are the inner axis of the softmax, which takes a quarter of the time that N rows of K do."""
     return (_expected(numbers, _log_weight(numbers, torch.digamma)) @ features.T).softmax(0).T
 
 

@@ -24,7 +24,7 @@ def imitation_loss(low: LowNetwork, parts: tuple[Tensor, ...], targets: Tensor, 
 
 def imitation_gradients(low: LowNetwork, parts: tuple[Tensor, ...], targets: Tensor, mask: Tensor) -> Gradients:
     """The gradient of that loss in the low level's parameters, None in those of its values, and the loss."""
-    if by_hand.fits(low, parts):
+    if by_hand.fits(low):
         gradients, value = by_hand.imitation(low, parts, targets, mask)
         return gradients, {"skill_loss": value}
     loss = imitation_loss(low, parts, targets, mask)

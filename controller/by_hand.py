@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.ops import aten
 
 from preceptor.controller.network import ControllerNetwork, TokenTrunk, in_order, out_of_order, to_tensors
-from preceptor.controller.seen import FirstLayer
+from preceptor.controller.seen import FirstLayer, check_shape
 from preceptor.ground.device import to_tensor
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ class NetworkPass:
         self.outputs = torch.addmm(torch.cat([head.bias for head in heads]), self._second, self._heads.t())
 
     def gradients(self, given: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
-        """In the trunk's parameters, in their order, and in each head's weight and bias, of that in the outputs."""
+        """The loss's gradient in the trunk's parameters, in their order, and in each head's weight and bias.
+
+        Args:
+            given: Its gradient in the outputs.
+        """
         of_heads, of_biases = (part.split(self._sizes) for part in (given.t() @ self._second, given.sum(0)))
         to_second = aten.threshold_backward(given @ self._heads, self._second, 0)
         to_first = aten.threshold_backward(to_second @ self._trunk.hidden.weight, self._first, 0)
@@ -58,12 +62,13 @@ class NetworkPass:
         return of_trunk, list(zip(of_heads, of_biases, strict=True))
 
 
-def fits(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
-    """Whether a network has a trunk over tokens, and they are in main memory."""
-    return isinstance(getattr(network, "trunk", None), TokenTrunk) and inputs[0].is_cpu
+def fits(network: nn.Module) -> bool:
+    """Whether a network has a trunk over tokens, of float32 in main memory."""
+    trunk = getattr(network, "trunk", None)
+    return isinstance(trunk, TokenTrunk) and trunk.cells.weight.is_cpu and trunk.cells.weight.dtype == torch.float32
 
 
-def passed(network: ControllerNetwork, heads: Sequence[nn.Linear], inputs: Sequence[Tensor]) -> NetworkPass:
+def controller_pass(network: ControllerNetwork, heads: Sequence[nn.Linear], inputs: Sequence[Tensor]) -> NetworkPass:
     """A pass through a controller that `fits` with these heads, of what `ControllerNetwork.features` takes."""
     tokens, present, *_ = inputs
     return NetworkPass(network.trunk, heads, tokens, torch.cat([present, network.condition(*inputs)], 1))
@@ -75,8 +80,9 @@ def distillation(
 ) -> tuple[list[Tensor | None], dict[str, float]]:
     """As `distillation_gradients`, of a network that `fits`."""
     inputs = *to_tensors(batch.encoded), to_tensor(batch.previous)
-    made = passed(network, (network.option_head, network.done_head), inputs)
+    made = controller_pass(network, (network.option_head, network.done_head), inputs)
     logits = [in_order(part, inputs[:-1]).contiguous() for part in made.outputs.chunk(2, 1)]
+    check_shape(tuple(logits[0].shape), batch.probs, batch.legal, batch.done)
     given = [torch.empty_like(part) for part in logits]
     arrays = (part.numpy() for part in (*logits, *given))
     kl, done_loss = _distil(batch.probs, batch.legal if masked else None, batch.done, *arrays)
@@ -84,7 +90,7 @@ def distillation(
     return [*of_trunk, *(one for head in of_heads for one in head)], {"kl": kl, "done_loss": done_loss}
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")  # so that the mean of nothing is NaN
 def _distil(labels, legal, done, option_logits, done_logits, to_options, to_ends):  # type: ignore[no-untyped-def]
     # Fills the gradients in both kinds of logits, and returns the KL and the loss of the ends
     count, options = labels.shape

@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import nn
 
-from preceptor.controller.seen import FAST, FirstLayer, added_by
+from preceptor.controller.seen import FAST, FirstLayer, added_by, check_shape
 
 if TYPE_CHECKING:
     from preceptor.controller.network import TokenTrunk
@@ -47,9 +47,8 @@ class InPlay:
         if state != self._state:
             self._compile()
             self._state = state
-        wanted = (len(tokens), len(self._known[0])), (len(tokens), len(self._others[0]))
-        if (tokens.shape, others.shape) != wanted:
-            raise ValueError(f"inputs of shapes {tokens.shape} and {others.shape}, not {wanted[0]} and {wanted[1]}")
+        check_shape((len(tokens), len(self._known[0])), tokens)
+        check_shape((len(tokens), len(self._others[0])), others)
         summed, features = np.empty((2, len(tokens), len(self._others[1])), np.float32)
         outputs = np.empty((len(tokens), len(self._heads[1])), np.float32)
         weights = self._seen, self._others, self._hidden, self._heads

@@ -67,6 +67,7 @@ def scenes_of(
     )
 
 
+# A loss's gradient in each parameter, None where it does not depend on one, and terms to log
 Gradients = tuple[Sequence[Tensor | None], dict[str, float]]
 
 
@@ -102,8 +103,7 @@ class Distillation:
     Args:
         encoder: Of the scenes; knows how to mirror them.
         parameters: What learns.
-        gradients: The loss's gradient in each of them, None where it does not depend on one, and terms to log, of a
-            minibatch.
+        gradients: Of the loss of a minibatch.
         config: Hyper-parameters.
         rng: Samples minibatches.
     """
@@ -190,7 +190,7 @@ def distillation_loss(
 
 def distillation_gradients(network: ControllerNetwork, batch: LabelledScenes, masked: bool) -> Gradients:
     """The gradient of `distillation_loss` in the network's parameters, and its terms."""
-    if by_hand.fits(network, to_tensors(batch.encoded)):
+    if by_hand.fits(network):
         return by_hand.distillation(network, batch, masked)
     loss, info = distillation_loss(network, batch, masked)
     return torch.autograd.grad(loss, list(network.parameters())), info

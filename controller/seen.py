@@ -39,6 +39,13 @@ def dense(tokens: Tensor, table: Tensor, weight: Tensor) -> Tensor:
     return table.index_select(0, tokens.flatten().long()).view(-1, weight.shape[1]) @ weight.t()
 
 
+def check_shape(shape: tuple[int, ...], *parts: Tensor | NDArray[Any] | None) -> None:
+    """Raise `ValueError` where a part, if there is one, has another shape: compiled code would go past its end."""
+    for part in parts:
+        if part is not None and tuple(part.shape) != shape:
+            raise ValueError(f"shapes {tuple(part.shape)} and {shape} are not the same")
+
+
 class FirstLayer:
     """The sums, forwards and backwards, of a table [T, E] and weights [H, C E].
 
@@ -54,7 +61,12 @@ class FirstLayer:
         self.always = self._unseen @ self._over_cells
 
     def add_to(self, summed: Tensor, tokens: Tensor) -> tuple[NDArray[Any], ...]:
-        """Add what seen tokens [N, C] add to sums [N, H] that hold `always`; what is returned is for `gradients`."""
+        """Add what seen tokens [N, C] add to sums [N, H] that hold `always`; what is returned is for `gradients`.
+
+        Raises:
+            ValueError: There are tokens for another number of samples or cells.
+        """
+        check_shape((len(summed), len(self.rows) // self.beyond.shape[1]), tokens)
         seen: tuple[NDArray[Any], ...] = pairs(tokens.numpy(), len(self.beyond))
         add(*seen, self.beyond.numpy(), self.rows.numpy(), summed.numpy())
         return seen

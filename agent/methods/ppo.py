@@ -143,7 +143,7 @@ class PPO(Resumable):
         self, batch: PolicyBatch, prior_weight: float = 0.0, policy: bool = True
     ) -> tuple[Sequence[Tensor | None], dict[str, Tensor]]:
         """The gradient of `loss` in each parameter, None where it does not depend on it, and the terms."""
-        if by_hand.fits(self.network, batch.inputs):
+        if by_hand.fits(self.network):
             return by_hand.ppo(self.network, batch, self.config, prior_weight, policy)
         loss, terms = self.loss(batch, prior_weight, policy)
         return torch.autograd.grad(loss, self.parameters, allow_unused=True), terms

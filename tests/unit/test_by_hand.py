@@ -21,8 +21,6 @@ from preceptor.envs.catalog import get_task
 from preceptor.ground.optim import FusedAdam
 
 TASK = get_task("SimpleDoorKey")
-
-
 BY_ROLE = get_task("ColoredDoorKey")  # whose controllers see roles instead of colours
 
 
@@ -95,7 +93,7 @@ def drawn(network, inputs, actions, legal=None, held=None):
 
 def check_ppo(network, batch, entropy, policy, by_definition):
     learner = PPO(network, PPOConfig(entropy=entropy), np.random.default_rng(0))
-    assert by_hand.fits(network, batch.inputs)
+    assert by_hand.fits(network)
     found, told = learner.gradients(batch, 0.7, policy)
     by_definition()
     loss, terms = learner.loss(batch, 0.7, policy)
@@ -130,6 +128,29 @@ def test_gradients_of_a_high_level_are_autograds(task, masked, held, policy, by_
     legal = torch.as_tensor(task.legal(obs)) if masked else None
     batch = drawn(network, inputs, options, legal, shaken(copy.deepcopy(network)) if held else None)
     check_ppo(network, batch, 0.03, policy, by_definition)
+
+
+@pytest.mark.parametrize(("count", "options", "actions"), [(1, 3, 7), (0, 3, 7), (16, 1, 1), (16, 1, 7), (16, 3, 1)])
+def test_gradients_of_odd_sizes_are_autograds(count, options, actions, by_definition):
+    by_definition()
+    torch.manual_seed(0)
+    low = shaken(LowNetwork(encoder_of(TASK), options, actions, TrunkConfig(8, 32)))
+    high = shaken(HighNetwork(ControllerNetwork(encoder_of(TASK), options, TrunkConfig(8, 32))))
+    inputs = *(part[:count] for part in scenes(16)), torch.zeros(count, dtype=torch.int64)
+    batches = (low, drawn(low, inputs, actions)), (high, drawn(high, inputs, options))
+    illegal = dataclasses.replace(batches[1][1], legal=torch.zeros(count, options, dtype=torch.bool))
+    for network, batch in (*batches, (high, illegal)):
+        learner = PPO(network, PPOConfig(), np.random.default_rng(0))
+        assert by_hand.fits(network)
+        assert same(learner.gradients(batch)[0], learner.loss(batch)[0], learner.parameters)
+
+
+def test_values_alone_depend_on_values_alone(by_definition):
+    """Where the policy has gone so far that ratios are infinite, as where they are."""
+    network = shaken(HighNetwork(controller_of(TASK)))
+    batch = drawn(network, (*scenes(16), torch.zeros(16, dtype=torch.int64)), len(TASK.options))
+    batch = dataclasses.replace(batch, behaviour_logprob=torch.full((16,), -torch.inf))
+    check_ppo(network, batch, 0.03, False, by_definition)
 
 
 def labelled(task, flat=False):
@@ -181,6 +202,7 @@ def test_nothing_is_learned_of_scenes_without_labels():
     of_options = dict(zip(dict(network.named_parameters()), found, strict=True))["option_head.weight"]
     assert told["kl"] == 0
     assert not of_options.any()
+    assert np.isnan(distillation_gradients(network, batch[np.arange(0)], True)[1]["done_loss"]), "a mean of nothing"
     found, told = imitation_gradients(low, to_tensors(batch.encoded), targets, torch.zeros_like(mask))
     assert told["skill_loss"] == 0
     assert not any(gradient.any() for gradient in found if gradient is not None)
@@ -189,7 +211,9 @@ def test_nothing_is_learned_of_scenes_without_labels():
 def test_other_networks_are_left_to_autograd():
     vectors = get_task("PointReach")
     network = LowNetwork(encoder_of(vectors), 1, 2, TrunkConfig(), continuous=True)
-    assert not by_hand.fits(network, (torch.zeros(4, 4), torch.zeros(4, dtype=torch.int64)))
+    assert not by_hand.fits(network)
+    assert not by_hand.fits(network_with(1).double())
+    assert not by_hand.fits(network_with(1).to("meta")), "elsewhere than in main memory"
 
 
 @torch.no_grad()
@@ -264,6 +288,27 @@ def test_inputs_that_do_not_fit_are_refused(learning):
             network.trunk(torch.full_like(tokens, 200), present)
     empty = network.trunk(tokens[:0], present[:0])
     assert empty.shape == (0, 32)
+
+
+def test_batches_of_which_a_part_does_not_fit_are_refused_not_read_past_their_end():
+    low, high = network_with(len(TASK.options)), HighNetwork(controller_of(TASK))
+    made, targets, mask = labelled(TASK)
+    inputs, zeros = (*to_tensors(made.encoded), torch.zeros(128, dtype=torch.int64)), torch.zeros(128)
+    legal = torch.as_tensor(made.legal)
+    batch = PolicyBatch(inputs, inputs[-1], zeros, zeros, zeros, legal, torch.zeros(legal.shape))
+    learner = PPO(high, PPOConfig(), np.random.default_rng(0))
+    cells = inputs[0][:, :-1].contiguous(), *inputs[1:]
+    changed = [{name: getattr(batch, name)[:-1]} for name in ("action", "advantage", "returns", "legal", "wanted")]
+    for part in (*changed, {"legal": legal[:, :-1]}, {"wanted": zeros[:, None]}, {"inputs": cells}):
+        with pytest.raises(ValueError, match="shapes"):
+            learner.gradients(dataclasses.replace(batch, **part))
+    for name in ("probs", "legal", "done"):
+        for wrong in (getattr(made, name)[:-1], getattr(made, name)[:, :-1]):
+            with pytest.raises(ValueError, match="shapes"):
+                distillation_gradients(high.controller, dataclasses.replace(made, **{name: wrong}), True)
+    for wrong in ((targets[:-1], mask), (targets[:, :-1], mask), (targets, mask[:-1]), (targets, mask[:, :1])):
+        with pytest.raises(ValueError, match="shapes"):
+            imitation_gradients(low, inputs[:-1], *wrong)
 
 
 def test_an_option_or_an_action_that_there_is_not_is_refused():
