@@ -43,7 +43,7 @@ def fits(network: nn.Module) -> TypeGuard[LowNetwork | HighNetwork]:
 def ppo(
     network: LowNetwork | HighNetwork, batch: "PolicyBatch", config: "PPOConfig", prior_weight: float, policy: bool
 ) -> tuple[list[Tensor | None], dict[str, Tensor]]:
-    """As `PPO.gradients`, of a network that `fits`; in the order of its parameters."""
+    """As `PPO.gradients`, of a network that `fits`."""
     prior = prior_weight if batch.wanted is not None else 0.0
     weights = Weights(policy, config.value if policy else 1.0, config.entropy, prior, config.clip)
     *parts, option = batch.inputs
@@ -96,11 +96,10 @@ def imitation(
     logits = made.outputs.view(-1, network.num_options, network.num_actions)
     check_shape(tuple(logits.shape), targets)
     check_shape(tuple(logits.shape[:2]), mask)
-    logits = logits if network.num_options == 1 else in_order(logits, parts)
-    given = torch.zeros_like(targets)
+    order = parts if network.num_options > 1 else ()
+    logits, given = in_order(logits, order), torch.zeros_like(targets)
     loss = _imitate(*(part.contiguous().numpy() for part in (logits, targets, mask)), given.numpy())
-    given = given if network.num_options == 1 else out_of_order(given, parts)
-    of_trunk, (of_actions,) = made.gradients(given.flatten(1))
+    of_trunk, (of_actions,) = made.gradients(out_of_order(given, order).flatten(1))
     return [*of_trunk, *of_actions, None, None], loss
 
 
