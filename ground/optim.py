@@ -55,19 +55,19 @@ class FusedAdam(torch.optim.Adam):
         They are scaled down to `max_norm`, if that is given, where together they are longer.
         """
         (group,) = self.param_groups
-        learning = [
-            (parameter, one) for parameter, one in zip(group["params"], gradients, strict=True) if one is not None
-        ]
-        if len(learning) < len(gradients):
-            for state in self.state.values():
-                state["step"] = state["step"].clone()
+        each = list(zip(group["params"], gradients, strict=True))
+        learning = [(parameter, one) for parameter, one in each if one is not None]
         if not learning:
             return
         parameters = [parameter for parameter, _ in learning]
         # The fused function goes through memory, whatever the strides are
-        given = [one if one.stride() == each.stride() else torch.empty_like(each).copy_(one) for each, one in learning]
+        given = [one if one.stride() == its.stride() else torch.empty_like(its).copy_(one) for its, one in learning]
         states = [self.state[parameter] for parameter in parameters]
-        torch._foreach_add_(list({id(state["step"]): state["step"] for state in states}.values()), 1)
+        counts = {id(state["step"]): state["step"] for state in states}
+        for state in (self.state[parameter] for parameter, one in each if one is None):
+            if id(state["step"]) in counts:  # what rests goes on with a count of its own
+                state["step"] = state["step"].clone()
+        torch._foreach_add_(list(counts.values()), 1)
         if max_norm is not None:
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(given)))
             given = list(torch._foreach_div(given, ((norm + 1e-6) / max_norm).clamp(min=1)))
