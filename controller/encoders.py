@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from preceptor.envs.missions.reading import WAITS
 from preceptor.envs.missions.vocabulary import VOCABULARY
 from preceptor.envs.task import Task
 
@@ -195,14 +196,14 @@ class GridEncoder:
 class MissionEncoder(GridEncoder):
     """Encodes observations of mission tasks: the map's parts, and what controllers of missions read.
 
-    These are the status of each description, uint8 [N, D], and int16 [N, 4 + F + L]: which clauses are done, what else
+    These are the status of each description, int16 [N, D], and int16 [N, 4 + F + L]: which clauses are done, what else
     is seen (`reading.read`, for no mission), and the numbers of the words.
     """
 
     def __init__(self, task: Any) -> None:
         super().__init__(task.encoded_shape, told=task.told_columns)
         self._task = task
-        self.identity |= {"words": list(VOCABULARY.words)}
+        self.identity |= {"words": list(VOCABULARY.words), "told": WAITS.bit_length()}
 
     def __call__(self, obs: NDArray) -> Encoded:
         """Encode observations [N, W, H + S, 4]."""

@@ -23,13 +23,14 @@ from preceptor.envs.missions.reading import (
     LOCK,
     ONWARD,
     PLACES_OF,
+    WAITS,
 )
 from preceptor.envs.missions.vocabulary import UNKNOWN
 
 _COLOURS, _KINDS, _PLACES = COLOUR_COUNT, len(KINDS_OF), len(PLACES_OF)
 _KEY = KINDS_OF.index("key")
-_BITS = LOCK.bit_length()  # of a status
-_FRONT, _HERE = FRONT.bit_length() - 1, HERE.bit_length() - 1  # by position
+_BITS = WAITS.bit_length()  # of a status
+_FRONT, _HERE, _LOCK = (bit.bit_length() - 1 for bit in (FRONT, HERE, LOCK))  # by position
 _THING = 16  # numbers per thing that is in front, held or in the way
 _ALMOST_NEVER = -30.0  # a log-probability, finite so that it can be added up
 
@@ -79,7 +80,7 @@ class MissionNetwork(ControllerNetwork):
         seen = [each.exp() @ bits for each in (what, beside, key)]  # [N, C, B], of what the mission names
         kinds = facts.div(_PLACES, rounding_mode="floor") + 1  # which exports keep, unlike //
         things = [self.things(kinds[:, column]) for column in (AHEAD, IN_HAND, ONWARD)]
-        anywhere = bits[:, ::_PLACES, (0, 1, _BITS - 1)].flatten(1)  # of each colour and kind, whatever its place
+        anywhere = bits[:, ::_PLACES, (0, 1, _LOCK)].flatten(1)  # of each colour and kind, whatever its place
         around = torch.cat([*things, facts.clamp(-1, 2), anywhere], 1)[:, None].expand(-1, MOST_CLAUSES, -1)
         hidden = self.between(torch.cat([verb.exp(), *seen, around], -1))  # [N, C, H]
         *each, clause = self.scores(hidden).split([FIRST_TARGET, 1, 1, 1, 1], -1)
@@ -95,7 +96,7 @@ class MissionNetwork(ControllerNetwork):
         return logits.masked_fill(unread, 0.0), (due.softmax(1)[..., None] * hidden).sum(1)
 
     def _bits(self, status: Tensor) -> Tensor:
-        """Statuses uint8 [N, D] as numbers, float32 [N, D, B]."""
+        """Statuses int16 [N, D] as numbers, float32 [N, D, B]."""
         return (status[..., None] & self.get_buffer("bits") > 0).float()
 
 

@@ -66,7 +66,7 @@ def _dealt_with(facts: NDArray[np.int64], column: int) -> NDArray[np.bool_]:
     return (thing >= 0) & (~locked | (facts[:, IN_HAND] == thing // colours * colours + NUMBER[Description("", "key")]))
 
 
-def legality(status: NDArray[np.uint8], facts: NDArray[np.int64]) -> NDArray[np.bool_]:
+def legality(status: NDArray[np.int16], facts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """What can be done [N, K], of what `reading.read` says.
 
     `clear` is for what can be dealt with now: what is in the way of something wanted or, where nothing can be explored,

@@ -40,8 +40,11 @@ _KINDS, _PLACES, _KEY = len(KINDS_OF), len(PLACES_OF), KINDS_OF.index("key")
 _KIND_OF = np.array([0, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0])  # MiniGrid's object index -> `KINDS_OF`
 
 # Bits of a status: one that fits can be reached; was seen, but not so; is in front; is held; what is held can be put
-# down beside one; and can be at once; one that can be reached is locked.
-REACHED, BLOCKED, FRONT, HELD, BESIDE, HERE, LOCK = (1 << bit for bit in range(7))
+# down beside one; and can be at once; one that can be reached is locked. Controllers are also told whether something
+# is to be dealt with first (for a shut door it can be itself), and can be; whether that is in front; and whether it
+# waits for a key that was not found.
+REACHED, BLOCKED, FRONT, HELD, BESIDE, HERE, LOCK, FIRST, FACED, WAITS = (1 << bit for bit in range(10))
+SAID = FIRST - 1  # what scenes say of a status
 # Columns of `read`'s facts that no description has.
 FRONTIER, AHEAD, IN_HAND, ASIDE, BARE, NEXT, ONWARD, AT, CLEARED = range(9)
 FACTS, COLUMNS = 9, 11  # the last two are `AT` and `CLEARED` where nothing is wanted
@@ -225,6 +228,43 @@ def _key_first(image, cells, status, found, at, frame, room, marked, scratch):  
 
 
 @njit(cache=True)
+def _note_ways(image, cells, status, at, ahead, frame, room, marked, scratch):  # type: ignore[no-untyped-def]
+    """Add to the status of every target what has to be dealt with first to reach, or to open, one that fits.
+
+    Of those that fit, such as can be reached count alone, doors that are not locked before others; else all, and
+    one where something can be dealt with is enough.
+    """
+    height = cells.shape[1]
+    marked[:, :] = False
+    _obstacle(image, cells, marked, at, scratch, False)
+    first, keys = scratch[2, : marked.size].copy(), np.full(marked.size, -1)  # of locked doors what their keys need
+    held = _shown(image, at)
+    for cell in range(marked.size):
+        x, y, led = cell // height, cell % height, first[cell]
+        kind, near = kind_at(image, x, y), led == cell
+        if led < 0 or kind == 0 or (near and kind < SHUT):
+            continue
+        if kind_at(image, led // height, led % height) == LOCKED:
+            if keys[led] < 0:
+                keys[led] = _key_first(image, cells, status, led, at, frame, room, marked, scratch)
+            led = keys[led]
+        flags = (FIRST | FACED if led == ahead else FIRST) if _can_clear(image, _shown(image, led), held) else WAITS
+        for place in range(_PLACES):
+            for colour in (0, int(image[x, y, 1]) + 1):
+                own, general = number(colour, kind, place), number(colour, OBJECT if kind < 4 else 4, place)
+                if not _in_place(place, x, y, frame, room):
+                    continue
+                if near or not status[own] & REACHED:
+                    status[own] |= flags
+                easier = kind == LOCKED and status[number(colour, SHUT, place)] & REACHED
+                if not easier and (near or not status[general] & REACHED):
+                    status[general] |= flags
+    for target in range(len(status)):
+        if status[target] & FIRST:
+            status[target] &= ~WAITS
+
+
+@njit(cache=True)
 def keep_beside(image, target, frame, room, marked):  # type: ignore[no-untyped-def]
     """Unmark the cells that are not beside what fits a target."""
     for x in range(marked.shape[0]):
@@ -281,7 +321,7 @@ def read(images, frame, picked, wanted, aims, sight, status, facts):  # type: ig
         wanted: int64 [N, M], the targets that the mission asks for next; -1 for none.
         aims: int64 [N, M], what for: `REACH`, `OPEN`, `PLACE`.
         sight: Width of the view, side of the rooms.
-        status: Out, uint8 [N, D], bits for each target.
+        status: Out, int16 [N, D], bits for each target.
         facts: Out, int64 [N, 11]: whether unseen cells can be explored; what is in front and what is held, as targets,
             -1 for nothing; where that can be put aside; whether the cell in front is bare; what is to be dealt with
             next to get at a wanted target, and to unexplored cells, -1 for nothing; whether the one to turn to is in
@@ -299,6 +339,7 @@ def read(images, frame, picked, wanted, aims, sight, status, facts):  # type: ig
         _note_all(image, cells, (ax, ay, ad), reach, frame[n], picked[n], room, status[n])
         at = ax * height + ay
         fx, fy = ax + STEP_X[ad], ay + STEP_Y[ad]
+        _note_ways(image, cells, status[n], at, fx * height + fy, frame[n], room, marked, scratch)
         row[:] = -1
         if kind_at(image, fx, fy) > 0:
             row[AHEAD] = number(int(image[fx, fy, 1]) + 1, kind_at(image, fx, fy), 0)

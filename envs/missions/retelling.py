@@ -45,7 +45,7 @@ def _retell(status, keys, words, slots, first, strip):  # type: ignore[no-untype
 def retold(
     obs: NDArray[np.uint8],
     keys: NDArray[np.int64],
-    status: NDArray[np.uint8],
+    status: NDArray[np.int16],
     missions: tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]],
 ) -> NDArray[np.uint8]:
     """Observations [N, W, H + S, 4] whose missions are others; some of their clauses are done.
@@ -53,7 +53,7 @@ def retold(
     Args:
         obs: Observations.
         keys: int64 [N]; a result is a function of the observation and of its key.
-        status: uint8 [N, D], of each description.
+        status: int16 [N, D], of each description.
         missions: Of M missions their words uint8 [M, LENGTH], the descriptions that each names int64 [M, 8], -1 for
             none, and how many clauses come first int64 [M].
     """

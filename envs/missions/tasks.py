@@ -86,7 +86,7 @@ class _Read(NamedTuple):
     """
 
     parts: Parts
-    status: NDArray[np.uint8]
+    status: NDArray[np.int16]
     facts: NDArray[np.int64]
     asked: NDArray[np.int64]
     wanted: NDArray[np.int64]
@@ -214,20 +214,21 @@ class MissionTask(Task):
         early = undone & (np.arange(MOST_CLAUSES) < first[:, None])
         now = np.where(early.any(1, keepdims=True), early, undone)
         wanted = np.where(np.repeat(now, 2, axis=1), asked, -1)
-        status = np.empty((len(obs), len(TARGETS)), np.uint8)
+        status = np.empty((len(obs), len(TARGETS)), np.int16)
         facts = np.empty((len(obs), reading.COLUMNS), np.int64)
         reading.read(found.image, found.frame, found.picked, wanted, aims, self._sight, status, facts)
         return _Read(found, status, facts, asked, wanted)
 
     def _fields(self, read: _Read) -> NDArray[np.int64]:
         """What decides the facts beside the mission's words: done flags, statuses of slots, `reading`'s facts."""
-        slot_status = np.where(read.asked < 0, 0, np.take_along_axis(read.status, np.maximum(read.asked, 0), 1))
+        slot_status = np.take_along_axis(read.status, np.maximum(read.asked, 0), 1) & reading.SAID
+        slot_status[read.asked < 0] = 0
         facts = read.facts[:, :CLEARED].copy()
         matters = (slot_status & FRONT).any(1) | (facts[:, AT] > 0)
         facts[~matters, AHEAD] = -1
         return np.concatenate([read.parts.done.astype(np.int64), slot_status.astype(np.int64), facts], axis=1)
 
-    def sensed(self, obs: Obs) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]:
+    def sensed(self, obs: Obs) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]:
         """What controllers read: status [N, D] of each description, `reading`'s facts [N, F] without a mission, done
         flags [N, 4], and the numbers of the mission's words [N, L]."""
         read = self._read(obs)

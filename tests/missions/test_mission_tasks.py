@@ -10,7 +10,21 @@ from preceptor.controller.encoders import encoder_of
 from preceptor.envs.catalog import get_task
 from preceptor.envs.missions import reading
 from preceptor.envs.missions.levels import parts
-from preceptor.envs.missions.reading import BESIDE, FRONT, HELD, HERE, NAMES, REACHED, TARGETS
+from preceptor.envs.missions.options import _dealt_with
+from preceptor.envs.missions.reading import (
+    BESIDE,
+    BLOCKED,
+    FACED,
+    FIRST,
+    FRONT,
+    HELD,
+    HERE,
+    LOCK,
+    NAMES,
+    REACHED,
+    TARGETS,
+    WAITS,
+)
 from preceptor.envs.missions.scenes import SLOTS, Facts, expert, from_strings, to_strings, understood
 from preceptor.envs.missions.tasks import MissionTask
 from tests.scripted import scripted
@@ -125,6 +139,31 @@ def test_controllers_see_what_is_read_for_no_mission(task: MissionTask) -> None:
         assert (facts == plainly[1][:, : reading.FACTS]).all()
         assert (done == found.done).all()
         assert (words == found.words).all()
+
+
+def test_controllers_are_told_what_comes_first_on_the_way_to_all_that_was_seen() -> None:
+    """It is what is read where one of these is the mission."""
+    task, rng = get_task("BabyAI-BossLevel:levels=30"), np.random.default_rng(0)
+    assert isinstance(task, MissionTask)
+    obs = np.concatenate([before for before, _, _ in played(task, 150)])
+    status, found, each = task.sensed(obs)[0], parts(obs), np.arange(len(obs))
+    doors = np.array([target.kind == "door" for target in TARGETS])
+    named = np.array([target.kind in ("", "box", "ball", "key", "door") for target in TARGETS])
+    seen = named & (status & (REACHED | BLOCKED) > 0) & (status & HELD == 0)
+    wanted = (seen * (rng.random(seen.shape) + doors + (status & LOCK > 0))).argmax(1)[:, None]  # what is rarest
+    aims = np.where(doors[wanted], reading.OPEN, reading.REACH)
+    _, facts = plainly = np.empty_like(status), np.empty((len(obs), reading.COLUMNS), np.int64)
+    reading.read(found.image, found.frame, found.picked, wanted, aims, task._sight, *plainly)
+    told, following = status[each, wanted[:, 0]], facts[:, reading.NEXT]
+    can, held = _dealt_with(facts, reading.NEXT), facts[:, reading.IN_HAND]
+    faced = can & (facts[:, reading.AT] > 0)
+    asked = seen.any(1) & ~doors[following] & (following != held)  # open doors are in nobody's way
+    for bit, true in ((FIRST, can), (FACED, faced), (WAITS, ~can & (following >= 0))):
+        here = (told & bit > 0)[asked]
+        assert here.sum() > 3
+        assert (here != true[asked]).mean() < 0.01, "the nearest one is meant where it is the mission"
+    for scene in task.describe(obs):
+        assert max(from_strings(scene.facts).status) < FIRST, "scenes do not say it"
 
 
 def test_observations_that_changed_are_read_anew() -> None:
