@@ -22,7 +22,15 @@ from preceptor.agent.levels import Observations
 from preceptor.agent.squashing import log_tanh_slope, squashed_log_prob
 from preceptor.controller.compiled import InPlay, probabilities
 from preceptor.controller.encoders import Encoder
-from preceptor.controller.network import ControllerNetwork, TrunkConfig, in_order, in_play, make_trunk, mask_logits
+from preceptor.controller.network import (
+    ControllerNetwork,
+    TokenTrunk,
+    TrunkConfig,
+    in_order,
+    make_trunk,
+    mask_logits,
+    numbered,
+)
 from preceptor.ground.device import normal, orthogonal_, to_numpy, to_tensor
 
 _FIRST_LOG_STD = -0.5  # of actions in [-1, 1], before squashing
@@ -138,7 +146,8 @@ class LowNetwork(nn.Module):
         orthogonal_(self.value_head.weight, 0.1)
         nn.init.zeros_(self.action_head.bias)
         nn.init.zeros_(self.value_head.bias)
-        self._in_play = None if continuous else in_play(self, "action_head")
+        trunk = None if continuous else self.trunk
+        self._in_play = InPlay(trunk, self.action_head) if isinstance(trunk, TokenTrunk) else None
 
     def all_options(self, *parts: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs [N, K, P] and values [N, K] under every option, from the trunk's inputs; P is A, or 2A of vectors."""
@@ -174,9 +183,9 @@ class LowNetwork(nn.Module):
         """As the low level of a player: what actions are sampled from under the running option."""
         if self._in_play is None or not self._in_play.takes(len(observed)):
             return self.low_computed()(*observed.inputs, to_tensor(clock.option))
-        (tokens, present, *rest), option = observed.encoded.parts, clock.option
-        if len(rest) == 1 and self.num_options > 1:  # options are numbered by role
-            option = rest[0][np.arange(len(option)), option]
+        (tokens, present, *_), option = observed.encoded.parts, clock.option
+        if self.num_options > 1:
+            option = to_numpy(numbered(to_tensor(option), observed.inputs))
         first = option * self.num_actions
         return Categorical(probabilities(self._in_play(tokens, present), first, self.num_actions))
 
@@ -220,7 +229,6 @@ class NetworkHigh:
 
     def __init__(self, network: ControllerNetwork, masked: bool) -> None:
         self.network, self.masked = network, masked
-        self._in_play = in_play(network, "option_head", "done_head")
 
     def high_computed(self) -> Computed:
         """What is computed of the running option, and of what is legal where that counts."""
@@ -236,27 +244,9 @@ class NetworkHigh:
     @torch.no_grad()
     def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Categorical]:
         """Learned termination of the running option [N], and the next option's distribution [N, K]."""
-        if self._in_play is not None and self._in_play.takes(len(observed)):
-            return self._compiled_choice(self._in_play, observed, running)
         legal = (to_tensor(observed.legal),) if self.masked else ()
         over, probs = self._outputs(*observed.inputs, to_tensor(running), *legal)
         return to_numpy(over), Categorical(to_numpy(probs))
-
-    def _compiled_choice(
-        self, compiled: InPlay, observed: Observations, running: NDArray[np.int64]
-    ) -> tuple[NDArray[np.bool_], Categorical]:
-        tokens, present, *rest = observed.encoded.parts
-        rows, options, before, some = np.arange(len(running)), self.network.num_options, running, running.clip(0)
-        if rest:  # options are numbered by role
-            before = np.where(running < 0, -1, rest[0][rows, some])
-        others = np.zeros((len(running), present.shape[1] + options + 1), np.float32)
-        others[:, : present.shape[1]] = present
-        others[rows, present.shape[1] + 1 + before] = 1
-        outputs = compiled(tokens, others)
-        if rest:
-            outputs = np.concatenate([np.take_along_axis(part, rest[0], 1) for part in np.split(outputs, 2, 1)], 1)
-        probs = probabilities(outputs, np.zeros_like(rows), options, observed.legal if self.masked else None)
-        return outputs[rows, options + some] > 0, Categorical(probs)
 
 
 def linear(inputs: int, outputs: int, gain: float) -> nn.Linear:

@@ -1,10 +1,9 @@
-"""A network over tokens for play: trunk and heads compiled as one function, which a few observations at a time need.
+"""A network over tokens for play: trunk and head compiled as one function, which a few observations at a time need.
 
 There a library's overhead per operation is most of what a network costs. What a token adds in a cell is worked out when
 it is first met, and kept until the weights change.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,17 +20,17 @@ MOST = 512  # observations; more are faster as matrix products
 
 
 class InPlay:
-    """A trunk and linear heads as one function of arrays in main memory, compiled anew where weights have changed.
+    """A trunk and a linear head as one function of arrays in main memory, compiled anew where weights have changed.
 
     They have to change in ways that torch counts: not by way of `.data`.
 
     Args:
-        trunk: Its features are what comes out, if there are no heads.
-        heads: Their outputs come out, side by side.
+        trunk: Its features are what comes out, if there is no head.
+        head: Its outputs come out.
     """
 
-    def __init__(self, trunk: "TokenTrunk", heads: Sequence[nn.Linear] = ()) -> None:
-        self._trunk, self._layers = trunk, (trunk.others, trunk.hidden, *heads)
+    def __init__(self, trunk: "TokenTrunk", head: nn.Linear | None = None) -> None:
+        self._trunk, self._layers = trunk, (trunk.others, trunk.hidden, *([head] if head else []))
         self._state: list[tuple[int, int]] = []
 
     def __call__(self, tokens: NDArray[np.uint8], others: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -50,8 +49,8 @@ class InPlay:
         check_shape((len(tokens), len(self._known[0])), tokens)
         check_shape((len(tokens), len(self._others[0])), others)
         summed, features = np.empty((2, len(tokens), len(self._others[1])), np.float32)
-        outputs = np.empty((len(tokens), len(self._heads[1])), np.float32)
-        weights = self._seen, self._others, self._hidden, self._heads
+        outputs = np.empty((len(tokens), len(self._head[1])), np.float32)
+        weights = self._seen, self._others, self._hidden, self._head
         _outputs(tokens, others, *weights, self._known, summed, features, outputs)
         return outputs if len(self._layers) > 2 else features
 
@@ -66,10 +65,9 @@ class InPlay:
     def _compile(self) -> None:
         layer = FirstLayer(self._trunk.embed(self._trunk.get_buffer("parts")), self._trunk.cells.weight)
         self._seen = tuple(part.detach().numpy() for part in (layer.beyond, layer.rows))
-        others, self._hidden, *heads = (_weights(each) for each in self._layers)
+        nothing = np.zeros((self._trunk.hidden.out_features, 0), np.float32), np.zeros(0, np.float32)
+        others, self._hidden, self._head = [*map(_weights, self._layers), nothing][:3]
         self._others = others[0], others[1] + layer.always.detach().numpy()
-        nothing = np.zeros((len(self._hidden[1]), 0), np.float32), np.zeros(0, np.float32)
-        self._heads = tuple(np.concatenate(parts, -1) for parts in zip(nothing, *heads, strict=True))
         pairs = len(layer.rows) // layer.beyond.shape[1], len(layer.beyond)
         self._known = np.zeros(pairs, np.bool_), np.empty((*pairs, len(self._others[1])), np.float32)
 
@@ -80,7 +78,7 @@ def _weights(layer: nn.Linear) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 @njit(cache=True, fastmath=FAST)
-def _outputs(tokens, others, seen, of_others, of_hidden, of_heads, known, summed, features, outputs):  # type: ignore[no-untyped-def]
+def _outputs(tokens, others, seen, of_others, of_hidden, of_head, known, summed, features, outputs):  # type: ignore[no-untyped-def]
     (table, rows), (met, added) = seen, known
     width = summed.shape[1]
     _layer(others, *of_others, summed)
@@ -100,7 +98,7 @@ def _outputs(tokens, others, seen, of_others, of_hidden, of_heads, known, summed
     _rectify(summed)
     _layer(summed, *of_hidden, features)
     _rectify(features)
-    _layer(features, *of_heads, outputs)
+    _layer(features, *of_head, outputs)
 
 
 @njit(cache=True, fastmath=FAST)
@@ -123,31 +121,21 @@ def _rectify(numbers):  # type: ignore[no-untyped-def]
             numbers[n, h] = np.float32(0) if numbers[n, h] <= 0 else numbers[n, h]  # NaN stays NaN
 
 
-def probabilities(
-    outputs: NDArray[np.float32], first: NDArray[np.int64], count: int, legal: NDArray[np.bool_] | None = None
-) -> NDArray[np.float32]:
-    """Softmax [N, C] of C outputs of [N, P], from `first` [N] on, over those that are `legal` [N, C] if given.
-
-    Where none is, all are as good as each other.
-    """
+def probabilities(outputs: NDArray[np.float32], first: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+    """Softmax [N, C] of C outputs of [N, P], from `first` [N] on."""
     probs = np.empty((len(outputs), count), np.float32)
-    _softmax(outputs, first, legal, probs)
+    _softmax(outputs, first, probs)
     return probs
 
 
 @njit(cache=True)
-def _softmax(outputs, first, legal, probs):  # type: ignore[no-untyped-def]
+def _softmax(outputs, first, probs):  # type: ignore[no-untyped-def]
     for n in range(len(outputs)):
-        if legal is not None and not legal[n].any():
-            probs[n] = 1 / probs.shape[1]
-            continue
         highest, total = -np.inf, 0.0
         for c in range(probs.shape[1]):
-            if legal is None or legal[n, c]:
-                highest = max(highest, outputs[n, first[n] + c])
+            highest = max(highest, outputs[n, first[n] + c])
         for c in range(probs.shape[1]):
-            out = legal is not None and not legal[n, c]
-            probs[n, c] = 0.0 if out else np.exp(outputs[n, first[n] + c] - highest)
+            probs[n, c] = np.exp(outputs[n, first[n] + c] - highest)
             total += probs[n, c]
         for c in range(probs.shape[1]):
             probs[n, c] /= total

@@ -71,12 +71,6 @@ class TokenTrunk(nn.Module):
         return torch.relu(self.hidden(torch.relu(summed)))
 
 
-def in_play(network: nn.Module, *heads: str) -> InPlay | None:
-    """A network's trunk and these heads of it, compiled; None where its trunk takes no tokens."""
-    trunk = getattr(network, "trunk", None)
-    return InPlay(trunk, [getattr(network, head) for head in heads]) if isinstance(trunk, TokenTrunk) else None
-
-
 class VectorTrunk(nn.Module):
     """Two hidden layers over a state vector and, optionally, a one-hot condition.
 
