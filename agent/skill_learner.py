@@ -7,15 +7,18 @@ one component that is algorithm 1 of Pertsch et al. (2020).
 import copy
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from preceptor.agent.data.views import Segments
 from preceptor.agent.losses import PriorWeight, prior_regularised
 from preceptor.agent.methods.sac import Transitions
 from preceptor.agent.mixtures import Mixture, MixtureNetwork
 from preceptor.agent.networks import TwinCritic
 from preceptor.agent.resumable import Resumable, places
-from preceptor.ground.device import to_device
+from preceptor.controller.encoders import Encoder
+from preceptor.ground.device import to_device, to_tensor
 from preceptor.ground.optim import FusedAdam, polyak
 
 _LARGEST = 100.0  # of a divergence in a target; in the actor's loss a bound would have no gradient
@@ -96,3 +99,11 @@ class SkillLearner(Resumable):
         told = obs[:, None].expand(-1, components, -1).flatten(0, 1)
         each: Tensor = self.critic(told, skills.flatten(0, 1)).amin(0).view(count, components)
         return (mixture.log_weight.exp() * each).sum(1)
+
+
+def transitions(found: Segments, encoder: Encoder, gamma: float) -> Transitions:
+    """Skills that were played, with what came of them: a time limit bootstraps, a true end does not."""
+    obs, after = (to_tensor(encoder(each).parts[0]) for each in (found.obs[:, 0], found.final))
+    discount = np.where(found.terminated, 0.0, gamma).astype(np.float32)
+    reward = found.reward.sum(1, dtype=np.float32)
+    return Transitions(obs, to_tensor(found.command), to_tensor(reward), after, to_tensor(discount))

@@ -23,11 +23,10 @@ from preceptor.agent.levels import Observations, Player
 from preceptor.agent.losses import PriorWeight, weighted_regression
 from preceptor.agent.methods.off_policy import UpdateRatio, ring_for
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
-from preceptor.agent.methods.sac import Transitions
 from preceptor.agent.mixtures import Mixture, MixtureNetwork, cross_entropy
 from preceptor.agent.phases import Offline, Online
 from preceptor.agent.resumable import places
-from preceptor.agent.skill_learner import SkillLearner
+from preceptor.agent.skill_learner import SkillLearner, transitions
 from preceptor.agent.skills import SkillHigh, SkillModel, standard_divergence
 from preceptor.controller.encoders import encoder_of
 from preceptor.ground.device import to_device, to_tensor
@@ -81,6 +80,8 @@ class HeliosSettings:
     """Width of all layers."""
     skill_lr: Positive = 1e-3
     """Learning rate of skill model and prior."""
+    decay: bool = False
+    """Whether that falls to nothing, along a line, while each of the two learns."""
     skill_batch: Count = 64
     """Windows per gradient step of the skill model; the prior sees twice as many."""
     online: CountOrNone = 63_000
@@ -221,6 +222,7 @@ class Helios(Method):
         """One gradient step of the skill model; now and then the mixture is fitted to its latent."""
         obs, action = self._windows(self.rng.choice(self.rows, self.settings.skill_batch))
         loss, info = self.model.loss(obs, action, self.beta, self.divergence, self.noise)
+        self._pace(0, self.skill_steps, self.optimizer)
         self.optimizer.minimize(loss)
         self.taken += 1
         told = {f"low/{name}": float(value) for name, value in info.items()}
@@ -304,6 +306,7 @@ class Helios(Method):
         mean, log_std = self.latents(rows)
         obs = to_tensor(self.obs[self.windows.episode[rows], self.windows.start[rows]])
         loss = self._prior_loss(self.prior, obs, mean, log_std)
+        self._pace(self.skill_steps, self._began, self.prior_optimizer, self.start_optimizer)
         self.prior_optimizer.minimize(loss)
         if not self._begins_as_prior and self.settings.prior != "uniform":
             self.start_optimizer.minimize(self._prior_loss(self.learner.policy, obs, mean, log_std))
@@ -317,6 +320,12 @@ class Helios(Method):
         if self._of_mixture(network):
             return -(self.mixture.responsibilities(mean) * each).sum(1).mean()
         return -each.logsumexp(1).mean()
+
+    def _pace(self, first: int, end: int, *optimizers: FusedAdam) -> None:
+        """Set the learning rate of gradient steps from `first` on, before `end`."""
+        done = self.settings.decay * (self.taken - first) / (end - first)
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = self.settings.skill_lr * (1.0 - done)
 
     @property
     def _begins_as_prior(self) -> bool:
@@ -343,24 +352,15 @@ class Helios(Method):
         """As many gradient steps as are due."""
         played, settings = steps - self._began, self.settings
         self.result |= {"steps": self._recorded_steps + played, "online_steps": played}
-        skills = played / settings.horizon
-        if skills < settings.warmup or self.store.total <= settings.horizon:
+        if played < settings.warmup * settings.horizon or self.store.total <= settings.horizon:
             return {}
         info: dict[str, Tensor] = {}
         for _ in range(self.ratio.due(self.store.num_envs)):
             found = sample_segments(self.store, self.rng, settings.batch, settings.horizon)
-            info = self.learner.update(self.transitions(found))
+            info = self.learner.update(transitions(found, self.encoder, settings.gamma))
             if settings.decoder == "tuned":
                 self._tune(found)
-        told = {f"high/{name}": float(value) for name, value in info.items()}
-        return told | {"high/hold": self.learner.weight(0)}
-
-    def transitions(self, found: Segments) -> Transitions:
-        """Skills that were played, with what came of them."""
-        obs, after = (to_tensor(self.encoder(each).parts[0]) for each in (found.obs[:, 0], found.final))
-        discount = np.where(found.terminated, 0.0, self.settings.gamma).astype(np.float32)
-        reward = found.reward.sum(1, dtype=np.float32)
-        return Transitions(obs, to_tensor(found.command), to_tensor(reward), after, to_tensor(discount))
+        return {f"high/{name}": float(value) for name, value in info.items()} | {"high/hold": self.learner.weight(0)}
 
     def _tune(self, found: Segments) -> None:
         """One gradient step of the decoder on skills whose values were just learned."""
@@ -369,8 +369,7 @@ class Helios(Method):
         obs, inside = to_tensor(self.encoder(found.obs).parts[0]), to_tensor(found.inside)
         told = to_tensor(found.command)[:, None].expand(-1, obs.shape[1], -1)
         error = (self.model.decode(obs, told) - to_tensor(found.action)).square().sum(-1) * inside
-        loss = weighted_regression(-0.5 * error.sum(1, keepdim=True), weight[:, None]).mean()
-        self.tuner.minimize(loss)
+        self.tuner.minimize(weighted_regression(-0.5 * error.sum(1, keepdim=True), weight[:, None]).mean())
 
     # Loading.
 
@@ -386,7 +385,8 @@ class Helios(Method):
 
 
 # A robot's joints ask for more than a gripper's place: chosen by prior roll-outs on demonstrations of seed 0.
-_OF = {"Kitchen": (18_000, HeliosSettings(hidden=256, beta=0.005, divergence=1.0, normed=True, online=300_000))}
+_FRANKA = HeliosSettings(hidden=256, decay=True, beta=0.005, divergence=1.0, normed=True, online=300_000)
+_OF = {"Kitchen": (18_000, _FRANKA)}
 
 
 def preset(given: Given) -> Preset:

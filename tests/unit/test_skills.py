@@ -14,7 +14,7 @@ from preceptor.agent.losses import PriorWeight
 from preceptor.agent.methods.helios import Helios, HeliosSettings
 from preceptor.agent.methods.sac import Transitions
 from preceptor.agent.mixtures import Mixture, MixtureNetwork, cross_entropy
-from preceptor.agent.skill_learner import SkillLearner
+from preceptor.agent.skill_learner import SkillLearner, transitions
 from preceptor.agent.skills import SkillModel, standard_divergence
 from preceptor.envs.catalog import get_task
 from preceptor.ground.errors import UserError
@@ -229,11 +229,23 @@ def test_the_policy_begins_as_its_prior_and_learns(demonstrations, prior):
     assert np.isfinite(info["high/critic_loss"])
     assert not torch.equal(method.learner.policy(obs).mean, before.mean)
     method.store.column("reward")[:] = 1.0
-    batch = method.transitions(sample_segments(method.store, method.rng, 16, 5))
+    batch = transitions(sample_segments(method.store, method.rng, 16, 5), method.encoder, method.settings.gamma)
     assert batch.action.shape == (16, 3)
     # A transition has all steps of its skill; it has fewer only where the episode terminated (60 is a multiple of 5).
     assert ((batch.reward == 5) | (batch.discount == 0)).all()
     assert torch.isclose(batch.discount[batch.discount > 0], torch.tensor(0.99)).all()
+
+
+@pytest.mark.parametrize("policy", ["prior", "mixture"])
+def test_a_learning_rate_that_decays_falls_to_nothing_in_both_phases(demonstrations, policy):
+    method = learned(made(demonstrations, decay=True, prior="gauss", policy=policy), phases=1)
+    rates = [method.optimizer.param_groups[0]["lr"]]
+    while method.taken < 120:
+        method.update_prior()
+        rates.append(method.start_optimizer.param_groups[0]["lr"])
+    first, *others = rates
+    assert 0 < first < 2e-5
+    assert np.allclose(others, 1e-3 * (1 - np.arange(len(others)) / len(others)))
 
 
 def test_plain_latents_are_held_to_one_gaussian(demonstrations):
