@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from preceptor.envs.task import Scene, Task
 from preceptor.teacher.base import UNAVAILABLE, Label, Teacher, TeacherError, TeacherStats, label_of, only_option
 from preceptor.teacher.call import ERROR, FALLBACK, OK, Call, recorded_rows
-from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.labels import LabelStore, Reached
 from preceptor.teacher.prompts import Prompt, Template, menus
 
 # With this many replies that are none and fewer than one answer in ten, the model is not fit to teach.
@@ -211,9 +211,13 @@ class AskingTeacher(Teacher):
             self.stats.seconds += time.perf_counter() - started
         return unreached
 
-    def keep(self, calls: Sequence[Call]) -> None:
-        """Put replies into the store, in one transaction, and count them. Raises `TeacherError` if none is of use."""
-        self.store.put_many(call for call in calls if call.status != UNAVAILABLE)
+    def keep(self, calls: Sequence[Call], reached: Reached | None = None) -> None:
+        """Put replies into the store, with where that led to, in one transaction, and count them.
+
+        Raises:
+            TeacherError: None is of use.
+        """
+        self.store.put_many((call for call in calls if call.status != UNAVAILABLE), reached)
         replied = [call for call in calls if call.status not in (ERROR, UNAVAILABLE)]
         self.stats.calls += len(replied)
         self.stats.tokens += sum(call.tokens for call in replied)

@@ -39,9 +39,16 @@ CREATE TABLE IF NOT EXISTS calls (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS answers ON calls (key) WHERE status = 'ok';
 CREATE INDEX IF NOT EXISTS queries ON calls (query);
+CREATE TABLE IF NOT EXISTS streams (name TEXT PRIMARY KEY, scenes INTEGER NOT NULL, state BLOB NOT NULL, seal TEXT);
+CREATE TABLE IF NOT EXISTS met (
+    stream TEXT, scenes INTEGER, hashes BLOB NOT NULL, seal TEXT, PRIMARY KEY (stream, scenes)
+);
 """
 _COLUMNS = ("key", "query", *FIELDS)
 _INSERT = f"INSERT OR IGNORE INTO calls ({','.join(_COLUMNS)},seal) VALUES ({'?,' * len(_COLUMNS)}?)"
+_REACH = """
+INSERT INTO streams VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE
+SET scenes = excluded.scenes, state = excluded.state, seal = excluded.seal WHERE excluded.scenes > scenes"""
 _HAS_SEALS = "SELECT count(*) FROM pragma_table_info('calls') WHERE name = 'seal'"
 _SEAL = "ALTER TABLE calls ADD COLUMN seal TEXT NOT NULL DEFAULT ''"  # a digest of the row; rows of 0.2 have none
 _SAME = f"SELECT 1 FROM calls WHERE {' AND '.join(f'{column} = ?' for column in _COLUMNS)}"
@@ -62,6 +69,22 @@ class Merged(NamedTuple):
     added: int
     known: int
     kept: int
+
+
+class Reached(NamedTuple):
+    """Up to where all scenes of a stream have had their replies.
+
+    Attributes:
+        stream: Its name.
+        scenes: How many that are.
+        hashes: uint64 of the scenes, those since the place before when it is written, all of them when it is read.
+        state: What the stream needs to go on.
+    """
+
+    stream: str
+    scenes: int
+    hashes: bytes
+    state: bytes
 
 
 class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
@@ -140,8 +163,12 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
             self._db.execute("BEGIN IMMEDIATE")
             yield
 
-    def put_many(self, calls: Iterable[Call]) -> None:
+    def put_many(self, calls: Iterable[Call], reached: Reached | None = None) -> None:
         """Append calls, all or none. A second answer under the same key is ignored: the first one stands.
+
+        Args:
+            calls: What came back.
+            reached: The place in a stream that these calls have led to, written with them or not at all.
 
         Raises:
             UserError: The disk is full, or the file is not writable any more.
@@ -149,6 +176,20 @@ class LabelStore(contextlib.AbstractContextManager["LabelStore"]):
         rows = [_to_row(call) for call in calls]
         with self._writing():
             self._db.executemany(_INSERT, rows)
+            if reached is not None:
+                met = (*reached[:3], _seal_of(reached.hashes))
+                self._db.execute("INSERT OR IGNORE INTO met VALUES (?, ?, ?, ?)", met)
+                self._db.execute(_REACH, (reached.stream, reached.scenes, reached.state, _seal_of(reached.state)))
+
+    def reached(self, stream: str) -> Reached | None:
+        """The furthest place in a stream; None if there is none, or it is damaged: the stream can begin again."""
+        found = self._db.execute("SELECT scenes, state, seal FROM streams WHERE name = ?", (stream,)).fetchone()
+        scenes, *state = found or (0,)
+        met = self._db.execute("SELECT hashes, seal FROM met WHERE stream = ? AND scenes <= ?", (stream, scenes))
+        parts = [*met, state]
+        if not found or any(seal != _seal_of(data) for data, seal in parts):
+            return None
+        return Reached(stream, scenes, b"".join(hashes for hashes, _ in parts[:-1]), state[0])
 
     def merge(self, calls: Iterable[Call]) -> Merged:
         """Add the calls that are not there yet, all or none. An answer that is there stands, whatever is brought."""
@@ -261,6 +302,10 @@ def _to_row(call: Call) -> tuple[Any, ...]:
     values = {name: getattr(call, name) for name in _COLUMNS} | {"created": call.created or time.time()}
     row = [json.dumps(value) if name in _JSON else _storable(value) for name, value in values.items()]
     return (*row, digest_of(row))
+
+
+def _seal_of(state: bytes) -> str:
+    return hashlib.sha256(state).hexdigest()[:16]
 
 
 def _storable(value: Any) -> Any:

@@ -1,29 +1,32 @@
 """`labels batch`: a million scenes labelled by one model, in this process or on many servers.
 
-Scenes stream from play to prompts to the store, and only those in flight are objects. The stream is the same each time,
-so that a command that was killed goes through it again and asks what is not in the store.
+Scenes stream from play to prompts to the store, and only those in flight are objects. The stream is the same each time.
+A place in it is written with the replies that complete all before it, so that a command that was killed goes on from
+there, and asks what is not in the store.
 """
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from preceptor.agent.labels.collecting import met
+from preceptor.agent.labels.collecting import Stream
 from preceptor.agent.labels.config import BatchConfig
 from preceptor.agent.runs.carried import task_of
+from preceptor.agent.runs.checkpoint import tree_as_bytes
 from preceptor.envs.task import Scene, Task
 from preceptor.ground.errors import UserError
+from preceptor.ground.sealed import digest_of
 from preceptor.teacher.asking import Ask, AskingTeacher, Reply
-from preceptor.teacher.base import BudgetExhausted
-from preceptor.teacher.call import OK, Call
+from preceptor.teacher.base import UNAVAILABLE, BudgetExhausted
+from preceptor.teacher.call import ERROR, OK, Call
 from preceptor.teacher.config import TeacherConfig
 from preceptor.teacher.cost import cost_of
 from preceptor.teacher.faults import say
-from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.labels import LabelStore, Reached
 from preceptor.teacher.local import LocalModel
 from preceptor.teacher.make import local_model, make_pool
 from preceptor.teacher.pool import Member, ServerPool
@@ -103,16 +106,39 @@ class _Run:
         self.scenes, self.rejected = 0, Counter[str]()
         hashed = teacher.template.hash_for(task)
         self.columns = {"task": task.name, "options": task.options.digest, "model": model.name, "prompt": hashed}
+        played = {"player": config.player, "seed": config.seed}
+        asked = {"permutations": config.teacher.permutations, "samples": model.samples}
+        self._stream_name = digest_of(self.columns | played | asked)
+        # What has had no reply yet by its number, the oldest first, and places with the number that all before are of.
+        self._pending, self._drawn = dict[int, Ask](), 0
+        self._places = deque[tuple[int, dict[str, Any]]]()
         self._said = self._kept = time.monotonic()
 
     def new_asks(self) -> Iterator[Ask]:
         """What is to be asked about the scenes of the stream and has had no reply yet, prompts made when needed."""
-        scenes = chain.from_iterable(met(self.task, self.config.player, self.config.seed))
-        for lot in _lots(islice(scenes, self.config.scenes), _LOOKED_UP):
-            self.scenes += len(lot)
-            asks = [ask for scene in lot for ask in self.teacher.asks(scene)]
+        stream, wanted = self._stream(), self.config.scenes
+        steps = iter(stream)
+        while self.scenes < wanted and (lot := list(chain.from_iterable(_steps(steps, _LOOKED_UP)))):
+            within = lot[: wanted - self.scenes]
+            self.scenes += len(within)
+            asks = [ask for scene in within for ask in self.teacher.asks(scene)]
             replied = self.teacher.store.replied([call.query for call, _ in asks])
-            yield from (ask for ask in asks if ask[0].key not in replied)
+            new = [ask for ask in asks if ask[0].key not in replied]
+            if len(within) == len(lot) and (place := stream.place()):
+                self._places.append((self._drawn + len(new), place))
+            yield from new
+
+    def _stream(self) -> Stream:
+        """The stream from where it was left; from its beginning where that is not known, or of another task by now."""
+        played = self.task, self.config.player, self.config.seed
+        stream, reached = Stream(*played), self.teacher.store.reached(self._stream_name)
+        if reached and reached.scenes <= self.config.scenes:
+            try:
+                stream.go_on(reached)
+            except (KeyError, UserError, ValueError):
+                stream = Stream(*played)
+        self.scenes = stream.scenes
+        return stream
 
     def asked_again(self, call: Call) -> Ask:
         """A call whose reply was no answer, as it was asked."""
@@ -121,16 +147,20 @@ class _Run:
 
     def ask(self, asks: Iterable[Ask], *, singly: bool = False) -> None:
         """Ask, and keep the replies in large transactions, whatever happens."""
-        pending, rows = dict[int, Ask](), list[Call]()
+        rows, first = list[Call](), self._drawn
 
         def prompts() -> Iterator[Prompt]:
-            for number, ask in enumerate(asks):
-                pending[number] = ask
+            for ask in asks:
+                self._pending[self._drawn] = ask
+                self._drawn += 1
                 yield ask[1]
 
         try:
             for group in _replies(self.model, prompts(), singly):
-                rows += [self.teacher.replied(*pending.pop(number), reply) for number, reply in group]
+                for number, reply in group:
+                    rows.append(self.teacher.replied(*self._pending[first + number], reply))
+                    if reply.status not in (ERROR, UNAVAILABLE):
+                        del self._pending[first + number]
                 if len(rows) >= _ROWS or time.monotonic() - self._kept > _SECONDS:
                     rows = self._keep(rows)
         finally:
@@ -138,12 +168,22 @@ class _Run:
 
     def _keep(self, rows: Sequence[Call]) -> list[Call]:
         self.rejected.update(call.status for call in rows if call.status != OK)
-        self.teacher.keep(rows)
+        self.teacher.keep(rows, self._reached())
         self._kept = now = time.monotonic()
         if not self.config.quiet and now - self._said > _SAY_SECONDS:
             self._said = now
             say(f"{self.scenes:,} of {self.config.scenes:,} scenes met, {self.teacher.stats.calls:,} calls made")
         return []
+
+    def _reached(self) -> Reached | None:
+        """The last place before which nothing is without a reply, if there is a new one."""
+        oldest, passed = next(iter(self._pending), self._drawn), list[dict[str, Any]]()
+        while self._places and self._places[0][0] <= oldest:
+            passed.append(self._places.popleft()[1])
+        if not passed:
+            return None
+        hashes, last = b"".join(place["hashes"] for place in passed), passed[-1]
+        return Reached(self._stream_name, last["scenes"], hashes, tree_as_bytes(last["state"]))
 
 
 def _replies(
@@ -163,6 +203,13 @@ def _figures(member: Member) -> dict[str, Any]:
     rate = member.calls / member.seconds if member.seconds else 0.0
     figures = {"calls": member.calls, "tokens": member.tokens, "failures": member.failures, "seconds": member.seconds}
     return {"url": member.model.base_url, **figures, "calls_per_second": rate}
+
+
+def _steps(steps: Iterator[list[Scene]], scenes: int) -> Iterator[list[Scene]]:
+    """The scenes of the next steps, of so many that they are at least that many."""
+    while scenes > 0 and (step := next(steps, None)):
+        scenes -= len(step)
+        yield step
 
 
 def _lots(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -191,7 +238,7 @@ def _priced(config: BatchConfig, task: Task) -> dict[str, Any]:
     """What it would cost, by the first scenes of the stream."""
     served = bool(config.teacher.base_url) or config.teacher.teacher == "llm"
     template = load_template(config.teacher.prompt or ("chat" if served else "compact"))
-    stream = chain.from_iterable(met(task, config.player, config.seed))
+    stream = chain.from_iterable(Stream(task, config.player, config.seed))
     scenes = list(islice(stream, min(_PRICED, config.scenes)))
     cost = cost_of(task, template, _plain(config), scenes=scenes)
     times = 1.0 if len(scenes) < _PRICED else config.scenes / len(scenes)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 
 from preceptor.ground.atomic import CheckpointError, publish_folder, read_json, standing, truncated
 from preceptor.ground.sealed import file_digest, sealed
@@ -61,6 +61,20 @@ def load_tree(folder: Path) -> tuple[Any, dict[str, Any]]:
         return _decode(saved["tree"], load_file(path)), saved["meta"]
     except (OSError, SafetensorError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise truncated(path) from error
+
+
+def tree_as_bytes(tree: Any) -> bytes:
+    """A tree as one piece, for a column of a database. Raises `TypeError` as `save_tree` does."""
+    writer = _Writer()
+    structure = json.dumps(writer.encode(tree, ""))
+    return save(writer.tensors, metadata={"tree": structure})
+
+
+def tree_from_bytes(data: bytes) -> Any:
+    """The tree that `tree_as_bytes` wrote; whoever keeps it sees to it that it is whole."""
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    return _decode(json.loads(header["__metadata__"]["tree"]), load(data))
 
 
 def _as_os_error(error: SafetensorError) -> OSError:

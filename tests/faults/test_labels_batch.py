@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ import pytest
 
 from preceptor.agent.labels import batch as module
 from preceptor.agent.labels.batch import batch
+from preceptor.agent.labels.collecting import Stream
 from preceptor.agent.labels.config import BatchConfig, ServersConfig
+from preceptor.agent.runs.checkpoint import tree_as_bytes
+from preceptor.envs.catalog import get_task
 from preceptor.ground.errors import UserError
 from preceptor.teacher import make, pool
+from preceptor.teacher.asking import AskingTeacher
 from preceptor.teacher.config import Limits
-from preceptor.teacher.labels import LabelStore
+from preceptor.teacher.labels import LabelStore, Reached
 from tests.faulty_server import FaultyServer, Script, Step, faulty
 
 SCENES = 40
@@ -227,12 +232,12 @@ def test_the_model_in_this_process_gives_the_same_rows_after_a_kill(
     label(tmp_path / "whole.sqlite")
     put, puts = LabelStore.put_many, 0
 
-    def interrupted(self: LabelStore, calls: Any) -> None:
+    def interrupted(self: LabelStore, *written: Any) -> None:
         nonlocal puts
         puts += 1
         if puts > 2:
             raise KeyboardInterrupt
-        put(self, calls)
+        put(self, *written)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LabelStore, "put_many", interrupted)
@@ -241,6 +246,81 @@ def test_the_model_in_this_process_gives_the_same_rows_after_a_kill(
     assert sum(content(tmp_path / "x.sqlite").values()) == 32
     label(tmp_path / "x.sqlite")
     assert content(tmp_path / "x.sqlite") == content(tmp_path / "whole.sqlite")
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from preceptor.teacher import labels
+from tests.faults.test_labels_batch import label, module
+
+def killed(*args, left=iter(range({times} - 1, -1, -1)), whole={of}):
+    done = whole(*args)
+    next(left) or os.kill(os.getpid(), signal.SIGKILL)
+    return done
+
+module._ROWS, module._LOOKED_UP, {of} = 8, 1, killed
+label(Path({store!r}), **{few})
+"""
+FEW = {"task": "KeyCorridorS3R1", "scenes": 36, "permutations": 1}  # a step meets two or three
+
+
+# Where labels are written and their place is about to be; and just after both were.
+@pytest.mark.parametrize(("of", "times", "kept"), [("labels._seal_of", 6, 16), ("labels.LabelStore.put_many", 3, 24)])
+def test_killed_with_9_it_goes_on_from_its_place_in_the_stream_to_the_digit(
+    of: str, times: int, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    monkeypatch.setattr(module, "_ROWS", 8)
+    monkeypatch.setattr(module, "_LOOKED_UP", 1)
+    label(tmp_path / "whole.sqlite", **FEW)
+    store = tmp_path / "x.sqlite"
+    code = KILLED.format(of=of, times=times, store=str(store), few=FEW)
+    child = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=120)
+    assert child.returncode == -signal.SIGKILL
+    with LabelStore(store) as labels:
+        assert len(labels) == kept
+        ((name, scenes),) = labels._db.execute("SELECT name, scenes FROM streams").fetchall()
+        reached = labels.reached(name)
+    assert reached is not None
+    assert 0 < scenes == len(reached.hashes) // 8 <= kept
+    looked, asks = list[Any](), AskingTeacher.asks
+    monkeypatch.setattr(AskingTeacher, "asks", lambda self, scene: (looked.append(scene), asks(self, scene))[1])
+    result = label(store, **FEW)
+    assert (result["scenes"], result["labels"], result["calls"]) == (36, 36, 36 - kept)
+    assert len(looked) == 36 - scenes, "what is before its place is not gone through"
+    assert content(store) == content(tmp_path / "whole.sqlite")
+
+
+def test_a_place_that_is_damaged_or_of_another_task_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    monkeypatch.setattr(module, "_ROWS", 4)
+    monkeypatch.setattr(module, "_LOOKED_UP", 1)
+    label(tmp_path / "whole.sqlite", **FEW)
+    for harm in ("UPDATE streams SET state = x'00'", "DELETE FROM met", "UPDATE met SET hashes = zeroblob(160)"):
+        store = tmp_path / "x.sqlite"
+        store.unlink(missing_ok=True)
+        label(store, **FEW | {"scenes": 20})
+        with LabelStore(store) as labels:
+            labels._db.execute(harm)
+        assert label(store, **FEW)["calls"] == 16
+        assert content(store) == content(tmp_path / "whole.sqlite")
+
+
+@pytest.mark.parametrize(("task", "player"), [("ColoredDoorKey", "script"), ("OneRoom-Mix:levels=64", "random")])
+def test_a_stream_goes_on_to_the_same_scenes_from_any_place(task: str, player: str) -> None:
+    whole = Stream(get_task(task), player, 3)
+    steps = iter(whole)
+    met, places = list[Any](), list[Any]()
+    for step in islice(steps, 6):
+        met.append(step)
+        places.append(whole.place())
+    for at in (0, 3):
+        hashes = b"".join(place["hashes"] for place in places[: at + 1])
+        other = Stream(get_task(task), player, 3)
+        other.go_on(Reached("", places[at]["scenes"], hashes, tree_as_bytes(places[at]["state"])))
+        assert list(islice(other, 5 - at)) == met[at + 1 :]
+        assert other.scenes == whole.scenes
 
 
 @pytest.mark.parametrize("steps", [(Step("cut", probability=0.3, forever=True),), (Step("internal_error", after=5),)])
