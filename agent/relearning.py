@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,26 @@ def learned_runs(run: Run) -> list[Run]:
     places = [path for path in (run.path / LEARNED).glob("*") if path.name.isdigit()]
     found = [Run.open(path) for path in sorted(places, key=lambda path: int(path.name))]
     return [each for each in found if each.manifest()[LEARNED]["of"] == run.version]
+
+
+def drop_old(home: Path, keep: int, used: Container[str]) -> list[str]:
+    """Remove what was learned at play, but for the newest so many and the versions in use.
+
+    Returns:
+        Names of the folders that were removed.
+
+    Raises:
+        UserError: Another process learns from the same run.
+    """
+    with alone(home / LEARNED):
+        numbers = sorted(int(path.name) for path in (home / LEARNED).glob("*") if path.name.isdigit())
+        old = [home / LEARNED / str(number) for number in numbers[:-keep]]
+        gone = [path.name for path in old if Run.open(path).version not in used]
+        for name in gone:  # out of sight at once, so that nobody reads half of one
+            (home / LEARNED / name).rename(home / LEARNED / f".{name}.dropped")
+        for path in (home / LEARNED).glob(".*.dropped"):
+            shutil.rmtree(path)
+    return gone
 
 
 class Remembered(Labeller):

@@ -53,6 +53,8 @@ class FallbackConfig:
     on held-out scenes, new sessions get it. Keeps what was observed there."""
     learn_after: Annotated[int, Interval(ge=16, le=1_000_000)] = 200
     """New scenes with a label after which --learn begins."""
+    learn_keep: Count = 5
+    """Versions of an agent made by --learn that are kept, the newest ones; those that sessions play are kept, too."""
     usd_per_million_in: NotNegative | None = None
     """Price of a million tokens of prompts, for the cost that the page shows."""
     usd_per_million_out: NotNegative | None = None

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,12 +76,15 @@ class Fallback:
         config: Who is asked, how long is waited, and whether agents learn from the answers.
         measured: What is counted.
         agents: What is served.
+        played: The versions of agents that sessions play.
     """
 
-    def __init__(self, config: FallbackConfig, measured: Measured, agents: Agents) -> None:
+    def __init__(
+        self, config: FallbackConfig, measured: Measured, agents: Agents, played: Callable[[], set[str]]
+    ) -> None:
         self.offered = config.teacher != "none"
         self._config, self._measured, self._desks = config, measured, dict[Path, _Desk]()
-        self._learning = Learning(agents, measured, config.learn_after) if config.learn else None
+        self._learning = Learning(agents, measured, config, played) if config.learn else None
 
     async def advise(self, doubt: Doubt) -> Advice:
         """Ask the teacher, and wait a bounded time; in the event loop. Never fails: the controller can act."""

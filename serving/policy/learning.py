@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.agent.asked_scenes import AskedScenes
-from preceptor.agent.relearning import FEWEST_HELD_OUT, SCENES
+from preceptor.agent.relearning import FEWEST_HELD_OUT, SCENES, drop_old
 from preceptor.ground.errors import UserError
 from preceptor.ground.program import findable
 from preceptor.serving import watchdog
+from preceptor.serving.config import FallbackConfig
 from preceptor.serving.policy.agents import Agents, Playing
 from preceptor.serving.policy.measured import Measured
 from preceptor.serving.policy.protocol import Refused
@@ -39,11 +40,15 @@ class Learning:
     Args:
         agents: What is served; those that cannot learn are not among them.
         measured: What is counted.
-        after: New labelled scenes after which a controller is distilled again.
+        config: After how many new labelled scenes a controller is distilled again, and how many versions are kept.
+        played: The versions that sessions play, those of an earlier server included.
     """
 
-    def __init__(self, agents: Agents, measured: Measured, after: int) -> None:
-        self._agents, self._measured, self._after = agents, measured, after
+    def __init__(
+        self, agents: Agents, measured: Measured, config: FallbackConfig, played: Callable[[], set[str]]
+    ) -> None:
+        self._agents, self._measured, self._played = agents, measured, played
+        self._after, self._keep = config.learn_after, config.learn_keep
         self._scenes: dict[Path, AskedScenes] = {}
         self._ends, self._lock, self._wake = False, threading.Lock(), threading.Event()
         self._changed: dict[Path, Playing] = {}  # with each run one that plays it
@@ -124,6 +129,7 @@ class Learning:
             for each, newest in self._agents.all():
                 if newest and each.run == playing.run:
                     self._load(each.name)
+            self._drop_old(playing)
 
     def _load(self, name: str) -> None:
         try:
@@ -132,6 +138,16 @@ class Learning:
             _log.warning("not loaded", extra={"agent": name, "why": str(error)})
         else:
             _log.info("loaded", extra={"agent": name, "version": playing.version})
+
+    def _drop_old(self, playing: Playing) -> None:
+        """Remove versions from the disk that nobody plays, nor can open."""
+        here = {each.version for each, _ in self._agents.all()}
+        try:
+            gone = drop_old(playing.run, self._keep, here | self._played())
+        except (OSError, UserError) as error:  # the next version tries again
+            _log.warning("not removed", extra={"agent": playing.name, "why": str(error)})
+        else:
+            _log.info("removed", extra={"agent": playing.name, "learned": gone})
 
     def _distil(self, run: Path) -> str:
         """Let another process do it, which ends with this one, however that ends; the end of what it said."""

@@ -48,7 +48,8 @@ class Service:
     ) -> None:
         self.agents, self.measured = agents, Measured()
         self._store, self._most_sessions, self._keep = store, most_sessions, keep_seconds
-        self._drawing, self._fallback = asyncio.Lock(), Fallback(fallback or FallbackConfig(), self.measured, agents)
+        self._drawing = asyncio.Lock()
+        self._fallback = Fallback(fallback or FallbackConfig(), self.measured, agents, store.versions)
         self.worker = Worker(agents, store, self.measured, self._expire, **worker)
         self.operations: dict[str, tuple[type[Any], Callable[[Any], Awaitable[bytes]]]] = {
             "open": (Open, self.open),

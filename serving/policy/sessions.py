@@ -27,6 +27,7 @@ from preceptor.serving.policy.protocol import MOST_ENVIRONMENTS, Refused
 
 Units = Literal["environment", "task"]
 _SCHEMA = 1
+_SOME = "SELECT id, state FROM sessions WHERE id > ? ORDER BY id LIMIT 64"
 _NAMED = 8  # characters of an id, of 22
 
 
@@ -173,6 +174,17 @@ class SessionStore:
         with self._lock:
             found = self._file.execute("SELECT used, state FROM sessions WHERE id = ?", (id,)).fetchone()
         return (float(found[0]), bytes(found[1])) if found else None
+
+    def versions(self) -> set[str]:
+        """Of the agents that the sessions play; for any thread, and read bit by bit so that no step waits for it."""
+        found, last = set[str](), ""
+        while True:
+            with self._lock:
+                rows = self._file.execute(_SOME, (last,)).fetchall()
+            if not rows:
+                return found
+            found.update(unpacked(state)["version"] for _, state in rows)
+            last = rows[-1][0]
 
     def drop(self, id: str) -> bool:
         """Forget a session; whether there was one."""

@@ -6,6 +6,7 @@ The agent of these tests was taught on 576 steps, and is unsure of one choice in
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import pytest
 import main as cli
 from preceptor.agent.asked_scenes import MOST_SCENES, AskedScenes, is_held_out
 from preceptor.agent.config import configure
-from preceptor.agent.relearning import FEWEST_HELD_OUT, LEARNED, SCENES, Remembered, learned_runs, relearn
+from preceptor.agent.relearning import FEWEST_HELD_OUT, LEARNED, SCENES, Remembered, drop_old, learned_runs, relearn
 from preceptor.agent.remote.client import Client
 from preceptor.agent.runs.results import read_result
 from preceptor.agent.runs.run import Run
@@ -28,6 +29,7 @@ from preceptor.ground.atomic import alone
 from preceptor.ground.errors import UserError
 from preceptor.serving.config import FallbackConfig, ServeConfig
 from preceptor.serving.policy.agents import Agents
+from preceptor.serving.policy.learning import Learning
 from preceptor.serving.ports import free_ports
 from tests.local_server import wait_for
 from tests.policy_server import in_thread, process, trained
@@ -130,6 +132,50 @@ def test_an_agent_learns_what_it_was_unsure_of_while_open_sessions_go_on_as_they
     words = ["--loaddir", str(run / LEARNED / "1"), "--task", TASK.name, "--seeds", "1000000:1000008"]
     assert cli.main(["eval", *words, "--compare", "student,controller"]) == 0
     assert read_result(run / LEARNED / "1" / "eval.json")["student"]["greedy"]["success"] > 0
+
+
+def learned_before(run: Path, count: int) -> list[str]:
+    """Versions that were learned earlier, under other numbers of steps."""
+    base, versions = Run.open(run), []
+    for number in range(1, count + 1):
+        place = run / LEARNED / str(number)
+        shutil.copytree(run, place, ignore=shutil.ignore_patterns(LEARNED))
+        step = base.last_step or 0
+        (place / "checkpoints" / str(step)).rename(place / "checkpoints" / str(step + number))
+        Run.open(place).annotate(**{LEARNED: {"of": base.version}})
+        versions.append(Run.open(place).version)
+    return versions
+
+
+def test_old_versions_are_removed_but_none_that_a_session_plays(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distil(self: Learning, place: Path) -> str:
+        return str(relearn(place, steps=640))
+
+    monkeypatch.setattr(Learning, "_distil", distil)
+    monkeypatch.setattr("preceptor.agent.relearning._WORSE_ELSEWHERE", 1.0)  # whatever comes of so few steps
+    versions, learns = learned_before(run, 4), replace(LEARNS, learn_keep=2)
+    obs = TASK.make_vec(2, split="eval", seed=3).reset()[0]
+    with in_thread({"it": run}, tmp_path / "state", fallback=LEARNS) as served, Client(served.url) as client:
+        early = client.open(f"it@{versions[0]}", environments=2, seed=5)
+        actions, state = [early.act(obs).action for _ in range(3)], early.export()
+    asked = met(40)
+    with AskedScenes(run / SCENES, TASK) as store:
+        store.add(asked, np.full(len(asked), -1), one_hot([TASK.script(scene) for scene in TASK.describe(asked)]))
+    with in_thread({"it": run}, tmp_path / "state", fallback=learns):  # it learns from what it finds
+        folders = [run / LEARNED / name for name in ("1", "4", "5")]
+        wait_for(lambda: sorted((run / LEARNED).glob("[!.]*")) == folders, LONG)
+        wait_for(lambda: not list((run / LEARNED).glob(".*.dropped")))
+    with in_thread({"it": run}, tmp_path / "state", fallback=learns) as served, Client(served.url) as client:
+        with client.open(state=state) as same:
+            assert same.told["version"] == versions[0]
+            actions += [same.act(obs).action for _ in range(3)]
+        with client.open(f"it@{versions[0]}", environments=2, seed=5) as undisturbed:
+            np.testing.assert_array_equal([undisturbed.act(obs).action for _ in range(6)], actions)
+        with pytest.raises(UserError, match="is not here as version"):
+            client.open(f"it@{versions[1]}", environments=2)
+    assert drop_old(run, 1, used=()) == ["1", "4"], "nobody plays them by now"
 
 
 def learners(run: Path) -> list[int]:
