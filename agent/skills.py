@@ -123,19 +123,18 @@ def standard_divergence(mean: Tensor, log_std: Tensor, skill: Tensor) -> Tensor:
 class SkillHigh:
     """A high level that chooses skills.
 
-    Args:
-        network: What they are sampled from.
+    Attributes:
+        network: What they are sampled from; to be set.
     """
 
-    def __init__(self, network: MixtureNetwork) -> None:
-        self._network = network
+    network: MixtureNetwork
 
     def high_computed(self) -> Computed:
         """What is computed of observations."""
-        return Computed(self._network, GaussianMixture, self._parameters, ends="never")
+        return Computed(self.network, GaussianMixture, self._parameters, ends="never")
 
     def _parameters(self, obs: Tensor) -> tuple[Tensor, ...]:
-        mixture = self._network(obs)
+        mixture = self.network(obs)
         return mixture.log_weight.exp(), mixture.mean, mixture.log_std.exp()
 
     def choose(self, observed: Observations, running: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Distribution]:

@@ -141,8 +141,7 @@ class Helios(Method):
         self.task, self.settings, self.encoder, self._parts = task, settings, encoder_of(task), parts
         weights, draws, self._seeds = parts.seeds.spawn(3)
         self.noise = torch.Generator().manual_seed(int(weights.generate_state(1)[0]))
-        self.rng = np.random.default_rng(draws)
-        self.inputs = task.observation_shape[0]
+        self.rng, self.inputs = np.random.default_rng(draws), task.observation_shape[0]
         self.beta = settings.beta or (_BETA_SHAPED if settings.latent == "shaped" else _BETA_PLAIN)
         size = settings.horizon, settings.dims, settings.hidden, settings.encoder
         self.model = to_device(SkillModel(self.inputs, task.num_actions, *size))
@@ -154,13 +153,17 @@ class Helios(Method):
         self.fits: list[int] = []  # those after which the mixture was fitted
         self.ratio = UpdateRatio(settings.updates)
         self.store: Any = None
+        self._highs = SkillHigh(), SkillHigh()  # of players that others hold already: their networks are exchanged
+        self.player, self.prior_player = (
+            Player(high, self.model, np.full(1, settings.horizon), latent(settings.dims)) for high in self._highs
+        )
         self._make(1, 1)
         if parts.run is not None:
             recording, _ = demonstrations_of(settings.demos, task, parts.config.seed, parts.run)
             self.begin(recording)
 
     def _make(self, prior: int, policy: int) -> None:
-        """Prior and policy of so many components, and the players that they are."""
+        """Prior and policy of so many components, which the players play from now on."""
         settings = self.settings
         self.components = [prior, policy]
         hidden = (settings.hidden,) * 2
@@ -184,10 +187,7 @@ class Helios(Method):
             weight=PriorWeight(settings.hold, target=wanted, rate=settings.hold_rate),
             seed=int(self._seeds.generate_state(1)[0]),
         )
-        self.player, self.prior_player = (
-            Player(SkillHigh(network), self.model, np.full(1, settings.horizon), latent(settings.dims))
-            for network in (start, self.prior)
-        )
+        self._highs[0].network, self._highs[1].network = start, self.prior
 
     def begin(self, recording: Recording) -> None:
         """Make ready to learn from demonstrations.

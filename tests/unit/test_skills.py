@@ -248,6 +248,20 @@ def test_a_learning_rate_that_decays_falls_to_nothing_in_both_phases(demonstrati
     assert np.allclose(others, 1e-3 * (1 - np.arange(len(others)) / len(others)))
 
 
+def test_what_plays_before_the_prior_is_learned_plays_what_is_learned_after_it(demonstrations):
+    """Environments are made first, with the player of then: once, all of reinforcement learning was played by it."""
+    method = made(demonstrations)
+    hierarchy = Hierarchy(TWIN, TWIN.make_vec(4, seed=0), method.player, rng=np.random.default_rng(0))
+    learned(method)
+    assert hierarchy.high.network is method.learner.policy
+    method.load_state_dict(method.state_dict())
+    assert hierarchy.high.network is method.learner.policy
+    assert method.prior_player.high.network is method.prior
+    obs = hierarchy.observed
+    chosen = hierarchy.high.choose(obs, np.zeros(4, np.int64))[1]
+    assert np.allclose(chosen.probs, method.learner.policy(obs.inputs[0]).log_weight.exp().detach(), atol=1e-6)
+
+
 def test_plain_latents_are_held_to_one_gaussian(demonstrations):
     method = learned(made(demonstrations, latent="plain", prior="gauss"), phases=1)
     assert len(method.fits) == 1  # in the end, to say how many kinds there are
