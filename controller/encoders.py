@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from preceptor.envs.missions.reading import WAITS
+from preceptor.envs.missions.reading import BITS
 from preceptor.envs.missions.vocabulary import VOCABULARY
 from preceptor.envs.task import Task
 
@@ -203,7 +203,7 @@ class MissionEncoder(GridEncoder):
     def __init__(self, task: Any) -> None:
         super().__init__(task.encoded_shape, told=task.told_columns)
         self._task = task
-        self.identity |= {"words": list(VOCABULARY.words), "told": WAITS.bit_length()}
+        self.identity |= {"words": list(VOCABULARY.words), "told": BITS}
 
     def __call__(self, obs: NDArray) -> Encoded:
         """Encode observations [N, W, H + S, 4]."""

@@ -14,6 +14,7 @@ from preceptor.controller.reader import COLOUR_COUNT, Reader
 from preceptor.envs.missions.mission import MOST_CLAUSES, VERBS
 from preceptor.envs.missions.reading import (
     AHEAD,
+    BITS,
     FACTS,
     FIRST_TARGET,
     FRONT,
@@ -23,13 +24,11 @@ from preceptor.envs.missions.reading import (
     LOCK,
     ONWARD,
     PLACES_OF,
-    WAITS,
 )
 from preceptor.envs.missions.vocabulary import UNKNOWN
 
 _COLOURS, _KINDS, _PLACES = COLOUR_COUNT, len(KINDS_OF), len(PLACES_OF)
 _KEY = KINDS_OF.index("key")
-_BITS = WAITS.bit_length()  # of a status
 _FRONT, _HERE, _LOCK = (bit.bit_length() - 1 for bit in (FRONT, HERE, LOCK))  # by position
 _THING = 16  # numbers per thing that is in front, held or in the way
 _ALMOST_NEVER = -30.0  # a log-probability, finite so that it can be added up
@@ -49,12 +48,12 @@ class MissionNetwork(ControllerNetwork):
         self.width = width = 2 * self.config.hidden
         self.reader = Reader()
         self.things = nn.Embedding(_COLOURS * _KINDS + 1, _THING)
-        inputs = len(VERBS) + 3 * _BITS + 3 * _THING + FACTS + 3 * _COLOURS * _KINDS
+        inputs = len(VERBS) + 3 * BITS + 3 * _THING + FACTS + 3 * _COLOURS * _KINDS
         self.between = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         # Of plain options; of going to what the mission names, carrying beside it, going elsewhere; of a clause
         self.scores = nn.Linear(width, FIRST_TARGET + 3 + 1)
         self.elsewhere = nn.Linear(width, _COLOURS + _KINDS)
-        self.register_buffer("bits", 1 << torch.arange(_BITS), persistent=False)
+        self.register_buffer("bits", 1 << torch.arange(BITS), persistent=False)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Option logits [N, K] and termination logits [N, K], of what `MissionEncoder` gives and the option before.

@@ -41,18 +41,19 @@ _KIND_OF = np.array([0, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0])  # MiniGrid's object inde
 
 # Bits of a status: one that fits can be reached; was seen, but not so; is in front; is held; what is held can be put
 # down beside one; and can be at once; one that can be reached is locked. Controllers are also told whether something
-# is to be dealt with first (for a shut door it can be itself), and can be; whether that is in front; and whether it
-# waits for a key that was not found.
-REACHED, BLOCKED, FRONT, HELD, BESIDE, HERE, LOCK, FIRST, FACED, WAITS = (1 << bit for bit in range(10))
+# is to be dealt with first (for a shut door it can be itself), and can be; whether that is in front; whether it waits
+# for a key that was not found; and whether what comes first is a door, so that hands need not be free. Where a
+# description is of nothing that can be had, and nothing can be explored, that is what leads to the unexplored.
+BITS = 11
+REACHED, BLOCKED, FRONT, HELD, BESIDE, HERE, LOCK, FIRST, FACED, WAITS, OPENS = (1 << bit for bit in range(BITS))
 SAID = FIRST - 1  # what scenes say of a status
 # Columns of `read`'s facts that no description has.
 FRONTIER, AHEAD, IN_HAND, ASIDE, BARE, NEXT, ONWARD, AT, CLEARED = range(9)
 FACTS, COLUMNS = 9, 11  # the last two are `AT` and `CLEARED` where nothing is wanted
 REACH, OPEN, PLACE = range(3)  # what a wanted target is wanted for
 NOWHERE, SOMEWHERE, JUST_HERE = range(3)  # where what is held can be put aside
-PICK_UP, PUT_DOWN, USE, CARRY_ASIDE, CLEAR, FIRST_TARGET = range(
-    1, 7
-)  # options; 0 explores, then all `goto`, all `beside`
+# Options; 0 explores, then all `goto`, all `beside`
+PICK_UP, PUT_DOWN, USE, CARRY_ASIDE, CLEAR, FIRST_TARGET = range(1, 7)
 
 
 @njit(cache=True)
@@ -210,6 +211,18 @@ def _shown(image, cell):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _flags_of(image, cell, ahead, held):  # type: ignore[no-untyped-def]
+    """What a status says of the obstacle in a cell; nothing of none, -1."""
+    shown = _shown(image, cell)
+    kind = shown // _PLACES % _KINDS
+    if shown < 0:
+        return 0
+    if kind == LOCKED and held != number(shown // (_KINDS * _PLACES), _KEY, 0):
+        return WAITS
+    return FIRST | (FACED if cell == ahead else 0) | (OPENS if kind >= SHUT else 0)
+
+
+@njit(cache=True)
 def _key_first(image, cells, status, found, at, frame, room, marked, scratch):  # type: ignore[no-untyped-def]
     """The obstacle itself, a cell; but where it is a locked door its key, or what is in the way of that, and so on."""
     for _ in range(6):  # colours of locks
@@ -248,7 +261,7 @@ def _note_ways(image, cells, status, at, ahead, frame, room, marked, scratch):  
             if keys[led] < 0:
                 keys[led] = _key_first(image, cells, status, led, at, frame, room, marked, scratch)
             led = keys[led]
-        flags = (FIRST | FACED if led == ahead else FIRST) if _can_clear(image, _shown(image, led), held) else WAITS
+        flags = _flags_of(image, led, ahead, held)
         for place in range(_PLACES):
             for colour in (0, int(image[x, y, 1]) + 1):
                 own, general = number(colour, kind, place), number(colour, OBJECT if kind < 4 else 4, place)
@@ -262,6 +275,20 @@ def _note_ways(image, cells, status, at, ahead, frame, room, marked, scratch):  
     for target in range(len(status)):
         if status[target] & FIRST:
             status[target] &= ~WAITS
+
+
+@njit(cache=True)
+def _note_onward(image, status, onward, ahead, held, shown):  # type: ignore[no-untyped-def]
+    """Add what leads to the unexplored to the status of every target that nothing known leads to.
+
+    Where something can be explored that comes first, unless a closed door is in front and nothing waits for a key.
+    """
+    flags = _flags_of(image, onward, ahead, held)
+    faced = onward == ahead and kind_at(image, onward // image.shape[1], onward % image.shape[1]) == SHUT
+    for target in range(len(status) if flags & FIRST else 0):
+        had = status[target] & (FIRST if status[target] & WAITS else FIRST | REACHED | HELD)
+        if not had and (not shown or (faced and not status[target] & WAITS)):
+            status[target] |= flags
 
 
 @njit(cache=True)
@@ -339,7 +366,8 @@ def read(images, frame, picked, wanted, aims, sight, status, facts):  # type: ig
         _note_all(image, cells, (ax, ay, ad), reach, frame[n], picked[n], room, status[n])
         at = ax * height + ay
         fx, fy = ax + STEP_X[ad], ay + STEP_Y[ad]
-        _note_ways(image, cells, status[n], at, fx * height + fy, frame[n], room, marked, scratch)
+        front = fx * height + fy
+        _note_ways(image, cells, status[n], at, front, frame[n], room, marked, scratch)
         row[:] = -1
         if kind_at(image, fx, fy) > 0:
             row[AHEAD] = number(int(image[fx, fy, 1]) + 1, kind_at(image, fx, fy), 0)
@@ -351,13 +379,6 @@ def read(images, frame, picked, wanted, aims, sight, status, facts):  # type: ig
         row[FRONTIER] = 0
         if mark(image, cells, EXPLORE, 0, 0, 0, marked):
             row[FRONTIER] = search(cells, marked, EXPLORE, at * 4 + ad, size, scratch)[1] >= 0
-        for m in range(wanted.shape[1]):
-            target = wanted[n, m]
-            seen = target >= 0 and status[n, target] & (REACHED | BLOCKED) and not status[n, target] & HELD
-            if seen and row[CLEARED] < 0:
-                what = target, aims[n, m], at, frame[n], room, marked, scratch
-                row[CLEARED] = _next(image, cells, status[n], *what)
-        row[NEXT] = _shown(image, row[CLEARED])
         onward = -1
         for worst in (SHUT, LOCKED):
             if onward < 0 or kind_at(image, onward // height, onward % height) == LOCKED:
@@ -365,14 +386,15 @@ def read(images, frame, picked, wanted, aims, sight, status, facts):  # type: ig
                 onward = _obstacle(image, cells, marked, at, scratch, False)
         onward = _key_first(image, cells, status[n], onward, at, frame[n], room, marked, scratch)
         row[ONWARD] = _shown(image, onward)
-        if row[CLEARED] < 0 or (row[FRONTIER] == 0 and not _can_clear(image, row[NEXT], row[IN_HAND])):
+        _note_onward(image, status[n], onward, front, row[IN_HAND], row[FRONTIER])
+        for m in range(wanted.shape[1]):
+            target = wanted[n, m]
+            seen = target >= 0 and status[n, target] & (REACHED | BLOCKED) and not status[n, target] & HELD
+            if seen and row[CLEARED] < 0:
+                what = target, aims[n, m], at, frame[n], room, marked, scratch
+                row[CLEARED] = _next(image, cells, status[n], *what)
+        row[NEXT] = _shown(image, row[CLEARED])
+        if row[CLEARED] < 0 or (row[FRONTIER] == 0 and _flags_of(image, row[CLEARED], front, row[IN_HAND]) == WAITS):
             row[CLEARED] = onward
-        row[AT] = row[CLEARED] == fx * height + fy
-        row[FACTS], row[FACTS + 1] = onward == fx * height + fy, onward
-
-
-@njit(cache=True)
-def _can_clear(image, target, held):  # type: ignore[no-untyped-def]
-    """Whether an obstacle is not a locked door without its key."""
-    kind = target // _PLACES % _KINDS
-    return kind != LOCKED or held == number(target // (_KINDS * _PLACES), _KEY, 0)
+        row[AT] = row[CLEARED] == front
+        row[FACTS], row[FACTS + 1] = onward == front, onward

@@ -11,6 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from preceptor.envs.missions.levels import DONE, WORDS, joined, parts, strip_columns
+from preceptor.envs.missions.reading import SAID
 from preceptor.ground.level_seeds import GOLDEN, mix, scale
 
 _SALT: Final = 20_261_129  # any constant; keeps these draws apart from the levels' own
@@ -28,7 +29,7 @@ def _retell(status, keys, words, slots, first, strip):  # type: ignore[no-untype
             asked = seen = 0
             for slot in range(slots.shape[1]):
                 asked += slots[m, slot] >= 0
-                seen += slots[m, slot] >= 0 and status[n, slots[m, slot]] > 0
+                seen += slots[m, slot] >= 0 and status[n, slots[m, slot]] & SAID
             if 2 * seen >= asked > 0:
                 break
         clauses = (slots[m, ::2] >= 0).sum()

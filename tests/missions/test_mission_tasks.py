@@ -21,6 +21,7 @@ from preceptor.envs.missions.reading import (
     HERE,
     LOCK,
     NAMES,
+    OPENS,
     REACHED,
     TARGETS,
     WAITS,
@@ -141,27 +142,37 @@ def test_controllers_see_what_is_read_for_no_mission(task: MissionTask) -> None:
         assert (words == found.words).all()
 
 
-def test_controllers_are_told_what_comes_first_on_the_way_to_all_that_was_seen() -> None:
-    """It is what is read where one of these is the mission."""
+@pytest.mark.parametrize("known", [True, False])
+def test_controllers_are_told_what_comes_first_on_the_way_to_all_that_is_named(known: bool) -> None:
+    """It is what is read where one of these is the mission; for what was not seen it is what leads on."""
     task, rng = get_task("BabyAI-BossLevel:levels=30"), np.random.default_rng(0)
     assert isinstance(task, MissionTask)
     obs = np.concatenate([before for before, _, _ in played(task, 150)])
     status, found, each = task.sensed(obs)[0], parts(obs), np.arange(len(obs))
     doors = np.array([target.kind == "door" for target in TARGETS])
     named = np.array([target.kind in ("", "box", "ball", "key", "door") for target in TARGETS])
-    seen = named & (status & (REACHED | BLOCKED) > 0) & (status & HELD == 0)
-    wanted = (seen * (rng.random(seen.shape) + doors + (status & LOCK > 0))).argmax(1)[:, None]  # what is rarest
+    had = named & (status & (REACHED | BLOCKED) > 0) & (status & HELD == 0)
+    of = had if known else named & (status & (REACHED | BLOCKED | HELD) == 0)
+    wanted = (of * (rng.random(of.shape) + doors + (status & LOCK > 0))).argmax(1)[:, None]  # what is rarest
     aims = np.where(doors[wanted], reading.OPEN, reading.REACH)
     _, facts = plainly = np.empty_like(status), np.empty((len(obs), reading.COLUMNS), np.int64)
     reading.read(found.image, found.frame, found.picked, wanted, aims, task._sight, *plainly)
-    told, following = status[each, wanted[:, 0]], facts[:, reading.NEXT]
-    can, held = _dealt_with(facts, reading.NEXT), facts[:, reading.IN_HAND]
-    faced = can & (facts[:, reading.AT] > 0)
-    asked = seen.any(1) & ~doors[following] & (following != held)  # open doors are in nobody's way
-    for bit, true in ((FIRST, can), (FACED, faced), (WAITS, ~can & (following >= 0))):
+    told, following, onward = status[each, wanted[:, 0]], facts[:, reading.NEXT], facts[:, reading.ONWARD]
+    can, leads, at = _dealt_with(facts, reading.NEXT), _dealt_with(facts, reading.ONWARD), facts[:, reading.AT] > 0
+    kinds = np.array([target.kind for target in TARGETS])
+    opened = (following < 0) & at & (kinds[onward] == "closed door")  # which is before exploring
+    leads &= ~can & ((facts[:, reading.FRONTIER] == 0) | opened) & ((following >= 0) | (told & REACHED == 0))
+    first = np.where(can, following, onward)
+    asked = of.any(1) & ~doors[following] & (following != facts[:, reading.IN_HAND])  # open doors are in nobody's way
+    true = {
+        FIRST: can | leads,
+        FACED: (can | leads) & at,
+        OPENS: (can | leads) & np.char.endswith(kinds[first], " door"),
+    } | ({WAITS: ~can & (following >= 0)} if known else {})
+    for bit, expected in true.items():
         here = (told & bit > 0)[asked]
         assert here.sum() > 3
-        assert (here != true[asked]).mean() < 0.01, "the nearest one is meant where it is the mission"
+        assert (here != expected[asked]).mean() < 0.01, "the nearest one is meant where it is the mission"
     for scene in task.describe(obs):
         assert max(from_strings(scene.facts).status) < FIRST, "scenes do not say it"
 
