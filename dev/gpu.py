@@ -5,14 +5,16 @@
     python -m dev.gpu --check FILE     the same played by CUDA kernels, which Numba's simulator can run, too:
         NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 python -m dev.gpu --check FILE
 
-The simulator runs kernels as Python, some hundred steps a second. Whether they compile for CUDA it does not say.
+Play is random and episodes are short, or with `--to-the-end` that of an expert who slips, in whole episodes. The
+simulator runs kernels as Python, a thousand steps a second. Whether they compile for CUDA it does not say.
 """
 
 import argparse
+import hashlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import numba
 import numpy as np
 from numba import cuda
 
+from preceptor.envs.catalog import get_task
 from preceptor.envs.gridworld.gpu import GridsOnGpu
 from preceptor.envs.gridworld.levels import SPECS, Variety, doorkey_spec
 from preceptor.envs.gridworld.simulator import GridSimulator
@@ -30,8 +33,10 @@ TASKS = {name: SPECS[name] for name in ("SimpleDoorKey", "KeyInBox")} | {"DoorKe
 # In the smallest rooms random play wins, too, and the door has the time to move.
 TASKS["DynamicDoorKey in small rooms"] = replace(SPECS["DynamicDoorKey"], variety=Variety(5, 5))
 _LIMIT = 16  # steps of an episode, which is followed by the next one
+_SLIPS = 0.2  # of an expert
 _LAUNCHES, _MANY = 1_000, (1_024, 65_536)
 
+GIVEN = "obs", "final", "reward", "ends", "level"
 Steps = dict[str, np.ndarray]
 
 
@@ -45,16 +50,43 @@ def actions_of(num_envs: int, steps: int) -> np.ndarray:
     return np.random.default_rng(0).choice([0, 1, 2, 2, 2, 3, 3, 4, 5, 5, 6], (steps, num_envs))
 
 
-def on_processor(grids: GridSimulator, actions: np.ndarray) -> Iterator[Steps]:
-    """What each step gives: observation, last observation where an episode ended, reward, ends, level."""
-    env = BatchedEnv(grids)
-    env.reset(seed=0)
-    for row in actions:
-        obs, reward, terminated, truncated, info = env.step(row)
+def expert_of(name: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A function (observations, random actions [N]) -> what an expert does who slips now and then."""
+    task, rng = get_task(name.partition(" ")[0]), np.random.default_rng(1)
+
+    def act(obs: np.ndarray, slips: np.ndarray) -> np.ndarray:
+        options = np.array([task.script(scene) for scene in task.describe(obs)])
+        return np.where(rng.random(len(obs)) < _SLIPS, slips, task.skill(obs, options))
+
+    return act
+
+
+def on_processor(name: str, num_envs: int, steps: int) -> Iterator[Steps]:
+    """What each step gives: actions, observation, last observation where an episode ended, reward, ends, level.
+
+    With 0 steps it is an expert's, until each grid has ended an episode.
+    """
+    limit = _LIMIT if steps else TASKS[name].max_steps
+    expert = None if steps else expert_of(name)
+    env, over = BatchedEnv(simulator(name, num_envs, limit)), np.zeros(num_envs, np.bool_)
+    obs, _ = env.reset(seed=0)
+    for row in actions_of(num_envs, steps or limit):
+        actions = expert(obs, row) if expert else row
+        obs, reward, terminated, truncated, info = env.step(actions)
         final = info.get("final_obs", np.zeros_like(obs))
         ends = np.array([terminated, truncated, info["success"]])
         final[~ends[:2].any(0)] = 0
-        yield {"obs": obs, "final": final, "reward": reward, "ends": ends, "level": info["level_seed"]}
+        yield {
+            "actions": actions,
+            "obs": obs,
+            "final": final,
+            "reward": reward,
+            "ends": ends,
+            "level": info["level_seed"],
+        }
+        over |= terminated | truncated
+        if expert and over.all():
+            return
 
 
 def on_gpu(shape: GridSimulator, actions: np.ndarray) -> Iterator[Steps]:
@@ -68,27 +100,34 @@ def on_gpu(shape: GridSimulator, actions: np.ndarray) -> Iterator[Steps]:
         yield given
 
 
+def _digests(given: Steps) -> list[str]:
+    return [hashlib.sha256(given[what].tobytes()).hexdigest() for what in GIVEN]
+
+
 def record(file: Path, num_envs: int, steps: int) -> None:
-    """Write what the processor gives."""
-    columns: Steps = {}
+    """Write the actions of each task, and digests of what the processor gives in each step."""
+    columns: Steps = {"limited": np.array(steps > 0)}
     for name in TASKS:
-        for t, given in enumerate(on_processor(simulator(name, num_envs), actions_of(num_envs, steps))):
-            columns |= {f"{name}/{t}/{what}": array for what, array in given.items()}
-    np.savez(file, allow_pickle=False, shape=np.array([steps, num_envs]), **columns)
+        played = [(given["actions"], _digests(given)) for given in on_processor(name, num_envs, steps)]
+        columns[f"{name}/actions"], columns[f"{name}/digests"] = map(np.array, zip(*played, strict=True))
+    np.savez(file, allow_pickle=False, **columns)
 
 
 def check(file: Path) -> str:
     """Play it again by kernels, and say what was compared. Raises `UserError` at the first difference."""
+    compared = []
     with np.load(file) as wanted:
-        steps, num_envs = wanted["shape"]
-        levels, wins = 0, 0
         for name in TASKS:
-            for t, given in enumerate(on_gpu(simulator(name, num_envs), actions_of(num_envs, steps))):
-                for what, array in given.items():
-                    if array.tobytes() != wanted[f"{name}/{t}/{what}"].tobytes():
+            actions, levels, wins = wanted[f"{name}/actions"], 0, 0
+            (steps, num_envs), digests = actions.shape, wanted[f"{name}/digests"]
+            limit = _LIMIT if wanted["limited"] else TASKS[name].max_steps
+            for t, given in enumerate(on_gpu(simulator(name, num_envs, limit), actions)):
+                for what, found, digest in zip(GIVEN, _digests(given), digests[t], strict=True):
+                    if found != digest:
                         raise UserError(f"{name}: {what} differs in step {t}.")
                 levels, wins = levels + int(given["ends"][:2].any(0).sum()), wins + int(given["ends"][2].sum())
-    return f"equal to the bit: {len(TASKS)} tasks, {steps} steps of {num_envs} grids, {levels} levels ended, {wins} won"
+            compared.append(f"{name}: {steps} steps of {num_envs} grids, {levels} levels ended, {wins} won")
+    return "\n".join(["equal to the bit:", *compared])
 
 
 def speed(name: str, num_envs: int) -> float:
@@ -123,7 +162,9 @@ def main() -> None:
     parser.add_argument("--record", type=Path, metavar="FILE")
     parser.add_argument("--check", type=Path, metavar="FILE")
     parser.add_argument("--num-envs", type=int, default=250)
-    parser.add_argument("--steps", type=int, default=4 * _LIMIT)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, default=4 * _LIMIT)
+    length.add_argument("--to-the-end", dest="steps", action="store_const", const=0)
     said = parser.parse_args()
     if said.record:
         record(said.record, said.num_envs, said.steps)
