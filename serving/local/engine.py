@@ -2,7 +2,8 @@
 
 Prompts are padded on the right, where causal attention never looks back from; the `n` continuations of a prompt share
 its reading. A batch is continued to its end before the next is begun, but for much shorter work, which is done between
-its tokens: so a request for many long replies does not block the others.
+its tokens: so a request for many long replies does not block the others. Prompts of which one token is wanted, as by
+teachers, are read together with what they have in common (`teacher/packing.py`), if the model is seen to allow that.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from preceptor.serving.local.codec import Codec
 from preceptor.serving.local.protocol import ChatRequest, CompletionRequest, Refused
 from preceptor.serving.local.sampling import END, Scored, Trie, draw, only, scored
 from preceptor.teacher.local import CPU_BATCH_TOKENS, batches, load_model
+from preceptor.teacher.packing import Packed, packed
 
 _DEFAULT_CONTEXT = 2048  # of a model whose config names none
 _SHORTER = 4  # how many times less work is done before the rest of a batch
@@ -118,6 +121,7 @@ class Engine:
             what = f"The model in {path} was made for 1 to {longest} tokens, not {max_model_len}."
             raise UserError(what, f"--max-model-len {longest}")
         self.codec = Codec(tokenizer, _stop_tokens(self._network, tokenizer))
+        self._slides = _slides(self._network)
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         try:  # the first passes take longer than the others, and some models cannot
@@ -125,6 +129,7 @@ class Engine:
         except Exception as error:
             what = f"The model in {path} cannot be served: {type(error).__name__}: {error}."
             raise UserError(what, "serve it with --backend vllm, or give another folder with --model") from error
+        self._shares = not self._slides and self._reads_alike([[0], [1, 2, 3, 4], [1, 2, 5], [1, 2, 3, 6, 0]])
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -192,15 +197,21 @@ class Engine:
 
     def _serve(self, jobs: Sequence[Job]) -> None:
         """Continue jobs to their end, in batches."""
-        for batch in self._batched(jobs):
-            try:
-                self._continue([job for job in batch if not job.done.cancelled()])
-            except Exception as error:
-                if not isinstance(error, Refused):
-                    _log.exception("a forward pass failed")
-                    error = Refused(500, f"The server failed: {type(error).__name__}: {error}")
-                for job in batch:
-                    job.end(error)
+        once = [job for job in jobs if self._shares and job.max_tokens <= 1 and not job.echo]
+        for pack in packed([job.prompt for job in once], CPU_BATCH_TOKENS):
+            self._try(partial(self._answer, pack), [once[i] for i in pack.prompts])
+        for batch in self._batched([job for job in jobs if job not in once]):
+            self._try(self._continue, batch)
+
+    def _try(self, work: Callable[[Sequence[Job]], None], batch: Sequence[Job]) -> None:
+        try:
+            work(batch)
+        except Exception as error:
+            if not isinstance(error, Refused):
+                _log.exception("a forward pass failed")
+                error = Refused(500, f"The server failed: {type(error).__name__}: {error}")
+            for job in batch:
+                job.end(error)
 
     def _make_way(self, left: int) -> None:
         """Serve those who came meanwhile with much less work than what is left of a batch; the others wait on."""
@@ -222,17 +233,41 @@ class Engine:
 
     def _batched(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Jobs of similar length together; of equal length where padding would push a prompt out of the cache."""
-        from transformers import DynamicCache
-
         lengths = [len(job.prompt) for job in jobs]
         together = [[jobs[i] for i in batch] for batch in batches(lengths, CPU_BATCH_TOKENS)]
-        if not any(DynamicCache(config=self._network.config).is_sliding):
+        if not self._slides:
             return together
         return [list(equal) for batch in together for _, equal in groupby(batch, key=lambda job: len(job.prompt))]
 
     @torch.inference_mode()
+    def _answer(self, pack: Packed, jobs: Sequence[Job]) -> None:
+        """Draw the only token of each continuation."""
+        logits = self._after(pack)
+        rows = [(row, grown) for row, job in enumerate(jobs) for grown in job.continuations]
+        self._advance([grown for _, grown in rows], logits[[row for row, _ in rows]])
+        for job in jobs:
+            job.on_token()
+            job.end()
+
+    def _after(self, pack: Packed) -> torch.Tensor:
+        """The next logits [N, V] of prompts."""
+        logits: torch.Tensor = self._network.get_output_embeddings()(pack.read(self._network.base_model))
+        return logits
+
+    @torch.inference_mode()
+    def _reads_alike(self, prompts: Sequence[Sequence[int]]) -> bool:
+        """Whether prompts have the same logits where what they have in common is read once: it depends on how a model
+        tells positions, what masks it takes, and what it does with logits."""
+        with contextlib.suppress(Exception):  # whatever a model raises that cannot
+            (pack,) = packed(prompts, CPU_BATCH_TOKENS)
+            alone = [self._network(torch.tensor([prompts[i]]), use_cache=False).logits[0, -1] for i in pack.prompts]
+            return torch.allclose(self._after(pack), torch.stack(alone), rtol=1e-4, atol=1e-4)
+        return False
+
+    @torch.inference_mode()
     def _continue(self, jobs: Sequence[Job]) -> None:
         """Continue a batch to its end."""
+        jobs = [job for job in jobs if not job.done.cancelled()]
         if not jobs:
             return
         rows, logits, cache, mask = self._read(jobs)
@@ -317,6 +352,13 @@ class Engine:
 
 def _closing() -> Refused:
     return Refused(503, "The server is shutting down.")
+
+
+def _slides(network: Any) -> bool:
+    """Whether attention looks back over a window."""
+    from transformers import DynamicCache
+
+    return any(DynamicCache(config=network.config).is_sliding)
 
 
 def _stop_tokens(network: Any, tokenizer: Any) -> frozenset[int]:

@@ -83,6 +83,25 @@ def test_batches_go_on_as_each_prompt_does_alone(kind: str, tmp_path: Path) -> N
             assert grown.finish == "length"
 
 
+@pytest.mark.parametrize(("kind", "shares"), [("llama", True), ("gpt2", True), ("gemma2", False), ("bloom", False)])
+def test_single_tokens_are_those_of_each_prompt_alone_whether_or_not_prompts_are_read_together(
+    kind: str, shares: bool, tmp_path: Path
+) -> None:
+    network = build(kind, tmp_path, **KINDS.get(kind, {}))  # bloom tells positions by distances in the row
+    prompts = [*PROMPTS, [*PROMPTS[1], 61, 62], [*PROMPTS[1][:30], 63], PROMPTS[1]]
+    with contextlib.closing(Engine(tmp_path)) as engine:
+        assert engine._shares is shares
+        jobs = [wish(prompt, 1, temperature=0.0, logprobs=1, n=1 + (n == 2)) for n, prompt in enumerate(prompts)]
+        jobs.append(wish(PROMPTS[1], 3, temperature=0.0, logprobs=1))
+        engine._serve(jobs)
+    for job, prompt in zip(jobs, [*prompts, PROMPTS[1]], strict=True):
+        job.done.result(0)
+        ids, logprobs = alone(network, prompt, job.max_tokens)
+        for grown in job.continuations:
+            assert grown.ids == ids
+            assert [score.logprob for score in grown.scores] == pytest.approx(logprobs, abs=1e-3)
+
+
 def test_what_cannot_be_served_is_refused_before_it_is(tmp_path: Path) -> None:
     build("mamba", tmp_path / "mamba")
     (tmp_path / "untold").mkdir()
