@@ -24,7 +24,7 @@ class Method(Resumable):
 
     Attributes:
         phases: Played one after another; none where a checkpoint is only played.
-        player: The student.
+        player: The student, the same from the beginning on: environments that were made first play it.
         prior_player: What held the student while it learned, by itself; None where nothing did that can play.
         controller: The network that labels are distilled into, or None.
         facts: What making it adds to the run's result.
