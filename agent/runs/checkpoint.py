@@ -71,7 +71,7 @@ def tree_as_bytes(tree: Any) -> bytes:
 
 
 def tree_from_bytes(data: bytes) -> Any:
-    """The tree that `tree_as_bytes` wrote; whoever keeps it sees to it that it is whole."""
+    """The tree that `tree_as_bytes` wrote, of bytes that are known to be whole."""
     (length,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + length])
     return _decode(json.loads(header["__metadata__"]["tree"]), load(data))

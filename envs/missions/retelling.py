@@ -29,7 +29,7 @@ def _retell(status, keys, words, slots, first, strip):  # type: ignore[no-untype
             asked = seen = 0
             for slot in range(slots.shape[1]):
                 asked += slots[m, slot] >= 0
-                seen += slots[m, slot] >= 0 and status[n, slots[m, slot]] & SAID
+                seen += slots[m, slot] >= 0 and status[n, slots[m, slot]] & SAID > 0
             if 2 * seen >= asked > 0:
                 break
         clauses = (slots[m, ::2] >= 0).sum()

@@ -197,10 +197,12 @@ class Engine:
 
     def _serve(self, jobs: Sequence[Job]) -> None:
         """Continue jobs to their end, in batches."""
-        once = [job for job in jobs if self._shares and job.max_tokens <= 1 and not job.echo]
+        once, longer = list[Job](), list[Job]()
+        for job in jobs:
+            (once if self._shares and job.max_tokens <= 1 and not job.echo else longer).append(job)
         for pack in packed([job.prompt for job in once], CPU_BATCH_TOKENS):
             self._try(partial(self._answer, pack), [once[i] for i in pack.prompts])
-        for batch in self._batched([job for job in jobs if job not in once]):
+        for batch in self._batched(longer):
             self._try(self._continue, batch)
 
     def _try(self, work: Callable[[Sequence[Job]], None], batch: Sequence[Job]) -> None:
