@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
 from preceptor.agent.distributions import Categorical, Distribution
-from preceptor.agent.levels import Observations, Player
+from preceptor.agent.draws import Joined
+from preceptor.agent.levels import FEWEST_ROWS, Observations, Player
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.task import Task
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 
-_FEWEST_ROWS = 4  # MKL's kernels for up to three rows round otherwise
 _LARGEST_CODES = np.array([10, 5, 2, 4], np.uint8)  # of a cell: minigrid's kind, colour and state, and the agent
 
 
@@ -112,7 +112,7 @@ class Table:
 
     def ahead(self, seats: Sequence[Seat], obs: Sequence[NDArray], begun: Sequence[NDArray[np.bool_]]) -> Ahead:
         """What is to be decided at seats, all with a generator, or all without one; the rest as `decide` has it."""
-        idle = max(0, _FEWEST_ROWS - sum(map(len, seats))) if self.player.free else 0
+        idle = max(0, FEWEST_ROWS - sum(map(len, seats))) if self.player.free else 0
         new = [
             np.ones(len(seat), np.bool_) if seat.obs is None else each for seat, each in zip(seats, begun, strict=True)
         ]
@@ -166,7 +166,7 @@ class Table:
         rng: Any = seats[0].rng
         if rng is not None and (len(seats) > 1 or idle):
             own = [seat.rng if goes else np.random.default_rng(0) for seat, goes in zip(seats, go, strict=True)]
-            rng = _Generators([(each, len(seat)) for each, seat in zip(own, seats, strict=True)], idle)
+            rng = Joined([(each, len(seat)) for each, seat in zip(own, seats, strict=True)], idle)
         due = clock.due(ahead.over)
         clock.start(due, choice.draw(rng))
         action = self.player.low.act(ahead.observed, clock).draw(rng)
@@ -183,28 +183,6 @@ class Table:
 def _joined(parts: Sequence[NDArray], idle: int) -> NDArray:
     """The rows of all parts, and the first row again so many times."""
     return parts[0] if len(parts) == 1 and not idle else np.concatenate([*parts, *[parts[0][:1]] * idle])
-
-
-class _Generators:
-    """The generators of several seats in the place of one: each draws for its own rows, as it would alone."""
-
-    def __init__(self, own: Sequence[tuple[Any, int]], idle: int) -> None:
-        self._own, self._idle, self._rows = own, idle, sum(rows for _, rows in own) + idle
-
-    def random(self, size: int) -> NDArray[np.float64]:
-        return self._drawn("random", (size,))
-
-    def standard_normal(self, size: tuple[int, ...], dtype: Any = np.float64) -> NDArray:
-        return self._drawn("standard_normal", size, dtype=dtype)
-
-    def uniform(self, low: float, high: float, size: tuple[int, ...]) -> NDArray[np.float64]:
-        return self._drawn("uniform", size, low=low, high=high)
-
-    def _drawn(self, kind: str, size: tuple[int, ...], **how: Any) -> NDArray:
-        each, rest = divmod(size[0], self._rows)
-        assert not rest, "environments share their number of draws"
-        parts = [getattr(rng, kind)(size=(each * rows, *size[1:]), **how) for rng, rows in self._own]
-        return np.concatenate([*parts, np.zeros((each * self._idle, *size[1:]), parts[0].dtype)])
 
 
 class Agent:

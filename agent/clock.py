@@ -159,6 +159,13 @@ class Clock(Resumable):
         _advance(ended, self.option, self.previous, self.age)
         self.command = self._transition.advance(self.command, obs, next_obs)
 
+    def of(self, rows: NDArray[np.int64]) -> "Clock":
+        """A clock that goes on from here in some environments."""
+        part = Clock(len(rows), self._timeouts, self._transition)
+        for name in self.saved:
+            setattr(part, name, getattr(self, name)[rows])
+        return part
+
     def _copy(self) -> None:
         """Go on with new arrays; those that were read until now stay as they are."""
         self.option, self.previous, self.age = self.option.copy(), self.previous.copy(), self.age.copy()

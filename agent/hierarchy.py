@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from preceptor.agent.clock import Clock
 from preceptor.agent.data.store import TrajectoryStore
-from preceptor.agent.levels import HighLevel, LowLevel, Observations, Player
+from preceptor.agent.draws import Part
+from preceptor.agent.levels import FEWEST_ROWS, HighLevel, LowLevel, Observations, Player
 from preceptor.agent.resumable import Resumable, places
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.task import Task
-from preceptor.envs.vector import LONGEST, limit_of
+from preceptor.envs.vector import LONGEST, SomeOf, limit_of
 
 _UNKNOWN = np.array([-1])
 
@@ -51,7 +52,7 @@ class Hierarchy(Resumable):
         levels: NDArray[np.int64] | None = None,
     ) -> None:
         self.task, self.env, self.expert = task, env, expert
-        self.high, self.low = player.high, player.low
+        self.high, self.low, self._free = player.high, player.low, player.free
         self.encoder = encoder_of(task)
         self.rng = rng
         self.clock = Clock(env.num_envs, player.timeouts, player.transition)
@@ -72,19 +73,28 @@ class Hierarchy(Resumable):
     def play_once(self) -> list[dict[str, float]]:
         """Play until every environment has ended an episode; the first one of each, in their order.
 
-        Those that go on beyond the environments' own limit, or `LONGEST`, are `cut`: 1, and 0 otherwise.
+        Those that go on beyond the environments' own limit, or `LONGEST`, are `cut`: 1, and 0 otherwise. Most
+        environments of a batch end long before the last one does. Where decisions are free, no more are made for them:
+        the hierarchy goes on with the others, each of which draws what it would have drawn among all.
         """
-        first: dict[float, dict[str, float]] = {}
-        for _ in range(limit_of(self.env) or LONGEST):
+        first: dict[int, dict[str, float]] = {}
+        env, rng, number = self.env, self.rng, np.arange(self.env.num_envs)
+        for _ in range(limit_of(env) or LONGEST):
             self.step()
             for episode in self.drain_finished():
-                first.setdefault(episode["environment"], episode | {"cut": 0.0})
-            if len(first) == self.env.num_envs:
+                first.setdefault(int(number[int(episode["environment"])]), episode | {"cut": 0.0})
+            left = np.array([n not in first for n in number.tolist()])
+            if not left.any():
                 break
-        for n in set(range(self.env.num_envs)) - first.keys():
-            figures = {"return": self._return[n], "length": self._t[n], "success": 0, "guided": self._ever_guided[n]}
-            first[n] = {"environment": n, **{key: float(value) for key, value in figures.items()}, "cut": 1.0}
-        return [first[n] for n in sorted(first)]
+            if self._free and FEWEST_ROWS <= left.sum() < len(left):
+                number = number[left]
+                self._narrow(left)
+                self.env, self.rng = SomeOf(env, number), rng and Part(rng, env.num_envs, number)
+        for row in np.flatnonzero(left):
+            figures = {"return": self._return, "length": self._t, "guided": self._ever_guided}
+            known = {name: float(column[row]) for name, column in figures.items()}
+            first[int(number[row])] = known | {"success": 0.0, "cut": 1.0}
+        return [first[n] | {"environment": float(n)} for n in sorted(first)]
 
     def drain_finished(self) -> list[dict[str, float]]:
         """Return, length, success and `guided` of the episodes that ended since the last call."""
@@ -162,6 +172,13 @@ class Hierarchy(Resumable):
         for counter in (self._return, self._t, self._ever_guided, self._guided):
             counter[ended] = 0
         self._episode[ended] += 1
+
+    def _narrow(self, rows: NDArray[np.bool_]) -> None:
+        """Go on in the environments of `rows` [N] alone."""
+        which = np.flatnonzero(rows)
+        self.clock, self.observed = self.clock.of(which), self.observed.of(which)
+        for name in ("_guided", "_ever_guided", "_episode", "_t", "_return"):
+            setattr(self, name, getattr(self, name)[which])
 
     def _observe(self, obs: NDArray, info: dict[str, Any]) -> Observations:
         return Observations(self.task, self.encoder, obs, info["level_seed"], info.get("option"))

@@ -16,6 +16,8 @@ from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 if TYPE_CHECKING:
     import torch
 
+FEWEST_ROWS = 4  # that are played together: MKL's kernels for up to three rows round otherwise
+
 
 @dataclass(eq=False)
 class Observations:
@@ -38,6 +40,11 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.obs)
+
+    def of(self, rows: NDArray[np.int64]) -> "Observations":
+        """Those of some rows."""
+        known = None if self.true_option is None else self.true_option[rows]
+        return Observations(self.task, self.encoder, self.obs[rows], self.level_seeds[rows], known)
 
     @property
     def training(self) -> NDArray[np.bool_]:

@@ -240,6 +240,33 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         return {"level_seed": self.simulator.level_seed.copy(), **self.simulator.info()}
 
 
+class SomeOf(gym.vector.VectorWrapper):
+    """Some of batched environments, of which the others step along with actions of zero.
+
+    Args:
+        env: All N environments.
+        rows: int64 [M], those that are left; as many actions are taken, and as many rows returned.
+    """
+
+    def __init__(self, env: gym.vector.VectorEnv, rows: NDArray[np.int64]) -> None:
+        super().__init__(env)
+        self._rows = rows
+
+    @property
+    def num_envs(self) -> int:
+        """M."""
+        return len(self._rows)
+
+    def step(self, actions: NDArray[Any]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step all; observations and what else is told of the M."""
+        everywhere = np.zeros((self.env.num_envs, *actions.shape[1:]), actions.dtype)
+        everywhere[self._rows] = actions
+        *told, info = self.env.step(everywhere)
+        obs, reward, terminated, truncated = (part[self._rows] for part in told)
+        arrays = {name: part[self._rows] for name, part in info.items() if isinstance(part, np.ndarray)}
+        return obs, reward, terminated, truncated, arrays
+
+
 def limit_of(env: gym.vector.VectorEnv) -> int | None:
     """Steps after which environments truncate their episodes, where they say so."""
     return getattr(getattr(env, "simulator", None), "max_steps", None)
