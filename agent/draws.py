@@ -1,4 +1,4 @@
-"""Random numbers for some rows, in the place of a NumPy generator, so that each row gets what it would get elsewhere."""
+"""Random numbers for rows that are put together or taken out: each row draws what it would draw where it belongs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Draws(ABC):
-    """Stands in for a generator where distributions draw for a number of rows.
+    """Stands in for a NumPy generator where distributions draw for a number of rows.
 
     Attributes:
         rows: How many rows it draws for.
@@ -18,12 +18,15 @@ class Draws(ABC):
     rows: int
 
     def random(self, size: int) -> NDArray[np.float64]:
+        """As NumPy's."""
         return self._drawn("random", (size,))
 
     def standard_normal(self, size: tuple[int, ...], dtype: Any = np.float64) -> NDArray:
+        """As NumPy's."""
         return self._drawn("standard_normal", size, dtype=dtype)
 
     def uniform(self, low: float, high: float, size: tuple[int, ...]) -> NDArray[np.float64]:
+        """As NumPy's."""
         return self._drawn("uniform", size, low=low, high=high)
 
     def _drawn(self, kind: str, size: tuple[int, ...], **how: Any) -> NDArray:

@@ -83,14 +83,14 @@ class Hierarchy(Resumable):
             self.step()
             for episode in self.drain_finished():
                 first.setdefault(int(number[int(episode["environment"])]), episode | {"cut": 0.0})
-            left = np.array([n not in first for n in number.tolist()])
-            if not left.any():
+            left = np.flatnonzero([n not in first for n in number.tolist()])
+            if not len(left):
                 break
-            if self._free and FEWEST_ROWS <= left.sum() < len(left):
-                number = number[left]
-                self._narrow(left)
-                self.env, self.rng = SomeOf(env, number), rng and Part(rng, env.num_envs, number)
-        for row in np.flatnonzero(left):
+            if self._free and FEWEST_ROWS <= len(left) < len(number):
+                number, left = number[left], self._narrow(left)
+                draws: Any = rng and Part(rng, env.num_envs, number)
+                self.env, self.rng = SomeOf(env, number), draws
+        for row in left:
             figures = {"return": self._return, "length": self._t, "guided": self._ever_guided}
             known = {name: float(column[row]) for name, column in figures.items()}
             first[int(number[row])] = known | {"success": 0.0, "cut": 1.0}
@@ -173,12 +173,12 @@ class Hierarchy(Resumable):
             counter[ended] = 0
         self._episode[ended] += 1
 
-    def _narrow(self, rows: NDArray[np.bool_]) -> None:
-        """Go on in the environments of `rows` [N] alone."""
-        which = np.flatnonzero(rows)
-        self.clock, self.observed = self.clock.of(which), self.observed.of(which)
+    def _narrow(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Go on in some environments alone; the numbers that they have from now on."""
+        self.clock, self.observed = self.clock.of(rows), self.observed.of(rows)
         for name in ("_guided", "_ever_guided", "_episode", "_t", "_return"):
-            setattr(self, name, getattr(self, name)[which])
+            setattr(self, name, getattr(self, name)[rows])
+        return np.arange(len(rows))
 
     def _observe(self, obs: NDArray, info: dict[str, Any]) -> Observations:
         return Observations(self.task, self.encoder, obs, info["level_seed"], info.get("option"))

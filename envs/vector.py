@@ -240,7 +240,7 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         return {"level_seed": self.simulator.level_seed.copy(), **self.simulator.info()}
 
 
-class SomeOf(gym.vector.VectorWrapper):
+class SomeOf(gym.vector.VectorEnv):
     """Some of batched environments, of which the others step along with actions of zero.
 
     Args:
@@ -249,19 +249,13 @@ class SomeOf(gym.vector.VectorWrapper):
     """
 
     def __init__(self, env: gym.vector.VectorEnv, rows: NDArray[np.int64]) -> None:
-        super().__init__(env)
-        self._rows = rows
-
-    @property
-    def num_envs(self) -> int:
-        """M."""
-        return len(self._rows)
+        self._env, self._rows, self.num_envs = env, rows, len(rows)
 
     def step(self, actions: NDArray[Any]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step all; observations and what else is told of the M."""
-        everywhere = np.zeros((self.env.num_envs, *actions.shape[1:]), actions.dtype)
+        everywhere = np.zeros((self._env.num_envs, *actions.shape[1:]), actions.dtype)
         everywhere[self._rows] = actions
-        *told, info = self.env.step(everywhere)
+        *told, info = self._env.step(everywhere)
         obs, reward, terminated, truncated = (part[self._rows] for part in told)
         arrays = {name: part[self._rows] for name, part in info.items() if isinstance(part, np.ndarray)}
         return obs, reward, terminated, truncated, arrays

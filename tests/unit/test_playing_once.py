@@ -1,0 +1,62 @@
+"""An evaluation decides only where an episode still counts, and finds what it would have found otherwise."""
+
+from collections import Counter
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from preceptor.agent.evaluate import load_student
+from preceptor.agent.levels import FEWEST_ROWS, Player
+from preceptor.agent.players import play, random_player, teacher_player
+from preceptor.agent.runs.run import Run
+from preceptor.envs.catalog import get_task
+from preceptor.teacher.controls import ScriptedTeacher
+from preceptor.teacher.labels import LabelStore
+from tests.small_runs import RUNS, made
+
+KEY, LEVELS = get_task("KeyInBox"), range(1_000_000, 1_000_012)
+
+
+def taught():
+    return teacher_player(KEY, ScriptedTeacher(KEY, LabelStore()))
+
+
+class Counted:
+    """A high level that counts how often it chooses for so many environments."""
+
+    def __init__(self, high):
+        self.high, self.rows = high, Counter()
+
+    def choose(self, observed, running):
+        self.rows[len(observed)] += 1
+        return self.high.choose(observed, running)
+
+
+def check(task, player: Player):
+    """That the same is played with fewer and fewer environments as with all to the end."""
+    for greedy in (True, False):
+        ours, whole = (play(task, player._replace(free=free), LEVELS, greedy=greedy, seed=3) for free in (True, False))
+        for column in fields(ours):
+            np.testing.assert_array_equal(getattr(ours, column.name), getattr(whole, column.name))
+
+
+@pytest.mark.parametrize("name", sorted(RUNS))
+def test_all_kinds_of_agents_play_the_same(tmp_path, name):
+    run = Run.open(made(tmp_path, name))
+    task = get_task(run.config["task"])
+    check(task, load_student(run, task))
+
+
+def test_so_do_players_without_a_network():
+    check(get_task("PointReach"), random_player())
+    check(KEY, random_player())
+    check(KEY, taught())
+
+
+def test_no_decision_is_made_for_what_is_over():
+    counted = Counted(taught().high)
+    steps = play(KEY, taught()._replace(high=counted), LEVELS, greedy=True).length
+    decided = sum(rows * times for rows, times in counted.rows.items())
+    assert steps.sum() <= decided < steps.sum() + FEWEST_ROWS * steps.max() < len(steps) * steps.max()
+    assert min(counted.rows) >= FEWEST_ROWS
