@@ -17,6 +17,7 @@ from preceptor.serving.config import ServeConfig
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "serving" / "deploy"
+REQUIREMENTS = ROOT / "requirements.txt"
 UNIT = DEPLOY / "preceptor-agents.service"
 
 
@@ -56,9 +57,30 @@ def test_the_image_starts_what_the_composition_says() -> None:
     assert (ROOT / agents["build"]["dockerfile"]).is_file()
     assert agents["hostname"] == "agents"
     ignored = (ROOT / ".dockerignore").read_text().split()
-    assert {".git", ".venv*", "log"} <= set(ignored)
-    assert "TORCH_INDEX=" in image["RUN"][-1]
+    assert {".git", ".venv*", "log", "**/.env"} <= set(ignored), "keys lie in .env"
+    defaults = dict(argument.split("=", 1) for argument in image["ARG"])
+    assert defaults["TORCH_INDEX"].endswith("/cpu")
+    assert image["FROM"] == ["${BASE}"]
+    assert defaults["BASE"].startswith("docker.io/")
     assert (ROOT / image["RUN"][-1].split()[1]).is_file()
+
+
+def test_a_server_imports_nothing_that_the_image_leaves_out() -> None:
+    left_out = re.search(r"pip uninstall -q -y ([\w -]+?) &&", instructions()["RUN"][-1])
+    assert left_out
+    modules = left_out[1].replace("-", "_").split()
+    assert set(left_out[1].split()) < {re.split("[=[]", line)[0] for line in REQUIREMENTS.read_text().splitlines()}
+    packages = ("agent.methods", "agent.relearning", "controller", "envs", "serving.local", "serving.policy", "teacher")
+    script = f"""
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys({modules}))
+for name in {packages}:
+    package = importlib.import_module(f"preceptor.{{name}}")
+    for each in pkgutil.walk_packages(getattr(package, "__path__", []), f"{{package.__name__}}."):
+        if not each.name.endswith(("__main__", "on_ray")):
+            importlib.import_module(each.name)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
 def test_the_unit_starts_a_server_that_may_write_where_it_writes() -> None:
