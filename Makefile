@@ -6,7 +6,7 @@ TASK := SimpleDoorKey
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-serving test-browser test-package test-interop test-ray test-gpu lint learn bench bench-peers bench-gpu docs clean
+.PHONY: help demo test test-serving test-browser test-package test-interop test-ray test-image test-gpu lint learn bench bench-peers bench-gpu docs clean
 .PHONY: setup setup-dev serve-setup
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test-package  the wheel in an empty environment, as docs/ten-minutes.md has it (minutes, 2 GB)"
 	@echo "make test-interop  other people's tools on our environments, data and server (minutes)"
 	@echo "make test-ray      grids and agents on a cluster of Ray whose nodes are killed (minutes)"
+	@echo "make test-image    the image of serving/deploy, built and killed while it serves an agent; needs podman (minutes, 2 GB)"
 	@echo "make test-gpu    the grids on a GPU in lock step with the CPU's, and their speed; fails where there is none"
 	@echo "make bench-gpu   the same, and what a GPU is worth to training"
 	@echo "make docs    the documentation as a web site, in site/"
@@ -58,6 +59,9 @@ test-interop: setup-dev
 test-ray: setup-dev
 	@dev/setup requirements-ray.txt
 	$(PY) -m pytest -m ray tests/cluster
+
+test-image: setup
+	dev/image
 
 test-gpu: setup-dev
 	$(PY) -m dev.gpu

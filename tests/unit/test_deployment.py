@@ -61,6 +61,9 @@ def test_the_image_starts_what_the_composition_says() -> None:
     defaults = dict(argument.split("=", 1) for argument in image["ARG"])
     assert defaults["TORCH_INDEX"].endswith("/cpu")
     assert image["FROM"] == ["${BASE}"]
+    *parts, everything = [copied.split() for copied in image["COPY"]]
+    assert everything == [".", "."]
+    assert all((ROOT / name).exists() for names in parts for name in names[:-1])
     assert defaults["BASE"].startswith("docker.io/")
     assert (ROOT / image["RUN"][-1].split()[1]).is_file()
 
