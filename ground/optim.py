@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from preceptor.ground import adam
+
 
 class FusedAdam(torch.optim.Adam):
     """Adam (Kingma and Ba, 2015), fused, without the bookkeeping of `step` and `zero_grad`.
@@ -55,38 +57,48 @@ class FusedAdam(torch.optim.Adam):
         They are scaled down to `max_norm`, if that is given, where together they are longer.
         """
         (group,) = self.param_groups
-        each = list(zip(group["params"], gradients, strict=True))
-        learning = [(parameter, one) for parameter, one in each if one is not None]
+        learning, resting = [], []
+        for parameter, gradient in zip(group["params"], gradients, strict=True):
+            state = self.state[parameter]
+            if gradient is None:
+                resting.append(state)
+                continue
+            if gradient.stride() != parameter.stride():  # what follows goes through memory, whatever the strides are
+                gradient = torch.empty_like(parameter).copy_(gradient)
+            learning.append((parameter, gradient, state["exp_avg"], state["exp_avg_sq"], state["step"]))
         if not learning:
             return
-        parameters = [parameter for parameter, _ in learning]
-        # The fused function goes through memory, whatever the strides are
-        given = [one if one.stride() == its.stride() else torch.empty_like(its).copy_(one) for its, one in learning]
-        states = [self.state[parameter] for parameter in parameters]
-        counts = {id(state["step"]): state["step"] for state in states}
-        for state in (self.state[parameter] for parameter, one in each if one is None):
+        parameters, given, means, squares, steps = map(list, zip(*learning, strict=True))
+        counts = {id(step): step for step in steps}
+        for state in resting:
             if id(state["step"]) in counts:  # what rests goes on with a count of its own
                 state["step"] = state["step"].clone()
         torch._foreach_add_(list(counts.values()), 1)
-        if max_norm is not None:
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(given)))
-            given = list(torch._foreach_div(given, ((norm + 1e-6) / max_norm).clamp(min=1)))
-        torch._fused_adam_(
-            parameters,
-            given,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=0.0,
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-        )
-        torch.autograd.graph.increment_version(parameters)  # which the fused function leaves out
+        arrays = parameters, given, means, squares
+        if adam.fits(*arrays):
+            numbers = {key: step.item() for key, step in counts.items()}
+            made = [numbers[id(step)] for step in steps]
+            adam.step(*arrays, made, group["lr"], group["betas"], group["eps"], max_norm)
+        else:
+            if max_norm is not None:
+                norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(given)))
+                given = list(torch._foreach_div(given, ((norm + 1e-6) / max_norm).clamp(min=1)))
+            torch._fused_adam_(
+                parameters,
+                given,
+                means,
+                squares,
+                [],
+                steps,
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=0.0,
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
+        torch.autograd.graph.increment_version(parameters)  # which neither does
 
 
 def fast_precision(hidden: tuple[int, ...]) -> str:
