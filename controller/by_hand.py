@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numba import njit
 from torch import Tensor, nn
-from torch.ops import aten
 
 from preceptor.controller.network import ControllerNetwork, TokenTrunk, in_order, out_of_order, to_tensors
-from preceptor.controller.seen import FirstLayer, check_shape
+from preceptor.controller.passes import Weights, backwards, forwards
+from preceptor.controller.seen import check_shape
 from preceptor.ground.device import to_tensor
 
 if TYPE_CHECKING:
@@ -36,15 +36,25 @@ class NetworkPass:
 
     def __init__(self, trunk: nn.Module, heads: Sequence[nn.Linear], tokens: Tensor, others: Tensor) -> None:
         assert isinstance(trunk, TokenTrunk)
-        self._trunk, self._others, self._parts = trunk, others, trunk.get_buffer("parts")
-        self._layer = FirstLayer(trunk.embed(self._parts), trunk.cells.weight)
-        first = torch.addmm(trunk.others.bias + self._layer.always, others, trunk.others.weight.t())
-        self._seen = self._layer.add_to(first, tokens)
-        self._first = first.relu_()
-        self._second = torch.addmm(trunk.hidden.bias, first, trunk.hidden.weight.t()).relu_()
-        self._sizes = [len(head.weight) for head in heads]
-        self._heads = torch.cat([head.weight for head in heads])
-        self.outputs = torch.addmm(torch.cat([head.bias for head in heads]), self._second, self._heads.t())
+        self._sizes = [head.out_features for head in heads]
+        embed, cells, of_others, bias, hidden, hidden_bias = (part.detach().numpy() for part in trunk.parameters())
+        weights, biases = ([part.detach().numpy() for part in parts] for parts in zip(*map(_parts, heads), strict=True))
+        self._weights = Weights(
+            trunk.get_buffer("parts").numpy(),
+            embed,
+            np.ascontiguousarray(cells.T),
+            of_others,
+            bias,
+            hidden,
+            hidden_bias,
+            np.concatenate(weights),
+            np.concatenate(biases),
+        )
+        check_shape((len(tokens), trunk.cells.in_features // len(embed)), tokens)
+        check_shape((len(tokens), of_others.shape[1]), others)
+        self._others = others.numpy()
+        outputs, self._way = forwards(tokens.numpy(), self._others, self._weights)
+        self.outputs = torch.as_tensor(outputs)
 
     def gradients(self, given: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
         """The loss's gradient in the trunk's parameters, in their order, and in each head's weight and bias.
@@ -52,14 +62,18 @@ class NetworkPass:
         Args:
             given: Its gradient in the outputs.
         """
-        of_heads, of_biases = (part.split(self._sizes) for part in (given.t() @ self._second, given.sum(0)))
-        to_second = aten.threshold_backward(given @ self._heads, self._second, 0)
-        to_first = aten.threshold_backward(to_second @ self._trunk.hidden.weight, self._first, 0)
-        over_samples = to_first.sum(0)
-        of_table, of_cells = self._layer.gradients(self._seen, to_first, over_samples)
-        of_others, of_hidden = to_first.t() @ self._others, to_second.t() @ self._first
-        of_trunk = [of_table.t() @ self._parts, of_cells, of_others, over_samples, of_hidden, to_second.sum(0)]
-        return of_trunk, list(zip(of_heads, of_biases, strict=True))
+        weights = self._weights
+        made = [np.empty_like(part) for part in (weights.embed, weights.rows, weights.others, weights.bias)]
+        made += [np.empty_like(part) for part in (weights.hidden, weights.hidden_bias, weights.heads)]
+        backwards(given.numpy(), self._others, weights, self._way, *made)
+        made[1] = made[1].T
+        *of_trunk, of_heads = map(torch.as_tensor, made)
+        both = of_heads.split(self._sizes), given.sum(0).split(self._sizes)
+        return of_trunk, list(zip(*both, strict=True))
+
+
+def _parts(head: nn.Linear) -> tuple[Tensor, Tensor]:
+    return head.weight, head.bias
 
 
 def fits(network: nn.Module) -> bool:

@@ -64,10 +64,10 @@ class InPlay:
 
     def _compile(self) -> None:
         layer = FirstLayer(self._trunk.embed(self._trunk.get_buffer("parts")), self._trunk.cells.weight)
-        self._seen = tuple(part.detach().numpy() for part in (layer.beyond, layer.rows))
+        self._seen = layer.beyond, layer.rows
         nothing = np.zeros((self._trunk.hidden.out_features, 0), np.float32), np.zeros(0, np.float32)
         others, self._hidden, self._head = [*map(_weights, self._layers), nothing][:3]
-        self._others = others[0], others[1] + layer.always.detach().numpy()
+        self._others = others[0], others[1] + layer.always
         pairs = len(layer.rows) // layer.beyond.shape[1], len(layer.beyond)
         self._known = np.zeros(pairs, np.bool_), np.empty((*pairs, len(self._others[1])), np.float32)
 
@@ -81,7 +81,7 @@ def _weights(layer: nn.Linear) -> tuple[NDArray[Any], NDArray[Any]]:
 def _outputs(tokens, others, seen, of_others, of_hidden, of_head, known, summed, features, outputs):  # type: ignore[no-untyped-def]
     (table, rows), (met, added) = seen, known
     width = summed.shape[1]
-    _layer(others, *of_others, summed)
+    layer(others, *of_others, summed)
     for n in range(len(tokens)):
         into = summed[n]
         for cell in range(tokens.shape[1]):
@@ -95,14 +95,15 @@ def _outputs(tokens, others, seen, of_others, of_hidden, of_head, known, summed,
                 more = added[cell, token]
                 for h in range(width):
                     into[h] += more[h]
-    _rectify(summed)
-    _layer(summed, *of_hidden, features)
-    _rectify(features)
-    _layer(features, *of_head, outputs)
+    rectify(summed)
+    layer(summed, *of_hidden, features)
+    rectify(features)
+    layer(features, *of_head, outputs)
 
 
 @njit(cache=True, fastmath=FAST)
-def _layer(inputs, weights, bias, outputs):  # type: ignore[no-untyped-def]
+def layer(inputs, weights, bias, outputs):  # type: ignore[no-untyped-def]
+    """Outputs [N, P] of inputs [N, I], many of which are zero, weights [I, P] and a bias [P]."""
     for n in range(len(inputs)):
         into = outputs[n]
         into[:] = bias
@@ -115,7 +116,8 @@ def _layer(inputs, weights, bias, outputs):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FAST)
-def _rectify(numbers):  # type: ignore[no-untyped-def]
+def rectify(numbers):  # type: ignore[no-untyped-def]
+    """Set what is negative of [N, H] to zero."""
     for n in range(len(numbers)):
         for h in range(numbers.shape[1]):
             numbers[n, h] = np.float32(0) if numbers[n, h] <= 0 else numbers[n, h]  # NaN stays NaN

@@ -56,9 +56,8 @@ class FirstLayer:
     """
 
     def __init__(self, table: Tensor, weight: Tensor) -> None:
-        self._unseen, self.beyond, self.rows = table[0], table - table[0], weight.t().contiguous()
-        self._over_cells = self.rows.view(-1, table.shape[1], len(weight)).sum(0)
-        self.always = self._unseen @ self._over_cells
+        self._table, self.rows = table.detach().numpy(), rows_of(weight)
+        self.beyond, self._over_cells, self.always = prepared(self._table, self.rows)
 
     def add_to(self, summed: Tensor, tokens: Tensor) -> tuple[NDArray[Any], ...]:
         """Add what seen tokens [N, C] add to sums [N, H] that hold `always`; what is returned is for `gradients`.
@@ -68,37 +67,42 @@ class FirstLayer:
         """
         check_shape((len(summed), len(self.rows) // self.beyond.shape[1]), tokens)
         seen: tuple[NDArray[Any], ...] = pairs(tokens.numpy(), len(self.beyond))
-        add(*seen, self.beyond.numpy(), self.rows.numpy(), summed.numpy())
+        add(*seen, self.beyond, self.rows, summed.numpy())
         return seen
 
-    def gradients(
-        self, seen: tuple[NDArray[Any], ...], gradient: Tensor, over_samples: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Of the table and of the weights, of the sums' gradient [N, H], and that summed over samples [H]."""
-        of_rows, of_table = torch.empty_like(self.rows), torch.zeros_like(self.beyond)
-        everywhere(self._unseen.numpy(), over_samples.numpy(), of_rows.numpy())
-        add_gradients(*seen, *(part.numpy() for part in (self.beyond, self.rows, gradient, of_rows, of_table)))
-        of_table[0] = self._over_cells @ over_samples - of_table[1:].sum(0)
-        return of_table, of_rows.t()
+    def gradients(self, seen: tuple[NDArray[Any], ...], gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the table and of the weights, of the sums' gradient [N, H]."""
+        of_rows, of_table = np.empty_like(self.rows), np.empty_like(self.beyond)
+        over_samples = gradient.sum(0).numpy()
+        first = self._table, self.beyond, self.rows, self._over_cells
+        add_gradients(*seen, *first, gradient.numpy(), over_samples, of_rows, of_table)
+        return torch.as_tensor(of_table), torch.as_tensor(of_rows).t()
+
+
+def rows_of(weight: Tensor) -> NDArray[np.float32]:
+    """Weights [H, C E] as [C E, H]."""
+    return weight.detach().t().contiguous().numpy()
 
 
 class _Seen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, table: Tensor, weight: Tensor) -> Tensor:
         ctx.layer = FirstLayer(table, weight)
-        summed: Tensor = ctx.layer.always.expand(len(tokens), -1).contiguous()
+        summed = torch.as_tensor(ctx.layer.always).expand(len(tokens), -1).contiguous()
         ctx.seen = ctx.layer.add_to(summed, tokens)
         return summed
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:  # type: ignore[override]
-        return None, *ctx.layer.gradients(ctx.seen, gradient.contiguous(), gradient.sum(0))
+        return None, *ctx.layer.gradients(ctx.seen, gradient.contiguous())
 
 
 @njit(cache=True)
 def pairs(tokens, kinds):  # type: ignore[no-untyped-def]
     """The pairs [M, 2] of a cell and a token that occur, and which of them are in each sample.
+
+    The number of a sample's pairs is filled up to a multiple of four, with M, M + 1 and M + 2, of which there are none.
 
     Args:
         tokens: uint8 [N, C].
@@ -109,30 +113,44 @@ def pairs(tokens, kinds):  # type: ignore[no-untyped-def]
     """
     count, cells = tokens.shape
     number, found, size = np.full((cells, kinds), -1, np.int32), np.empty((cells * kinds, 2), np.int32), 0
-    pair_of, ends, length = np.empty(tokens.size, np.int32), np.empty(count, np.int64), 0
+    pair_of, ends, length = np.empty(tokens.size + 3 * count, np.int32), np.empty(count, np.int64), 0
     for n in range(count):
         for cell in range(cells):
             token = tokens[n, cell]
-            if token >= kinds:
-                raise IndexError("a token is not in the table")
             if token != 0:
-                if number[cell, token] < 0:
-                    number[cell, token] = size
-                    found[size, 0], found[size, 1] = cell, token
+                if token >= kinds:
+                    raise IndexError("a token is not in the table")
+                pair = number[cell, token]
+                if pair < 0:
+                    pair = size
+                    number[cell, token] = pair
+                    found[pair, 0], found[pair, 1] = cell, token
                     size += 1
-                pair_of[length] = number[cell, token]
+                pair_of[length] = pair
                 length += 1
+        for missing in range(-length % 4):
+            pair_of[length + missing] = -1 - missing
+        length += -length % 4
         ends[n] = length
+    for at in range(length):
+        if pair_of[at] < 0:
+            pair_of[at] = size - 1 - pair_of[at]
     return found[:size], pair_of[:length], ends
 
 
 @njit(cache=True, fastmath=FAST)
-def everywhere(unseen, summed_gradient, of_rows):  # type: ignore[no-untyped-def]
-    """The gradient of all rows [C E, H] from token 0 [E], which adds the same in all samples, of theirs summed [H]."""
-    for row in range(len(of_rows)):
-        factor, into = unseen[row % len(unseen)], of_rows[row]
+def prepared(table, rows):  # type: ignore[no-untyped-def]
+    """Of a table [T, E] and rows [C E, H] what `FirstLayer` needs: how tokens differ from token 0 [T, E], the rows'
+    sums over cells [E, H], and what token 0 in all cells adds [H]."""
+    beyond, over_cells, always = table - table[0], np.zeros((table.shape[1], rows.shape[1]), rows.dtype), rows[0] * 0
+    for row in range(len(rows)):
+        into, weights = over_cells[row % len(over_cells)], rows[row]
         for h in range(len(into)):
-            into[h] = factor * summed_gradient[h]
+            into[h] += weights[h]
+    for k in range(len(over_cells)):
+        for h in range(len(always)):
+            always[h] += table[0, k] * over_cells[k, h]
+    return beyond, over_cells, always
 
 
 @njit(cache=True, fastmath=FAST)
@@ -150,38 +168,54 @@ def added_by(cell, token, table, rows, into):  # type: ignore[no-untyped-def]
 def add(found, pair_of, ends, table, rows, summed):  # type: ignore[no-untyped-def]
     """Add to sums [N, H] what each token adds in its cell, of a table [T, E] and the rows [C E, H] of weights."""
     width = rows.shape[1]
-    added = np.empty((len(found), width), np.float32)
+    added = np.zeros((len(found) + 3, width), np.float32)
     for pair in range(len(found)):
         added_by(found[pair, 0], found[pair, 1], table, rows, added[pair])
     begin = 0
     for n in range(len(ends)):
         into = summed[n]
-        for at in range(begin, ends[n]):
-            more = added[pair_of[at]]
+        for at in range(begin, ends[n], 4):  # four at once, so that sums are read and written a quarter as often
+            a, b, c, d = added[pair_of[at]], added[pair_of[at + 1]], added[pair_of[at + 2]], added[pair_of[at + 3]]
             for h in range(width):
-                into[h] += more[h]
+                into[h] += (a[h] + b[h]) + (c[h] + d[h])
         begin = ends[n]
 
 
 @njit(cache=True, fastmath=FAST)
-def add_gradients(found, pair_of, ends, table, rows, gradient, of_rows, of_table):  # type: ignore[no-untyped-def]
-    """Add to the gradients of rows and table, of the gradient [N, H] of the sums."""
+def add_gradients(found, pair_of, ends, table, beyond, rows, over_cells, gradient, over_samples, of_rows, of_table):  # type: ignore[no-untyped-def]
+    """Fill in the gradients of rows and table, of that in the sums [N, H] and of its sum over samples [H].
+
+    Token 0 adds the same in all samples and cells, and the others what they differ by.
+    """
     size, width = table.shape[1], rows.shape[1]
-    of_added = np.zeros((len(found), width), np.float32)
+    for row in range(len(rows)):
+        factor, into = table[0, row % size], of_rows[row]
+        for h in range(width):
+            into[h] = factor * over_samples[h]
+    of_added = np.zeros((len(found) + 3, width), np.float32)
     begin = 0
     for n in range(len(ends)):
         given = gradient[n]
-        for at in range(begin, ends[n]):
-            into = of_added[pair_of[at]]
+        for at in range(begin, ends[n], 2):
+            a, b = of_added[pair_of[at]], of_added[pair_of[at + 1]]
             for h in range(width):
-                into[h] += given[h]
+                a[h] += given[h]
+                b[h] += given[h]
         begin = ends[n]
+    of_table[:] = 0
     for pair in range(len(found)):
         cell, token, given = found[pair, 0], found[pair, 1], of_added[pair]
         for k in range(size):
-            factor, weights, into = table[token, k], rows[cell * size + k], of_rows[cell * size + k]
+            factor, weights, into = beyond[token, k], rows[cell * size + k], of_rows[cell * size + k]
             total = np.float32(0)
             for h in range(width):
                 into[h] += factor * given[h]
                 total += weights[h] * given[h]
             of_table[token, k] += total
+    for k in range(size):
+        total = np.float32(0)
+        for h in range(width):
+            total += over_cells[k, h] * over_samples[h]
+        for token in range(1, len(of_table)):
+            total -= of_table[token, k]
+        of_table[0, k] = total
