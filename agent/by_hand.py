@@ -42,7 +42,7 @@ def fits(network: nn.Module) -> TypeGuard[LowNetwork | HighNetwork]:
 @torch.no_grad()
 def ppo(
     network: LowNetwork | HighNetwork, batch: "PolicyBatch", config: "PPOConfig", prior_weight: float, policy: bool
-) -> tuple[list[Tensor | None], dict[str, Tensor]]:
+) -> tuple[list[Tensor | None], dict[str, float]]:
     """As `PPO.gradients`, of a network that `fits`."""
     prior = prior_weight if batch.wanted is not None else 0.0
     weights = Weights(policy, config.value if policy else 1.0, config.entropy, prior, config.clip)
@@ -69,15 +69,16 @@ def ppo(
 
 def _differentiated(
     batch: "PolicyBatch", weights: Weights, option: Tensor, outputs: Tensor, actions: int
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, dict[str, float]]:
     """The loss's gradient in outputs [B, K (A + 1)], logits of each option and then values, and all terms."""
-    given, terms = torch.zeros_like(outputs), np.zeros(len(_TERMS))
-    columns = option, batch.action, batch.behaviour_logprob, batch.advantage, batch.returns
-    check_shape((len(outputs),), *columns)
-    check_shape((len(outputs), actions), batch.wanted, batch.legal)
-    arrays = (None if part is None else part.numpy() for part in (*columns, outputs, batch.wanted, batch.legal))
-    _differentiate(*arrays, actions, weights, given.numpy(), terms)
-    return given, dict(zip(_TERMS, torch.as_tensor(terms), strict=True))
+    given, terms = np.zeros(outputs.shape, np.float32), np.zeros(len(_TERMS))
+    parts = option, batch.action, batch.behaviour_logprob, batch.advantage, batch.returns, outputs
+    arrays = [part.numpy() for part in parts]
+    others = [None if part is None else part.numpy() for part in (batch.wanted, batch.legal)]
+    check_shape((len(given),), *arrays[:-1])
+    check_shape((len(given), actions), *others)
+    _differentiate(*arrays, *others, actions, weights, given, terms)
+    return torch.from_numpy(given), dict(zip(_TERMS, terms.tolist(), strict=True))
 
 
 @torch.no_grad()

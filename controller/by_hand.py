@@ -36,25 +36,16 @@ class NetworkPass:
 
     def __init__(self, trunk: nn.Module, heads: Sequence[nn.Linear], tokens: Tensor, others: Tensor) -> None:
         assert isinstance(trunk, TokenTrunk)
-        self._sizes = [head.out_features for head in heads]
-        embed, cells, of_others, bias, hidden, hidden_bias = (part.detach().numpy() for part in trunk.parameters())
-        weights, biases = ([part.detach().numpy() for part in parts] for parts in zip(*map(_parts, heads), strict=True))
-        self._weights = Weights(
-            trunk.get_buffer("parts").numpy(),
-            embed,
-            np.ascontiguousarray(cells.T),
-            of_others,
-            bias,
-            hidden,
-            hidden_bias,
-            np.concatenate(weights),
-            np.concatenate(biases),
-        )
-        check_shape((len(tokens), trunk.cells.in_features // len(embed)), tokens)
-        check_shape((len(tokens), of_others.shape[1]), others)
-        self._others = others.numpy()
-        outputs, self._way = forwards(tokens.numpy(), self._others, self._weights)
-        self.outputs = torch.as_tensor(outputs)
+        first, second, of_heads = trunk.others, trunk.hidden, [(head.weight, head.bias) for head in heads]
+        self._sizes = [len(bias) for _, bias in of_heads]
+        parts = trunk.get_buffer("parts"), trunk.embed.weight, trunk.cells.weight.t().contiguous()
+        parts += first.weight, first.bias, second.weight, second.bias, *map(torch.cat, zip(*of_heads, strict=True))
+        self._weights = weights = Weights(*(part.detach().numpy() for part in parts))
+        self._tokens, self._others = tokens.numpy(), others.numpy()
+        check_shape((len(self._tokens), len(weights.rows) // len(weights.embed)), self._tokens)
+        check_shape((len(self._tokens), weights.others.shape[1]), self._others)
+        outputs, self._way = forwards(self._tokens, self._others, weights)
+        self.outputs = torch.from_numpy(outputs)
 
     def gradients(self, given: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
         """The loss's gradient in the trunk's parameters, in their order, and in each head's weight and bias.
@@ -62,18 +53,11 @@ class NetworkPass:
         Args:
             given: Its gradient in the outputs.
         """
-        weights = self._weights
-        made = [np.empty_like(part) for part in (weights.embed, weights.rows, weights.others, weights.bias)]
-        made += [np.empty_like(part) for part in (weights.hidden, weights.hidden_bias, weights.heads)]
-        backwards(given.numpy(), self._others, weights, self._way, *made)
-        made[1] = made[1].T
-        *of_trunk, of_heads = map(torch.as_tensor, made)
-        both = of_heads.split(self._sizes), given.sum(0).split(self._sizes)
-        return of_trunk, list(zip(*both, strict=True))
-
-
-def _parts(head: nn.Linear) -> tuple[Tensor, Tensor]:
-    return head.weight, head.bias
+        made = Weights(*map(np.empty_like, self._weights))
+        backwards(given.numpy(), self._others, self._weights, self._way, made)
+        _, embed, rows, *of_trunk, of_heads, of_biases = map(torch.from_numpy, made)
+        of_each = of_heads.split(self._sizes), of_biases.split(self._sizes)
+        return [embed, rows.t(), *of_trunk], list(zip(*of_each, strict=True))
 
 
 def fits(network: nn.Module) -> bool:
@@ -141,8 +125,9 @@ def log_softmax(logits, log_p, p):  # type: ignore[no-untyped-def]
     for a in range(len(logits)):
         p[a] = np.exp(logits[a] - highest)
         total += p[a]
+    shift = highest + np.log(total)
     for a in range(len(logits)):
         p[a] /= total
-        log_p[a] = logits[a] - highest - np.log(total)
+        log_p[a] = logits[a] - shift
         expected += p[a] * log_p[a]
     return expected

@@ -62,32 +62,37 @@ def forwards(tokens, others, weights):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FAST)
-def backwards(given, others, weights, way, of_embed, of_rows, of_others, of_bias, of_hidden, of_hidden_bias, of_heads):  # type: ignore[no-untyped-def]
-    """Fill in the gradients of weights, all of which are as in `Weights`, but for the last bias.
+def backwards(given, others, weights, way, made):  # type: ignore[no-untyped-def]
+    """Fill in the gradients of all weights.
 
     Args:
         given: That in the outputs [N, O].
         others: As `forwards` has it.
         weights: Likewise.
         way: What `forwards` gave besides outputs.
+        made: The gradients, in arrays of the weights' shapes, but for that of `parts`, which stays as it is.
     """
     table, beyond, over_cells, seen, first, second = way
     to_second, to_first = np.zeros_like(second), np.zeros_like(first)
-    of_heads[:] = 0
-    add_product(given.T, second, of_heads)
+    made.heads_bias[:] = 0
+    for n in range(len(given)):
+        for o in range(given.shape[1]):
+            made.heads_bias[o] += given[n, o]
+    made.heads[:] = 0
+    add_product(given.T, second, made.heads)
     add_product(given, weights.heads, to_second)
-    stop(second, to_second, of_hidden_bias)
-    of_hidden[:] = 0
-    add_product(to_second.T, first, of_hidden)
+    stop(second, to_second, made.hidden_bias)
+    made.hidden[:] = 0
+    add_product(to_second.T, first, made.hidden)
     add_product(to_second, weights.hidden, to_first)
-    stop(first, to_first, of_bias)
-    turned = np.zeros((others.shape[1], first.shape[1]), np.float32)
-    add_product(others.T, to_first, turned)
-    of_others[:] = turned.T
+    stop(first, to_first, made.bias)
+    of_others = np.zeros((others.shape[1], first.shape[1]), np.float32)
+    add_product(others.T, to_first, of_others)
+    made.others[:] = of_others.T
     of_table = np.empty_like(table)
-    add_gradients(*seen, table, beyond, weights.rows, over_cells, to_first, of_bias, of_rows, of_table)
-    of_embed[:] = 0
-    add_product(of_table.T, weights.parts, of_embed)
+    add_gradients(*seen, table, beyond, weights.rows, over_cells, to_first, made.bias, made.rows, of_table)
+    made.embed[:] = 0
+    add_product(of_table.T, weights.parts, made.embed)
 
 
 @njit(cache=True, fastmath=FAST)

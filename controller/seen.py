@@ -42,7 +42,7 @@ def dense(tokens: Tensor, table: Tensor, weight: Tensor) -> Tensor:
 def check_shape(shape: tuple[int, ...], *parts: Tensor | NDArray[Any] | None) -> None:
     """Raise `ValueError` where a part, if there is one, has another shape: compiled code would go past its end."""
     for part in parts:
-        if part is not None and tuple(part.shape) != shape:
+        if part is not None and part.shape != shape:
             raise ValueError(f"shapes {tuple(part.shape)} and {shape} are not the same")
 
 

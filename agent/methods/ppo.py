@@ -1,6 +1,6 @@
 """Proximal policy optimisation (Schulman et al., 2017) for one policy head: the low level's, or the high level's."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from operator import itemgetter
@@ -141,7 +141,7 @@ class PPO(Resumable):
 
     def gradients(
         self, batch: PolicyBatch, prior_weight: float = 0.0, policy: bool = True
-    ) -> tuple[Sequence[Tensor | None], dict[str, Tensor]]:
+    ) -> tuple[Sequence[Tensor | None], Mapping[str, Tensor | float]]:
         """The gradient of `loss` in each parameter, None where it does not depend on it, and the terms."""
         if by_hand.fits(self.network):
             return by_hand.ppo(self.network, batch, self.config, prior_weight, policy)
@@ -171,7 +171,7 @@ class PPO(Resumable):
             with torch.no_grad():
                 batch = replace(batch, wanted=prior(*batch.inputs)[0])
         count = max(1, round(len(batch) / self.config.minibatch))
-        terms: list[dict[str, Tensor]] = []
+        terms: list[Mapping[str, Tensor | float]] = []
         for _ in range(self.config.epochs):
             order = to_tensor(self.rng.permutation(len(batch)))
             terms = []
@@ -179,7 +179,7 @@ class PPO(Resumable):
                 gradients, info = self.gradients(minibatch, prior_weight, policy)
                 self.optimizer.follow(gradients, self.config.max_grad_norm)
                 terms.append(info)
-        return {name: float(torch.stack([info[name] for info in terms]).mean()) for name in terms[0]}
+        return {name: float(sum(info[name] for info in terms) / len(terms)) for name in terms[0]}
 
 
 def rollout_batch(
