@@ -40,7 +40,8 @@ class NetworkPass:
         self._sizes = [len(bias) for _, bias in of_heads]
         parts = trunk.get_buffer("parts"), trunk.embed.weight, trunk.cells.weight.t().contiguous()
         parts += first.weight, first.bias, second.weight, second.bias, *map(torch.cat, zip(*of_heads, strict=True))
-        self._weights = weights = Weights(*(part.detach().numpy() for part in parts))
+        self._parts = [part.detach() for part in parts]
+        self._weights = weights = Weights(*(part.numpy() for part in self._parts))
         self._tokens, self._others = tokens.numpy(), others.numpy()
         check_shape((len(self._tokens), len(weights.rows) // len(weights.embed)), self._tokens)
         check_shape((len(self._tokens), weights.others.shape[1]), self._others)
@@ -53,9 +54,9 @@ class NetworkPass:
         Args:
             given: Its gradient in the outputs.
         """
-        made = Weights(*map(np.empty_like, self._weights))
-        backwards(given.numpy(), self._others, self._weights, self._way, made)
-        _, embed, rows, *of_trunk, of_heads, of_biases = map(torch.from_numpy, made)
+        made = [torch.empty_like(part) for part in self._parts]  # by torch, whose lines of memory begin at vectors
+        backwards(given.numpy(), self._others, self._weights, self._way, Weights(*(part.numpy() for part in made)))
+        _, embed, rows, *of_trunk, of_heads, of_biases = made
         of_each = of_heads.split(self._sizes), of_biases.split(self._sizes)
         return [embed, rows.t(), *of_trunk], list(zip(*of_each, strict=True))
 

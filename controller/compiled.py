@@ -7,6 +7,7 @@ it is first met, and kept until the weights change.
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numba import njit
 from numpy.typing import NDArray
 from torch import nn
@@ -48,7 +49,7 @@ class InPlay:
             self._state = state
         check_shape((len(tokens), len(self._seen[1]) // self._seen[0].shape[1]), tokens)
         check_shape((len(tokens), len(self._others[0])), others)
-        summed, features = np.empty((2, len(tokens), len(self._others[1])), np.float32)
+        summed, features = torch.empty(2, len(tokens), len(self._others[1])).numpy()
         outputs = np.empty((len(tokens), len(self._head[1])), np.float32)
         weights = self._seen, self._others, self._hidden, self._head
         _outputs(tokens, others, *weights, self._known, summed, features, outputs)
@@ -71,7 +72,7 @@ class InPlay:
         (weights, bias), *_ = *head, (np.zeros((width, 0), np.float32), np.zeros(0, np.float32))
         self._head = np.ascontiguousarray(weights.T), bias
         pairs = len(layer.rows) // layer.beyond.shape[1] * len(layer.beyond)
-        self._known = np.zeros(pairs, np.bool_), np.zeros((pairs, width), np.float32)
+        self._known = np.zeros(pairs, np.bool_), torch.zeros(pairs, width).numpy()  # torch aligns it with vectors
 
 
 def _weights(layer: nn.Linear) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -1,9 +1,7 @@
 """Proximal policy optimisation (Schulman et al., 2017) for one policy head: the low level's, or the high level's."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from itertools import pairwise
-from operator import itemgetter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -77,19 +75,19 @@ class PolicyBatch:
 
     def select(self, rows: Tensor) -> "PolicyBatch":
         """The samples of `rows`, in that order."""
-        return self._mapped(lambda column: column.index_select(0, rows))
+        columns: list[Any] = [None if part is None else part.index_select(0, rows) for part in self._columns]
+        return PolicyBatch(tuple(part.index_select(0, rows) for part in self.inputs), *columns)
 
     def split(self, count: int) -> Iterator["PolicyBatch"]:
         """`count` parts of nearly equal size, as views."""
-        size, larger = divmod(len(self), count)
-        edges = [part * size + min(part, larger) for part in range(count + 1)]
-        for start, end in pairwise(edges):
-            yield self._mapped(itemgetter(slice(start, end)))
+        inputs = zip(*(part.tensor_split(count) for part in self.inputs), strict=True)
+        columns = ([None] * count if part is None else part.tensor_split(count) for part in self._columns)
+        return map(PolicyBatch, inputs, *columns)
 
-    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "PolicyBatch":
-        inputs, *columns = (getattr(self, f.name) for f in fields(self))
-        changed: list[Any] = [None if part is None else change(part) for part in columns]
-        return PolicyBatch(tuple(map(change, inputs)), *changed)
+    @property
+    def _columns(self) -> tuple[Tensor | None, ...]:
+        always = self.action, self.behaviour_logprob, self.advantage, self.returns
+        return *always, self.legal, self.wanted
 
 
 class PPO(Resumable):
