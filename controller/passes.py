@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from preceptor.controller.compiled import rectify
-from preceptor.controller.seen import FAST, add, add_gradients, pairs, prepared
+from preceptor.controller.seen import FAST, add, add_gradients, pairs, prepared, zeros
 
 Floats = NDArray[np.float32]
 
@@ -49,12 +49,12 @@ def forwards(tokens, others, weights):  # type: ignore[no-untyped-def]
     table = product_with(weights.parts, weights.embed, np.zeros(len(weights.embed), np.float32))
     beyond, over_cells, always = prepared(table, weights.rows)
     seen = pairs(tokens, len(table))
-    first = np.empty((count, width), np.float32)
+    first = zeros(count, width)
     first[:] = weights.bias + always
     add_product(others, np.ascontiguousarray(weights.others.T), first)
     add(*seen, beyond, weights.rows, first)
     rectify(first)
-    second = np.empty((count, width), np.float32)
+    second = zeros(count, width)
     second[:] = weights.hidden_bias
     add_product(first, np.ascontiguousarray(weights.hidden.T), second)
     rectify(second)
@@ -73,7 +73,7 @@ def backwards(given, others, weights, way, made):  # type: ignore[no-untyped-def
         made: The gradients, in arrays of the weights' shapes, but for that of `parts`, which stays as it is.
     """
     table, beyond, over_cells, seen, first, second = way
-    to_second, to_first = np.zeros_like(second), np.zeros_like(first)
+    to_second, to_first = zeros(*second.shape), zeros(*first.shape)
     made.heads_bias[:] = 0
     for n in range(len(given)):
         for o in range(given.shape[1]):
@@ -86,7 +86,7 @@ def backwards(given, others, weights, way, made):  # type: ignore[no-untyped-def
     add_product(to_second.T, first, made.hidden)
     add_product(to_second, weights.hidden, to_first)
     stop(first, to_first, made.bias)
-    of_others = np.zeros((others.shape[1], first.shape[1]), np.float32)
+    of_others = zeros(others.shape[1], first.shape[1])
     add_product(others.T, to_first, of_others)
     made.others[:] = of_others.T
     of_table = np.empty_like(table)
