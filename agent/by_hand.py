@@ -78,7 +78,7 @@ def _differentiated(
     check_shape((len(given),), *arrays[:-1])
     check_shape((len(given), actions), *others)
     _differentiate(*arrays, *others, actions, weights, given, terms)
-    return torch.from_numpy(given), dict(zip(_TERMS, terms.tolist(), strict=True))
+    return torch.as_tensor(given), dict(zip(_TERMS, terms.tolist(), strict=True))
 
 
 @torch.no_grad()

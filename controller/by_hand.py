@@ -38,15 +38,15 @@ class NetworkPass:
         assert isinstance(trunk, TokenTrunk)
         first, second, of_heads = trunk.others, trunk.hidden, [(head.weight, head.bias) for head in heads]
         self._sizes = [len(bias) for _, bias in of_heads]
-        parts = trunk.get_buffer("parts"), trunk.embed.weight, trunk.cells.weight.t().contiguous()
-        parts += first.weight, first.bias, second.weight, second.bias, *map(torch.cat, zip(*of_heads, strict=True))
-        self._parts = [part.detach() for part in parts]
+        below = trunk.get_buffer("parts"), trunk.embed.weight, trunk.cells.weight.t().contiguous()
+        above = first.weight, first.bias, second.weight, second.bias, *map(torch.cat, zip(*of_heads, strict=True))
+        self._parts = [part.detach() for part in (*below, *above)]
         self._weights = weights = Weights(*(part.numpy() for part in self._parts))
         self._tokens, self._others = tokens.numpy(), others.numpy()
         check_shape((len(self._tokens), len(weights.rows) // len(weights.embed)), self._tokens)
         check_shape((len(self._tokens), weights.others.shape[1]), self._others)
         outputs, self._way = forwards(self._tokens, self._others, weights)
-        self.outputs = torch.from_numpy(outputs)
+        self.outputs = torch.as_tensor(outputs)
 
     def gradients(self, given: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
         """The loss's gradient in the trunk's parameters, in their order, and in each head's weight and bias.

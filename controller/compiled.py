@@ -66,11 +66,13 @@ class InPlay:
     def _compile(self) -> None:
         layer = FirstLayer(self._trunk.embed(self._trunk.get_buffer("parts")), self._trunk.cells.weight)
         self._seen = layer.beyond, layer.rows
-        others, self._hidden, *head = map(_weights, self._layers)
+        others, self._hidden = map(_weights, self._layers[:2])
         self._others = others[0], others[1] + layer.always
         width = len(others[1])
-        (weights, bias), *_ = *head, (np.zeros((width, 0), np.float32), np.zeros(0, np.float32))
-        self._head = np.ascontiguousarray(weights.T), bias
+        head = self._layers[2:]
+        self._head = np.zeros((0, width), np.float32), np.zeros(0, np.float32)
+        if head:
+            self._head = head[0].weight.detach().numpy(), head[0].bias.detach().numpy()
         pairs = len(layer.rows) // layer.beyond.shape[1] * len(layer.beyond)
         self._known = np.zeros(pairs, np.bool_), torch.zeros(pairs, width).numpy()  # torch aligns it with vectors
 

@@ -75,7 +75,7 @@ def _step(places, sizes, counts, lr, betas, eps, max_norm):  # type: ignore[no-u
             gradient, total = carray(_pointer(places[1, k]), (sizes[k],)), np.float32(0)
             for i in range(len(gradient)):
                 total += gradient[i] * gradient[i]
-            squares += total
+            squares += float(total)
         over = (np.sqrt(squares) + 1e-6) / max_norm
         scale = np.float32(1 if over <= 1 else 1 / over)  # NaN where it is
     one, kept, kept_squares = np.float32(1), np.float32(betas[0]), np.float32(betas[1])

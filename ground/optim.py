@@ -80,6 +80,9 @@ class FusedAdam(torch.optim.Adam):
             made = [numbers[id(step)] for step in steps]
             adam.step(*arrays, made, group["lr"], group["betas"], group["eps"], max_norm)
         else:
+            kinds = [[(part.shape, part.dtype, part.device) for part in kind] for kind in arrays]
+            if kinds.count(kinds[0]) < len(kinds):  # which torch does not look at
+                raise ValueError("gradients or moments are not of the parameters' shapes and kinds")
             if max_norm is not None:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(given)))
                 given = list(torch._foreach_div(given, ((norm + 1e-6) / max_norm).clamp(min=1)))

@@ -18,7 +18,6 @@ from preceptor.controller.distill import distillation_gradients, distillation_lo
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import ControllerNetwork, TrunkConfig, to_tensors
 from preceptor.envs.catalog import get_task
-from preceptor.ground import adam
 from preceptor.ground.optim import FusedAdam
 
 TASK = get_task("SimpleDoorKey")
@@ -321,86 +320,9 @@ def test_an_option_or_an_action_that_there_is_not_is_refused():
             learner.gradients(PolicyBatch((*inputs, chosen[0]), chosen[1], zeros, zeros, zeros))
 
 
-def test_gradients_are_followed_whatever_their_place_in_memory_and_a_copy_of_the_optimiser_goes_on():
-    weight = torch.nn.Parameter(torch.zeros(3, 2))
-    adam = FusedAdam([weight], 0.1)
-    gradient = torch.arange(6.0).view(2, 3).t() - 2
-    adam.follow([gradient])
-    assert (weight.detach().sign() == -gradient.sign()).all()
-    adam.minimize(weight.sum())  # whose gradient is one number for all
-    follower = copy.deepcopy(adam)
-    follower.follow([gradient])
-    assert [int(state["step"]) for state in follower.state.values()] == [3]
-    adam.follow([None])
-    assert [int(state["step"]) for state in adam.state.values()] == [2], "nothing was learned"
-
-
-def followed(optimiser, parameters, gradients, max_norm):
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = None if gradient is None else gradient.clone()
-    if max_norm is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-    optimiser.step()
-
-
-def test_what_has_no_gradient_does_not_count_as_a_step():
-    both = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
-    stock = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
-    ours, theirs = FusedAdam(both, 0.1, eps=1e-5), torch.optim.Adam(stock, 0.1, eps=1e-5)
-    for step in range(6):
-        gradients = [torch.full((3,), 1.0 + step), None if step < 3 else torch.full((3,), 2.0)]
-        ours.follow(gradients, max_norm=1.5)
-        followed(theirs, stock, gradients, 1.5)
-        if step == 1:  # before the second has learned, of which stock Adam has no state
-            ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
-        if step == 4:
-            ours.load_state_dict(copy.deepcopy(ours.state_dict()))
-    for one, other in zip(both, stock, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize("max_norm", [None, 1e-3, 1e3])
-@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
-def test_steps_are_torchs_whatever_the_arrays(max_norm, kind):
-    torch.manual_seed(0)
-    shapes = (), (1,), (7,), (0, 4), (1, 64), (33, 17), (2, 3, 5), (64, 64)
-    first = [torch.randn(shape, dtype=kind) for shape in shapes]
-    first += [torch.randn(5, 3, dtype=kind).t(), torch.randn(4, 6, dtype=kind)[:, ::2]]  # turned, and with gaps
-    compiled_here = adam.fits(first[:-1], first[:-1])
-    assert compiled_here == (kind == torch.float32)
-    assert not adam.fits(first), "gaps"
-    for chosen in (first[:-1], first):
-        both = [[torch.nn.Parameter(part.clone()) for part in chosen] for _ in range(2)]
-        ours, theirs = FusedAdam(both[0], 0.01, eps=1e-5), torch.optim.Adam(both[1], 0.01, eps=1e-5, fused=True)
-        for _ in range(5):
-            gradients = [torch.randn_like(part) for part in chosen]
-            ours.follow(gradients, max_norm)
-            followed(theirs, both[1], gradients, max_norm)
-        for one, other in zip(*both, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-5 if kind == torch.float32 else None, atol=1e-6)
-
-
-def test_what_is_not_a_number_or_does_not_fit_is_not_followed_in_silence():
-    def weights():
-        return [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2, 2))]
-
-    for wrong in (torch.nan, torch.inf):
-        both = weights()
-        FusedAdam(both, 0.1).follow([torch.tensor([wrong, 1.0, 1.0]), torch.ones(2, 2)], max_norm=1.0)
-        assert both[0][0].isnan()
-        assert bool(both[1].isnan().any()) == (wrong != torch.inf), "the norm is not a number, or infinite"
-    for odd in (torch.ones(4), torch.ones(3, dtype=torch.float64), torch.ones(3).to("meta")):
-        both = weights()
-        with pytest.raises((RuntimeError, NotImplementedError)):
-            FusedAdam(both, 0.1).follow([odd, torch.ones(2, 2)])
-    both = weights()
-    moved = FusedAdam(both, 0.1)
-    both[0].data = torch.ones(300)
-    with pytest.raises(RuntimeError):
-        moved.follow([torch.ones(300), torch.ones(2, 2)])
-
-
-@pytest.mark.parametrize(("count", "inner", "width"), [(0, 5, 3), (1, 1, 1), (3, 4, 5), (4, 3, 16), (9, 7, 33), (64, 41, 64)])
+@pytest.mark.parametrize(
+    ("count", "inner", "width"), [(0, 5, 3), (1, 1, 1), (3, 4, 5), (4, 3, 16), (9, 7, 33), (64, 41, 64)]
+)
 @pytest.mark.parametrize("turned", [False, True])
 def test_products_of_any_size_are_numpys(count, inner, width, turned):
     rng = np.random.default_rng(0)
