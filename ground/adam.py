@@ -35,7 +35,7 @@ def step(
     squares: Sequence[Tensor],
     counts: Sequence[float],
     lr: float,
-    betas: tuple[float, float],
+    betas: Sequence[float],
     eps: float,
     max_norm: float | None,
 ) -> None:
@@ -54,7 +54,8 @@ def step(
     """
     places = np.array([[each.data_ptr() for each in kind] for kind in (parameters, gradients, means, squares)])
     sizes = np.array([each.numel() for each in parameters])
-    _step(places, sizes, np.array(counts), lr, betas, eps, np.inf if max_norm is None else max_norm)
+    settings = lr, *betas, eps, np.inf if max_norm is None else max_norm
+    _step(places, sizes, np.array(counts), *map(float, settings))
 
 
 @intrinsic
@@ -68,7 +69,7 @@ def _pointer(typing, address):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _step(places, sizes, counts, lr, betas, eps, max_norm):  # type: ignore[no-untyped-def]
+def _step(places, sizes, counts, lr, beta, beta_of_squares, eps, max_norm):  # type: ignore[no-untyped-def]
     scale, squares = np.float32(1), 0.0
     if max_norm < np.inf:
         for k in range(len(sizes)):
@@ -78,12 +79,12 @@ def _step(places, sizes, counts, lr, betas, eps, max_norm):  # type: ignore[no-u
             squares += float(total)
         over = (np.sqrt(squares) + 1e-6) / max_norm
         scale = np.float32(1 if over <= 1 else 1 / over)  # NaN where it is
-    one, kept, kept_squares = np.float32(1), np.float32(betas[0]), np.float32(betas[1])
+    one, kept, kept_squares = np.float32(1), np.float32(beta), np.float32(beta_of_squares)
     for k in range(len(sizes)):
         weights, gradient = carray(_pointer(places[0, k]), (sizes[k],)), carray(_pointer(places[1, k]), (sizes[k],))
         mean, square = carray(_pointer(places[2, k]), (sizes[k],)), carray(_pointer(places[3, k]), (sizes[k],))
-        pace = np.float32(lr / (1 - betas[0] ** counts[k]))
-        correction, least = np.float32(1 / np.sqrt(1 - betas[1] ** counts[k])), np.float32(eps)
+        pace = np.float32(lr / (1 - beta ** counts[k]))
+        correction, least = np.float32(1 / np.sqrt(1 - beta_of_squares ** counts[k])), np.float32(eps)
         for i in range(len(weights)):
             given = scale * gradient[i]
             mean[i] += (one - kept) * (given - mean[i])

@@ -13,6 +13,8 @@ from preceptor.ground import adam
 class FusedAdam(torch.optim.Adam):
     """Adam (Kingma and Ba, 2015), fused, without the bookkeeping of `step` and `zero_grad`.
 
+    Float32 in main memory goes through `adam.step`, everything else through torch's fused function.
+
     Args:
         parameters: What learns.
         lr: Learning rate of all.
@@ -76,9 +78,9 @@ class FusedAdam(torch.optim.Adam):
         torch._foreach_add_(list(counts.values()), 1)
         arrays = parameters, given, means, squares
         if adam.fits(*arrays):
-            numbers = {key: step.item() for key, step in counts.items()}
-            made = [numbers[id(step)] for step in steps]
-            adam.step(*arrays, made, group["lr"], group["betas"], group["eps"], max_norm)
+            steps_of = {key: step.item() for key, step in counts.items()}
+            so_far = [steps_of[id(step)] for step in steps]
+            adam.step(*arrays, so_far, group["lr"], group["betas"], group["eps"], max_norm)
         else:
             kinds = [[(part.shape, part.dtype, part.device) for part in kind] for kind in arrays]
             if kinds.count(kinds[0]) < len(kinds):  # which torch does not look at
