@@ -163,7 +163,7 @@ class Hierarchy(Resumable):
     def _book(self, reward: NDArray, ended: NDArray[np.bool_], success: NDArray[np.bool_]) -> None:
         self._return += reward
         self._t += 1
-        if not ended.any():
+        if not np.count_nonzero(ended):
             return
         figures = {"return": self._return, "length": self._t, "success": success, "guided": self._ever_guided}
         for n in np.flatnonzero(ended):

@@ -54,7 +54,8 @@ class NetworkPass:
         Args:
             given: Its gradient in the outputs.
         """
-        made = [torch.empty_like(part) for part in self._parts]  # by torch, whose lines of memory begin at vectors
+        check_shape(self.outputs.shape, given)
+        made = [torch.empty_like(part) for part in self._parts]  # torch aligns them with vectors
         backwards(given.numpy(), self._others, self._weights, self._way, Weights(*(part.numpy() for part in made)))
         _, embed, rows, *of_trunk, of_heads, of_biases = made
         of_each = of_heads.split(self._sizes), of_biases.split(self._sizes)

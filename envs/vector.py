@@ -179,12 +179,12 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         Raises:
             UserError: An episode has ended that `reset` should have followed.
         """
-        outcome = self._begin_and_step(actions) if self._ended.any() else self.simulator.step(actions)
+        outcome = self._begin_and_step(actions) if np.count_nonzero(self._ended) else self.simulator.step(actions)
         reward, terminated, truncated, success = outcome
         obs, over, final = self.simulator.observe(), terminated | truncated, {}
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             self._ended = over
-        elif over.any():
+        elif np.count_nonzero(over):  # any() takes four times as long
             final = {"final_obs": deepcopy(obs), "_final_obs": over, "_final_info": over.copy()}
             final["final_info"] = {"level_seed": self.simulator.level_seed.copy()}
             rows = np.flatnonzero(over)

@@ -14,6 +14,7 @@ from preceptor.agent.levels import Observations
 from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig
 from preceptor.agent.networks import HighNetwork, LowNetwork, NetworkHigh
 from preceptor.controller import compiled, passes, seen
+from preceptor.controller.by_hand import NetworkPass
 from preceptor.controller.distill import distillation_gradients, distillation_loss, scenes_of
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import ControllerNetwork, TrunkConfig, to_tensors
@@ -309,6 +310,15 @@ def test_batches_of_which_a_part_does_not_fit_are_refused_not_read_past_their_en
     for wrong in ((targets[:-1], mask), (targets[:, :-1], mask), (targets, mask[:-1]), (targets, mask[:, :1])):
         with pytest.raises(ValueError, match="shapes"):
             imitation_gradients(low, inputs[:-1], *wrong)
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    network, (tokens, present) = network_with(1), scenes(8)
+    with torch.no_grad():
+        made = NetworkPass(network.trunk, (network.action_head, network.value_head), tokens, present)
+    for wrong in (made.outputs[:-1], made.outputs[:, :-1], made.outputs.repeat(2, 1)):
+        with pytest.raises(ValueError, match="shapes"):
+            made.gradients(wrong)
 
 
 def test_an_option_or_an_action_that_there_is_not_is_refused():
