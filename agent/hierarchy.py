@@ -13,7 +13,7 @@ from preceptor.agent.levels import FEWEST_ROWS, HighLevel, LowLevel, Observation
 from preceptor.agent.resumable import Resumable, places
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.task import Task
-from preceptor.envs.vector import LONGEST, SomeOf, limit_of
+from preceptor.envs.vector import LONGEST, SomeOf, can_rest, limit_of
 
 _UNKNOWN = np.array([-1])
 
@@ -74,11 +74,13 @@ class Hierarchy(Resumable):
         """Play until every environment has ended an episode; the first one of each, in their order.
 
         Those that go on beyond the environments' own limit, or `LONGEST`, are `cut`: 1, and 0 otherwise. Most
-        environments of a batch end long before the last one does. Where decisions are free, no more are made for them:
-        the hierarchy goes on with the others, each of which draws what it would have drawn among all.
+        environments of a batch end long before the last one does. Where decisions are free, and environments step along
+        with any action, no more decisions are made for them: the hierarchy goes on with the others, each of which draws
+        what it would have drawn among all. It is of no use afterwards.
         """
         first: dict[int, dict[str, float]] = {}
         env, rng, number = self.env, self.rng, np.arange(self.env.num_envs)
+        free = self._free and can_rest(env)
         for _ in range(limit_of(env) or LONGEST):
             self.step()
             for episode in self.drain_finished():
@@ -86,7 +88,7 @@ class Hierarchy(Resumable):
             left = np.flatnonzero([n not in first for n in number.tolist()])
             if not len(left):
                 break
-            if self._free and FEWEST_ROWS <= len(left) < len(number):
+            if free and FEWEST_ROWS <= len(left) < len(number):
                 number, left = number[left], self._narrow(left)
                 draws: Any = rng and Part(rng, env.num_envs, number)
                 self.env, self.rng = SomeOf(env, number), draws

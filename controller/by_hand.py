@@ -42,6 +42,8 @@ class NetworkPass:
         above = first.weight, first.bias, second.weight, second.bias, *map(torch.cat, zip(*of_heads, strict=True))
         self._parts = [part.detach() for part in (*below, *above)]
         self._weights = weights = Weights(*(part.numpy() for part in self._parts))
+        if tokens.dtype != torch.uint8:
+            raise TypeError("tokens are of uint8, so that none is below zero")
         self._tokens, self._others = tokens.numpy(), others.numpy()
         check_shape((len(self._tokens), len(weights.rows) // len(weights.embed)), self._tokens)
         check_shape((len(self._tokens), weights.others.shape[1]), self._others)
@@ -65,7 +67,7 @@ class NetworkPass:
 def fits(network: nn.Module) -> bool:
     """Whether a network has a trunk over tokens, of float32 in main memory."""
     trunk = getattr(network, "trunk", None)
-    return isinstance(trunk, TokenTrunk) and trunk.cells.weight.is_cpu and trunk.cells.weight.dtype == torch.float32
+    return isinstance(trunk, TokenTrunk) and all(w.is_cpu and w.dtype is torch.float32 for w in network.parameters())
 
 
 def controller_pass(network: ControllerNetwork, heads: Sequence[nn.Linear], inputs: Sequence[Tensor]) -> NetworkPass:

@@ -45,6 +45,7 @@ class Simulator(ABC):
         max_steps: Steps after which an episode is truncated, or None if there is no such limit.
         fps: Pictures per second of a video.
         ragged: Names in `get_state` of arrays whose first dimension differs from state to state.
+        forgiving: Whether any action can be played in any state, so that zeros can where nobody looks.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Simulator(ABC):
     max_steps: int | None = None
     fps: int = 10
     ragged: tuple[str, ...] = ()
+    forgiving: bool = False
 
     @abstractmethod
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
@@ -240,8 +242,13 @@ class BatchedEnv(gym.vector.VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         return {"level_seed": self.simulator.level_seed.copy(), **self.simulator.info()}
 
 
+def can_rest(env: gym.vector.VectorEnv) -> bool:
+    """Whether some environments can step along with actions of zero."""
+    return getattr(getattr(env, "simulator", None), "forgiving", False)
+
+
 class SomeOf(gym.vector.VectorEnv):
-    """Some of batched environments, of which the others step along with actions of zero.
+    """The steps of some of batched environments that `can_rest`: the others step along with actions of zero.
 
     Args:
         env: All N environments.

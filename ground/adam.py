@@ -17,13 +17,13 @@ _FAST = {"reassoc", "contract", "nsz"}  # sums in any order; NaN stays NaN
 
 
 def fits(*arrays: Sequence[Tensor]) -> bool:
-    """Whether `step` takes these: float32 in main memory, those of one parameter laid out alike and without gaps."""
-    parameters = arrays[0]
-    shapes, strides = [each.shape for each in parameters], [each.stride() for each in parameters]
+    """Whether `step` takes these, which are alike for each parameter: float32 in main memory, laid out alike, without
+    gaps."""
+    parameters, *others = arrays
+    strides = [each.stride() for each in parameters]
     return (
-        all(each.dtype is torch.float32 and each.is_cpu for kind in arrays for each in kind)
-        and all([each.shape for each in kind] == shapes for kind in arrays[1:])
-        and all([each.stride() for each in kind] == strides for kind in arrays[1:])
+        all(each.dtype is torch.float32 and each.is_cpu for each in parameters)
+        and all([each.stride() for each in kind] == strides for kind in others)
         and all(each.is_contiguous() or torch.empty_like(each).stride() == each.stride() for each in parameters)
     )
 
@@ -79,7 +79,8 @@ def _step(places, sizes, counts, lr, beta, beta_of_squares, eps, max_norm):  # t
             squares += float(total)
         over = (np.sqrt(squares) + 1e-6) / max_norm
         scale = np.float32(1 if over <= 1 else 1 / over)  # NaN where it is
-    one, kept, kept_squares = np.float32(1), np.float32(beta), np.float32(beta_of_squares)
+    # 1 - .999 in double precision: of a rounded .999 it is wrong by 1e-5
+    new, kept_squares, new_squares = np.float32(1 - beta), np.float32(beta_of_squares), np.float32(1 - beta_of_squares)
     for k in range(len(sizes)):
         weights, gradient = carray(_pointer(places[0, k]), (sizes[k],)), carray(_pointer(places[1, k]), (sizes[k],))
         mean, square = carray(_pointer(places[2, k]), (sizes[k],)), carray(_pointer(places[3, k]), (sizes[k],))
@@ -87,6 +88,6 @@ def _step(places, sizes, counts, lr, beta, beta_of_squares, eps, max_norm):  # t
         correction, least = np.float32(1 / np.sqrt(1 - beta_of_squares ** counts[k])), np.float32(eps)
         for i in range(len(weights)):
             given = scale * gradient[i]
-            mean[i] += (one - kept) * (given - mean[i])
-            square[i] = kept_squares * square[i] + (one - kept_squares) * given * given
+            mean[i] += new * (given - mean[i])
+            square[i] = kept_squares * square[i] + new_squares * given * given
             weights[i] -= pace * mean[i] / (correction * np.sqrt(square[i]) + least)

@@ -25,6 +25,8 @@ class FusedAdam(torch.optim.Adam):
         super().__init__(parameters, lr, eps=eps, fused=True)
         (group,) = self.param_groups
         for parameter in group["params"]:
+            if torch.empty_like(parameter).stride() != parameter.stride():
+                raise ValueError("a parameter with gaps in memory cannot be learned")  # fused steps write into them
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             self.state[parameter] = {"step": parameter.new_zeros(()), **moments}
         self._count_together()
@@ -65,6 +67,8 @@ class FusedAdam(torch.optim.Adam):
             if gradient is None:
                 resting.append(state)
                 continue
+            if not _alike(parameter, gradient, state["exp_avg"], state["exp_avg_sq"]):  # torch does not look at that
+                raise ValueError("gradients or moments are not of the parameters' shapes and kinds")
             if gradient.stride() != parameter.stride():  # what follows goes through memory, whatever the strides are
                 gradient = torch.empty_like(parameter).copy_(gradient)
             learning.append((parameter, gradient, state["exp_avg"], state["exp_avg_sq"], state["step"]))
@@ -82,9 +86,6 @@ class FusedAdam(torch.optim.Adam):
             so_far = [steps_of[id(step)] for step in steps]
             adam.step(*arrays, so_far, group["lr"], group["betas"], group["eps"], max_norm)
         else:
-            kinds = [[(part.shape, part.dtype, part.device) for part in kind] for kind in arrays]
-            if kinds.count(kinds[0]) < len(kinds):  # which torch does not look at
-                raise ValueError("gradients or moments are not of the parameters' shapes and kinds")
             if max_norm is not None:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(given)))
                 given = list(torch._foreach_div(given, ((norm + 1e-6) / max_norm).clamp(min=1)))
@@ -104,6 +105,12 @@ class FusedAdam(torch.optim.Adam):
                 maximize=False,
             )
         torch.autograd.graph.increment_version(parameters)  # which neither does
+
+
+def _alike(first: Tensor, *others: Tensor) -> bool:
+    """Whether arrays are of one shape and kind, in one place."""
+    kind = first.shape, first.dtype, first.device
+    return all((each.shape, each.dtype, each.device) == kind for each in others)
 
 
 def fast_precision(hidden: tuple[int, ...]) -> str:

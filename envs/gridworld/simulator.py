@@ -27,6 +27,8 @@ class GridSimulator(Simulator):
         copy: Whether observations are fresh arrays. If not, the next step overwrites them.
     """
 
+    forgiving = True
+
     def __init__(
         self, spec: LevelSpec, num_envs: int, view: Literal["map", "partial"] = "map", copy: bool = True
     ) -> None:

@@ -56,6 +56,7 @@ class KitchenSimulator(Simulator):
     name = "KitchenKinematic"
     max_steps: int
     state: tuple[str, ...] = ("level_seed", "place", "grip", "held", "shares", "paid", "age")
+    forgiving = True
 
     def __init__(self, num_envs: int, order: Order, max_steps: int) -> None:
         self.num_envs, self.max_steps = num_envs, max_steps

@@ -30,6 +30,8 @@ class PhysicsSimulator(Simulator):
         num_envs: N.
     """
 
+    forgiving = True
+
     def __init__(self, model: mujoco.MjModel, num_envs: int) -> None:
         self.model, self.num_envs = model, num_envs
         self.data = [mujoco.MjData(model) for _ in range(num_envs)]

@@ -42,6 +42,7 @@ class RescueSimulator(Simulator):
     """
 
     fps = 6
+    forgiving = True
 
     def __init__(self, spec: RescueSpec, num_envs: int) -> None:
         targets = len(spec.targets)

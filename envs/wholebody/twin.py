@@ -53,6 +53,7 @@ class TwinSimulator(Simulator):
 
     name = "WholeBodyTwin"
     max_steps: int
+    forgiving = True
 
     def __init__(self, num_envs: int, max_steps: int = 60) -> None:
         self.num_envs, self.max_steps = num_envs, max_steps

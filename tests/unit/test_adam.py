@@ -53,20 +53,34 @@ def test_steps_are_torchs_whatever_the_arrays(max_norm, kind):
     torch.manual_seed(0)
     shapes = (), (1,), (7,), (0, 4), (1, 64), (33, 17), (2, 3, 5), (64, 64)
     first = [torch.randn(shape, dtype=kind) for shape in shapes]
-    first += [torch.randn(5, 3, dtype=kind).t(), torch.randn(4, 6, dtype=kind)[:, ::2]]  # turned, and with gaps
-    compiled_here = adam.fits(first[:-1], first[:-1])
-    assert compiled_here == (kind == torch.float32)
-    assert not adam.fits(first), "gaps"
-    for chosen in (first[:-1], first):
-        both = [[torch.nn.Parameter(part.clone()) for part in chosen] for _ in range(2)]
-        ours, theirs = FusedAdam(both[0], 0.01, eps=1e-5), torch.optim.Adam(both[1], 0.01, eps=1e-5, fused=True)
-        for _ in range(5):
-            gradients = [torch.randn_like(part) for part in chosen]
-            ours.follow(gradients, max_norm)
-            followed(theirs, both[1], gradients, max_norm)
-        for one, other in zip(*both, strict=True):
-            rounding = {"rtol": 0.02, "atol": 1e-3} if kind == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
-            torch.testing.assert_close(one, other, **rounding)
+    first += [torch.randn(5, 3, dtype=kind).t()]
+    assert adam.fits(first, first) == (kind == torch.float32)
+    both = [[torch.nn.Parameter(part.clone()) for part in first] for _ in range(2)]
+    ours, theirs = FusedAdam(both[0], 0.01, eps=1e-5), torch.optim.Adam(both[1], 0.01, eps=1e-5, fused=True)
+    for _ in range(5):
+        gradients = [torch.randn_like(part) for part in first]
+        ours.follow(gradients, max_norm)
+        followed(theirs, both[1], gradients, max_norm)
+    for one, other in zip(*both, strict=True):
+        rounding = {"rtol": 0.02, "atol": 1e-3} if kind == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
+        torch.testing.assert_close(one, other, **rounding)
+
+
+def test_steps_are_as_exact_as_float32_allows():
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(64))
+    exact = torch.nn.Parameter(weight.detach().double())
+    ours, theirs = FusedAdam([weight], 0.1), torch.optim.Adam([exact], 0.1)
+    for _ in range(100):
+        gradient = torch.randn(64)
+        ours.follow([gradient])
+        followed(theirs, [exact], [gradient.double()], None)
+    torch.testing.assert_close(weight.double(), exact, rtol=0, atol=4e-6)
+
+
+def test_parameters_with_gaps_in_memory_are_refused():
+    with pytest.raises(ValueError, match="gaps"):
+        FusedAdam([torch.nn.Parameter(torch.ones(4, 6)[:, ::2])], 0.1)
 
 
 def test_what_is_not_a_number_or_does_not_fit_is_not_followed_in_silence():
@@ -78,10 +92,12 @@ def test_what_is_not_a_number_or_does_not_fit_is_not_followed_in_silence():
         FusedAdam(both, 0.1).follow([torch.tensor([wrong, 1.0, 1.0]), torch.ones(2, 2)], max_norm=1.0)
         assert both[0][0].isnan()
         assert bool(both[1].isnan().any()) == (wrong != torch.inf), "the norm is not a number, or infinite"
-    for odd in (torch.ones(4), torch.ones(3, dtype=torch.float64), torch.ones(3).to("meta")):
+    for odd in (torch.ones(4), torch.ones(()), torch.ones(3, dtype=torch.float64), torch.ones(3).to("meta")):
         both = weights()
+        refusing = FusedAdam(both, 0.1)
         with pytest.raises(ValueError, match="shapes and kinds"):
-            FusedAdam(both, 0.1).follow([odd, torch.ones(2, 2)])
+            refusing.follow([odd, torch.ones(2, 2)])
+        assert all(state["step"] == 0 for state in refusing.state.values())
     both = weights()
     moved = FusedAdam(both, 0.1)
     both[0].data = torch.ones(300)

@@ -3,9 +3,11 @@
 from collections import Counter
 from dataclasses import fields
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
+from preceptor.agent.distributions import Categorical
 from preceptor.agent.evaluate import load_student
 from preceptor.agent.levels import FEWEST_ROWS, Player
 from preceptor.agent.players import play, random_player, teacher_player
@@ -52,6 +54,37 @@ def test_so_do_players_without_a_network():
     check(get_task("PointReach"), random_player())
     check(KEY, random_player())
     check(KEY, taught())
+
+
+class Corridor(gym.Env):
+    """Three to twenty steps to the right; whoever goes left at the wall is told off."""
+
+    observation_space, action_space = gym.spaces.Box(0, 20, (1,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = int(self.np_random.integers(3, 20))
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        assert action == 1, "there is a wall to the left"
+        self.left -= 1
+        return np.zeros(1, np.float32), 0.0, self.left == 0, False, {}
+
+
+class Right:
+    """The low level of a player that goes right."""
+
+    def act(self, observed, clock):
+        return Categorical(np.tile(np.array([[0, 1]], np.float32), (len(observed), 1)))
+
+
+def test_environments_that_forbid_actions_are_played_to_the_end(monkeypatch):
+    monkeypatch.setitem(
+        gym.registry, "Corridor-v0", gym.envs.registration.EnvSpec("Corridor-v0", Corridor, max_episode_steps=30)
+    )
+    steps = play(get_task("Corridor-v0"), random_player()._replace(low=Right()), LEVELS, greedy=True).length
+    assert len(set(steps)) > 1
 
 
 def test_no_decision_is_made_for_what_is_over():
