@@ -37,6 +37,7 @@ from preceptor.agent.methods.protocol import Parts
 from preceptor.agent.methods.sac import SACConfig
 from preceptor.agent.players import play
 from preceptor.envs.catalog import get_task
+from preceptor.ground.optim import bfloat16_rounds
 
 TASKS = ("HalfCheetah-v5", "Ant-v5")
 TURNS = 7
@@ -151,7 +152,7 @@ def main(steps: int = 150, tasks: Sequence[str] = TASKS) -> dict[str, Any]:
     torch.set_num_threads(1)
     return {
         "gradient steps per CPU second": {name: compare(name, steps) for name in tasks},
-        "bfloat16 in hardware": torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        "bfloat16 rounds": bfloat16_rounds(),
         "versions": {name: version(name) for name in ("stable-baselines3", "torch", "gymnasium")},
     }
 

@@ -113,17 +113,31 @@ def _alike(first: Tensor, *others: Tensor) -> bool:
     return all((each.shape, each.dtype, each.device) == kind for each in others)
 
 
-def fast_precision(hidden: tuple[int, ...]) -> str:
-    """The precision of products that is faster for layers of these widths: small ones do not repay the rounding."""
-    return "bfloat16" if max(hidden, default=0) >= 256 else "float32"
+def fast_precision(hidden: tuple[int, ...], wanted: str | None = None) -> str:
+    """The precision of products that is fastest for layers of these widths; small ones do not repay the way to oneDNN.
+
+    Where float32 is `wanted` and bfloat16 does not round, wide layers go to oneDNN all the same: on AMD's processors
+    MKL, which multiplies otherwise, uses half of the vector units.
+    """
+    if wanted == "bfloat16" or max(hidden, default=0) < 256:
+        return wanted or "float32"
+    return "float32" if wanted and bfloat16_rounds() else "bfloat16"
+
+
+def bfloat16_rounds() -> bool:
+    """Whether products in bfloat16 differ from those in float32 on this processor, as they do where it has tiles."""
+    between = torch.full((256, 256), 1 + 2**-10, device="cpu")  # which lies between two numbers of bfloat16
+    with products_in("bfloat16"):
+        return not torch.equal(between @ torch.eye(256, device="cpu"), between)
 
 
 @contextmanager
 def products_in(precision: str) -> Iterator[None]:
     """Within it, products of float32 matrices are computed in that precision.
 
-    Under `bfloat16` oneDNN rounds the factors and sums in float32, which is three to four times faster where the
-    processor has instructions for it, and changes nothing elsewhere. Whatever is stored stays float32.
+    Under `bfloat16` oneDNN may round the factors, and sums in float32, which is three to four times faster where the
+    processor has tiles (AMX). Elsewhere it does not round: with AVX-512 oneDNN multiplies in float32, and without it
+    nothing changes. Whatever is stored stays float32.
     """
     switch = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # the module is replaced when it is imported
     before, switch.fp32_precision = switch.fp32_precision, "bf16" if precision == "bfloat16" else "ieee"

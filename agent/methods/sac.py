@@ -89,7 +89,7 @@ class SAC(Resumable):
 
     def __init__(self, inputs: int, actions: int, config: SACConfig, seed: int, actor: Any = None) -> None:
         self.config = config
-        self._precision = config.precision or fast_precision(config.hidden)
+        self._precision = fast_precision(config.hidden, config.precision)
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -56,7 +56,7 @@ class TD3(Resumable):
 
     def __init__(self, inputs: int, actions: int, config: TD3Config, seed: int) -> None:
         self.config = config
-        self._precision = config.precision or fast_precision(config.hidden)
+        self._precision = fast_precision(config.hidden, config.precision)
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -14,7 +14,8 @@ from preceptor.agent.methods.td3 import TD3, TD3Config
 from preceptor.agent.networks import TwinCritic, mlp
 from preceptor.controller.encoders import VectorEncoder
 from preceptor.controller.network import TrunkConfig
-from preceptor.ground.optim import FusedAdam
+from preceptor.ground import optim
+from preceptor.ground.optim import FusedAdam, fast_precision, products_in
 
 OBS, ACTIONS, OPTIONS, TAU = 3, 2, 4, 0.2
 WORTH = torch.tensor([0.0, 0.5, 1.0, 0.2])
@@ -201,7 +202,8 @@ def test_the_optimiser_is_adam_and_goes_on_with_adams_state():
 
 
 @pytest.mark.parametrize(("kind", "config"), [(SAC, SACConfig), (TD3, TD3Config)])
-def test_learners_multiply_in_the_precision_of_their_configuration_and_give_it_back(kind, config):
+def test_learners_multiply_in_the_precision_of_their_configuration_and_give_it_back(kind, config, monkeypatch):
+    monkeypatch.setattr(optim, "bfloat16_rounds", lambda: True)
     switch = torch.backends.mkldnn.matmul
     before, seen = switch.fp32_precision, []
     for precision, inside in (("float32", "ieee"), ("bfloat16", "bf16")):
@@ -213,3 +215,15 @@ def test_learners_multiply_in_the_precision_of_their_configuration_and_give_it_b
         assert switch.fp32_precision == before
         assert all(parameter.dtype == torch.float32 for parameter in learner.critic.parameters())
         seen.clear()
+
+
+def test_products_that_should_be_float32_are_whatever_the_processor_does_in_bfloat16(monkeypatch):
+    first, second = torch.randn(2, 256, 256, dtype=torch.float64)
+    with products_in(fast_precision((256, 256), "float32")):
+        torch.testing.assert_close(first.float() @ second.float(), (first @ second).float(), rtol=0, atol=1e-3)
+    for rounds, wide in ((True, "float32"), (False, "bfloat16")):
+        monkeypatch.setattr(optim, "bfloat16_rounds", lambda rounds=rounds: rounds)
+        assert fast_precision((64, 256), "float32") == wide
+        assert fast_precision((64, 256)) == fast_precision((64, 256), "bfloat16") == "bfloat16"
+        assert fast_precision((64, 64)) == fast_precision((64, 64), "float32") == "float32"
+        assert fast_precision((64, 64), "bfloat16") == "bfloat16"
