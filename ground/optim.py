@@ -116,8 +116,8 @@ def _alike(first: Tensor, *others: Tensor) -> bool:
 def fast_precision(hidden: tuple[int, ...], wanted: str | None = None) -> str:
     """The precision of products that is fastest for layers of these widths; small ones do not repay the way to oneDNN.
 
-    Where float32 is `wanted` and bfloat16 does not round, wide layers go to oneDNN all the same: on AMD's processors
-    MKL, which multiplies otherwise, uses half of the vector units.
+    Where float32 is `wanted` and bfloat16 does not round, wide layers go to oneDNN all the same: MKL, which multiplies
+    otherwise, uses half of the vector units of AMD's processors with AVX-512.
     """
     if wanted == "bfloat16" or max(hidden, default=0) < 256:
         return wanted or "float32"
