@@ -80,22 +80,22 @@ class Hierarchy(Resumable):
         """
         first: dict[int, dict[str, float]] = {}
         env, rng, number = self.env, self.rng, np.arange(self.env.num_envs)
-        free = self._free and can_rest(env)
+        narrows = self._free and can_rest(env)
         for _ in range(limit_of(env) or LONGEST):
             self.step()
             for episode in self.drain_finished():
                 first.setdefault(int(number[int(episode["environment"])]), episode | {"cut": 0.0})
-            left = np.flatnonzero([n not in first for n in number.tolist()])
-            if not len(left):
+            if (left := env.num_envs - len(first)) == 0:
                 break
-            if free and FEWEST_ROWS <= len(left) < len(number):
-                number, left = number[left], self._narrow(left)
+            if narrows and FEWEST_ROWS <= left < len(number):
+                rows = np.flatnonzero([n not in first for n in number.tolist()])
+                number = number[rows]
+                self._narrow(rows)
                 draws: Any = rng and Part(rng, env.num_envs, number)
                 self.env, self.rng = SomeOf(env, number), draws
-        for row in left:
-            figures = {"return": self._return, "length": self._t, "guided": self._ever_guided}
-            known = {name: float(column[row]) for name, column in figures.items()}
-            first[int(number[row])] = known | {"success": 0.0, "cut": 1.0}
+        for row, n in enumerate(number.tolist()):
+            figures = {"return": self._return[row], "length": self._t[row], "guided": self._ever_guided[row]}
+            first.setdefault(n, {name: float(each) for name, each in figures.items()} | {"success": 0.0, "cut": 1.0})
         return [first[n] | {"environment": float(n)} for n in sorted(first)]
 
     def drain_finished(self) -> list[dict[str, float]]:
@@ -175,12 +175,11 @@ class Hierarchy(Resumable):
             counter[ended] = 0
         self._episode[ended] += 1
 
-    def _narrow(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Go on in some environments alone; the numbers that they have from now on."""
+    def _narrow(self, rows: NDArray[np.int64]) -> None:
+        """Go on in some environments alone."""
         self.clock, self.observed = self.clock.of(rows), self.observed.of(rows)
-        for name in ("_guided", "_ever_guided", "_episode", "_t", "_return"):
+        for name in self.saved["counters"]:
             setattr(self, name, getattr(self, name)[rows])
-        return np.arange(len(rows))
 
     def _observe(self, obs: NDArray, info: dict[str, Any]) -> Observations:
         return Observations(self.task, self.encoder, obs, info["level_seed"], info.get("option"))

@@ -67,7 +67,7 @@ class NetworkPass:
 def fits(network: nn.Module) -> bool:
     """Whether a network has a trunk over tokens, of float32 in main memory."""
     trunk = getattr(network, "trunk", None)
-    return isinstance(trunk, TokenTrunk) and all(w.is_cpu and w.dtype is torch.float32 for w in network.parameters())
+    return isinstance(trunk, TokenTrunk) and trunk.cells.weight.is_cpu and trunk.cells.weight.dtype == torch.float32
 
 
 def controller_pass(network: ControllerNetwork, heads: Sequence[nn.Linear], inputs: Sequence[Tensor]) -> NetworkPass:

@@ -108,14 +108,7 @@ def _outputs(tokens, others, seen, of_others, of_hidden, of_head, known, summed,
     rectify(summed)
     _layer(summed, *of_hidden, features)
     rectify(features)
-    weights, bias = of_head
-    for n in range(len(features)):
-        row = features[n]
-        for p in range(len(weights)):
-            weight, total = weights[p], bias[p]
-            for h in range(width):
-                total += row[h] * weight[h]
-            outputs[n, p] = total
+    put_product(features, *of_head, outputs)
 
 
 @njit(cache=True, fastmath=FAST)
@@ -134,6 +127,18 @@ def _layer(inputs, weights, bias, outputs):  # type: ignore[no-untyped-def]
             factor, weight = row[i], weights[i]
             for h in range(len(into)):
                 into[h] += factor * weight[h]
+
+
+@njit(cache=True, fastmath=FAST)
+def put_product(left, right, bias, into):  # type: ignore[no-untyped-def]
+    """Fill in the sums [N, P] of bias [P] and the product of left [N, I] and right [P, I], of which P are few."""
+    for n in range(len(left)):
+        row = left[n]
+        for p in range(len(right)):
+            other, total = right[p], bias[p]
+            for i in range(len(row)):
+                total += row[i] * other[i]
+            into[n, p] = total
 
 
 @njit(cache=True, fastmath=FAST)

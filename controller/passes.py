@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from preceptor.controller.compiled import rectify
+from preceptor.controller.compiled import put_product, rectify
 from preceptor.controller.seen import FAST, add, add_gradients, pairs, prepared, zeros
 
 Floats = NDArray[np.float32]
@@ -46,7 +46,8 @@ class Weights(NamedTuple):
 def forwards(tokens, others, weights):  # type: ignore[no-untyped-def]
     """Outputs [N, O] of tokens [N, C] and other inputs [N, P], and what `backwards` needs of the way there."""
     count, width = len(tokens), len(weights.bias)
-    table = product_with(weights.parts, weights.embed, np.zeros(len(weights.embed), np.float32))
+    table = np.empty((len(weights.parts), len(weights.embed)), np.float32)
+    put_product(weights.parts, weights.embed, np.zeros(len(weights.embed), np.float32), table)
     beyond, over_cells, always = prepared(table, weights.rows)
     seen = pairs(tokens, len(table))
     first = zeros(count, width)
@@ -58,7 +59,9 @@ def forwards(tokens, others, weights):  # type: ignore[no-untyped-def]
     second[:] = weights.hidden_bias
     add_product(first, np.ascontiguousarray(weights.hidden.T), second)
     rectify(second)
-    return product_with(second, weights.heads, weights.heads_bias), (table, beyond, over_cells, seen, first, second)
+    outputs = np.empty((count, len(weights.heads)), np.float32)
+    put_product(second, weights.heads, weights.heads_bias, outputs)
+    return outputs, (table, beyond, over_cells, seen, first, second)
 
 
 @njit(cache=True, fastmath=FAST)
@@ -104,20 +107,6 @@ def stop(activated, gradient, over_samples):  # type: ignore[no-untyped-def]
         for h in range(len(given)):
             given[h] = np.float32(0) if units[h] <= 0 else given[h]
             over_samples[h] += given[h]
-
-
-@njit(cache=True, fastmath=FAST)
-def product_with(left, right, bias):  # type: ignore[no-untyped-def]
-    """The sums [N, P] of bias [P] and the product of left [N, I] and right [P, I], of which P are few."""
-    made = np.empty((len(left), len(right)), np.float32)
-    for n in range(len(left)):
-        row = left[n]
-        for p in range(len(right)):
-            other, total = right[p], bias[p]
-            for i in range(len(row)):
-                total += row[i] * other[i]
-            made[n, p] = total
-    return made
 
 
 @njit(cache=True, fastmath=FAST)

@@ -7,25 +7,12 @@ in main memory, so that one function, compiled once, takes any number of them.
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from llvmlite.ir import IRBuilder, Value
 from numba import carray, njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
 _FAST = {"reassoc", "contract", "nsz"}  # sums in any order; NaN stays NaN
-
-
-def fits(*arrays: Sequence[Tensor]) -> bool:
-    """Whether `step` takes these, which are alike for each parameter: float32 in main memory, laid out alike, without
-    gaps."""
-    parameters, *others = arrays
-    strides = [each.stride() for each in parameters]
-    return (
-        all(each.dtype is torch.float32 and each.is_cpu for each in parameters)
-        and all([each.stride() for each in kind] == strides for kind in others)
-        and all(each.is_contiguous() or torch.empty_like(each).stride() == each.stride() for each in parameters)
-    )
 
 
 def step(
@@ -39,7 +26,7 @@ def step(
     eps: float,
     max_norm: float | None,
 ) -> None:
-    """One step of what `fits`, in place.
+    """One step in place, of float32 in main memory; what belongs to one parameter is laid out alike, without gaps.
 
     Args:
         parameters: What learns.

@@ -67,11 +67,12 @@ class FusedAdam(torch.optim.Adam):
             if gradient is None:
                 resting.append(state)
                 continue
-            if not _alike(parameter, gradient, state["exp_avg"], state["exp_avg_sq"]):  # torch does not look at that
+            mean, square, kind = state["exp_avg"], state["exp_avg_sq"], _kind(parameter)
+            if not (_kind(gradient)[:-1] == kind[:-1] and _kind(mean) == _kind(square) == kind):
                 raise ValueError("gradients or moments are not of the parameters' shapes and kinds")
-            if gradient.stride() != parameter.stride():  # what follows goes through memory, whatever the strides are
+            if gradient.stride() != parameter.stride():
                 gradient = torch.empty_like(parameter).copy_(gradient)
-            learning.append((parameter, gradient, state["exp_avg"], state["exp_avg_sq"], state["step"]))
+            learning.append((parameter, gradient, mean, square, state["step"]))
         if not learning:
             return
         parameters, given, means, squares, steps = map(list, zip(*learning, strict=True))
@@ -80,11 +81,10 @@ class FusedAdam(torch.optim.Adam):
             if id(state["step"]) in counts:  # what rests goes on with a count of its own
                 state["step"] = state["step"].clone()
         torch._foreach_add_(list(counts.values()), 1)
-        arrays = parameters, given, means, squares
-        if adam.fits(*arrays):
+        if all(each.dtype is torch.float32 and each.is_cpu for each in parameters):
             steps_of = {key: step.item() for key, step in counts.items()}
             so_far = [steps_of[id(step)] for step in steps]
-            adam.step(*arrays, so_far, group["lr"], group["betas"], group["eps"], max_norm)
+            adam.step(parameters, given, means, squares, so_far, group["lr"], group["betas"], group["eps"], max_norm)
         else:
             if max_norm is not None:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(given)))
@@ -107,10 +107,9 @@ class FusedAdam(torch.optim.Adam):
         torch.autograd.graph.increment_version(parameters)  # which neither does
 
 
-def _alike(first: Tensor, *others: Tensor) -> bool:
-    """Whether arrays are of one shape and kind, in one place."""
-    kind = first.shape, first.dtype, first.device
-    return all((each.shape, each.dtype, each.device) == kind for each in others)
+def _kind(array: Tensor) -> tuple[Any, ...]:
+    """What arrays of one step have in common: fused steps go through memory, and look at nothing."""
+    return array.shape, array.dtype, array.device, array.stride()
 
 
 def fast_precision(hidden: tuple[int, ...], wanted: str | None = None) -> str:

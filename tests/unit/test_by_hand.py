@@ -312,10 +312,13 @@ def test_batches_of_which_a_part_does_not_fit_are_refused_not_read_past_their_en
             imitation_gradients(low, inputs[:-1], *wrong)
 
 
-def test_a_gradient_of_another_shape_is_refused():
+def test_a_gradient_of_another_shape_and_tokens_of_another_kind_are_refused():
     network, (tokens, present) = network_with(1), scenes(8)
+    heads = network.action_head, network.value_head
     with torch.no_grad():
-        made = NetworkPass(network.trunk, (network.action_head, network.value_head), tokens, present)
+        made = NetworkPass(network.trunk, heads, tokens, present)
+        with pytest.raises(TypeError, match="uint8"):
+            NetworkPass(network.trunk, heads, tokens.long(), present)
     for wrong in (made.outputs[:-1], made.outputs[:, :-1], made.outputs.repeat(2, 1)):
         with pytest.raises(ValueError, match="shapes"):
             made.gradients(wrong)
@@ -342,7 +345,8 @@ def test_products_of_any_size_are_numpys(count, inner, width, turned):
     passes.add_product(left, right, into)
     np.testing.assert_allclose(into, expected, rtol=1e-5)
     if not turned:
-        made = passes.product_with(left, np.ascontiguousarray(right.T), bias)
+        made = np.empty_like(into)
+        passes.put_product(left, np.ascontiguousarray(right.T), bias, made)
         np.testing.assert_allclose(made, left @ right + bias, rtol=1e-5)
 
 
@@ -354,7 +358,7 @@ def test_networks_of_any_width_are_played_and_learned_as_their_definition_says(e
     tokens, present = (part.numpy() for part in inputs[:2])
     played = torch.as_tensor(network._in_play(tokens, present))
     alone = [network._in_play(tokens[n : n + 1], present[n : n + 1])[0] for n in range(37)]
-    assert (np.stack(alone) == played.numpy()).all(), "to the bit, whoever else is played"
+    assert (np.stack(alone) == played.numpy()).all(), "to the bit, whatever else is played"
     batch, learner = drawn(network, inputs, 7), PPO(network, PPOConfig(), np.random.default_rng(0))
     found, _ = learner.gradients(batch)
     by_definition()
