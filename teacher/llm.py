@@ -120,6 +120,7 @@ class ServedModel:
             self.samples, self.name = config.samples, f"{self.model}#{way.name}"
         if fields != {"temperature": 1.0}:
             self.name += f"#{hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]}"
+        self.way = way = self._in_time(way, probe.seconds)
         self.concurrency = config.concurrency or self._by_speed(probe.seconds, way.size)
         self.capability = {
             "base_url": self.base_url,
@@ -216,11 +217,19 @@ class ServedModel:
             self._breaker.succeeded()
         return list(zip(positions, replies, strict=True)), failure
 
+    def _in_time(self, way: Way, seconds: float) -> Way:
+        """The way, its lists so short that the last of several is answered in time, if a prompt takes so long."""
+        return replace(way, size=max(1, min(way.size, self._answered(seconds) // _MOST_LISTS)))
+
     def _by_speed(self, seconds: float, size: int) -> int:
         if not is_here(self.base_url):
             return _OF_A_SERVICE
-        one_by_one = int(self._limits.request_seconds / 4 / max(seconds, 1e-3))
-        return max(2, min(_MOST if size == 1 else _MOST_LISTS, one_by_one))
+        return max(2, min(_MOST if size == 1 else _MOST_LISTS, self._answered(seconds) // size))
+
+    def _answered(self, seconds: float) -> int:
+        """Prompts that a server answers in a quarter of its time limit, one after another."""
+        limit = min(self._limits.request_seconds, self._limits.deadline_seconds)
+        return int(limit / 4 / max(seconds, 1e-3))
 
     def explain(self, fault: ServerFault) -> TeacherError:
         """The fault in words for a user."""

@@ -81,6 +81,22 @@ def test_every_way_of_asking_finds_the_preference(server: FaultyServer, scoring:
     assert teacher.stats.tokens == sum(call.tokens for call in teacher.store.calls()) > 400
 
 
+def test_lists_are_so_short_that_a_slow_server_answers_them_in_time(server: FaultyServer) -> None:
+    def slow(prompt: str) -> dict[str, float]:
+        sleep(0.02)
+        return prefers("explore the room")(prompt)
+
+    assert served(server).way.size == 64, "which would take longer than the limit"
+    server.reply = slow
+    model = ServedModel(of(server), limits=Limits(1.0, 1.0))
+    model.prepare(longest_prompts(TASK, load_template("chat")))
+    assert 1 < model.way.size * 4 <= 0.25 / 0.02
+    teacher = AskingTeacher("llm", TASK, model, load_template("chat"), LabelStore())
+    labels = teacher.label(TASK.sample_scenes(np.random.default_rng(0), 100))
+    assert not any(label.abstained for label in labels)
+    assert teacher.stats.calls > 64
+
+
 def test_letters_are_scored_over_permuted_menus_which_cancel_a_liking_for_a_position(server: FaultyServer) -> None:
     server.reply = lambda prompt: {"A": 0.97, "B": 0.01, "C": 0.01, "D": 0.01}
     assert [p for p in ask(server).label([THREE])[0].probs if p] == pytest.approx([0.25] * 4)
