@@ -35,7 +35,7 @@ from preceptor.ground.device import normal, orthogonal_, to_numpy, to_tensor
 
 _FIRST_LOG_STD = -0.5  # of actions in [-1, 1], before squashing
 # The range that Stable-Baselines3 and the authors' code of SAC leave to the logarithm of the deviation.
-_LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 
 class Head(Protocol):
@@ -288,7 +288,7 @@ class GaussianActor(nn.Module):
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-deviation [B, A] before squashing."""
         mean, log_std = self.net(obs).chunk(2, -1)
-        return mean, log_std.clamp(_LOG_STD_MIN, _LOG_STD_MAX)
+        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def sample(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Reparametrised actions [B, A] and their log-probability [B]."""

@@ -49,10 +49,14 @@ class FusedAdam(torch.optim.Adam):
             for state in states:
                 state["step"] = states[0]["step"]
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What learns."""
+        return self.param_groups[0]["params"]  # type: ignore[no-any-return]
+
     def minimize(self, loss: Tensor) -> None:
         """One step against the gradient of a loss; nothing else gets a gradient of it."""
-        parameters = self.param_groups[0]["params"]
-        self.follow(torch.autograd.grad(loss, parameters))
+        self.follow(torch.autograd.grad(loss, self.parameters))
 
     @torch.no_grad()
     def follow(self, gradients: Sequence[Tensor | None], max_norm: float | None = None) -> None:

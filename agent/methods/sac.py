@@ -1,6 +1,7 @@
 """Soft actor-critic (Haarnoja et al., 2018) for one policy over a box: flat, low or high level."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from preceptor.agent.distributions import Distribution, SquashedNormal
 from preceptor.agent.losses import PriorActions, prior_regularised
 from preceptor.agent.networks import GaussianActor, TwinCritic
 from preceptor.agent.resumable import Resumable, places
+from preceptor.agent.sac_by_hand import ByHand, fits
 from preceptor.ground.device import device, to_device
 from preceptor.ground.optim import FusedAdam, fast_precision, polyak, products_in
 from preceptor.ground.ranges import Count, Positive, Share, Widths
@@ -103,6 +105,7 @@ class SAC(Resumable):
         self.actor_optimizer = FusedAdam((p for p in self.actor.parameters() if p.requires_grad), config.lr)
         self.critic_optimizer = FusedAdam(self.critic.parameters(), config.lr)
         self.temperature_optimizer = FusedAdam([self.log_temperature], config.lr)
+        self._by_hand: ByHand | None = None
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared soft Bellman error of both critics; `batch.discount` is zero where an episode terminated."""
@@ -123,6 +126,29 @@ class SAC(Resumable):
             loss = batch.prior.regularised(loss, batch.obs, action, value, self.critic)
         return loss, {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean()}
 
+    def critic_gradients(self, batch: Transitions) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
+        """The gradient of `critic_loss` in each of the critics' parameters, valid until the next, and what that tells."""
+        if (by_hand := self._by_hand_of(batch)) is not None:
+            return by_hand.critics(batch, self._temperature(), self.generator)
+        loss, info = self.critic_loss(batch)
+        return torch.autograd.grad(loss, self.critic_optimizer.parameters), info
+
+    def actor_gradients(self, batch: Transitions) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
+        """The gradient of `actor_loss` in what learns of the actor, valid until the next, and what that tells."""
+        if (by_hand := self._by_hand_of(batch)) is not None:
+            return by_hand.actor(batch, self._temperature(), self.generator)
+        loss, info = self.actor_loss(batch)
+        return torch.autograd.grad(loss, self.actor_optimizer.parameters), info
+
+    def _by_hand_of(self, batch: Transitions) -> ByHand | None:
+        networks = self.actor, self.critic, self.target
+        if self._by_hand is None or not self._by_hand.takes(networks, batch):
+            self._by_hand = ByHand(*networks, len(batch.obs)) if fits(*networks[:2], batch) else None
+        return self._by_hand
+
+    def _temperature(self) -> float:
+        return float(self.log_temperature.detach().exp())
+
     def temperature_loss(self, entropy: Tensor) -> Tensor:
         """Raises the temperature where the policy has less entropy than the target, and lowers it where it has more."""
         return self.log_temperature * (entropy - self._target_entropy)
@@ -130,11 +156,11 @@ class SAC(Resumable):
     def update(self, batch: Transitions, actor: bool = True) -> dict[str, Tensor]:
         """One gradient step of critics, actor and temperature; of the critics alone if so said."""
         with products_in(self._precision):
-            loss, info = self.critic_loss(batch)
-            self.critic_optimizer.minimize(loss)
+            gradients, info = self.critic_gradients(batch)
+            self.critic_optimizer.follow(gradients)
             if actor:
-                loss, actor_info = self.actor_loss(batch)
-                self.actor_optimizer.minimize(loss)
+                gradients, actor_info = self.actor_gradients(batch)
+                self.actor_optimizer.follow(gradients)
                 if self.log_temperature.requires_grad:
                     self.temperature_optimizer.minimize(self.temperature_loss(actor_info["entropy"]))
                 info |= actor_info | {"temperature": self.log_temperature.detach().exp()}
