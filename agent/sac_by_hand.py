@@ -6,11 +6,12 @@ are torch's, into memory that is kept from step to step; what lies between them 
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from preceptor.agent.networks import LOG_STD_MAX, LOG_STD_MIN, GaussianActor, TwinCritic
@@ -43,39 +44,41 @@ def _plain(arrays: Sequence[Tensor]) -> bool:
 
 
 class _Layers:
-    """A network with ReLU between its layers, or the places of its gradients.
+    """A network with ReLU between its layers, or its gradients; `arrays` and the like share memory with tensors.
 
     Attributes:
         weights: Of each layer [I, O].
-        biases: [O].
-        units: What the hidden layers give [B, H].
+        biases: [O], arrays.
+        units: What the hidden layers give [B, H], or the gradients in their sums.
     """
 
-    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
-        self.weights, self.biases, self.units = weights, biases, units
+    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], units: Sequence[Tensor]) -> None:
+        self.weights, self.transposed = weights, [each.t() for each in weights]
+        self.units, self.of_units = units, [each.t() for each in units]
+        self.arrays, self.biases = ([each.numpy() for each in kind] for kind in (units, biases))
+        self.first, self.last = weights[0].numpy(), weights[-1][:, 0].numpy()
 
     def sums(self, inputs: Tensor) -> Tensor:
-        """Fill in the units, but for bias and ReLU of the last, which are given [B, H]."""
-        for weight, bias, units in zip(self.weights, self.biases, self.units, strict=False):
-            torch.mm(inputs, weight, out=units)
-            if units is not self.units[-1]:
-                _rectify(units.numpy(), bias.numpy())
+        """Fill in the units, but for bias and ReLU of the last, which are given."""
+        for layer, units in enumerate(self.units):
+            if layer:
+                _rectify(self.arrays[layer - 1], self.biases[layer - 1])
+            torch.mm(inputs, self.weights[layer], out=units)
             inputs = units
         return inputs
 
-    def values(self, inputs: Tensor, values: Tensor) -> None:
+    def values(self, inputs: Tensor, values: NDArray[np.float32]) -> None:
         """Fill in the units, and the only output [B]."""
-        sums, last = self.sums(inputs), (self.biases[-2], self.weights[-1][:, 0], self.biases[-1], values)
-        _value(sums.numpy(), *(each.numpy() for each in last))
+        self.sums(inputs)
+        _value(self.arrays[-1], self.biases[-2], self.last, self.biases[-1], values)
 
-    def backwards(self, inputs: Tensor, given: Sequence[Tensor], made: "_Layers") -> None:
-        """Fill in gradients of all weights below the last hidden layer, of whose sums `given[-1]` [B, H] is that."""
-        for layer in range(len(given) - 1, 0, -1):
-            units, below = self.units[layer - 1], given[layer - 1]
-            _product(units.t(), given[layer], made.weights[layer])
-            torch.mm(given[layer], self.weights[layer].t(), out=below)
-            stop(units.numpy(), below.numpy(), made.biases[layer - 1].numpy())
-        _product(inputs.t(), given[0], made.weights[0])
+    def backwards(self, inputs: Tensor, made: "_Layers") -> None:
+        """Fill in the gradients of all below the last hidden layer, where that in its sums is given."""
+        for layer in range(len(self.units) - 1, 0, -1):
+            _product(self.of_units[layer - 1], made.units[layer], made.weights[layer])
+            torch.mm(made.units[layer], self.transposed[layer], out=made.units[layer - 1])
+            stop(self.arrays[layer - 1], made.arrays[layer - 1], made.biases[layer - 1])
+        _product(inputs.t(), made.units[0], made.weights[0])
 
 
 def _product(left: Tensor, right: Tensor, out: Tensor) -> None:
@@ -89,7 +92,7 @@ class ByHand:
     """Both gradients of networks that `fits`, for batches of one size.
 
     Args:
-        actor: Is read; it may change in place between calls, as may the others.
+        actor: Is read at each call, as are the others; it changes in place only.
         critic: Likewise.
         target: Of the critics' shapes.
         count: B.
@@ -99,20 +102,22 @@ class ByHand:
         self._whose, self._count = (actor, critic, target), count
         theirs, twins, followers = ([each.detach() for each in network.parameters()] for network in self._whose)
         self._of_actor, self._of_critic = ([torch.empty_like(each) for each in kind] for kind in (theirs, twins))
-        wide = [torch.empty(count, len(bias)) for bias in theirs[1:-2:2]]
-        both = [[torch.empty(count, weight.shape[2]) for weight in critic.weights[:-1]] for _ in range(2)]
-        self._to_wide, self._to_units = ([torch.empty_like(each) for each in kind] for kind in (wide, both[0]))
-        self._actor = _Layers([each.t() for each in theirs[::2]], theirs[1::2], wide)
-        self._actor_made = _Layers([each.t() for each in self._of_actor[::2]], self._of_actor[1::2])
-        self._twins = [_twin(twins, k, both[k]) for k in range(2)]
-        self._twins_made = [_twin(self._of_critic, k) for k in range(2)]
-        self._followers = [_twin(followers, k, both[0]) for k in range(2)]
+        self._actor = _policy(theirs, count)
+        self._actor_made = _policy(self._of_actor, count)
+        self._twins = [_twin(twins, k, count) for k in range(2)]
+        self._twins_made = [_twin(self._of_critic, k, count) for k in range(2)]
+        self._followers = [_twin(followers, k, count) for k in range(2)]
         actions, width = len(theirs[-1]) // 2, critic.weights[0].shape[1]
-        self._observed = width - actions
-        self._inputs, self._to_action = torch.empty(count, width), torch.empty(count, actions)
+        self._inputs = torch.empty(count, width)
+        self._seen, self._played = self._inputs.split([width - actions, actions], 1)
         self._outputs, self._to_outputs = torch.empty(2, count, 2 * actions)
-        self._values, self._wanted, self._log_prob = torch.empty(2, count), *torch.empty(2, count)
-        self._rows = torch.empty(count, dtype=torch.int64)
+        self._to_action = np.empty((count, actions), np.float32)
+        self._values, self._wanted, self._log_prob = np.empty((2, count), np.float32), *np.empty((2, count), np.float32)
+        self._rows = np.empty(count, np.int64)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is made anew: arrays that are copied share no memory with tensors that are."""
+        return ByHand, (*self._whose, self._count)
 
     def takes(self, networks: Sequence[nn.Module], batch: "Transitions") -> bool:
         """Whether it is made for these networks and batches of this size and kind."""
@@ -128,22 +133,23 @@ class ByHand:
         Raises:
             ValueError: Parts of the batch are of other shapes.
         """
-        check_shape((self._count, self._observed), batch.next_obs)
         check_shape((self._count,), batch.reward, batch.discount)
+        check_shape(tuple(self._seen.shape), batch.obs, batch.next_obs)
+        check_shape(self._to_action.shape, batch.action)
         self._sample(batch.next_obs, generator)
         for layers, values in zip(self._followers, self._values, strict=True):
             layers.values(self._inputs, values)
-        parts = batch.reward, batch.discount, self._values, self._log_prob, self._wanted
-        _soft_target(*(each.numpy() for each in parts), temperature)
-        self._put(batch.obs, batch.action)
+        given = batch.reward.numpy(), batch.discount.numpy()
+        _soft_target(*given, self._values, self._log_prob, temperature, self._wanted)
+        self._seen.copy_(batch.obs)
+        self._played.copy_(batch.action)
         loss = total = 0.0
         for layers, made, values in zip(self._twins, self._twins_made, self._values, strict=True):
             layers.values(self._inputs, values)
-            arrays = values, self._wanted, layers.units[-1], layers.weights[-1][:, 0], self._to_units[-1]
-            places = made.weights[-1][:, 0], made.biases[-1], made.biases[-2]
-            error, value = _from_errors(*(each.numpy() for each in (*arrays, *places)))
+            below = layers.arrays[-1], layers.last, made.arrays[-1]
+            error, value = _from_errors(values, self._wanted, *below, made.last, made.biases[-1], made.biases[-2])
             loss, total = loss + error, total + value
-            layers.backwards(self._inputs, self._to_units, made)
+            layers.backwards(self._inputs, made)
         return self._of_critic, {"critic_loss": torch.tensor(loss), "q": torch.tensor(total / 2)}
 
     @torch.no_grad()
@@ -152,58 +158,58 @@ class ByHand:
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The gradient of `SAC.actor_loss` in the actor's parameters, valid until the next call, and what it tells.
 
-        Each sample has a gradient in the critic alone that values it less, so that only half of theirs is computed.
+        Each sample has a gradient in the critic alone that values it less, so that half of what both have is computed.
 
         Raises:
             ValueError: Observations are of another shape.
         """
-        noise, action = self._sample(batch.obs, generator)
+        check_shape(tuple(self._seen.shape), batch.obs)
+        noise = self._sample(batch.obs, generator)
         for layers, values in zip(self._twins, self._values, strict=True):
             layers.values(self._inputs, values)
-        parts = self._values, self._log_prob, self._rows
-        first, loss, entropy = _choose(*(each.numpy() for each in parts), temperature)
-        until, since = min(-(-first // _BLOCK) * _BLOCK, self._count), first // _BLOCK * _BLOCK
-        self._to_actions(self._twins[0], slice(until), slice(first))
-        self._to_actions(self._twins[1], slice(since, None), slice(first, None))
-        sampled = self._outputs, noise, action, self._to_action, self._to_outputs, self._actor_made.biases[-1]
-        _from_actions(*(each.numpy() for each in sampled), temperature / self._count)
-        units, made = self._actor.units[-1], self._actor_made
-        _product(units.t(), self._to_outputs, made.weights[-1])
-        torch.mm(self._to_outputs, self._actor.weights[-1].t(), out=self._to_wide[-1])
-        stop(units.numpy(), self._to_wide[-1].numpy(), made.biases[-2].numpy())
-        self._actor.backwards(batch.obs, self._to_wide, made)
+        first, loss, entropy = _choose(self._values, self._log_prob, temperature, self._rows)
+        self._to_actions(0, slice(-(-first // _BLOCK) * _BLOCK), slice(first))
+        self._to_actions(1, slice(first // _BLOCK * _BLOCK, None), slice(first, None))
+        layers, made, outputs = self._actor, self._actor_made, (self._outputs.numpy(), self._to_outputs.numpy())
+        action, weight = self._played.numpy(), temperature / self._count
+        _from_actions(noise, action, self._to_action, weight, *outputs, made.biases[-1])
+        _product(layers.of_units[-1], self._to_outputs, made.weights[-1])
+        torch.mm(self._to_outputs, layers.transposed[-1], out=made.units[-1])
+        stop(layers.arrays[-1], made.arrays[-1], made.biases[-2])
+        layers.backwards(self._seen, made)
         return self._of_actor, {"actor_loss": torch.tensor(loss), "entropy": torch.tensor(entropy)}
 
-    def _put(self, obs: Tensor, action: Tensor) -> None:
-        check_shape((self._count, self._observed), obs)
-        check_shape(tuple(self._to_action.shape), action)
-        self._inputs[:, : self._observed], self._inputs[:, self._observed :] = obs, action
-
-    def _sample(self, obs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Noise and, within the critics' inputs, sampled actions [B, A]."""
-        layers, action = self._actor, self._inputs[:, self._observed :]
-        check_shape((self._count, self._observed), obs)
-        self._inputs[:, : self._observed] = obs
-        units, noise = layers.sums(obs), normal(tuple(action.shape), generator)
-        _rectify(units.numpy(), layers.biases[-2].numpy())
+    def _sample(self, obs: Tensor, generator: torch.Generator) -> NDArray[np.float32]:
+        """Fill in the critics' inputs at sampled actions, and give the noise [B, A]."""
+        self._seen.copy_(obs)
+        layers, noise = self._actor, normal(tuple(self._played.shape), generator).numpy()
+        units = layers.sums(self._seen)
+        _rectify(layers.arrays[-1], layers.biases[-2])
         torch.mm(units, layers.weights[-1], out=self._outputs)
-        _squash(*(each.numpy() for each in (self._outputs, layers.biases[-1], noise, action, self._log_prob)))
-        return noise, action
+        _squash(self._outputs.numpy(), layers.biases[-1], noise, self._played.numpy(), self._log_prob)
+        return noise
 
-    def _to_actions(self, layers: _Layers, computed: slice, own: slice) -> None:
+    def _to_actions(self, twin: int, computed: slice, own: slice) -> None:
         """Fill in the gradient in the actions of those samples whose places in `_rows` are `own`, among `computed`."""
-        rows, given = self._rows[computed].numpy(), [each[computed] for each in self._to_units]
-        _from_values(rows, *(each.numpy() for each in (layers.units[-1], layers.weights[-1][:, 0], given[-1])))
-        for layer in range(len(given) - 1, 0, -1):
-            torch.mm(given[layer], layers.weights[layer].t(), out=given[layer - 1])
-            _stop(rows, layers.units[layer - 1].numpy(), given[layer - 1].numpy())
-        parts = self._rows[own], self._to_units[0][own], layers.weights[0][self._observed :], self._to_action
-        _add_up(*(each.numpy() for each in parts))
+        layers, made, rows = self._twins[twin], self._twins_made[twin], self._rows[computed]
+        _from_values(rows, layers.arrays[-1], layers.last, made.arrays[-1][computed])
+        for layer in range(len(layers.units) - 1, 0, -1):
+            above, below = (made.units[each][computed] for each in (layer, layer - 1))
+            torch.mm(above, layers.transposed[layer], out=below)
+            _stop(rows, layers.arrays[layer - 1], below.numpy())
+        weight = layers.first[self._seen.shape[1] :]
+        _add_up(self._rows[own], made.arrays[0][own], weight, self._to_action)
 
 
-def _twin(parameters: Sequence[Tensor], twin: int, units: Sequence[Tensor] = ()) -> _Layers:
+def _policy(parameters: Sequence[Tensor], count: int) -> _Layers:
+    biases = parameters[1::2]
+    return _Layers([each.t() for each in parameters[::2]], biases, [torch.empty(count, len(each)) for each in biases[:-1]])
+
+
+def _twin(parameters: Sequence[Tensor], twin: int, count: int) -> _Layers:
     half = len(parameters) // 2
-    return _Layers([each[twin] for each in parameters[:half]], [each[twin, 0] for each in parameters[half:]], units)
+    weights, biases = [each[twin] for each in parameters[:half]], [each[twin, 0] for each in parameters[half:]]
+    return _Layers(weights, biases, [torch.empty(count, len(each)) for each in biases[:-1]])
 
 
 @njit(cache=True, fastmath=FAST)
@@ -229,7 +235,7 @@ def _value(units, bias, weight, last_bias, values):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True)
-def _soft_target(reward, discount, values, log_prob, wanted, temperature):  # type: ignore[no-untyped-def]
+def _soft_target(reward, discount, values, log_prob, temperature, wanted):  # type: ignore[no-untyped-def]
     for n in range(len(wanted)):
         value = values[0, n] if values[0, n] < values[1, n] else values[1, n]
         wanted[n] = reward[n] + discount[n] * (value - np.float32(temperature) * log_prob[n])
@@ -254,7 +260,7 @@ def _from_errors(values, wanted, units, weight, to_units, to_weight, to_last_bia
 
 
 @njit(cache=True)
-def _choose(values, log_prob, rows, temperature):  # type: ignore[no-untyped-def]
+def _choose(values, log_prob, temperature, rows):  # type: ignore[no-untyped-def]
     # Puts samples that the first critic values less first, and returns their number, the loss and the entropy
     count, first, loss, entropy = len(rows), 0, 0.0, 0.0
     last = count
@@ -312,15 +318,15 @@ def _squash(outputs, bias, noise, action, log_prob):  # type: ignore[no-untyped-
             outputs[n, actions + a] += bias[actions + a]
             log_std = _bounded(outputs[n, actions + a])
             unsquashed = outputs[n, a] + math.exp(log_std) * noise[n, a]
-            fades = math.exp(-2 * abs(unsquashed))
-            action[n, a] = math.tanh(unsquashed)
-            slope = 2 * (np.float32(_LOG_2) - abs(unsquashed) - math.log1p(fades))
+            fades = math.expm1(-2 * abs(unsquashed))
+            action[n, a] = math.copysign(fades / (2 + fades), unsquashed)
+            slope = 2 * (np.float32(_LOG_2) - abs(unsquashed) - math.log1p(1 + fades))
             total -= np.float32(0.5) * noise[n, a] * noise[n, a] + log_std + slope
         log_prob[n] = total
 
 
 @njit(cache=True)
-def _from_actions(outputs, noise, action, to_action, to_outputs, to_bias, weight):  # type: ignore[no-untyped-def]
+def _from_actions(noise, action, to_action, weight, outputs, to_outputs, to_bias):  # type: ignore[no-untyped-def]
     # `weight` is the loss's gradient in each log-probability, which rises by 2 a with what is squashed to a
     actions = noise.shape[1]
     to_bias[:] = 0

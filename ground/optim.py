@@ -84,7 +84,8 @@ class FusedAdam(torch.optim.Adam):
         for state in resting:
             if id(state["step"]) in counts:  # what rests goes on with a count of its own
                 state["step"] = state["step"].clone()
-        torch._foreach_add_(list(counts.values()), 1)
+        for step in counts.values():  # of which there is one as a rule
+            step.add_(1)
         if all(each.dtype is torch.float32 and each.is_cpu for each in parameters):
             steps_of = {key: step.item() for key, step in counts.items()}
             so_far = [steps_of[id(step)] for step in steps]

@@ -149,9 +149,9 @@ class SAC(Resumable):
     def _temperature(self) -> float:
         return float(self.log_temperature.detach().exp())
 
-    def temperature_loss(self, entropy: Tensor) -> Tensor:
-        """Raises the temperature where the policy has less entropy than the target, and lowers it where it has more."""
-        return self.log_temperature * (entropy - self._target_entropy)
+    def temperature_gradient(self, entropy: Tensor) -> Tensor:
+        """In the logarithm: the temperature rises where the policy has less entropy than the target, and else falls."""
+        return entropy - self._target_entropy
 
     def update(self, batch: Transitions, actor: bool = True) -> dict[str, Tensor]:
         """One gradient step of critics, actor and temperature; of the critics alone if so said."""
@@ -162,7 +162,7 @@ class SAC(Resumable):
                 gradients, actor_info = self.actor_gradients(batch)
                 self.actor_optimizer.follow(gradients)
                 if self.log_temperature.requires_grad:
-                    self.temperature_optimizer.minimize(self.temperature_loss(actor_info["entropy"]))
+                    self.temperature_optimizer.follow([self.temperature_gradient(actor_info["entropy"])])
                 info |= actor_info | {"temperature": self.log_temperature.detach().exp()}
             polyak(self.target, self.critic, self.config.tau)
             return info
