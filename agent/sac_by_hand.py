@@ -52,10 +52,10 @@ class _Layers:
         units: What the hidden layers give [B, H], or the gradients in their sums.
     """
 
-    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], units: Sequence[Tensor]) -> None:
+    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], count: int) -> None:
         self.weights, self.transposed = weights, [each.t() for each in weights]
-        self.units, self.of_units = units, [each.t() for each in units]
-        self.arrays, self.biases = ([each.numpy() for each in kind] for kind in (units, biases))
+        self.units = [torch.empty(count, len(each)) for each in biases[:-1]]
+        self.arrays, self.biases = ([each.numpy() for each in kind] for kind in (self.units, biases))
         self.first, self.last = weights[0].numpy(), weights[-1][:, 0].numpy()
 
     def sums(self, inputs: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class _Layers:
     def backwards(self, inputs: Tensor, made: "_Layers") -> None:
         """Fill in the gradients of all below the last hidden layer, where that in its sums is given."""
         for layer in range(len(self.units) - 1, 0, -1):
-            _product(self.of_units[layer - 1], made.units[layer], made.weights[layer])
+            _product(self.units[layer - 1].t(), made.units[layer], made.weights[layer])
             torch.mm(made.units[layer], self.transposed[layer], out=made.units[layer - 1])
             stop(self.arrays[layer - 1], made.arrays[layer - 1], made.biases[layer - 1])
         _product(inputs.t(), made.units[0], made.weights[0])
@@ -173,7 +173,7 @@ class ByHand:
         layers, made, outputs = self._actor, self._actor_made, (self._outputs.numpy(), self._to_outputs.numpy())
         action, weight = self._played.numpy(), temperature / self._count
         _from_actions(noise, action, self._to_action, weight, *outputs, made.biases[-1])
-        _product(layers.of_units[-1], self._to_outputs, made.weights[-1])
+        _product(layers.units[-1].t(), self._to_outputs, made.weights[-1])
         torch.mm(self._to_outputs, layers.transposed[-1], out=made.units[-1])
         stop(layers.arrays[-1], made.arrays[-1], made.biases[-2])
         layers.backwards(self._seen, made)
@@ -202,14 +202,13 @@ class ByHand:
 
 
 def _policy(parameters: Sequence[Tensor], count: int) -> _Layers:
-    biases = parameters[1::2]
-    return _Layers([each.t() for each in parameters[::2]], biases, [torch.empty(count, len(each)) for each in biases[:-1]])
+    return _Layers([each.t() for each in parameters[::2]], parameters[1::2], count)
 
 
 def _twin(parameters: Sequence[Tensor], twin: int, count: int) -> _Layers:
     half = len(parameters) // 2
     weights, biases = [each[twin] for each in parameters[:half]], [each[twin, 0] for each in parameters[half:]]
-    return _Layers(weights, biases, [torch.empty(count, len(each)) for each in biases[:-1]])
+    return _Layers(weights, biases, count)
 
 
 @njit(cache=True, fastmath=FAST)
@@ -234,10 +233,16 @@ def _value(units, bias, weight, last_bias, values):  # type: ignore[no-untyped-d
         values[n] = value + last_bias[0]
 
 
+@njit(cache=True, inline="always")
+def _second(values, n):  # type: ignore[no-untyped-def]
+    # Whether the second critic's value is the smaller, or NaN
+    return values[1, n] < values[0, n] or np.isnan(values[1, n])
+
+
 @njit(cache=True)
 def _soft_target(reward, discount, values, log_prob, temperature, wanted):  # type: ignore[no-untyped-def]
     for n in range(len(wanted)):
-        value = values[0, n] if values[0, n] < values[1, n] else values[1, n]
+        value = values[int(_second(values, n)), n]
         wanted[n] = reward[n] + discount[n] * (value - np.float32(temperature) * log_prob[n])
 
 
@@ -265,15 +270,13 @@ def _choose(values, log_prob, temperature, rows):  # type: ignore[no-untyped-def
     count, first, loss, entropy = len(rows), 0, 0.0, 0.0
     last = count
     for n in range(count):
-        if values[0, n] <= values[1, n]:
-            value = values[0, n]
-            rows[first] = n
-            first += 1
-        else:
-            value = values[1, n]
+        if _second(values, n):
             last -= 1
             rows[last] = n
-        loss += temperature * log_prob[n] - value
+        else:
+            rows[first] = n
+            first += 1
+        loss += temperature * log_prob[n] - values[int(_second(values, n)), n]
         entropy -= log_prob[n]
     return first, loss / count, entropy / count
 

@@ -127,14 +127,14 @@ class SAC(Resumable):
         return loss, {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean()}
 
     def critic_gradients(self, batch: Transitions) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
-        """The gradient of `critic_loss` in each of the critics' parameters, valid until the next, and what that tells."""
+        """The gradient of `critic_loss` in the critics' parameters, valid until the next one, and what that tells."""
         if (by_hand := self._by_hand_of(batch)) is not None:
             return by_hand.critics(batch, self._temperature(), self.generator)
         loss, info = self.critic_loss(batch)
         return torch.autograd.grad(loss, self.critic_optimizer.parameters), info
 
     def actor_gradients(self, batch: Transitions) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
-        """The gradient of `actor_loss` in what learns of the actor, valid until the next, and what that tells."""
+        """The gradient of `actor_loss` in what learns of the actor, valid until the next one, and what that tells."""
         if (by_hand := self._by_hand_of(batch)) is not None:
             return by_hand.actor(batch, self._temperature(), self.generator)
         loss, info = self.actor_loss(batch)
