@@ -218,18 +218,23 @@ class ServedModel:
         return list(zip(positions, replies, strict=True)), failure
 
     def _in_time(self, way: Way, seconds: float) -> Way:
-        """The way, its lists so short that the last of several is answered in time, if a prompt takes so long."""
-        return replace(way, size=max(1, min(way.size, self._answered(seconds) // _MOST_LISTS)))
+        """The way with shorter lists, if the server is slow: it takes `seconds` for a prompt.
+
+        All lists in flight are answered within a quarter of the time limit, even one after another. A server elsewhere
+        keeps its lists, since the seconds are also those of the network.
+        """
+        if not is_here(self.base_url):
+            return way
+        limit = min(self._limits.request_seconds, self._limits.deadline_seconds)
+        prompts = int(limit / 4 / max(seconds, 1e-3))
+        return replace(way, size=max(1, min(way.size, prompts // (self._config.concurrency or _MOST_LISTS))))
 
     def _by_speed(self, seconds: float, size: int) -> int:
         if not is_here(self.base_url):
             return _OF_A_SERVICE
-        return max(2, min(_MOST if size == 1 else _MOST_LISTS, self._answered(seconds) // size))
-
-    def _answered(self, seconds: float) -> int:
-        """Prompts that a server answers in a quarter of its time limit, one after another."""
-        limit = min(self._limits.request_seconds, self._limits.deadline_seconds)
-        return int(limit / 4 / max(seconds, 1e-3))
+        if size > 1:
+            return _MOST_LISTS  # for which `_in_time` has chosen the size
+        return max(2, min(_MOST, int(self._limits.request_seconds / 4 / max(seconds, 1e-3))))
 
     def explain(self, fault: ServerFault) -> TeacherError:
         """The fault in words for a user."""

@@ -166,19 +166,24 @@ class Probe:
     async def _in_lists(self, way: Way) -> Way:
         """The same scores faster, where lists of prompts give them."""
         lists = scoring.letter_lists(self._without_thinking(), way.top, _LIST_SIZE)
-        prompts, seconds = [*self._prompts, CANARY], self.seconds
+        prompts, alone = [*self._prompts, CANARY], self.seconds
         try:
-            (ours, _), (theirs, _) = await self._ask(lists, prompts), await self._ask(way, prompts)
+            ours, _ = await self._ask(lists, prompts)
+            in_list = self.seconds / len(prompts)
+            theirs, _ = await self._ask(way, prompts)
         except ServerFault:
             return way
         finally:
-            self.seconds = seconds
+            self.seconds = alone
         if self._client.estimates:
             return way
         same = all(_alike(*pair) for pair in zip(ours, theirs, strict=True))
         # A sure model may say the same of another text: a chat template shows in the number of tokens.
         read = [sum(reply.tokens for reply in replies) for replies in (ours, theirs)]
-        return lists if same and read[0] == read[1] > 0 else way
+        if not same or not read[0] == read[1] > 0:
+            return way
+        self.seconds = min(alone, in_list)  # the first prompt may have found the server cold
+        return lists
 
     async def _choice(self) -> Way:
         choices = await self._chat(2, structured_outputs={"choice": _FORCED})
