@@ -6,7 +6,7 @@ are torch's, into memory that is kept from step to step; what lies between them 
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,16 +22,35 @@ from preceptor.ground.device import normal
 if TYPE_CHECKING:
     from preceptor.agent.methods.sac import Transitions
 
-_BLOCK = 16  # oneDNN compiles a product once for each number of rows, so there are not many
+# The critics' shares of a batch are rounded up to multiples of so many rows: oneDNN compiles a product anew for each
+# number of rows that it has not met.
+_BLOCK = 16
 _LOG_2, _LOG_ROOT = math.log(2), 0.5 * math.log(2 * math.pi)
 
 
-def fits(actor: nn.Module, critic: nn.Module, batch: "Transitions") -> bool:
-    """Whether the functions here handle networks and batch: plain ones, float32 in main memory, and no prior."""
-    if type(actor) is not GaussianActor or type(critic) is not TwinCritic or critic.normed or len(critic.weights) < 2:
+def fits(actor: nn.Module, critic: nn.Module, learning: Sequence[Tensor], batch: "Transitions") -> bool:
+    """Whether the functions here handle networks and batch: plain ones, float32 in main memory, and no prior.
+
+    Args:
+        actor: Whose gradient is wanted.
+        critic: Likewise.
+        learning: The parameters that learn, which must be all of both, in their order.
+        batch: What is learned from.
+    """
+    if not _handled(batch) or type(actor) is not GaussianActor or type(critic) is not TwinCritic:
         return False
     parameters = *actor.parameters(), *critic.parameters()
-    return _plain(parameters) and all(each.requires_grad for each in parameters) and _handled(batch)
+    same = [*map(id, parameters)] == [*map(id, learning)] and all(each.requires_grad for each in parameters)
+    return same and _plain(parameters) and not critic.normed and len(critic.weights) > 1 and _stacked(actor.net)
+
+
+def _stacked(net: nn.Module) -> bool:
+    """Whether it is made of linear layers with biases, two at least, and ReLU between them."""
+    if type(net) is not nn.Sequential or len(net) < 3:
+        return False
+    linear, between = list(net)[::2], list(net)[1::2]
+    kinds = {type(each) for each in linear}, {type(each) for each in between}
+    return kinds == ({nn.Linear}, {nn.ReLU}) and all(each.bias is not None for each in linear)
 
 
 def _handled(batch: "Transitions") -> bool:
@@ -44,12 +63,18 @@ def _plain(arrays: Sequence[Tensor]) -> bool:
 
 
 class _Layers:
-    """A network with ReLU between its layers, or its gradients; `arrays` and the like share memory with tensors.
+    """The layers of a network with ReLU between them, or the gradient in these layers.
+
+    NumPy arrays are views of the tensors, for the compiled functions.
 
     Attributes:
-        weights: Of each layer [I, O].
-        biases: [O], arrays.
-        units: What the hidden layers give [B, H], or the gradients in their sums.
+        weights: Each layer's weights [I, O], tensors.
+        transposed: The same [O, I].
+        biases: Each layer's biases [O], arrays.
+        units: Each hidden layer's outputs [B, H], tensors; of a gradient, that in the sums before ReLU.
+        arrays: The same as arrays.
+        first: The first layer's weights, an array [I, H].
+        last: The last layer's weights in its first output, an array [H].
     """
 
     def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], count: int) -> None:
@@ -92,14 +117,19 @@ class ByHand:
     """Both gradients of networks that `fits`, for batches of one size.
 
     Args:
-        actor: Is read at each call, as are the others; it changes in place only.
+        actor: Its parameters are read at each call, where they were in memory at first.
         critic: Likewise.
-        target: Of the critics' shapes.
+        target: Likewise, of the critics' shapes.
         count: B.
     """
 
     def __init__(self, actor: GaussianActor, critic: TwinCritic, target: TwinCritic, count: int) -> None:
         self._whose, self._count = (actor, critic, target), count
+        modules = [each for network in self._whose for each in network.modules()]
+        # The dictionaries in which modules hold others and parameters: `parameters()` is four times as slow.
+        self._parts = [each._modules for each in modules if each._modules]
+        self._parameters = [each._parameters for each in modules if each._parameters]
+        self._first_state = self._state()
         theirs, twins, followers = ([each.detach() for each in network.parameters()] for network in self._whose)
         self._of_actor, self._of_critic = ([torch.empty_like(each) for each in kind] for kind in (theirs, twins))
         self._actor = _policy(theirs, count)
@@ -115,20 +145,24 @@ class ByHand:
         self._values, self._wanted, self._log_prob = np.empty((2, count), np.float32), *np.empty((2, count), np.float32)
         self._rows = np.empty(count, np.int64)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copy is made anew: arrays that are copied share no memory with tensors that are."""
-        return ByHand, (*self._whose, self._count)
-
     def takes(self, networks: Sequence[nn.Module], batch: "Transitions") -> bool:
-        """Whether it is made for these networks and batches of this size and kind."""
+        """Whether it is made for these networks, as they are now, and batches of this size and kind."""
         same = all(mine is each for mine, each in zip(self._whose, networks, strict=True))
-        return same and len(batch.obs) == self._count and _handled(batch)
+        return same and len(batch.obs) == self._count and _handled(batch) and self._state() == self._first_state
+
+    def _state(self) -> tuple[list[nn.Module | None], list[tuple[int, bool]]]:
+        """What changes where modules are replaced, or parameters frozen or held elsewhere in memory."""
+        parts = [part for held in self._parts for part in held.values()]
+        parameters = [each for held in self._parameters for each in held.values() if each is not None]
+        return parts, [(each.data_ptr(), each.requires_grad) for each in parameters]
 
     @torch.no_grad()
     def critics(
         self, batch: "Transitions", temperature: float, generator: torch.Generator
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The gradient of `SAC.critic_loss` in the critics' parameters, valid until the next call, and what it tells.
+        """The gradient of `SAC.critic_loss` in the critics' parameters, and the figures that the loss reports.
+
+        The next call overwrites the gradient.
 
         Raises:
             ValueError: Parts of the batch are of other shapes.
@@ -156,9 +190,10 @@ class ByHand:
     def actor(
         self, batch: "Transitions", temperature: float, generator: torch.Generator
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The gradient of `SAC.actor_loss` in the actor's parameters, valid until the next call, and what it tells.
+        """The gradient of `SAC.actor_loss` in the actor's parameters, and the figures that the loss reports.
 
-        Each sample has a gradient in the critic alone that values it less, so that half of what both have is computed.
+        The next call overwrites the gradient. A sample's gradient goes through one critic only, the one with the
+        smaller value, so half of the products are left out.
 
         Raises:
             ValueError: Observations are of another shape.
@@ -172,7 +207,7 @@ class ByHand:
         self._to_actions(1, slice(first // _BLOCK * _BLOCK, None), slice(first, None))
         layers, made, outputs = self._actor, self._actor_made, (self._outputs.numpy(), self._to_outputs.numpy())
         action, weight = self._played.numpy(), temperature / self._count
-        _from_actions(noise, action, self._to_action, weight, *outputs, made.biases[-1])
+        _from_actions(noise, action, self._to_action, weight, LOG_STD_MIN, LOG_STD_MAX, *outputs, made.biases[-1])
         _product(layers.units[-1].t(), self._to_outputs, made.weights[-1])
         torch.mm(self._to_outputs, layers.transposed[-1], out=made.units[-1])
         stop(layers.arrays[-1], made.arrays[-1], made.biases[-2])
@@ -186,7 +221,15 @@ class ByHand:
         units = layers.sums(self._seen)
         _rectify(layers.arrays[-1], layers.biases[-2])
         torch.mm(units, layers.weights[-1], out=self._outputs)
-        _squash(self._outputs.numpy(), layers.biases[-1], noise, self._played.numpy(), self._log_prob)
+        _squash(
+            self._outputs.numpy(),
+            layers.biases[-1],
+            noise,
+            LOG_STD_MIN,
+            LOG_STD_MAX,
+            self._played.numpy(),
+            self._log_prob,
+        )
         return noise
 
     def _to_actions(self, twin: int, computed: slice, own: slice) -> None:
@@ -311,15 +354,16 @@ def _add_up(rows, to_units, weight, to_action):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _squash(outputs, bias, noise, action, log_prob):  # type: ignore[no-untyped-def]
-    # As `GaussianActor.sample`; adds the bias to outputs
+def _squash(outputs, bias, noise, least, most, action, log_prob):  # type: ignore[no-untyped-def]
+    # As `GaussianActor.sample`; adds the bias to outputs. Numba's cache would keep constants of another file, so the
+    # range of the log-deviation is given
     actions = noise.shape[1]
     for n in range(len(noise)):
         total = -_LOG_ROOT * actions
         for a in range(actions):
             outputs[n, a] += bias[a]
             outputs[n, actions + a] += bias[actions + a]
-            log_std = _bounded(outputs[n, actions + a])
+            log_std = _bounded(outputs[n, actions + a], least, most)
             unsquashed = outputs[n, a] + math.exp(log_std) * noise[n, a]
             fades = math.expm1(-2 * abs(unsquashed))
             action[n, a] = math.copysign(fades / (2 + fades), unsquashed)
@@ -329,7 +373,7 @@ def _squash(outputs, bias, noise, action, log_prob):  # type: ignore[no-untyped-
 
 
 @njit(cache=True)
-def _from_actions(noise, action, to_action, weight, outputs, to_outputs, to_bias):  # type: ignore[no-untyped-def]
+def _from_actions(noise, action, to_action, weight, least, most, outputs, to_outputs, to_bias):  # type: ignore[no-untyped-def]
     # `weight` is the loss's gradient in each log-probability, which rises by 2 a with what is squashed to a
     actions = noise.shape[1]
     to_bias[:] = 0
@@ -337,14 +381,14 @@ def _from_actions(noise, action, to_action, weight, outputs, to_outputs, to_bias
         for a in range(actions):
             squashed, log_std = action[n, a], outputs[n, actions + a]
             to_mean = to_action[n, a] * (1 - squashed * squashed) + np.float32(2 * weight) * squashed
-            within = not (log_std < LOG_STD_MIN or log_std > LOG_STD_MAX)
-            to_log_std = to_mean * math.exp(_bounded(log_std)) * noise[n, a] - np.float32(weight)
+            within = not (log_std < least or log_std > most)
+            to_log_std = to_mean * math.exp(_bounded(log_std, least, most)) * noise[n, a] - np.float32(weight)
             to_outputs[n, a], to_outputs[n, actions + a] = to_mean, to_log_std if within else np.float32(0)
             to_bias[a] += to_outputs[n, a]
             to_bias[actions + a] += to_outputs[n, actions + a]
 
 
 @njit(cache=True, inline="always")
-def _bounded(log_std):  # type: ignore[no-untyped-def]
-    least = np.float32(LOG_STD_MIN) if log_std < LOG_STD_MIN else log_std
-    return np.float32(LOG_STD_MAX) if least > LOG_STD_MAX else least
+def _bounded(log_std, least, most):  # type: ignore[no-untyped-def]
+    above = np.float32(least) if log_std < least else log_std
+    return np.float32(most) if above > most else above

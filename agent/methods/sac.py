@@ -126,40 +126,60 @@ class SAC(Resumable):
             loss = batch.prior.regularised(loss, batch.obs, action, value, self.critic)
         return loss, {"actor_loss": loss.detach(), "entropy": -log_prob.detach().mean()}
 
-    def critic_gradients(self, batch: Transitions) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
-        """The gradient of `critic_loss` in the critics' parameters, valid until the next one, and what that tells."""
-        if (by_hand := self._by_hand_of(batch)) is not None:
+    def critic_gradients(
+        self, batch: Transitions, by_hand: ByHand | None = None
+    ) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
+        """The gradient of `critic_loss` in the critics' parameters, and the figures that the loss reports.
+
+        It is worked out `by_hand`, which overwrites it at the next call, or by autograd.
+        """
+        if by_hand is not None:
             return by_hand.critics(batch, self._temperature(), self.generator)
         loss, info = self.critic_loss(batch)
         return torch.autograd.grad(loss, self.critic_optimizer.parameters), info
 
-    def actor_gradients(self, batch: Transitions) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
-        """The gradient of `actor_loss` in what learns of the actor, valid until the next one, and what that tells."""
-        if (by_hand := self._by_hand_of(batch)) is not None:
+    def actor_gradients(
+        self, batch: Transitions, by_hand: ByHand | None = None
+    ) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
+        """The gradient of `actor_loss` in those of the actor's parameters that learn; else as `critic_gradients`."""
+        if by_hand is not None:
             return by_hand.actor(batch, self._temperature(), self.generator)
         loss, info = self.actor_loss(batch)
         return torch.autograd.grad(loss, self.actor_optimizer.parameters), info
 
-    def _by_hand_of(self, batch: Transitions) -> ByHand | None:
-        networks = self.actor, self.critic, self.target
+    def by_hand(self, batch: Transitions) -> ByHand | None:
+        """What works gradients out by hand, for the networks as they are now and this batch, where something does."""
+        kind, networks = type(self), (self.actor, self.critic, self.target)
+        if kind.critic_loss is not SAC.critic_loss or kind.actor_loss is not SAC.actor_loss:
+            return None
         if self._by_hand is None or not self._by_hand.takes(networks, batch):
-            self._by_hand = ByHand(*networks, len(batch.obs)) if fits(*networks[:2], batch) else None
+            learning = self.actor_optimizer.parameters + self.critic_optimizer.parameters
+            fit = fits(self.actor, self.critic, learning, batch)
+            self._by_hand = ByHand(*networks, len(batch.obs)) if fit else None
         return self._by_hand
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied: all but `_by_hand`, whose arrays are of these networks' memory. A copy makes its own."""
+        return self.__dict__ | {"_by_hand": None}
 
     def _temperature(self) -> float:
         return float(self.log_temperature.detach().exp())
 
     def temperature_gradient(self, entropy: Tensor) -> Tensor:
-        """In the logarithm: the temperature rises where the policy has less entropy than the target, and else falls."""
+        """The gradient of the temperature's loss in `log_temperature`: the policy's entropy minus the target entropy.
+
+        So descent raises the temperature of a policy with less entropy than the target, and lowers that of others.
+        """
         return entropy - self._target_entropy
 
     def update(self, batch: Transitions, actor: bool = True) -> dict[str, Tensor]:
         """One gradient step of critics, actor and temperature; of the critics alone if so said."""
         with products_in(self._precision):
-            gradients, info = self.critic_gradients(batch)
+            by_hand = self.by_hand(batch)
+            gradients, info = self.critic_gradients(batch, by_hand)
             self.critic_optimizer.follow(gradients)
             if actor:
-                gradients, actor_info = self.actor_gradients(batch)
+                gradients, actor_info = self.actor_gradients(batch, by_hand)
                 self.actor_optimizer.follow(gradients)
                 if self.log_temperature.requires_grad:
                     self.temperature_optimizer.follow([self.temperature_gradient(actor_info["entropy"])])

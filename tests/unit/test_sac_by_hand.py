@@ -30,10 +30,11 @@ def drawn(count=64, seed=0):
 
 def check(learner, batch, by_hand=True):
     """Gradients, figures and draws are those of the losses, to 1e-5."""
+    worker = learner.by_hand(batch)
+    assert (worker is not None) == by_hand
     for name, network in (("critic", learner.critic), ("actor", learner.actor)):
         before = learner.generator.get_state()
-        found, told = getattr(learner, f"{name}_gradients")(batch)
-        assert (learner._by_hand is not None) == by_hand
+        found, told = getattr(learner, f"{name}_gradients")(batch, worker)
         after = learner.generator.get_state()
         learner.generator.set_state(before)
         loss, terms = getattr(learner, f"{name}_loss")(batch)
@@ -111,7 +112,66 @@ def test_everything_else_goes_on_by_autograd():
     learner.actor.net[0].bias.requires_grad_(False)
     learner.actor_optimizer = FusedAdam([p for p in learner.actor.parameters() if p.requires_grad], 1e-2)
     learner.update(batch)
-    assert learner._by_hand is None
+    assert learner.by_hand(batch) is None
+
+
+@pytest.mark.parametrize("network", ["actor", "critic", "target"])
+def test_parameters_that_are_held_elsewhere_are_read_there(network):
+    learner, batch = learner_of(), drawn()
+    changed = getattr(learner, network)
+    learner.update(batch)
+    first = next(changed.parameters())
+    first.data = torch.randn_like(first)
+    check(learner, batch)
+    changed.share_memory()
+    learner.update(batch)
+    check(learner, batch)
+    if network == "target":
+        changed.load_state_dict(
+            {name: torch.randn_like(each) for name, each in changed.state_dict().items()}, assign=True
+        )
+        check(learner, batch)
+
+
+def test_what_no_longer_learns_is_autograds_to_refuse():
+    batch = drawn()
+    for change in (
+        lambda learner: learner.actor.net[0].requires_grad_(False),
+        lambda learner: learner.critic.weights[1].requires_grad_(False),
+        lambda learner: setattr(learner.actor.net, "2", torch.nn.Linear(32, 32)),
+        lambda learner: learner.critic.load_state_dict(copy.deepcopy(learner.critic.state_dict()), assign=True),
+    ):
+        learner = learner_of()
+        learner.update(batch)
+        change(learner)
+        with pytest.raises(RuntimeError, match=r"require grad|not have been used"):
+            learner.update(batch)
+
+
+def test_other_layers_and_none_go_on_by_autograd():
+    batch = drawn()
+    for net in (torch.nn.Sequential(torch.nn.Linear(OBS, 2 * ACTIONS)), None):
+        learner = learner_of()
+        learner.update(batch)
+        if net:
+            learner.actor.net = net
+            learner.actor_optimizer = FusedAdam(net.parameters(), 1e-2)
+        else:
+            learner.actor.net[1] = torch.nn.Tanh()
+        check(learner, batch, by_hand=False)
+
+
+@pytest.mark.parametrize("name", ["critic_loss", "actor_loss"])
+def test_a_loss_of_a_subclass_is_what_is_learned_from(name):
+    asked = []
+
+    def loss(self, batch):
+        asked.append(name)
+        return getattr(SAC, name)(self, batch)
+
+    kind = type("Own", (SAC,), {name: loss})
+    kind(OBS, ACTIONS, SACConfig(hidden=(32, 32)), 0).update(drawn())
+    assert asked == [name]
 
 
 def test_what_is_not_a_number_stays_so():
@@ -125,12 +185,13 @@ def test_what_is_not_a_number_stays_so():
 
 def test_another_shape_is_refused():
     learner, batch = learner_of(), drawn()
+    worker = learner.by_hand(batch)
     for name in ("obs", "action", "reward", "next_obs", "discount"):
         part = getattr(batch, name)
         with pytest.raises(ValueError, match="not the same"):
-            learner.critic_gradients(dataclasses.replace(batch, **{name: torch.cat([part, part], -1)}))
+            worker.critics(dataclasses.replace(batch, **{name: torch.cat([part, part], -1)}), 0.3, learner.generator)
     with pytest.raises(ValueError, match="not the same"):
-        learner.actor_gradients(dataclasses.replace(batch, obs=torch.cat([batch.obs, batch.obs], 1)))
+        worker.actor(dataclasses.replace(batch, obs=torch.cat([batch.obs, batch.obs], 1)), 0.3, learner.generator)
 
 
 def test_a_copy_learns_by_itself():
