@@ -7,11 +7,13 @@ Layers that are added, and the units that all get, have no weight in what comes 
 
 import argparse
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from preceptor.ground.errors import UserError
 from preceptor.teacher.card import TINY_MODEL
 
 
@@ -20,7 +22,12 @@ def widen(folder: Path, layers: int, width: int) -> float:
 
     Returns:
         The largest change of a logit, which comes of rounding.
+
+    Raises:
+        UserError: There is something already.
     """
+    if folder.exists():
+        raise UserError(f"{folder} exists already.", f"python -m bench.wider {folder}-2")
     shutil.copytree(TINY_MODEL, folder)
     narrow = AutoModelForCausalLM.from_pretrained(str(TINY_MODEL), dtype=torch.bfloat16)
     config = AutoConfig.from_pretrained(str(TINY_MODEL))
@@ -45,7 +52,10 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--width", type=int, default=32_768)
     said = parser.parse_args()
-    print(f"Logits differ by at most {widen(said.folder, said.layers, said.width):.2g}.")
+    try:
+        print(f"Logits differ by at most {widen(said.folder, said.layers, said.width):.2g}.")
+    except UserError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
