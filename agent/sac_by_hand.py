@@ -31,11 +31,7 @@ _LOG_2, _LOG_ROOT = math.log(2), 0.5 * math.log(2 * math.pi)
 def fits(actor: nn.Module, critic: nn.Module, learning: Sequence[Tensor], batch: "Transitions") -> bool:
     """Whether the functions here handle networks and batch: plain ones, float32 in main memory, and no prior.
 
-    Args:
-        actor: Whose gradient is wanted.
-        critic: Likewise.
-        learning: The parameters that learn, which must be all of both, in their order.
-        batch: What is learned from.
+    The parameters that learn must be all of both networks, in their order.
     """
     if not _handled(batch) or type(actor) is not GaussianActor or type(critic) is not TwinCritic:
         return False

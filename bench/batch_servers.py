@@ -48,8 +48,8 @@ def main() -> None:
     said = parser.parse_args()
     if said.real:
         turns = [(said.real[:1], said.scenes), (said.real, 2 * said.scenes), (said.real[1:], said.scenes)]
-        first, both, second = measured(turns, prompt="compact")
-        show((first + second) / 2, both)
+        before, both, after = measured(turns, prompt="compact")
+        show((before + after) / 2, both)
         return
 
     def slow(number: int, body: dict[str, Any]) -> None:
