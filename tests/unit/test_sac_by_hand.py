@@ -199,6 +199,7 @@ def test_a_copy_learns_by_itself():
     for learner in (one, alone):
         learner.update(drawn())
     other = copy.deepcopy(one)
+    assert other._by_hand is None, "whose arrays would be copies that nothing writes into"
     for seed in range(3):
         other.update(drawn(seed=seed))
     check(other, drawn())
