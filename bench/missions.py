@@ -29,6 +29,7 @@ from preceptor.agent.runs.run import Run
 from preceptor.agent.runs.statistics import mean_interval, widened
 from preceptor.envs.catalog import get_task
 from preceptor.envs.missions import rooms
+from preceptor.envs.missions.levels import ABSENT
 from preceptor.envs.missions.tasks import MissionTask, Obs
 from preceptor.envs.missions.vocabulary import VOCABULARY
 from preceptor.envs.task import Task
@@ -84,7 +85,7 @@ PLAYERS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
 
 
 class Wordless(MissionTask):
-    """The task that is trained on; controllers see one word of every mission."""
+    """The task that is trained on; controllers see one word of every mission, and not how many clauses there are."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -93,8 +94,9 @@ class Wordless(MissionTask):
 
     def sensed(self, obs: Obs) -> tuple[Any, ...]:
         """As ever, with the same words for all."""
-        *seen, words = super().sensed(obs)
-        return *seen, np.broadcast_to(VOCABULARY.encode("go", words.shape[1]), words.shape)
+        status, facts, done, words = super().sensed(obs)
+        done = np.where(done == ABSENT, 0, done)  # how many clauses there are is said in words
+        return status, facts, done, np.broadcast_to(VOCABULARY.encode("go", words.shape[1]), words.shape)
 
 
 def measure(player: str, seed: int, steps: int, episodes: int, done: set[str]) -> Iterator[dict[str, Any]]:

@@ -49,11 +49,14 @@ def load_controller(folder: Path, task: Task) -> Controller:
         raise CheckpointError(f"There is no controller at {folder}.", again)
     description = read_json(folder / DESCRIPTION, kind=KIND, schema=SCHEMA)
     for name, here in identity_of(task).items():
-        if description.get(name) != here:
+        if (there := description.get(name)) != here:
             again = f"python main.py train --method dagger --task {task.source} --savedir controller"
+            if isinstance(there, dict):  # the same parts of both would hide the others
+                there, here = (
+                    {key: one[key] for key in one if there.get(key) != here.get(key)} for one in (there, here)
+                )
             raise ControllerMismatch(
-                f"The controller at {folder} has {name} {description.get(name)!r}, but {task.name} needs {here!r}.",
-                again,
+                f"The controller at {folder} has {name} {there!r}, but {task.name} needs {here!r}.", again
             )
     try:
         config = TrunkConfig(**description["network"])

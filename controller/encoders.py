@@ -203,7 +203,7 @@ class MissionEncoder(GridEncoder):
     def __init__(self, task: Any) -> None:
         super().__init__(task.encoded_shape, told=task.told_columns)
         self._task = task
-        self.identity |= {"words": list(VOCABULARY.words), "told": BITS}
+        self.identity |= {"words": list(VOCABULARY.words), "told": BITS, "clauses": "done or absent"}
 
     def __call__(self, obs: NDArray) -> Encoded:
         """Encode observations [N, W, H + S, 4]."""

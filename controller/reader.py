@@ -3,11 +3,15 @@
 What a mission of two clauses teaches must hold for longer ones. So a mission is taken apart by gates that are learned
 from option labels alone, and counted: at which words a clause begins, at which one the other part of a "then" or
 "after", and whether that part comes first. Each clause is then read by itself, by the same weights wherever it stands.
+
+How many clauses a mission has is known, and which of them are done. So gates compete: as many of them open as there are
+clauses after the first.
 """
 
 import torch
 from torch import Tensor, nn
 
+from preceptor.envs.missions.levels import ABSENT
 from preceptor.envs.missions.mission import MOST_CLAUSES, VERBS
 from preceptor.envs.missions.reading import COLOURS, PLACES_OF
 from preceptor.envs.missions.vocabulary import LENGTH, VOCABULARY
@@ -18,9 +22,13 @@ _WIDTH, _LAYERS, _HEADS = 64, 2, 4
 _TOGETHER = 64  # missions that are read at once
 _AROUND = 3  # words on each side that a gate sees
 _DROPPED = 0.1  # share of words that gates do not see while they learn
-_COST = 0.02  # of each clause, in the unit of the loss: else things that are named apart would be clauses apart
+_COST = 0.02  # of a second part, in the unit of the loss: else clauses that may come in any order would be in two
+_APART = 3  # words within which only one clause begins
+_ROUNDS, _PRESSED = 8, 4.0  # how often gates that are too near to each other are pressed to shut, and how much
+_FURTHEST, _HALVINGS = 30.0, 25  # to which logits are moved, and how often the range is halved
 _KNOWN = 20_000  # readings that are kept
 _NEXT_TO_NOTHING = 1e-6  # instead of a weight of 0, whose logarithm would be infinite
+_NOT_THERE = 1e-3  # the weight of a clause without words; a done one has less, so that it never decides
 _NEVER = -1e4  # a score that leaves no weight, finite so that rows of padding stay numbers
 
 
@@ -37,15 +45,13 @@ class Reader(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(len(VOCABULARY), _WIDTH, padding_idx=0)
         self.place = nn.Embedding(LENGTH, _WIDTH)
-        self.gates = nn.Conv1d(_WIDTH, 4, 2 * _AROUND + 1, padding=_AROUND)
+        self.marks = nn.Conv1d(_WIDTH, 4, 2 * _AROUND + 1, padding=_AROUND)
         self.layers = nn.ModuleList([_Layer() for _ in range(_LAYERS)])
         self.sizes = (len(VERBS), *2 * (COLOUR_COUNT, _MISSION_KINDS, len(PLACES_OF)))
         self.queries = nn.Parameter(0.1 * torch.randn(len(self.sizes), _WIDTH))
         self.acts, self.names = _Attention(), _Attention()
         self.norm = nn.LayerNorm(_WIDTH)
         self.heads = nn.ModuleList([nn.Linear(_WIDTH, size) for size in self.sizes])
-        assert self.gates.bias is not None
-        nn.init.constant_(self.gates.bias[:1], -2.0)  # most words begin no clause
         self._weights, self._known = list[object](), dict[bytes, Tensor]()  # what was read, and with which weights
         self.later = nn.Parameter(torch.ones(()))  # how much less a clause is turned to for each one before it
 
@@ -54,7 +60,7 @@ class Reader(nn.Module):
 
         Args:
             words: int64 [N, L], zero after the last one.
-            done: float [N, 4], which clauses are done, in the order in which they are to be.
+            done: float [N, 4], whether each clause is done (1) or `ABSENT`, in the order in which they are to be done.
 
         Returns:
             The logarithm of how far each of 4 clauses is to be done now, [N, 4], in the order of the words; then its
@@ -68,10 +74,10 @@ class Reader(nn.Module):
 
     def _remembered(self, words: Tensor, done: Tensor) -> list[Tensor]:
         """As `_read_in_parts`, but nothing is read twice: in play most of it was read a step before."""
-        assert self.gates.bias is not None
+        assert self.marks.bias is not None
         # Values tell copies and checkpoints apart, versions what has learned
         versions = sum(weight._version for weight in self.parameters())
-        weights = [words.device, versions, *self.gates.bias.tolist(), self.later.item()]
+        weights = [words.device, versions, *self.marks.bias.tolist(), self.later.item()]
         if weights != self._weights or len(self._known) > _KNOWN:
             self._weights, self._known = weights, {}
         known = self._known
@@ -95,10 +101,10 @@ class Reader(nn.Module):
     def _read(self, words: Tensor, done: Tensor, cost: float = 0.0) -> list[Tensor]:
         padding = words == 0
         embedded = self.embed(words)
-        clause, turned, back = self._gates(embedded, padding, cost)
+        clause, turned, back = self._gates(embedded, padding, (done < ABSENT).sum(1, keepdim=True) - 1, cost)
         member = _overlap(clause[..., None], torch.arange(MOST_CLAUSES, device=words.device))  # [N, L, 4]
         member = member.masked_fill(padding[..., None], 0.0)
-        weight = _next(member, turned, back, done)
+        weight = _next(member, turned, back, done.clamp(max=1)) + _NOT_THERE * (1 - member.amax(1))
         due = weight.clamp(min=_NEXT_TO_NOTHING).log() - self.later * (weight.cumsum(1) - weight)
 
         places = _drawn(padding) if torch.is_grad_enabled() else _spaced(padding)
@@ -121,17 +127,25 @@ class Reader(nn.Module):
         said = self.norm(said + queries)
         return [due, *(head(said[:, i]).log_softmax(-1) for i, head in enumerate(self.heads))]
 
-    def _gates(self, embedded: Tensor, padding: Tensor, cost: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _gates(self, embedded: Tensor, padding: Tensor, more: Tensor, cost: float) -> tuple[Tensor, Tensor, Tensor]:
         """Of words [N, L] the number of the clause that each is in, and how far it is in the second part, both [N, L];
-        and how far that part comes first [N, 1]. Each clause after the first adds `cost` to the loss."""
+        and how far that part comes first [N, 1].
+
+        Args:
+            embedded: [N, L, W].
+            padding: [N, L].
+            more: [N, 1], how many clauses there are after the first.
+            cost: Of a second part, which is added to the loss.
+        """
         near = nn.functional.dropout1d(embedded, _DROPPED, torch.is_grad_enabled())
-        begins, turns, looks, says = self.gates(near.transpose(1, 2)).unbind(1)
-        begins = begins.sigmoid().masked_fill(padding, 0.0)
-        begins = nn.functional.pad(begins[:, 1:], (1, 0))  # the first word's is clause 0
-        if begins.requires_grad:
-            begins.register_hook(lambda gradient: gradient + cost)
+        begins, turns, opens, says = self.marks(near.transpose(1, 2)).unbind(1)
+        first = torch.arange(padding.shape[1], device=padding.device) == 0  # its word is in clause 0
+        begins = _opened(begins.masked_fill(padding | first, _NEVER), more)
         turns = begins * _relaxed(turns)
-        says = (looks.masked_fill(padding, _NEVER).softmax(1) * says).sum(1, keepdim=True)
+        if turns.requires_grad:
+            turns.register_hook(lambda gradient: gradient + cost)
+        # Whether the second part comes first is said where the mission begins, as "after", or where it turns
+        says = opens[:, :1] + (turns.detach() * says).sum(1, keepdim=True)
         return begins.cumsum(1), turns.cumsum(1).clamp(max=1), _relaxed(says)
 
 
@@ -172,7 +186,7 @@ def _next(member: Tensor, turned: Tensor, back: Tensor, done: Tensor) -> Tensor:
         member: [N, L, 4], how far each word is in each clause.
         turned: [N, L], how far it is in the second part.
         back: [N, 1], how far that part comes first.
-        done: [N, 4], in the order in which clauses are to be done.
+        done: [N, 4], in the order in which clauses are to be done; absent ones count as done.
     """
     there, size = member.amax(1), member.sum(1).clamp(min=_NEXT_TO_NOTHING)
     second = (member * turned[..., None]).sum(1) / size
@@ -205,6 +219,34 @@ def _relaxed(logits: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
         return logits.sigmoid()
     return (logits + torch.rand_like(logits).logit(eps=_NEXT_TO_NOTHING)).sigmoid()
+
+
+def _opened(logits: Tensor, count: Tensor) -> Tensor:
+    """Gates [N, L], of which as many as `count` [N, 1] are open in all, and one among so many words as a clause has.
+
+    Two clauses teach that one begins at "and also", and not how that is shared out, nor what it is beside an "after".
+    """
+    crowded, window = torch.zeros_like(logits), 2 * _APART + 1
+    with torch.no_grad():
+        for _ in range(_ROUNDS):
+            near = nn.functional.avg_pool1d(_moved(logits - crowded, count)[:, None], window, 1, _APART)[:, 0] * window
+            crowded += _PRESSED * (near - 1).relu()
+    return _moved(logits - crowded, count)
+
+
+def _moved(logits: Tensor, count: Tensor) -> Tensor:
+    """Gates [N, L] whose sum is `count` [N, 1]: all logits of a row are moved alike.
+
+    How far is found by bisection; one step of Newton's method more has its gradient.
+    """
+    low, high = (torch.full_like(logits[:, :1], end) for end in (-_FURTHEST, _FURTHEST))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        many = (logits.detach() + middle).sigmoid().sum(1, keepdim=True) > count
+        low, high = torch.where(many, low, middle), torch.where(many, middle, high)
+    gates = (logits + low).sigmoid()
+    slope = (gates * (1 - gates)).sum(1, keepdim=True).detach().clamp(min=_NEXT_TO_NOTHING)
+    return (logits + low - (gates.sum(1, keepdim=True) - count) / slope).sigmoid()
 
 
 def _drawn(padding: Tensor) -> Tensor:

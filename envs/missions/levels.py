@@ -2,8 +2,8 @@
 
 An observation is one array, uint8 [W, H + S, 4]: the fog-of-war map, and below it a *strip* of W * S * 4 bytes with
 what the agent was told or remembers: its pose when the episode began (x, y, direction), the colour of the open door in
-which it stands (MiniGrid's + 1; zero if none), where it picked up what it holds (x, y; zero if nothing), which of the
-four clauses are done, and the numbers of the mission's words.
+which it stands (MiniGrid's + 1; zero if none), where it picked up what it holds (x, y; zero if nothing), whether each
+of four clauses is done (1) or not there (2), and the numbers of the mission's words.
 """
 
 from contextlib import redirect_stdout
@@ -34,6 +34,7 @@ from preceptor.envs.missions.vocabulary import LENGTH, told
 from preceptor.ground.errors import UserError
 
 _VERB_OF = {GoToInstr: "goto", OpenInstr: "open", PickupInstr: "pickup", PutNextInstr: "putnext"}
+ABSENT = 2  # of a clause, instead of whether it is done
 ORDER = 1 << MOST_CLAUSES  # bit of `Missions.strict`
 BEGAN, UNDER, PICKED, DONE, WORDS = slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 10), slice(10, 10 + LENGTH)
 
@@ -71,7 +72,7 @@ class Parts(NamedTuple):
         image: uint8 [N, W, H, 4], the map.
         frame: uint8 [N, 4], the pose and the door.
         picked: uint8 [N, 2].
-        done: uint8 [N, 4].
+        done: uint8 [N, 4], 1 for clauses that are done, `ABSENT` for those beyond the mission's last.
         words: uint8 [N, LENGTH].
     """
 
@@ -219,6 +220,7 @@ class MissionView(SeenMap):
         self._strip[:] = 0
         self._strip[0, BEGAN] = (*self._level.agent_pos, self._level.agent_dir)
         self._strip[0, WORDS] = told(self._level.mission)
+        self._strip[0, DONE] = [0 if k < len(mission_of(self._level).clauses) else ABSENT for k in range(MOST_CLAUSES)]
         return joined(image[None], self._strip)[0], info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -237,5 +239,5 @@ class MissionView(SeenMap):
         for whole, instr in zip(over, inner, strict=True):
             together = isinstance(instr, AndInstr)
             done += [instr.a_done == "success", instr.b_done == "success"] if together else [whole]
-        self._strip[0, DONE] = done + [False] * (MOST_CLAUSES - len(done))
+        self._strip[0, DONE] = done + [ABSENT] * (MOST_CLAUSES - len(done))
         return joined(image[None], self._strip)[0], reward, terminated, truncated, info

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from preceptor.envs.missions.levels import DONE, WORDS, joined, parts, strip_columns
+from preceptor.envs.missions.levels import ABSENT, DONE, WORDS, joined, parts, strip_columns
 from preceptor.envs.missions.reading import SAID
 from preceptor.ground.level_seeds import GOLDEN, mix, scale
 
@@ -33,7 +33,7 @@ def _retell(status, keys, words, slots, first, strip):  # type: ignore[no-untype
             if 2 * seen >= asked > 0:
                 break
         clauses = (slots[m, ::2] >= 0).sum()
-        text[n], done[n] = words[m], 0
+        text[n], done[n, :clauses], done[n, clauses:] = words[m], 0, ABSENT
         draw += GOLDEN
         if scale(mix(draw), 2):  # some of it has been done: what comes then, only after all else
             for k in range(clauses):

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from preceptor.envs.gridworld.cells import COLOR_SHIFT, EMPTY
 from preceptor.envs.gridworld.engine import begin
 from preceptor.envs.gridworld.simulator import GridSimulator
-from preceptor.envs.missions.levels import BEGAN, DONE, PICKED, UNDER, WORDS, MissionPool, joined, strip_columns
+from preceptor.envs.missions.levels import ABSENT, BEGAN, DONE, PICKED, UNDER, WORDS, MissionPool, joined, strip_columns
 from preceptor.envs.missions.verifier import Progress, front, verify
 from preceptor.envs.vector import Outcome, State
 
@@ -52,6 +52,7 @@ class MissionSimulator(GridSimulator):
         self._progress.verified[rows] = False
         self._strip[rows] = 0
         self._strip[rows, BEGAN] = self.level_spec.pool.pose[level]
+        self._strip[rows, DONE] = ABSENT * (self._missions.verbs[level] < 0)
         self._strip[rows, WORDS] = self._missions.words[level]
         self._see_anew(rows)
 

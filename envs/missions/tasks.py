@@ -226,11 +226,12 @@ class MissionTask(Task):
         facts = read.facts[:, :CLEARED].copy()
         matters = (slot_status & FRONT).any(1) | (facts[:, AT] > 0)
         facts[~matters, AHEAD] = -1
-        return np.concatenate([read.parts.done.astype(np.int64), slot_status.astype(np.int64), facts], axis=1)
+        done = (read.parts.done == 1).astype(np.int64)
+        return np.concatenate([done, slot_status.astype(np.int64), facts], axis=1)
 
     def sensed(self, obs: Obs) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]:
-        """What controllers read: status [N, D] of each description, `reading`'s facts [N, F] without a mission, done
-        flags [N, 4], and the numbers of the mission's words [N, L]."""
+        """What controllers read: status [N, D] of each description, `reading`'s facts [N, F] without a mission, whether
+        each of four clauses is done or absent [N, 4], and the numbers of the mission's words [N, L]."""
         read = self._read(obs)
         facts = read.facts[:, : reading.FACTS].copy()
         facts[:, NEXT], facts[:, (AT, CLEARED)] = -1, read.facts[:, reading.FACTS :]

@@ -35,7 +35,7 @@ class Progress(NamedTuple):
         places: uint8 [N, W, H], where the verifier believes them to be.
         carried_marks: uint8 [N], of what is carried.
         picked: uint8 [N, 2], from which cell that was picked up; zeros if nothing is carried, or since the start.
-        done: uint8 [N, 4], whether each clause is done.
+        done: uint8 [N, 4], whether each clause is done; `ABSENT` for those that are not there.
         verified: bool [N, 4], whether each has been looked at; what was carried before that does not count.
     """
 

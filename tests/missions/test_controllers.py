@@ -1,6 +1,7 @@
 """Controllers of missions: words are read, compared with what is seen, and options scored by their parts."""
 
 import copy
+import json
 
 import gymnasium
 import numpy as np
@@ -17,14 +18,15 @@ from preceptor.controller.checkpoint import load_controller, save_controller
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.missions import described, padded
 from preceptor.controller.network import to_tensors
-from preceptor.controller.reader import Reader, _drawn, _next, _spaced
+from preceptor.controller.reader import Reader, _drawn, _moved, _next, _opened, _spaced
 from preceptor.controller.roles import Controller, network_of
 from preceptor.envs.catalog import get_task
-from preceptor.envs.missions.levels import WORDS
+from preceptor.envs.missions.levels import ABSENT, WORDS
 from preceptor.envs.missions.mission import VERBS
 from preceptor.envs.missions.reading import COLOURS, HELD, KINDS_OF, NAMES, NUMBER, TARGETS
 from preceptor.envs.missions.vocabulary import _SAID, VOCABULARY, told
 from preceptor.ground.errors import UserError
+from preceptor.ground.sealed import sealed
 
 ROOM = get_task("OneRoom-GoTo:distractors=2,side=6")
 
@@ -114,7 +116,9 @@ def test_missions_are_read_the_same_whatever_they_are_read_with():
         "pick up a key, then go to the red ball and open the grey door",
     ]
     words = torch.as_tensor(np.stack([VOCABULARY.encode(text, 96).astype(np.int64) for text in texts] * 40))
-    done = (torch.rand(len(words), 4) < 0.5).float()
+    done = torch.where(
+        torch.arange(4) < torch.tensor([1, 1, 3] * 40)[:, None], torch.rand(len(words), 4).round(), ABSENT
+    )
     order = torch.randperm(len(words))
     with torch.no_grad():
         alone = [
@@ -199,7 +203,28 @@ def test_of_clauses_in_any_order_the_first_in_words_is_turned_to_first_as_far_as
     assert torch.allclose(found[0] - found[1], 2 * (weight.cumsum(0) - weight), atol=1e-5)
 
 
-def test_each_clause_costs_while_gates_learn_so_that_what_is_named_apart_is_no_clause_apart(monkeypatch):
+def test_as_many_gates_open_as_there_are_clauses_after_the_first():
+    torch.manual_seed(0)
+    logits, count = torch.randn(4, 12, dtype=torch.float64, requires_grad=True), torch.arange(4.0)[:, None]
+    gates = _moved(logits, count)
+    assert torch.allclose(gates.sum(1, keepdim=True), count.double(), atol=1e-6)
+    assert torch.equal(gates[1:].argsort(1), logits[1:].argsort(1))
+    assert torch.autograd.gradcheck(lambda logits: _moved(logits, count)[1:], logits, atol=1e-4)
+
+
+def test_words_that_are_near_to_each_other_share_one_clause():
+    logits = torch.full((1, 16), -8.0)
+    logits[0, [4, 5]], logits[0, 12] = 8.0, 0.0  # at "and also", and less sure at an "after"
+    alone, two = (_opened(logits, torch.tensor([[count]]))[0] for count in (1.0, 2.0))
+    assert alone[[4, 5]].tolist() == pytest.approx([0.5, 0.5], abs=0.01)
+    assert _moved(logits, torch.tensor([[2.0]]))[0, 12] < 0.1, "which would be outbid"
+    assert two[12] > 0.9
+    assert float(two[[4, 5]].sum()) == pytest.approx(1, abs=0.1)
+    logits[0, 5], logits[0, 8] = -8.0, 8.0
+    assert (_opened(logits, torch.tensor([[3.0]]))[0, [4, 8, 12]] > 0.95).all(), "a clause has four words at least"
+
+
+def test_an_order_costs_while_gates_learn(monkeypatch):
     torch.manual_seed(0)
     reader, found = Reader(), []
     words = torch.as_tensor(VOCABULARY.encode("go to the red ball, then open the grey door", 24)[None]).long()
@@ -207,12 +232,53 @@ def test_each_clause_costs_while_gates_learn_so_that_what_is_named_apart_is_no_c
         monkeypatch.setattr(reading, "_COST", cost)
         reader.zero_grad()
         torch.manual_seed(1)
-        reader(words, torch.zeros(1, 4))[0].sum().backward()
-        found.append(reader.gates.bias.grad[0].item())
-    with torch.no_grad():
-        begins = torch.sigmoid(reader.gates(reader.embed(words).transpose(1, 2))[0, 0, 1:10])
-    expected = 0.5 * float((begins * (1 - begins)).sum())  # but for the words that are dropped
-    assert 0.5 * expected < found[1] - found[0] < 1.5 * expected
+        reader(words, torch.tensor([[0.0, 0, ABSENT, ABSENT]]))[0].sum().backward()
+        found.append(reader.marks.bias.grad.clone())
+    dearer = (found[1] - found[0]).tolist()
+    assert 0.05 < dearer[1] < 0.5 * 0.25, "gates of the order are drawn, and one clause begins in all"
+    assert dearer[2:] == [0, 0]
+
+
+class Says(torch.nn.Module):
+    """Marks [1, 4, L], whatever the words are."""
+
+    def __init__(self, marks):
+        super().__init__()
+        self.marks = marks
+
+    def forward(self, near):
+        return self.marks[..., : near.shape[-1]]
+
+
+@torch.no_grad()
+def test_what_is_done_says_nothing_where_nothing_is_left():
+    torch.manual_seed(0)
+    reader = Reader()
+    words = torch.as_tensor(VOCABULARY.encode("go to the red ball", 24)[None]).long()
+    for done, least in ((0.0, False), (1.0, True)):
+        due = reader(words, torch.tensor([[done, ABSENT, ABSENT, ABSENT]]))[0][0]
+        assert bool(due[0] < due[1:].min() - 5) == least
+
+
+@torch.no_grad()
+def test_which_part_comes_first_is_said_by_the_first_word_and_where_the_other_part_begins():
+    torch.manual_seed(0)
+    reader = Reader()
+    words = torch.as_tensor(VOCABULARY.encode("go to the red ball, then open the grey door", 24)[None]).long()
+    padding, embedded = words == 0, reader.embed(words)
+    said = torch.zeros(1, padding.shape[1], 4)  # begins, turns, at the beginning, where it turns
+    said[..., 0], said[..., 1], said[0, 5, 0] = -20.0, -20.0, 20.0
+    reader.marks = Says(said.transpose(1, 2))
+
+    def back():
+        return float(reader._gates(embedded, padding, torch.tensor([[1]]), 0.0)[-1])
+
+    said[0, 1:, 2], said[0, :, 3] = 20.0, 20.0
+    assert back() == pytest.approx(0.5), "no word that counts says anything"
+    said[0, 0, 2] = 3.0
+    assert back() == pytest.approx(0.9526, abs=1e-3)
+    said[0, 5, 1], said[0, 5, 3] = 20.0, -5.0
+    assert back() == pytest.approx(0.1192, abs=1e-3)
 
 
 class Reads(torch.nn.Module):
@@ -258,6 +324,16 @@ def test_a_controller_comes_back_from_disk(tmp_path):
     save_controller(tmp_path / "c", controller)
     other = load_controller(tmp_path / "c", ROOM)
     np.testing.assert_allclose(controller.probs(seen()), other.probs(seen()), rtol=1e-5)
+
+
+def test_a_controller_of_before_clauses_could_be_absent_is_refused(tmp_path):
+    save_controller(tmp_path / "old", Controller(ROOM, network_of(ROOM), 1.5, {"teacher": "scripted"}))
+    place = tmp_path / "old" / "controller.json"
+    description = json.loads(place.read_text())
+    del description["encoder"]["clauses"]
+    place.write_text(json.dumps(sealed(description)))
+    with pytest.raises(UserError, match=r"has encoder \{\}, but .* needs \{'clauses': 'done or absent'\}"):
+        load_controller(tmp_path / "old", ROOM)
 
 
 @pytest.mark.timeout(300)
