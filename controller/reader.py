@@ -23,8 +23,8 @@ _TOGETHER = 64  # missions that are read at once
 _AROUND = 3  # words on each side that a gate sees
 _DROPPED = 0.1  # share of words that gates do not see while they learn
 _COST = 0.02  # of a second part, in the unit of the loss: else clauses that may come in any order would be in two
-_APART = 3  # words within which only one clause begins
-_ROUNDS, _PRESSED = 8, 4.0  # how often gates that are too near to each other are pressed to shut, and how much
+_APART = 3  # words on each side within which no other clause begins
+_ROUNDS, _PRESSED = 8, 4.0  # how often logits of gates that are too near to each other are lowered, and how much
 _FURTHEST, _HALVINGS = 30.0, 25  # to which logits are moved, and how often the range is halved
 _KNOWN = 20_000  # readings that are kept
 _NEXT_TO_NOTHING = 1e-6  # instead of a weight of 0, whose logarithm would be infinite
@@ -224,11 +224,13 @@ def _relaxed(logits: Tensor) -> Tensor:
 def _opened(logits: Tensor, count: Tensor) -> Tensor:
     """Gates [N, L], of which as many as `count` [N, 1] are open in all, and one among so many words as a clause has.
 
-    Two clauses teach that one begins at "and also", and not how that is shared out, nor what it is beside an "after".
+    Missions of two clauses teach that one begins at "and also". They do not teach that two do not begin there, while
+    "after" gets none.
     """
     crowded, window = torch.zeros_like(logits), 2 * _APART + 1
+    shared = torch.jit.is_tracing() or bool((count > 1).any())  # one clause has nothing to share with others
     with torch.no_grad():
-        for _ in range(_ROUNDS):
+        for _ in range(_ROUNDS if shared else 0):
             near = nn.functional.avg_pool1d(_moved(logits - crowded, count)[:, None], window, 1, _APART)[:, 0] * window
             crowded += _PRESSED * (near - 1).relu()
     return _moved(logits - crowded, count)
