@@ -143,6 +143,8 @@ def test_as_many_gates_open_as_there_are_clauses_after_the_first():
     assert torch.allclose(gates.sum(1, keepdim=True), count.double(), atol=1e-6)
     assert torch.equal(gates[1:].argsort(1), logits[1:].argsort(1))
     assert torch.autograd.gradcheck(lambda logits: _moved(logits, count)[1:], logits, atol=1e-4)
+    (in_sum,) = torch.autograd.grad(gates.sum(), logits)
+    assert in_sum.abs().max() < 1e-6, "which is the same wherever the logits are"
 
 
 def test_words_that_are_near_to_each_other_share_one_clause():
@@ -184,13 +186,16 @@ class Says(torch.nn.Module):
 
 
 @torch.no_grad()
-def test_what_is_done_says_nothing_where_nothing_is_left():
+def test_what_is_done_says_nothing_where_nothing_is_left(monkeypatch):
     torch.manual_seed(0)
     reader = Reader()
     words = torch.as_tensor(VOCABULARY.encode("go to the red ball", 24)[None]).long()
+    flags, really = [], reading._next
+    monkeypatch.setattr(reading, "_next", lambda *given: (flags.append(given[-1].tolist()), really(*given))[1])
     for done, least in ((0.0, False), (1.0, True)):
         due = reader(words, torch.tensor([[done, ABSENT, ABSENT, ABSENT]]))[0][0]
         assert bool(due[0] < due[1:].min() - 5) == least
+        assert flags.pop() == [[done, 1, 1, 1]], "absent clauses count as done, once"
 
 
 @torch.no_grad()
@@ -206,6 +211,9 @@ def test_which_part_comes_first_is_said_by_the_first_word_and_where_the_other_pa
     def back():
         return float(reader._gates(embedded, padding, torch.tensor([[1]]), 0.0)[-1])
 
+    said[0, 0, 0] = 30.0
+    clause, _, _ = reader._gates(embedded, padding, torch.tensor([[1]]), 0.0)
+    assert clause[0, [0, 4, 5]].round().tolist() == [0, 0, 1], "the first word begins no clause but the first"
     said[0, 1:, 2], said[0, :, 3] = 20.0, 20.0
     assert back() == pytest.approx(0.5), "no word that counts says anything"
     said[0, 0, 2] = 3.0
