@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from preceptor.controller.encoders import identity_of
+from preceptor.controller.encoders import identity_of, unlike
 from preceptor.controller.network import TrunkConfig
 from preceptor.controller.roles import Controller, network_of
 from preceptor.envs.task import Task
@@ -48,16 +48,12 @@ def load_controller(folder: Path, task: Task) -> Controller:
         again = f"python main.py train --method dagger --task {task.source} --savedir {folder.name}"
         raise CheckpointError(f"There is no controller at {folder}.", again)
     description = read_json(folder / DESCRIPTION, kind=KIND, schema=SCHEMA)
-    for name, here in identity_of(task).items():
-        if (there := description.get(name)) != here:
-            again = f"python main.py train --method dagger --task {task.source} --savedir controller"
-            if isinstance(there, dict):  # the same parts of both would hide the others
-                there, here = (
-                    {key: one[key] for key in one if there.get(key) != here.get(key)} for one in (there, here)
-                )
-            raise ControllerMismatch(
-                f"The controller at {folder} has {name} {there!r}, but {task.name} needs {here!r}.", again
-            )
+    if other := unlike(description, task):
+        name, there, here = other
+        again = f"python main.py train --method dagger --task {task.source} --savedir controller"
+        raise ControllerMismatch(
+            f"The controller at {folder} has {name} {there!r}, but {task.name} needs {here!r}.", again
+        )
     try:
         config = TrunkConfig(**description["network"])
         network = to_device(network_of(task, config))

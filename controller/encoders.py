@@ -7,7 +7,7 @@ of colours, colours become *roles* (the door's, another), so that repainting the
 integers are never fed as floats: one-hot or embedded input moved a distilled student from 0.48 to 1.00.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -253,6 +253,20 @@ def identity_of(task: Task) -> dict[str, Any]:
         "goal_space": {"names": list(task.goal_space.names), "scale": list(task.goal_space.scale)},
         "encoder": encoder_of(task).identity,
     }
+
+
+def unlike(said: Mapping[str, Any], task: Task) -> tuple[str, Any, Any] | None:
+    """Where what was saved is not `identity_of` the task: the name, what is said, and what is needed. None if it is.
+
+    Of dictionaries only the entries that differ.
+    """
+    for name, here in identity_of(task).items():
+        if (there := said.get(name)) != here:
+            if isinstance(there, dict) and isinstance(here, dict):
+                differing = {key for key in there.keys() | here.keys() if there.get(key) != here.get(key)}
+                there, here = ({key: one[key] for key in one if key in differing} for one in (there, here))
+            return name, there, here
+    return None
 
 
 def token_features() -> NDArray[np.float32]:

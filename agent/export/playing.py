@@ -22,7 +22,7 @@ from preceptor.agent.distributions import (
     SquashedNormal,
 )
 from preceptor.agent.levels import Observations, Player, SingleOption, SkillLow, Slices
-from preceptor.controller.encoders import GridEncoder, identity_of
+from preceptor.controller.encoders import GridEncoder, unlike
 from preceptor.envs.catalog import get_task
 from preceptor.envs.task import Task
 from preceptor.ground.atomic import CheckpointError, DamagedError, read_json, standing, truncated
@@ -142,10 +142,10 @@ def load_player(folder: str | Path, task: str | None = None) -> tuple[Task, Play
     folder = standing(Path(folder))
     said = read_manifest(folder)
     played = get_task(task or said["task"])
-    for name, here in identity_of(played).items():
-        if said["identity"].get(name) != here:
-            what = f"The export at {folder} has {name} {said['identity'].get(name)!r}, but {played.name} needs {here!r}"
-            raise CheckpointError(f"{what}.", f"play it on {said['task']}, or export it anew with this version")
+    if other := unlike(said["identity"], played):
+        name, there, here = other
+        what = f"The export at {folder} has {name} {there!r}, but {played.name} needs {here!r}."
+        raise CheckpointError(what, f"play it on {said['task']}, or export it anew with this version")
     if said["runtime"] == "torch":
         try:
             from preceptor.agent.export.whole import player_of
