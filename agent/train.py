@@ -101,8 +101,9 @@ def train_one(config: TrainConfig, on_update: OnUpdate | None = None, wait: floa
                 labeller.controller = Controller(task, method.controller)
         hierarchy = None
         if entry.plays(config.settings):
-            environments = task.make_vec(config.num_envs, seed=int(levels.generate_state(1)[0]))
-            hierarchy = Hierarchy(task, environments, method.player, rng=np.random.default_rng(acting))
+            stage = method.stage or task
+            environments = stage.make_vec(config.num_envs, seed=int(levels.generate_state(1)[0]))
+            hierarchy = Hierarchy(stage, environments, method.player, rng=np.random.default_rng(acting))
         return Runner(parts, method, hierarchy, labels, on_update).to_the_end()
 
 
@@ -189,6 +190,8 @@ class Runner(Resumable):
         self.config, self.task, self.run, self.log, self.labeller = (
             parts.config, parts.task, parts.run, parts.log, parts.labeller,
         )  # fmt: skip
+        if method.stage is not None:  # what cannot act in the task is not judged there
+            self.config = replace(self.config, eval_episodes=0, eval_every=None)
         self.method, self.hierarchy, self._on_update = method, hierarchy, on_update
         self.accounting = None if self.labeller is None or labels is None else Accounting(self.labeller.stats, labels)
         self.facts: dict[str, Any] = {"seconds": 0.0, **method.facts}

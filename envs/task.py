@@ -161,6 +161,11 @@ class Task:
         return self
 
     @cached_property
+    def scattered(self) -> "Task":
+        """This task, or where nothing scripted can act in it, one whose every step shows it in another state."""
+        return self
+
+    @cached_property
     def _spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
         env = self.make_vec(1)
         env.close()

@@ -1,4 +1,8 @@
-"""DAgger (Ross, Gordon and Bagnell, 2011): distil a controller and stop; the scripted skills carry its options out."""
+"""DAgger (Ross, Gordon and Bagnell, 2011): distil a controller and stop; the scripted skills carry its options out.
+
+Where a robot has none, the controller is distilled from states at random, and a hierarchy learns to carry its options
+out.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
@@ -38,7 +42,7 @@ class Dagger(Method):
     """The method: one phase, and the controller over scripted skills as the player.
 
     Raises:
-        UserError: There is no teacher, or the task has no scripted skills.
+        UserError: There is no teacher, or the task has no scripted skills and nothing in their place.
     """
 
     controller: ControllerNetwork
@@ -50,7 +54,11 @@ class Dagger(Method):
         task, settings = parts.task, parts.settings
         if not defines(task, "skill"):
             raise lacking(task, "skill")
-        if task.continuous:  # a robot without scripted skills says so here, not in mid-run
+        if task.scattered is not task:
+            self.stage = task.scattered  # where nothing happens, so that no label can turn out to lead nowhere
+            still = replace(settings, distil=replace(settings.distil, doubt=False))
+            parts = replace(parts, config=replace(parts.config, settings=still))
+        elif task.continuous:  # a robot without scripted skills says so here, not in mid-run
             task.skill(np.zeros((1, *task.observation_shape), np.float32), np.zeros(1, np.int64))
         self.controller = network = to_device(network_of(task, settings.trunk))
         self.player = Player(NetworkHigh(network, settings.mask), SkillLow(), task.options.timeouts)
@@ -63,11 +71,14 @@ class Dagger(Method):
             self.phases = (self.distil,)
 
 
+_SCATTERED = 30_000  # states at random, which differ more than those that are played, and cost less
+
+
 def preset(given: Given) -> Preset:
     """Settings of DAgger for a task: the steps of the run are those of distillation."""
     _, distilled, num_envs = budget(replace(given, steps=None))
     if given.task.name in FEW_SCENES:
-        distilled = FEW_SCENES[given.task.name]
+        distilled = FEW_SCENES[given.task.name] if given.task.scattered is given.task else _SCATTERED
     return Preset(given.steps or distilled, num_envs, DaggerSettings())
 
 

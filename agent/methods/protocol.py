@@ -25,6 +25,7 @@ class Method(Resumable):
     Attributes:
         phases: Played one after another; none where a checkpoint is only played.
         player: The student, the same from the beginning on: environments that were made first play it.
+        stage: What is played while it is learned, if that is not the task itself; then the player is not judged.
         prior_player: What held the student while it learned, by itself; None where nothing did that can play.
         controller: The network that labels are distilled into, or None.
         facts: What making it adds to the run's result.
@@ -33,6 +34,7 @@ class Method(Resumable):
 
     phases: tuple[Phase, ...] = ()
     player: Player
+    stage: Task | None = None
     prior_player: Player | None = None
     controller: ControllerNetwork | None = None
     facts: Mapping[str, Any] = MappingProxyType({})

@@ -3,6 +3,7 @@
 A scene is a state of the block, the place of the robot and the place of the goal.
 """
 
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 from preceptor.envs.mujoco.charts import CHARTS
 from preceptor.envs.mujoco.mazes import SPECS, MazeSpec
 from preceptor.envs.mujoco.simulator import MazeSimulator
-from preceptor.envs.task import Option, OptionSpace, TableTask
-from preceptor.envs.vector import BatchedEnv, SingleEnv
+from preceptor.envs.task import Option, OptionSpace, TableTask, Task
+from preceptor.envs.vector import BatchedEnv, Simulator, SingleEnv
 from preceptor.ground.errors import UserError
 
 Obs = NDArray[np.floating]
@@ -70,9 +71,16 @@ class MazeTask(TableTask):
         self.legal_of, self.expert_of = (np.concatenate(parts) for parts in zip(*judged, strict=True))
         self._over = self._tabulate_over()
 
-    def simulator(self, num_envs: int, render_mode: str | None = None) -> MazeSimulator:
+    def simulator(self, num_envs: int, render_mode: str | None = None) -> Simulator:
         """The rules of N environments."""
         return MazeSimulator(self.spec, num_envs)
+
+    @cached_property
+    def scattered(self) -> Task:
+        """Of an ant, the maze in states at random; a point has a skill."""
+        from preceptor.envs.mujoco.scattered import ScatteredMaze  # which is a MazeTask
+
+        return self if self.spec.robot.name == "point" else ScatteredMaze(self.spec)
 
     def fact_codes(self, obs: Obs) -> NDArray[np.int64]:
         """One integer per observation [N]; equal integers mean equal facts."""
@@ -118,7 +126,8 @@ class MazeTask(TableTask):
             UserError: The robot is an ant, for which there are no skills.
         """
         if self.spec.robot.name != "point":
-            raise UserError(f"There are no scripted skills for walking in {self.name}.", "--method hiro --prior none")
+            train = f"python main.py train --method hiro --task {self.name} --prior controller"
+            raise UserError(f"There are no scripted skills for walking in {self.name}.", f"{train}  # learns them")
         x, y, vx, vy = (self._at[name] for name in ("x", "y", "vx", "vy"))
         obs = np.asarray(obs)
         missing = self._targets(obs, np.asarray(option)) - obs[:, [x, y]]
