@@ -9,7 +9,8 @@ from preceptor.envs.mujoco.simulator import MazeSimulator
 from preceptor.envs.mujoco.tasks import MazeTask, Obs
 from preceptor.envs.vector import Simulator
 
-_TILT, _BENT, _FAST = 0.2, 1.3, 2.0  # of the body, of the joints in radians, of all that moves in SI units
+# Deviations of the tilt and of all speeds, most of the height and of what a joint is bent; radians, metres, seconds
+_TILT, _FAST, _LIFTED, _BENT = 0.2, 2.0, 0.4, 1.3
 
 
 class ScatteredMaze(MazeTask):
@@ -32,13 +33,13 @@ class ScatteredMaze(MazeTask):
         spec = self.spec
         values = {name: _FAST * rng.standard_normal() for name in spec.robot.velocities}
         values |= {name: rng.uniform(-_BENT, _BENT) for name in spec.robot.positions}
-        turn = rng.uniform(-np.pi, np.pi) / 2
-        values |= {"qw": np.cos(turn), "qx": _TILT * rng.standard_normal()}
-        values |= {"qz": np.sin(turn), "qy": _TILT * rng.standard_normal()}
-        goals = spec.train_goals if rng.random() < 0.5 else spec.eval_goals
-        goal = rng.uniform(*goals)
+        half = rng.uniform(-np.pi, np.pi) / 2
+        turned = np.array([np.cos(half), *(_TILT * rng.standard_normal(2)), np.sin(half)])
+        values |= zip(("qw", "qx", "qy", "qz"), turned / np.linalg.norm(turned), strict=True)
+        values["z"] = spec.start_height + rng.uniform(-_LIFTED, _LIFTED)
+        values["time"] = TIME_SCALE * rng.integers(spec.horizon)
+        goal = rng.uniform(*(spec.train_goals if rng.random() < 0.5 else spec.eval_goals))
         values |= {f"goal_{axis}": value for axis, value in zip("xyz", goal, strict=False)}
-        values |= {"time": rng.uniform(0.0, spec.horizon * TIME_SCALE), "z": spec.start_height + 0.2 * rng.standard_normal()}
         values |= self._drawn_block(rng)
         obs = np.array([values.get(name, 0.0) for name in spec.observation_names], np.float32)
         state = self._state(obs[None])[0]
@@ -51,7 +52,8 @@ class ScatteredMaze(MazeTask):
         spec, state = self.spec, self.chart.states[rng.integers(len(self.chart.states))]
         moved = dict.fromkeys("xyz", 0.0)
         if state.axis:
-            moved[state.axis] = np.sign(state.moved) * rng.uniform(abs(state.moved), 0.5 if state.axis == "z" else 1.0)
+            far = 0.5 if state.axis == "z" else 1.0  # chasms are half as deep as cells are wide
+            moved[state.axis] = np.sign(state.moved) * rng.uniform(abs(state.moved), far)
         if state.axis == "z":
-            moved["y"] = 1.0  # over the chasm, into which it falls
+            moved["y"] = 1.0  # it falls into the chasm, which is one cell on
         return {f"block_{axis}": home + spec.cell * moved[axis] for axis, home in spec.block_home.items()}
