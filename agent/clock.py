@@ -51,10 +51,10 @@ class GoalFrame:
         """h(s, g, s') = s + g - s' [..., D]: the same target, seen from the next state."""
         return self.of(obs) + goal - self.of(next_obs)
 
-    def reward(self, goal: "Tensor", obs: "Tensor", next_obs: "Tensor") -> "Tensor":
-        """-||s + g - s'|| [...]: minus what is left of the way after the step."""
+    def reward(self, goal: "Tensor", obs: "Tensor", next_obs: "Tensor", progress: bool = False) -> "Tensor":
+        """-||s + g - s'|| [...]: minus what is left of the way after the step; of `progress`, how much less that is."""
         left: Tensor = self.moved(goal, obs, next_obs).norm(dim=-1)
-        return -left
+        return goal.norm(dim=-1) - left if progress else -left
 
 
 class Transition(NamedTuple):

@@ -5,7 +5,6 @@ segment is replaced, whenever it is drawn, by the one that explains best what th
 controller may be the high level, or a prior of it that fades to nothing.
 """
 
-from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -18,12 +17,11 @@ from torch import Tensor
 
 from preceptor.agent.clock import Clock, GoalFrame, moving
 from preceptor.agent.computed import NOT_WARM, Computed, no_computation
-from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.data.views import Steps, newest_steps, sample_segments, sample_steps
 from preceptor.agent.distributions import ClippedNormal, Distribution, UniformBox
 from preceptor.agent.goals import CANDIDATES, ExploringGoals, PlannedGoals, goal_space, preferred, relabel
 from preceptor.agent.levels import Observations, Player
-from preceptor.agent.losses import PriorActions, PriorWeight
+from preceptor.agent.losses import PriorActions
 from preceptor.agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
 from preceptor.agent.methods.off_policy import (
     PAPER_TD3,
@@ -37,53 +35,21 @@ from preceptor.agent.methods.off_policy import (
     steps_of,
 )
 from preceptor.agent.methods.ppo import BoxPPO, PolicyBatch, PPOConfig, only_option, rollout_batch
-from preceptor.agent.methods.protocol import Given, Method, Parts, Preset
+from preceptor.agent.methods.protocol import Given, Parts, Preset
 from preceptor.agent.methods.sac import SACConfig, Transitions
 from preceptor.agent.methods.td3 import TD3Config
+from preceptor.agent.methods.two_levels import TwoLevels, TwoLevelSettings
 from preceptor.agent.phases import Online
 from preceptor.agent.resumable import places
 from preceptor.agent.runs.run import Run
-from preceptor.controller.encoders import encoder_of
 from preceptor.ground.device import device, to_numpy, to_tensor
 from preceptor.ground.errors import UserError
-from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
+from preceptor.ground.ranges import Count, Positive, Share
 
 HighKind = Literal["sac", "td3"]
 LowKind = Literal["sac", "td3", "ppo"]
 _HIGH = SACConfig(hidden=(64, 64), lr=1e-3, gamma=0.93, batch=128)
 _LOW = replace(_HIGH, gamma=0.95)
-
-
-@dataclass(frozen=True)
-class TwoLevelSettings:
-    """What HIRO over goals and HIRO over options share."""
-
-    high_level: str = "learned"
-    prior: str = "none"
-    prior_weight: NotNegative = 2.0
-    """lambda of the divergence from what the controller would choose, at the start; of options, in units of the reward
-    per nat."""
-    prior_until: Share = 0.3
-    """Share of the steps after which the prior has faded: divergence, and share of its choices."""
-    relabel: bool = True
-    """Correct old goals, or options, when they are sampled (section 3.3)."""
-    period: Count = 10
-    """c, steps for which a goal runs (section 4), or the most for which an option does."""
-    high_updates: Positive = 0.1
-    """Gradient steps of the high level per environment step."""
-    warmup: CountOrNone = 1_000
-    """Environment steps before the first gradient step; over options, of the high level alone."""
-    rollout: Count = 10
-    """Vector steps between updates."""
-    buffer_size: Count = 2_000_000
-    """Environment steps that are remembered."""
-
-    @property
-    def plans(self) -> bool:
-        """Whether a controller chooses, or offers what it would choose."""
-        return self.high_level == "controller" or self.prior != "none"
-
-    needs_controller = plans
 
 
 @dataclass(frozen=True)
@@ -109,13 +75,17 @@ class HiroSettings(TwoLevelSettings):
     low_updates: Positive = 0.25
     """Gradient steps of the low level per environment step; PPO has its epochs instead."""
     low_reward: Positive = 1.0
-    """Factor on -||s + g - s'||."""
+    """Factor on -||s + g - s'||, or on progress."""
     high_reward: Positive = 0.025
     """Factor on the task's reward, summed while a goal ran."""
     random_goals: Share = 0.1
     """Share of goals sampled uniformly."""
     random_episodes: Share = 0.3
     """Share of episodes all of whose goals are."""
+    other_goals: Share = 0.0
+    """Share of the remembered steps that the low level learns from as though another goal had run, any of the box."""
+    progress: bool = False
+    """Reward the low level for what a step has brought it nearer, ||g|| - ||s + g - s'||, not for what is left."""
     low_buffer_size: Count = 2_000_000
     """The newest of the remembered steps, which the low level learns from."""
     low_learner: LowKind = "sac"
@@ -126,63 +96,6 @@ class HiroSettings(TwoLevelSettings):
     """The low level's learner."""
     high: Annotated[SACConfig | TD3Config, Field(discriminator="kind")] = field(default_factory=lambda: _HIGH)
     """The high level's learner; its gamma is per goal."""
-
-
-class TwoLevels(Method, ABC):
-    """What HIRO over goals and over options share: two learners that keep pace with the steps, and a fading prior.
-
-    Args:
-        parts: Task, settings and random streams.
-    """
-
-    low_learner: Any
-    high_learner: Any
-    store: TrajectoryStore
-
-    def __init__(self, parts: Parts) -> None:
-        settings: TwoLevelSettings = parts.settings
-        self.task, self.settings, self.total_steps = parts.task, parts.settings, parts.config.steps
-        self.encoder = encoder_of(parts.task)
-        weight = settings.prior_weight if settings.prior != "none" else 0.0
-        self.prior_weight = PriorWeight(weight, end=settings.prior_until * parts.config.steps)
-        self.warm = False  # whether the learners act
-        self.steps = 0
-        self.high_ratio = UpdateRatio(0.0 if settings.high_level == "controller" else settings.high_updates)
-
-    @property
-    def share(self) -> float:
-        """Share of the choices that are the prior's: one at the start, zero from `prior_until` on."""
-        return self.prior_weight.left(self.steps)
-
-    def update(self, observed: Observations, steps: int) -> dict[str, float]:
-        """As many gradient steps of both levels as are due."""
-        length, self.steps = (steps - self.steps) // self.store.num_envs, steps
-        self.warm = steps >= self.settings.warmup and len(self.store) > self.settings.period
-        info = {f"low/{name}": value for name, value in self.update_low(observed, length).items()}
-        if not self.warm:
-            return info
-        high: dict[str, Tensor] = {}
-        kept: list[Any] = []
-        for _ in range(self.high_ratio.due(length * self.store.num_envs)):
-            high |= self.high_learner.update(self.high_batch(kept))
-        info |= {f"high/{name}": float(value) for name, value in high.items()}
-        return info | self.progress(kept) | {"high/prior": self.share}
-
-    @abstractmethod
-    def update_low(self, observed: Observations, length: int) -> dict[str, float]:
-        """The gradient steps of the low level that are due after so many vector steps."""
-
-    @abstractmethod
-    def high_batch(self, kept: list[Any] | None = None) -> Any:
-        """Segments as transitions of the high level, each with the goal, or option, that explains it best.
-
-        The prior is asked at the segment's own first state; it never sees what has been relabelled. What relabelling
-        has kept is added to `kept`.
-        """
-
-    @abstractmethod
-    def progress(self, kept: list[Any]) -> dict[str, float]:
-        """Numbers to log, of what relabelling has kept."""
 
 
 class Hiro(TwoLevels):
@@ -285,10 +198,14 @@ class Hiro(TwoLevels):
         return {name: float(value) for name, value in info.items()}
 
     def low_batch(self) -> Transitions:
-        """Steps under the goals that ran, rewarded by what is left of the way."""
+        """Steps under the goals that ran, or might have."""
         config = self.settings.low
         newest = self.settings.low_buffer_size // self.store.num_envs
         steps = sample_steps(self.store, self.rng, config.batch, newest)
+        if share := self.settings.other_goals:
+            other = self.rng.random((config.batch, 1)) < share
+            goals = self.frame.to_units(self.rng.uniform(-1.0, 1.0, steps.command.shape).astype(np.float32))
+            steps = replace(steps, command=np.where(other, goals, steps.command))
         inputs, reward, after = self._rewarded(steps)
         discount = to_tensor(np.where(steps.terminated, 0.0, config.gamma).astype(np.float32))
         return Transitions(inputs, to_tensor(steps.action), reward, after, discount)
@@ -309,9 +226,9 @@ class Hiro(TwoLevels):
         )
 
     def _rewarded(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps as the low level learns from them: what it saw, -||s + g - s'||, and what it saw next."""
+        """Steps as the low level learns from them: what it saw, its reward, and what it saw next."""
         obs, next_obs, goal = (to_tensor(column) for column in (steps.obs, steps.next_obs, steps.command))
-        reward = self.settings.low_reward * self.frame.reward(goal, obs, next_obs)
+        reward = self.settings.low_reward * self.frame.reward(goal, obs, next_obs, self.settings.progress)
         return self.low_inputs(obs, goal), reward, self.low_inputs(next_obs, self.frame.moved(goal, obs, next_obs))
 
     def high_batch(self, kept: list[str] | None = None) -> Transitions:
@@ -357,11 +274,14 @@ class Hiro(TwoLevels):
         return info | {"low/goal_distance": float(left.mean()), "low/goal_reached": float(reached)}
 
 
-# An ant: wider layers, slower learning, a longer view.
+# An ant: wider layers, slower learning, a longer view. It walks far sooner where every step teaches it to walk to any
+# place, and where what a step is worth does not drown in what the way is worth (dev/LOG.md).
 _ANT = HiroSettings(
     high_updates=0.05,
     high_reward=0.0125,
     random_episodes=0.2,
+    other_goals=0.5,
+    progress=True,
     warmup=5_000,
     low=SACConfig(hidden=(128, 128), lr=5e-4, gamma=0.95, batch=128),
     high=SACConfig(hidden=(128, 128), lr=5e-4, gamma=0.97, batch=128),

@@ -16,12 +16,13 @@ from preceptor.agent.computed import Computed, no_computation
 from preceptor.agent.data.views import Segments, newest_steps, sample_segments
 from preceptor.agent.distributions import Categorical
 from preceptor.agent.levels import Observations, Player
-from preceptor.agent.methods.hiro import Hiro, HiroSettings, TwoLevels, TwoLevelSettings, goals_preset
+from preceptor.agent.methods.hiro import Hiro, HiroSettings, goals_preset
 from preceptor.agent.methods.ihac import PPO_ENVS, PPO_OF_VECTORS
 from preceptor.agent.methods.off_policy import ring_for
 from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, rollout_batch
 from preceptor.agent.methods.protocol import Entry, Given, Method, Parts, Preset
 from preceptor.agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
+from preceptor.agent.methods.two_levels import TwoLevels, TwoLevelSettings
 from preceptor.agent.networks import LowNetwork
 from preceptor.agent.phases import Online
 from preceptor.agent.resumable import places
