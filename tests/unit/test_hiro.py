@@ -72,6 +72,28 @@ def test_the_low_levels_batch_equals_a_loop():
     assert batch.prior is None
 
 
+def test_the_low_level_learns_from_other_goals_and_from_progress():
+    """Rows whose goal ran say so as before; all others have a goal of the box, under which the same step was taken."""
+    played, rows = once(), []
+    by_action = {tuple(step["action"]): step for env in played.envs for step in env[:-1]}
+    method, settings = played.method, played.method.settings
+    method.settings = replace(settings, other_goals=0.75, progress=True)
+    for batch in [method.low_batch() for _ in range(10)]:
+        for i, action in enumerate(batch.action):
+            step, goal = by_action[tuple(action.numpy())], 5.0 * batch.obs[i, -2:].numpy()
+            np.testing.assert_allclose(batch.obs[i, :-2], step["obs"][SEEN], rtol=1e-5, atol=1e-5)
+            after = step["obs"][[X, Y]] + goal - step["after"][[X, Y]]
+            np.testing.assert_allclose(batch.next_obs[i], [*step["after"][SEEN], *after / 5], rtol=1e-5, atol=1e-5)
+            nearer = np.linalg.norm(goal) - np.linalg.norm(after)
+            assert float(batch.reward[i]) == pytest.approx(2.0 * nearer, abs=1e-4)
+            rows.append((*goal, np.allclose(goal, step["goal"], atol=1e-4)))
+    method.settings = settings
+    x, y, ran = np.array(rows).T
+    assert ran.mean() == pytest.approx(0.25, abs=0.06)
+    for axis in (x[ran == 0], y[ran == 0]):
+        assert (axis.min(), axis.mean(), axis.max()) == pytest.approx((-5.0, 0.0, 5.0), abs=0.5)
+
+
 def test_the_rollout_of_a_low_level_that_learns_by_ppo_equals_a_loop():
     """What a goal would still be worth counts where another one begins."""
     length = 3 * PERIOD
