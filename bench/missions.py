@@ -77,7 +77,7 @@ PLAYERS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
 } | {
     f"{count} missions": (
         _variant(levels=4 * count),
-        {"ask_below": 0.9, "steps": 11 * count, "updates": updates},
+        {"ask_below": 0.9, "steps": 11 * count, "updates": updates, "doubt": False},  # a script is right
         {"as trained": TRAINED},
     )
     for count, updates in PLAYED.items()

@@ -27,7 +27,7 @@ from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 from preceptor.teacher.labels import LabelStore
 from preceptor.teacher.make import make_teacher
 
-PARTS = ("simple", "tasks", "limits", "controls", "noise", "mazes", "options", "halo", "variants")
+PARTS = ("simple", "tasks", "limits", "controls", "noise", "mazes", "ants", "options", "halo", "variants")
 SEEDS = (0, 1, 2)
 LEVELS = 500
 Said = dict[str, Any]  # settings by name, for `configure`
@@ -154,6 +154,20 @@ def rows_of(part: str) -> list[Row]:
                 Row("PointPush / HIRO, no prior", hiro),
                 Row("PointPush / flat SAC", but(push, method="sac")),
             ]
+        case "ants":
+            rows = []
+            for task, steps, seeds in (("AntMaze", 250_000, range(10, 15)), ("AntPushRobust", 250_000, range(10, 20))):
+                ant = but(BASE, task=task, eval_episodes=MAZE_LEVELS, savedir="table")
+                planned = but(ant, method="hiro", high_level="controller", steps=steps)
+                rows += [
+                    Row(f"{task} / planner", but(ant, method="dagger"), seeds),
+                    Row(
+                        f"{task} / HIRO, frozen planner",
+                        but(planned, controller=f"log/dagger/{task}/table/seed-{{seed}}", savedir="table-planner"),
+                        seeds,
+                    ),
+                ]
+            return rows
         case "options":
             base = but(BASE, task="SimpleDoorKey", savedir="table")
             options = but(base, method="hiro", controller="log/dagger/SimpleDoorKey/table/seed-{seed}")
