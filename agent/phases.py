@@ -327,6 +327,8 @@ class Distil(Phase, Resumable):
         unit = rows.env if count >= _HOLD_OUT else rows.episode * count + rows.env
         held_out = unit % _HOLD_OUT == _HOLD_OUT - 1
         codes, kept = self.task.fact_codes(rows.obs), np.flatnonzero(~held_out)
+        if self._teacher.ask_below < 1:  # scenes that were spared would leave minibatches few labels, and memory full
+            kept = kept[probs[kept].sum(1) > 0]
 
         def scenes(which: NDArray[Any], obs: NDArray) -> LabelledScenes:
             return scenes_of(self.task, obs, rows.previous[which], probs[which], rows.legal[which])

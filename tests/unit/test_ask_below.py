@@ -2,9 +2,11 @@
 
 import numpy as np
 
+import preceptor
 from preceptor.agent.distributions import Categorical
 from preceptor.agent.levels import Observations
 from preceptor.agent.teaching import Annotator, TeacherHigh
+from preceptor.controller.distill import Distillation
 from preceptor.controller.encoders import GridEncoder
 from preceptor.controller.network import ControllerNetwork
 from preceptor.controller.roles import Controller, network_of
@@ -56,3 +58,28 @@ def test_the_controller_chooses_in_their_place_and_a_resumed_run_spares_the_same
         assert np.allclose(choice.probs, each.controller.probs(obs, legal=observed.legal))  # type: ignore[union-attr]
         assert each.stats.calls == 0
         assert each.spared(codes).all()
+
+
+def test_only_what_was_asked_about_is_learned_from(monkeypatch, tmp_path) -> None:
+    """And a controller that is sure of everything, so that nothing is, ends as it began."""
+    learned: list[int] = []
+    monkeypatch.setattr(Distillation, "add", lambda self, scenes: learned.extend((scenes.probs.sum(1) > 0).tolist()))
+    monkeypatch.setattr(Distillation, "train", lambda *_: {})
+    words = {
+        "teacher": "scripted",
+        "steps": 2_000,
+        "num_envs": 16,
+        "eval_episodes": 0,
+        "quiet": True,
+        "logdir": tmp_path,
+    }
+    counts = []
+    for below in (1.0, 0.5):
+        learned.clear()
+        preceptor.train("KeyInBox", "dagger", ask_below=below, savedir=f"below-{below}", **words)
+        assert all(learned)
+        counts.append(len(learned))
+    assert 0 < counts[1] < counts[0]
+    monkeypatch.undo()
+    sure = preceptor.train("KeyInBox", "dagger", ask_below=1e-6, savedir="sure", **words)
+    assert sure.result["calls"] == 0
