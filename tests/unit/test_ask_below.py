@@ -71,7 +71,7 @@ def test_only_what_was_asked_about_is_learned_from(monkeypatch, tmp_path) -> Non
         "num_envs": 16,
         "eval_episodes": 0,
         "quiet": True,
-        "logdir": tmp_path,
+        "logdir": str(tmp_path),
     }
     counts = []
     for below in (1.0, 0.5):
