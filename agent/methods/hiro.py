@@ -84,7 +84,7 @@ class HiroSettings(TwoLevelSettings):
     """Share of episodes all of whose goals are."""
     other_goals: Share = 0.0
     """Share of the remembered steps that the low level learns from as though another goal had run, any of the box."""
-    progress: bool = False
+    reward_progress: bool = False
     """Reward the low level for what a step has brought it nearer, ||g|| - ||s + g - s'||, not for what is left."""
     low_buffer_size: Count = 2_000_000
     """The newest of the remembered steps, which the low level learns from."""
@@ -228,7 +228,7 @@ class Hiro(TwoLevels):
     def _rewarded(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
         """Steps as the low level learns from them: what it saw, its reward, and what it saw next."""
         obs, next_obs, goal = (to_tensor(column) for column in (steps.obs, steps.next_obs, steps.command))
-        reward = self.settings.low_reward * self.frame.reward(goal, obs, next_obs, self.settings.progress)
+        reward = self.settings.low_reward * self.frame.reward(goal, obs, next_obs, self.settings.reward_progress)
         return self.low_inputs(obs, goal), reward, self.low_inputs(next_obs, self.frame.moved(goal, obs, next_obs))
 
     def high_batch(self, kept: list[str] | None = None) -> Transitions:
@@ -281,7 +281,7 @@ _ANT = HiroSettings(
     high_reward=0.0125,
     random_episodes=0.2,
     other_goals=0.5,
-    progress=True,
+    reward_progress=True,
     warmup=5_000,
     low=SACConfig(hidden=(128, 128), lr=5e-4, gamma=0.95, batch=128),
     high=SACConfig(hidden=(128, 128), lr=5e-4, gamma=0.97, batch=128),

@@ -77,7 +77,7 @@ def test_the_low_level_learns_from_other_goals_and_from_progress():
     played, rows = once(), []
     by_action = {tuple(step["action"]): step for env in played.envs for step in env[:-1]}
     method, settings = played.method, played.method.settings
-    method.settings = replace(settings, other_goals=0.75, progress=True)
+    method.settings = replace(settings, other_goals=0.75, reward_progress=True)
     for batch in [method.low_batch() for _ in range(10)]:
         for i, action in enumerate(batch.action):
             step, goal = by_action[tuple(action.numpy())], 5.0 * batch.obs[i, -2:].numpy()
