@@ -5,8 +5,9 @@
 
 PPO: ours on SimpleDoorKey, and the peer (`xland_ppo.py`) on XLand-MiniGrid's DoorKey-8x8, which sees 11 x 11 cells, as
 many as our encoder gives, and once 7 x 7, as it does if nobody says otherwise; network and settings are the same. SAC:
-gradient steps of ours and of SBX's. All in turns, each in one thread, medians over CPU seconds, compilation left
-out. Peers are pinned to one core, which works on Linux.
+gradient steps of ours and of SBX's. Environment steps alone: our engine's, XLand-MiniGrid's and NAVIX's
+(`stepping.py`), DoorKey-8x8, 1,024 environments that see 7 x 7. All in turns, each in one thread, medians over CPU
+seconds, compilation left out. Peers are pinned to one core, which works on Linux.
 """
 
 import argparse
@@ -22,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from bench import ppo, sac
+from bench import engine, ppo, sac
 from preceptor.ground.errors import UserError
 
 HERE, PYTHON = Path(__file__).parent, Path(".venv-bench/bin/python")
@@ -45,9 +46,17 @@ def main(python: Path, turns: int, steps: int) -> dict[str, Any]:
     chosen = [word for setting in SETTINGS for word in ("--setting", *map(str, setting))]
     gradient_steps = sac.ours(TASK, "float32")
     gradient_steps(20)
+    grids, actions = engine.make_engine(), engine.random_actions()
+    grids.reset(seed=0)
+    engine.steps_per_second(grids, actions)  # compiles
     found: dict[str, list[float]] = {}
     versions: dict[str, str] = {}
     for _ in range(turns):
+        found.setdefault("stepping, ours", []).append(engine.steps_per_second(grids, actions))
+        told = peer(python, "stepping.py")
+        versions |= told["versions"]
+        for who, speed in told["speeds"].items():
+            found.setdefault(f"stepping, {who}", []).append(speed)
         for setting in SETTINGS:
             found.setdefault(f"ppo {setting}, ours", []).append(ppo.ours(*setting, steps))
         for view in VIEWS:
