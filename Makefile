@@ -25,7 +25,7 @@ help:
 	@echo "make docs    the documentation as a web site, in site/"
 	@echo "make learn   the slow checks: all seeds, all tasks"
 	@echo "make bench   measurements against peers, as ratios"
-	@echo "make bench-peers  PPO and SAC beside JAX programs, which it installs in .venv-bench (minutes, 2 GB)"
+	@echo "make bench-peers  grids, PPO and SAC beside JAX programs, which it installs in .venv-bench (minutes, 2 GB)"
 	@echo "make clean   removes caches and environments; runs in log/ stay"
 
 # A demo that was interrupted goes on where it was; one that is complete is judged again.

@@ -327,8 +327,6 @@ class Distil(Phase, Resumable):
         unit = rows.env if count >= _HOLD_OUT else rows.episode * count + rows.env
         held_out = unit % _HOLD_OUT == _HOLD_OUT - 1
         codes, kept = self.task.fact_codes(rows.obs), np.flatnonzero(~held_out)
-        if self._teacher.ask_below < 1:  # scenes that were spared would leave minibatches few labels, and memory full
-            kept = kept[probs[kept].sum(1) > 0]
 
         def scenes(which: NDArray[Any], obs: NDArray) -> LabelledScenes:
             return scenes_of(self.task, obs, rows.previous[which], probs[which], rows.legal[which])
@@ -346,6 +344,8 @@ class Distil(Phase, Resumable):
             obs = np.concatenate([obs, others])[each]
         if self.low is not None:
             learned = learned.with_skills(skill_actions(self.task, obs).astype(np.int8))
+        elif self._teacher.ask_below < 1:  # scenes that were spared would leave minibatches few labels, and memory full
+            learned = learned[np.flatnonzero(learned.probs.sum(1) > 0)]
         self._distillation.add(learned)
         self._held_out_obs.append(rows.obs[held_out])
         self._held_out.append(scenes(held_out, self._held_out_obs[-1]))

@@ -175,7 +175,7 @@ class Runner(Resumable):
         facts: What the run's result holds besides.
     """
 
-    saved = places("steps", "phase", "facts", "method", "hierarchy", "labeller")
+    saved = places("steps", "phase", "facts", "labeller", "method", "hierarchy")  # scenes are labelled anew with these
 
     def __init__(
         self,
@@ -192,6 +192,7 @@ class Runner(Resumable):
         )  # fmt: skip
         if method.stage is not None:  # what cannot act in the task is not judged there
             self.config = replace(self.config, eval_episodes=0, eval_every=None)
+            self.log.say(f"not judged: nothing scripted acts in {self.task.name}")
         self.method, self.hierarchy, self._on_update = method, hierarchy, on_update
         self.accounting = None if self.labeller is None or labels is None else Accounting(self.labeller.stats, labels)
         self.facts: dict[str, Any] = {"seconds": 0.0, **method.facts}
@@ -265,7 +266,8 @@ class Runner(Resumable):
         """The controller as it is now, with its provenance: that of another run where it was taken over from there."""
         if isinstance(self.labeller, ControllerLabels) and network is self.labeller.controller.network:
             return self.labeller.controller
-        facts: dict[str, Any] = {"steps": self.steps, "seed": self.config.seed, **figures}
+        cost = {"steps": self.steps} if self.method.stage is None else {"scenes": self.steps}
+        facts: dict[str, Any] = {**cost, "seed": self.config.seed, **figures}
         if self.labeller is not None:
             stats, name = self.labeller.stats, self.config.teacher.teacher
             facts["teacher"] = {"name": name, "queries": stats.queries, "calls": stats.calls}
@@ -275,6 +277,8 @@ class Runner(Resumable):
         """Episodes that ended, those that the teacher had a hand in apart; and what the teacher has cost."""
         episodes = self.hierarchy.drain_finished() if self.hierarchy else []
         numbers: dict[str, float] = {}
+        if self.method.stage is not None:
+            episodes = []  # of which nothing can be said
         for prefix, guided in (("rollout/guided_", 1.0), ("rollout/", 0.0)):
             chosen = [episode for episode in episodes if episode["guided"] == guided]
             for name in ("success", "return", "length") if chosen else ():

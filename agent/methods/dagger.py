@@ -55,9 +55,11 @@ class Dagger(Method):
         if not defines(task, "skill"):
             raise lacking(task, "skill")
         if task.scattered is not task:
-            self.stage = task.scattered  # where nothing happens, so that no label can turn out to lead nowhere
-            still = replace(settings, distil=replace(settings.distil, doubt=False))
-            parts = replace(parts, config=replace(parts.config, settings=still))
+            self.stage = task.scattered
+            if settings.distil.doubt and parts.labeller is not None:
+                raise UserError(
+                    f"No label for {task.name} can be doubted, since nothing is played.", "leave out --doubt"
+                )
         elif task.continuous:  # a robot without scripted skills says so here, not in mid-run
             task.skill(np.zeros((1, *task.observation_shape), np.float32), np.zeros(1, np.int64))
         self.controller = network = to_device(network_of(task, settings.trunk))
@@ -77,9 +79,10 @@ _SCATTERED = 30_000  # states at random, which differ more than those that are p
 def preset(given: Given) -> Preset:
     """Settings of DAgger for a task: the steps of the run are those of distillation."""
     _, distilled, num_envs = budget(replace(given, steps=None))
-    if given.task.name in FEW_SCENES:
-        distilled = FEW_SCENES[given.task.name] if given.task.scattered is given.task else _SCATTERED
-    return Preset(given.steps or distilled, num_envs, DaggerSettings())
+    scattered = given.task.scattered is not given.task
+    if scattered or given.task.name in FEW_SCENES:
+        distilled = _SCATTERED if scattered else FEW_SCENES[given.task.name]
+    return Preset(given.steps or distilled, num_envs, DaggerSettings(DistilConfig(doubt=not scattered)))
 
 
 DAGGER = Entry((DaggerSettings,), preset, Dagger, needs_options=True)

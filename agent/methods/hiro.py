@@ -83,7 +83,7 @@ class HiroSettings(TwoLevelSettings):
     random_episodes: Share = 0.3
     """Share of episodes all of whose goals are."""
     other_goals: Share = 0.0
-    """Share of the remembered steps that the low level learns from as though another goal had run, any of the box."""
+    """Share of the remembered steps that the low level learns from as though another goal of the box ran; not PPO."""
     reward_progress: bool = False
     """Reward the low level for what a step has brought it nearer, ||g|| - ||s + g - s'||, not for what is left."""
     low_buffer_size: Count = 2_000_000
@@ -314,6 +314,7 @@ def goals_preset(given: Given) -> Preset:
     if low_kind == "ppo":
         low = replace(PPO_OF_VECTORS, gamma=settings.low.gamma)
         settings = replace(settings, low=low, low_reward=_PPO_REWARD, rollout=_PPO_ROLLOUT)
+        settings = replace(settings, other_goals=0.0, reward_progress=False)  # PPO learns from goals that ran
         envs = PPO_ENVS
     else:
         settings = replace(settings, low=of_kind(settings.low, low_kind, noise=0.1))

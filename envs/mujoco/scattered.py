@@ -48,12 +48,14 @@ class ScatteredMaze(MazeTask):
         return obs
 
     def _drawn_block(self, rng: np.random.Generator) -> dict[str, float]:
-        """Where the block is, moved as far along an axis as one of its states says, or farther; in metres."""
+        """Where the block is, in metres: moved as far along an axis as one of its states says, or farther, or less."""
         spec, state = self.spec, self.chart.states[rng.integers(len(self.chart.states))]
-        moved = dict.fromkeys("xyz", 0.0)
+        moved, enough = dict.fromkeys("xyz", 0.0), abs(state.moved)
         if state.axis:
             far = 0.5 if state.axis == "z" else 1.0  # chasms are half as deep as cells are wide
-            moved[state.axis] = np.sign(state.moved) * rng.uniform(abs(state.moved), far)
+            moved[state.axis] = np.sign(state.moved) * rng.uniform(
+                *((enough, far) if rng.random() < 0.7 else (0, enough))
+            )
         if state.axis == "z":
             moved["y"] = 1.0  # it falls into the chasm, which is one cell on
         return {f"block_{axis}": home + spec.cell * moved[axis] for axis, home in spec.block_home.items()}

@@ -126,7 +126,7 @@ class MazeTask(TableTask):
             UserError: The robot is an ant, for which there are no skills.
         """
         if self.spec.robot.name != "point":
-            train = f"python main.py train --method hiro --task {self.name} --prior controller"
+            train = f"python main.py train --method hiro --task {self.name} --high-level controller"
             raise UserError(f"There are no scripted skills for walking in {self.name}.", f"{train}  # learns them")
         x, y, vx, vy = (self._at[name] for name in ("x", "y", "vx", "vy"))
         obs = np.asarray(obs)

@@ -1,8 +1,11 @@
 """Where the controller that is being distilled is sure, the teacher is not asked, and the controller decides."""
 
 import numpy as np
+import pytest
+import torch
 
 import preceptor
+from preceptor.agent.controllers import named_controller
 from preceptor.agent.distributions import Categorical
 from preceptor.agent.levels import Observations
 from preceptor.agent.teaching import Annotator, TeacherHigh
@@ -61,7 +64,6 @@ def test_the_controller_chooses_in_their_place_and_a_resumed_run_spares_the_same
 
 
 def test_only_what_was_asked_about_is_learned_from(monkeypatch, tmp_path) -> None:
-    """And a controller that is sure of everything, so that nothing is, ends as it began."""
     learned: list[int] = []
     monkeypatch.setattr(Distillation, "add", lambda self, scenes: learned.extend((scenes.probs.sum(1) > 0).tolist()))
     monkeypatch.setattr(Distillation, "train", lambda *_: {})
@@ -80,6 +82,14 @@ def test_only_what_was_asked_about_is_learned_from(monkeypatch, tmp_path) -> Non
         assert all(learned)
         counts.append(len(learned))
     assert 0 < counts[1] < counts[0]
-    monkeypatch.undo()
-    sure = preceptor.train("KeyInBox", "dagger", ask_below=1e-6, savedir="sure", **words)
-    assert sure.result["calls"] == 0
+
+
+@pytest.mark.parametrize(("task", "more"), [("KeyInBox", {}), ("OneRoom-GoTo", {"retell": True})])
+def test_a_run_in_which_nothing_is_asked_ends_with_what_it_began_with(tmp_path, task, more) -> None:
+    words = {"teacher": "scripted", "steps": 800, "num_envs": 8, "eval_episodes": 0, "quiet": True}
+    run = preceptor.train(task, "dagger", ask_below=1e-6, savedir="sure", logdir=str(tmp_path), **words, **more)
+    assert run.result["calls"] == 0
+    torch.manual_seed(0)
+    fresh, found = network_of(get_task(task)), named_controller("sure", str(tmp_path), get_task(task))
+    for name, weights in fresh.state_dict().items():
+        assert torch.equal(found.network.state_dict()[name], weights), name
