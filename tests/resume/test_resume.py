@@ -22,6 +22,13 @@ SMALL = {
     "seed": 3,
 }  # fmt: skip
 GRID = {"task": "SimpleDoorKey", "preset": "tiny", "steps": 2_500, "label_noise": 0.1}
+RETOLD: dict[str, Any] = {
+    "task": "OneRoom-GoTo:levels=20",
+    "retell": True,
+    "steps": 1_024,
+    "num_envs": 16,
+    "minibatch": 16,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "ihac": {"method": "ihac", **GRID},
     "ihac, rescue": {"method": "ihac", **GRID, "task": "RescueWorld-n3-random"},
@@ -29,14 +36,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dagger": {"method": "dagger", **GRID},
     "dagger, fallible": {"method": "dagger", **GRID, "steps": 5_000, "label_noise": 0.5},
     "ppo, grid": {"method": "ppo", **GRID},
-    "dagger, retold": {
-        "method": "dagger",
-        "task": "OneRoom-GoTo:levels=20",
-        "retell": True,
-        "steps": 1_024,
-        "num_envs": 16,
-        "minibatch": 16,
-    },
+    "dagger, retold": {"method": "dagger", **RETOLD},
+    "dagger, retold, asked below": {"method": "dagger", **RETOLD, "ask_below": 0.5},
     "dagger, asked below": {"method": "dagger", **GRID, "ask_below": 0.5},
     "sac": {"method": "sac"},
     "sac, extended": {"method": "sac", "exploration": "extended"},
@@ -45,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hiro, paper": {"method": "hiro", "preset": "paper", "steps": 2_560, "num_envs": 4},
     "hiro, prior": {"method": "hiro", "prior": "controller"},
     "hiro, planned": {"method": "hiro", "high_level": "controller"},
+    "hiro, other goals": {"method": "hiro", "other_goals": 0.5, "reward_progress": True},
     "hiro, filtered": {"method": "hiro", "prior": "controller", "value_filter": True},
     "hiro, mixed": {"method": "hiro", "low_learner": "ppo", "high_learner": "td3", "steps": 8_192},
     "hiro, options": {"method": "hiro", "high_level": "options", "prior": "controller", "steps": 8_192},
