@@ -15,14 +15,15 @@ class Drawn(Simulator):
     """N environments of a task, whose episodes of one step show an observation each; actions do nothing.
 
     Args:
-        rules: The task's own, which say how observations and actions look.
+        rules: The task's own, of any number of environments, which say how observations and actions look.
+        num_envs: N.
         draw: An observation at random.
     """
 
     max_steps = 1
 
-    def __init__(self, rules: Simulator, draw: Draw) -> None:
-        self.name, self.num_envs, self._draw = rules.name, rules.num_envs, draw
+    def __init__(self, rules: Simulator, num_envs: int, draw: Draw) -> None:
+        self.name, self.num_envs, self._draw = rules.name, num_envs, draw
         self.observation_space, self.action_space = rules.observation_space, rules.action_space
         shape = self.observation_space.shape or ()
         self._obs = np.zeros((self.num_envs, *shape), self.observation_space.dtype)

@@ -22,7 +22,7 @@ class ScatteredMaze(MazeTask):
 
     def simulator(self, num_envs: int, render_mode: str | None = None) -> Simulator:
         """Environments of one step; actions do nothing."""
-        return Drawn(MazeSimulator(self.spec, num_envs), self.drawn)
+        return Drawn(MazeSimulator(self.spec, 1), num_envs, self.drawn)
 
     def skill(self, obs: Obs, option: NDArray[np.int64]) -> NDArray[np.float32]:
         """Nothing: actions of zero [N, A]."""
@@ -53,9 +53,8 @@ class ScatteredMaze(MazeTask):
         moved, enough = dict.fromkeys("xyz", 0.0), abs(state.moved)
         if state.axis:
             far = 0.5 if state.axis == "z" else 1.0  # chasms are half as deep as cells are wide
-            moved[state.axis] = np.sign(state.moved) * rng.uniform(
-                *((enough, far) if rng.random() < 0.7 else (0, enough))
-            )
+            least, most = (enough, far) if rng.random() < 0.7 else (0.0, enough)
+            moved[state.axis] = np.sign(state.moved) * rng.uniform(least, most)
         if state.axis == "z":
             moved["y"] = 1.0  # it falls into the chasm, which is one cell on
         return {f"block_{axis}": home + spec.cell * moved[axis] for axis, home in spec.block_home.items()}

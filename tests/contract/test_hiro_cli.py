@@ -57,6 +57,7 @@ MISTAKES = [
     ("hiro", "PointPush", "--high-level options --prior reversed", "no opposite", "--prior controller"),
     ("ihac", "PointPush", "", "are vectors", "--method hiro"),
     ("hiro", "AntPush", "", "does not show its block", "--task AntPushRobust"),
+    ("dagger", "AntMaze", "--doubt", "can be doubted", "leave out --doubt"),
     ("hiro", "PointUMaze", PRIOR + "--controller PUSH", "'PointPush'", "train --method dagger --task PointUMaze"),
     ("hiro", "PointPush", PRIOR + "--controller contoller", "Did you mean 'controller'", "train"),
     ("hiro", "PointPush", "--controller controller", "nothing asks for it", "--prior controller"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import main as cli
+from preceptor.agent.config import configure
 from preceptor.agent.controllers import named_controller
 from preceptor.envs.catalog import get_task
 from preceptor.envs.mujoco.tasks import CHASM
@@ -49,6 +50,22 @@ def test_what_is_shown_depends_on_the_level_and_is_restored():
     still = np.zeros((4, 8), np.float32)
     assert np.array_equal(env.step(still)[0], other.step(still)[0])
     assert np.array_equal(env.reset(options={"level_seeds": np.arange(4)})[0], first)
+
+
+def test_blocks_are_shown_on_both_sides_of_what_makes_a_state_of_them():
+    task = get_task("AntPushRobust")
+    obs, _ = task.scattered.make_vec(400, seed=1).reset()
+    moved = obs[:, task.spec.observation_names.index("block_x")] / task.spec.cell
+    assert ((moved > 0) & (moved < 0.15)).sum() > 20, "it still stands in the middle"
+    assert ((moved > 0.15) & (moved < 0.5)).sum() > 20
+    assert (moved > 0.5).sum() > 20
+
+
+def test_ppo_learns_from_goals_that_ran():
+    for learner, share in (("sac", 0.5), ("ppo", 0.0)):
+        config = configure({"task": "AntMaze", "low_learner": learner}, method="hiro")
+        assert config.settings.other_goals == share
+        assert config.settings.reward_progress == (share > 0)
 
 
 @pytest.fixture(scope="module")
