@@ -1,5 +1,7 @@
 """The rules of the mazes, for N environments of one maze on top of MuJoCo."""
 
+from typing import Any, NamedTuple
+
 import gymnasium as gym
 import mujoco
 import numpy as np
@@ -13,6 +15,41 @@ from preceptor.ground.level_seeds import split_of
 
 UNSTABLE = float(mujoco.mjMAXVAL)  # beyond which MuJoCo calls a number bad
 _GREEN, _ORANGE, _BLACK = (26, 178, 51, 115), (255, 153, 0, 255), (0, 0, 0, 255)
+
+
+class Start(NamedTuple):
+    """How an episode begins: float64 arrays, generalised positions [Q] and velocities [V], and the goal [2 or 3]."""
+
+    qpos: NDArray[np.float64]
+    qvel: NDArray[np.float64]
+    goal: NDArray[np.float64]
+
+
+def start_of(spec: MazeSpec, model: mujoco.MjModel, level_seed: int) -> Start:
+    """The start of a level: reset noise and goal as its seed says, blocks at rest."""
+    rng, qpos, qvel = np.random.default_rng(level_seed), model.qpos0.copy(), np.zeros(model.nv)
+    positions, velocities = spec.robot.noisy
+    qpos[:positions] += rng.uniform(-RESET_NOISE, RESET_NOISE, size=positions)
+    qvel[:velocities] += RESET_NOISE * rng.standard_normal(velocities)
+    if spec.robot.name == "ant":
+        qpos[3:7] /= np.linalg.norm(qpos[3:7])  # the quaternion
+    low, high = spec.train_goals if split_of(level_seed) == "train" else spec.eval_goals
+    return Start(qpos, qvel, rng.uniform(low, high))
+
+
+# Arrays of the next two are NumPy's, or torch's on a GPU: see gpu.py.
+def distance_to(goal: Any, qpos: Any) -> Any:
+    """Distance [N] of robots at generalised positions [N, Q] to goals [N, 2 or 3], in metres."""
+    return ((qpos[:, : goal.shape[1]] - goal) ** 2).sum(1) ** 0.5
+
+
+def seen(spec: MazeSpec, home: Any, qpos: Any, qvel: Any, age: Any, goal: Any) -> list[Any]:
+    """The parts of observations, each [N, ...], side by side; `home` [0 or 2] is where a block of qpos 0 is."""
+    robot = spec.robot
+    positions = len(robot.positions)
+    time = [TIME_SCALE * age[:, None]] if robot.name == "ant" else []
+    block = [home + qpos[:, positions:]] if spec.observe_block else []
+    return [qpos[:, :positions], qvel[:, : len(robot.velocities)], *time, *block, goal]
 
 
 class MazeSimulator(PhysicsSimulator):
@@ -44,18 +81,13 @@ class MazeSimulator(PhysicsSimulator):
         self._painter: Painter | None = None
 
     def begin(self, rows: NDArray[np.int64], level_seeds: NDArray[np.int64]) -> None:
-        """Start episodes: reset noise and goal as the level seeds say, blocks at rest."""
-        positions, velocities = self.spec.robot.noisy
+        """Start episodes of levels, each as `start_of` says."""
         for n, level_seed in zip(rows.tolist(), level_seeds.tolist(), strict=True):
-            rng, qpos, qvel = np.random.default_rng(level_seed), self._qpos_of[n], self._qvel_of[n]
             mujoco.mj_resetData(self.model, self.data[n])
-            qpos[:positions] += rng.uniform(-RESET_NOISE, RESET_NOISE, size=positions)
-            qvel[:velocities] += RESET_NOISE * rng.standard_normal(velocities)
-            if self.spec.robot.name == "ant":
-                qpos[3:7] /= np.linalg.norm(qpos[3:7])  # the quaternion
-            low, high = self.spec.train_goals if split_of(level_seed) == "train" else self.spec.eval_goals
-            self.goal[n], self.level_seed[n], self.age[n] = rng.uniform(low, high), level_seed, 0
-            self._qpos[n], self._qvel[n] = qpos, qvel
+            start = start_of(self.spec, self.model, level_seed)
+            self._qpos_of[n][:] = self._qpos[n] = start.qpos
+            self._qvel_of[n][:] = self._qvel[n] = start.qvel
+            self.goal[n], self.level_seed[n], self.age[n] = start.goal, level_seed, 0
 
     def step(self, actions: NDArray[np.floating]) -> Outcome:
         """Act [N, A] in every environment.
@@ -76,18 +108,12 @@ class MazeSimulator(PhysicsSimulator):
 
     def distance(self) -> NDArray[np.float64]:
         """Distance [N] of each robot to its goal, in metres."""
-        return np.sqrt(np.square(self._qpos[:, : self.goal.shape[1]] - self.goal).sum(axis=1))
+        return distance_to(self.goal, self._qpos)
 
     def observe(self) -> NDArray[np.float32]:
         """Observations [N, D]; `spec.observation_names` says what they hold."""
-        robot = self.spec.robot
-        positions = len(robot.positions)
-        parts = [self._qpos[:, :positions], self._qvel[:, : len(robot.velocities)]]
-        if robot.name == "ant":
-            parts.append(TIME_SCALE * self.age[:, None])
-        if self.spec.observe_block:
-            parts.append(self._block_home + self._qpos[:, positions:])
-        return np.concatenate([*parts, self.goal], axis=1, dtype=np.float32)
+        parts = seen(self.spec, self._block_home, self._qpos, self._qvel, self.age, self.goal)
+        return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def arrays(self) -> State:
         """What the future depends on beside MuJoCo's own numbers."""
