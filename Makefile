@@ -6,7 +6,7 @@ TASK := SimpleDoorKey
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-serving test-browser test-package test-interop test-ray test-image test-gpu lint learn bench bench-peers bench-gpu docs clean
+.PHONY: help demo test test-serving test-browser test-package test-interop test-ray test-warp test-image test-gpu lint learn bench bench-peers bench-gpu docs clean
 .PHONY: setup setup-dev serve-setup
 
 help:
@@ -19,8 +19,9 @@ help:
 	@echo "make test-package  the wheel in an empty environment, as docs/ten-minutes.md has it (minutes, 2 GB)"
 	@echo "make test-interop  other people's tools on our environments, data and server (minutes)"
 	@echo "make test-ray      grids and agents on a cluster of Ray whose nodes are killed (minutes)"
+	@echo "make test-warp     mazes of MuJoCo Warp beside MuJoCo's, on the processor (minutes, 400 MB)"
 	@echo "make test-image    the image of serving/deploy, built and killed while it serves an agent; needs podman (minutes, 2 GB)"
-	@echo "make test-gpu    the grids on a GPU in lock step with the CPU's, and their speed; fails where there is none"
+	@echo "make test-gpu    grids and mazes on a GPU in lock step with the CPU's, and their speed; fails where there is none"
 	@echo "make bench-gpu   the same, and what a GPU is worth to training"
 	@echo "make docs    the documentation as a web site, in site/"
 	@echo "make learn   the slow checks: all seeds, all tasks"
@@ -36,7 +37,7 @@ demo: setup
 	@echo "curves: $(PY) -m tensorboard.main --logdir log     video: log/ihac/$(TASK)/demo/videos"
 
 test: lint
-	$(PY) -m pytest -n 2 -m "not learn and not serving and not browser and not package and not interop and not ray"
+	$(PY) -m pytest -n 2 -m "not learn and not serving and not browser and not package and not interop and not ray and not warp"
 
 lint: setup-dev
 	$(PY) -m ruff check .
@@ -60,11 +61,17 @@ test-ray: setup-dev
 	@dev/setup requirements-ray.txt
 	$(PY) -m pytest -m ray tests/cluster
 
+test-warp: setup-dev
+	@dev/setup requirements-warp.txt
+	$(PY) -m pytest -m warp tests/unit/test_gpu_mazes.py
+
 test-image: setup
 	dev/image
 
 test-gpu: setup-dev
 	$(PY) -m dev.gpu
+	@dev/setup requirements-warp.txt
+	$(PY) -m dev.gpu_mazes
 
 learn: setup-dev
 	$(PY) -m pytest -m learn
