@@ -21,7 +21,7 @@ from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import drawn_seeds, split_range
 
 WARP: Final = "preceptor[warp]"
-# Of an environment; random play of 16 had 28 and 106 at most, and more than these is an error.
+# Room for each environment. Random play in MuJoCo had at most 28 contacts and 106 rows of forces; more is an error.
 _CONTACTS, _ROWS = 48, 192
 
 
