@@ -41,7 +41,7 @@ class OptionHiroSettings(TwoLevelSettings):
     prior: Literal["none", "controller"] = "none"
     """none, or controller (its options are offered at first, and have faded long before the end)."""
     prior_weight: NotNegative = 0.2
-    prior_until: Share = 0.6
+    prior_until: NotNegative = 0.6
     high_updates: Positive = 0.01
     warmup: CountOrNone = 4_000
     rollout: Count = 32

@@ -46,8 +46,8 @@ class SACConfig(ActorCriticConfig):
     """Weight of the entropy; None learns it (section 5)."""
     target_entropy: float | None = None
     """Nats that a learned temperature holds; minus the number of actions if None."""
-    normed: tyro.conf.Suppress[bool] = False
-    """Whether the critics have layer normalisation."""
+    normed: bool = False
+    """Whether the critics have layer normalisation, which keeps them from overestimating (Ball et al., 2023)."""
     kind: tyro.conf.Suppress[Literal["sac"]] = "sac"
 
 

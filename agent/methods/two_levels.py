@@ -12,7 +12,7 @@ from preceptor.agent.losses import PriorWeight
 from preceptor.agent.methods.off_policy import UpdateRatio
 from preceptor.agent.methods.protocol import Method, Parts
 from preceptor.controller.encoders import encoder_of
-from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
+from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class TwoLevelSettings:
     prior_weight: NotNegative = 2.0
     """lambda of the divergence from what the controller would choose, at the start; of options, in units of the reward
     per nat."""
-    prior_until: Share = 0.3
-    """Share of the steps after which the prior has faded: divergence, and share of its choices."""
+    prior_until: NotNegative = 0.3
+    """Share of the steps after which the prior has faded: divergence, and share of its choices. Above 1, some of both
+    is left when the run ends."""
     relabel: bool = True
     """Correct old goals, or options, when they are sampled (section 3.3)."""
     period: Count = 10
