@@ -49,6 +49,16 @@ class Resumable:
                     _restore(self, name, part)
 
 
+class Learner(Resumable):
+    """What follows gradients, by optimisers that are attributes of it."""
+
+    def pace(self, share: float) -> None:
+        """Go on with that share of the first learning rates."""
+        for part in vars(self).values():
+            if hasattr(part, "pace"):
+                part.pace(share)
+
+
 def _owner(of: Any, path: str) -> tuple[Any, str]:
     parents, _, name = path.rpartition(".")
     return attrgetter(parents)(of) if parents else of, name

@@ -37,12 +37,12 @@ CONTROLS = ("local", "uniform-legal")
 CONTROL_STEPS = 60_000
 LIMITED = {"LavaDoorKey": "lava", "ColoredDoorKey": "colours"}
 MAZE_LEVELS = 50
-ANTS = {"AntMaze": (600_000, range(10, 15)), "AntPushRobust": (300_000, range(10, 20))}  # settings chosen on seed 0
+ANTS = {"AntMaze": (300_000, range(10, 15)), "AntPushRobust": (300_000, range(10, 20))}  # settings chosen on seed 0
 APART = "red-green+blue-purple+yellow-grey"  # pairs of colours that never meet in training
 VARIANTS = (f"ColoredDoorKey:apart={APART}", f"ColoredDoorKey:pairs={APART}", "ColoredDoorKey:rooms=12-14")
 # A high level of ants that plans far ahead, held to the controller's goals until the end (docs/methods/hiro.md).
 PLANS_AHEAD: Said = {
-    "steps": 100_000,
+    "steps": 60_000,
     "period": 50,
     "rollout": 50,
     "relabel": False,

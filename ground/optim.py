@@ -54,6 +54,10 @@ class FusedAdam(torch.optim.Adam):
         """What learns."""
         return self.param_groups[0]["params"]  # type: ignore[no-any-return]
 
+    def pace(self, share: float) -> None:
+        """Go on with that share of the first learning rate."""
+        self.param_groups[0]["lr"] = self.defaults["lr"] * share
+
     def minimize(self, loss: Tensor) -> None:
         """One step against the gradient of a loss; nothing else gets a gradient of it."""
         self.follow(torch.autograd.grad(loss, self.parameters))

@@ -325,7 +325,7 @@ class Helios(Method):
         """Set the learning rate of gradient steps from `first` on, before `end`."""
         done = self.settings.decay * (self.taken - first) / (end - first)
         for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = self.settings.skill_lr * (1.0 - done)
+            optimizer.pace(1.0 - done)
 
     @property
     def _begins_as_prior(self) -> bool:

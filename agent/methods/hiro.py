@@ -280,6 +280,7 @@ _ANT = HiroSettings(
     high_updates=0.05,
     high_reward=0.0125,
     random_episodes=0.2,
+    decay=0.3,
     other_goals=0.5,
     reward_progress=True,
     warmup=5_000,

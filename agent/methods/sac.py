@@ -13,7 +13,7 @@ from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import Distribution, SquashedNormal
 from preceptor.agent.losses import PriorActions, prior_regularised
 from preceptor.agent.networks import GaussianActor, TwinCritic
-from preceptor.agent.resumable import Resumable, places
+from preceptor.agent.resumable import Learner, places
 from preceptor.agent.sac_by_hand import ByHand, fits
 from preceptor.ground.device import device, to_device
 from preceptor.ground.optim import FusedAdam, fast_precision, polyak, products_in
@@ -72,7 +72,7 @@ class Transitions:
     prior: PriorActions | None = None
 
 
-class SAC(Resumable):
+class SAC(Learner):
     """Learns an actor and twin critics from transitions of any policy.
 
     Args:

@@ -13,7 +13,7 @@ from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import Categorical
 from preceptor.agent.losses import prior_regularised
 from preceptor.agent.networks import linear
-from preceptor.agent.resumable import Resumable, places
+from preceptor.agent.resumable import Learner, places
 from preceptor.controller.encoders import Encoder
 from preceptor.controller.network import TrunkConfig, in_order, make_trunk, mask_logits
 from preceptor.ground.device import to_device
@@ -83,7 +83,7 @@ class OptionNetwork(nn.Module):
         return in_order(self.head(self.trunk(*parts)), parts)
 
 
-class DiscreteSAC(Resumable):
+class DiscreteSAC(Learner):
     """Learns a distribution over options and their values from transitions of any policy.
 
     Args:

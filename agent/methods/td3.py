@@ -13,7 +13,7 @@ from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import ClippedNormal, Distribution
 from preceptor.agent.methods.sac import ActorCriticConfig, Transitions
 from preceptor.agent.networks import DeterministicActor, TwinCritic
-from preceptor.agent.resumable import Resumable, places
+from preceptor.agent.resumable import Learner, places
 from preceptor.ground.device import normal, to_device
 from preceptor.ground.optim import FusedAdam, fast_precision, polyak, products_in
 from preceptor.ground.ranges import Count, NotNegative, Positive
@@ -38,7 +38,7 @@ class TD3Config(ActorCriticConfig):
     kind: tyro.conf.Suppress[Literal["td3"]] = "td3"
 
 
-class TD3(Resumable):
+class TD3(Learner):
     """Learns a deterministic actor and twin critics from transitions of any policy.
 
     Args:
