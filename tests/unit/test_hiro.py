@@ -267,6 +267,25 @@ def test_the_planners_share_of_the_goals_falls_with_the_prior():
         assert of_the_planner.mean() == pytest.approx(share, abs=0.03)
 
 
+def test_a_prior_may_last_to_the_end():
+    method = made(replace(PRIOR, prior_until=2.0), Planner(TASK))
+    for method.steps, share in ((0, 1.0), (500, 0.75), (TOTAL, 0.5)):
+        assert method.share == pytest.approx(share)
+        assert method.prior_weight(method.steps) == pytest.approx(2.0 * share)
+
+
+def test_learning_rates_fall_to_zero_over_the_last_part_of_the_run():
+    names = ("actor_optimizer", "critic_optimizer", "temperature_optimizer")
+    for decay in (0.0, 0.4):
+        played = play(replace(CONFIG, decay=decay), 10)
+        method = played.method
+        for steps, share in ((600, 1.0), (900, 0.25 if decay else 1.0), (TOTAL, 0.0 if decay else 1.0)):
+            method.update(played.hierarchy.observed, steps)
+            for learner in (method.low_learner, method.high_learner):
+                rates = [getattr(learner, name).param_groups[0]["lr"] for name in names]
+                assert rates == pytest.approx([share * learner.config.lr] * 3)
+
+
 def test_what_is_deployed_does_not_explore():
     """`act` is told of no level, and is played as if on one that is held out."""
     commands = []
