@@ -50,13 +50,13 @@ class Resumable:
 
 
 class Learner(Resumable):
-    """What follows gradients, by optimisers that are attributes of it."""
+    """A learner whose learning rates can be scaled: those of the optimisers that are attributes of it."""
 
-    def pace(self, share: float) -> None:
-        """Go on with that share of the first learning rates."""
+    def scale_rates(self, share: float) -> None:
+        """Set the learning rates to this share of their initial values."""
         for part in vars(self).values():
-            if hasattr(part, "pace"):
-                part.pace(share)
+            if hasattr(part, "scale_rate"):
+                part.scale_rate(share)
 
 
 def _owner(of: Any, path: str) -> tuple[Any, str]:

@@ -131,8 +131,7 @@ class Distillation:
 
     def train(self, count: int, progress: float) -> dict[str, float]:
         """So many gradient steps at a point of the run between 0 and 1, if there are scenes; the last one's terms."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * (1 - 0.9 * progress)
+        self.optimizer.scale_rate(1 - 0.9 * progress)
         info: dict[str, float] = {}
         for _ in range(count if any(map(len, self._parts)) else 0):
             gradients, info = self._gradients(self._minibatch())

@@ -169,11 +169,14 @@ def check(num_envs: int, device: str) -> None:
             raise UserError(f"{name}: after {outside(warp)} steps positions are not within the tolerances.")
     for name in TASKS:
         ended, won = lock_step(name, num_envs, device)
+        if not 0 < won < ended:
+            raise UserError(f"{name}: {won} of {ended} episodes ended in success, so that successes were not compared.")
         print(f"  {name}: {ended} short episodes in lock step, the same levels and ends, {won} of them won", flush=True)
     for name in EXPERTS:
-        print(
-            "  {}: the expert wins {} levels in Warp, {} in MuJoCo".format(name, *expert_wins(name, num_envs, device))
-        )
+        warps, mujocos = expert_wins(name, num_envs, device)
+        print(f"  {name}: the expert wins {warps} levels in Warp, {mujocos} in MuJoCo")
+        if warps != mujocos:
+            raise UserError(f"{name}: the expert does not win as many levels in Warp as in MuJoCo.")
 
 
 def main() -> None:
@@ -187,7 +190,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(str(error))
     where = torch.cuda.get_device_name(said.device) if said.device != "cpu" else "processor"
-    print(f"{where}, thousand steps of environments a second of the clock, and MuJoCo on one core of the processor:")
+    print(f"{where}, thousand environment steps a second, and MuJoCo on one core of the processor:")
     for name in TASKS:
         rates = [f"{speed(name, many, said.device) / 1e3:,.1f} with {many:,}" for many in _MANY[where != "processor"]]
         print(f"  {name}: {', '.join(rates)}; {speed_of_mujoco(name) / 1e3:,.1f}", flush=True)

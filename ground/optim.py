@@ -54,8 +54,8 @@ class FusedAdam(torch.optim.Adam):
         """What learns."""
         return self.param_groups[0]["params"]  # type: ignore[no-any-return]
 
-    def pace(self, share: float) -> None:
-        """Go on with that share of the first learning rate."""
+    def scale_rate(self, share: float) -> None:
+        """Set the learning rate to this share of its initial value."""
         self.param_groups[0]["lr"] = self.defaults["lr"] * share
 
     def minimize(self, loss: Tensor) -> None:

@@ -325,7 +325,7 @@ class Helios(Method):
         """Set the learning rate of gradient steps from `first` on, before `end`."""
         done = self.settings.decay * (self.taken - first) / (end - first)
         for optimizer in optimizers:
-            optimizer.pace(1.0 - done)
+            optimizer.scale_rate(1.0 - done)
 
     @property
     def _begins_as_prior(self) -> bool:

@@ -66,8 +66,8 @@ class HiroSettings(TwoLevelSettings):
     """A run whose low level is taken over and learns no more, of any task that is seen and acted in alike; its steps
     count."""
     prior: Literal["none", "controller", "reversed"] = "none"
-    """none, controller (its goals are offered at first, and have faded long before the end), or reversed (the opposite
-    of its goals, as a control)."""
+    """none, controller (its goals are offered at first, and fade as `prior_until` says), or reversed (the opposite of
+    its goals, as a control)."""
     value_filter: bool = False
     """Follow the controller's goal, and hold to it, only where the critics value it more than the actor's own."""
     draws: Count = 8

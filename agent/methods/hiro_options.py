@@ -39,7 +39,7 @@ class OptionHiroSettings(TwoLevelSettings):
     high_level: Literal["learned", "options", "controller"] = "options"
     """learned or options, or controller (the distilled controller chooses, the low level alone learns)."""
     prior: Literal["none", "controller"] = "none"
-    """none, or controller (its options are offered at first, and have faded long before the end)."""
+    """none, or controller (its options are offered at first, and fade as `prior_until` says)."""
     prior_weight: NotNegative = 0.2
     prior_until: NotNegative = 0.6
     high_updates: Positive = 0.01

@@ -315,7 +315,7 @@ class Hvd(Method):
 
     def _slow_down(self, share: float, *optimizers: FusedAdam) -> None:
         for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = self.settings.lr * (_SLOWER if share >= _LATE else 1.0)
+            optimizer.scale_rate(_SLOWER if share >= _LATE else 1.0)
 
 
 def make_policy(task: Any, settings: HvdSettings, groups: Any) -> ChunkPolicy:

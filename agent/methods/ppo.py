@@ -163,8 +163,7 @@ class PPO(Resumable):
             policy: Whether to train the policy, or the value alone.
             remaining: Share of the run that is left; the learning rate falls with it.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * remaining
+        self.optimizer.scale_rate(remaining)
         if prior is not None and prior_weight > 0 and policy:
             with torch.no_grad():
                 batch = replace(batch, wanted=prior(*batch.inputs)[0])

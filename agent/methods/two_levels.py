@@ -10,8 +10,8 @@ from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.levels import Observations
 from preceptor.agent.losses import PriorWeight
 from preceptor.agent.methods.off_policy import UpdateRatio
+from preceptor.agent.methods.ppo import PPO
 from preceptor.agent.methods.protocol import Method, Parts
-from preceptor.agent.resumable import Learner
 from preceptor.controller.encoders import encoder_of
 from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
 
@@ -35,7 +35,7 @@ class TwoLevelSettings:
     high_updates: Positive = 0.1
     """Gradient steps of the high level per environment step."""
     decay: Share = 0.0
-    """Share of the run, its last one, over which learning rates fall to zero; PPO has its own schedule."""
+    """Last share of the run, over which learning rates fall linearly to zero; PPO has its own schedule."""
     warmup: CountOrNone = 1_000
     """Environment steps before the first gradient step; over options, of the high level alone."""
     rollout: Count = 10
@@ -81,7 +81,7 @@ class TwoLevels(Method, ABC):
         """As many gradient steps of both levels as are due."""
         length, self.steps = (steps - self.steps) // self.store.num_envs, steps
         self.warm = steps >= self.settings.warmup and len(self.store) > self.settings.period
-        self._pace()
+        self.scale_rates()
         info = {f"low/{name}": value for name, value in self.update_low(observed, length).items()}
         if not self.warm:
             return info
@@ -92,11 +92,12 @@ class TwoLevels(Method, ABC):
         info |= {f"high/{name}": float(value) for name, value in high.items()}
         return info | self.progress(kept) | {"high/prior": self.share}
 
-    def _pace(self) -> None:
+    def scale_rates(self) -> None:
+        """Set the learning rates to what they are at this step."""
         ending = self.settings.decay * self.total_steps
         for learner in (self.low_learner, self.high_learner):
-            if ending and isinstance(learner, Learner):
-                learner.pace(min(1.0, (self.total_steps - self.steps) / ending))
+            if ending and not isinstance(learner, PPO):
+                learner.scale_rates(min(1.0, (self.total_steps - self.steps) / ending))
 
     @abstractmethod
     def update_low(self, observed: Observations, length: int) -> dict[str, float]:

@@ -6,6 +6,7 @@ float32; `python -m dev.gpu_mazes` says how far it is from MuJoCo's. Training do
 
 import copy
 from functools import cache
+from importlib.metadata import version
 from typing import Any, Final
 
 import mujoco
@@ -21,7 +22,9 @@ from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import drawn_seeds, split_range
 
 WARP: Final = "preceptor[warp]"
-# Room for each environment. Random play in MuJoCo had at most 28 contacts and 106 rows of forces; more is an error.
+_VERSION: Final = "3.11.0"  # whose private function is patched, and whose contacts were compared with MuJoCo's
+# Room for contacts, which all environments share, and for rows of forces, which each has. Random play in MuJoCo had at
+# most 28 and 106 in one environment; more is an error.
 _CONTACTS, _ROWS = 48, 192
 
 
@@ -43,14 +46,17 @@ def warp_physics() -> Any:
     were off by 0.1.
 
     Raises:
-        UserError: It is not installed.
+        UserError: It is not installed, or in another version.
     """
     try:
         import mujoco_warp
         import warp as wp
-        from mujoco_warp._src import collision_primitive as collisions
     except ImportError as error:
         raise UserError("MuJoCo Warp is not installed.", f'pip install "{WARP}"') from error
+    if (found := version("mujoco-warp")) != _VERSION:
+        raise UserError(f"MuJoCo Warp is of version {found}, and {_VERSION} is needed.", f'pip install "{WARP}"')
+    from mujoco_warp._src import collision_primitive as collisions
+
     wp.config.log_level = wp.LOG_WARNING
     theirs = collisions.plane_capsule
 
@@ -161,6 +167,7 @@ class MazesOnGpu:
             tensor.copy_(torch.as_tensor(np.stack(values)))
         self.levels.copy_(torch.as_tensor(levels))
         self._warm.zero_()
+        self._overflow.zero_()
         self._episode, self.age = self._episode + 1, 0
         self._see()
 
@@ -175,6 +182,7 @@ class MazesOnGpu:
             n = int(sound.logical_not().nonzero()[0])
             raise SimulationError(
                 f"The simulator failed in environment {n} of {self.spec.name} in level {int(self.levels[n])}: "
-                f"more than {_CONTACTS} contacts or {_ROWS} forces, or numbers that mean nothing.",
+                f"more than {_ROWS} forces there, more than {_CONTACTS * self.num_envs} contacts in all environments "
+                "together, or numbers that are not finite.",
                 "use MazeSimulator, MuJoCo itself on the processor",
             )

@@ -47,9 +47,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hiro, prior": {"method": "hiro", "prior": "controller"},
     "hiro, planned": {"method": "hiro", "high_level": "controller"},
     "hiro, other goals": {"method": "hiro", "other_goals": 0.5, "reward_progress": True},
+    "hiro, decay": {"method": "hiro", "decay": 0.5},
     "hiro, filtered": {"method": "hiro", "prior": "controller", "value_filter": True},
     "hiro, mixed": {"method": "hiro", "low_learner": "ppo", "high_learner": "td3", "steps": 8_192},
-    "hiro, options": {"method": "hiro", "high_level": "options", "prior": "controller", "steps": 8_192},
+    "hiro, options": {"method": "hiro", "high_level": "options", "prior": "controller", "steps": 8_192, "decay": 0.3},
     "ppo": {"method": "ppo", "steps": 8_192, "num_envs": 4},
     "bc": {"method": "bc", "steps": 1_000, "demos": "8"},
     "hvd, online": {

@@ -26,10 +26,10 @@ def test_gradients_are_followed_whatever_their_place_in_memory_and_a_copy_of_the
 def test_a_share_of_the_first_rate_is_of_the_first_whatever_was_said_before_and_in_a_copy():
     weight = torch.nn.Parameter(torch.zeros(1))
     adam = FusedAdam([weight], 0.1)
-    adam.pace(0.5)
+    adam.scale_rate(0.5)
     for optimiser in (adam, copy.deepcopy(adam)):
         optimiser.load_state_dict(adam.state_dict())
-        optimiser.pace(0.25)
+        optimiser.scale_rate(0.25)
         assert optimiser.param_groups[0]["lr"] == 0.025
         moved = optimiser.parameters[0].detach().clone()
         optimiser.follow([torch.ones(1)])

@@ -15,9 +15,11 @@ from preceptor.agent.hierarchy import Hierarchy
 from preceptor.agent.levels import Observations
 from preceptor.agent.methods.hiro import Hiro
 from preceptor.agent.methods.ppo import PPOConfig
+from preceptor.agent.methods.td3 import TD3Config
 from preceptor.controller.encoders import encoder_of
 from preceptor.envs.catalog import get_task
 from preceptor.ground.errors import UserError
+from preceptor.ground.optim import FusedAdam
 from tests.hiro_played import CONFIG, ENVS, PERIOD, TOTAL, Planner, once, play
 from tests.parts import parts
 
@@ -268,22 +270,34 @@ def test_the_planners_share_of_the_goals_falls_with_the_prior():
 
 
 def test_a_prior_may_last_to_the_end():
-    method = made(replace(PRIOR, prior_until=2.0), Planner(TASK))
+    played = play(replace(PRIOR, prior_until=2.0), controller=Planner(TASK))
+    method = played.method
     for method.steps, share in ((0, 1.0), (500, 0.75), (TOTAL, 0.5)):
         assert method.share == pytest.approx(share)
-        assert method.prior_weight(method.steps) == pytest.approx(2.0 * share)
+        assert method.high_batch().prior.weight == pytest.approx(2.0 * share)
 
 
-def test_learning_rates_fall_to_zero_over_the_last_part_of_the_run():
-    names = ("actor_optimizer", "critic_optimizer", "temperature_optimizer")
-    for decay in (0.0, 0.4):
-        played = play(replace(CONFIG, decay=decay), 10)
-        method = played.method
-        for steps, share in ((600, 1.0), (900, 0.25 if decay else 1.0), (TOTAL, 0.0 if decay else 1.0)):
+TD3 = TD3Config(hidden=(16, 16), lr=1e-3, batch=64)
+
+
+@pytest.mark.parametrize("low", [CONFIG.low, TD3, PPOConfig(minibatch=32, epochs=1)])
+@pytest.mark.parametrize("high", [CONFIG.high, TD3])
+@pytest.mark.parametrize("decay", [0.0, 0.4])
+def test_learning_rates_fall_to_zero_over_the_last_part_of_the_run(low, high, decay):
+    played = play(replace(CONFIG, low=low, high=high, decay=decay), 10)
+    method = played.method
+    learners = [method.high_learner, *([] if isinstance(low, PPOConfig) else [method.low_learner])]
+    optimizers = [part for learner in learners for part in vars(learner).values() if isinstance(part, FusedAdam)]
+    assert len(optimizers) >= 2 * len(learners)
+    for steps, share in ((600, 1.0), (900, 0.25), (TOTAL, 0.0)):
+        if not isinstance(low, PPOConfig):
             method.update(played.hierarchy.observed, steps)
-            for learner in (method.low_learner, method.high_learner):
-                rates = [getattr(learner, name).param_groups[0]["lr"] for name in names]
-                assert rates == pytest.approx([share * learner.config.lr] * 3)
+        else:  # whose roll-out must have been played
+            method.steps = steps
+            method.scale_rates()
+        for optimizer in optimizers:
+            rate = optimizer.param_groups[0]["lr"] / optimizer.defaults["lr"]
+            assert rate == pytest.approx(share if decay else 1.0)
 
 
 def test_what_is_deployed_does_not_explore():

@@ -93,6 +93,10 @@ def test_what_is_said_reaches_the_method() -> None:
         return configure(said, method="hiro", task="PointPush").settings
 
     assert hiro(prior="controller").prior_until <= 0.6
+    lasting = (hiro(prior="controller", high_level=kind, prior_until=2.0) for kind in ("learned", "options"))
+    assert [settings.prior_until for settings in lasting] == [2.0, 2.0]
+    assert hiro().decay == 0.0
+    assert configure(method="hiro", task="AntMaze").settings.decay == 0.3
     assert [hiro(**plans).plans for plans in ({}, {"high_level": "controller"}, {"prior": "reversed"})] == [0, 1, 1]
     said = hiro(relabel=False, low_level="legs", buffer_size=5_000, low_learner="td3")
     assert (said.relabel, said.low_level, said.buffer_size, said.low.kind) == (False, "legs", 5_000, "td3")
