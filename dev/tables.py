@@ -37,8 +37,9 @@ CONTROLS = ("local", "uniform-legal")
 CONTROL_STEPS = 60_000
 LIMITED = {"LavaDoorKey": "lava", "ColoredDoorKey": "colours"}
 MAZE_LEVELS = 50
-PUSH = "AntPushRobust"
-# Settings were chosen on seed 0, the decay on AntMaze's seed 12; so AntMaze has the rates of before.
+PUSH = (
+    "AntPushRobust"  # settings were chosen on seed 0, the decay on AntMaze's seed 12; so that has the rates of before
+)
 ANTS: dict[str, tuple[Said, Sequence[int]]] = {
     "AntMaze": ({"steps": 600_000, "decay": 0.0}, range(10, 15)),
     PUSH: ({"steps": 300_000}, range(10, 20)),
@@ -90,8 +91,8 @@ class Row:
 
 
 def _taught(ant: str) -> Said:
-    said = but(BASE, method="hiro", task=ant, eval_episodes=MAZE_LEVELS)
-    return but(said, controller=f"log/dagger/{ant}/table/seed-{{seed}}")
+    planner = f"log/dagger/{ant}/table/seed-{{seed}}"
+    return but(BASE, method="hiro", task=ant, eval_episodes=MAZE_LEVELS, controller=planner)
 
 
 def rows_of(part: str) -> list[Row]:
@@ -185,8 +186,8 @@ def rows_of(part: str) -> list[Row]:
             for task, (learning, seeds) in ANTS.items():
                 frozen = but(_taught(task), high_level="controller", savedir="table-planner", **learning)
                 planner = but(BASE, method="dagger", task=task, eval_episodes=MAZE_LEVELS, savedir="table")
-                found.append(Row(f"{task} / planner, which cannot walk", planner, seeds))
-                found.append(Row(f"{task} / HIRO, frozen planner", frozen, seeds))
+                found += [Row(f"{task} / planner, which cannot walk", planner, seeds)]
+                found += [Row(f"{task} / HIRO, frozen planner", frozen, seeds)]
             walks = f"log/hiro/{PUSH}/table-planner/seed-{{seed}}"
             led = but(_taught(PUSH), prior="controller", low_level=walks, savedir="table-prior", **PLANS_AHEAD)
             return [*found, Row(f"{PUSH} / HIRO, planner as a lasting prior", led, ANTS[PUSH][1])]
