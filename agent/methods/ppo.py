@@ -14,7 +14,7 @@ from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import Distribution
 from preceptor.agent.losses import option_advantages, prior_regularised
 from preceptor.agent.networks import HighNetwork, LowNetwork
-from preceptor.agent.resumable import Resumable, places
+from preceptor.agent.resumable import Learner, places
 from preceptor.controller.encoders import VectorEncoder
 from preceptor.controller.network import TrunkConfig
 from preceptor.ground.device import to_device, to_numpy, to_tensor
@@ -90,7 +90,7 @@ class PolicyBatch:
         return *always, self.legal, self.wanted
 
 
-class PPO(Resumable):
+class PPO(Learner):
     """Improves a network that maps a batch's inputs to (outputs [B, P], value [B]); its `head` reads the outputs.
 
     Args:

@@ -10,7 +10,6 @@ from preceptor.agent.data.store import TrajectoryStore
 from preceptor.agent.levels import Observations
 from preceptor.agent.losses import PriorWeight
 from preceptor.agent.methods.off_policy import UpdateRatio
-from preceptor.agent.methods.ppo import PPO
 from preceptor.agent.methods.protocol import Method, Parts
 from preceptor.controller.encoders import encoder_of
 from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, Share
@@ -93,10 +92,9 @@ class TwoLevels(Method, ABC):
         return info | self.progress(kept) | {"high/prior": self.share}
 
     def scale_rates(self) -> None:
-        """Set the learning rates to what they are at this step."""
-        ending = self.settings.decay * self.total_steps
-        for learner in (self.low_learner, self.high_learner):
-            if ending and not isinstance(learner, PPO):
+        """Set the learning rates to what they are at this step; PPO sets its own whenever it learns."""
+        if ending := self.settings.decay * self.total_steps:
+            for learner in (self.low_learner, self.high_learner):
                 learner.scale_rates(min(1.0, (self.total_steps - self.steps) / ending))
 
     @abstractmethod

@@ -43,7 +43,7 @@ def warp_physics() -> Any:
 
     MuJoCo lays the frame of such a contact along the capsule, and friction acts along frames. Up to 4.0.0 Warp does so
     only where the capsule is within 60 degrees of the plane, and legs of ants are steeper: after 50 steps positions
-    were off by 0.1.
+    were off by .06 in the median.
 
     Raises:
         UserError: It is not installed, or in another version.
@@ -167,7 +167,6 @@ class MazesOnGpu:
             tensor.copy_(torch.as_tensor(np.stack(values)))
         self.levels.copy_(torch.as_tensor(levels))
         self._warm.zero_()
-        self._overflow.zero_()
         self._episode, self.age = self._episode + 1, 0
         self._see()
 

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -122,7 +123,17 @@ def test_without_warp_it_says_what_to_install() -> None:
         MazesOnGpu(BRIEF, 2, device="cpu")
     assert refused.value.next_step == 'pip install "preceptor[warp]"'
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["warp"]
+    assert f"mujoco-warp=={gpu._VERSION}" in extra
     assert set(extra) <= set((ROOT / "requirements-warp.txt").read_text().splitlines())
+
+
+@pytest.mark.usefixtures("no_warp")
+def test_another_version_of_warp_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mujoco_warp", "warp"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(gpu, "version", lambda name: "4.0.0")
+    with pytest.raises(UserError, match=f"version 4.0.0, and {gpu._VERSION} is needed"):
+        MazesOnGpu(BRIEF, 2, device="cpu")
 
 
 @without_gpu
