@@ -158,29 +158,37 @@ def option_advantages(  # type: ignore[no-untyped-def]
     Returns:
         Advantages float [T, N], zero where nothing was chosen.
     """
-    steps, envs = rewards.shape
-    advantages = np.zeros((steps, envs), np.float32)
-    for n in range(envs):
-        reward_sum = 0.0  # discounted reward from t to the next choice
-        discount = 1.0  # gamma ** (steps from t to the next choice)
-        next_value = bootstrap[steps - 1, n]
-        next_advantage = 0.0
-        for t in range(steps - 1, -1, -1):
-            if terminated[t, n] or truncated[t, n]:
-                reward_sum = 0.0
-                discount = 1.0
-                next_value = 0.0 if terminated[t, n] else bootstrap[t, n]
-                next_advantage = 0.0
-            reward_sum = rewards[t, n] + gamma * reward_sum
-            discount *= gamma
-            if chosen[t, n]:
-                delta = reward_sum + discount * next_value - values[t, n]
-                next_advantage = delta + discount * lam * next_advantage
-                advantages[t, n] = next_advantage
-                next_value = values[t, n]
-                reward_sum = 0.0
-                discount = 1.0
+    advantages = np.zeros(rewards.shape, np.float32)
+    for n in range(rewards.shape[1]):
+        put_advantages(n, rewards, chosen, values, bootstrap, terminated, truncated, gamma, lam, advantages)
     return advantages
+
+
+@njit(cache=True, forceinline=True)
+def put_advantages(  # type: ignore[no-untyped-def]
+    n, rewards, chosen, values, bootstrap, terminated, truncated, gamma, lam, advantages
+):
+    """Fill in those of environment n, zeros before."""
+    steps = len(rewards)
+    reward_sum = 0.0  # discounted reward from t to the next choice
+    discount = 1.0  # gamma ** (steps from t to the next choice)
+    next_value = bootstrap[steps - 1, n]
+    next_advantage = 0.0
+    for t in range(steps - 1, -1, -1):
+        if terminated[t, n] or truncated[t, n]:
+            reward_sum = 0.0
+            discount = 1.0
+            next_value = 0.0 if terminated[t, n] else bootstrap[t, n]
+            next_advantage = 0.0
+        reward_sum = rewards[t, n] + gamma * reward_sum
+        discount *= gamma
+        if chosen[t, n]:
+            delta = reward_sum + discount * next_value - values[t, n]
+            next_advantage = delta + discount * lam * next_advantage
+            advantages[t, n] = next_advantage
+            next_value = values[t, n]
+            reward_sum = 0.0
+            discount = 1.0
 
 
 def explained_variance(predicted: NDArray[np.float32], target: NDArray[np.float32]) -> float:

@@ -22,6 +22,7 @@ from preceptor.envs.task import Task
 UNSEEN, EMPTY, WALL, LAVA, GOAL = 0, 1, 2, 3, 4
 _DOORS, _KEYS, _BALLS, _BOXES = 5, 23, 29, 35
 NUM_TOKENS = 41
+_NOTHING = 255  # no token: no cell of the map is there
 # Width of each bin of an offset along one axis, from the centre outwards: exact up to 3, then two coarse bins or more.
 _BIN_EDGES = np.array([0, 1, 2, 3, 4, 6, 10, 15, 1_000_000])
 _TURN_LEFT, _TURN_RIGHT = 0, 1
@@ -88,32 +89,39 @@ def _repaint(tokens, present, roles):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _encode(obs, bins, side, tokens, present):  # type: ignore[no-untyped-def]
-    count, width, height, _ = obs.shape
+    for n in range(len(obs)):
+        encode_one(n, obs, bins, side, tokens, present)
+
+
+@njit(cache=True, forceinline=True)
+def encode_one(n, obs, bins, side, tokens, present):  # type: ignore[no-untyped-def]
+    """Fill in the parts of observation n, as `GridEncoder` has them: tokens [N, side * side], presence [N, T]."""
+    _, width, height, _ = obs.shape
     centre, last = side // 2, len(bins) - 1
-    for n in range(count):
-        agent_x = agent_y = facing = 0
-        for x in range(width):
-            for y in range(height):
-                if obs[n, x, y, 3] != 4:
-                    agent_x, agent_y, facing = x, y, obs[n, x, y, 3]
-        dir_x = (1, 0, -1, 0)[facing]
-        dir_y = (0, 1, 0, -1)[facing]
-        tokens[n] = UNSEEN
-        present[n] = 0.0
-        shown = np.full(side * side, -1, np.int8)
-        for x in range(width):
-            for y in range(height):
-                token = _token(obs[n, x, y, 0], obs[n, x, y, 1], obs[n, x, y, 2])
-                present[n, token] = 1.0
-                ahead = (x - agent_x) * dir_x + (y - agent_y) * dir_y
-                right = (y - agent_y) * dir_x - (x - agent_x) * dir_y
-                row = centre + (bins[min(ahead, last)] if ahead >= 0 else -bins[min(-ahead, last)])
-                column = centre + (bins[min(right, last)] if right >= 0 else -bins[min(-right, last)])
-                cell = row * side + column
-                salience = _salience(token)
-                if salience > shown[cell]:
-                    shown[cell] = salience
-                    tokens[n, cell] = token
+    agent_x = agent_y = facing = 0
+    for x in range(width):
+        for y in range(height):
+            if obs[n, x, y, 3] != 4:
+                agent_x, agent_y, facing = x, y, obs[n, x, y, 3]
+    dir_x = (1, 0, -1, 0)[facing]
+    dir_y = (0, 1, 0, -1)[facing]
+    tokens[n] = _NOTHING
+    present[n] = 0.0
+    for x in range(width):
+        for y in range(height):
+            token = _token(obs[n, x, y, 0], obs[n, x, y, 1], obs[n, x, y, 2])
+            present[n, token] = 1.0
+            ahead = (x - agent_x) * dir_x + (y - agent_y) * dir_y
+            right = (y - agent_y) * dir_x - (x - agent_x) * dir_y
+            row = centre + (bins[min(ahead, last)] if ahead >= 0 else -bins[min(-ahead, last)])
+            column = centre + (bins[min(right, last)] if right >= 0 else -bins[min(-right, last)])
+            cell = row * side + column
+            shown = tokens[n, cell]
+            if shown == _NOTHING or _salience(token) > _salience(shown):
+                tokens[n, cell] = token
+    for cell in range(side * side):
+        if tokens[n, cell] == _NOTHING:
+            tokens[n, cell] = UNSEEN
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,7 @@ class GridEncoder:
     Attributes:
         by_role: Whether colours are shown as roles.
         num_cells: Tokens per observation, side * side.
+        bins: int64, how many bins from the centre each offset is.
         identity: Kind and shape, which a checkpoint and a task must agree on.
     """
 
@@ -158,8 +167,8 @@ class GridEncoder:
         self, observation_shape: tuple[int, ...], options: int = 0, of_colours: Sequence[int] = (), told: int = 0
     ) -> None:
         self._told = told
-        self._bins = np.searchsorted(_BIN_EDGES, np.arange(max(observation_shape[:2])), side="right") - 1
-        self.side = 2 * int(self._bins[-1]) + 1
+        self.bins = np.searchsorted(_BIN_EDGES, np.arange(max(observation_shape[:2])), side="right") - 1
+        self.side = 2 * int(self.bins[-1]) + 1
         self.num_cells = self.side * self.side
         self._mirrored = np.arange(self.num_cells).reshape(self.side, self.side)[:, ::-1].flatten()
         self.identity: dict[str, Any] = {"kind": "egocentric-grid", "observation_shape": list(observation_shape)}
@@ -173,7 +182,7 @@ class GridEncoder:
             obs = np.ascontiguousarray(obs[:, :, : -self._told])
         tokens = np.empty((len(obs), self.num_cells), np.uint8)
         present = np.empty((len(obs), NUM_TOKENS), np.float32)
-        _encode(obs, self._bins, self.side, tokens, present)
+        _encode(obs, self.bins, self.side, tokens, present)
         if not self.by_role:
             return Encoded((tokens, present))
         roles = np.empty((len(obs), len(self._of_colours)), np.int64)

@@ -43,6 +43,14 @@ def device() -> torch.device:
     return _device
 
 
+def chance() -> torch.Generator:
+    """Where random numbers come from that are drawn where networks are; a checkpoint of it goes on there alone."""
+    if _device.type == "cpu":
+        return torch.default_generator
+    torch.cuda.init()
+    return torch.cuda.default_generators[torch.cuda.current_device() if _device.index is None else _device.index]
+
+
 def to_device(network: Network) -> Network:
     """A network that was made in main memory, moved to where networks are, before an optimiser takes hold of it."""
     return network.to(_device)

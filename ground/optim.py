@@ -63,12 +63,16 @@ class FusedAdam(torch.optim.Adam):
         self.follow(torch.autograd.grad(loss, self.parameters))
 
     @torch.no_grad()
-    def follow(self, gradients: Sequence[Tensor | None], max_norm: float | None = None) -> None:
+    def follow(
+        self, gradients: Sequence[Tensor | None], max_norm: float | None = None, lr: Tensor | None = None
+    ) -> None:
         """One step against gradients, None where a parameter has none and stays as it is.
 
-        They are scaled down to `max_norm`, if that is given, where together they are longer.
+        They are scaled down to `max_norm`, if that is given, where together they are longer. A learning rate in memory,
+        `lr` [], is for steps that are recorded (`Repeated`), in which a number would never change.
         """
         (group,) = self.param_groups
+        rate = group["lr"] if lr is None else lr
         learning, resting = [], []
         for parameter, gradient in zip(group["params"], gradients, strict=True):
             state = self.state[parameter]
@@ -93,7 +97,7 @@ class FusedAdam(torch.optim.Adam):
         if all(each.dtype is torch.float32 and each.is_cpu for each in parameters):
             steps_of = {key: step.item() for key, step in counts.items()}
             so_far = [steps_of[id(step)] for step in steps]
-            adam.step(parameters, given, means, squares, so_far, group["lr"], group["betas"], group["eps"], max_norm)
+            adam.step(parameters, given, means, squares, so_far, float(rate), group["betas"], group["eps"], max_norm)
         else:
             if max_norm is not None:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(given)))
@@ -105,7 +109,7 @@ class FusedAdam(torch.optim.Adam):
                 squares,
                 [],
                 steps,
-                lr=group["lr"],
+                lr=rate,
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
                 weight_decay=0.0,

@@ -42,7 +42,7 @@ from preceptor.ground.ranges import Count, CountOrNone, NotNegative, Positive, S
 
 @dataclass(frozen=True)
 class PPOSettings:
-    """PPO on a flat policy, without a teacher."""
+    """PPO (Schulman et al., 2017) from batched environments."""
 
     ppo: Annotated[PPOConfig, tyro.conf.arg(name="")] = field(default_factory=PPOConfig)
     """The learner."""
@@ -52,6 +52,14 @@ class PPOSettings:
     """Factor on rewards, so that values are of order one."""
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
     """Size of the networks."""
+
+
+@dataclass(frozen=True)
+class FlatSettings(PPOSettings):
+    """PPO on a flat policy, without a teacher."""
+
+    on_gpu: bool = False
+    """Grids, roll-outs and updates on the GPU as well as networks (`--device cuda`); not measured yet."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +257,27 @@ def _values(network: nn.Module, encoded: Encoded, condition: NDArray[np.int64]) 
     return to_numpy(network(*to_tensors(encoded), to_tensor(condition))[1])
 
 
+class FlatPPO(Ihac):
+    """PPO alone, without a teacher and without options; see `FlatSettings`."""
+
+    saved = places(**Ihac.saved, on_gpu="on_gpu")
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self.on_gpu = None
+        if parts.settings.on_gpu and parts.run is not None:  # else it is only played
+            from preceptor.agent.methods.ppo_on_gpu import OnGpu  # compilers, which take a while
+
+            settings, seed = self.settings, int(parts.seeds.spawn(1)[0].generate_state(1)[0])
+            of_play = parts.config.num_envs, settings.rollout, settings.reward_scale, seed
+            self.on_gpu = OnGpu(parts.task, self.low_learner, *of_play)
+            self.phases = (self.on_gpu,)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        super().load_state_dict({"on_gpu": None} | state)  # earlier versions do not have it
+
+
 # Steps in all and, of these, steps of distillation: what each task was seen to need (dev/LOG.md).
 _STEPS = {
     "tiny": {"": (8_000, 6_000)},
@@ -314,15 +343,17 @@ def ppo_preset(given: Given) -> Preset:
     if given.task.continuous:
         steps = given.steps or _VECTOR_STEPS.get(given.task.name, _VECTOR_STEPS[""])
         ppo = replace(PPO_OF_VECTORS, gamma=0.95) if given.task.name == "Pendulum-v1" else PPO_OF_VECTORS
-        return Preset(steps, PPO_ENVS, PPOSettings(ppo, rollout=128, reward_scale=0.1))
+        return Preset(steps, PPO_ENVS, FlatSettings(ppo, rollout=128, reward_scale=0.1))
     if len(given.task.options) == 1 and len(given.task.observation_shape) == 1:
-        return Preset(given.steps or _NAMED_STEPS, PPO_ENVS, PPOSettings(_NAMED, rollout=64, reward_scale=0.1))
+        return Preset(given.steps or _NAMED_STEPS, PPO_ENVS, FlatSettings(_NAMED, rollout=64, reward_scale=0.1))
     total, _, num_envs = budget(given)
     if given.steps is None and given.size == "small":
         total = _PPO_STEPS
     long = total >= _AT_LENGTH
-    return Preset(total, _PPO_ENVS if long else num_envs, PPOSettings(_FROM_SCRATCH_AT_LENGTH if long else PPOConfig()))
+    return Preset(
+        total, _PPO_ENVS if long else num_envs, FlatSettings(_FROM_SCRATCH_AT_LENGTH if long else PPOConfig())
+    )
 
 
 IHAC = Entry((IhacSettings,), ihac_preset, Ihac, takes_controller=True, needs_options=True)
-PPO_ALONE = Entry((PPOSettings,), ppo_preset, Ihac)
+PPO_ALONE = Entry((FlatSettings,), ppo_preset, FlatPPO, plays=lambda settings: not settings.on_gpu)

@@ -167,16 +167,31 @@ class PPO(Learner):
         if prior is not None and prior_weight > 0 and policy:
             with torch.no_grad():
                 batch = replace(batch, wanted=prior(*batch.inputs)[0])
-        count = max(1, round(len(batch) / self.config.minibatch))
         terms: list[Mapping[str, Tensor | float]] = []
         for _ in range(self.config.epochs):
-            order = to_tensor(self.rng.permutation(len(batch)))
-            terms = []
-            for minibatch in batch.select(order).split(count):
-                gradients, info = self.gradients(minibatch, prior_weight, policy)
-                self.optimizer.follow(gradients, self.config.max_grad_norm)
-                terms.append(info)
-        return {name: float(sum(info[name] for info in terms) / len(terms)) for name in terms[0]}
+            terms = self.pass_over(batch, to_tensor(self.rng.permutation(len(batch))), prior_weight, policy)
+        return {name: float(mean) for name, mean in means(terms).items()}
+
+    def pass_over(
+        self,
+        batch: PolicyBatch,
+        order: Tensor,
+        prior_weight: float = 0.0,
+        policy: bool = True,
+        lr: Tensor | None = None,
+    ) -> list[Mapping[str, Tensor | float]]:
+        """Gradient steps on minibatches of all samples in an order, and the terms of each; see `FusedAdam.follow`."""
+        terms = []
+        for minibatch in batch.select(order).split(max(1, round(len(batch) / self.config.minibatch))):
+            gradients, info = self.gradients(minibatch, prior_weight, policy)
+            self.optimizer.follow(gradients, self.config.max_grad_norm, lr)
+            terms.append(info)
+        return terms
+
+
+def means(terms: Sequence[Mapping[str, Tensor | float]]) -> dict[str, Tensor | float]:
+    """Of the terms of several minibatches."""
+    return {name: sum(info[name] for info in terms) / len(terms) for name in terms[0]}
 
 
 def rollout_batch(

@@ -2,13 +2,15 @@
 
 Nothing here is a rule. Levels, steps, sight, and which level comes next are those of `engine.py` and
 `ground/level_seeds.py`, and `python -m dev.gpu` holds both machines to the same observations, rewards and ends.
-Training does not use it yet: see docs/speed.md.
+`train --method ppo --on-gpu` plays them.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 from numba import cuda, njit
+from numpy.typing import NDArray
 
 from preceptor.envs.gridworld.engine import begin, rules_of, see_anew, step_some
 from preceptor.envs.gridworld.levels import GRID, Pool
@@ -50,6 +52,12 @@ def _step(  # type: ignore[no-untyped-def]
         _begin_next(rules, pool, grids, cells, maps, rows, levels, episode, seed, low, high, n)
 
 
+def blocks_and_threads(count: int) -> tuple[int, int]:
+    """Of a kernel with one thread for each of so many grids."""
+    threads = min(_THREADS, 32 * -(-count // 32))  # in warps
+    return -(-count // threads), threads
+
+
 class GridsOnGpu:
     """What `BatchedEnv` is over the same simulator after `reset`, in its mode SAME_STEP, on a GPU.
 
@@ -86,9 +94,22 @@ class GridsOnGpu:
         self.ends, self.levels = to_gpu(np.zeros((3, count), np.bool_)), to_gpu(np.zeros(count, np.int64))
         following = to_gpu(np.arange(count)), self.levels, to_gpu(np.zeros(count, np.int64)), seed
         self._state = rules, pool, grids, cells, self.maps, *following, *simulator.bounds(split)
-        self._launch = -(-count // _THREADS), _THREADS
+        self._launch = blocks_and_threads(count)
         _reset[self._launch](*self._state)
 
-    def step(self, actions: Any) -> None:
+    def step(self, actions: Any, stream: Any = 0) -> None:
         """Step all grids, without waiting; int64 actions [N] in [0, 7), on the GPU as Numba's array or torch's."""
-        _step[self._launch](*self._state, actions, self.reward, self.ends, self.final)
+        _step[*self._launch, stream](*self._state, actions, self.reward, self.ends, self.final)
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Everything that the future depends on, in main memory."""
+        return {name: array.copy_to_host().view(np.uint8) for name, array in self._changing().items()}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what `get_state` gave."""
+        for name, array in self._changing().items():
+            array.copy_to_device(state[name].view(array.dtype))
+
+    def _changing(self) -> dict[str, Any]:
+        _, _, grids, cells, maps, _, levels, episode, *_ = self._state
+        return {"grids": grids, "cells": cells, "maps": maps, "levels": levels, "episode": episode}

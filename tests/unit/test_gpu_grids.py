@@ -1,7 +1,6 @@
 """The grids' rules are written once: CUDA kernels run the engine's own functions, and give what the processor gives."""
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -21,20 +20,16 @@ RULES = ("act", "begin", "generate", "look", "show", "fill_runs", "see_anew", "s
 without_gpu = pytest.mark.skipif(cuda.is_available(), reason="says what happens where there is no GPU")
 
 
-def in_lock_step(folder: Path, *words: str) -> list[tuple[int, int]]:
+def in_lock_step(*words: str) -> list[tuple[int, int]]:
     """Of each task, how many levels ended, and in success, in which both gave the same."""
-    command = [sys.executable, "-m", "dev.gpu", *words]
-    simulated = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
-    subprocess.run([*command, "--record", folder / "steps.npz"], cwd=ROOT, check=True)
-    done = subprocess.run(
-        [*command, "--check", folder / "steps.npz"], cwd=ROOT, env=simulated, capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "dev.simulated_gpu", "dev.gpu", "--check", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [(int(ended), int(won)) for ended, won in re.findall(r"(\d+) levels ended, (\d+) won", done.stdout)]
 
 
-def test_kernels_and_the_processor_give_the_same(tmp_path: Path) -> None:
-    found = in_lock_step(tmp_path, "--num-envs", "100", "--steps", "20")
+def test_kernels_and_the_processor_give_the_same() -> None:
+    found = in_lock_step("--num-envs", "100", "--steps", "20")
     assert len(found) == 4
     assert all(ended >= 100 for ended, _ in found)
     assert sum(won for _, won in found) > 0
@@ -42,8 +37,8 @@ def test_kernels_and_the_processor_give_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.learn
 @pytest.mark.timeout(1800)  # the simulator runs kernels as Python
-def test_a_thousand_levels_of_each_task_to_their_end(tmp_path: Path) -> None:
-    found = in_lock_step(tmp_path, "--num-envs", "1000", "--to-the-end")
+def test_a_thousand_levels_of_each_task_to_their_end() -> None:
+    found = in_lock_step("--num-envs", "1000", "--to-the-end")
     assert len(found) == 4
     assert all(ended >= 1000 for ended, _ in found)
     assert all(won >= 900 for _, won in found)

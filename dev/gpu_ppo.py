@@ -1,0 +1,224 @@
+"""PPO on a GPU beside PPO on the processor: the same steps, samples and gradients; and how fast it is.
+
+    python -m dev.gpu_ppo      both, on a GPU; fails where there is none: make test-gpu
+    python -m dev.simulated_gpu dev.gpu_ppo --check --device cpu      what it computes, by Numba's simulator
+
+The processor plays the actions again. Values, advantages and returns are worked out from that as they are without a
+GPU, and so is a gradient step.
+"""
+
+import argparse
+import copy
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numba import cuda
+from numpy.typing import NDArray
+from torch import Tensor
+
+from preceptor.agent.levels import Player, SingleOption
+from preceptor.agent.losses import option_advantages
+from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
+from preceptor.agent.methods.ppo_on_gpu import OnGpu
+from preceptor.agent.networks import LowNetwork
+from preceptor.agent.players import play, summary
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import TrunkConfig
+from preceptor.envs.catalog import get_task
+from preceptor.envs.gridworld.tasks import GridTask
+from preceptor.envs.task import Task
+from preceptor.ground.device import device, use_device
+from preceptor.ground.errors import UserError
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
+
+# Play is random here: so there are rooms in which it wins, and lava, which ends episodes otherwise.
+TASKS = "DynamicDoorKey:rooms=5-5", "MiniGrid-Empty-5x5-v0", "MiniGrid-LavaGapS5-v0"
+_LIMIT = 24  # steps of an episode
+_SCALE, _SEED = 0.5, 5  # of rewards, of levels
+_RELATIVE, _ABSOLUTE = 1e-3, 1e-4  # sums in another order, which normalised advantages amplify
+_COLUMNS = "tokens", "presence", "log-probabilities", "advantages", "returns"
+# Environments, minibatch and epochs: those of docs/speed.md, and many.
+SPEEDS = (256, 2_048, 4), (2_048, 16_384, 1), (8_192, 65_536, 1)
+
+
+def short(task_name: str) -> GridTask:
+    """A task whose episodes end after a few steps."""
+    task = copy.copy(get_task(task_name))
+    assert isinstance(task, GridTask)
+    task.level_spec = replace(task.level_spec, max_steps=_LIMIT)
+    return task
+
+
+def learner_of(task: Task, config: PPOConfig, where: torch.device) -> PPO:
+    """PPO from scratch."""
+    network = LowNetwork(encoder_of(task), 1, task.num_actions, TrunkConfig())
+    return PPO(network.to(where), config, np.random.default_rng(0))
+
+
+class Again:
+    """The processor, which plays what was played on the GPU, and learns from it."""
+
+    def __init__(self, task: Task, num_envs: int, config: PPOConfig) -> None:
+        self.learner = learner_of(task, config, torch.device("cpu"))
+        self._encoder, self._env = encoder_of(task), task.make_vec(num_envs, seed=_SEED)
+        self._obs, _ = self._env.reset()
+
+    def take(self, other: PPO) -> None:
+        """Be where the other learner is."""
+        self.learner.load_state_dict(copy.deepcopy(other.state_dict()))
+
+    @torch.no_grad()
+    def play(self, actions: Tensor) -> tuple[PolicyBatch, NDArray[np.bool_]]:
+        """The samples of actions [T, N], and ends [3, T, N]."""
+        shape, config = tuple(actions.shape), self.learner.config
+        seen, ends = [], np.zeros((3, *shape), np.bool_)
+        reward, value, bootstrap, log_prob = np.zeros((4, *shape), np.float32)
+        for t, action in enumerate(actions):
+            seen.append(self._inputs(self._obs))
+            outputs, values = self.learner.network(*seen[-1])
+            value[t], log_prob[t] = values, self.learner.network.head.log_prob(outputs, action)
+            self._obs, reward[t], *over, info = self._env.step(action.numpy())
+            ends[:, t] = *over, info["success"]
+            if len(cut := np.flatnonzero(ends[1, t])):
+                bootstrap[t, cut] = self._values(info["final_obs"][cut])
+        going_on = ~ends[:2, -1].any(0)
+        bootstrap[-1, going_on] = self._values(self._obs)[going_on]
+        scaled, everywhere = reward * np.float32(_SCALE), np.ones(shape, np.bool_)
+        advantage = option_advantages(scaled, everywhere, value, bootstrap, *ends[:2], config.gamma, config.lam)
+        columns = log_prob, normalised(advantage), advantage + value
+        inputs = tuple(torch.cat(parts) for parts in zip(*seen, strict=True))
+        return PolicyBatch(inputs, actions.flatten(), *(torch.as_tensor(each).flatten() for each in columns)), ends
+
+    def _inputs(self, obs: NDArray) -> tuple[Tensor, ...]:
+        return *map(torch.as_tensor, self._encoder(obs).parts), torch.zeros(len(obs), dtype=torch.int64)
+
+    def _values(self, obs: NDArray) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = self.learner.network(*self._inputs(obs))[1].numpy()
+        return values
+
+
+def check(task_name: str, num_envs: int, rollout: int, rounds: int) -> str:
+    """Play and learn on both, and say what was compared. Raises `UserError` at the first difference."""
+    config = PPOConfig(gamma=0.97, epochs=1, minibatch=num_envs * rollout)  # one step a round, whatever the order
+    task, steps = short(task_name), num_envs * rollout
+    learner, again = learner_of(task, config, device()), Again(task, num_envs, config)
+    phase = OnGpu(task, learner, num_envs, rollout, _SCALE, _SEED)
+    sums, info = np.zeros(3), {}
+    for k in range(rounds):
+        again.take(learner)
+        before = copy.deepcopy(phase.state_dict() | {"learner": learner.state_dict()})
+        info = phase.advance(None, k * steps, rounds * steps).info
+        played = phase.batch.action.view(rollout, num_envs).cpu()
+        batch, ends = again.play(played)
+        sums += [(ends[:2].any(0)).sum(), ends[1].sum(), ends[2].sum()]
+        _equal(task_name, k, "ends", phase.ends, torch.as_tensor(ends))
+        for name, of_gpu, wanted in zip(_COLUMNS, _columns(phase.batch), _columns(batch), strict=True):
+            _equal(task_name, k, name, of_gpu, wanted)
+        rate = torch.tensor(config.lr * (1 - (k + 1) / rounds))
+        again.learner.pass_over(_in_main_memory(phase.batch), torch.arange(steps), lr=rate)
+        both = zip(learner.network.parameters(), again.learner.network.parameters(), strict=True)
+        for of_gpu, wanted in both:
+            _equal(task_name, k, "weights", of_gpu, wanted)
+    if not {"low/value_loss", "low/explained_variance"} <= info.keys():
+        raise UserError(f"{task_name}: nothing is told of what is learned.")
+    _resumes(OnGpu(task, learner, num_envs, rollout, _SCALE, _SEED), learner, before, played)
+    ended, cut, won = sums.astype(int)
+    played_in = f"{rounds} rounds of {rollout} steps of {num_envs} grids"
+    return f"{task_name}: {played_in}, {ended} episodes, {won} won, {cut} cut off"
+
+
+def _in_main_memory(batch: PolicyBatch) -> PolicyBatch:
+    columns = batch.action, batch.behaviour_logprob, batch.advantage, batch.returns
+    return PolicyBatch(tuple(each.cpu() for each in batch.inputs), *(each.cpu() for each in columns))
+
+
+def _columns(batch: PolicyBatch) -> tuple[Tensor, ...]:
+    return *batch.inputs[:2], batch.behaviour_logprob, batch.advantage, batch.returns
+
+
+def _equal(task_name: str, k: int, what: str, of_gpu: Tensor, wanted: Tensor) -> None:
+    try:
+        torch.testing.assert_close(of_gpu.detach().cpu(), wanted.detach(), rtol=_RELATIVE, atol=_ABSOLUTE)
+    except AssertionError as error:
+        raise UserError(f"{task_name}: {what} of round {k} differ: {error}") from error
+
+
+def _resumes(phase: OnGpu, learner: PPO, state: dict[str, Any], played: Tensor) -> None:
+    """Check that from a saved state the same is played."""
+    learner.load_state_dict(state.pop("learner"))
+    phase.load_state_dict(state)
+    phase.advance(None, 0, len(phase.batch))
+    if not torch.equal(phase.batch.action.view(played.shape).cpu(), played):
+        raise UserError("From a saved state other actions are played.")
+
+
+def speed(num_envs: int, minibatch: int, epochs: int) -> str:
+    """Environment steps of training per second of the clock, and what recording took."""
+    task = get_task("DoorKey-8x8")
+    learner = learner_of(task, PPOConfig(minibatch=minibatch, epochs=epochs), device())
+    phase = OnGpu(task, learner, num_envs, 32, 1.0, _SEED)
+
+    def train(rounds: int) -> float:
+        started = time.perf_counter()
+        for _ in range(rounds):
+            phase.advance(None, 0, 10**12)
+        torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    first = train(5)  # compiles and records
+    rounds = max(5, int(5 / (train(5) / 5)))
+    each = train(rounds) / rounds
+    setting = f"{num_envs:,} grids, batch {minibatch:,}, {epochs} epochs"
+    return f"  {setting}: {len(phase.batch) / each:,.0f}, after {first:.1f} s of compiling and recording"
+
+
+def from_scratch(num_envs: int = 2_048, budget: int = 20_000_000) -> str:
+    """DoorKey-8x8 without a teacher, until .95 of the episodes that end are won, and what held-out levels say then."""
+    task = get_task("DoorKey-8x8")
+    learner = learner_of(task, PPOConfig(lr=1e-3, minibatch=16_384, epochs=1), device())
+    phase = OnGpu(task, learner, num_envs, 32, 1.0, _SEED)
+    steps, success, compiled = 0, 0.0, time.perf_counter()
+    while success < 0.95 and not phase.over(steps, budget):
+        if steps == 5 * len(phase.batch):
+            torch.cuda.synchronize()
+            compiled = time.perf_counter()
+        steps, info = phase.advance(None, steps, budget)
+        success = info.get("rollout/success", 0.0)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - compiled
+    assert isinstance(learner.network, LowNetwork)
+    player = Player(SingleOption(), learner.network, np.ones(1, np.int64))
+    held_out = summary(play(task, player, range(SEEDS_PER_SPLIT, SEEDS_PER_SPLIT + 500), greedy=False))
+    after = f"{seconds:.2f} s and {steps:,} steps"
+    return f"DoorKey-8x8: won {success:.2f} of what ended after {after}; held-out levels {held_out['success']:.3f}"
+
+
+def main() -> None:
+    """Do what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m dev.gpu_ppo", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--check", action="store_true", help="and no more")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--num-envs", type=int, default=250)
+    parser.add_argument("--rollout", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=8)
+    said = parser.parse_args()
+    if not cuda.is_available():
+        sys.exit("There is no GPU that Numba can use here, so nothing was tested: `numba -s` says what it looked for.")
+    use_device(said.device)
+    print("the same as on the processor:")
+    for name in TASKS:
+        print(f"  {check(name, said.num_envs, said.rollout, said.rounds)}", flush=True)
+    if said.check:
+        return
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, steps of training a second of the clock:")
+    for setting in SPEEDS:
+        print(speed(*setting), flush=True)
+    print(from_scratch())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""PPO on a GPU computes what PPO on the processor does, by Numba's simulator of one."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preceptor.agent.evaluate import evaluate
+from preceptor.agent.flags import EvalConfig
+from preceptor.agent.methods.ppo import PPO, PPOConfig
+from preceptor.agent.methods.ppo_on_gpu import OnGpu
+from preceptor.agent.networks import LowNetwork
+from preceptor.agent.runs.run import Run
+from preceptor.controller.encoders import encoder_of
+from preceptor.controller.network import TrunkConfig
+from preceptor.envs.catalog import get_task
+from preceptor.ground.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = "--num-envs", "4", "--rollout", "6", "--eval-episodes", "0", "--on-gpu"
+
+
+def simulated(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dev.simulated_gpu", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_samples_gradient_steps_and_resumed_play_are_the_processors() -> None:
+    done = simulated("dev.gpu_ppo", "--check", "--device", "cpu", "--num-envs", "32", "--rounds", "5")
+    assert done.returncode == 0, done.stderr
+    found = [[int(each) for each in line] for line in re.findall(r"(\d+) episodes, (\d+) won, (\d+) cut", done.stdout)]
+    episodes, won, cut = np.array(found).T
+    assert len(found) == 3
+    assert won.sum() > 0
+    assert (cut > 0).all()
+    assert (won + cut < episodes).any()  # where something else ended them
+
+
+def test_a_run_is_trained_continued_and_judged_without_a_gpu(tmp_path: Path) -> None:
+    train = "main", "train", "--method", "ppo", "--savedir", "simulated", "--logdir", str(tmp_path), *SETTINGS
+    for more in (("--steps", "50"), ("--steps", "96", "--resume")):
+        done = simulated(*train, *more)
+        assert done.returncode == 0, done.stderr
+    run = Run.open(tmp_path / "ppo/SimpleDoorKey/simulated")
+    assert run.last_step == 96
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "low/value_loss" in line] == [24, 48, 72, 96]
+    judged = evaluate(EvalConfig("SimpleDoorKey", str(run.path), seeds="1000000:1000004", quiet=True))
+    assert judged["student"]["sampled"]["episodes"] == 4
+
+
+def test_without_a_gpu_it_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    command = [sys.executable, "main.py", "train", "--method", "ppo", "--logdir", str(tmp_path), *SETTINGS]
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=hidden, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no GPU" in done.stderr
+    assert not list(tmp_path.rglob("config.json"))
+
+
+@pytest.mark.parametrize(
+    ("task", "rollout", "why"),
+    [
+        ("ColoredDoorKey", 8, "what is seen of ColoredDoorKey"),
+        ("PointReach", 8, "what is seen of PointReach"),
+        ("BabyAI-GoTo", 8, "what is seen of BabyAI-GoTo"),
+        ("SimpleDoorKey", 151, "150 steps at most"),
+    ],
+)
+def test_what_it_cannot_play_is_refused(task: str, rollout: int, why: str) -> None:
+    of = get_task(task)
+    network = LowNetwork(encoder_of(of), 1, of.num_actions, TrunkConfig(), of.continuous)
+    learner = PPO(network, PPOConfig(), np.random.default_rng(0))
+    with pytest.raises(UserError, match=why):
+        OnGpu(of, learner, 2, rollout, 1.0, seed=0)
