@@ -118,8 +118,8 @@ def check(task_name: str, num_envs: int, rollout: int, rounds: int) -> str:
         _equal(task_name, k, "ends", phase.ends, torch.as_tensor(ends))
         for name, of_gpu, wanted in zip(_COLUMNS, _columns(phase.batch), _columns(batch), strict=True):
             _equal(task_name, k, name, of_gpu, wanted)
-        rate = torch.tensor(config.lr * (1 - (k + 1) / rounds))
-        again.learner.pass_over(_in_main_memory(phase.batch), torch.arange(steps), lr=rate)
+        again.learner.scale_rates(1 - (k + 1) / rounds)
+        again.learner.pass_over(_in_main_memory(phase.batch), torch.arange(steps))
         both = zip(learner.network.parameters(), again.learner.network.parameters(), strict=True)
         for of_gpu, wanted in both:
             _equal(task_name, k, "weights", of_gpu, wanted)

@@ -5,7 +5,8 @@ noise everywhere, and its checkpoint goes on elsewhere.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 
 from preceptor.ground.errors import UserError
 
+Noise = tuple[Tensor, torch.Generator | None]  # an array, and what fills it
+
 _device = torch.device("cpu")
+_left_open: list[Noise] | None = None
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -96,4 +100,20 @@ def to_numpy(values: Tensor) -> NDArray[Any]:
 
 def normal(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
     """Standard normal numbers where networks are, from a generator in main memory."""
-    return torch.empty(shape).normal_(generator=generator).to(_device)
+    if _left_open is None:
+        return torch.empty(shape).normal_(generator=generator).to(_device)
+    noise = torch.empty(shape, device=_device)
+    _left_open.append((noise, generator))
+    return noise
+
+
+@contextmanager
+def noise_left_open() -> Iterator[list[Noise]]:
+    """Within it, `normal` draws nothing, and lists what has to be filled in whenever that work is repeated."""
+    global _left_open
+    noises: list[Noise] = []
+    _left_open = noises
+    try:
+        yield noises
+    finally:
+        _left_open = None

@@ -21,6 +21,8 @@ class FusedAdam(torch.optim.Adam):
         eps: Added to the root of the second moment.
     """
 
+    _rate: Tensor  # of learning, where parameters are, for steps that are recorded (`Repeated`)
+
     def __init__(self, parameters: Iterable[Tensor], lr: float, eps: float = 1e-8) -> None:
         super().__init__(parameters, lr, eps=eps, fused=True)
         (group,) = self.param_groups
@@ -30,6 +32,7 @@ class FusedAdam(torch.optim.Adam):
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             self.state[parameter] = {"step": parameter.new_zeros(()), **moments}
         self._count_together()
+        self._place_rate()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
@@ -41,6 +44,17 @@ class FusedAdam(torch.optim.Adam):
                 moment = torch.zeros_like(parameter)
                 state[name] = moment.copy_(state[name]) if name in state else moment
         self._count_together()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be a copy, which brings no rate, or what was saved."""
+        super().__setstate__(state)
+        self._place_rate()
+
+    def _place_rate(self) -> None:
+        rate = self.param_groups[0]["lr"]
+        if not hasattr(self, "_rate"):
+            self._rate = self.parameters[0].new_tensor(rate)
+        self._rate.fill_(rate)
 
     def _count_together(self) -> None:
         """As long as all parameters have learned at every step, they share one count of steps."""
@@ -57,22 +71,19 @@ class FusedAdam(torch.optim.Adam):
     def scale_rate(self, share: float) -> None:
         """Set the learning rate to this share of its initial value."""
         self.param_groups[0]["lr"] = self.defaults["lr"] * share
+        self._place_rate()
 
     def minimize(self, loss: Tensor) -> None:
         """One step against the gradient of a loss; nothing else gets a gradient of it."""
         self.follow(torch.autograd.grad(loss, self.parameters))
 
     @torch.no_grad()
-    def follow(
-        self, gradients: Sequence[Tensor | None], max_norm: float | None = None, lr: Tensor | None = None
-    ) -> None:
+    def follow(self, gradients: Sequence[Tensor | None], max_norm: float | None = None) -> None:
         """One step against gradients, None where a parameter has none and stays as it is.
 
-        They are scaled down to `max_norm`, if that is given, where together they are longer. A learning rate in memory,
-        `lr` [], is for steps that are recorded (`Repeated`), in which a number would never change.
+        They are scaled down to `max_norm`, if that is given, where together they are longer.
         """
         (group,) = self.param_groups
-        rate = group["lr"] if lr is None else lr
         learning, resting = [], []
         for parameter, gradient in zip(group["params"], gradients, strict=True):
             state = self.state[parameter]
@@ -97,7 +108,7 @@ class FusedAdam(torch.optim.Adam):
         if all(each.dtype is torch.float32 and each.is_cpu for each in parameters):
             steps_of = {key: step.item() for key, step in counts.items()}
             so_far = [steps_of[id(step)] for step in steps]
-            adam.step(parameters, given, means, squares, so_far, float(rate), group["betas"], group["eps"], max_norm)
+            adam.step(parameters, given, means, squares, so_far, group["lr"], group["betas"], group["eps"], max_norm)
         else:
             if max_norm is not None:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(given)))
@@ -109,7 +120,7 @@ class FusedAdam(torch.optim.Adam):
                 squares,
                 [],
                 steps,
-                lr=rate,
+                lr=self._rate,
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
                 weight_decay=0.0,

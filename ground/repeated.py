@@ -4,58 +4,61 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import torch
-from numba import cuda
 from torch import Tensor
 
-from preceptor.ground.device import device
+from preceptor.ground.device import device, noise_left_open
 
 Made = TypeVar("Made")
 
-_BEFORE: Final = 3  # calls, in which libraries and compilers make themselves ready, which cannot be recorded
+_BEFORE: Final = 3  # calls in which libraries and compilers make themselves ready, which cannot be recorded
 
 
 class Repeated(Generic[Made]):
-    """A function without arguments, which a GPU records and then replays as a whole; elsewhere it is called each time.
+    """A function of tensors, which a GPU records and then replays as a whole; elsewhere it is called each time.
 
-    All that it reads and writes stays where it is in memory, and no number that it computes decides what it does next.
+    What else it reads and writes stays where it is in memory. Nothing but `normal` draws random numbers in main memory,
+    and no number that is computed decides what is done next.
 
     Args:
         function: Gives tensors, which the next call may overwrite.
     """
 
-    def __init__(self, function: Callable[[], Made]) -> None:
+    def __init__(self, function: Callable[..., Made]) -> None:
         self._function, self._called = function, 0
         self._graph: Any = None
 
-    def __call__(self) -> Made:
-        """What the function gives."""
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied: a graph is of this one's memory."""
+        return {"_function": self._function, "_called": 0, "_graph": None}
+
+    def __call__(self, *inputs: Tensor) -> Made:
+        """What the function gives of inputs, always of the same shapes."""
         if device().type != "cuda":
-            return self._function()
+            return self._function(*inputs)
         if self._graph is None and self._called < _BEFORE:
             self._called += 1
-            return self._on_a_side_stream()
+            return self._on_a_side_stream(inputs)
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # Numba allocates in others
-                self._made = self._function()
+            self._record(inputs)
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
+        for noise, generator in self._noises:
+            noise.copy_(torch.empty(noise.shape).normal_(generator=generator))
         self._graph.replay()
         return self._made
 
-    def _on_a_side_stream(self) -> Made:
+    def _record(self, inputs: tuple[Tensor, ...]) -> None:
+        self._inputs = [each.clone() for each in inputs]
+        self._graph = torch.cuda.CUDAGraph()
+        # In other threads, and by Numba, memory may be asked for meanwhile.
+        with noise_left_open() as self._noises, torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._made = self._function(*self._inputs)
+
+    def _on_a_side_stream(self, inputs: tuple[Tensor, ...]) -> Made:
         """Call it as it will be recorded (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)."""
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
-            made = self._function()
+            made = self._function(*inputs)
         here.wait_stream(aside)
         return made
-
-
-def numba_stream() -> Any:
-    """The stream on which torch works now, for kernels of Numba."""
-    return cuda.external_stream(torch.cuda.current_stream().cuda_stream) if device().type == "cuda" else 0
-
-
-def for_numba(tensor: Tensor) -> Any:
-    """A tensor as an array for kernels of Numba, which shares its memory."""
-    return cuda.as_cuda_array(tensor) if tensor.is_cuda else tensor.numpy()

@@ -178,13 +178,12 @@ class PPO(Learner):
         order: Tensor,
         prior_weight: float = 0.0,
         policy: bool = True,
-        lr: Tensor | None = None,
     ) -> list[Mapping[str, Tensor | float]]:
-        """Gradient steps on minibatches of all samples in an order, and the terms of each; see `FusedAdam.follow`."""
+        """Gradient steps on minibatches of all samples in an order; the terms of each."""
         terms = []
         for minibatch in batch.select(order).split(max(1, round(len(batch) / self.config.minibatch))):
             gradients, info = self.gradients(minibatch, prior_weight, policy)
-            self.optimizer.follow(gradients, self.config.max_grad_norm, lr)
+            self.optimizer.follow(gradients, self.config.max_grad_norm)
             terms.append(info)
         return terms
 

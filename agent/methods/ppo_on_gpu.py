@@ -21,7 +21,7 @@ from preceptor.envs.gridworld.gpu import GridsOnGpu, blocks_and_threads
 from preceptor.envs.task import Task
 from preceptor.ground.device import chance, device
 from preceptor.ground.errors import UserError
-from preceptor.ground.repeated import Repeated, for_numba, numba_stream
+from preceptor.ground.repeated import Repeated
 
 
 @cuda.jit
@@ -96,7 +96,7 @@ class OnGpu(Phase, Resumable):
         self._action, self._option = zeros(2, rollout, num_envs, dtype=torch.int64)
         self._log_prob, self._reward, self._value, self._advantage, self._returns = zeros(5, rollout, num_envs)
         self.ends, self._always = zeros(3, rollout, num_envs, dtype=torch.bool), ~zeros(rollout, num_envs).bool()
-        self._running, self._totals, self._rate = zeros(2, num_envs), zeros(4, num_envs), zeros()
+        self._running, self._totals = zeros(2, num_envs), zeros(4, num_envs)
         inputs = self._tokens[:rollout], self._present[:rollout], self._option
         columns = self._action, self._log_prob, self._advantage, self._returns
         self.batch = PolicyBatch(tuple(each.flatten(0, 1) for each in inputs), *(each.flatten() for each in columns))
@@ -110,7 +110,7 @@ class OnGpu(Phase, Resumable):
         """One round."""
         steps += len(self.batch)
         explained = self._play()
-        self._rate.fill_(self._learner.config.lr * (1 - steps / total))
+        self._learner.scale_rates(1 - steps / total)
         terms: Mapping[str, Tensor | float] = {}
         for _ in range(self._learner.config.epochs):
             terms = self._learn()
@@ -126,7 +126,7 @@ class OnGpu(Phase, Resumable):
         network, config, stream, rollout = (
             self._learner.network,
             self._learner.config,
-            numba_stream(),
+            _stream(),
             len(self._reward),
         )
         for t in range(rollout):
@@ -135,7 +135,7 @@ class OnGpu(Phase, Resumable):
             (probs,) = network.head.parameters(outputs)
             self._action[t] = (probs / torch.empty_like(probs).exponential_()).argmax(1)  # one of each distribution
             self._log_prob[t] = network.head.log_prob(outputs, self._action[t])
-            self.grids.step(for_numba(self._action[t]), stream)
+            self.grids.step(_for_numba(self._action[t]), stream)
             self._reward[t], self.ends[:, t] = self._reward_now, self._ends_now
             self._see(self.grids.final, self._ends_now[1], rollout + 1)
         self._see(self.grids.maps, self._always[0], rollout)
@@ -147,7 +147,7 @@ class OnGpu(Phase, Resumable):
         terminated, truncated, success = self.ends
         played = self._reward * self._scale, self._always, self._value, bootstrap, terminated, truncated
         counted = self._advantage, self._reward, success, self._running, self._totals
-        arrays = [for_numba(each) for each in (*played, *counted)]
+        arrays = [_for_numba(each) for each in (*played, *counted)]
         _settle[*self._launch, stream](*arrays[:6], config.gamma, config.lam, *arrays[6:])
         torch.add(self._advantage, self._value, out=self._returns)
         explained = 1 - self._advantage.var() / self._returns.var()
@@ -157,9 +157,19 @@ class OnGpu(Phase, Resumable):
     def _learn_once(self) -> dict[str, Tensor | float]:
         """An epoch; the means of its terms."""
         order = torch.rand(len(self.batch), device=device()).argsort()
-        return means(self._learner.pass_over(self.batch, order, lr=self._rate))
+        return means(self._learner.pass_over(self.batch, order))
 
     def _see(self, maps: Any, which: Tensor, row: int) -> None:
         """Encode some maps into a row of what was seen."""
-        into = for_numba(self._tokens[row]), for_numba(self._present[row])
-        _encode[*self._launch, numba_stream()](maps, for_numba(which), self._bins, self._side, *into)
+        into = _for_numba(self._tokens[row]), _for_numba(self._present[row])
+        _encode[*self._launch, _stream()](maps, _for_numba(which), self._bins, self._side, *into)
+
+
+def _stream() -> Any:
+    """The stream on which torch works now, for kernels of Numba."""
+    return cuda.external_stream(torch.cuda.current_stream().cuda_stream) if device().type == "cuda" else 0
+
+
+def _for_numba(tensor: Tensor) -> Any:
+    """A tensor as an array for them, which shares its memory."""
+    return cuda.as_cuda_array(tensor) if tensor.is_cuda else tensor.numpy()

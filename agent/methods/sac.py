@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from preceptor.agent.sac_by_hand import ByHand, fits
 from preceptor.ground.device import device, to_device
 from preceptor.ground.optim import FusedAdam, fast_precision, polyak, products_in
 from preceptor.ground.ranges import Count, Positive, Share, Widths
+from preceptor.ground.repeated import Repeated
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Transitions:
     discount: Tensor
     prior: PriorActions | None = None
 
+    @property
+    def columns(self) -> tuple[Tensor, ...]:
+        """All but the prior."""
+        return self.obs, self.action, self.reward, self.next_obs, self.discount
+
 
 class SAC(Learner):
     """Learns an actor and twin critics from transitions of any policy.
@@ -106,6 +113,7 @@ class SAC(Learner):
         self.critic_optimizer = FusedAdam(self.critic.parameters(), config.lr)
         self.temperature_optimizer = FusedAdam([self.log_temperature], config.lr)
         self._by_hand: ByHand | None = None
+        self._steps = {actor: Repeated(partial(self._step, actor)) for actor in (True, False)}
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared soft Bellman error of both critics; `batch.discount` is zero where an episode terminated."""
@@ -149,14 +157,20 @@ class SAC(Learner):
 
     def by_hand(self, batch: Transitions) -> ByHand | None:
         """What works gradients out by hand, for the networks as they are now and this batch, where something does."""
-        kind, networks = type(self), (self.actor, self.critic, self.target)
-        if kind.critic_loss is not SAC.critic_loss or kind.actor_loss is not SAC.actor_loss:
+        networks = self.actor, self.critic, self.target
+        if not self._plain:
             return None
         if self._by_hand is None or not self._by_hand.takes(networks, batch):
             learning = self.actor_optimizer.parameters + self.critic_optimizer.parameters
             fit = fits(self.actor, self.critic, learning, batch)
             self._by_hand = ByHand(*networks, len(batch.obs)) if fit else None
         return self._by_hand
+
+    @property
+    def _plain(self) -> bool:
+        """Whether losses are those of this class."""
+        kind = type(self)
+        return kind.critic_loss is SAC.critic_loss and kind.actor_loss is SAC.actor_loss
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied: all but `_by_hand`, whose arrays are of these networks' memory. A copy makes its own."""
@@ -174,6 +188,12 @@ class SAC(Learner):
 
     def update(self, batch: Transitions, actor: bool = True) -> dict[str, Tensor]:
         """One gradient step of critics, actor and temperature; of the critics alone if so said."""
+        if batch.prior is None and self._plain and isinstance(self.actor, GaussianActor):
+            return self._steps[actor](*batch.columns)
+        return self._step(actor, *batch.columns, batch.prior)
+
+    def _step(self, actor: bool, *columns: Any) -> dict[str, Tensor]:
+        batch = Transitions(*columns)
         with products_in(self._precision):
             by_hand = self.by_hand(batch)
             gradients, info = self.critic_gradients(batch, by_hand)

@@ -2,7 +2,8 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -17,6 +18,7 @@ from preceptor.agent.resumable import Learner, places
 from preceptor.ground.device import normal, to_device
 from preceptor.ground.optim import FusedAdam, fast_precision, polyak, products_in
 from preceptor.ground.ranges import Count, NotNegative, Positive
+from preceptor.ground.repeated import Repeated
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class TD3(Learner):
         self.actor_optimizer = FusedAdam(self.actor.parameters(), config.actor_lr)
         self.critic_optimizer = FusedAdam(self.critic.parameters(), config.lr)
         self.updates = 0
+        self._steps = {actor: Repeated(partial(self._step, actor)) for actor in (True, False)}
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Bellman error of both critics against the smaller target, its action smoothed by clipped noise."""
@@ -94,11 +97,18 @@ class TD3(Learner):
 
     def update(self, batch: Transitions) -> dict[str, Tensor]:
         """One gradient step of the critics, and every so often one of the actor and the targets."""
+        self.updates += 1
+        actor = self.updates % self.config.actor_every == 0
+        if batch.prior is None:
+            return self._steps[actor](*batch.columns)
+        return self._step(actor, *batch.columns, batch.prior)
+
+    def _step(self, actor: bool, *columns: Any) -> dict[str, Tensor]:
+        batch = Transitions(*columns)
         with products_in(self._precision):
-            self.updates += 1
             loss, info = self.critic_loss(batch)
             self.critic_optimizer.minimize(loss)
-            if self.updates % self.config.actor_every == 0:
+            if actor:
                 loss, actor_info = self.actor_loss(batch)
                 self.actor_optimizer.minimize(loss)
                 polyak(self.target_critic, self.critic, self.config.tau)

@@ -1,0 +1,184 @@
+"""Work that is recorded and replayed, with a recorder of torch's operations in the place of CUDA's.
+
+As a CUDA graph it keeps the numbers that Python had, reads and writes the arrays that there were, refuses what a
+processor would have to look at, and leaves everything as it was while it records.
+"""
+
+import contextlib
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, means
+from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
+from preceptor.agent.methods.td3 import TD3, TD3Config
+from preceptor.agent.networks import LowNetwork
+from preceptor.controller.encoders import VectorEncoder
+from preceptor.controller.network import TrunkConfig
+from preceptor.ground import repeated
+from preceptor.ground.device import normal
+from preceptor.ground.optim import FusedAdam
+from preceptor.ground.repeated import Repeated
+
+REFUSED = "_local_scalar_dense", "normal_", "randperm", "nonzero"
+
+
+class Graph:
+    """Operations and the arrays that they gave."""
+
+    def __init__(self):
+        self.done, self.replays = [], 0
+
+    def replay(self):
+        self.replays += 1
+        with torch.no_grad():
+            for operation, arguments, keywords, given in self.done:
+                made = operation(*arguments, **keywords)
+                for old, new in zip(given, arrays(made), strict=True):
+                    if old.data_ptr() != new.data_ptr():  # neither a view nor in place
+                        old.copy_(new)
+
+
+class Recording(TorchDispatchMode):
+    def __init__(self, graph):
+        super().__init__()
+        self.graph, self.before = graph, {}
+
+    def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+        if any(refused in operation.__name__ for refused in REFUSED):
+            raise RuntimeError(f"{operation} cannot be recorded")
+        names = [each.name for each in operation._schema.arguments]
+        given = dict(zip(names, arguments, strict=False)) | (keywords or {})
+        for each in operation._schema.arguments:
+            if each.alias_info and each.alias_info.is_write:
+                for array in arrays(given[each.name]):
+                    self.before.setdefault(array.data_ptr(), (array, array.clone()))
+        made = operation(*arguments, **(keywords or {}))
+        if "empty" not in operation.__name__:  # which does nothing to memory
+            self.graph.done.append((operation, arguments, keywords or {}, arrays(made)))
+        return made
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        with torch.no_grad():
+            for array, before in self.before.values():
+                array.copy_(before)
+
+
+def arrays(made):
+    return [each for each in (made if isinstance(made, (list, tuple)) else [made]) if isinstance(each, torch.Tensor)]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU, as far as repeated work can tell. Numbers are float64, since those are not worked out by hand."""
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(repeated, "device", lambda: SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: Recording(graph))
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+LEARNERS = {
+    "sac": lambda: SAC(3, 2, SACConfig(hidden=(16, 16), batch=8), seed=1),
+    "sac, normed, fixed temperature": lambda: SAC(3, 2, SACConfig(hidden=(16,), normed=True, temperature=0.1), seed=1),
+    "td3": lambda: TD3(3, 2, TD3Config(hidden=(16, 16)), seed=1),
+}
+
+
+def batches(count):
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(count):
+        obs, action, after = (torch.randn(8, width, generator=rng) for width in (3, 2, 3))
+        yield Transitions(obs, action.tanh(), torch.randn(8, generator=rng), after, torch.full((8,), 0.9))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_learners_learn_the_same_from_recorded_steps(name, gpu, monkeypatch):
+    recorded, plain = LEARNERS[name](), LEARNERS[name]()
+    for k, batch in enumerate(batches(14)):
+        if k == 11:  # long after it was recorded
+            recorded.scale_rates(0.25)
+            plain.scale_rates(0.25)
+        found = {what: float(value) for what, value in recorded.update(batch).items()}
+        with monkeypatch.context() as patch:
+            patch.setattr(repeated, "device", lambda: torch.device("cpu"))
+            wanted = {what: float(value) for what, value in plain.update(batch).items()}
+        assert found == pytest.approx(wanted, rel=1e-12), k
+    graphs = [step._graph for step in recorded._steps.values() if step._graph]
+    assert graphs
+    assert all(graph.replays > 2 for graph in graphs)
+    for one, other in zip(recorded.actor.parameters(), plain.actor.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
+
+
+def test_epochs_of_ppo_are_the_same_recorded(gpu):
+    def learner():
+        torch.manual_seed(0)
+        network = LowNetwork(VectorEncoder([1.0] * 3), 1, 4, TrunkConfig(hidden=16))
+        return PPO(network, PPOConfig(minibatch=8), np.random.default_rng(0))
+
+    rng = torch.Generator().manual_seed(0)
+    obs, action = torch.randn(24, 3, generator=rng), torch.randint(4, (24,), generator=rng)
+    log_prob, advantage, returns = torch.randn(3, 24, generator=rng)
+    batch = PolicyBatch((obs, torch.zeros_like(action)), action, log_prob - 2, advantage, returns)
+    one, plain = learner(), learner()
+    recorded = Repeated(lambda order: means(one.pass_over(batch, order)))
+    for k in range(7):
+        order = torch.randperm(24, generator=rng)
+        one.scale_rates(1 - k / 10)
+        plain.scale_rates(1 - k / 10)
+        found, wanted = recorded(order), means(plain.pass_over(batch, order))
+        for name, term in found.items():
+            torch.testing.assert_close(term, wanted[name], rtol=1e-12, atol=1e-15)
+    for ours, theirs in zip(one.network.parameters(), plain.network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
+
+
+def test_a_copy_of_a_learner_records_its_own(gpu):
+    learner = LEARNERS["sac"]()
+    for batch in batches(6):
+        learner.update(batch)
+    other = copy.deepcopy(learner)
+    before = copy.deepcopy([*learner.actor.parameters()])
+    for batch in batches(6):
+        other.update(batch)
+    assert all(torch.equal(one, same) for one, same in zip(before, learner.actor.parameters(), strict=True))
+    assert not any(torch.equal(one, new) for one, new in zip(before, other.actor.parameters(), strict=True))
+
+
+def test_noise_of_recorded_work_is_drawn_anew_and_is_what_it_would_be(gpu):
+    generator, again = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    noisy = Repeated(lambda given: given + normal((4,), generator))
+    for k in range(7):
+        given = torch.full((4,), float(k))
+        wanted = given + torch.empty(4).normal_(generator=again)
+        torch.testing.assert_close(noisy(given), wanted)
+
+
+def test_what_a_processor_would_have_to_look_at_cannot_be_recorded(gpu):
+    looking = Repeated(lambda given: given * given.sum().item())
+    for _ in range(3):
+        looking(torch.ones(2))
+    with pytest.raises(RuntimeError, match="cannot be recorded"):
+        looking(torch.ones(2))
+
+
+def test_rates_of_an_optimiser_and_of_its_copies_are_where_parameters_are():
+    parameter = torch.zeros(2, requires_grad=True)
+    optimiser = FusedAdam([parameter], 0.5)
+    optimiser.scale_rate(0.5)
+    for each in (optimiser, copy.deepcopy(optimiser)):
+        assert (each._rate.item(), each._rate.device) == (0.25, parameter.device)
+    other = FusedAdam([parameter], 0.125)
+    other.load_state_dict(optimiser.state_dict())
+    assert other._rate.item() == 0.25
