@@ -12,7 +12,7 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, cast
@@ -203,7 +203,22 @@ def changed(config: TrainConfig, words: Mapping[str, Any]) -> TrainConfig:
     said = {name: value for name, value in words.items() if name != "task"}  # that was resolved with the preset
     grid = {f.name: getattr(config.grid, f.name) for f in fields(GridConfig)}
     found = from_plain(with_said(to_plain(config) | {"grid": grid}, said, where))
+    for name, value in said.items():
+        _check_kind(found, name, value, where[name].path)
     return replace(found, grid=replace(found.grid, said={**config.grid.said, **words}))
+
+
+def _check_kind(config: TrainConfig, name: str, value: Any, path: Sequence[str]) -> None:
+    """Raises `UserError` for a setting of another kind of learner than the one whose settings are there."""
+    own: Any = reduce(getattr, path[:-1], config)
+    if hasattr(own, path[-1]):
+        return
+    *above, level, last = path
+    kinds = Place((), typing.get_type_hints(type(reduce(getattr, above, config)))[level]).kinds
+    other = next(kind.kind for kind in kinds if hasattr(kind, last))
+    flag, chooses = f"--{name.replace('_', '-')}", f"--{level}-learner"
+    again = f"python main.py train --method {config.method} --task {config.task} {chooses} {other} --set {name}={value}"
+    raise UserError(f"{flag} is a setting of {other}, and {chooses} is {own.kind}.", again)
 
 
 def continued(config: TrainConfig, run: Path) -> TrainConfig:
