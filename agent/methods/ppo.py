@@ -154,7 +154,7 @@ class PPO(Learner):
         policy: bool = True,
         remaining: float = 1.0,
     ) -> dict[str, float]:
-        """Several epochs of minibatches over one rollout; means of the loss terms over the last epoch.
+        """Several epochs of minibatches over one rollout; the rate, and means of the loss terms over the last epoch.
 
         Args:
             batch: The rollout.
@@ -163,7 +163,7 @@ class PPO(Learner):
             policy: Whether to train the policy, or the value alone.
             remaining: Share of the run that is left; the learning rate falls with it.
         """
-        self.optimizer.scale_rate(remaining)
+        rate = self.optimizer.scale_rate(remaining)
         if prior is not None and prior_weight > 0 and policy:
             with torch.no_grad():
                 batch = replace(batch, wanted=prior(*batch.inputs)[0])
@@ -176,7 +176,8 @@ class PPO(Learner):
                 gradients, info = self.gradients(minibatch, prior_weight, policy)
                 self.optimizer.follow(gradients, self.config.max_grad_norm)
                 terms.append(info)
-        return {name: float(sum(info[name] for info in terms) / len(terms)) for name in terms[0]}
+        means = {name: float(sum(info[name] for info in terms) / len(terms)) for name in terms[0]}
+        return means | {"learning_rate": rate}
 
 
 def rollout_batch(

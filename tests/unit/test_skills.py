@@ -241,8 +241,9 @@ def test_a_learning_rate_that_decays_falls_to_nothing_in_both_phases(demonstrati
     method = learned(made(demonstrations, decay=True, prior="gauss", policy=policy), phases=1)
     rates = [method.optimizer.param_groups[0]["lr"]]
     while method.taken < 120:
-        method.update_prior()
+        told = method.update_prior()
         rates.append(method.start_optimizer.param_groups[0]["lr"])
+        assert told["high/learning_rate"] == rates[-1]
     first, *others = rates
     assert 0 < first < 2e-5
     assert np.allclose(others, 1e-3 * (1 - np.arange(len(others)) / len(others)))
