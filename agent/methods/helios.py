@@ -80,8 +80,8 @@ class HeliosSettings:
     """Width of all layers."""
     skill_lr: Positive = 1e-3
     """Learning rate of skill model and prior."""
-    decay: bool = False
-    """Whether that falls to nothing, along a line, while each of the two learns."""
+    decay: Share = 0.0
+    """Last share of the steps of each of the two, over which that rate falls linearly to zero."""
     skill_batch: Count = 64
     """Windows per gradient step of the skill model; the prior sees twice as many."""
     online: CountOrNone = 63_000
@@ -323,9 +323,9 @@ class Helios(Method):
 
     def _pace(self, first: int, end: int, *optimizers: FusedAdam) -> dict[str, float]:
         """Set the one learning rate of gradient steps from `first` on, before `end`; to be logged, if it falls."""
-        done = self.settings.decay * (self.taken - first) / (end - first)
-        rates = [optimizer.scale_rate(1.0 - done) for optimizer in optimizers]
-        return {"learning_rate": rates[0]} if self.settings.decay else {}
+        decay, left = self.settings.decay, 1.0 - (self.taken - first) / (end - first)
+        rates = [optimizer.scale_rate(min(1.0, left / decay)) for optimizer in optimizers if decay]
+        return {"learning_rate": rates[0]} if rates else {}
 
     @property
     def _begins_as_prior(self) -> bool:
@@ -385,7 +385,7 @@ class Helios(Method):
 
 
 # A robot's joints ask for more than a gripper's place; chosen on seeds 0, 10 and 11.
-_FRANKA = HeliosSettings(hidden=256, decay=True, beta=0.005, divergence=1.0, normed=True, online=60_000)
+_FRANKA = HeliosSettings(hidden=256, decay=1.0, beta=0.005, divergence=1.0, normed=True, online=60_000)
 _OF = {"Kitchen": (18_000, _FRANKA)}
 
 

@@ -13,6 +13,7 @@ from preceptor.agent.config import TrainConfig, changed, configure, from_file, f
 from preceptor.agent.methods import METHODS, cloning, entry_of
 from preceptor.agent.methods.protocol import Preset
 from preceptor.agent.runs.run import CONFIG, SCHEMAS, Run
+from preceptor.agent.runs.settings import check_same
 from preceptor.agent.train import train
 from preceptor.ground.atomic import read_json, write_json
 from preceptor.ground.errors import UserError
@@ -173,6 +174,19 @@ def test_a_setting_that_is_new_is_in_an_old_run_what_it_was_without(
     goes_on({**said, "steps": 30})
     config = Run.open(file.parent).config
     assert (config["settings"]["chunk"], config["device"], config["steps"]) == (1, "cpu", 30)
+
+
+def test_a_switch_that_became_a_share_is_read_in_old_runs_as_all_or_nothing(tmp_path: Path) -> None:
+    for task, share in (("Kitchen", 1.0), ("KitchenKinematic", 0.0)):
+        config = configure(method="helios", task=task)
+        assert config.settings.decay == share
+        saved = to_plain(config)
+        saved["settings"]["decay"] = share == 1.0  # as it was at first
+        assert from_plain(saved) == config
+        check_same(tmp_path, saved, to_plain(config))
+    with pytest.raises(UserError, match="share of the steps") as caught:
+        commandline.read("train", TrainConfig(), ["--method", "helios", "--task", "Kitchen", "--no-decay"])
+    assert caught.value.next_step == "--decay 0"
 
 
 @pytest.fixture(autouse=True)
