@@ -47,6 +47,7 @@ _FAULTY = (
 GONE = {
     "script": _FAULTY,
     "backend faulty": _FAULTY,
+    "no_decay": ("--decay is the last share of the steps, over which learning rates fall.", "--decay 0"),
     "planned_candidate": ("The controller's goal is no candidate for relabelling any more.", "leave the flag out"),
 }
 Said = list[tuple[str, list[str]]]  # flags as settings are named, as they were said, and the words after each

@@ -12,16 +12,16 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import tyro
 from annotated_types import Ge
 
 from preceptor.agent.grid_config import GridConfig, first_of
-from preceptor.agent.runs.settings import dotted
+from preceptor.agent.runs.settings import FREE_SETTINGS, check_same, dotted
 from preceptor.ground.errors import UserError, unknown_name
 from preceptor.ground.ranges import Count, CountOrNone, LevelsOrNone, Seeds, Threads
 from preceptor.ground.sealed import plain_text
@@ -203,7 +203,46 @@ def changed(config: TrainConfig, words: Mapping[str, Any]) -> TrainConfig:
     said = {name: value for name, value in words.items() if name != "task"}  # that was resolved with the preset
     grid = {f.name: getattr(config.grid, f.name) for f in fields(GridConfig)}
     found = from_plain(with_said(to_plain(config) | {"grid": grid}, said, where))
+    for name, value in said.items():
+        _check_kind(found, name, value, where[name].path)
     return replace(found, grid=replace(found.grid, said={**config.grid.said, **words}))
+
+
+def _check_kind(config: TrainConfig, name: str, value: Any, path: Sequence[str]) -> None:
+    """Raises `UserError` for a setting of another kind of learner than the one whose settings are there."""
+    own: Any = reduce(getattr, path[:-1], config)
+    if hasattr(own, path[-1]):
+        return
+    *above, level, last = path
+    kinds = Place((), typing.get_type_hints(type(reduce(getattr, above, config)))[level]).kinds
+    other = next(kind.kind for kind in kinds if hasattr(kind, last))
+    flag, chooses = f"--{name.replace('_', '-')}", f"--{level}-learner"
+    again = f"python main.py train --method {config.method} --task {config.task} {chooses} {other} --set {name}={value}"
+    raise UserError(f"{flag} is a setting of {other}, and {chooses} is {own.kind}.", again)
+
+
+def continued(config: TrainConfig, run: Path) -> TrainConfig:
+    """The settings with which training goes on in a run directory, if it is to be resumed and there is one.
+
+    Whoever says nothing of a setting that the run was started without, since the program had none, gets what it did
+    then, which is the default of the field, and not what a preset says today.
+
+    Raises:
+        UserError: The run was started with other settings.
+    """
+    from preceptor.agent.runs.run import Run
+
+    if not config.resume or not (run / "config.json").exists():
+        return config
+    saved = Run.open(run).config
+    before = to_plain(from_plain(saved))
+    values, said = dotted(before), config.grid.said
+    new, kind = values.keys() - dotted(saved).keys() - FREE_SETTINGS, cast(Any, type(config.settings))
+    paths = {name: ".".join(path) for name, (path, _) in places(TrainConfig, kind).items()}
+    unsaid = {name: values[path] for name, path in paths.items() if path in new and name not in said}
+    goes_on = replace(changed(config, unsaid), grid=config.grid)
+    check_same(run, before, to_plain(goes_on))
+    return goes_on
 
 
 def with_said(tree: dict[str, Any], words: Mapping[str, Any], where: Mapping[str, Place], verb: str = "train") -> Any:
@@ -278,7 +317,8 @@ def from_plain(tree: Mapping[str, Any]) -> TrainConfig:
 
     kinds = entry_of(tree["method"]).settings
     own = tree["settings"] or {}
-    kind = next((kind for kind in kinds if own.keys() <= {f.name for f in fields(kind)}), kinds[0])
+    # The nearest one, since a run of another version may have settings that none has now.
+    kind = max(kinds, key=lambda kind: len(own.keys() & {f.name for f in fields(kind)}))
     where = places(TrainConfig, kind)
     settings = validated(kind, own, where, "settings")
     teacher = validated(TeacherConfig, tree["teacher"], where, "teacher")

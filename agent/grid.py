@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from preceptor.agent.checks import check_train
-from preceptor.agent.config import TrainConfig, configure, to_plain
+from preceptor.agent.config import TrainConfig, configure, continued
 from preceptor.agent.executors import Executor, Processes
 from preceptor.agent.flags import ReportConfig
 from preceptor.agent.grid_config import GridConfig, settings_of, tasks_of
@@ -27,7 +27,6 @@ from preceptor.agent.halving import Halving
 from preceptor.agent.runs.carried import task_of
 from preceptor.agent.runs.report import report
 from preceptor.agent.runs.run import Run
-from preceptor.agent.runs.settings import refusals
 from preceptor.agent.runs.text import render
 from preceptor.agent.train import by_seed, train_one
 from preceptor.ground.atomic import CheckpointError, alone, write_file
@@ -78,19 +77,10 @@ def trials_of(config: TrainConfig) -> list[Trial]:
         for one in by_seed(replace(shared, seeds=config.seeds, seed=config.seed)):
             label = " ".join([name, *(f"{k}={v}" for k, v in cell.items()), f"seed {one.seed}"])
             trial = Trial(len(found), one, label, Run.place(one.logdir, one.method, name, one.savedir))
-            _check_continued(trial)
+            with contextlib.suppress(CheckpointError):  # one that is damaged fails by itself
+                continued(one, trial.path)
             found.append(trial)
     return found
-
-
-def _check_continued(trial: Trial) -> None:
-    """Refuse to continue a run of other settings; one that is damaged fails by itself."""
-    with contextlib.suppress(CheckpointError):
-        if (trial.path / "config.json").exists():
-            before = Run.open(trial.path).config
-            if other := "; ".join(refusals(before, to_plain(trial.config))):
-                what = f"{trial.path} was started with other settings: {other}."
-                raise UserError(what, "another --savedir, or --set-grid with that setting")
 
 
 def train_grid(config: TrainConfig) -> dict[str, Any]:

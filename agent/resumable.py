@@ -52,11 +52,13 @@ class Resumable:
 class Learner(Resumable):
     """A learner whose learning rates can be scaled: those of the optimisers that are attributes of it."""
 
-    def scale_rates(self, share: float) -> None:
-        """Set the learning rates to this share of their initial values."""
-        for part in vars(self).values():
-            if hasattr(part, "scale_rate"):
-                part.scale_rate(share)
+    def scale_rates(self, share: float) -> dict[str, float]:
+        """Set the learning rates to this share of their initial values; what they are now, to be logged."""
+        return {
+            name.replace("optimizer", "learning_rate"): part.scale_rate(share)
+            for name, part in vars(self).items()
+            if hasattr(part, "scale_rate")
+        }
 
 
 def _owner(of: Any, path: str) -> tuple[Any, str]:

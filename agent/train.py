@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from preceptor.agent.checks import check_train
-from preceptor.agent.config import TrainConfig, configure, to_plain
+from preceptor.agent.config import TrainConfig, configure, continued, to_plain
 from preceptor.agent.controllers import named_controller, newest_controller
 from preceptor.agent.hierarchy import Hierarchy
 from preceptor.agent.methods import entry_of
@@ -78,9 +78,10 @@ def train_one(config: TrainConfig, on_update: OnUpdate | None = None, wait: floa
     torch.manual_seed(config.seed)
     learning, levels, acting = np.random.SeedSequence(config.seed).spawn(3)
     task, entry = get_task(config.task, config.teacher_flaw), entry_of(config.method)
+    place = config.logdir, config.method, task.name, config.savedir
+    config = continued(config, Run.place(*place))
     given = _given_controller(config, task)
     with contextlib.ExitStack() as stack:
-        place = config.logdir, config.method, task.name, config.savedir
         stack.enter_context(alone(Run.place(*place), wait=wait))
         run = Run.create(*place, to_plain(config), resume=config.resume)
         with run.beginning():

@@ -130,13 +130,14 @@ class Distillation:
         self._parts.clear()
 
     def train(self, count: int, progress: float) -> dict[str, float]:
-        """So many gradient steps at a point of the run between 0 and 1, if there are scenes; the last one's terms."""
-        self.optimizer.scale_rate(1 - 0.9 * progress)
+        """So many gradient steps at a point of the run between 0 and 1, if there are scenes; rate and last terms."""
+        rate = self.optimizer.scale_rate(1 - 0.9 * progress)
         info: dict[str, float] = {}
-        for _ in range(count if any(map(len, self._parts)) else 0):
+        count = count if any(map(len, self._parts)) else 0
+        for _ in range(count):
             gradients, info = self._gradients(self._minibatch())
             self.optimizer.follow(gradients, max_norm=1.0)
-        return info
+        return info | {"learning_rate": rate} if count else {}
 
     def _minibatch(self) -> LabelledScenes:
         """Scenes sampled uniformly, half of them mirrored, the previous option sometimes hidden."""

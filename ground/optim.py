@@ -68,10 +68,11 @@ class FusedAdam(torch.optim.Adam):
         """What learns."""
         return self.param_groups[0]["params"]  # type: ignore[no-any-return]
 
-    def scale_rate(self, share: float) -> None:
-        """Set the learning rate to this share of its initial value."""
-        self.param_groups[0]["lr"] = self.defaults["lr"] * share
+    def scale_rate(self, share: float) -> float:
+        """Set the learning rate to this share of its initial value; what it is now, to be logged."""
+        self.param_groups[0]["lr"] = rate = float(self.defaults["lr"] * share)
         self._place_rate()
+        return rate
 
     def minimize(self, loss: Tensor) -> None:
         """One step against the gradient of a loss; nothing else gets a gradient of it."""

@@ -80,8 +80,8 @@ class HeliosSettings:
     """Width of all layers."""
     skill_lr: Positive = 1e-3
     """Learning rate of skill model and prior."""
-    decay: bool = False
-    """Whether that falls to nothing, along a line, while each of the two learns."""
+    decay: Share = 0.0
+    """Last share of the steps of each of the two, over which that rate falls linearly to zero."""
     skill_batch: Count = 64
     """Windows per gradient step of the skill model; the prior sees twice as many."""
     online: CountOrNone = 63_000
@@ -222,10 +222,10 @@ class Helios(Method):
         """One gradient step of the skill model; now and then the mixture is fitted to its latent."""
         obs, action = self._windows(self.rng.choice(self.rows, self.settings.skill_batch))
         loss, info = self.model.loss(obs, action, self.beta, self.divergence, self.noise)
-        self._pace(0, self.skill_steps, self.optimizer)
+        rate = self._pace(0, self.skill_steps, self.optimizer)
         self.optimizer.minimize(loss)
         self.taken += 1
-        told = {f"low/{name}": float(value) for name, value in info.items()}
+        told = {f"low/{name}": float(value) for name, value in (info | rate).items()}
         if self.settings.latent == "shaped" and self.taken >= self._next_fit() and self.taken < self.skill_steps:
             told |= self._fit(_FITTED)
         return told
@@ -306,12 +306,12 @@ class Helios(Method):
         mean, log_std = self.latents(rows)
         obs = to_tensor(self.obs[self.windows.episode[rows], self.windows.start[rows]])
         loss = self._prior_loss(self.prior, obs, mean, log_std)
-        self._pace(self.skill_steps, self._began, self.prior_optimizer, self.start_optimizer)
+        rate = self._pace(self.skill_steps, self._began, self.prior_optimizer, self.start_optimizer)
         self.prior_optimizer.minimize(loss)
         if not self._begins_as_prior and self.settings.prior != "uniform":
             self.start_optimizer.minimize(self._prior_loss(self.learner.policy, obs, mean, log_std))
         self.taken += 1
-        return {"high/prior_loss": float(loss.detach())}
+        return {f"high/{name}": float(value) for name, value in ({"prior_loss": loss.detach()} | rate).items()}
 
     def _prior_loss(self, network: MixtureNetwork, obs: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
         """-sum_k r_k [log p(k | s) + E log N_k], r of the mixture if the components are its, else likelihood."""
@@ -321,11 +321,11 @@ class Helios(Method):
             return -(self.mixture.responsibilities(mean) * each).sum(1).mean()
         return -each.logsumexp(1).mean()
 
-    def _pace(self, first: int, end: int, *optimizers: FusedAdam) -> None:
-        """Set the learning rate of gradient steps from `first` on, before `end`."""
-        done = self.settings.decay * (self.taken - first) / (end - first)
-        for optimizer in optimizers:
-            optimizer.scale_rate(1.0 - done)
+    def _pace(self, first: int, end: int, *optimizers: FusedAdam) -> dict[str, float]:
+        """Set the one learning rate of gradient steps from `first` on, before `end`; to be logged, if it falls."""
+        decay, left = self.settings.decay, 1.0 - (self.taken - first) / (end - first)
+        rates = [optimizer.scale_rate(min(1.0, left / decay)) for optimizer in optimizers if decay]
+        return {"learning_rate": rates[0]} if rates else {}
 
     @property
     def _begins_as_prior(self) -> bool:
@@ -385,7 +385,7 @@ class Helios(Method):
 
 
 # A robot's joints ask for more than a gripper's place; chosen on seeds 0, 10 and 11.
-_FRANKA = HeliosSettings(hidden=256, decay=True, beta=0.005, divergence=1.0, normed=True, online=60_000)
+_FRANKA = HeliosSettings(hidden=256, decay=1.0, beta=0.005, divergence=1.0, normed=True, online=60_000)
 _OF = {"Kitchen": (18_000, _FRANKA)}
 
 

@@ -187,7 +187,7 @@ class Hvd(Method):
         """One gradient step of V and of the values of all subsets: y = r + gamma^k V(s'), the same for each of them."""
         settings, found = self.settings, self.attribution
         assert found is not None
-        self._slow_down(self.taken / self.value_steps, self.q_optimizer, self.v_optimizer)
+        rate = self._slow_down(self.taken / self.value_steps, self.q_optimizer, self.v_optimizer)
         rows = self.rng.choice(self.valued, settings.batch)
         batch = chunks(self.recording, self.windows, rows, settings.gamma)
         seen, after = (to_tensors(self.encoder(obs)) for obs in (batch.obs, batch.next_obs))
@@ -206,11 +206,12 @@ class Hvd(Method):
             "low/q_loss": float(q_loss.detach()),
             "low/v_loss": float(v_loss.detach()),
             "low/q": float(values.mean()),
+            **rate,
         }
 
     def update_policy(self) -> dict[str, float]:
         """One gradient step of the policy: loss L2 with a weight for each group."""
-        self._slow_down((self.taken - self.value_steps) / max(1, self.total - self.value_steps), self.optimizer)
+        rate = self._slow_down((self.taken - self.value_steps) / max(1, self.total - self.value_steps), self.optimizer)
         rows = self.rng.integers(len(self.windows), size=self.settings.batch)
         seen = to_tensors(self.encoder(self.windows.first(self.recording.obs, rows)))
         action, inside = to_tensor(self.windows.of(self.recording.action, rows)), to_tensor(self.windows.inside(rows))
@@ -221,7 +222,7 @@ class Hvd(Method):
             loss = loss * self.settings.std**2 - self.settings.climb * self._relative_value(seen)
         self.optimizer.minimize(loss)
         self.taken += 1
-        return {"low/policy_loss": float(loss.detach())}
+        return {"low/policy_loss": float(loss.detach()), **rate}
 
     def _relative_value(self, seen: tuple[Tensor, ...]) -> Tensor:
         """Mean value of the policy's own chunks, over its mean size."""
@@ -313,9 +314,10 @@ class Hvd(Method):
         actions = [(starts + np.array(group)).ravel() for group in self.groups]
         return [np.arange(options), *actions] if options else actions
 
-    def _slow_down(self, share: float, *optimizers: FusedAdam) -> None:
-        for optimizer in optimizers:
-            optimizer.scale_rate(_SLOWER if share >= _LATE else 1.0)
+    def _slow_down(self, share: float, *optimizers: FusedAdam) -> dict[str, float]:
+        """Set the one learning rate of all to that after a share of the steps; to be logged."""
+        rates = [optimizer.scale_rate(_SLOWER if share >= _LATE else 1.0) for optimizer in optimizers]
+        return {"low/learning_rate": rates[0]}
 
 
 def make_policy(task: Any, settings: HvdSettings, groups: Any) -> ChunkPolicy:

@@ -154,7 +154,7 @@ class PPO(Learner):
         policy: bool = True,
         remaining: float = 1.0,
     ) -> dict[str, float]:
-        """Several epochs of minibatches over one rollout; means of the loss terms over the last epoch.
+        """Several epochs of minibatches over one rollout; the rate, and means of the loss terms over the last epoch.
 
         Args:
             batch: The rollout.
@@ -163,14 +163,14 @@ class PPO(Learner):
             policy: Whether to train the policy, or the value alone.
             remaining: Share of the run that is left; the learning rate falls with it.
         """
-        self.optimizer.scale_rate(remaining)
+        rate = self.optimizer.scale_rate(remaining)
         if prior is not None and prior_weight > 0 and policy:
             with torch.no_grad():
                 batch = replace(batch, wanted=prior(*batch.inputs)[0])
         terms: list[Mapping[str, Tensor | float]] = []
         for _ in range(self.config.epochs):
             terms = self.pass_over(batch, to_tensor(self.rng.permutation(len(batch))), prior_weight, policy)
-        return {name: float(mean) for name, mean in means(terms).items()}
+        return {name: float(mean) for name, mean in means(terms).items()} | {"learning_rate": rate}
 
     def pass_over(
         self,

@@ -110,11 +110,12 @@ class OnGpu(Phase, Resumable):
         """One round."""
         steps += len(self.batch)
         explained = self._play()
-        self._learner.scale_rates(1 - steps / total)
+        rates = self._learner.scale_rates(1 - steps / total)
         terms: Mapping[str, Tensor | float] = {}
         for _ in range(self._learner.config.epochs):
             terms = self._learn()
-        info = {f"low/{name}": float(term) for name, term in {**terms, "explained_variance": explained}.items()}
+        told = {**terms, "explained_variance": explained, **rates}
+        info = {f"low/{name}": float(term) for name, term in told.items()}
         episodes, *sums = self._totals.sum(1).tolist()
         self._totals.zero_()
         means_of = zip(("success", "return", "length"), sums, strict=True)

@@ -80,7 +80,7 @@ class TwoLevels(Method, ABC):
         """As many gradient steps of both levels as are due."""
         length, self.steps = (steps - self.steps) // self.store.num_envs, steps
         self.warm = steps >= self.settings.warmup and len(self.store) > self.settings.period
-        self.scale_rates()
+        rates = self.scale_rates()
         info = {f"low/{name}": value for name, value in self.update_low(observed, length).items()}
         if not self.warm:
             return info
@@ -89,13 +89,16 @@ class TwoLevels(Method, ABC):
         for _ in range(self.high_ratio.due(length * self.store.num_envs)):
             high |= self.high_learner.update(self.high_batch(kept))
         info |= {f"high/{name}": float(value) for name, value in high.items()}
-        return info | self.progress(kept) | {"high/prior": self.share}
+        return rates | info | self.progress(kept) | {"high/prior": self.share}
 
-    def scale_rates(self) -> None:
-        """Set the learning rates to what they are at this step; PPO sets its own whenever it learns."""
+    def scale_rates(self) -> dict[str, float]:
+        """Set the learning rates to what they are at this step, if they fall; PPO sets its own whenever it learns."""
+        rates: dict[str, float] = {}
         if ending := self.settings.decay * self.total_steps:
-            for learner in (self.low_learner, self.high_learner):
-                learner.scale_rates(min(1.0, (self.total_steps - self.steps) / ending))
+            share = min(1.0, (self.total_steps - self.steps) / ending)
+            for level, learner in (("low", self.low_learner), ("high", self.high_learner)):
+                rates |= {f"{level}/{name}": rate for name, rate in learner.scale_rates(share).items()}
+        return rates
 
     @abstractmethod
     def update_low(self, observed: Observations, length: int) -> dict[str, float]:

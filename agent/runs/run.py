@@ -26,7 +26,7 @@ from preceptor.agent.runs.metrics import FILE as METRICS
 from preceptor.agent.runs.metrics import Metrics, cut_after
 from preceptor.agent.runs.names import check_name
 from preceptor.agent.runs.results import read_result, write_result
-from preceptor.agent.runs.settings import refusals, without_passwords
+from preceptor.agent.runs.settings import check_same, without_passwords
 from preceptor.envs.catalog import get_task
 from preceptor.ground.atomic import (
     CheckpointError,
@@ -88,9 +88,7 @@ class Run:
                 advice = "--resume to continue it, or another --savedir to start a new one"
                 raise UserError(f"{path} already holds a run.", advice)
             run = cls.open(path)
-            if other := "; ".join(refusals(run.config, settings)):
-                advice = "repeat its own settings, or start a new run under another --savedir"
-                raise UserError(f"{path} was started with other settings: {other}.", advice)
+            check_same(path, run.config, settings)
             cut_after(path / METRICS, -1 if run.last_step is None else run.last_step)
         run = cls(path, settings)
         write_json(path / "config.json", {"format": CONFIG, "schema": SCHEMAS[CONFIG], "config": settings})

@@ -2,7 +2,10 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from preceptor.ground.errors import UserError
 
 # What may change on resuming, since it does not change what is learned (`steps` may grow, and is checked by itself).
 _OF_THE_COMMAND = ("resume", "quiet", "json", "debug", "logdir", "savedir", "eval_episodes", "threads", "device")
@@ -23,13 +26,19 @@ def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def refusals(before: Mapping[str, Any], now: Mapping[str, Any], group: str = "") -> Iterator[str]:
-    """Why a run with settings `before` cannot go on with those of `now`, by dotted name; a setting that only one of
-    them has is one that the other version of the program did not know."""
+def check_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises `UserError` if the run in that directory, with settings `before`, cannot go on with those of `now`."""
+    if other := "; ".join(_refusals(before, now)):
+        advice = "repeat its own settings, or start a new run under another --savedir"
+        raise UserError(f"{run} was started with other settings: {other}.", advice)
+
+
+def _refusals(before: Mapping[str, Any], now: Mapping[str, Any], group: str = "") -> Iterator[str]:
+    """What differs, by dotted name; of what only one of them has, `continued` knows."""
     for key in sorted(before.keys() & now.keys()):
         name, old, new = group + key, before[key], now[key]
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from refusals(old, new, f"{name}.")
+            yield from _refusals(old, new, f"{name}.")
         elif old != new and name not in FREE_SETTINGS:
             yield f"{name} was {old!r}, now {new!r}"
         elif name == "steps" and new < old:

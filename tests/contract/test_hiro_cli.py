@@ -54,6 +54,8 @@ MISTAKES = [
     ("sac", "SimpleDoorKey", "", "actions of SimpleDoorKey", "--method ppo"),
     ("hiro", "Pendulum-v1", "--high-level options", "has one option", "--method ppo"),
     ("hiro", "SimpleDoorKey", "--low-learner sac", "--low-learner is for goals", "without --low-learner"),
+    ("hiro", "PointPush", "--high-learner td3 --high.normed", "--high-learner is td3", "--set high.normed=True"),
+    ("hiro", "PointPush", "--low-learner ppo --low.tau 0.1", "is a setting of sac", "--low-learner sac --set"),
     ("hiro", "PointPush", "--high-level options --prior reversed", "no opposite", "--prior controller"),
     ("ihac", "PointPush", "", "are vectors", "--method hiro"),
     ("hiro", "AntPush", "", "does not show its block", "--task AntPushRobust"),

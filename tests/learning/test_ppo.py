@@ -77,5 +77,6 @@ def test_ppo_learns_which_action_is_rewarded():
         advantage = torch.from_numpy(normalised(reward - values.numpy()))
         logprob = log_probs.gather(1, action)[:, 0]
         batch = PolicyBatch((tokens, present, option), action[:, 0], logprob, advantage, torch.from_numpy(reward))
-        learner.update(batch)
+        told = learner.update(batch, remaining=0.9)
+    assert told["learning_rate"] == pytest.approx(2.7e-3)
     assert reward.mean() > 0.9

@@ -100,8 +100,9 @@ def test_minibatches_hide_the_option_before_and_mirror_map_and_skills_together(f
 
     config = DistilConfig(minibatch=400, lr=1.0, forget_previous=forget)
     distillation = Distillation(encoder, [weight], gradients, config, np.random.default_rng(0))
+    assert distillation.train(1, 0.5) == {}
     distillation.add(scenes)
-    distillation.train(1, 0.5)
+    assert distillation.train(1, 0.5) == {"learning_rate": distillation.optimizer.param_groups[0]["lr"]}
     assert distillation.optimizer.param_groups[0]["lr"] == pytest.approx(0.55)
     rows = np.random.default_rng(0).integers(len(scenes), size=400)
     (batch,) = seen

@@ -291,13 +291,16 @@ def test_learning_rates_fall_to_zero_over_the_last_part_of_the_run(low, high, de
     assert len(optimizers) >= 2 * len(learners)
     for steps, share in ((600, 1.0), (900, 0.25), (TOTAL, 0.0)):
         if not isinstance(low, PPOConfig):
-            method.update(played.hierarchy.observed, steps)
+            told = method.update(played.hierarchy.observed, steps)
         else:  # whose roll-out must have been played
             method.steps = steps
-            method.scale_rates()
+            told = method.scale_rates()
         for optimizer in optimizers:
             rate = optimizer.param_groups[0]["lr"] / optimizer.defaults["lr"]
             assert rate == pytest.approx(share if decay else 1.0)
+        logged = {name for name in told if name.endswith("learning_rate")}
+        assert {"high/actor_learning_rate", "high/critic_learning_rate"} <= logged if decay else not logged
+        assert told.get("high/critic_learning_rate", 0.0) == pytest.approx(high.lr * share if decay else 0.0)
 
 
 def test_what_is_deployed_does_not_explore():

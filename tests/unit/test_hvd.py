@@ -87,8 +87,9 @@ def test_ddpg_climbs_the_value_of_its_own_chunks(recording):
 
     before = value()
     for _ in range(30):
-        method.update_policy()
+        told = method.update_policy()
     assert value() > before + 0.05
+    assert told["low/learning_rate"] == method.optimizer.param_groups[0]["lr"]
 
 
 def test_a_flow_finds_both_of_two_ways():

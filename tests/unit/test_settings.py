@@ -1,17 +1,21 @@
 """Settings: what is said ends in the run's tree, and what cannot be is refused by name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dev import tables
 from preceptor.agent import commandline
 from preceptor.agent.config import TrainConfig, changed, configure, from_file, from_plain, places, to_plain
 from preceptor.agent.methods import METHODS, cloning, entry_of
 from preceptor.agent.methods.protocol import Preset
+from preceptor.agent.runs.run import CONFIG, SCHEMAS, Run
+from preceptor.agent.runs.settings import check_same
 from preceptor.agent.train import train
+from preceptor.ground.atomic import read_json, write_json
 from preceptor.ground.errors import UserError
 
 
@@ -133,6 +137,56 @@ def test_a_default_that_changes_later_does_not_orphan_a_run(tmp_path: Path, monk
     refused = commandline.read("train", TrainConfig(), [*said, "--resume", "--set", "lr=0.1"])
     with pytest.raises(UserError, match=r"settings\.lr was 0\.002, now 0\.1"):
         train(refused)
+
+
+def words_of(said: dict[str, Any]) -> list[str]:
+    return [f"--{name}={value}" for name, value in said.items()]
+
+
+@pytest.mark.parametrize(
+    "goes_on",
+    [
+        lambda said: train(commandline.read("train", TrainConfig(), [*words_of(said), "--seeds=0", "--resume"])),
+        lambda said: train(commandline.read("train", TrainConfig(), [*words_of(said), "--trial=0"])),
+        lambda said: train(configure(said, seeds=0, resume=True)),
+        lambda said: tables.train_missing([tables.Row("", said, [0])], 0, 1),
+    ],
+    ids=["command", "grid", "Python", "tables"],
+)
+def test_a_setting_that_is_new_is_in_an_old_run_what_it_was_without(
+    goes_on: Callable[[dict[str, Any]], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what the preset says of it today."""
+    said = {"method": "bc", "task": "PointReach", "logdir": str(tmp_path), "eval_episodes": 0, "demos": "20"}
+    said |= {"savedir": "r", "device": "cpu"}
+    (line,) = train(configure(said, steps=20, seeds=0))["runs"]
+    file, form = Path(line["run"], "config.json"), {"kind": CONFIG, "schema": SCHEMAS[CONFIG]}
+    config = read_json(file, **form)["config"]
+    assert config["settings"].pop("chunk") == 1
+    config.pop("device")  # which may change
+    write_json(file, {"format": CONFIG, "schema": form["schema"], "config": config})
+    file.with_name("result.json").unlink()
+    newer = Preset(20, 1, cloning.CloningSettings(chunk=7))
+    monkeypatch.setattr(cloning, "BC", replace(cloning.BC, preset=lambda given: newer))
+    entry_of.cache_clear()
+    with pytest.raises(UserError, match=r"settings\.chunk was 1, now 7"):
+        goes_on({**said, "steps": 25, "chunk": 7})
+    goes_on({**said, "steps": 30})
+    config = Run.open(file.parent).config
+    assert (config["settings"]["chunk"], config["device"], config["steps"]) == (1, "cpu", 30)
+
+
+def test_a_switch_that_became_a_share_is_read_in_old_runs_as_all_or_nothing(tmp_path: Path) -> None:
+    for task, share in (("Kitchen", 1.0), ("KitchenKinematic", 0.0)):
+        config = configure(method="helios", task=task)
+        assert config.settings.decay == share
+        saved = to_plain(config)
+        saved["settings"]["decay"] = share == 1.0  # as it was at first
+        assert from_plain(saved) == config
+        check_same(tmp_path, saved, to_plain(config))
+    with pytest.raises(UserError, match="share of the steps") as caught:
+        commandline.read("train", TrainConfig(), ["--method", "helios", "--task", "Kitchen", "--no-decay"])
+    assert caught.value.next_step == "--decay 0"
 
 
 @pytest.fixture(autouse=True)

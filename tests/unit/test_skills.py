@@ -236,16 +236,17 @@ def test_the_policy_begins_as_its_prior_and_learns(demonstrations, prior):
     assert torch.isclose(batch.discount[batch.discount > 0], torch.tensor(0.99)).all()
 
 
-@pytest.mark.parametrize("policy", ["prior", "mixture"])
-def test_a_learning_rate_that_decays_falls_to_nothing_in_both_phases(demonstrations, policy):
-    method = learned(made(demonstrations, decay=True, prior="gauss", policy=policy), phases=1)
+@pytest.mark.parametrize(("policy", "decay"), [("prior", 1.0), ("mixture", 0.25)])
+def test_a_learning_rate_falls_to_zero_over_the_last_share_of_both_phases(demonstrations, policy, decay):
+    method = learned(made(demonstrations, decay=decay, prior="gauss", policy=policy), phases=1)
     rates = [method.optimizer.param_groups[0]["lr"]]
     while method.taken < 120:
-        method.update_prior()
+        told = method.update_prior()
         rates.append(method.start_optimizer.param_groups[0]["lr"])
+        assert told["high/learning_rate"] == rates[-1]
     first, *others = rates
-    assert 0 < first < 2e-5
-    assert np.allclose(others, 1e-3 * (1 - np.arange(len(others)) / len(others)))
+    assert 0 < first < 2e-5 / decay
+    assert np.allclose(others, 1e-3 * np.minimum(1, (1 - np.arange(len(others)) / len(others)) / decay))
 
 
 def test_what_plays_before_the_prior_is_learned_plays_what_is_learned_after_it(demonstrations):

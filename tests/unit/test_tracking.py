@@ -14,7 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from preceptor.agent.config import configure
+from preceptor.agent.config import configure, to_plain
 from preceptor.agent.runs.metrics import Metrics, read_metrics
 from preceptor.agent.runs.run import Run
 from preceptor.agent.train import train
@@ -281,10 +281,11 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
 
 def test_one_process_at_a_time_writes_into_a_run(tmp_path):
     """Two `--resume` at once would mix the lines of their ledgers and metrics."""
-    folder = start(tmp_path).path
+    again = configure({"task": "SimpleDoorKey", "logdir": str(tmp_path), "savedir": "demo", "seed": 1, "resume": True})
+    folder = Run.create(tmp_path, "ihac", "SimpleDoorKey", "demo", to_plain(again), resume=False).path
     before = sorted(folder.iterdir())
     with alone(folder), pytest.raises(UserError, match="is in use: another command") as caught:
-        train(configure({"task": "SimpleDoorKey", "logdir": str(tmp_path), "savedir": "demo", "resume": True}))
+        train(again)
     assert "--savedir" in caught.value.next_step
     assert sorted(path for path in folder.iterdir() if path.name != ".lock") == before
     with alone(folder):
