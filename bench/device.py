@@ -6,6 +6,7 @@ came of it.
 """
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from preceptor.agent.config import configure
 from preceptor.agent.halo.config import HaloConfig
 from preceptor.agent.halo.method import Halo
 from preceptor.agent.halo.oracles import Truth
+from preceptor.agent.train import train
 from preceptor.envs.catalog import get_task
 from preceptor.ground.device import device, use_device
 from preceptor.teacher.local import LocalModel
@@ -38,8 +40,8 @@ def training(method: str, task: str, steps: int) -> Work:
 
 def sac(steps: int) -> Work:
     """Gradient steps of two layers of 256 units, batch 256."""
-    train = gradient_steps("HalfCheetah-v5", "float32")
-    return lambda: train(steps)
+    learn = gradient_steps("HalfCheetah-v5", "float32")
+    return lambda: learn(steps)
 
 
 def neural_halo() -> Work:
@@ -59,9 +61,21 @@ def labels(scenes: int) -> Work:
     return lambda: label(model, task, distinct)
 
 
+def whole_run() -> Work:
+    """SimpleDoorKey taught by the built-in model, distilled, improved by reward, and judged on 500 levels."""
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            words = {"device": str(device()), "logdir": folder, "eval_episodes": 500, "quiet": True}
+            train(configure(words, method="ihac", task="SimpleDoorKey"))
+
+    return run
+
+
 WORKS: dict[str, Callable[[], Work]] = {
     "SAC, 1,000 gradient steps, HalfCheetah-v5": lambda: sac(1_000),
     "PPO, 20,000 steps, SimpleDoorKey": lambda: training("ppo", "SimpleDoorKey", 20_000),
+    "SimpleDoorKey taught, distilled, improved and judged": whole_run,
     "HIRO, 4,000 steps, PointPush": lambda: training("hiro", "PointPush", 4_000),
     "HALO, first fits of networks, RescueWorld-n3": neural_halo,
     "labels of --teacher local, 300 scenes": lambda: labels(300),
