@@ -111,6 +111,7 @@ class Task:
         of_colours: Of each of six colours, the option that speaks of it, where options differ in their colour alone and
             repainting an observation repaints what is right; none by default.
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
+        hidden_from_high_level: Likewise, that a high level need not see, since they change with every step.
         tells_time: Whether observations say how much of an episode is left, so that its time limit is part of the task.
         action_groups: By name, positions in an action vector that belong together, such as an arm's; none by default.
             Read them with `action_groups_of`, which checks them.
@@ -132,6 +133,7 @@ class Task:
     told_columns: int = 0
     of_colours: tuple[int, ...] = ()
     hidden_from_low_level: tuple[int, ...] = ()
+    hidden_from_high_level: tuple[int, ...] = ()
     tells_time: bool = False
     action_groups: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     extra_columns: Mapping[str, tuple[tuple[int, ...], type]] = MappingProxyType({})
