@@ -113,7 +113,7 @@ class Task:
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
         hidden_from_high_level: Those that a high level need not see, since they change with every step; likewise.
         tells_time: Whether observations say how much of an episode is left, so that its time limit is part of the task.
-        action_groups: By name, positions in an action vector that belong together, as an arm's (`action_groups_of` checks).
+        action_groups: By name, positions in an action vector that belong together; `action_groups_of` checks them.
         extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
         notice: A line that is printed when a run on it starts; empty for most.
         action_words: Of each named action, what a language model that acts by itself reads; the last does least.
