@@ -111,13 +111,12 @@ class Task:
         of_colours: Of each of six colours, the option that speaks of it, where options differ in their colour alone and
             repainting an observation repaints what is right; none by default.
         hidden_from_low_level: Positions in a state vector that a low level with a goal does not see; empty for maps.
+        hidden_from_high_level: Those that a high level need not see, since they change with every step; likewise.
         tells_time: Whether observations say how much of an episode is left, so that its time limit is part of the task.
-        action_groups: By name, positions in an action vector that belong together, such as an arm's; none by default.
-            Read them with `action_groups_of`, which checks them.
+        action_groups: By name, positions in an action vector that belong together; `action_groups_of` checks them.
         extra_columns: By name, shape and dtype of what the environments put into infos at each step, to be stored.
         notice: A line that is printed when a run on it starts; empty for most.
-        action_words: Of each primitive action, what a language model that acts by itself reads; the last one waits, or
-            does least. Empty where actions have no names.
+        action_words: Of each named action, what a language model that acts by itself reads; the last does least.
         plans: How it is planned (`--teacher-by plan`), where its episodes have missions of their own; else None.
         expert_noise: Of demonstrations, where nothing else is said: the probability that the expert errs, or where
             actions are vectors the deviation of noise on them.
@@ -132,6 +131,7 @@ class Task:
     told_columns: int = 0
     of_colours: tuple[int, ...] = ()
     hidden_from_low_level: tuple[int, ...] = ()
+    hidden_from_high_level: tuple[int, ...] = ()
     tells_time: bool = False
     action_groups: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     extra_columns: Mapping[str, tuple[tuple[int, ...], type]] = MappingProxyType({})

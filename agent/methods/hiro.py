@@ -5,6 +5,7 @@ segment is replaced, whenever it is drawn, by the one that explains best what th
 controller may be the high level, or a prior of it that fades to nothing.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -44,7 +45,7 @@ from preceptor.agent.resumable import places
 from preceptor.agent.runs.run import Run
 from preceptor.ground.device import device, to_numpy, to_tensor
 from preceptor.ground.errors import UserError
-from preceptor.ground.ranges import Count, Positive, Share
+from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
 
 HighKind = Literal["sac", "td3"]
 LowKind = Literal["sac", "td3", "ppo"]
@@ -70,6 +71,12 @@ class HiroSettings(TwoLevelSettings):
     its goals, as a control)."""
     value_filter: bool = False
     """Follow the controller's goal, and hold to it, only where the critics value it more than the actor's own."""
+    high_sees: Literal["all", "slow"] = "all"
+    """What the high level sees: all of an observation, or what changes slowly, such as where things are (a task says
+    which). By limbs and speeds its critics tell remembered segments apart, and learn each outcome by heart."""
+    waves: CountOrNone = 0
+    """Besides, the high level sees the sine and cosine of each place, of the cell and of its half, third, and so on: so
+    many periods. They tell apart what a low level must be spared, places that differ by little."""
     draws: Count = 8
     """Gaussian candidates for relabelling (appendix C)."""
     low_updates: Positive = 0.25
@@ -127,12 +134,17 @@ class Hiro(TwoLevels):
         width, dims = task.observation_shape[0], len(self.frame.indices)
         low_seed, high_seed, draws, noise = parts.seeds.spawn(4)
         self._seen = torch.tensor([i for i in range(width) if i not in task.hidden_from_low_level], device=device())
+        unseen = task.hidden_from_high_level if settings.high_sees == "slow" else ()
+        self._high_seen = torch.tensor([i for i in range(width) if i not in unseen], device=device())
+        self._places = torch.tensor(task.hidden_from_low_level, dtype=torch.int64, device=device())
+        self._waves = 2 * math.pi * torch.arange(1.0, settings.waves + 1, device=device())
         self._scale = torch.tensor(task.observation_scale, device=device())
         self._reach = torch.tensor(self.frame.reach, device=device())
         first_weights = [int(seed.generate_state(1)[0]) for seed in (low_seed, high_seed)]
         make: Any = BoxPPO if isinstance(settings.low, PPOConfig) else make_learner
         self.low_learner = make(len(self._seen) + dims, task.num_actions, settings.low, first_weights[0])
-        self.high_learner = make_learner(width, dims, settings.high, first_weights[1])
+        high_width = len(self._high_seen) + 2 * settings.waves * len(self._places)
+        self.high_learner = make_learner(high_width, dims, settings.high, first_weights[1])
         self.rng = np.random.default_rng(draws)
         self.generator = torch.Generator().manual_seed(int(noise.generate_state(1)[0]))
         self.store = ring_for(parts, settings.buffer_size, settings.rollout + 2 * settings.period, dims)
@@ -151,7 +163,7 @@ class Hiro(TwoLevels):
         exploring = (observed.level_seeds * 2_654_435_761 % 2**32) / 2**32 < settings.random_episodes
         uniform = observed.training * np.where(exploring | (not self.warm), 1.0, settings.random_goals)
         never = np.zeros(len(observed), np.bool_)
-        plans, inputs = settings.high_level == "controller", observed.inputs[0]
+        plans, inputs = settings.high_level == "controller", self.high_inputs(observed.inputs[0])
         policy: Distribution = ClippedNormal(self.planner(observed.obs)) if plans else self.high_learner.act(inputs)
         if not observed.training.any():
             return never, policy
@@ -173,8 +185,10 @@ class Hiro(TwoLevels):
         """What is computed of observations. Raises `UserError` where nothing is learned yet."""
         if not self.warm:
             raise no_computation(NOT_WARM)
-        chooses = self.planner if self.settings.high_level == "controller" else self.high_learner
-        return replace(chooses.computed(), ends="never")
+        if self.settings.high_level == "controller":
+            return replace(self.planner.computed(), ends="never")
+        learned = self.high_learner.computed()
+        return replace(learned, call=lambda parts: learned.outputs(self.high_inputs(parts)), ends="never")
 
     def low_computed(self) -> Computed:
         """What is computed of observations and goals."""
@@ -184,6 +198,14 @@ class Hiro(TwoLevels):
     def low_inputs(self, obs: Tensor, goal: Tensor) -> Tensor:
         """What the low level's networks take, [B, S + D]: what it may see of observations [B, O], and goals [B, D]."""
         return torch.cat([(obs / self._scale).index_select(-1, self._seen), goal / self._reach], -1)
+
+    def high_inputs(self, parts: Tensor) -> Tensor:
+        """What the high level's networks take of an encoder's numbers [B, O]."""
+        seen = parts.index_select(-1, self._high_seen)
+        if not self.settings.waves:
+            return seen
+        angles = (parts.index_select(-1, self._places)[..., None] * self._waves).flatten(-2)
+        return torch.cat([seen, angles.sin(), angles.cos()], -1)
 
     def update_low(self, observed: Observations, length: int) -> dict[str, float]:
         """PPO learns from the newest steps; SAC and TD3 from all that are remembered, once they are warm."""
@@ -246,10 +268,10 @@ class Hiro(TwoLevels):
         if self.planner and weight > 0:
             prior = PriorActions(to_tensor(self.planner(first)), weight, self.settings.value_filter)
         return Transitions(
-            to_tensor(self.encoder(first).parts[0]),
+            self.high_inputs(to_tensor(self.encoder(first).parts[0])),
             goal / self._reach,
             to_tensor(np.float32(self.settings.high_reward) * parts.reward.sum(1)),
-            to_tensor(self.encoder(parts.final).parts[0]),
+            self.high_inputs(to_tensor(self.encoder(parts.final).parts[0])),
             to_tensor(np.where(parts.terminated, 0.0, config.gamma).astype(np.float32)),
             prior,
         )

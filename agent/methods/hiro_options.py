@@ -198,7 +198,8 @@ def preset(given: Given) -> Preset:
     """Settings of HIRO for a task, over goals or over options."""
     if not over_options(given):
         return goals_preset(given)
-    goals = {"goal_space", "value_filter", "low_level", "low_learner", "high_learner"} & (given.said or {}).keys()
+    alone = {"goal_space", "value_filter", "high_sees", "waves", "low_level", "low_learner", "high_learner"}
+    goals = alone & (given.said or {}).keys()
     if goals:
         flag = "--" + sorted(goals)[0].replace("_", "-")
         raise UserError(

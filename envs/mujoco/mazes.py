@@ -184,6 +184,12 @@ class MazeSpec:
         places = {"x", "y", "block_x", "block_y", "goal_x", "goal_y", "goal_z"}
         return tuple(i for i, name in enumerate(self.observation_names) if name in places)
 
+    @property
+    def hidden_from_high_level(self) -> tuple[int, ...]:
+        """Indices of what changes with every step: joints, speeds, and the step count."""
+        fast = {*self.robot.positions, *self.robot.velocities, "time"} - {*_ROOT}
+        return tuple(i for i, name in enumerate(self.observation_names) if name in fast)
+
 
 def _at(*goal: float) -> dict[str, Corners]:
     """One goal for training and evaluation."""

@@ -55,6 +55,7 @@ class MazeTask(TableTask):
         self.goal_space = next(space for space in self.goal_spaces.values() if space.names == ("x", "y"))
         self.observation_shape, self.num_actions = (len(spec.observation_names),), spec.robot.num_actions
         self.observation_scale, self.hidden_from_low_level = spec.observation_scale, spec.hidden_from_low_level
+        self.hidden_from_high_level = spec.hidden_from_high_level
         self.action_groups = spec.robot.action_groups
         far = 15 if spec.robot.name == "point" else 60  # steps from a place to the next one, with room to spare
         goto = [Option(f"goto:{place}", f"go to the {place}", far) for place in self.chart.places.values()]

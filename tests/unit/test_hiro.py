@@ -196,6 +196,28 @@ def test_the_low_level_does_not_know_where_it_is():
     assert not np.allclose(here, act())
 
 
+def test_a_high_level_may_see_what_changes_slowly_alone_and_places_finely():
+    """Actor and critics alike: of a point all but its speed, and each place as waves of a cell, and of half a cell."""
+    played = play(replace(CONFIG, high_sees="slow", waves=2, relabel=False))
+    method, slow = played.method, [i for i, name in enumerate(NAMES) if name not in ("vx", "vy")]
+
+    def inputs(obs):
+        cells = obs / np.array(TASK.observation_scale)
+        angles = 2 * np.pi * np.outer(cells[HIDDEN], (1, 2)).flatten()
+        return np.concatenate([cells[slow], np.sin(angles), np.cos(angles)])
+
+    by_goal = {tuple(np.round(part[0]["drawn"], 4)): part for part in played.segments()}
+    batch = method.high_batch()
+    for seen, goal, following in zip(batch.obs, batch.action, batch.next_obs, strict=True):
+        part = by_goal[tuple(np.round(goal.numpy(), 4))]
+        np.testing.assert_allclose(seen, inputs(part[0]["obs"]), atol=1e-4)
+        np.testing.assert_allclose(following, inputs(part[-1]["after"]), atol=1e-4)
+    observed, choice = choose(method, [1_000_000])
+    wanted = method.high_learner.mode(torch.tensor(inputs(observed.obs[0]), dtype=torch.float32)[None])
+    np.testing.assert_allclose(choice.sample(None)[0], wanted, atol=1e-5)
+    np.testing.assert_allclose(method.high_computed()(*observed.inputs).sample(None)[0], wanted, atol=1e-5)
+
+
 def made(config, planner=None):
     """A method that acts by what it has learned."""
     method = Hiro(parts(TASK, config, ENVS, TOTAL, planner))

@@ -44,6 +44,8 @@ def test_what_the_low_level_does_not_see_and_the_goal_spaces_of_the_original() -
     hidden = [[spec.observation_names[i] for i in spec.hidden_from_low_level] for spec in (ant, point)]
     goal = ["goal_x", "goal_y"]
     assert hidden == [["x", "y", *goal, "goal_z"], ["x", "y", "block_x", "block_y", *goal]]
+    seen = [[n for i, n in enumerate(s.observation_names) if i not in s.hidden_from_high_level] for s in (ant, point)]
+    assert seen == [["x", "y", "z", "qw", "qx", "qy", "qz", *goal, "goal_z"], ["x", "y", "block_x", "block_y", *goal]]
     original = ant.robot.goal_spaces["hiro_orig"]
     assert original.scale == (10, 10, 0.5, 1, 1, 1, 1, 0.5, 0.3, 0.5, 0.3, 0.5, 0.3, 0.5, 0.3)
     assert original.indices == tuple(range(15))
