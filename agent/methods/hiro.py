@@ -73,10 +73,10 @@ class HiroSettings(TwoLevelSettings):
     """Follow the controller's goal, and hold to it, only where the critics value it more than the actor's own."""
     high_sees: Literal["all", "slow"] = "all"
     """What the high level sees: all of an observation, or what changes slowly, such as where things are (a task says
-    which). By limbs and speeds its critics tell remembered segments apart, and learn each outcome by heart."""
-    waves: CountOrNone = 0
-    """Besides, the high level sees the sine and cosine of each place, of the cell and of its half, third, and so on: so
-    many periods. They tell apart what a low level must be spared, places that differ by little."""
+    which). Where critics see limbs and speeds, they learn each remembered goal's outcome by heart."""
+    fourier: CountOrNone = 0
+    """Frequencies of the Fourier features (Tancik et al., 2020) of each place that the high level sees, too: periods of
+    one cell, of half a cell, and so on. They tell places apart that differ by little."""
     draws: Count = 8
     """Gaussian candidates for relabelling (appendix C)."""
     low_updates: Positive = 0.25
@@ -137,13 +137,13 @@ class Hiro(TwoLevels):
         unseen = task.hidden_from_high_level if settings.high_sees == "slow" else ()
         self._high_seen = torch.tensor([i for i in range(width) if i not in unseen], device=device())
         self._places = torch.tensor(task.hidden_from_low_level, dtype=torch.int64, device=device())
-        self._waves = 2 * math.pi * torch.arange(1.0, settings.waves + 1, device=device())
+        self._frequencies = 2 * math.pi * torch.arange(1.0, settings.fourier + 1, device=device())
         self._scale = torch.tensor(task.observation_scale, device=device())
         self._reach = torch.tensor(self.frame.reach, device=device())
         first_weights = [int(seed.generate_state(1)[0]) for seed in (low_seed, high_seed)]
         make: Any = BoxPPO if isinstance(settings.low, PPOConfig) else make_learner
         self.low_learner = make(len(self._seen) + dims, task.num_actions, settings.low, first_weights[0])
-        high_width = len(self._high_seen) + 2 * settings.waves * len(self._places)
+        high_width = len(self._high_seen) + 2 * settings.fourier * len(self._places)
         self.high_learner = make_learner(high_width, dims, settings.high, first_weights[1])
         self.rng = np.random.default_rng(draws)
         self.generator = torch.Generator().manual_seed(int(noise.generate_state(1)[0]))
@@ -202,9 +202,9 @@ class Hiro(TwoLevels):
     def high_inputs(self, parts: Tensor) -> Tensor:
         """What the high level's networks take of an encoder's numbers [B, O]."""
         seen = parts.index_select(-1, self._high_seen)
-        if not self.settings.waves:
+        if not self.settings.fourier:
             return seen
-        angles = (parts.index_select(-1, self._places)[..., None] * self._waves).flatten(-2)
+        angles = (parts.index_select(-1, self._places)[..., None] * self._frequencies).flatten(-2)
         return torch.cat([seen, angles.sin(), angles.cos()], -1)
 
     def update_low(self, observed: Observations, length: int) -> dict[str, float]:

@@ -197,8 +197,8 @@ def test_the_low_level_does_not_know_where_it_is():
 
 
 def test_a_high_level_may_see_what_changes_slowly_alone_and_places_finely():
-    """Actor and critics alike: of a point all but its speed, and each place as waves of a cell, and of half a cell."""
-    played = play(replace(CONFIG, high_sees="slow", waves=2, relabel=False))
+    """Actor and critics alike: of a point all but its speed, and of each place waves of one cell and of half a cell."""
+    played = play(replace(CONFIG, high_sees="slow", fourier=2, relabel=False))
     method, slow = played.method, [i for i, name in enumerate(NAMES) if name not in ("vx", "vy")]
 
     def inputs(obs):
