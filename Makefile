@@ -70,7 +70,7 @@ test-image: setup
 
 test-gpu: setup-dev
 	$(PY) -m dev.gpu
-	$(PY) -m dev.gpu_ppo
+	$(PY) -m dev.gpu_learning
 	@dev/setup requirements-warp.txt
 	$(PY) -m dev.gpu_mazes
 

@@ -21,7 +21,7 @@ import tyro
 from annotated_types import Ge
 
 from preceptor.agent.grid_config import GridConfig, first_of
-from preceptor.agent.runs.settings import FREE_SETTINGS, check_same, dotted
+from preceptor.agent.runs.settings import FREE_SETTINGS, check_same, dotted, without_passwords
 from preceptor.ground.errors import UserError, unknown_name
 from preceptor.ground.ranges import Count, CountOrNone, LevelsOrNone, Seeds, Threads
 from preceptor.ground.sealed import plain_text
@@ -73,6 +73,8 @@ class TrainConfig:
     device: str = "auto"
     """Where networks are: cpu, cuda, cuda:1 and so on, or auto: the GPU where there is one. hiro's small networks are
     faster on the processor, and there alone a run repeats to the bit."""
+    graphs: bool = False
+    """On a GPU, record gradient steps of SAC and TD3, and all of --on-gpu, as CUDA graphs; not tried on one yet."""
     quiet: bool = False
     """No progress display."""
     json: bool = False
@@ -215,7 +217,7 @@ def _check_kind(config: TrainConfig, name: str, value: Any, path: Sequence[str])
         return
     *above, level, last = path
     kinds = Place((), typing.get_type_hints(type(reduce(getattr, above, config)))[level]).kinds
-    other = next(kind.kind for kind in kinds if hasattr(kind, last))
+    other = next(kind.kind for kind in kinds if last in {f.name for f in fields(kind)})
     flag, chooses = f"--{name.replace('_', '-')}", f"--{level}-learner"
     again = f"python main.py train --method {config.method} --task {config.task} {chooses} {other} --set {name}={value}"
     raise UserError(f"{flag} is a setting of {other}, and {chooses} is {own.kind}.", again)
@@ -235,13 +237,14 @@ def continued(config: TrainConfig, run: Path) -> TrainConfig:
     if not config.resume or not (run / "config.json").exists():
         return config
     saved = Run.open(run).config
+    check_same(run, saved, without_passwords(to_plain(config)))
     before = to_plain(from_plain(saved))
     values, said = dotted(before), config.grid.said
     new, kind = values.keys() - dotted(saved).keys() - FREE_SETTINGS, cast(Any, type(config.settings))
     paths = {name: ".".join(path) for name, (path, _) in places(TrainConfig, kind).items()}
     unsaid = {name: values[path] for name, path in paths.items() if path in new and name not in said}
     goes_on = replace(changed(config, unsaid), grid=config.grid)
-    check_same(run, before, to_plain(goes_on))
+    check_same(run, before, without_passwords(to_plain(goes_on)))
     return goes_on
 
 

@@ -74,7 +74,7 @@ def by_seed(config: TrainConfig) -> list[TrainConfig]:
 def train_one(config: TrainConfig, on_update: OnUpdate | None = None, wait: float = 0) -> dict[str, Any]:
     """Train one run; the result line. Waits so many seconds for another process to leave it. Raises `UserError`."""
     torch.set_num_threads(config.threads)
-    use_device(config.device)
+    use_device(config.device, config.graphs)
     torch.manual_seed(config.seed)
     learning, levels, acting = np.random.SeedSequence(config.seed).spawn(3)
     task, entry = get_task(config.task, config.teacher_flaw), entry_of(config.method)

@@ -26,7 +26,7 @@ from preceptor.agent.halo.method import Halo
 from preceptor.agent.halo.oracles import Truth
 from preceptor.agent.train import train
 from preceptor.envs.catalog import get_task
-from preceptor.ground.device import device, use_device
+from preceptor.ground.device import device, records, use_device
 from preceptor.teacher.local import LocalModel
 
 Work = Callable[[], object]
@@ -66,7 +66,13 @@ def whole_run() -> Work:
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            words = {"device": str(device()), "logdir": folder, "eval_episodes": 500, "quiet": True}
+            words = {
+                "device": str(device()),
+                "graphs": records(),
+                "logdir": folder,
+                "eval_episodes": 500,
+                "quiet": True,
+            }
             train(configure(words, method="ihac", task="SimpleDoorKey"))
 
     return run
@@ -94,12 +100,13 @@ def seconds(work: Work) -> float:
 def main() -> None:
     """Print a line per work."""
     torch.set_num_threads(1)
-    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    devices = ["cpu", "cuda", "cuda, graphs"] if torch.cuda.is_available() else ["cpu"]
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name() if 'cuda' in devices else 'no GPU'}", flush=True)
     for name, prepare in WORKS.items():
         spent: dict[str, float] = {}
         for where in devices:
-            use_device(where)
+            kind, _, recorded = where.partition(", ")
+            use_device(kind, recorded=bool(recorded))
             work = prepare()
             work()
             spent[where] = min(seconds(work) for _ in range(2))

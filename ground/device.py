@@ -1,7 +1,7 @@
 """Where networks are: arrays go in through `to_tensor`, come out through `to_numpy`, and no algorithm names a device.
 
 Environments, stores and random numbers stay in main memory, on whatever device the networks are: a run draws the same
-noise everywhere, and its checkpoint goes on elsewhere.
+noise everywhere, and its checkpoint goes on elsewhere. Only what draws from `chance` does not.
 """
 
 import re
@@ -18,18 +18,22 @@ from preceptor.ground.errors import UserError
 Noise = tuple[Tensor, torch.Generator | None]  # an array, and what fills it
 
 _device = torch.device("cpu")
-_left_open: list[Noise] | None = None
+_recorded = False
+_listed: list[Noise] | None = None
+_given: Iterator[Tensor] | None = None
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def use_device(name: str) -> None:
+def use_device(name: str, recorded: bool = False) -> None:
     """Make all networks from now on there: cpu, cuda or cuda:1; auto is the GPU where there is one.
+
+    On a GPU, work that is the same each time (`Repeated`) is recorded if so said.
 
     Raises:
         UserError: There is no such device, or it has no memory left.
     """
-    global _device
+    global _device, _recorded
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise UserError(f"--device {name} is not known.", "--device cpu, cuda, cuda:1 and so on, or auto")
     if name == "auto":
@@ -39,7 +43,9 @@ def use_device(name: str) -> None:
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"Networks cannot be on {name}: {reason}.", "--device cpu") from error
-    _device = torch.device(name)
+    _device, _recorded = torch.device(name), recorded
+    if _device.index is not None:  # streams and graphs are of the current one
+        torch.cuda.set_device(_device)
 
 
 def device() -> torch.device:
@@ -47,12 +53,15 @@ def device() -> torch.device:
     return _device
 
 
+def records() -> bool:
+    """Whether work that is the same each time is recorded."""
+    return _recorded and _device.type == "cuda"
+
+
 def chance() -> torch.Generator:
     """Where random numbers come from that are drawn where networks are; a checkpoint of it goes on there alone."""
-    if _device.type == "cpu":
-        return torch.default_generator
-    torch.cuda.init()
-    return torch.cuda.default_generators[torch.cuda.current_device() if _device.index is None else _device.index]
+    on_gpu = _device.type == "cuda"
+    return torch.cuda.default_generators[torch.cuda.current_device()] if on_gpu else torch.default_generator
 
 
 def to_device(network: Network) -> Network:
@@ -100,20 +109,32 @@ def to_numpy(values: Tensor) -> NDArray[Any]:
 
 def normal(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
     """Standard normal numbers where networks are, from a generator in main memory."""
-    if _left_open is None:
-        return torch.empty(shape).normal_(generator=generator).to(_device)
-    noise = torch.empty(shape, device=_device)
-    _left_open.append((noise, generator))
+    if _given is not None:
+        return next(_given)
+    noise = torch.empty(shape).normal_(generator=generator).to(_device)
+    if _listed is not None:
+        _listed.append((noise, generator))
     return noise
 
 
 @contextmanager
-def noise_left_open() -> Iterator[list[Noise]]:
-    """Within it, `normal` draws nothing, and lists what has to be filled in whenever that work is repeated."""
-    global _left_open
+def noise_listed() -> Iterator[list[Noise]]:
+    """Within it, what `normal` gives is listed, to be filled in again whenever that work is repeated."""
+    global _listed
     noises: list[Noise] = []
-    _left_open = noises
+    _listed = noises
     try:
         yield noises
     finally:
-        _left_open = None
+        _listed = None
+
+
+@contextmanager
+def noise_given(noises: list[Noise]) -> Iterator[None]:
+    """Within it, `normal` draws nothing, and gives these arrays, in their order."""
+    global _given
+    _given = iter([noise for noise, _ in noises])
+    try:
+        yield
+    finally:
+        _given = None

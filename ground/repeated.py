@@ -1,12 +1,13 @@
 """Work that is the same each time, as one CUDA graph: most kernels here take less time than launching them does."""
 
+import gc
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from preceptor.ground.device import device, noise_left_open
+from preceptor.ground.device import noise_given, noise_listed, records
 
 Made = TypeVar("Made")
 
@@ -14,7 +15,7 @@ _BEFORE: Final = 3  # calls in which libraries and compilers make themselves rea
 
 
 class Repeated(Generic[Made]):
-    """A function of tensors, which a GPU records and then replays as a whole; elsewhere it is called each time.
+    """A function of tensors, which a GPU records and then replays as a whole, if `records` says so; else it is called.
 
     What else it reads and writes stays where it is in memory. Nothing but `normal` draws random numbers in main memory,
     and no number that is computed decides what is done next.
@@ -32,15 +33,18 @@ class Repeated(Generic[Made]):
         return {"_function": self._function, "_called": 0, "_graph": None}
 
     def __call__(self, *inputs: Tensor) -> Made:
-        """What the function gives of inputs, always of the same shapes."""
-        if device().type != "cuda":
+        """What the function gives of inputs; what is recorded are those of the first shapes."""
+        if not records():
             return self._function(*inputs)
         if self._graph is None and self._called < _BEFORE:
             self._called += 1
             return self._on_a_side_stream(inputs)
         if self._graph is None:
             self._record(inputs)
-        for own, given in zip(self._inputs, inputs, strict=True):
+        both = list(zip(self._inputs, inputs, strict=True))
+        if any((own.shape, own.dtype) != (given.shape, given.dtype) for own, given in both):
+            return self._function(*inputs)
+        for own, given in both:
             own.copy_(given)
         for noise, generator in self._noises:
             noise.copy_(torch.empty(noise.shape).normal_(generator=generator))
@@ -49,16 +53,24 @@ class Repeated(Generic[Made]):
 
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
         self._inputs = [each.clone() for each in inputs]
-        self._graph = torch.cuda.CUDAGraph()
-        # In other threads, and by Numba, memory may be asked for meanwhile.
-        with noise_left_open() as self._noises, torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._made = self._function(*self._inputs)
+        graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+        gc.collect()  # now, since memory must not be freed meanwhile
+        gc.disable()
+        try:
+            how: Any = {"stream": torch.cuda.Stream(), "capture_error_mode": "thread_local"}
+            with noise_given(self._noises), torch.cuda.graph(graph, **how):
+                self._made = self._function(*self._inputs)
+        finally:
+            if collects:
+                gc.enable()
+        self._graph = graph
 
     def _on_a_side_stream(self, inputs: tuple[Tensor, ...]) -> Made:
         """Call it as it will be recorded (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)."""
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(here)
-        with torch.cuda.stream(aside):
+        # Noise is filled in before a replay, so it cannot be of the graph's own memory, which is used several times.
+        with torch.cuda.stream(aside), noise_listed() as self._noises:
             made = self._function(*inputs)
         here.wait_stream(aside)
         return made

@@ -59,7 +59,7 @@ class FlatSettings(PPOSettings):
     """PPO on a flat policy, without a teacher."""
 
     on_gpu: bool = False
-    """Grids, roll-outs and updates on the GPU as well as networks (`--device cuda`); not measured yet."""
+    """Grids, roll-outs and updates on the GPU as well as networks (`--device cuda`), in whole rounds; never tried."""
 
 
 @dataclass(frozen=True)
@@ -269,8 +269,11 @@ class FlatPPO(Ihac):
             from preceptor.agent.methods.ppo_on_gpu import OnGpu  # compilers, which take a while
 
             settings, seed = self.settings, int(parts.seeds.spawn(1)[0].generate_state(1)[0])
-            of_play = parts.config.num_envs, settings.rollout, settings.reward_scale, seed
-            self.on_gpu = OnGpu(parts.task, self.low_learner, *of_play)
+            num_envs, rollout = parts.config.num_envs, settings.rollout
+            if parts.config.steps < num_envs * rollout:
+                what = f"--steps {parts.config.steps} is less than one round of --on-gpu, {num_envs} * {rollout} steps."
+                raise UserError(what, f"--steps {num_envs * rollout}, or --num-envs and --rollout with less of them")
+            self.on_gpu = OnGpu(parts.task, self.low_learner, num_envs, rollout, settings.reward_scale, seed)
             self.phases = (self.on_gpu,)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """PPO with nothing crossing the bus: grids, play, advantages and gradient steps on the GPU, as two CUDA graphs.
 
-Rules, encoder, advantages, loss and optimiser are those of the processor, from the same source; what is here is their
-order, in arrays that stay where they are. Random numbers are the GPU's, so a run is another one than on the processor.
+Rules, encoder and advantages are the processor's, from the same source, and the loss is `PPO.loss`; what is here is
+their order, in arrays that stay where they are. Random numbers are the GPU's, so a run is another one than elsewhere.
 """
 
 from collections.abc import Mapping
@@ -95,7 +95,8 @@ class OnGpu(Phase, Resumable):
         self._present = zeros(rollout + 2, num_envs, NUM_TOKENS)
         self._action, self._option = zeros(2, rollout, num_envs, dtype=torch.int64)
         self._log_prob, self._reward, self._value, self._advantage, self._returns = zeros(5, rollout, num_envs)
-        self.ends, self._always = zeros(3, rollout, num_envs, dtype=torch.bool), ~zeros(rollout, num_envs).bool()
+        self.ends = zeros(3, rollout, num_envs, dtype=torch.bool)
+        self._always = torch.ones_like(self.ends[0])
         self._running, self._totals = zeros(2, num_envs), zeros(4, num_envs)
         inputs = self._tokens[:rollout], self._present[:rollout], self._option
         columns = self._action, self._log_prob, self._advantage, self._returns
@@ -151,7 +152,8 @@ class OnGpu(Phase, Resumable):
         arrays = [_for_numba(each) for each in (*played, *counted)]
         _settle[*self._launch, stream](*arrays[:6], config.gamma, config.lam, *arrays[6:])
         torch.add(self._advantage, self._value, out=self._returns)
-        explained = 1 - self._advantage.var() / self._returns.var()
+        left, variance = self._advantage.var(), self._returns.var()
+        explained = torch.where(variance > 0, 1 - left / variance, 0.0)
         self._advantage.sub_(self._advantage.mean()).div_(self._advantage.std(correction=0) + 1e-8)
         return explained
 

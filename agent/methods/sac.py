@@ -113,7 +113,7 @@ class SAC(Learner):
         self.critic_optimizer = FusedAdam(self.critic.parameters(), config.lr)
         self.temperature_optimizer = FusedAdam([self.log_temperature], config.lr)
         self._by_hand: ByHand | None = None
-        self._steps = {actor: Repeated(partial(self._step, actor)) for actor in (True, False)}
+        self._forget()
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared soft Bellman error of both critics; `batch.discount` is zero where an episode terminated."""
@@ -185,6 +185,15 @@ class SAC(Learner):
         So descent raises the temperature of a policy with less entropy than the target, and lowers that of others.
         """
         return entropy - self._target_entropy
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        super().load_state_dict(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let go of recorded steps, which are of the memory of what was there before."""
+        self._steps = {actor: Repeated(partial(self._step, actor)) for actor in (True, False)}
 
     def update(self, batch: Transitions, actor: bool = True) -> dict[str, Tensor]:
         """One gradient step of critics, actor and temperature; of the critics alone if so said."""

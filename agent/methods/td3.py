@@ -69,7 +69,7 @@ class TD3(Learner):
         self.actor_optimizer = FusedAdam(self.actor.parameters(), config.actor_lr)
         self.critic_optimizer = FusedAdam(self.critic.parameters(), config.lr)
         self.updates = 0
-        self._steps = {actor: Repeated(partial(self._step, actor)) for actor in (True, False)}
+        self._forget()
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Bellman error of both critics against the smaller target, its action smoothed by clipped noise."""
@@ -94,6 +94,15 @@ class TD3(Learner):
         if batch.prior is not None:
             loss = batch.prior.regularised(loss, batch.obs, action, value, self.critic)
         return loss, {"actor_loss": loss.detach()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        super().load_state_dict(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let go of recorded steps, which are of the memory of what was there before."""
+        self._steps = {actor: Repeated(partial(self._step, actor)) for actor in (True, False)}
 
     def update(self, batch: Transitions) -> dict[str, Tensor]:
         """One gradient step of the critics, and every so often one of the actor and the targets."""

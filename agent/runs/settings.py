@@ -8,10 +8,11 @@ from typing import Any
 from preceptor.ground.errors import UserError
 
 # What may change on resuming, since it does not change what is learned (`steps` may grow, and is checked by itself).
-_OF_THE_COMMAND = ("resume", "quiet", "json", "debug", "logdir", "savedir", "eval_episodes", "threads", "device")
+_OF_THE_COMMAND = ("resume", "quiet", "json", "debug", "logdir", "savedir", "eval_episodes")
+_OF_THE_MACHINE = ("threads", "device", "graphs")
 _OF_THE_TEACHER = ("base_url", "concurrency", "max_llm_calls", "max_llm_tokens", "max_llm_seconds")
 _OF_THE_METHOD = ("budget", "stop_error", "annotator_model")
-FREE_SETTINGS = {"steps", *_OF_THE_COMMAND, "teacher.on_teacher_failure"}
+FREE_SETTINGS = {"steps", *_OF_THE_COMMAND, *_OF_THE_MACHINE, "teacher.on_teacher_failure"}
 FREE_SETTINGS |= {f"teacher.{name}" for name in _OF_THE_TEACHER} | {f"settings.{name}" for name in _OF_THE_METHOD}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-from numba import cuda, njit
+from numba import config, cuda, njit
 from numpy.typing import NDArray
 
 from preceptor.envs.gridworld.engine import begin, rules_of, see_anew, step_some
@@ -19,6 +19,7 @@ from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import drawn_seed
 
 _THREADS: Final = 128  # of a block
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # of few grids there are few blocks
 
 
 @njit

@@ -17,8 +17,9 @@ from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, means
 from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
 from preceptor.agent.methods.td3 import TD3, TD3Config
 from preceptor.agent.networks import LowNetwork
-from preceptor.controller.encoders import VectorEncoder
+from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import TrunkConfig
+from preceptor.envs.catalog import get_task
 from preceptor.ground import repeated
 from preceptor.ground.device import normal
 from preceptor.ground.optim import FusedAdam
@@ -31,11 +32,14 @@ class Graph:
     """Operations and the arrays that they gave."""
 
     def __init__(self):
-        self.done, self.replays = [], 0
+        self.done, self.own, self.replays = [], [], 0
 
     def replay(self):
         self.replays += 1
         with torch.no_grad():
+            for array in self.own:  # memory of its own is used several times within a graph
+                if array.is_floating_point():
+                    array.fill_(torch.nan)
             for operation, arguments, keywords, given in self.done:
                 made = operation(*arguments, **keywords)
                 for old, new in zip(given, arrays(made), strict=True):
@@ -58,7 +62,9 @@ class Recording(TorchDispatchMode):
                 for array in arrays(given[each.name]):
                     self.before.setdefault(array.data_ptr(), (array, array.clone()))
         made = operation(*arguments, **(keywords or {}))
-        if "empty" not in operation.__name__:  # which does nothing to memory
+        if "empty" in operation.__name__:  # which does nothing to memory
+            self.graph.own += arrays(made)
+        else:
             self.graph.done.append((operation, arguments, keywords or {}, arrays(made)))
         return made
 
@@ -77,7 +83,7 @@ def arrays(made):
 def gpu(monkeypatch):
     """A GPU, as far as repeated work can tell. Numbers are float64, since those are not worked out by hand."""
     stream = SimpleNamespace(wait_stream=lambda other: None)
-    monkeypatch.setattr(repeated, "device", lambda: SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(repeated, "records", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
     monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
@@ -111,7 +117,7 @@ def test_learners_learn_the_same_from_recorded_steps(name, gpu, monkeypatch):
             plain.scale_rates(0.25)
         found = {what: float(value) for what, value in recorded.update(batch).items()}
         with monkeypatch.context() as patch:
-            patch.setattr(repeated, "device", lambda: torch.device("cpu"))
+            patch.setattr(repeated, "records", lambda: False)
             wanted = {what: float(value) for what, value in plain.update(batch).items()}
         assert found == pytest.approx(wanted, rel=1e-12), k
     graphs = [step._graph for step in recorded._steps.values() if step._graph]
@@ -122,15 +128,20 @@ def test_learners_learn_the_same_from_recorded_steps(name, gpu, monkeypatch):
 
 
 def test_epochs_of_ppo_are_the_same_recorded(gpu):
+    task = get_task("SimpleDoorKey")
+    encoder = encoder_of(task)
+
     def learner():
         torch.manual_seed(0)
-        network = LowNetwork(VectorEncoder([1.0] * 3), 1, 4, TrunkConfig(hidden=16))
+        network = LowNetwork(encoder, 1, 4, TrunkConfig(hidden=16)).double()  # what tokens are is float32
         return PPO(network, PPOConfig(minibatch=8), np.random.default_rng(0))
 
     rng = torch.Generator().manual_seed(0)
-    obs, action = torch.randn(24, 3, generator=rng), torch.randint(4, (24,), generator=rng)
+    scenes = encoder(task.make_vec(24).reset(seed=0)[0])
+    tokens, present = map(torch.as_tensor, scenes.parts)
+    action = torch.randint(4, (24,), generator=rng)
     log_prob, advantage, returns = torch.randn(3, 24, generator=rng)
-    batch = PolicyBatch((obs, torch.zeros_like(action)), action, log_prob - 2, advantage, returns)
+    batch = PolicyBatch((tokens, present.double(), torch.zeros_like(action)), action, log_prob - 2, advantage, returns)
     one, plain = learner(), learner()
     recorded = Repeated(lambda order: means(one.pass_over(batch, order)))
     for k in range(7):
@@ -142,6 +153,27 @@ def test_epochs_of_ppo_are_the_same_recorded(gpu):
             torch.testing.assert_close(term, wanted[name], rtol=1e-12, atol=1e-15)
     for ours, theirs in zip(one.network.parameters(), plain.network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
+
+
+def test_other_shapes_are_not_recorded_but_computed(gpu):
+    twice = Repeated(lambda given: 2 * given)
+    for _ in range(5):
+        twice(torch.ones(8))
+    assert twice(torch.ones(1)).tolist() == [2.0]
+    assert twice(torch.ones(8, dtype=torch.float32)).dtype == torch.float32
+    assert twice(torch.full((8,), 3.0)).tolist() == [6.0] * 8
+
+
+def test_a_learner_that_is_loaded_goes_on_from_what_was_saved(gpu):
+    learner, plain = LEARNERS["sac"](), LEARNERS["sac"]()
+    for k, batch in enumerate(batches(16)):
+        if k == 8:
+            learner.load_state_dict(copy.deepcopy(learner.state_dict()))
+            plain.load_state_dict(copy.deepcopy(plain.state_dict()))
+        learner.update(batch)
+        plain._step(True, *batch.columns)
+    for one, other in zip(learner.actor.parameters(), plain.actor.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
 
 
 def test_a_copy_of_a_learner_records_its_own(gpu):

@@ -31,7 +31,7 @@ def simulated(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_samples_gradient_steps_and_resumed_play_are_the_processors() -> None:
-    done = simulated("dev.gpu_ppo", "--check", "--device", "cpu", "--num-envs", "32", "--rounds", "5")
+    done = simulated("dev.gpu_learning", "--check", "--device", "cpu", "--num-envs", "32", "--rounds", "5")
     assert done.returncode == 0, done.stderr
     found = [[int(each) for each in line] for line in re.findall(r"(\d+) episodes, (\d+) won, (\d+) cut", done.stdout)]
     episodes, won, cut = np.array(found).T
@@ -52,6 +52,12 @@ def test_a_run_is_trained_continued_and_judged_without_a_gpu(tmp_path: Path) -> 
     assert [line["step"] for line in lines if "low/value_loss" in line] == [24, 48, 72, 96]
     judged = evaluate(EvalConfig("SimpleDoorKey", str(run.path), seeds="1000000:1000004", quiet=True))
     assert judged["student"]["sampled"]["episodes"] == 4
+
+
+def test_a_run_that_is_shorter_than_a_round_is_refused(tmp_path: Path) -> None:
+    done = simulated("main", "train", "--method", "ppo", "--logdir", str(tmp_path), *SETTINGS, "--steps", "23")
+    assert done.returncode == 2
+    assert "less than one round of --on-gpu, 4 * 6 steps" in done.stderr
 
 
 def test_without_a_gpu_it_is_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -1,16 +1,17 @@
-"""PPO on a GPU beside PPO on the processor: the same steps, samples and gradients; and how fast it is.
+"""Learners on a GPU: PPO there beside PPO on the processor, recorded steps of SAC and TD3 beside others; their speed.
 
-    python -m dev.gpu_ppo      both, on a GPU; fails where there is none: make test-gpu
-    python -m dev.simulated_gpu dev.gpu_ppo --check --device cpu      what it computes, by Numba's simulator
+    python -m dev.gpu_learning      all, on a GPU; fails where there is none: make test-gpu
+    python -m dev.simulated_gpu dev.gpu_learning --check --device cpu      what PPO computes, by Numba's simulator
 
-The processor plays the actions again. Values, advantages and returns are worked out from that as they are without a
-GPU, and so is a gradient step.
+For PPO the processor plays the actions again. Values, advantages and returns are worked out from that as they are
+without a GPU, and so is a gradient step, by hand where the GPU's is by autograd.
 """
 
 import argparse
 import copy
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,8 @@ from preceptor.agent.levels import Player, SingleOption
 from preceptor.agent.losses import option_advantages
 from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
 from preceptor.agent.methods.ppo_on_gpu import OnGpu
+from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
+from preceptor.agent.methods.td3 import TD3, TD3Config
 from preceptor.agent.networks import LowNetwork
 from preceptor.agent.players import play, summary
 from preceptor.controller.encoders import encoder_of
@@ -39,8 +42,13 @@ from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 TASKS = "DynamicDoorKey:rooms=5-5", "MiniGrid-Empty-5x5-v0", "MiniGrid-LavaGapS5-v0"
 _LIMIT = 24  # steps of an episode
 _SCALE, _SEED = 0.5, 5  # of rewards, of levels
-_RELATIVE, _ABSOLUTE = 1e-3, 1e-4  # sums in another order, which normalised advantages amplify
+_RELATIVE, _ABSOLUTE = 0.0, 1e-4  # sums in another order, which normalised advantages amplify
 _COLUMNS = "tokens", "presence", "log-probabilities", "advantages", "returns"
+_LEARNERS: dict[str, Callable[[], SAC | TD3]] = {
+    "SAC": lambda: SAC(17, 6, SACConfig(precision="float32"), seed=1),
+    "TD3": lambda: TD3(17, 6, TD3Config(precision="float32"), seed=1),
+}
+_STEPS, _COMPARED = 1_000, 20  # of gradient, and after how many recorded ones are compared with others
 # Environments, minibatch and epochs: those of docs/speed.md, and many.
 SPEEDS = (256, 2_048, 4), (2_048, 16_384, 1), (8_192, 65_536, 1)
 
@@ -53,10 +61,19 @@ def short(task_name: str) -> GridTask:
     return task
 
 
-def learner_of(task: Task, config: PPOConfig, where: torch.device) -> PPO:
+class ByAutograd(PPO):
+    """PPO whose gradients are those of a GPU, wherever it is."""
+
+    def gradients(self, batch: PolicyBatch, *how: Any) -> tuple[Sequence[Tensor | None], Mapping[str, Tensor | float]]:
+        """See `PPO.gradients`."""
+        loss, terms = self.loss(batch, *how)
+        return torch.autograd.grad(loss, self.parameters, allow_unused=True), terms
+
+
+def learner_of(task: Task, config: PPOConfig, where: torch.device, kind: type[PPO] = PPO) -> PPO:
     """PPO from scratch."""
     network = LowNetwork(encoder_of(task), 1, task.num_actions, TrunkConfig())
-    return PPO(network.to(where), config, np.random.default_rng(0))
+    return kind(network.to(where), config, np.random.default_rng(0))
 
 
 class Again:
@@ -105,7 +122,7 @@ def check(task_name: str, num_envs: int, rollout: int, rounds: int) -> str:
     """Play and learn on both, and say what was compared. Raises `UserError` at the first difference."""
     config = PPOConfig(gamma=0.97, epochs=1, minibatch=num_envs * rollout)  # one step a round, whatever the order
     task, steps = short(task_name), num_envs * rollout
-    learner, again = learner_of(task, config, device()), Again(task, num_envs, config)
+    learner, again = learner_of(task, config, device(), ByAutograd), Again(task, num_envs, config)
     phase = OnGpu(task, learner, num_envs, rollout, _SCALE, _SEED)
     sums, info = np.zeros(3), {}
     for k in range(rounds):
@@ -156,6 +173,31 @@ def _resumes(phase: OnGpu, learner: PPO, state: dict[str, Any], played: Tensor) 
         raise UserError("From a saved state other actions are played.")
 
 
+def recorded_steps(name: str, where: str) -> str:
+    """Recorded gradient steps beside others from the same batches, and of both how many a second of the clock."""
+    learners = []
+    for recorded in (False, True):
+        use_device(where, recorded)
+        learners.append((recorded, _LEARNERS[name](), list[float]()))
+    columns = [[torch.randn(256, *size, device=device()) for size in ((17,), (6,), (), (17,))] for _ in range(16)]
+    for k in range(_STEPS):
+        obs, action, reward, after = columns[k % len(columns)]
+        batch = Transitions(obs, action.tanh(), reward, after, torch.full_like(reward, 0.99))
+        for recorded, learner, seconds in learners:
+            use_device(where, recorded)
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            learner.update(batch)
+            torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - started)
+        if k == _COMPARED:
+            (_, one, _), (_, other, _) = learners
+            for plain, recorded_one in zip(one.actor.parameters(), other.actor.parameters(), strict=True):
+                _equal(name, k, "weights", recorded_one, plain.cpu())
+    speeds = [1 / np.median(seconds) for _, _, seconds in learners]
+    return f"{name}: {speeds[0]:,.0f} gradient steps a second, {speeds[1]:,.0f} recorded"
+
+
 def speed(num_envs: int, minibatch: int, epochs: int) -> str:
     """Environment steps of training per second of the clock, and what recording took."""
     task = get_task("DoorKey-8x8")
@@ -199,7 +241,7 @@ def from_scratch(num_envs: int = 2_048, budget: int = 20_000_000) -> str:
 
 def main() -> None:
     """Do what is asked for."""
-    parser = argparse.ArgumentParser(prog="python -m dev.gpu_ppo", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m dev.gpu_learning", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--check", action="store_true", help="and no more")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--num-envs", type=int, default=250)
@@ -208,12 +250,16 @@ def main() -> None:
     said = parser.parse_args()
     if not cuda.is_available():
         sys.exit("There is no GPU that Numba can use here, so nothing was tested: `numba -s` says what it looked for.")
-    use_device(said.device)
+    use_device(said.device, recorded=True)
     print("the same as on the processor:")
     for name in TASKS:
         print(f"  {check(name, said.num_envs, said.rollout, said.rounds)}", flush=True)
     if said.check:
         return
+    print("recorded as without that:")
+    for name in _LEARNERS:
+        print(f"  {recorded_steps(name, said.device)}", flush=True)
+    use_device(said.device, recorded=True)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, steps of training a second of the clock:")
     for setting in SPEEDS:
         print(speed(*setting), flush=True)
