@@ -125,12 +125,8 @@ class OnGpu(Phase, Resumable):
     @torch.no_grad()
     def _play_once(self) -> Tensor:
         """Fill in a roll-out; the share of its returns' variance that values explain."""
-        network, config, stream, rollout = (
-            self._learner.network,
-            self._learner.config,
-            _stream(),
-            len(self._reward),
-        )
+        network, config = self._learner.network, self._learner.config
+        stream, rollout = _stream(), len(self._reward)
         for t in range(rollout):
             self._see(self.grids.maps, self._always[0], t)
             outputs, self._value[t] = network(self._tokens[t], self._present[t], self._option[t])
@@ -141,9 +137,8 @@ class OnGpu(Phase, Resumable):
             self._reward[t], self.ends[:, t] = self._reward_now, self._ends_now
             self._see(self.grids.final, self._ends_now[1], rollout + 1)
         self._see(self.grids.maps, self._always[0], rollout)
-        last, cut = (
-            network(self._tokens[row], self._present[row], self._option[0])[1] for row in (rollout, rollout + 1)
-        )
+        seen = zip(self._tokens[rollout:], self._present[rollout:], strict=True)
+        last, cut = (network(*parts, self._option[0])[1] for parts in seen)
         bootstrap = self.ends[1] * cut
         bootstrap[-1] = torch.where(self.ends[:2, -1].any(0), bootstrap[-1], last)
         terminated, truncated, success = self.ends
