@@ -36,6 +36,7 @@ NOT_TYPED = {
     "python main.py \0 \0": "an example of the usage: VERBS, which test_every_example_of_the_usage has",
     "python main.py \0": "what the reader has typed, in the hint after an interruption",
     "python main.py \0VERB [--FLAG VALUE ...]": "stands for any verb, in the usage",
+    "python main.py train --method \0 --task \0 \0 \0 --set \0=\0": "a learner's: tests/contract/test_hiro_cli.py",
     "python main.py serve \0": "agents with names of their own: tests/unit/test_backends.py",
     "python main.py serve --backend \0 \0 \0": "a flag of another backend: tests/unit/test_backends.py",
 }
