@@ -216,8 +216,8 @@ def _check_kind(config: TrainConfig, name: str, value: Any, path: Sequence[str])
     if hasattr(own, path[-1]):
         return
     *above, level, last = path
-    kinds: list[Any] = list(Place((), typing.get_type_hints(type(reduce(getattr, above, config)))[level]).kinds)
-    other = next(kind.kind for kind in kinds if is_dataclass(kind) and last in {f.name for f in fields(kind)})
+    kinds = Place((), typing.get_type_hints(type(reduce(getattr, above, config)))[level]).kinds
+    other = next(kind.kind for kind in kinds if last in getattr(kind, "__dataclass_fields__", ()))
     flag, chooses = f"--{name.replace('_', '-')}", f"--{level}-learner"
     again = f"python main.py train --method {config.method} --task {config.task} {chooses} {other} --set {name}={value}"
     raise UserError(f"{flag} is a setting of {other}, and {chooses} is {own.kind}.", again)
