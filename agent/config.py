@@ -226,8 +226,8 @@ def _check_kind(config: TrainConfig, name: str, value: Any, path: Sequence[str])
 def continued(config: TrainConfig, run: Path) -> TrainConfig:
     """The settings with which training goes on in a run directory, if it is to be resumed and there is one.
 
-    Whoever says nothing of a setting that the run was started without, since the program had none, gets what it did
-    then, which is the default of the field, and not what a preset says today.
+    A setting that the run was started without, since the program had none, is the default of its field, which is what
+    the program did then, and not what a preset says today; unless another value is said.
 
     Raises:
         UserError: The run was started with other settings.

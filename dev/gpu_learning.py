@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preceptor.agent.levels import Player, SingleOption
-from preceptor.agent.losses import option_advantages
-from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, normalised
+from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, rollout_batch
 from preceptor.agent.methods.ppo_on_gpu import OnGpu
 from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
 from preceptor.agent.methods.td3 import TD3, TD3Config
@@ -91,31 +90,25 @@ class Again:
     @torch.no_grad()
     def play(self, actions: Tensor) -> tuple[PolicyBatch, NDArray[np.bool_]]:
         """The samples of actions [T, N], and ends [3, T, N]."""
-        shape, config = tuple(actions.shape), self.learner.config
-        seen, ends = [], np.zeros((3, *shape), np.bool_)
-        reward, value, bootstrap, log_prob = np.zeros((4, *shape), np.float32)
+        network, seen, after, log_prob = self.learner.network, [], [], []
+        reward, ends = np.zeros(actions.shape, np.float32), np.zeros((3, *actions.shape), np.bool_)
         for t, action in enumerate(actions):
             seen.append(self._inputs(self._obs))
-            outputs, values = self.learner.network(*seen[-1])
-            value[t], log_prob[t] = values, self.learner.network.head.log_prob(outputs, action)
+            log_prob.append(network.head.log_prob(network(*seen[-1])[0], action))
             self._obs, reward[t], *over, info = self._env.step(action.numpy())
             ends[:, t] = *over, info["success"]
-            if len(cut := np.flatnonzero(ends[1, t])):
-                bootstrap[t, cut] = self._values(info["final_obs"][cut])
-        going_on = ~ends[:2, -1].any(0)
-        bootstrap[-1, going_on] = self._values(self._obs)[going_on]
-        scaled, everywhere = reward * np.float32(_SCALE), np.ones(shape, np.bool_)
-        advantage = option_advantages(scaled, everywhere, value, bootstrap, *ends[:2], config.gamma, config.lam)
-        columns = log_prob, normalised(advantage), advantage + value
-        inputs = tuple(torch.cat(parts) for parts in zip(*seen, strict=True))
-        return PolicyBatch(inputs, actions.flatten(), *(torch.as_tensor(each).flatten() for each in columns)), ends
+            following, ended = self._obs.copy(), np.flatnonzero(ends[:2, t].any(0))
+            if len(ended):
+                following[ended] = info["final_obs"][ended]
+            after.append(self._inputs(following))
+        inputs, afterwards = (tuple(map(torch.cat, zip(*steps, strict=True))) for steps in (seen, after))
+        over_in = {"terminated": ends[0], "cut": ends[:2].any(0)}
+        scaled = reward * np.float32(_SCALE)
+        log_probs = torch.cat(log_prob)
+        return rollout_batch(self.learner, inputs, afterwards, actions.flatten(), log_probs, scaled, **over_in), ends
 
     def _inputs(self, obs: NDArray) -> tuple[Tensor, ...]:
         return *map(torch.as_tensor, self._encoder(obs).parts), torch.zeros(len(obs), dtype=torch.int64)
-
-    def _values(self, obs: NDArray) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = self.learner.network(*self._inputs(obs))[1].numpy()
-        return values
 
 
 def check(task_name: str, num_envs: int, rollout: int, rounds: int) -> str:
@@ -159,7 +152,7 @@ def _columns(batch: PolicyBatch) -> tuple[Tensor, ...]:
 
 def _equal(task_name: str, k: int, what: str, of_gpu: Tensor, wanted: Tensor) -> None:
     try:
-        torch.testing.assert_close(of_gpu.detach().cpu(), wanted.detach(), rtol=_RELATIVE, atol=_ABSOLUTE)
+        torch.testing.assert_close(of_gpu.detach().cpu(), wanted.detach().cpu(), rtol=_RELATIVE, atol=_ABSOLUTE)
     except AssertionError as error:
         raise UserError(f"{task_name}: {what} of round {k} differ: {error}") from error
 

@@ -73,7 +73,7 @@ class HiroSettings(TwoLevelSettings):
     """Follow the controller's goal, and hold to it, only where the critics value it more than the actor's own."""
     high_sees: Literal["all", "slow"] = "all"
     """What the high level sees: all of an observation, or what changes slowly, such as where things are (a task says
-    which). Where critics see limbs and speeds, they learn each remembered goal's outcome by heart."""
+    which). Where critics see limbs and speeds, they may learn each remembered goal's outcome by heart."""
     fourier: CountOrNone = 0
     """Frequencies of the Fourier features (Tancik et al., 2020) of each place that the high level sees, too: periods of
     one cell, of half a cell, and so on. They tell places apart that differ by little."""

@@ -173,11 +173,7 @@ class PPO(Learner):
         return {name: float(mean) for name, mean in means(terms).items()} | {"learning_rate": rate}
 
     def pass_over(
-        self,
-        batch: PolicyBatch,
-        order: Tensor,
-        prior_weight: float = 0.0,
-        policy: bool = True,
+        self, batch: PolicyBatch, order: Tensor, prior_weight: float = 0.0, policy: bool = True
     ) -> list[Mapping[str, Tensor | float]]:
         """Gradient steps on minibatches of all samples in an order; the terms of each."""
         terms = []

@@ -18,6 +18,7 @@ from preceptor.agent.phases import Advance, Phase
 from preceptor.agent.resumable import Resumable, places
 from preceptor.controller.encoders import NUM_TOKENS, GridEncoder, encode_one, encoder_of
 from preceptor.envs.gridworld.gpu import GridsOnGpu, blocks_and_threads
+from preceptor.envs.gridworld.tasks import GridTask
 from preceptor.envs.task import Task
 from preceptor.ground.device import chance, device
 from preceptor.ground.errors import UserError
@@ -73,14 +74,13 @@ class OnGpu(Phase, Resumable):
     saved = places("grids", running="_running", chance="_chance")
 
     def __init__(self, task: Task, learner: PPO, num_envs: int, rollout: int, reward_scale: float, seed: int) -> None:
-        encoder, env = encoder_of(task), task.make_vec(num_envs)
-        if type(encoder) is not GridEncoder or encoder.by_role:
+        encoder = encoder_of(task)
+        if not isinstance(task, GridTask) or type(encoder) is not GridEncoder or encoder.by_role:
             raise UserError(f"--on-gpu does not know what is seen of {task.name}.", "leave out --on-gpu")
-        simulator: Any = getattr(env, "simulator", None)
-        if rollout > simulator.max_steps:  # so that one episode at most is cut off within it
-            longest = simulator.max_steps
+        longest = task.level_spec.max_steps
+        if rollout > longest:  # so that one episode at most is cut off within it
             raise UserError(f"--on-gpu takes roll-outs of {longest} steps at most here.", f"--rollout {longest}")
-        self.grids = GridsOnGpu(simulator, seed=seed)
+        self.grids = GridsOnGpu(task.simulator(num_envs), seed=seed)
         self._reward_now, self._ends_now = (torch.as_tensor(part) for part in (self.grids.reward, self.grids.ends))
         if self._reward_now.device.type != device().type:
             raise UserError("--on-gpu plays where the networks are, which is in main memory.", "--device cuda")

@@ -1,6 +1,7 @@
 """Soft actor-critic (Haarnoja et al., 2018) for one policy over a box: flat, low or high level."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -79,7 +80,33 @@ class Transitions:
         return self.obs, self.action, self.reward, self.next_obs, self.discount
 
 
-class SAC(Learner):
+class ActorCritic(Learner, ABC):
+    """A learner of transitions, whose gradient steps a GPU may record: those without a prior."""
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        super().load_state_dict(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let go of recorded steps, which are of the memory of what was there before."""
+        self._steps = {actor: Repeated(partial(self._step, actor)) for actor in (True, False)}
+
+    def _take(self, actor: bool, batch: Transitions, recorded: bool = True) -> dict[str, Tensor]:
+        """A gradient step of the critics, and of the actor if so said, on a batch."""
+        if recorded and batch.prior is None:
+            return self._steps[actor](*batch.columns)
+        return self._step(actor, *batch.columns, batch.prior)
+
+    @abstractmethod
+    def _step(self, actor: bool, *columns: Any) -> dict[str, Tensor]:
+        """That, of what `Transitions` is made of."""
+
+
+class SAC(ActorCritic):
     """Learns an actor and twin critics from transitions of any policy.
 
     Args:
@@ -113,7 +140,7 @@ class SAC(Learner):
         self.critic_optimizer = FusedAdam(self.critic.parameters(), config.lr)
         self.temperature_optimizer = FusedAdam([self.log_temperature], config.lr)
         self._by_hand: ByHand | None = None
-        self._forget()
+        super().__init__()
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared soft Bellman error of both critics; `batch.discount` is zero where an episode terminated."""
@@ -186,20 +213,9 @@ class SAC(Learner):
         """
         return entropy - self._target_entropy
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        super().load_state_dict(state)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Let go of recorded steps, which are of the memory of what was there before."""
-        self._steps = {actor: Repeated(partial(self._step, actor)) for actor in (True, False)}
-
     def update(self, batch: Transitions, actor: bool = True) -> dict[str, Tensor]:
         """One gradient step of critics, actor and temperature; of the critics alone if so said."""
-        if batch.prior is None and self._plain and isinstance(self.actor, GaussianActor):
-            return self._steps[actor](*batch.columns)
-        return self._step(actor, *batch.columns, batch.prior)
+        return self._take(actor, batch, self._plain and isinstance(self.actor, GaussianActor))
 
     def _step(self, actor: bool, *columns: Any) -> dict[str, Tensor]:
         batch = Transitions(*columns)

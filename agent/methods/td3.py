@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,13 +11,12 @@ from torch.nn import functional
 
 from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import ClippedNormal, Distribution
-from preceptor.agent.methods.sac import ActorCriticConfig, Transitions
+from preceptor.agent.methods.sac import ActorCritic, ActorCriticConfig, Transitions
 from preceptor.agent.networks import DeterministicActor, TwinCritic
-from preceptor.agent.resumable import Learner, places
+from preceptor.agent.resumable import places
 from preceptor.ground.device import normal, to_device
 from preceptor.ground.optim import FusedAdam, fast_precision, polyak, products_in
 from preceptor.ground.ranges import Count, NotNegative, Positive
-from preceptor.ground.repeated import Repeated
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class TD3Config(ActorCriticConfig):
     kind: tyro.conf.Suppress[Literal["td3"]] = "td3"
 
 
-class TD3(Learner):
+class TD3(ActorCritic):
     """Learns a deterministic actor and twin critics from transitions of any policy.
 
     Args:
@@ -69,7 +67,7 @@ class TD3(Learner):
         self.actor_optimizer = FusedAdam(self.actor.parameters(), config.actor_lr)
         self.critic_optimizer = FusedAdam(self.critic.parameters(), config.lr)
         self.updates = 0
-        self._forget()
+        super().__init__()
 
     def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Bellman error of both critics against the smaller target, its action smoothed by clipped noise."""
@@ -95,22 +93,10 @@ class TD3(Learner):
             loss = batch.prior.regularised(loss, batch.obs, action, value, self.critic)
         return loss, {"actor_loss": loss.detach()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        super().load_state_dict(state)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Let go of recorded steps, which are of the memory of what was there before."""
-        self._steps = {actor: Repeated(partial(self._step, actor)) for actor in (True, False)}
-
     def update(self, batch: Transitions) -> dict[str, Tensor]:
         """One gradient step of the critics, and every so often one of the actor and the targets."""
         self.updates += 1
-        actor = self.updates % self.config.actor_every == 0
-        if batch.prior is None:
-            return self._steps[actor](*batch.columns)
-        return self._step(actor, *batch.columns, batch.prior)
+        return self._take(self.updates % self.config.actor_every == 0, batch)
 
     def _step(self, actor: bool, *columns: Any) -> dict[str, Tensor]:
         batch = Transitions(*columns)

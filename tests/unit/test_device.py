@@ -14,7 +14,7 @@ from preceptor.agent.train import train
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import ControllerNetwork, TrunkConfig
 from preceptor.envs.catalog import get_task
-from preceptor.ground.device import device, normal, to_numpy, use_device
+from preceptor.ground.device import device, normal, records, to_numpy, use_device
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 PLANNED = {"prior": "controller", "value_filter": True}
@@ -86,3 +86,15 @@ def test_first_weights_do_not_depend_on_the_number_of_threads(task, one_thread):
         weights.append(torch.cat([p.flatten() for network in networks for p in network.parameters()]))
         assert torch.get_num_threads() == threads
     assert all(torch.equal(weights[0], other) for other in weights[1:])
+
+
+def test_graphs_are_asked_for_and_are_of_a_gpu_alone(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("preceptor.agent.train.use_device", lambda *how: asked.append(how))
+    train(
+        configure(method="ppo", graphs=True, device="cpu", steps=64, eval_episodes=0, quiet=True, logdir=str(tmp_path))
+    )
+    assert asked == [("cpu", True)]
+    use_device("cpu", recorded=True)
+    assert not records()
+    use_device("cpu")

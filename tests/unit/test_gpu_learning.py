@@ -31,7 +31,7 @@ def simulated(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_samples_gradient_steps_and_resumed_play_are_the_processors() -> None:
-    done = simulated("dev.gpu_learning", "--check", "--device", "cpu", "--num-envs", "32", "--rounds", "5")
+    done = simulated("dev.gpu_learning", "--check", "--device", "cpu", "--num-envs", "96", "--rounds", "4")
     assert done.returncode == 0, done.stderr
     found = [[int(each) for each in line] for line in re.findall(r"(\d+) episodes, (\d+) won, (\d+) cut", done.stdout)]
     episodes, won, cut = np.array(found).T
