@@ -69,7 +69,8 @@ class TrainConfig:
     eval_every: Count | None = None
     """Judge it so on the way as well, each time that so many environment steps have passed: a learning curve."""
     threads: Threads = 1
-    """Threads of torch. Sums are rounded otherwise on another number, so that a run repeats to the bit on the same."""
+    """Threads of torch, and of simulators side by side. Sums are rounded otherwise on another number, so that a run
+    repeats to the bit on the same."""
     device: str = "auto"
     """Where networks are: cpu, cuda, cuda:1 and so on, or auto: the GPU where there is one. hiro's small networks are
     faster on the processor, and there alone a run repeats to the bit."""

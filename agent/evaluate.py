@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from preceptor.agent.config import TrainConfig, configure, from_plain
 from preceptor.agent.demonstrating import expert_return
@@ -35,6 +34,7 @@ from preceptor.controller.roles import Controller
 from preceptor.envs.task import Task
 from preceptor.ground.device import device, use_device
 from preceptor.ground.errors import UserError
+from preceptor.ground.threads import use_threads
 from preceptor.teacher.base import Teacher
 from preceptor.teacher.config import TeacherConfig
 from preceptor.teacher.controls import ScriptedTeacher
@@ -47,7 +47,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     _ = config.levels, config.players  # refused before anything slow
     if ".." in Path(config.savedir or "").parts:
         raise UserError(f"--savedir {config.savedir} leaves the folder of the run.", "--savedir again, or a full path")
-    torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     use_device(config.device)
     if "served" in config.players and "task" not in config.said:
         config = replace(config, task=Client(_server(config)).agent(config.agent)["source"])

@@ -37,6 +37,7 @@ from preceptor.ground.device import device, use_device
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import SPLITS
 from preceptor.ground.sealed import digest_of
+from preceptor.ground.threads import use_threads
 from preceptor.teacher.config import TeacherConfig
 from preceptor.teacher.labels import LabelStore
 from preceptor.teacher.make import capability_of, make_teacher
@@ -73,7 +74,7 @@ def by_seed(config: TrainConfig) -> list[TrainConfig]:
 
 def train_one(config: TrainConfig, on_update: OnUpdate | None = None, wait: float = 0) -> dict[str, Any]:
     """Train one run; the result line. Waits so many seconds for another process to leave it. Raises `UserError`."""
-    torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     use_device(config.device, config.graphs)
     torch.manual_seed(config.seed)
     learning, levels, acting = np.random.SeedSequence(config.seed).spawn(3)

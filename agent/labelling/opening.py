@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from preceptor.agent.checks import check_train
 from preceptor.agent.config import TrainConfig, changed, configure, from_plain, to_plain
@@ -29,6 +28,7 @@ from preceptor.envs.task import Task
 from preceptor.ground.atomic import alone
 from preceptor.ground.device import device
 from preceptor.ground.errors import UserError
+from preceptor.ground.threads import use_threads
 from preceptor.teacher.make import make_teacher
 
 _SETTLED = ("budget", "demos", "rule", "policies", "preset", "seed", "stop_error")  # the run's own if not given
@@ -40,7 +40,7 @@ def open_session(config: LabelConfig) -> Iterator[tuple[Session, str]]:
 
     Raises `UserError` if the run's settings are others, another has it open, or its demonstrations cannot be had.
     """
-    torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     task = task_of(config.task, config.logdir)
     training = training_config(config, task)
     check_train(training)

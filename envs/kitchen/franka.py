@@ -132,11 +132,9 @@ class FrankaSimulator(PhysicsSimulator):
         """
         by = np.clip(self.checked(actions), -1, 1) * _SPEED * (SUBSTEPS * self.model.opt.timestep)
         to = np.clip(self.seen + by, self._original.low, self._original.high)
-        for data, control, row in zip(self.data, self._control, to, strict=True):
+        for control, row in zip(self._control, to, strict=True):
             control[:] = row
-            mujoco.mj_step(self.model, data, SUBSTEPS)
-        self.age += 1
-        self._fetch()
+        self._simulate(SUBSTEPS)
         self.seen = self._observed()[:, ROBOT]
         new = subtasks_done(self._qpos[:, ACTIONS:]) & ~self.done
         self.done |= new

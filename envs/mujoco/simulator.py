@@ -96,11 +96,9 @@ class MazeSimulator(PhysicsSimulator):
             ValueError: Actions of another shape, or that are not finite.
             SimulationError: The simulator failed.
         """
-        for n, motors in enumerate(self.spec.robot.action_limit * self.checked(actions)):
-            self._control[n][:] = motors
-            mujoco.mj_step(self.model, self.data[n], self.spec.robot.frame_skip)
-        self.age += 1
-        self._fetch()
+        for control, motors in zip(self._control, self.spec.robot.action_limit * self.checked(actions), strict=True):
+            control[:] = motors
+        self._simulate(self.spec.robot.frame_skip)
         distance = self.distance()
         truncated = self.age >= self.spec.horizon
         success = truncated & (distance < self.spec.radius)

@@ -86,14 +86,12 @@ class WholeBodySimulator(PhysicsSimulator):
         """
         moved = np.clip(self.checked(actions), -1, 1) * STEP
         base = driven(self._qpos[:, 2], actions)
-        for n, (data, setpoint) in enumerate(zip(self.data, self._control, strict=True)):
+        for n, setpoint in enumerate(self._control):
             now = self._qpos[n, BASE]
             setpoint[BASE] = np.clip(setpoint[BASE] + base[n], now - _WINDUP, now + _WINDUP)
             setpoint[_JOINTS] = np.clip(setpoint[_JOINTS] + moved[n, POSTURE][:4], LOW[:4], HIGH[:4])
             setpoint[_FINGERS] = np.clip(setpoint[_FINGERS] + SPREAD * moved[n, -1], 0.0, SPREAD)
-            mujoco.mj_step(self.model, data, SUBSTEPS)
-        self.age += 1
-        self._fetch()
+        self._simulate(SUBSTEPS)
         return self._outcome()
 
     def _outcome(self) -> Outcome:
