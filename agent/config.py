@@ -75,7 +75,8 @@ class TrainConfig:
     """Where networks are: cpu, cuda, cuda:1 and so on, or auto: the GPU where there is one. hiro's small networks are
     faster on the processor, and there alone a run repeats to the bit."""
     graphs: bool = False
-    """On a GPU, record gradient steps of SAC and TD3, and all of --on-gpu, as CUDA graphs; not tried on one yet."""
+    """On a GPU, record gradient steps of SAC, TD3, distillation and EM and all of --on-gpu as CUDA graphs; never tried
+    on one."""
     quiet: bool = False
     """No progress display."""
     json: bool = False

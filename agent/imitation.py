@@ -29,4 +29,4 @@ def imitation_gradients(low: LowNetwork, parts: tuple[Tensor, ...], targets: Ten
         return gradients, {"skill_loss": value}
     loss = imitation_loss(low, parts, targets, mask)
     gradients = list(torch.autograd.grad(loss, list(low.parameters()), allow_unused=True))
-    return gradients, {"skill_loss": float(loss.detach())}
+    return gradients, {"skill_loss": loss.detach()}

@@ -23,7 +23,7 @@ from preceptor.agent.imitation import imitation_gradients
 from preceptor.agent.levels import HighLevel, LowLevel, Observations
 from preceptor.agent.networks import LowNetwork
 from preceptor.agent.resumable import Resumable, places
-from preceptor.agent.teaching import action_distribution, annotate, skill_actions
+from preceptor.agent.teaching import annotate, skill_actions
 from preceptor.controller.distill import (
     DistilConfig,
     Distillation,
@@ -37,7 +37,7 @@ from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import ControllerNetwork, to_tensors
 from preceptor.controller.stretching import stretched
 from preceptor.envs.task import defines
-from preceptor.ground.device import to_tensor
+from preceptor.ground.device import device, to_tensor
 from preceptor.ground.errors import UserError
 from preceptor.teacher.faults import say
 
@@ -224,7 +224,8 @@ class Distil(Phase, Resumable):
             )
         self.store = TrajectoryStore(self.task, -(-self.steps // num_envs) + self.config.rollout, num_envs)
         parameters = [p for network in (controller, low) if network for p in network.parameters()]
-        self._distillation = Distillation(encoder_of(self.task), parameters, self.gradients, self.config, rng)
+        same = not (controller and controller.looks)
+        self._distillation = Distillation(encoder_of(self.task), parameters, self.gradients, self.config, rng, same)
         self._chance = torch.default_generator  # networks that read missions draw from it while they learn
         self._given = given and replace(given, probs=self._learned(given.probs))
         self._forget()
@@ -280,6 +281,7 @@ class Distil(Phase, Resumable):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; what is derived from the scenes is computed anew."""
         super().load_state_dict({"chance": self._chance.get_state()} | state)  # earlier versions do not have it
+        self._distillation.begin()
         self._forget()
         self._aggregate()
 
@@ -309,11 +311,10 @@ class Distil(Phase, Resumable):
 
     def _skill_targets(self, low: LowNetwork, scenes: LabelledScenes) -> tuple[Any, Any]:
         """Distributions over actions [M, heads, A] and which heads they train [M, heads]."""
-        skills, actions = scenes.skills.astype(np.int64), low.num_actions
+        done = torch.eye(low.num_actions, device=device())[to_tensor(scenes.skills).long()]
         if low.num_options == len(self.task.options):
-            one_hot = to_tensor(np.eye(actions, dtype=np.float32))
-            return one_hot[to_tensor(skills)], to_tensor(scenes.legal)
-        flat = to_tensor(action_distribution(scenes.probs, skills, actions))
+            return done, to_tensor(scenes.legal)
+        flat = torch.einsum("nk,nka->na", to_tensor(scenes.probs), done)
         return flat[:, None], flat.sum(1, keepdim=True) > 0
 
     def _aggregate(self) -> None:

@@ -79,7 +79,7 @@ def controller_pass(network: ControllerNetwork, heads: Sequence[nn.Linear], inpu
 @torch.no_grad()
 def distillation(
     network: ControllerNetwork, batch: "LabelledScenes", masked: bool
-) -> tuple[list[Tensor | None], dict[str, float]]:
+) -> tuple[list[Tensor | None], dict[str, Tensor | float]]:
     """As `distillation_gradients`, of a network that `fits`."""
     inputs = *to_tensors(batch.encoded), to_tensor(batch.previous)
     made = controller_pass(network, (network.option_head, network.done_head), inputs)

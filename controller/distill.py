@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +16,13 @@ from preceptor.envs.task import Task
 from preceptor.ground.device import to_numpy, to_tensor
 from preceptor.ground.optim import FusedAdam
 from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
+from preceptor.ground.repeated import Repeated
 from preceptor.teacher.calibration import expected_calibration_error, fit_temperature
 
 
 @dataclass(frozen=True)
 class LabelledScenes:
-    """A batch of observations with what the teacher said of them.
+    """A batch of observations with what the teacher said of them, in arrays, or in tensors where networks are.
 
     Attributes:
         encoded: Network inputs, N of them.
@@ -43,6 +45,17 @@ class LabelledScenes:
 
     def __getitem__(self, rows: NDArray[np.int64]) -> "LabelledScenes":
         return LabelledScenes(self.encoded[rows], *(getattr(self, name)[rows] for name in _COLUMNS))
+
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        """All that it is made of, each [N, ...]."""
+        return *self.encoded.parts, *(getattr(self, name) for name in _COLUMNS)
+
+    @staticmethod
+    def of(*columns: Any) -> "LabelledScenes":
+        """The scenes that are made of such columns."""
+        inputs = len(columns) - len(_COLUMNS)
+        return LabelledScenes(Encoded(columns[:inputs]), *columns[inputs:])
 
     def with_skills(self, skills: NDArray[np.int8]) -> "LabelledScenes":
         """The same scenes with what the skills [N, K] would do."""
@@ -68,7 +81,7 @@ def scenes_of(
 
 
 # A loss's gradient in each parameter, None where it does not depend on one, and terms to log
-Gradients = tuple[Sequence[Tensor | None], dict[str, float]]
+Gradients = tuple[Sequence[Tensor | None], dict[str, Tensor | float]]
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,7 @@ class Distillation:
         gradients: Of the loss of a minibatch.
         config: Hyper-parameters.
         rng: Samples minibatches.
+        recorded: Whether a gradient step is always the same work (`Repeated`).
     """
 
     def __init__(
@@ -115,11 +129,17 @@ class Distillation:
         gradients: Callable[[LabelledScenes], Gradients],
         config: DistilConfig,
         rng: np.random.Generator,
+        recorded: bool = True,
     ) -> None:
-        self.encoder, self.config, self.rng = encoder, config, rng
+        self.encoder, self.config, self.rng, self._recorded = encoder, config, rng, recorded
         self._gradients = gradients
         self.optimizer = FusedAdam(parameters, config.lr)
         self._parts: list[LabelledScenes] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Let go of a recorded step, which is of the memory of what was there before."""
+        self._step = Repeated(self._learn) if self._recorded else self._learn
 
     def add(self, scenes: LabelledScenes) -> None:
         """Aggregate scenes."""
@@ -132,12 +152,16 @@ class Distillation:
     def train(self, count: int, progress: float) -> dict[str, float]:
         """So many gradient steps at a point of the run between 0 and 1, if there are scenes; rate and last terms."""
         rate = self.optimizer.scale_rate(1 - 0.9 * progress)
-        info: dict[str, float] = {}
+        info: dict[str, Tensor | float] = {}
         count = count if any(map(len, self._parts)) else 0
         for _ in range(count):
-            gradients, info = self._gradients(self._minibatch())
-            self.optimizer.follow(gradients, max_norm=1.0)
-        return info | {"learning_rate": rate} if count else {}
+            info = self._step(*self._minibatch().columns)
+        return {name: float(value) for name, value in info.items()} | {"learning_rate": rate} if count else {}
+
+    def _learn(self, *columns: Any) -> dict[str, Tensor | float]:
+        gradients, info = self._gradients(LabelledScenes.of(*columns))
+        self.optimizer.follow(gradients, max_norm=1.0)
+        return info
 
     def _minibatch(self) -> LabelledScenes:
         """Scenes sampled uniformly, half of them mirrored, the previous option sometimes hidden."""
@@ -167,7 +191,7 @@ def weighted_regression(log_probs: Tensor, weights: Tensor) -> Tensor:
 
 def distillation_loss(
     network: ControllerNetwork, batch: LabelledScenes, masked: bool
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor | float]]:
     """Cross-entropy to the soft labels plus binary cross-entropy of the termination head.
 
     Kullback-Leibler divergence is cross-entropy minus the labels' own entropy, so the gradient is that of
@@ -185,7 +209,7 @@ def distillation_loss(
     done_loss = nn.functional.binary_cross_entropy_with_logits(done_logits, to_tensor(batch.done).float())
     entropy = -(labels * labels.clamp(min=1e-12).log()).sum(1)
     kl = ((cross_entropy - entropy) * labelled).sum() / labelled.sum().clamp(min=1)
-    return option_loss + done_loss, {"kl": float(kl.detach()), "done_loss": float(done_loss.detach())}
+    return option_loss + done_loss, {"kl": kl.detach(), "done_loss": done_loss.detach()}
 
 
 def distillation_gradients(network: ControllerNetwork, batch: LabelledScenes, masked: bool) -> Gradients:

@@ -42,6 +42,8 @@ class MissionNetwork(ControllerNetwork):
         config: Its `hidden` is half the width of what is between seeing and scoring.
     """
 
+    looks = True
+
     def __init__(self, num_options: int, config: TrunkConfig | None = None) -> None:
         nn.Module.__init__(self)  # its layers are its own
         self.config, self.num_options = config or TrunkConfig(), num_options

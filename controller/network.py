@@ -119,7 +119,10 @@ class ControllerNetwork(nn.Module):
 
     Attributes:
         width: Of the features.
+        looks: Whether what it does next depends on numbers that it has computed.
     """
+
+    looks = False
 
     def __init__(self, encoder: Encoder, num_options: int, config: TrunkConfig | None = None) -> None:
         super().__init__()

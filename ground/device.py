@@ -96,9 +96,9 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     network.load_state_dict(weights)
 
 
-def to_tensor(values: NDArray[Any]) -> Tensor:
-    """An array as a tensor where networks are; in main memory they share it."""
-    return torch.from_numpy(values).to(_device)
+def to_tensor(values: NDArray[Any] | Tensor) -> Tensor:
+    """An array, or a tensor, as a tensor where networks are; in main memory they share it."""
+    return torch.as_tensor(values).to(_device)
 
 
 def to_numpy(values: Tensor) -> NDArray[Any]:

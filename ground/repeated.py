@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from preceptor.ground.device import noise_given, noise_listed, records
+from preceptor.ground.device import noise_given, noise_listed, records, to_tensor
 
 Made = TypeVar("Made")
 
@@ -21,7 +22,7 @@ class Repeated(Generic[Made]):
     and no number that is computed decides what is done next.
 
     Args:
-        function: Gives tensors, which the next call may overwrite.
+        function: Gives tensors, which the next call may overwrite. It takes tensors, or arrays if it is called.
     """
 
     def __init__(self, function: Callable[..., Made]) -> None:
@@ -32,20 +33,21 @@ class Repeated(Generic[Made]):
         """What is copied: a graph is of this one's memory."""
         return {"_function": self._function, "_called": 0, "_graph": None}
 
-    def __call__(self, *inputs: Tensor) -> Made:
-        """What the function gives of inputs; what is recorded are those of the first shapes."""
+    def __call__(self, *given: Tensor | NDArray[Any]) -> Made:
+        """What the function gives of what is given; what is recorded are inputs of the first shapes."""
         if not records():
-            return self._function(*inputs)
+            return self._function(*given)
+        inputs = tuple(map(to_tensor, given))
         if self._graph is None and self._called < _BEFORE:
             self._called += 1
             return self._on_a_side_stream(inputs)
         if self._graph is None:
             self._record(inputs)
         both = list(zip(self._inputs, inputs, strict=True))
-        if any((own.shape, own.dtype) != (given.shape, given.dtype) for own, given in both):
+        if any((own.shape, own.dtype) != (new.shape, new.dtype) for own, new in both):
             return self._function(*inputs)
-        for own, given in both:
-            own.copy_(given)
+        for own, new in both:
+            own.copy_(new)
         for noise, generator in self._noises:
             noise.copy_(torch.empty(noise.shape).normal_(generator=generator))
         self._graph.replay()

@@ -19,6 +19,8 @@ from preceptor.agent.halo.config import NeuralConfig, TabularConfig
 from preceptor.agent.halo.posterior import Chain, Floats, Ints, Posterior
 from preceptor.agent.resumable import Resumable, places
 from preceptor.ground.device import to_device, to_numpy, to_tensor
+from preceptor.ground.optim import FusedAdam
+from preceptor.ground.repeated import Repeated
 
 _LOG_STD = (-4.0, 1.0)  # bounds of the Gaussians' log deviations: below, one exact repetition would outweigh all else
 
@@ -172,7 +174,8 @@ class NeuralPolicies(nn.Module):
         sticky = torch.log(torch.as_tensor(near_identity(options, config.stay, np.float32)))
         self.register_buffer("sticky", sticky, persistent=False)
         to_device(self)
-        self._optimiser = torch.optim.Adam(self.parameters(), config.lr)
+        self._optimiser = FusedAdam(list(self.parameters()), config.lr)
+        self._step = Repeated(self._descend)
 
     def log_initial(self, features: Tensor) -> Tensor:
         """log mu(k | s), [B, D] -> [R, B, K]."""
@@ -212,17 +215,19 @@ class NeuralPolicies(nn.Module):
         low = to_tensor(posterior.gamma[:, inside] * (weight * demos.acted)[:, inside][..., None]).float()  # [R, M, K]
         pairs = to_tensor(posterior.xi[:, inside]).float()  # [R, M, K, K], zero at t = 0
         first = to_tensor(posterior.gamma * (np.arange(inside.shape[1]) == 0)[:, None])[:, inside].float()
-        steps = len(features)
+        steps, share = len(features), features.new_tensor(1 / len(features))
         for _ in range(self.config.epochs):
             for part in torch.randperm(steps, generator=self._generator).to(features.device).split(self.config.batch):
-                seen = features[part]
-                nll = (pairs[:, part] * -self.log_high(seen)).sum() + (first[:, part] * -self.log_initial(seen)).sum()
-                nll = nll + (low[:, part] * -self.log_low(seen, actions[part])).sum()
-                # Per step, so that the learning rate does not depend on how many demonstrations there are.
-                loss = nll / len(part) - self._log_density().sum() / steps
-                self._optimiser.zero_grad()
-                loss.backward()
-                self._optimiser.step()
+                self._step(features[part], actions[part], low[:, part], pairs[:, part], first[:, part], share)
+
+    def _descend(
+        self, features: Tensor, action: Tensor, low: Tensor, pairs: Tensor, first: Tensor, share: Tensor
+    ) -> None:
+        """A gradient step; the prior counts by a `share`, one step's of all."""
+        nll = (pairs * -self.log_high(features)).sum() + (first * -self.log_initial(features)).sum()
+        nll = nll + (low * -self.log_low(features, action)).sum()
+        # Per step, so that the learning rate does not depend on how many demonstrations there are.
+        self._optimiser.minimize(nll / len(features) - self._log_density().sum() * share)
 
     @torch.no_grad()
     def log_prior(self) -> Floats:

@@ -180,7 +180,7 @@ def test_gradients_of_distillation_are_autograds(task, masked, steep, by_definit
     by_definition()
     loss, terms = distillation_loss(network, batch, masked)
     assert same(found, loss, list(network.parameters()))
-    assert told == pytest.approx(terms, rel=1e-5, abs=1e-6)
+    assert told == pytest.approx({name: float(term) for name, term in terms.items()}, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("task", [TASK, BY_ROLE], ids=["colours", "roles"])

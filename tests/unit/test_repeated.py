@@ -6,6 +6,7 @@ processor would have to look at, and leaves everything as it was while it record
 
 import contextlib
 import copy
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,12 +14,17 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from preceptor.agent.halo.config import NeuralConfig
+from preceptor.agent.halo.policies import NeuralPolicies
 from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, means
 from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
 from preceptor.agent.methods.td3 import TD3, TD3Config
 from preceptor.agent.networks import LowNetwork
+from preceptor.agent.phases import Distil
+from preceptor.controller.distill import DistilConfig, Distillation, LabelledScenes, scenes_of
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import TrunkConfig
+from preceptor.controller.roles import network_of
 from preceptor.envs.catalog import get_task
 from preceptor.ground import repeated
 from preceptor.ground.device import normal
@@ -89,6 +95,8 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: Recording(graph))
+    # Torch's own looks at what it is given, but for a GPU's
+    monkeypatch.setattr(torch.nn.functional, "one_hot", lambda given, count: torch.eye(count).long()[given])
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -153,6 +161,65 @@ def test_epochs_of_ppo_are_the_same_recorded(gpu):
             torch.testing.assert_close(term, wanted[name], rtol=1e-12, atol=1e-15)
     for ours, theirs in zip(one.network.parameters(), plain.network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["SimpleDoorKey", "ColoredDoorKey"])  # of colours, of roles
+@pytest.mark.parametrize("student", ["hierarchical", "flat"])
+def test_distillation_is_the_same_recorded(name, student, gpu, monkeypatch):
+    task = get_task(name)
+    rng, env = np.random.default_rng(0), task.make_vec(40)
+    obs, options, actions = env.reset(seed=0)[0], len(task.options), task.num_actions
+    probs = rng.random((40, options)) * (np.arange(40) >= 5)[:, None]  # of the first five the teacher said nothing
+    scenes = scenes_of(task, obs, rng.integers(-1, options, 40), probs, task.legal(obs))
+    columns = [part.astype(np.float64) if part.dtype == np.float32 else part for part in scenes.columns]
+    scenes = LabelledScenes.of(*columns).with_skills(rng.integers(actions, size=(40, options)).astype(np.int8))
+    config, found = DistilConfig(minibatch=8), []
+    for records in (True, False):
+        monkeypatch.setattr(repeated, "records", lambda records=records: records)
+        torch.manual_seed(0)
+        controller = network_of(task, TrunkConfig(hidden=16)).double()
+        low = None
+        if not task.told_columns:
+            heads = options if student == "hierarchical" else 1
+            low = LowNetwork(encoder_of(task), heads, actions, TrunkConfig(hidden=16))
+            low.double()
+        learner = SimpleNamespace(controller=controller, low=low, task=task, _masked=True)
+        learner._skill_targets = partial(Distil._skill_targets, learner)
+        parameters = [each for network in (controller, low) if network for each in network.parameters()]
+        gradients = partial(Distil.gradients, learner)
+        distillation = Distillation(encoder_of(task), parameters, gradients, config, np.random.default_rng(0))
+        distillation.add(scenes)
+        told = [distillation.train(4, progress / 10) for progress in range(4)]
+        if records:
+            assert distillation._step._graph.replays == 13
+        found.append((told, parameters))
+    (told, ours), (wanted, theirs) = found
+    assert told == [pytest.approx(each, rel=1e-12) for each in wanted]
+    assert len(told[0]) == 3 + (low is not None)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_em_teaches_networks_the_same_recorded(continuous, gpu, monkeypatch):
+    rng, made = torch.Generator().manual_seed(0), []
+    restarts, options, steps = 2, 3, 10
+    batches = []
+    for size in (8, 8, 8, 8, 5, 8, 8, 8):  # the last of an epoch is smaller
+        action = torch.randn(size, 4, generator=rng) if continuous else torch.randint(4, (size,), generator=rng)
+        features, low = torch.randn(size, 6, generator=rng), torch.rand(restarts, size, options, generator=rng)
+        pairs, first = torch.rand(restarts, size, options, options, generator=rng), low / 2
+        batches.append((features, action, low, pairs, first, torch.tensor(1 / steps)))
+    for records in (True, False):
+        monkeypatch.setattr(repeated, "records", lambda records=records: records)
+        policies = NeuralPolicies(6, options, 4, continuous, restarts, NeuralConfig(hidden=16), 1).double()
+        for batch in batches:
+            policies._step(*batch)
+        if records:
+            assert policies._step._graph.replays == 4
+        made.append(list(policies.parameters()))
+    for one, other in zip(*made, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
 
 
 def test_other_shapes_are_not_recorded_but_computed(gpu):
