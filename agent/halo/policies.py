@@ -150,6 +150,9 @@ class NeuralPolicies(nn.Module):
     """Networks over D features, K options, and A actions or, where they are `continuous`, Gaussians in A dimensions.
 
     The seed draws weights and the order of steps.
+
+    Attributes:
+        step: Takes a gradient step, of what `_descend` has.
     """
 
     def __init__(
@@ -175,7 +178,7 @@ class NeuralPolicies(nn.Module):
         self.register_buffer("sticky", sticky, persistent=False)
         to_device(self)
         self._optimiser = FusedAdam(list(self.parameters()), config.lr)
-        self._step = Repeated(self._descend)
+        self.step = Repeated(self._descend)
 
     def log_initial(self, features: Tensor) -> Tensor:
         """log mu(k | s), [B, D] -> [R, B, K]."""
@@ -218,7 +221,7 @@ class NeuralPolicies(nn.Module):
         steps, share = len(features), features.new_tensor(1 / len(features))
         for _ in range(self.config.epochs):
             for part in torch.randperm(steps, generator=self._generator).to(features.device).split(self.config.batch):
-                self._step(features[part], actions[part], low[:, part], pairs[:, part], first[:, part], share)
+                self.step(features[part], actions[part], low[:, part], pairs[:, part], first[:, part], share)
 
     def _descend(
         self, features: Tensor, action: Tensor, low: Tensor, pairs: Tensor, first: Tensor, share: Tensor

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from dev.gpu_learning import LEARNERS
 from preceptor.agent.evaluate import evaluate
 from preceptor.agent.flags import EvalConfig
 from preceptor.agent.methods.ppo import PPO, PPOConfig
@@ -39,6 +41,17 @@ def test_samples_gradient_steps_and_resumed_play_are_the_processors() -> None:
     assert won.sum() > 0
     assert (cut > 0).all()
     assert (won + cut < episodes).any()  # where something else ended them
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_is_compared_recorded_and_not_learns_the_same_twice(name: str) -> None:
+    one, other = LEARNERS[name](), LEARNERS[name]()
+    before = [each.detach().clone() for each in one.parameters]
+    for k in range(3):
+        one.step(k)
+        other.step(k)
+    assert all(map(torch.equal, one.parameters, other.parameters))
+    assert not all(map(torch.equal, one.parameters, before))
 
 
 def test_a_run_is_trained_continued_and_judged_without_a_gpu(tmp_path: Path) -> None:
