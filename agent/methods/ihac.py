@@ -301,13 +301,10 @@ _NUM_ENVS = {"tiny": 32, "small": 64, "paper": 128}
 _PPO_STEPS, _PPO_ENVS, _AT_LENGTH = 1_000_000, 256, 300_000
 _FROM_SCRATCH_AT_LENGTH = PPOConfig(lr=1e-3, minibatch=2048)
 _FINE_TUNING = PPOConfig(lr=1e-4, entropy=0.0)
-# A student of a flawed teacher has to find by reward what it was taught wrongly, and to unlearn it: the wrong key more
-# thoroughly than the wrong step.
+# A student of a flawed teacher has to find by reward what it was taught wrongly. It has to unlearn steps onto lava, on
+# which no second look at the labels throws doubt.
 _STEPS_IF_FLAWED, _ENVS_IF_FLAWED = (500_000, 60_000), 128
-_RELEARNING = {
-    "lava": IhacSettings(PPOConfig(lr=3e-4, entropy=0.003, minibatch=512)),
-    "colours": IhacSettings(PPOConfig(lr=1e-3, entropy=0.003, minibatch=512), prior_weight=0.2, prior_until=0.4),
-}
+_RELEARNING = {"lava": IhacSettings(PPOConfig(lr=3e-4, entropy=0.003, minibatch=512))}
 # PPO over vectors: long roll-outs, many epochs, no entropy bonus; rewards of metres are brought to order one.
 PPO_OF_VECTORS, PPO_ENVS = PPOConfig(lr=1e-3, epochs=10, entropy=0.0), 16
 _VECTOR_STEPS = {"": 500_000, "PointReach": 60_000, "Pendulum-v1": 100_000}
@@ -336,7 +333,7 @@ def ihac_preset(given: Given) -> Preset:
         num_envs = _PPO_ENVS if total >= _AT_LENGTH else num_envs
         settings = IhacSettings(_FROM_SCRATCH_AT_LENGTH if total >= _AT_LENGTH else PPOConfig())
     else:
-        settings = _RELEARNING[given.flaw] if given.flaw else IhacSettings(_FINE_TUNING)
+        settings = _RELEARNING.get(given.flaw or "", IhacSettings(_FINE_TUNING))
     distil = replace(settings.distil, stretch=_STRETCH.get(given.task.base_name, 0))
     return Preset(total, num_envs, replace(settings, distil_steps=distilled, distil=distil))
 
