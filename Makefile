@@ -21,7 +21,7 @@ help:
 	@echo "make test-ray      grids and agents on a cluster of Ray whose nodes are killed (minutes)"
 	@echo "make test-warp     mazes of MuJoCo Warp beside MuJoCo's, on the processor (minutes, 400 MB)"
 	@echo "make test-image    the image of serving/deploy, built and killed while it serves an agent; needs podman (minutes, 2 GB)"
-	@echo "make test-gpu    grids, mazes and PPO on a GPU beside the CPU's, and their speed; fails where there is none"
+	@echo "make test-gpu    grids, mazes and learners on a GPU beside the CPU's, and their speed; fails where there is none"
 	@echo "make bench-gpu   the same, and what a GPU is worth to training"
 	@echo "make docs    the documentation as a web site, in site/"
 	@echo "make learn   the slow checks: all seeds, all tasks"

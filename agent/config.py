@@ -69,14 +69,14 @@ class TrainConfig:
     eval_every: Count | None = None
     """Judge it so on the way as well, each time that so many environment steps have passed: a learning curve."""
     threads: Threads = 1
-    """Threads of torch, and of simulators side by side. Sums are rounded otherwise on another number, so that a run
-    repeats to the bit on the same."""
+    """Threads of torch, and of mazes, kitchens or robots side by side. Sums are rounded otherwise on another number, so
+    that a run repeats to the bit on the same."""
     device: str = "auto"
     """Where networks are: cpu, cuda, cuda:1 and so on, or auto: the GPU where there is one. hiro's small networks are
     faster on the processor, and there alone a run repeats to the bit."""
     graphs: bool = False
-    """On a GPU, record gradient steps of SAC, TD3, distillation and EM and all of --on-gpu as CUDA graphs; never tried
-    on one."""
+    """On a GPU, record all of --on-gpu, and gradient steps of SAC, TD3, distillation and EM, as CUDA graphs; never
+    tried on one."""
     quiet: bool = False
     """No progress display."""
     json: bool = False

@@ -54,7 +54,7 @@ class EvalConfig:
     teacher_flaw: Literal["lava", "colours"] | None = None
     """As in train; the run's own if not given."""
     threads: Threads = 1
-    """Threads of torch, and of simulators side by side."""
+    """Threads of torch, and of mazes, kitchens or robots side by side."""
     device: str = "auto"
     """As in train."""
     quiet: bool = False

@@ -223,9 +223,8 @@ class Distil(Phase, Resumable):
                 f"{self.task.name} has no missions that could be told of other places.", "leave out --retell"
             )
         self.store = TrajectoryStore(self.task, -(-self.steps // num_envs) + self.config.rollout, num_envs)
-        parameters = [p for network in (controller, low) if network for p in network.parameters()]
-        same = not (controller and controller.looks)
-        self._distillation = Distillation(encoder_of(self.task), parameters, self.gradients, self.config, rng, same)
+        networks = [network for network in (controller, low) if network]
+        self._distillation = Distillation(encoder_of(self.task), networks, self.gradients, self.config, rng)
         self._chance = torch.default_generator  # networks that read missions draw from it while they learn
         self._given = given and replace(given, probs=self._learned(given.probs))
         self._forget()
@@ -281,7 +280,7 @@ class Distil(Phase, Resumable):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; what is derived from the scenes is computed anew."""
         super().load_state_dict({"chance": self._chance.get_state()} | state)  # earlier versions do not have it
-        self._distillation.begin()
+        self._distillation.forget_step()
         self._forget()
         self._aggregate()
 
@@ -311,10 +310,10 @@ class Distil(Phase, Resumable):
 
     def _skill_targets(self, low: LowNetwork, scenes: LabelledScenes) -> tuple[Any, Any]:
         """Distributions over actions [M, heads, A] and which heads they train [M, heads]."""
-        done = torch.eye(low.num_actions, device=device())[to_tensor(scenes.skills).long()]
+        acted = torch.eye(low.num_actions, device=device())[to_tensor(scenes.skills).long()]
         if low.num_options == len(self.task.options):
-            return done, to_tensor(scenes.legal)
-        flat = torch.einsum("nk,nka->na", to_tensor(scenes.probs), done)
+            return acted, to_tensor(scenes.legal)
+        flat = torch.einsum("nk,nka->na", to_tensor(scenes.probs), acted)
         return flat[:, None], flat.sum(1, keepdim=True) > 0
 
     def _aggregate(self) -> None:

@@ -115,31 +115,30 @@ class Distillation:
 
     Args:
         encoder: Of the scenes; knows how to mirror them.
-        parameters: What learns.
+        networks: What learns. A gradient step is recorded (`Repeated`) unless one of them `looks` at numbers.
         gradients: Of the loss of a minibatch.
         config: Hyper-parameters.
         rng: Samples minibatches.
-        recorded: Whether a gradient step is always the same work (`Repeated`).
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        parameters: Sequence[Tensor],
+        networks: Sequence[nn.Module],
         gradients: Callable[[LabelledScenes], Gradients],
         config: DistilConfig,
         rng: np.random.Generator,
-        recorded: bool = True,
     ) -> None:
-        self.encoder, self.config, self.rng, self._recorded = encoder, config, rng, recorded
+        self.encoder, self.config, self.rng = encoder, config, rng
         self._gradients = gradients
-        self.optimizer = FusedAdam(parameters, config.lr)
+        self.optimizer = FusedAdam([each for network in networks for each in network.parameters()], config.lr)
+        self._looks = any(getattr(network, "looks", False) for network in networks)
         self._parts: list[LabelledScenes] = []
-        self.begin()
+        self.forget_step()
 
-    def begin(self) -> None:
+    def forget_step(self) -> None:
         """Let go of a recorded step, which is of the memory of what was there before."""
-        self._step = Repeated(self._learn) if self._recorded else self._learn
+        self._step = self._learn if self._looks else Repeated(self._learn)
 
     def add(self, scenes: LabelledScenes) -> None:
         """Aggregate scenes."""

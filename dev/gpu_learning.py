@@ -196,11 +196,10 @@ def distillation() -> Learning:
     probs = (legal / legal.sum(1, keepdims=True)).astype(np.float32)
     torch.manual_seed(0)
     network = to_device(network_of(task))
-    parameters = list(network.parameters())
     gradients = partial(distillation_gradients, network, masked=True)
-    made = Distillation(encoder_of(task), parameters, gradients, DistilConfig(), np.random.default_rng(0))
+    made = Distillation(encoder_of(task), [network], gradients, DistilConfig(), np.random.default_rng(0))
     made.add(scenes_of(task, obs, rng.integers(-1, options, count), probs, legal))
-    return Learning(lambda k: made.train(1, k / _STEPS), parameters)
+    return Learning(lambda k: made.train(1, k / _STEPS), list(network.parameters()))
 
 
 def em() -> Learning:

@@ -22,7 +22,8 @@ class Repeated(Generic[Made]):
     and no number that is computed decides what is done next.
 
     Args:
-        function: Gives tensors, which the next call may overwrite. It takes tensors, or arrays if it is called.
+        function: Of tensors, or where nothing is recorded, of whatever it is given; its results may be overwritten by
+            the next call.
     """
 
     def __init__(self, function: Callable[..., Made]) -> None:

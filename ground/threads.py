@@ -1,9 +1,8 @@
 """The threads that a run may take (`--threads`): those of torch's operations, and of simulators side by side."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
-from itertools import repeat
 from typing import Any
 
 _allowed = 1
@@ -24,8 +23,12 @@ def side_by_side(work: Callable[[Any], None], items: Sequence[Any], least: int) 
     if threads <= 1:
         _all_of(items, work)
     else:
-        shares = [items[first::threads] for first in range(threads)]
-        list(_workers().map(_all_of, shares, repeat(work)))  # errors are raised here
+        shares = [_workers().submit(_all_of, items[first::threads], work) for first in range(threads)]
+        try:
+            for share in shares:
+                share.result()
+        finally:
+            wait(shares)  # so that none goes on after an error or an interrupt
 
 
 def _all_of(items: Sequence[Any], work: Callable[[Any], None]) -> None:

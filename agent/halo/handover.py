@@ -44,7 +44,7 @@ def distil(task: Task, recording: Recording, gamma: Floats, seed: int, facts: di
         network = to_device(network_of(task))
     distillation = Distillation(
         encoder_of(task),
-        list(network.parameters()),
+        [network],
         lambda batch: distillation_gradients(network, batch, masked=True),
         DistilConfig(mirror=False),
         np.random.default_rng([seed, 2]),

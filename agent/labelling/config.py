@@ -57,7 +57,7 @@ class LabelConfig:
     browser: bool = True
     """Open the page in the browser."""
     threads: Threads = 1
-    """Threads of torch, and of simulators side by side."""
+    """Threads of torch, and of mazes, kitchens or robots side by side."""
     json: bool = False
     """Print one line of JSON on stdout and everything else on stderr."""
     debug: bool = False

@@ -8,7 +8,7 @@ from preceptor.ground.errors import UserError
 from preceptor.ground.threads import side_by_side
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on, the solver's warm start included
-_FEWEST = 4  # environments of a thread: to wake one takes as long as to step two points
+_FEWEST = 4  # environments of a thread: enough of ants; points, quickly stepped, gain nothing
 
 _log = mujoco.MjLogConfig.get()
 _log.logto_file = False  # else each failure leaves a MUJOCO_LOG.TXT wherever the process was started

@@ -92,14 +92,14 @@ def test_figures_on_held_out_scenes_are_those_of_the_tempered_distribution() -> 
 @pytest.mark.parametrize("forget", [0.0, 0.5, 1.0])
 def test_minibatches_hide_the_option_before_and_mirror_map_and_skills_together(forget: float) -> None:
     scenes, encoder, seen = labelled(), encoder_of(TASK), []
-    weight = torch.zeros(1, requires_grad=True)
+    network = torch.nn.Linear(1, 1, bias=False)
 
     def gradients(batch: LabelledScenes) -> tuple[list[torch.Tensor], dict[str, float]]:
         seen.append(batch)
-        return [torch.ones(1)], {}
+        return [torch.ones(1, 1)], {}
 
     config = DistilConfig(minibatch=400, lr=1.0, forget_previous=forget)
-    distillation = Distillation(encoder, [weight], gradients, config, np.random.default_rng(0))
+    distillation = Distillation(encoder, [network], gradients, config, np.random.default_rng(0))
     assert distillation.train(1, 0.5) == {}
     distillation.add(scenes)
     assert distillation.train(1, 0.5) == {"learning_rate": distillation.optimizer.param_groups[0]["lr"]}

@@ -21,7 +21,7 @@ from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
 from preceptor.agent.methods.td3 import TD3, TD3Config
 from preceptor.agent.networks import LowNetwork
 from preceptor.agent.phases import Distil
-from preceptor.controller.distill import DistilConfig, Distillation, LabelledScenes, scenes_of
+from preceptor.controller.distill import DistilConfig, Distillation, LabelledScenes, distillation_gradients, scenes_of
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import TrunkConfig
 from preceptor.controller.roles import network_of
@@ -95,7 +95,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: Recording(graph))
-    # Torch's own looks at what it is given, but for a GPU's
+    # Torch's own reads its input, except on a GPU
     monkeypatch.setattr(torch.nn.functional, "one_hot", lambda given, count: torch.eye(count).long()[given])
     torch.set_default_dtype(torch.float64)
     yield
@@ -163,53 +163,65 @@ def test_epochs_of_ppo_are_the_same_recorded(gpu):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
 
 
+def labelled(task):
+    """40 scenes with labels, but for the first five, and skills."""
+    rng = np.random.default_rng(0)
+    obs, _ = task.make_vec(40).reset(seed=0)
+    probs = rng.random((40, len(task.options))).astype(np.float32) * (np.arange(40) >= 5)[:, None]
+    scenes = scenes_of(task, obs, rng.integers(-1, len(task.options), 40), probs, task.legal(obs))
+    return scenes.with_skills(rng.integers(task.num_actions, size=probs.shape).astype(np.int8))
+
+
 @pytest.mark.parametrize("name", ["SimpleDoorKey", "ColoredDoorKey"])  # of colours, of roles
 @pytest.mark.parametrize("student", ["hierarchical", "flat"])
 def test_distillation_is_the_same_recorded(name, student, gpu, monkeypatch):
-    task = get_task(name)
-    rng, env = np.random.default_rng(0), task.make_vec(40)
-    obs, options, actions = env.reset(seed=0)[0], len(task.options), task.num_actions
-    probs = rng.random((40, options)) * (np.arange(40) >= 5)[:, None]  # of the first five the teacher said nothing
-    scenes = scenes_of(task, obs, rng.integers(-1, options, 40), probs, task.legal(obs))
-    columns = [part.astype(np.float64) if part.dtype == np.float32 else part for part in scenes.columns]
-    scenes = LabelledScenes.of(*columns).with_skills(rng.integers(actions, size=(40, options)).astype(np.int8))
-    config, found = DistilConfig(minibatch=8), []
+    task, small, found = get_task(name), TrunkConfig(hidden=16), []
+    columns = (part.astype(np.float64) if part.dtype == np.float32 else part for part in labelled(task).columns)
+    scenes = LabelledScenes.of(*columns)
     for records in (True, False):
         monkeypatch.setattr(repeated, "records", lambda records=records: records)
         torch.manual_seed(0)
-        controller = network_of(task, TrunkConfig(hidden=16)).double()
-        low = None
-        if not task.told_columns:
-            heads = options if student == "hierarchical" else 1
-            low = LowNetwork(encoder_of(task), heads, actions, TrunkConfig(hidden=16))
-            low.double()
-        learner = SimpleNamespace(controller=controller, low=low, task=task, _masked=True)
+        heads = len(task.options) if student == "hierarchical" else 1
+        low = LowNetwork(encoder_of(task), heads, task.num_actions, small).double()
+        learner = SimpleNamespace(controller=network_of(task, small).double(), low=low, task=task, _masked=True)
         learner._skill_targets = partial(Distil._skill_targets, learner)
-        parameters = [each for network in (controller, low) if network for each in network.parameters()]
-        gradients = partial(Distil.gradients, learner)
-        distillation = Distillation(encoder_of(task), parameters, gradients, config, np.random.default_rng(0))
+        networks, gradients = [learner.controller, low], partial(Distil.gradients, learner)
+        config, rng = DistilConfig(minibatch=8), np.random.default_rng(0)
+        distillation = Distillation(encoder_of(task), networks, gradients, config, rng)
         distillation.add(scenes)
         told = [distillation.train(4, progress / 10) for progress in range(4)]
         if records:
             assert distillation._step._graph.replays == 13
-        found.append((told, parameters))
+        distillation.optimizer.load_state_dict(copy.deepcopy(distillation.optimizer.state_dict()))
+        distillation.forget_step()
+        told += [distillation.train(4, progress / 10) for progress in range(4, 6)]
+        found.append((told, [each for network in networks for each in network.parameters()]))
     (told, ours), (wanted, theirs) = found
     assert told == [pytest.approx(each, rel=1e-12) for each in wanted]
-    assert len(told[0]) == 3 + (low is not None)
+    assert len(told[0]) == 4
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
+
+
+def test_networks_that_read_missions_look_at_numbers_and_are_not_recorded(gpu):
+    torch.set_default_dtype(torch.float32)
+    task = get_task("OneRoom-Mix")
+    network = network_of(task, TrunkConfig(hidden=16))
+    gradients = partial(distillation_gradients, network, masked=True)
+    distillation = Distillation(encoder_of(task), [network], gradients, DistilConfig(), np.random.default_rng(0))
+    distillation.add(labelled(task))
+    assert distillation.train(5, 0.0)["kl"] > 0
 
 
 @pytest.mark.parametrize("continuous", [False, True])
 def test_em_teaches_networks_the_same_recorded(continuous, gpu, monkeypatch):
     rng, made = torch.Generator().manual_seed(0), []
-    restarts, options, steps = 2, 3, 10
-    batches = []
+    restarts, options, batches = 2, 3, []
     for size in (8, 8, 8, 8, 5, 8, 8, 8):  # the last of an epoch is smaller
         action = torch.randn(size, 4, generator=rng) if continuous else torch.randint(4, (size,), generator=rng)
         features, low = torch.randn(size, 6, generator=rng), torch.rand(restarts, size, options, generator=rng)
         pairs, first = torch.rand(restarts, size, options, options, generator=rng), low / 2
-        batches.append((features, action, low, pairs, first, torch.tensor(1 / steps)))
+        batches.append((features, action, low, pairs, first, torch.rand((), generator=rng)))
     for records in (True, False):
         monkeypatch.setattr(repeated, "records", lambda records=records: records)
         policies = NeuralPolicies(6, options, 4, continuous, restarts, NeuralConfig(hidden=16), 1).double()

@@ -1,6 +1,7 @@
 """Threads of a run: what is worked on side by side comes out as on one, errors included."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -27,21 +28,33 @@ def test_as_many_threads_work_as_have_items_enough(allowed: int, items: int, use
     assert torch.get_num_threads() == allowed
     together = threading.Barrier(used) if used else None  # passed only by so many threads at once
     done: list[int] = []
+    workers: set[threading.Thread] = set()
 
     def work(item: int) -> None:
         if together and item < used:
             together.wait(timeout=60)
-        assert (threading.current_thread() is threading.main_thread()) == (used == 0)
+        workers.add(threading.current_thread())
         done.append(item)
 
     side_by_side(work, range(items), least=4)
     assert sorted(done) == list(range(items))
+    assert len(workers) == max(1, used)
+    assert (threading.main_thread() in workers) == (used == 0)
 
 
 def test_an_error_on_a_thread_is_raised() -> None:
     use_threads(2)
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item == 0:
+            raise ZeroDivisionError
+        time.sleep(0.05)
+        done.append(item)
+
     with pytest.raises(ZeroDivisionError):
-        side_by_side(lambda item: 1 // (5 - item), range(8), least=4)
+        side_by_side(work, range(8), least=4)
+    assert done == [1, 3, 5, 7]  # the other thread's, which does not go on afterwards
 
 
 def test_a_failed_simulation_on_two_threads_names_its_environment() -> None:
