@@ -223,8 +223,8 @@ class TeacherActions:
         """Distribution over actions [N, A]."""
         none_runs = np.full(len(observed), -1, np.int64)  # the one option of a flat student is none of the task's
         _, labels = self._high.choose(observed, none_runs)
-        skills = skill_actions(observed.task, observed.obs)
-        return Categorical(action_distribution(labels.probs, skills, observed.task.num_actions))
+        acted = np.eye(observed.task.num_actions, dtype=np.float32)[skill_actions(observed.task, observed.obs)]
+        return Categorical(np.einsum("nk,nka->na", labels.probs, acted))
 
 
 def skill_actions(task: Task, obs: NDArray) -> NDArray[np.int64]:
@@ -232,10 +232,3 @@ def skill_actions(task: Task, obs: NDArray) -> NDArray[np.int64]:
     count, options = len(obs), len(task.options)
     repeated = np.repeat(obs, options, axis=0)
     return task.skill(repeated, np.tile(np.arange(options), count)).reshape(count, options)
-
-
-def action_distribution(
-    labels: NDArray[np.float32], skills: NDArray[np.int64], num_actions: int
-) -> NDArray[np.float32]:
-    """Distribution over actions [N, A] of option distributions [N, K] carried out by skills [N, K]."""
-    return np.einsum("nk,nka->na", labels, np.eye(num_actions, dtype=np.float32)[skills])

@@ -213,3 +213,10 @@ def test_a_teacher_that_is_often_overruled_is_warned_of(
     monkeypatch.setitem(LABELLER.stats.extra, "overruled", share * len(distil._legal))
     distil.end()
     assert ("python main.py labels judge --teacher local --task SimpleDoorKey" in capsys.readouterr().err) == warned
+
+
+def test_a_recorded_step_is_not_that_of_an_optimiser_that_was_loaded_since() -> None:
+    distil, _ = phase(4, 4)
+    before = distil._distillation._step
+    distil.load_state_dict(distil.state_dict())
+    assert distil._distillation._step is not before
