@@ -1,5 +1,6 @@
 """Fits of options from few labels: the mathematics of EM, and what it reaches on walks over a grid."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -186,3 +187,22 @@ def test_the_networks_prior_pulls_weights_to_zero():
         policies.improve(demos, infer(policies.chain(demos)), np.ones((1, *demos.acted.shape)))
         sizes.append(sum(float(weights.detach().square().sum()) for weights in policies.parameters()))
     assert sizes[1] < 0.8 * sizes[0]
+
+
+def test_a_gradient_step_of_the_networks_follows_the_loss_and_a_share_of_the_prior():
+    config, rng = NeuralConfig(decay=10.0), torch.Generator().manual_seed(0)
+    policies, share = neural(2, restarts=1, config=config), 0.5
+    other = copy.deepcopy(policies)
+    optimiser = torch.optim.Adam(other.parameters(), config.lr)
+    for _ in range(3):
+        seen, action = torch.randn(8, 2 * SIZE, generator=rng), torch.randint(4, (8,), generator=rng)
+        low, pairs = torch.rand(1, 8, 2, generator=rng), torch.rand(1, 8, 2, 2, generator=rng)
+        policies.step(seen, action, low, pairs, low / 2, torch.tensor(share))
+        likely = (low * other.log_low(seen, action)).sum() + (pairs * other.log_high(seen)).sum()
+        likely = (likely + (low / 2 * other.log_initial(seen)).sum()) / 8
+        pull = 0.5 * config.decay * sum(weights.square().sum() for weights in other.parameters())
+        optimiser.zero_grad()
+        (share * pull - likely).backward()
+        optimiser.step()
+    for one, wanted in zip(policies.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, wanted, rtol=1e-4, atol=1e-6)
