@@ -72,6 +72,7 @@ class Phase(ABC):
         saves_each_round: Save after each round, rather than a few times per run.
         calibration: Of the controller that it has distilled: temperature, and held-out agreement, KL and ECE.
         result: What the phase adds to the run's result.
+        round_seconds: What the last round took, where runs are one program, in which the first one plays for all.
     """
 
     expert: Levels | None = None
@@ -80,6 +81,7 @@ class Phase(ABC):
     saves_each_round = False
     calibration: tuple[float, dict[str, float]] = (1.0, {})
     result: Mapping[str, Any] = MappingProxyType({})
+    round_seconds: float | None = None
 
     @abstractmethod
     def over(self, steps: int, total: int) -> bool:

@@ -4,8 +4,9 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ def train(config: TrainConfig, on_update: OnUpdate | None = None) -> dict[str, A
     check_train(config)
     if not config.seeds:
         return train_one(config, on_update)
-    runs = [train_one(seed, on_update) for seed in by_seed(config)]
+    together = entry_of(config.method).joins(config.settings)
+    configs = by_seed(config)
+    runs = train_together(configs, on_update) if together else [train_one(each, on_update) for each in configs]
     return {"task": runs[0]["task"], "method": config.method, "runs": runs}
 
 
@@ -74,6 +77,31 @@ def by_seed(config: TrainConfig) -> list[TrainConfig]:
 
 def train_one(config: TrainConfig, on_update: OnUpdate | None = None, wait: float = 0) -> dict[str, Any]:
     """Train one run; the result line. Waits so many seconds for another process to leave it. Raises `UserError`."""
+    with _opened(config, on_update, wait) as runner:
+        return runner.to_the_end()
+
+
+def train_together(configs: Sequence[TrainConfig], on_update: OnUpdate | None = None) -> list[dict[str, Any]]:
+    """Train runs that differ in their seeds alone, in one program; the result line of each. Raises `UserError`.
+
+    The terminal shows how the first one gets on.
+    """
+    with contextlib.ExitStack() as stack:
+        quiet = [replace(each, quiet=True) for each in configs[1:]]
+        runners = [stack.enter_context(_opened(each, on_update)) for each in (*configs[:1], *quiet)]
+        unfinished = [runner for runner in runners if not runner.complete]
+        for steps in sorted({runner.steps for runner in unfinished}):  # several where one was interrupted
+            alike = [runner for runner in unfinished if runner.steps == steps]
+            alike[0].method.join([runner.method for runner in alike[1:]])
+            while any(runner.going for runner in alike):
+                for runner in filter(attrgetter("going"), alike):
+                    runner.advance()
+        return [runner.to_the_end() for runner in runners]
+
+
+@contextlib.contextmanager
+def _opened(config: TrainConfig, on_update: OnUpdate | None, wait: float = 0) -> Iterator["Runner"]:
+    """A run where it stands; within it, no other process has it. For the arguments see `train_one`."""
     use_threads(config.threads)
     use_device(config.device, config.graphs)
     torch.manual_seed(config.seed)
@@ -106,7 +134,7 @@ def train_one(config: TrainConfig, on_update: OnUpdate | None = None, wait: floa
             stage = method.stage or task
             environments = stage.make_vec(config.num_envs, seed=int(levels.generate_state(1)[0]))
             hierarchy = Hierarchy(stage, environments, method.player, rng=np.random.default_rng(acting))
-        return Runner(parts, method, hierarchy, labels, on_update).to_the_end()
+        yield Runner(parts, method, hierarchy, labels, on_update)
 
 
 def make_annotator(config: TrainConfig, task: Task, labels: LabelStore) -> Annotator | None:
@@ -198,39 +226,54 @@ class Runner(Resumable):
         self.method, self.hierarchy, self._on_update = method, hierarchy, on_update
         self.accounting = None if self.labeller is None or labels is None else Accounting(self.labeller.stats, labels)
         self.facts: dict[str, Any] = {"seconds": 0.0, **method.facts}
-        self.steps, self.phase = 0, 0  # of the method's phases
+        self.steps, self.phase, self._ended = 0, 0, False  # the number of the phase
         if self.config.resume and self.run.last_step is not None:
             self.run.restore(self.load_state_dict)
         self._share_the_playing()
+        self.phase = min(self.phase, len(method.phases) - 1)  # a larger budget continues the last phase
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was judged, and nothing is left to do."""
+        return bool(self.run.results()) and self.method.phases[-1].over(self.steps, self.config.total)
 
     def to_the_end(self) -> dict[str, Any]:
         """Play the phases until each is over; then judge the student on held-out levels."""
-        phases, total = self.method.phases, self.config.total
-        if self.run.results() and phases[-1].over(self.steps, total):
+        if self.complete:
             self.log.say("this run is complete; more of what it spends would continue it")
             return self.run.results()
-        self.phase = min(self.phase, len(phases) - 1)  # a larger budget continues the last phase
-        save_every = max(self.config.num_envs, total // _SAVES)
-        while self.phase < len(phases):
-            phase, before, started = phases[self.phase], self.steps, time.perf_counter()
-            if phase.over(before, total):  # a phase that had nothing to do, such as one without a budget
-                self.phase += 1
-                continue
-            self.steps, info = phase.advance(self.hierarchy, before, total)
-            if phase.over(self.steps, total):
-                info |= self._end(phase)
-            seconds = time.perf_counter() - started
-            self.facts["seconds"] += seconds
-            if self.config.eval_every and before // self.config.eval_every != self.steps // self.config.eval_every:
-                info |= _evaluation(self._judge(str(self.steps)))
-            if info:
-                info |= self._progress() | {"time/fps": (self.steps - before) / seconds}
-            if info and self._told(info) is False:
-                break
-            if phase.saves_each_round or before // save_every != self.steps // save_every:
-                self.run.save(self.steps, self.state_dict())
+        while self.going:
+            self.advance()
         self.run.save(self.steps, self.state_dict())
         return self.finish()
+
+    @property
+    def going(self) -> bool:
+        """Whether there is a phase to play, and nobody has ended the run."""
+        return self.phase < len(self.method.phases) and not self._ended
+
+    def advance(self) -> None:
+        """Play a round of the phase; log, judge and save where that is due."""
+        phase, before, total = self.method.phases[self.phase], self.steps, self.config.total
+        if phase.over(before, total):  # a phase that had nothing to do, such as one without a budget
+            self.phase += 1
+            return
+        started = time.perf_counter()
+        self.steps, info = phase.advance(self.hierarchy, before, total)
+        if phase.over(self.steps, total):
+            info |= self._end(phase)
+        seconds = phase.round_seconds or time.perf_counter() - started
+        self.facts["seconds"] += seconds
+        if self.config.eval_every and before // self.config.eval_every != self.steps // self.config.eval_every:
+            info |= _evaluation(self._judge(str(self.steps)))
+        if info:
+            info |= self._progress() | {"time/fps": (self.steps - before) / seconds}
+        if info and self._told(info) is False:
+            self._ended = True
+            return
+        save_every = max(self.config.num_envs, total // _SAVES)
+        if phase.saves_each_round or before // save_every != self.steps // save_every:
+            self.run.save(self.steps, self.state_dict())
 
     def keep(self, advance: Advance) -> None:
         """Log and save what a phase has come to that is not played by `to_the_end`."""

@@ -11,7 +11,7 @@ import argparse
 import copy
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -45,13 +45,14 @@ from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 # Play is random here: so there are rooms in which it wins, and lava, which ends episodes otherwise.
 TASKS = "DynamicDoorKey:rooms=5-5", "MiniGrid-Empty-5x5-v0", "MiniGrid-LavaGapS5-v0"
 _LIMIT = 24  # steps of an episode
-_SCALE, _SEED = 0.5, 5  # of rewards, of levels
+_SCALE = 0.5  # of rewards
+_ROLLOUT = 32  # where speed is measured
 _RELATIVE, _ABSOLUTE = 0.0, 1e-4  # sums in another order, which normalised advantages amplify
 _COLUMNS = "tokens", "presence", "log-probabilities", "advantages", "returns"
 _STEPS, _COMPARED = 1_000, 20  # of gradient, and after how many recorded ones are compared with others
 _BATCHES = 16
-# Environments, minibatch and epochs: those of docs/speed.md, and many.
-SPEEDS = (256, 2_048, 4), (2_048, 16_384, 1), (8_192, 65_536, 1)
+# Environments, minibatch and epochs: those of docs/speed.md, and many; how many seeds learn in one program.
+SPEEDS = (256, 2_048, 4, 1), (256, 2_048, 4, 32), (2_048, 16_384, 1, 1), (2_048, 16_384, 1, 32), (8_192, 65_536, 1, 1)
 
 
 def short(task_name: str) -> GridTask:
@@ -62,27 +63,18 @@ def short(task_name: str) -> GridTask:
     return task
 
 
-class ByAutograd(PPO):
-    """PPO whose gradients are those of a GPU, wherever it is."""
-
-    def gradients(self, batch: PolicyBatch, *how: Any) -> tuple[Sequence[Tensor | None], Mapping[str, Tensor | float]]:
-        """See `PPO.gradients`."""
-        loss, terms = self.loss(batch, *how)
-        return torch.autograd.grad(loss, self.parameters, allow_unused=True), terms
-
-
-def learner_of(task: Task, config: PPOConfig, where: torch.device, kind: type[PPO] = PPO) -> PPO:
+def learner_of(task: Task, config: PPOConfig, where: torch.device) -> PPO:
     """PPO from scratch."""
     network = LowNetwork(encoder_of(task), 1, task.num_actions, TrunkConfig())
-    return kind(network.to(where), config, np.random.default_rng(0))
+    return PPO(network.to(where), config, np.random.default_rng(0))
 
 
 class Again:
     """The processor, which plays what was played on the GPU, and learns from it."""
 
-    def __init__(self, task: Task, num_envs: int, config: PPOConfig) -> None:
+    def __init__(self, task: Task, num_envs: int, config: PPOConfig, seed: int) -> None:
         self.learner = learner_of(task, config, torch.device("cpu"))
-        self._encoder, self._env = encoder_of(task), task.make_vec(num_envs, seed=_SEED)
+        self._encoder, self._env = encoder_of(task), task.make_vec(num_envs, seed=seed)
         self._obs, _ = self._env.reset()
 
     def take(self, other: PPO) -> None:
@@ -113,34 +105,45 @@ class Again:
         return *map(torch.as_tensor, self._encoder(obs).parts), torch.zeros(len(obs), dtype=torch.int64)
 
 
-def check(task_name: str, num_envs: int, rollout: int, rounds: int) -> str:
-    """Play and learn on both, and say what was compared. Raises `UserError` at the first difference."""
+def check(task_name: str, num_envs: int, rollout: int, rounds: int, seeds: Sequence[int]) -> str:
+    """Play and learn on both, several runs in one program, and say what was compared.
+
+    Raises `UserError` at the first difference.
+    """
     config = PPOConfig(gamma=0.97, epochs=1, minibatch=num_envs * rollout)  # one step a round, whatever the order
     task, steps = short(task_name), num_envs * rollout
-    learner, again = learner_of(task, config, device(), ByAutograd), Again(task, num_envs, config)
-    phase = OnGpu(task, learner, num_envs, rollout, _SCALE, _SEED)
-    sums, info = np.zeros(3), {}
+    learners = [learner_of(task, config, device()) for _ in seeds]
+    runs = [
+        (learner, Again(task, num_envs, config, seed), OnGpu(task, learner, num_envs, rollout, _SCALE, seed))
+        for learner, seed in zip(learners, seeds, strict=True)
+    ]
+    OnGpu.join([phase for _, _, phase in runs])
+    sums: NDArray[np.int64] = np.zeros(3, np.int64)
+    before, infos = list[Any](), list[dict[str, float]]()
     for k in range(rounds):
-        again.take(learner)
-        before = copy.deepcopy(phase.state_dict() | {"learner": learner.state_dict()})
-        info = phase.advance(None, k * steps, rounds * steps).info
-        played = phase.batch.action.view(rollout, num_envs).cpu()
-        batch, ends = again.play(played)
-        sums += [(ends[:2].any(0)).sum(), ends[1].sum(), ends[2].sum()]
-        _equal(task_name, k, "ends", phase.ends, torch.as_tensor(ends))
-        for name, of_gpu, wanted in zip(_COLUMNS, _columns(phase.batch), _columns(batch), strict=True):
-            _equal(task_name, k, name, of_gpu, wanted)
-        again.learner.scale_rates(1 - (k + 1) / rounds)
-        again.learner.pass_over(_in_main_memory(phase.batch), torch.arange(steps))
-        both = zip(learner.network.parameters(), again.learner.network.parameters(), strict=True)
-        for of_gpu, wanted in both:
-            _equal(task_name, k, "weights", of_gpu, wanted)
-    if not {"low/value_loss", "low/explained_variance"} <= info.keys():
-        raise UserError(f"{task_name}: nothing is told of what is learned.")
-    _resumes(OnGpu(task, learner, num_envs, rollout, _SCALE, _SEED), learner, before, played)
-    ended, cut, won = sums.astype(int)
+        before = [copy.deepcopy((learner.state_dict(), phase.state_dict())) for learner, _, phase in runs]
+        for learner, again, _ in runs:
+            again.take(learner)
+        infos = [phase.advance(None, k * steps, rounds * steps).info for _, _, phase in runs]
+        for learner, again, phase in runs:
+            samples, ended = phase.played()
+            batch, ends = again.play(samples.action.view(rollout, num_envs).cpu())
+            sums += [(ends[:2].any(0)).sum(), ends[1].sum(), ends[2].sum()]
+            _equal(task_name, k, "ends", ended, torch.as_tensor(ends))
+            for name, of_gpu, wanted in zip(_COLUMNS, _columns(samples), _columns(batch), strict=True):
+                _equal(task_name, k, name, of_gpu, wanted)
+            again.learner.scale_rates(1 - (k + 1) / rounds)
+            again.learner.pass_over(_in_main_memory(samples), torch.arange(steps))
+            for of_gpu, wanted in zip(learner.network.parameters(), again.learner.network.parameters(), strict=True):
+                _equal(task_name, k, "weights", of_gpu, wanted)
+    if not all({"low/value_loss", "low/explained_variance", "rollout/length"} <= info.keys() for info in infos):
+        raise UserError(f"{task_name}: not all is told of what is learned.")
+    for (learner, _, phase), state in zip(runs, before, strict=True):
+        alone = OnGpu(task, learner, num_envs, rollout, _SCALE, phase.seed)
+        _resumes(alone, state, phase.played()[0].action)
+    ended, cut, won = sums
     played_in = f"{rounds} rounds of {rollout} steps of {num_envs} grids"
-    return f"{task_name}: {played_in}, {ended} episodes, {won} won, {cut} cut off"
+    return f"{task_name}: {len(runs)} runs, {played_in}, {ended} episodes, {won} won, {cut} cut off"
 
 
 def _in_main_memory(batch: PolicyBatch) -> PolicyBatch:
@@ -159,12 +162,13 @@ def _equal(task_name: str, k: int, what: str, of_gpu: Tensor, wanted: Tensor) ->
         raise UserError(f"{task_name}: {what} of round {k} differ: {error}") from error
 
 
-def _resumes(phase: OnGpu, learner: PPO, state: dict[str, Any], played: Tensor) -> None:
-    """Check that from a saved state the same is played."""
-    learner.load_state_dict(state.pop("learner"))
-    phase.load_state_dict(state)
-    phase.advance(None, 0, len(phase.batch))
-    if not torch.equal(phase.batch.action.view(played.shape).cpu(), played):
+def _resumes(phase: OnGpu, state: tuple[dict[str, Any], dict[str, Any]], played: Tensor) -> None:
+    """Check that from a saved state the same is played, by itself."""
+    of_learner, of_phase = state
+    phase.learner.load_state_dict(of_learner)
+    phase.load_state_dict(of_phase)
+    phase.advance(None, 0, len(played))
+    if not torch.equal(phase.played()[0].action, played):
         raise UserError("From a saved state other actions are played.")
 
 
@@ -246,34 +250,36 @@ def recorded_steps(name: str, where: str) -> str:
     return f"{name}: {speeds[0]:,.0f} gradient steps a second, {speeds[1]:,.0f} recorded"
 
 
-def speed(num_envs: int, minibatch: int, epochs: int) -> str:
-    """Environment steps of training per second of the clock, and what recording took."""
-    task = get_task("DoorKey-8x8")
-    learner = learner_of(task, PPOConfig(minibatch=minibatch, epochs=epochs), device())
-    phase = OnGpu(task, learner, num_envs, 32, 1.0, _SEED)
+def speed(num_envs: int, minibatch: int, epochs: int, seeds: int) -> str:
+    """Environment steps of training per second of the clock, those of all seeds, and what recording took."""
+    task, config = get_task("DoorKey-8x8"), PPOConfig(minibatch=minibatch, epochs=epochs)
+    phases = [OnGpu(task, learner_of(task, config, device()), num_envs, _ROLLOUT, 1.0, seed) for seed in range(seeds)]
+    OnGpu.join(phases)
 
     def train(rounds: int) -> float:
         started = time.perf_counter()
         for _ in range(rounds):
-            phase.advance(None, 0, 10**12)
+            for phase in phases:
+                phase.advance(None, 0, 10**12)
         torch.cuda.synchronize()
         return time.perf_counter() - started
 
     first = train(5)  # compiles and records
     rounds = max(5, int(5 / (train(5) / 5)))
     each = train(rounds) / rounds
-    setting = f"{num_envs:,} grids, batch {minibatch:,}, {epochs} epochs"
-    return f"  {setting}: {len(phase.batch) / each:,.0f}, after {first:.1f} s of compiling and recording"
+    setting = f"{seeds} x {num_envs:,} grids, batch {minibatch:,}, {epochs} epochs"
+    speed_of_all = seeds * num_envs * _ROLLOUT / each
+    return f"  {setting}: {speed_of_all:,.0f}, after {first:.1f} s of compiling and recording"
 
 
 def from_scratch(num_envs: int = 2_048, budget: int = 20_000_000) -> str:
     """DoorKey-8x8 without a teacher, until .95 of the episodes that end are won, and what held-out levels say then."""
     task = get_task("DoorKey-8x8")
     learner = learner_of(task, PPOConfig(lr=1e-3, minibatch=16_384, epochs=1), device())
-    phase = OnGpu(task, learner, num_envs, 32, 1.0, _SEED)
+    phase = OnGpu(task, learner, num_envs, _ROLLOUT, 1.0, seed=5)
     steps, success, compiled = 0, 0.0, time.perf_counter()
     while success < 0.95 and not phase.over(steps, budget):
-        if steps == 5 * len(phase.batch):
+        if steps == 5 * num_envs * _ROLLOUT:
             torch.cuda.synchronize()
             compiled = time.perf_counter()
         steps, info = phase.advance(None, steps, budget)
@@ -295,13 +301,14 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=250)
     parser.add_argument("--rollout", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=3, help="of the runs that learn in one program")
     said = parser.parse_args()
     if not cuda.is_available():
         sys.exit("There is no GPU that Numba can use here, so nothing was tested: `numba -s` says what it looked for.")
     use_device(said.device, recorded=True)
     print("the same as on the processor:")
     for name in TASKS:
-        print(f"  {check(name, said.num_envs, said.rollout, said.rounds)}", flush=True)
+        print(f"  {check(name, said.num_envs, said.rollout, said.rounds, range(said.seeds))}", flush=True)
     if said.check:
         return
     print("recorded as without that:")

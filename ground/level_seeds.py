@@ -17,7 +17,7 @@ SPLITS: Final = {"train": 0, "eval": SEEDS_PER_SPLIT}  # first level seed of eac
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # what the counter grows by
 _MIX_A, _MIX_B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
+_S11, _S27, _S30, _S31, _S32 = np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
 
 
 def split_range(split: str) -> tuple[int, int]:
@@ -89,6 +89,12 @@ def drawn_seeds(
     for i in range(len(envs)):
         drawn[i] = drawn_seed(seed, envs[i], episodes[i], low, high)
     return drawn
+
+
+@njit(cache=True)
+def drawn_number(seed: int, count: int, row: int) -> np.int64:
+    """An integer in [0, 2**53): what a row of numbers holds when its seed fills it for the given time."""
+    return np.int64(mix(combine(combine(seed, count), row)) >> _S11)
 
 
 @njit(cache=True)

@@ -8,7 +8,7 @@ its ratios are those of the policy that acted.
 Without distillation, and flat, the same class is plain PPO.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -59,7 +59,8 @@ class FlatSettings(PPOSettings):
     """PPO on a flat policy, without a teacher."""
 
     on_gpu: bool = False
-    """Grids, roll-outs and updates on the GPU as well as networks (`--device cuda`), in whole rounds; never tried."""
+    """Grids, roll-outs and updates on the GPU as well as networks (`--device cuda`), in whole rounds, all --seeds in one
+    program; never tried."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +277,12 @@ class FlatPPO(Ihac):
             self.on_gpu = OnGpu(parts.task, self.low_learner, num_envs, rollout, settings.reward_scale, seed)
             self.phases = (self.on_gpu,)
 
+    def join(self, others: "Sequence[FlatPPO]") -> None:
+        """See `Method.join`."""
+        from preceptor.agent.methods.ppo_on_gpu import OnGpu
+
+        OnGpu.join([each.on_gpu for each in (self, *others) if each.on_gpu])
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         super().load_state_dict({"on_gpu": None} | state)  # earlier versions do not have it
@@ -356,4 +363,10 @@ def ppo_preset(given: Given) -> Preset:
 
 
 IHAC = Entry((IhacSettings,), ihac_preset, Ihac, takes_controller=True, needs_options=True)
-PPO_ALONE = Entry((FlatSettings,), ppo_preset, FlatPPO, plays=lambda settings: not settings.on_gpu)
+PPO_ALONE = Entry(
+    (FlatSettings,),
+    ppo_preset,
+    FlatPPO,
+    plays=lambda settings: not settings.on_gpu,
+    joins=lambda settings: settings.on_gpu,
+)

@@ -113,8 +113,14 @@ class PPO(Learner):
 
         The entropy bonus is L1 with a uniform prior. For the arguments see `update`.
         """
-        config, head, legal = self.config, self.network.head, batch.legal
         outputs, value = self.network(*batch.inputs)
+        return self.loss_of(outputs, value, batch, prior_weight, policy)
+
+    def loss_of(
+        self, outputs: Tensor, value: Tensor, batch: PolicyBatch, prior_weight: float = 0.0, policy: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same of what the network makes of the inputs."""
+        config, head, legal = self.config, self.network.head, batch.legal
         value_loss = (value - batch.returns).square().mean()
         if not policy:
             return 0.5 * value_loss, {"value_loss": value_loss.detach()}

@@ -1,9 +1,9 @@
 """What the runner asks of a method, and what a method says of itself in the catalogue."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -39,6 +39,10 @@ class Method(Resumable):
     controller: ControllerNetwork | None = None
     facts: Mapping[str, Any] = MappingProxyType({})
     played: ClassVar[tuple[str, ...]] = ()
+
+    def join(self, others: Sequence[Self]) -> None:
+        """Learn in one program with others that differ in their seeds alone and stand where this one does."""
+        raise NotImplementedError
 
     def load_policy(self, state: dict[str, Any]) -> None:
         """Restore what playing needs, and no more."""
@@ -116,6 +120,7 @@ class Entry:
         preset: Its settings for a task.
         make: Makes it.
         plays: Whether it steps environments while it learns, with settings of its own.
+        joins: Whether runs that differ in their seeds alone learn in one program (`Method.join`), with such settings.
         takes_controller: Whether `--controller` means something to it.
         controller_teaches: Whether a controller that is given takes the teacher's place.
         needs_options: Whether there must be something to choose among above actions: two options or more.
@@ -125,6 +130,7 @@ class Entry:
     preset: Callable[[Given], Preset]
     make: Callable[[Parts], Method]
     plays: Callable[[Any], bool] = lambda settings: True
+    joins: Callable[[Any], bool] = lambda settings: False
     takes_controller: bool = False
     controller_teaches: bool = True
     needs_options: bool = False

@@ -5,7 +5,7 @@ Nothing here is a rule. Levels, steps, sight, and which level comes next are tho
 `train --method ppo --on-gpu` plays them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -23,23 +23,24 @@ config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # of few grids there are few blocks
 
 
 @njit
-def _begin_next(rules, pool, grids, cells, maps, rows, levels, episode, seed, low, high, n):  # type: ignore[no-untyped-def]
-    levels[n] = drawn_seed(seed, n, episode[n], low, high)
+def _begin_next(rules, pool, grids, cells, maps, rows, levels, episode, seeds, low, high, n):  # type: ignore[no-untyped-def]
+    each = rows.shape[0] // seeds.shape[0]
+    levels[n] = drawn_seed(seeds[n // each], n % each, episode[n], low, high)
     episode[n] += 1
     begin(rules, pool, grids, cells, rows[n : n + 1], levels[n : n + 1])
     see_anew(rules, grids, cells, rows[n : n + 1], maps, None, None)
 
 
 @cuda.jit
-def _reset(rules, pool, grids, cells, maps, rows, levels, episode, seed, low, high):  # type: ignore[no-untyped-def]
+def _reset(rules, pool, grids, cells, maps, rows, levels, episode, seeds, low, high):  # type: ignore[no-untyped-def]
     n = cuda.grid(1)
     if n < rows.shape[0]:
-        _begin_next(rules, pool, grids, cells, maps, rows, levels, episode, seed, low, high, n)
+        _begin_next(rules, pool, grids, cells, maps, rows, levels, episode, seeds, low, high, n)
 
 
 @cuda.jit
 def _step(  # type: ignore[no-untyped-def]
-    rules, pool, grids, cells, maps, rows, levels, episode, seed, low, high, actions, reward, ends, final
+    rules, pool, grids, cells, maps, rows, levels, episode, seeds, low, high, actions, reward, ends, final
 ):
     n = cuda.grid(1)
     if n >= rows.shape[0]:
@@ -50,7 +51,7 @@ def _step(  # type: ignore[no-untyped-def]
             for y in range(maps.shape[2]):
                 for channel in range(maps.shape[3]):
                     final[n, x, y, channel] = maps[n, x, y, channel]
-        _begin_next(rules, pool, grids, cells, maps, rows, levels, episode, seed, low, high, n)
+        _begin_next(rules, pool, grids, cells, maps, rows, levels, episode, seeds, low, high, n)
 
 
 def blocks_and_threads(count: int) -> tuple[int, int]:
@@ -66,7 +67,8 @@ class GridsOnGpu:
 
     Args:
         simulator: Task and number of grids; it shows maps, and is not stepped itself.
-        split, seed: As of `BatchedEnv`.
+        split: As of `BatchedEnv`.
+        seeds: The seeds of several of them, of equal size, whose grids lie side by side here.
 
     Attributes:
         maps: uint8 [N, W, H, 4], the observations.
@@ -79,7 +81,7 @@ class GridsOnGpu:
         UserError: There is no GPU, or these grids are not of that kind.
     """
 
-    def __init__(self, simulator: GridSimulator, split: str = "train", seed: int = 0) -> None:
+    def __init__(self, simulator: GridSimulator, split: str = "train", seeds: Sequence[int] = (0,)) -> None:
         spec, count = simulator.level_spec, simulator.num_envs
         if type(simulator) is not GridSimulator or "map" not in simulator.arrays():
             raise UserError(f"{spec.name} has no kernels for a GPU.", "play the maps of a grid task there")
@@ -93,7 +95,7 @@ class GridsOnGpu:
         blank = np.zeros((count, spec.width, spec.height, 4), np.uint8)
         self.maps, self.final, self.reward = to_gpu(blank), to_gpu(blank), to_gpu(np.zeros(count))
         self.ends, self.levels = to_gpu(np.zeros((3, count), np.bool_)), to_gpu(np.zeros(count, np.int64))
-        following = to_gpu(np.arange(count)), self.levels, to_gpu(np.zeros(count, np.int64)), seed
+        following = to_gpu(np.arange(count)), self.levels, to_gpu(np.zeros(count, np.int64)), to_gpu(np.array(seeds))
         self._state = rules, pool, grids, cells, self.maps, *following, *simulator.bounds(split)
         self._launch = blocks_and_threads(count)
         _reset[self._launch](*self._state)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def simulated(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_samples_gradient_steps_and_resumed_play_are_the_processors() -> None:
-    done = simulated("dev.gpu_learning", "--check", "--device", "cpu", "--num-envs", "96", "--rounds", "4")
+    few = "--num-envs", "32", "--rounds", "4", "--seeds", "2"
+    done = simulated("dev.gpu_learning", "--check", "--device", "cpu", *few)
     assert done.returncode == 0, done.stderr
     found = [[int(each) for each in line] for line in re.findall(r"(\d+) episodes, (\d+) won, (\d+) cut", done.stdout)]
     episodes, won, cut = np.array(found).T
@@ -54,16 +56,31 @@ def test_what_is_compared_recorded_and_not_learns_the_same_twice(name: str) -> N
     assert not all(map(torch.equal, one.parameters, before))
 
 
-def test_a_run_is_trained_continued_and_judged_without_a_gpu(tmp_path: Path) -> None:
-    train = "main", "train", "--method", "ppo", "--savedir", "simulated", "--logdir", str(tmp_path), *SETTINGS
-    for more in (("--steps", "50"), ("--steps", "96", "--resume")):
-        done = simulated(*train, *more)
+def test_seeds_are_trained_in_one_program_continued_and_judged_as_each_is_alone(tmp_path: Path) -> None:
+    train = "main", "train", "--method", "ppo", "--logdir", str(tmp_path), *SETTINGS, "--savedir"
+    longer = "--steps", "96", "--resume"
+    together = ("--seeds", "0", "1", "--steps", "50"), ("--seeds", "0", "1", "2", *longer)
+    alone = ("--seed", "1", "--steps", "50"), ("--seed", "1", *longer)
+    for words in (*(("simulated", *each) for each in together), *(("alone", *each) for each in alone)):
+        done = simulated(*train, *words)
         assert done.returncode == 0, done.stderr
-    run = Run.open(tmp_path / "ppo/SimpleDoorKey/simulated")
-    assert run.last_step == 96
-    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "low/value_loss" in line] == [24, 48, 72, 96]
-    judged = evaluate(EvalConfig("SimpleDoorKey", str(run.path), seeds="1000000:1000004", quiet=True))
+    folder = tmp_path / "ppo/SimpleDoorKey"
+    runs = [Run.open(folder / f"simulated/seed-{seed}") for seed in range(3)]
+    assert [run.last_step for run in runs] == [96] * 3
+    for run in runs:
+        lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines if "low/value_loss" in line] == [24, 48, 72, 96]
+        assert run.results()["seconds"] > 0
+    trees: list[Any] = []
+    for run in (*runs, Run.open(folder / "alone")):
+        run.restore(trees.append)
+    low = [tree["method"]["low"] for tree in trees]
+    for part in ("network", "optimizer"):
+        torch.testing.assert_close(low[1][part], low[3][part], rtol=0, atol=1e-5)
+    weights = [each["network"]["action_head.weight"] for each in low[:3]]
+    assert not any(torch.equal(weights[k], weights[k - 1]) for k in range(3))
+    assert trees[1]["method"]["on_gpu"]["rounds"] == 4
+    judged = evaluate(EvalConfig("SimpleDoorKey", str(runs[0].path), seeds="1000000:1000004", quiet=True))
     assert judged["student"]["sampled"]["episodes"] == 4
 
 
