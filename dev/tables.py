@@ -56,7 +56,6 @@ PLANS_AHEAD: Said = {
     "high_updates": 0.1,
     "high_reward": 0.0025,
     "high_sees": "slow",
-    "fourier": 2,
     "high.gamma": 0.97,
     "high.tau": 0.02,
     "high.temperature": 0.2,

@@ -5,7 +5,6 @@ segment is replaced, whenever it is drawn, by the one that explains best what th
 controller may be the high level, or a prior of it that fades to nothing.
 """
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -45,7 +44,7 @@ from preceptor.agent.resumable import places
 from preceptor.agent.runs.run import Run
 from preceptor.ground.device import device, to_numpy, to_tensor
 from preceptor.ground.errors import UserError
-from preceptor.ground.ranges import Count, CountOrNone, Positive, Share
+from preceptor.ground.ranges import Count, Positive, Share
 
 HighKind = Literal["sac", "td3"]
 LowKind = Literal["sac", "td3", "ppo"]
@@ -74,9 +73,6 @@ class HiroSettings(TwoLevelSettings):
     high_sees: Literal["all", "slow"] = "all"
     """What the high level sees: all of an observation, or what changes slowly, such as where things are (a task says
     which). Where critics see limbs and speeds, they may learn each remembered goal's outcome by heart."""
-    fourier: CountOrNone = 0
-    """Frequencies of the Fourier features (Tancik et al., 2020) of each place that the high level sees, too: periods of
-    one cell, of half a cell, and so on. They tell places apart that differ by little."""
     draws: Count = 8
     """Gaussian candidates for relabelling (appendix C)."""
     low_updates: Positive = 0.25
@@ -136,15 +132,12 @@ class Hiro(TwoLevels):
         self._seen = torch.tensor([i for i in range(width) if i not in task.hidden_from_low_level], device=device())
         unseen = task.hidden_from_high_level if settings.high_sees == "slow" else ()
         self._high_seen = torch.tensor([i for i in range(width) if i not in unseen], device=device())
-        self._places = torch.tensor(task.hidden_from_low_level, dtype=torch.int64, device=device())
-        self._frequencies = 2 * math.pi * torch.arange(1.0, settings.fourier + 1, device=device())
         self._scale = torch.tensor(task.observation_scale, device=device())
         self._reach = torch.tensor(self.frame.reach, device=device())
         first_weights = [int(seed.generate_state(1)[0]) for seed in (low_seed, high_seed)]
         make: Any = BoxPPO if isinstance(settings.low, PPOConfig) else make_learner
         self.low_learner = make(len(self._seen) + dims, task.num_actions, settings.low, first_weights[0])
-        high_width = len(self._high_seen) + 2 * settings.fourier * len(self._places)
-        self.high_learner = make_learner(high_width, dims, settings.high, first_weights[1])
+        self.high_learner = make_learner(len(self._high_seen), dims, settings.high, first_weights[1])
         self.rng = np.random.default_rng(draws)
         self.generator = torch.Generator().manual_seed(int(noise.generate_state(1)[0]))
         self.store = ring_for(parts, settings.buffer_size, settings.rollout + 2 * settings.period, dims)
@@ -201,11 +194,7 @@ class Hiro(TwoLevels):
 
     def high_inputs(self, parts: Tensor) -> Tensor:
         """What the high level's networks take of an encoder's numbers [B, O]."""
-        seen = parts.index_select(-1, self._high_seen)
-        if not self.settings.fourier:
-            return seen
-        angles = (parts.index_select(-1, self._places)[..., None] * self._frequencies).flatten(-2)
-        return torch.cat([seen, angles.sin(), angles.cos()], -1)
+        return parts.index_select(-1, self._high_seen)
 
     def update_low(self, observed: Observations, length: int) -> dict[str, float]:
         """PPO learns from the newest steps; SAC and TD3 from all that are remembered, once they are warm."""

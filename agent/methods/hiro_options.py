@@ -198,7 +198,7 @@ def preset(given: Given) -> Preset:
     """Settings of HIRO for a task, over goals or over options."""
     if not over_options(given):
         return goals_preset(given)
-    alone = {"goal_space", "value_filter", "high_sees", "fourier", "low_level", "low_learner", "high_learner"}
+    alone = {"goal_space", "value_filter", "high_sees", "low_level", "low_learner", "high_learner"}
     goals = alone & (given.said or {}).keys()
     if goals:
         flag = "--" + sorted(goals)[0].replace("_", "-")
