@@ -75,7 +75,7 @@ class TrainConfig:
     """Where networks are: cpu, cuda, cuda:1 and so on, or auto: the GPU where there is one. hiro's small networks are
     faster on the processor, and there alone a run repeats to the bit."""
     graphs: bool = False
-    """On a GPU, record all of --on-gpu, and gradient steps of SAC, TD3, distillation and EM, as CUDA graphs; never
+    """On a GPU, record all of --on-gpu, and gradient steps of PPO, SAC, TD3, distillation and EM, as CUDA graphs; never
     tried on one."""
     quiet: bool = False
     """No progress display."""

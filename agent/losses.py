@@ -84,7 +84,7 @@ class PriorActions:
     """
 
     action: Tensor
-    weight: float
+    weight: float | Tensor
     value_filter: bool = False
 
     def regularised(self, loss: Tensor, obs: Tensor, action: Tensor, value: Tensor, critic: nn.Module) -> Tensor:

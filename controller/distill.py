@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -45,17 +44,6 @@ class LabelledScenes:
 
     def __getitem__(self, rows: NDArray[np.int64]) -> "LabelledScenes":
         return LabelledScenes(self.encoded[rows], *(getattr(self, name)[rows] for name in _COLUMNS))
-
-    @property
-    def columns(self) -> tuple[Any, ...]:
-        """All that it is made of, each [N, ...]."""
-        return *self.encoded.parts, *(getattr(self, name) for name in _COLUMNS)
-
-    @staticmethod
-    def of(*columns: Any) -> "LabelledScenes":
-        """The scenes that are made of such columns."""
-        inputs = len(columns) - len(_COLUMNS)
-        return LabelledScenes(Encoded(columns[:inputs]), *columns[inputs:])
 
     def with_skills(self, skills: NDArray[np.int8]) -> "LabelledScenes":
         """The same scenes with what the skills [N, K] would do."""
@@ -154,11 +142,11 @@ class Distillation:
         info: dict[str, Tensor | float] = {}
         count = count if any(map(len, self._parts)) else 0
         for _ in range(count):
-            info = self._step(*self._minibatch().columns)
+            info = self._step(self._minibatch())
         return {name: float(value) for name, value in info.items()} | {"learning_rate": rate} if count else {}
 
-    def _learn(self, *columns: Any) -> dict[str, Tensor | float]:
-        gradients, info = self._gradients(LabelledScenes.of(*columns))
+    def _learn(self, scenes: LabelledScenes) -> dict[str, Tensor | float]:
+        gradients, info = self._gradients(scenes)
         self.optimizer.follow(gradients, max_norm=1.0)
         return info
 

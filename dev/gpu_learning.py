@@ -11,10 +11,9 @@ import argparse
 import copy
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,23 +21,18 @@ from numba import cuda
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preceptor.agent.halo.config import NeuralConfig
-from preceptor.agent.halo.policies import NeuralPolicies
+from dev.learners import LEARNERS, STEPS
 from preceptor.agent.levels import Player, SingleOption
 from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, rollout_batch
 from preceptor.agent.methods.ppo_on_gpu import OnGpu
-from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
-from preceptor.agent.methods.td3 import TD3, TD3Config
 from preceptor.agent.networks import LowNetwork
 from preceptor.agent.players import play, summary
-from preceptor.controller.distill import DistilConfig, Distillation, distillation_gradients, scenes_of
 from preceptor.controller.encoders import encoder_of
 from preceptor.controller.network import TrunkConfig
-from preceptor.controller.roles import network_of
 from preceptor.envs.catalog import get_task
 from preceptor.envs.gridworld.tasks import GridTask
 from preceptor.envs.task import Task
-from preceptor.ground.device import device, to_device, use_device
+from preceptor.ground.device import device, use_device
 from preceptor.ground.errors import UserError
 from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
 
@@ -49,8 +43,7 @@ _SCALE = 0.5  # of rewards
 _ROLLOUT = 32  # where speed is measured
 _RELATIVE, _ABSOLUTE = 0.0, 1e-4  # sums in another order, which normalised advantages amplify
 _COLUMNS = "tokens", "presence", "log-probabilities", "advantages", "returns"
-_STEPS, _COMPARED = 1_000, 20  # of gradient, and after how many recorded ones are compared with others
-_BATCHES = 16
+_COMPARED = 20  # gradient steps, after which those that are recorded are compared with others
 # Environments, minibatch and epochs: those of docs/speed.md, and many; how many seeds learn in one program.
 SPEEDS = (256, 2_048, 4, 1), (256, 2_048, 4, 32), (2_048, 16_384, 1, 1), (2_048, 16_384, 1, 32), (8_192, 65_536, 1, 1)
 
@@ -172,69 +165,13 @@ def _resumes(phase: OnGpu, state: tuple[dict[str, Any], dict[str, Any]], played:
         raise UserError("From a saved state other actions are played.")
 
 
-class Learning(NamedTuple):
-    """What takes a gradient step, given its number, and what learns by it."""
-
-    step: Callable[[int], Any]
-    parameters: Sequence[Tensor]
-
-
-def of_transitions(learner: SAC | TD3) -> Learning:
-    """An actor that learns from noise."""
-    drawn, batches = torch.Generator().manual_seed(0), []
-    for _ in range(_BATCHES):
-        noise = (torch.randn(256, *size, generator=drawn) for size in ((17,), (6,), (), (17,)))
-        obs, action, reward, after = (each.to(device()) for each in noise)
-        batches.append(Transitions(obs, action.tanh(), reward, after, torch.full_like(reward, 0.99)))
-    return Learning(lambda k: learner.update(batches[k % _BATCHES]), list(learner.actor.parameters()))
-
-
-def distillation() -> Learning:
-    """A controller of scenes from random play with labels among what is legal."""
-    task, rng = get_task("ColoredDoorKey"), np.random.default_rng(0)
-    env, count, options = task.make_vec(1_000, seed=0), 1_000, len(task.options)
-    obs, _ = env.reset()
-    for _ in range(20):
-        obs = env.step(rng.integers(task.num_actions, size=count))[0]
-    legal = task.legal(obs)
-    probs = (legal / legal.sum(1, keepdims=True)).astype(np.float32)
-    torch.manual_seed(0)
-    network = to_device(network_of(task))
-    gradients = partial(distillation_gradients, network, masked=True)
-    made = Distillation(encoder_of(task), [network], gradients, DistilConfig(), np.random.default_rng(0))
-    made.add(scenes_of(task, obs, rng.integers(-1, options, count), probs, legal))
-    return Learning(lambda k: made.train(1, k / _STEPS), list(network.parameters()))
-
-
-def em() -> Learning:
-    """HALO's networks, which learn from noise."""
-    config, drawn, restarts, options = NeuralConfig(), torch.Generator().manual_seed(0), 4, 3
-    policies = NeuralPolicies(40, options, 5, False, restarts, config, 0)
-    batches, share = [], torch.tensor(1e-3, device=device())
-    for _ in range(_BATCHES):
-        features = torch.randn(config.batch, 40, generator=drawn)
-        action = torch.randint(5, (config.batch,), generator=drawn)
-        low = torch.rand(restarts, config.batch, options, generator=drawn)
-        pairs = torch.rand(restarts, config.batch, options, options, generator=drawn)
-        batches.append([each.to(device()) for each in (features, action, low, pairs, low / 2)])
-    return Learning(lambda k: policies.step(*batches[k % _BATCHES], share), list(policies.parameters()))
-
-
-LEARNERS: dict[str, Callable[[], Learning]] = {
-    "SAC": lambda: of_transitions(SAC(17, 6, SACConfig(precision="float32"), seed=1)),
-    "TD3": lambda: of_transitions(TD3(17, 6, TD3Config(precision="float32"), seed=1)),
-    "distillation": distillation,
-    "EM of networks": em,
-}
-
-
 def recorded_steps(name: str, where: str) -> str:
     """Recorded gradient steps beside others from the same batches, and of both how many a second of the clock."""
     learners = []
     for recorded in (False, True):
         use_device(where, recorded)
         learners.append((recorded, LEARNERS[name](), list[float]()))
-    for k in range(_STEPS):
+    for k in range(STEPS):
         for recorded, learning, seconds in learners:
             use_device(where, recorded)
             torch.cuda.synchronize()

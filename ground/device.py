@@ -96,8 +96,8 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     network.load_state_dict(weights)
 
 
-def to_tensor(values: NDArray[Any] | Tensor) -> Tensor:
-    """An array, or a tensor, as a tensor where networks are; in main memory they share it."""
+def to_tensor(values: NDArray[Any] | Tensor | float) -> Tensor:
+    """An array, a tensor, or a number as a tensor where networks are; in main memory they share it."""
     return torch.as_tensor(values).to(_device)
 
 

@@ -59,8 +59,8 @@ class FlatSettings(PPOSettings):
     """PPO on a flat policy, without a teacher."""
 
     on_gpu: bool = False
-    """Grids, roll-outs and updates on the GPU as well as networks (`--device cuda`), in whole rounds, all --seeds in one
-    program; never tried."""
+    """Grids, roll-outs and updates on the GPU as well as networks (`--device cuda`), in whole rounds, all --seeds as
+    one program; never tried."""
 
 
 @dataclass(frozen=True)

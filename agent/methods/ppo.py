@@ -14,12 +14,14 @@ from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import Distribution
 from preceptor.agent.losses import option_advantages, prior_regularised
 from preceptor.agent.networks import HighNetwork, LowNetwork
-from preceptor.agent.resumable import Learner, places
+from preceptor.agent.recorded import RecordedLearner
+from preceptor.agent.resumable import places
 from preceptor.controller.encoders import VectorEncoder
 from preceptor.controller.network import TrunkConfig
 from preceptor.ground.device import to_device, to_numpy, to_tensor
 from preceptor.ground.optim import FusedAdam
 from preceptor.ground.ranges import Count, NotNegative, Positive, Share
+from preceptor.ground.repeated import kept
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class PolicyBatch:
         return *always, self.legal, self.wanted
 
 
-class PPO(Learner):
+class PPO(RecordedLearner):
     """Improves a network that maps a batch's inputs to (outputs [B, P], value [B]); its `head` reads the outputs.
 
     Args:
@@ -105,6 +107,8 @@ class PPO(Learner):
         self.network, self.config, self.rng = network, config, rng
         self.parameters = list(network.parameters())
         self.optimizer = FusedAdam(self.parameters, config.lr, eps=1e-5)
+        self._looks = any(getattr(part, "looks", False) for part in network.modules())
+        super().__init__()
 
     def loss(
         self, batch: PolicyBatch, prior_weight: float = 0.0, policy: bool = True
@@ -182,12 +186,14 @@ class PPO(Learner):
         self, batch: PolicyBatch, order: Tensor, prior_weight: float = 0.0, policy: bool = True
     ) -> list[Mapping[str, Tensor | float]]:
         """Gradient steps on minibatches of all samples in an order; the terms of each."""
-        terms = []
-        for minibatch in batch.select(order).split(max(1, round(len(batch) / self.config.minibatch))):
-            gradients, info = self.gradients(minibatch, prior_weight, policy)
-            self.optimizer.follow(gradients, self.config.max_grad_norm)
-            terms.append(info)
-        return terms
+        step = self._step if self._looks else self._repeated
+        minibatches = batch.select(order).split(max(1, round(len(batch) / self.config.minibatch)))
+        return [kept(step(minibatch, prior_weight, policy)) for minibatch in minibatches]
+
+    def _step(self, batch: PolicyBatch, prior_weight: float, policy: bool) -> Mapping[str, Tensor | float]:
+        gradients, info = self.gradients(batch, prior_weight, policy)
+        self.optimizer.follow(gradients, self.config.max_grad_norm)
+        return info
 
 
 def means(terms: Sequence[Mapping[str, Tensor | float]]) -> dict[str, Tensor | float]:

@@ -1,10 +1,8 @@
 """Soft actor-critic (Haarnoja et al., 2018) for one policy over a box: flat, low or high level."""
 
 import copy
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,12 +13,12 @@ from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import Distribution, SquashedNormal
 from preceptor.agent.losses import PriorActions, prior_regularised
 from preceptor.agent.networks import GaussianActor, TwinCritic
-from preceptor.agent.resumable import Learner, places
+from preceptor.agent.recorded import RecordedLearner
+from preceptor.agent.resumable import places
 from preceptor.agent.sac_by_hand import ByHand, fits
 from preceptor.ground.device import device, to_device
 from preceptor.ground.optim import FusedAdam, fast_precision, polyak, products_in
 from preceptor.ground.ranges import Count, Positive, Share, Widths
-from preceptor.ground.repeated import Repeated
 
 
 @dataclass(frozen=True)
@@ -74,39 +72,8 @@ class Transitions:
     discount: Tensor
     prior: PriorActions | None = None
 
-    @property
-    def columns(self) -> tuple[Tensor, ...]:
-        """All but the prior."""
-        return self.obs, self.action, self.reward, self.next_obs, self.discount
 
-
-class ActorCritic(Learner, ABC):
-    """A learner of transitions, whose gradient steps a GPU may record: those without a prior."""
-
-    def __init__(self) -> None:
-        self._forget()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        super().load_state_dict(state)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Let go of recorded steps, which are of the memory of what was there before."""
-        self._steps = {actor: Repeated(partial(self._step, actor)) for actor in (True, False)}
-
-    def _take(self, actor: bool, batch: Transitions, recorded: bool = True) -> dict[str, Tensor]:
-        """A gradient step of the critics, and of the actor if so said, on a batch."""
-        if recorded and batch.prior is None:
-            return self._steps[actor](*batch.columns)
-        return self._step(actor, *batch.columns, batch.prior)
-
-    @abstractmethod
-    def _step(self, actor: bool, *columns: Any) -> dict[str, Tensor]:
-        """That, of what `Transitions` is made of."""
-
-
-class SAC(ActorCritic):
+class SAC(RecordedLearner):
     """Learns an actor and twin critics from transitions of any policy.
 
     Args:
@@ -215,10 +182,10 @@ class SAC(ActorCritic):
 
     def update(self, batch: Transitions, actor: bool = True) -> dict[str, Tensor]:
         """One gradient step of critics, actor and temperature; of the critics alone if so said."""
-        return self._take(actor, batch, self._plain and isinstance(self.actor, GaussianActor))
+        recorded = self._plain and isinstance(self.actor, GaussianActor)
+        return (self._repeated if recorded else self._step)(batch, actor)
 
-    def _step(self, actor: bool, *columns: Any) -> dict[str, Tensor]:
-        batch = Transitions(*columns)
+    def _step(self, batch: Transitions, actor: bool) -> dict[str, Tensor]:
         with products_in(self._precision):
             by_hand = self.by_hand(batch)
             gradients, info = self.critic_gradients(batch, by_hand)

@@ -13,7 +13,8 @@ from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import Categorical
 from preceptor.agent.losses import prior_regularised
 from preceptor.agent.networks import linear
-from preceptor.agent.resumable import Learner, places
+from preceptor.agent.recorded import RecordedLearner
+from preceptor.agent.resumable import places
 from preceptor.controller.encoders import Encoder
 from preceptor.controller.network import TrunkConfig, in_order, make_trunk, mask_logits
 from preceptor.ground.device import to_device
@@ -50,7 +51,7 @@ class OptionTransitions:
         reward: float32 [B], summed with its discount.
         discount: float32 [B], of the value afterwards: gamma to the number of steps, zero where the episode terminated.
         prior: float32 [B, K], the prior's distribution, or None.
-        prior_weight: lambda of the divergence from it.
+        prior_weight: lambda of the divergence from it, above zero.
     """
 
     inputs: tuple[Tensor, ...]
@@ -61,7 +62,7 @@ class OptionTransitions:
     reward: Tensor
     discount: Tensor
     prior: Tensor | None = None
-    prior_weight: float = 0.0
+    prior_weight: float | Tensor = 0.0
 
 
 class OptionNetwork(nn.Module):
@@ -83,7 +84,7 @@ class OptionNetwork(nn.Module):
         return in_order(self.head(self.trunk(*parts)), parts)
 
 
-class DiscreteSAC(Learner):
+class DiscreteSAC(RecordedLearner):
     """Learns a distribution over options and their values from transitions of any policy.
 
     Args:
@@ -104,6 +105,7 @@ class DiscreteSAC(Learner):
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.actor_optimizer = FusedAdam(self.actor.parameters(), config.lr)
         self.critic_optimizer = FusedAdam(self.critics.parameters(), config.lr)
+        super().__init__()
 
     def critic_loss(self, batch: OptionTransitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared soft Bellman error of both critics at the options that ran."""
@@ -124,7 +126,7 @@ class DiscreteSAC(Learner):
         probs = log_probs.exp()
         loss = (probs * (self.config.temperature * log_probs - value)).sum(1).mean()
         info = {"entropy": -(probs * log_probs).sum(1).mean().detach()}
-        if batch.prior is not None and batch.prior_weight > 0:
+        if batch.prior is not None:
             divergence = (probs * (log_probs - batch.prior.clamp_min(1e-6).log())).sum(1)
             loss = prior_regularised(loss, divergence, batch.prior_weight)
             info["prior_kl"] = divergence.mean().detach()
@@ -132,6 +134,9 @@ class DiscreteSAC(Learner):
 
     def update(self, batch: OptionTransitions) -> dict[str, Tensor]:
         """One gradient step of critics and actor."""
+        return self._repeated(batch)
+
+    def _step(self, batch: OptionTransitions) -> dict[str, Tensor]:
         loss, info = self.critic_loss(batch)
         self.critic_optimizer.minimize(loss)
         loss, actor_info = self.actor_loss(batch)

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import tyro
@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from preceptor.agent.computed import Computed
 from preceptor.agent.distributions import ClippedNormal, Distribution
-from preceptor.agent.methods.sac import ActorCritic, ActorCriticConfig, Transitions
+from preceptor.agent.methods.sac import ActorCriticConfig, Transitions
 from preceptor.agent.networks import DeterministicActor, TwinCritic
+from preceptor.agent.recorded import RecordedLearner
 from preceptor.agent.resumable import places
 from preceptor.ground.device import normal, to_device
 from preceptor.ground.optim import FusedAdam, fast_precision, polyak, products_in
@@ -38,7 +39,7 @@ class TD3Config(ActorCriticConfig):
     kind: tyro.conf.Suppress[Literal["td3"]] = "td3"
 
 
-class TD3(ActorCritic):
+class TD3(RecordedLearner):
     """Learns a deterministic actor and twin critics from transitions of any policy.
 
     Args:
@@ -96,10 +97,9 @@ class TD3(ActorCritic):
     def update(self, batch: Transitions) -> dict[str, Tensor]:
         """One gradient step of the critics, and every so often one of the actor and the targets."""
         self.updates += 1
-        return self._take(self.updates % self.config.actor_every == 0, batch)
+        return self._repeated(batch, self.updates % self.config.actor_every == 0)
 
-    def _step(self, actor: bool, *columns: Any) -> dict[str, Tensor]:
-        batch = Transitions(*columns)
+    def _step(self, batch: Transitions, actor: bool) -> dict[str, Tensor]:
         with products_in(self._precision):
             loss, info = self.critic_loss(batch)
             self.critic_optimizer.minimize(loss)

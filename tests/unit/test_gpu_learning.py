@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from dev.gpu_learning import LEARNERS
+from dev.learners import LEARNERS
 from preceptor.agent.evaluate import evaluate
 from preceptor.agent.flags import EvalConfig
 from preceptor.agent.methods.ppo import PPO, PPOConfig

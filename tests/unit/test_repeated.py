@@ -6,6 +6,7 @@ processor would have to look at, and leaves everything as it was while it record
 
 import contextlib
 import copy
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -16,13 +17,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from preceptor.agent.halo.config import NeuralConfig
 from preceptor.agent.halo.policies import NeuralPolicies
+from preceptor.agent.losses import PriorActions
 from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, means
 from preceptor.agent.methods.sac import SAC, SACConfig, Transitions
+from preceptor.agent.methods.sac_discrete import DiscreteSAC, DiscreteSACConfig, OptionTransitions
+from preceptor.agent.methods.stacked_ppo import StackedPPO
 from preceptor.agent.methods.td3 import TD3, TD3Config
 from preceptor.agent.networks import LowNetwork
 from preceptor.agent.phases import Distil
-from preceptor.controller.distill import DistilConfig, Distillation, LabelledScenes, distillation_gradients, scenes_of
-from preceptor.controller.encoders import encoder_of
+from preceptor.controller.distill import DistilConfig, Distillation, distillation_gradients, scenes_of
+from preceptor.controller.encoders import Encoded, VectorEncoder, encoder_of
 from preceptor.controller.network import TrunkConfig
 from preceptor.controller.roles import network_of
 from preceptor.envs.catalog import get_task
@@ -102,25 +106,40 @@ def gpu(monkeypatch):
     torch.set_default_dtype(torch.float32)
 
 
+GRID, SMALL = get_task("SimpleDoorKey"), TrunkConfig(hidden=16)
 LEARNERS = {
     "sac": lambda: SAC(3, 2, SACConfig(hidden=(16, 16), batch=8), seed=1),
     "sac, normed, fixed temperature": lambda: SAC(3, 2, SACConfig(hidden=(16,), normed=True, temperature=0.1), seed=1),
     "td3": lambda: TD3(3, 2, TD3Config(hidden=(16, 16)), seed=1),
+    "options": lambda: DiscreteSAC(
+        VectorEncoder([1.0] * 3), 4, DiscreteSACConfig(trunk=TrunkConfig(hidden=16)), seed=1
+    ),
 }
+PRIORS = {"none": None, "one that fades": False, "one that fades, filtered": True}
 
 
-def batches(count):
+def batches(count, name="sac", value_filter=None):
+    """From noise; a prior counts for less and less, and not at all in the last ones."""
     rng = torch.Generator().manual_seed(0)
-    for _ in range(count):
+    for k in range(count):
         obs, action, after = (torch.randn(8, width, generator=rng) for width in (3, 2, 3))
-        yield Transitions(obs, action.tanh(), torch.randn(8, generator=rng), after, torch.full((8,), 0.9))
+        reward, discount, weight = torch.randn(8, generator=rng), torch.full((8,), 0.9), max(0.0, 1 - k / 12)
+        held = weight > 0 and value_filter is not None
+        if name == "options":
+            legal, option = torch.rand(2, 8, 4, generator=rng) < 0.8, torch.randint(4, (8,), generator=rng)
+            prior = torch.rand(8, 4, generator=rng).softmax(1) if held else None
+            yield OptionTransitions((obs,), (after,), *legal, option, reward, discount, prior, weight)
+        else:
+            prior = PriorActions(torch.rand(8, 2, generator=rng), weight, value_filter) if held else None
+            yield Transitions(obs, action.tanh(), reward, after, discount, prior)
 
 
+@pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("name", LEARNERS)
-def test_learners_learn_the_same_from_recorded_steps(name, gpu, monkeypatch):
+def test_learners_learn_the_same_from_recorded_steps(name, prior, gpu, monkeypatch):
     recorded, plain = LEARNERS[name](), LEARNERS[name]()
-    for k, batch in enumerate(batches(14)):
-        if k == 11:  # long after it was recorded
+    for k, batch in enumerate(batches(18, name, PRIORS[prior])):
+        if k == 9:  # long after it was recorded
             recorded.scale_rates(0.25)
             plain.scale_rates(0.25)
         found = {what: float(value) for what, value in recorded.update(batch).items()}
@@ -128,39 +147,69 @@ def test_learners_learn_the_same_from_recorded_steps(name, gpu, monkeypatch):
             patch.setattr(repeated, "records", lambda: False)
             wanted = {what: float(value) for what, value in plain.update(batch).items()}
         assert found == pytest.approx(wanted, rel=1e-12), k
-    graphs = [step._graph for step in recorded._steps.values() if step._graph]
+    graphs = [step._graph for step in recorded._repeated._of_kind.values() if step._graph]
     assert graphs
-    assert all(graph.replays > 2 for graph in graphs)
+    assert sum(graph.replays for graph in graphs) > 5
     for one, other in zip(recorded.actor.parameters(), plain.actor.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
 
 
-def test_epochs_of_ppo_are_the_same_recorded(gpu):
-    task = get_task("SimpleDoorKey")
-    encoder = encoder_of(task)
+def ppo(seed=0):
+    """A learner of flat policies."""
+    torch.manual_seed(seed)
+    network = LowNetwork(encoder_of(GRID), 1, 4, SMALL).double()  # what tokens are is float32
+    return PPO(network, PPOConfig(minibatch=8), np.random.default_rng(0))
 
-    def learner():
-        torch.manual_seed(0)
-        network = LowNetwork(encoder, 1, 4, TrunkConfig(hidden=16)).double()  # what tokens are is float32
-        return PPO(network, PPOConfig(minibatch=8), np.random.default_rng(0))
 
-    rng = torch.Generator().manual_seed(0)
-    scenes = encoder(task.make_vec(24).reset(seed=0)[0])
+def samples(count, seed=0, masked=False):
+    """Samples of a roll-out, as far as PPO can tell."""
+    rng = torch.Generator().manual_seed(seed)
+    scenes = encoder_of(GRID)(GRID.make_vec(count).reset(seed=seed)[0])
     tokens, present = map(torch.as_tensor, scenes.parts)
-    action = torch.randint(4, (24,), generator=rng)
-    log_prob, advantage, returns = torch.randn(3, 24, generator=rng)
-    batch = PolicyBatch((tokens, present.double(), torch.zeros_like(action)), action, log_prob - 2, advantage, returns)
-    one, plain = learner(), learner()
-    recorded = Repeated(lambda order: means(one.pass_over(batch, order)))
-    for k in range(7):
-        order = torch.randperm(24, generator=rng)
-        one.scale_rates(1 - k / 10)
-        plain.scale_rates(1 - k / 10)
-        found, wanted = recorded(order), means(plain.pass_over(batch, order))
-        for name, term in found.items():
-            torch.testing.assert_close(term, wanted[name], rtol=1e-12, atol=1e-15)
+    action, legal = torch.randint(3, (count,), generator=rng), torch.rand(count, 4, generator=rng) < 0.5
+    legal[range(count), action] = True
+    log_prob, advantage, returns = torch.randn(3, count, generator=rng)
+    inputs = tokens, present.double(), torch.zeros_like(action)
+    return PolicyBatch(inputs, action, log_prob - 2, advantage, returns, legal if masked else None)
+
+
+def test_updates_of_ppo_are_the_same_recorded(gpu, monkeypatch):
+    one, plain = ppo(), ppo()
+    frozen = copy.deepcopy(plain.network)
+    for k in range(12):  # critics alone, then held to a prior that fades, then by itself
+        how = {"policy": k > 2, "prior": frozen if k < 9 else None, "remaining": 1 - k / 20}
+        how |= {"prior_weight": (9 - k) / 9}
+        batch = samples(24, k, masked=True)
+        found = one.update(batch, **how)
+        with monkeypatch.context() as patch:
+            patch.setattr(repeated, "records", lambda: False)
+            wanted = plain.update(batch, **how)
+        assert found == pytest.approx(wanted, rel=1e-7), k  # a share is float32
+    graphs = [recorded._graph for recorded in one._repeated._of_kind.values()]
+    assert [graph.replays for graph in graphs] == [33, 69, 33]  # four epochs of three minibatches each
     for ours, theirs in zip(one.network.parameters(), plain.network.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
+
+
+def test_epochs_of_several_learners_side_by_side_are_those_of_each_and_the_same_recorded(gpu):
+    alone, together = ([ppo(seed) for seed in (0, 1, 2)] for _ in range(2))
+    stacked = StackedPPO(together)
+    recorded = Repeated(stacked.pass_over)
+    rng = torch.Generator().manual_seed(3)
+    batch, own = samples(3 * 24), torch.arange(3 * 24).view(3, 24)
+    for k in range(7):
+        order = own.gather(1, torch.rand(3, 24, generator=rng).argsort(1))
+        stacked.scale_rates(1 - k / 10)
+        told = recorded(batch, order)
+        stacked.hand_back()
+        for place, learner in enumerate(alone):
+            learner.scale_rates(1 - k / 10)
+            wanted = means([learner._step(part, 0.0, True) for part in batch.select(order[place]).split(3)])
+            for name, term in told.items():
+                torch.testing.assert_close(term[place], wanted[name], rtol=1e-10, atol=1e-13)
+    for one, other in zip(together, alone, strict=True):
+        for part in ("network", "optimizer"):
+            torch.testing.assert_close(one.state_dict()[part], other.state_dict()[part], rtol=1e-10, atol=1e-13)
 
 
 def labelled(task):
@@ -175,15 +224,16 @@ def labelled(task):
 @pytest.mark.parametrize("name", ["SimpleDoorKey", "ColoredDoorKey"])  # of colours, of roles
 @pytest.mark.parametrize("student", ["hierarchical", "flat"])
 def test_distillation_is_the_same_recorded(name, student, gpu, monkeypatch):
-    task, small, found = get_task(name), TrunkConfig(hidden=16), []
-    columns = (part.astype(np.float64) if part.dtype == np.float32 else part for part in labelled(task).columns)
-    scenes = LabelledScenes.of(*columns)
+    task, found = get_task(name), []
+    scenes = labelled(task)
+    parts = [part.astype(np.float64) if part.dtype == np.float32 else part for part in scenes.encoded.parts]
+    scenes = replace(scenes, encoded=Encoded(tuple(parts)), probs=scenes.probs.astype(np.float64))
     for records in (True, False):
         monkeypatch.setattr(repeated, "records", lambda records=records: records)
         torch.manual_seed(0)
         heads = len(task.options) if student == "hierarchical" else 1
-        low = LowNetwork(encoder_of(task), heads, task.num_actions, small).double()
-        learner = SimpleNamespace(controller=network_of(task, small).double(), low=low, task=task, _masked=True)
+        low = LowNetwork(encoder_of(task), heads, task.num_actions, SMALL).double()
+        learner = SimpleNamespace(controller=network_of(task, SMALL).double(), low=low, task=task, _masked=True)
         learner._skill_targets = partial(Distil._skill_targets, learner)
         networks, gradients = [learner.controller, low], partial(Distil.gradients, learner)
         config, rng = DistilConfig(minibatch=8), np.random.default_rng(0)
@@ -191,7 +241,7 @@ def test_distillation_is_the_same_recorded(name, student, gpu, monkeypatch):
         distillation.add(scenes)
         told = [distillation.train(4, progress / 10) for progress in range(4)]
         if records:
-            assert distillation._step._graph.replays == 13
+            assert [step._graph.replays for step in distillation._step._of_kind.values()] == [13]
         distillation.optimizer.load_state_dict(copy.deepcopy(distillation.optimizer.state_dict()))
         distillation.forget_step()
         told += [distillation.train(4, progress / 10) for progress in range(4, 6)]
@@ -206,7 +256,7 @@ def test_distillation_is_the_same_recorded(name, student, gpu, monkeypatch):
 def test_networks_that_read_missions_look_at_numbers_and_are_not_recorded(gpu):
     torch.set_default_dtype(torch.float32)
     task = get_task("OneRoom-Mix")
-    network = network_of(task, TrunkConfig(hidden=16))
+    network = network_of(task, SMALL)
     gradients = partial(distillation_gradients, network, masked=True)
     distillation = Distillation(encoder_of(task), [network], gradients, DistilConfig(), np.random.default_rng(0))
     distillation.add(labelled(task))
@@ -228,7 +278,7 @@ def test_em_teaches_networks_the_same_recorded(continuous, gpu, monkeypatch):
         for batch in batches:
             policies.step(*batch)
         if records:
-            assert policies.step._graph.replays == 4
+            assert [step._graph.replays for step in policies.step._of_kind.values()] == [4]
         made.append(list(policies.parameters()))
     for one, other in zip(*made, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
@@ -250,7 +300,7 @@ def test_a_learner_that_is_loaded_goes_on_from_what_was_saved(gpu):
             learner.load_state_dict(copy.deepcopy(learner.state_dict()))
             plain.load_state_dict(copy.deepcopy(plain.state_dict()))
         learner.update(batch)
-        plain._step(True, *batch.columns)
+        plain._step(batch, True)
     for one, other in zip(learner.actor.parameters(), plain.actor.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
 
