@@ -72,7 +72,7 @@ class Phase(ABC):
         saves_each_round: Save after each round, rather than a few times per run.
         calibration: Of the controller that it has distilled: temperature, and held-out agreement, KL and ECE.
         result: What the phase adds to the run's result.
-        round_seconds: What the last round took, where runs are one program, in which the first one plays for all.
+        round_seconds: Its share of what the last round took, where several runs are one program.
     """
 
     expert: Levels | None = None

@@ -4,9 +4,8 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +62,16 @@ def train(config: TrainConfig, on_update: OnUpdate | None = None) -> dict[str, A
     check_train(config)
     if not config.seeds:
         return train_one(config, on_update)
-    together = entry_of(config.method).joins(config.settings)
     configs = by_seed(config)
-    runs = train_together(configs, on_update) if together else [train_one(each, on_update) for each in configs]
+    if entry_of(config.method).joins(config.settings):
+        from preceptor.agent.together import train_together
+
+        if on_update:
+            what = "A listener hears of one run at a time, and here --seeds are trained at the same time."
+            raise UserError(what, "leave on_update out, or train one run")
+        runs = train_together(configs)
+    else:
+        runs = [train_one(each, on_update) for each in configs]
     return {"task": runs[0]["task"], "method": config.method, "runs": runs}
 
 
@@ -77,30 +83,12 @@ def by_seed(config: TrainConfig) -> list[TrainConfig]:
 
 def train_one(config: TrainConfig, on_update: OnUpdate | None = None, wait: float = 0) -> dict[str, Any]:
     """Train one run; the result line. Waits so many seconds for another process to leave it. Raises `UserError`."""
-    with _opened(config, on_update, wait) as runner:
+    with opened(config, on_update, wait) as runner:
         return runner.to_the_end()
 
 
-def train_together(configs: Sequence[TrainConfig], on_update: OnUpdate | None = None) -> list[dict[str, Any]]:
-    """Train runs that differ in their seeds alone, in one program; the result line of each. Raises `UserError`.
-
-    The terminal shows how the first one gets on.
-    """
-    with contextlib.ExitStack() as stack:
-        quiet = [replace(each, quiet=True) for each in configs[1:]]
-        runners = [stack.enter_context(_opened(each, on_update)) for each in (*configs[:1], *quiet)]
-        unfinished = [runner for runner in runners if not runner.complete]
-        for steps in sorted({runner.steps for runner in unfinished}):  # several where one was interrupted
-            alike = [runner for runner in unfinished if runner.steps == steps]
-            alike[0].method.join([runner.method for runner in alike[1:]])
-            while any(runner.going for runner in alike):
-                for runner in filter(attrgetter("going"), alike):
-                    runner.advance()
-        return [runner.to_the_end() for runner in runners]
-
-
 @contextlib.contextmanager
-def _opened(config: TrainConfig, on_update: OnUpdate | None, wait: float = 0) -> Iterator["Runner"]:
+def opened(config: TrainConfig, on_update: OnUpdate | None = None, wait: float = 0) -> Iterator["Runner"]:
     """A run where it stands; within it, no other process has it. For the arguments see `train_one`."""
     use_threads(config.threads)
     use_device(config.device, config.graphs)
@@ -244,6 +232,10 @@ class Runner(Resumable):
             return self.run.results()
         while self.going:
             self.advance()
+        return self.conclude()
+
+    def conclude(self) -> dict[str, Any]:
+        """Save the run as it stands, judge the student, and leave the result line."""
         self.run.save(self.steps, self.state_dict())
         return self.finish()
 

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from dev.learners import LEARNERS, STEPS
 from preceptor.agent.levels import Player, SingleOption
-from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, rollout_batch
+from preceptor.agent.losses import explained_variance
+from preceptor.agent.methods.ppo import PPO, PolicyBatch, PPOConfig, means, rollout_batch
 from preceptor.agent.methods.ppo_on_gpu import OnGpu
 from preceptor.agent.networks import LowNetwork
 from preceptor.agent.players import play, summary
@@ -34,14 +35,13 @@ from preceptor.envs.gridworld.tasks import GridTask
 from preceptor.envs.task import Task
 from preceptor.ground.device import device, use_device
 from preceptor.ground.errors import UserError
-from preceptor.ground.level_seeds import SEEDS_PER_SPLIT
+from preceptor.ground.level_seeds import SEEDS_PER_SPLIT, drawn_number, random_bits
 
 # Play is random here: so there are rooms in which it wins, and lava, which ends episodes otherwise.
 TASKS = "DynamicDoorKey:rooms=5-5", "MiniGrid-Empty-5x5-v0", "MiniGrid-LavaGapS5-v0"
 _LIMIT = 24  # steps of an episode
 _SCALE = 0.5  # of rewards
 _ROLLOUT = 32  # where speed is measured
-_RELATIVE, _ABSOLUTE = 0.0, 1e-4  # sums in another order, which normalised advantages amplify
 _COLUMNS = "tokens", "presence", "log-probabilities", "advantages", "returns"
 _COMPARED = 20  # gradient steps, after which those that are recorded are compared with others
 # Environments, minibatch and epochs: those of docs/speed.md, and many; how many seeds learn in one program.
@@ -63,12 +63,19 @@ def learner_of(task: Task, config: PPOConfig, where: torch.device) -> PPO:
 
 
 class Again:
-    """The processor, which plays what was played on the GPU, and learns from it."""
+    """The processor, which plays what a run has played on the GPU, and learns from it.
+
+    Attributes:
+        told: What the last round came to.
+    """
 
     def __init__(self, task: Task, num_envs: int, config: PPOConfig, seed: int) -> None:
         self.learner = learner_of(task, config, torch.device("cpu"))
+        self.told: dict[str, float] = {}
         self._encoder, self._env = encoder_of(task), task.make_vec(num_envs, seed=seed)
         self._obs, _ = self._env.reset()
+        self._key, self._drawn = int(random_bits(np.array([seed]), 1).view(np.int64)[0, 0]), 0
+        self._running = np.zeros((2, num_envs))
 
     def take(self, other: PPO) -> None:
         """Be where the other learner is."""
@@ -76,23 +83,53 @@ class Again:
 
     @torch.no_grad()
     def play(self, actions: Tensor) -> tuple[PolicyBatch, NDArray[np.bool_]]:
-        """The samples of actions [T, N], and ends [3, T, N]."""
+        """The samples of actions [T, N], and ends [3, T, N]. Raises `UserError` where it would have drawn others."""
         network, seen, after, log_prob = self.learner.network, [], [], []
+        episodes: list[tuple[float, ...]] = []
         reward, ends = np.zeros(actions.shape, np.float32), np.zeros((3, *actions.shape), np.bool_)
         for t, action in enumerate(actions):
             seen.append(self._inputs(self._obs))
-            log_prob.append(network.head.log_prob(network(*seen[-1])[0], action))
+            outputs = network(*seen[-1])[0]
+            self._check_drawn(action.numpy(), outputs.softmax(1).double().cumsum(1).numpy())
+            log_prob.append(network.head.log_prob(outputs, action))
             self._obs, reward[t], *over, info = self._env.step(action.numpy())
             ends[:, t] = *over, info["success"]
             following, ended = self._obs.copy(), np.flatnonzero(ends[:2, t].any(0))
             if len(ended):
                 following[ended] = info["final_obs"][ended]
             after.append(self._inputs(following))
+            self._running += reward[t], np.ones(len(action))
+            episodes += zip(info["success"][ended], *self._running[:, ended], strict=True)
+            self._running[:, ended] = 0
         inputs, afterwards = (tuple(map(torch.cat, zip(*steps, strict=True))) for steps in (seen, after))
         over_in = {"terminated": ends[0], "cut": ends[:2].any(0)}
         scaled = reward * np.float32(_SCALE)
         log_probs = torch.cat(log_prob)
-        return rollout_batch(self.learner, inputs, afterwards, actions.flatten(), log_probs, scaled, **over_in), ends
+        batch = rollout_batch(self.learner, inputs, afterwards, actions.flatten(), log_probs, scaled, **over_in)
+        named = zip(("success", "return", "length"), np.mean(episodes, 0), strict=True) if episodes else ()
+        self.told = {f"rollout/{name}": float(mean) for name, mean in named}
+        values = network(*inputs)[1].numpy()
+        self.told["low/explained_variance"] = explained_variance(values, batch.returns.numpy())
+        return batch, ends
+
+    def learn(self, batch: PolicyBatch, remaining: float) -> None:
+        """Some epochs over these samples, in the orders that are drawn."""
+        self.told["low/learning_rate"] = self.learner.scale_rates(remaining)["learning_rate"]
+        for _ in range(self.learner.config.epochs):
+            order = torch.as_tensor(np.argsort(self._draw(len(batch))))
+            terms = means(self.learner.pass_over(batch, order))
+            self.told |= {f"low/{name}": float(term) for name, term in terms.items()}
+
+    def _check_drawn(self, action: NDArray[np.int64], below: NDArray[np.float64]) -> None:
+        """Actions [N], of cumulative probabilities [N, A]; which of two is drawn at the border, rounding decides."""
+        chance = self._draw(len(action))[:, None] * 2.0**-53
+        least, most = ((below <= chance + by).sum(1) for by in (-1e-5, 1e-5))
+        if not ((least <= action) & (action <= most)).all():
+            raise UserError("Other actions were drawn than random numbers and probabilities say.")
+
+    def _draw(self, count: int) -> NDArray[np.int64]:
+        self._drawn += 1
+        return np.array([drawn_number(self._key, self._drawn - 1, row) for row in range(count)])
 
     def _inputs(self, obs: NDArray) -> tuple[Tensor, ...]:
         return *map(torch.as_tensor, self._encoder(obs).parts), torch.zeros(len(obs), dtype=torch.int64)
@@ -103,37 +140,35 @@ def check(task_name: str, num_envs: int, rollout: int, rounds: int, seeds: Seque
 
     Raises `UserError` at the first difference.
     """
-    config = PPOConfig(gamma=0.97, epochs=1, minibatch=num_envs * rollout)  # one step a round, whatever the order
-    task, steps = short(task_name), num_envs * rollout
-    learners = [learner_of(task, config, device()) for _ in seeds]
+    steps, clipped = num_envs * rollout, 0.05  # far shorter than gradients are
+    config = PPOConfig(gamma=0.97, epochs=2, minibatch=steps // 2, max_grad_norm=clipped)
+    task, learners = short(task_name), [learner_of(short(task_name), config, device()) for _ in seeds]
     runs = [
         (learner, Again(task, num_envs, config, seed), OnGpu(task, learner, num_envs, rollout, _SCALE, seed))
         for learner, seed in zip(learners, seeds, strict=True)
     ]
     OnGpu.join([phase for _, _, phase in runs])
     sums: NDArray[np.int64] = np.zeros(3, np.int64)
-    before, infos = list[Any](), list[dict[str, float]]()
+    before: list[Any] = []
     for k in range(rounds):
         before = [copy.deepcopy((learner.state_dict(), phase.state_dict())) for learner, _, phase in runs]
         for learner, again, _ in runs:
             again.take(learner)
         infos = [phase.advance(None, k * steps, rounds * steps).info for _, _, phase in runs]
-        for learner, again, phase in runs:
+        for info, (learner, again, phase) in zip(infos, runs, strict=True):
             samples, ended = phase.played()
             batch, ends = again.play(samples.action.view(rollout, num_envs).cpu())
             sums += [(ends[:2].any(0)).sum(), ends[1].sum(), ends[2].sum()]
             _equal(task_name, k, "ends", ended, torch.as_tensor(ends))
             for name, of_gpu, wanted in zip(_COLUMNS, _columns(samples), _columns(batch), strict=True):
                 _equal(task_name, k, name, of_gpu, wanted)
-            again.learner.scale_rates(1 - (k + 1) / rounds)
-            again.learner.pass_over(_in_main_memory(samples), torch.arange(steps))
-            for of_gpu, wanted in zip(learner.network.parameters(), again.learner.network.parameters(), strict=True):
-                _equal(task_name, k, "weights", of_gpu, wanted)
-    if not all({"low/value_loss", "low/explained_variance", "rollout/length"} <= info.keys() for info in infos):
-        raise UserError(f"{task_name}: not all is told of what is learned.")
+            again.learn(_in_main_memory(samples), 1 - (k + 1) / rounds)
+            for part in ("network", "optimizer"):
+                of_gpu, wanted = (each.state_dict()[part] for each in (learner, again.learner))
+                _equal(task_name, k, part, of_gpu, wanted, within=1e-6)
+            _equal(task_name, k, "what is told", info, again.told)
     for (learner, _, phase), state in zip(runs, before, strict=True):
-        alone = OnGpu(task, learner, num_envs, rollout, _SCALE, phase.seed)
-        _resumes(alone, state, phase.played()[0].action)
+        _resumes(task_name, OnGpu(task, learner, num_envs, rollout, _SCALE, phase.seed), state, phase)
     ended, cut, won = sums
     played_in = f"{rounds} rounds of {rollout} steps of {num_envs} grids"
     return f"{task_name}: {len(runs)} runs, {played_in}, {ended} episodes, {won} won, {cut} cut off"
@@ -148,21 +183,23 @@ def _columns(batch: PolicyBatch) -> tuple[Tensor, ...]:
     return *batch.inputs[:2], batch.behaviour_logprob, batch.advantage, batch.returns
 
 
-def _equal(task_name: str, k: int, what: str, of_gpu: Tensor, wanted: Tensor) -> None:
+def _equal(name: str, k: int, what: str, of_gpu: Any, wanted: Any, within: float = 1e-4) -> None:
+    how: Any = {"rtol": 0.0, "atol": within, "check_device": False, "check_dtype": False}
     try:
-        torch.testing.assert_close(of_gpu.detach().cpu(), wanted.detach().cpu(), rtol=_RELATIVE, atol=_ABSOLUTE)
+        torch.testing.assert_close(of_gpu, wanted, **how)
     except AssertionError as error:
-        raise UserError(f"{task_name}: {what} of round {k} differ: {error}") from error
+        raise UserError(f"{name}: {what} of round {k} differ: {error}") from error
 
 
-def _resumes(phase: OnGpu, state: tuple[dict[str, Any], dict[str, Any]], played: Tensor) -> None:
-    """Check that from a saved state the same is played, by itself."""
+def _resumes(name: str, alone: OnGpu, state: tuple[dict[str, Any], dict[str, Any]], other: OnGpu) -> None:
+    """Check that from a saved state the same is played by itself."""
     of_learner, of_phase = state
-    phase.learner.load_state_dict(of_learner)
-    phase.load_state_dict(of_phase)
-    phase.advance(None, 0, len(played))
-    if not torch.equal(phase.played()[0].action, played):
-        raise UserError("From a saved state other actions are played.")
+    alone.learner.load_state_dict(of_learner)
+    alone.load_state_dict(of_phase)
+    alone.advance(None, 0, 1)
+    if not torch.equal(alone.played()[0].action, other.played()[0].action):
+        raise UserError(f"{name}: from a saved state other actions are played.")
+    _equal(name, alone.rounds, "what is resumed", alone.state_dict(), other.state_dict())
 
 
 def recorded_steps(name: str, where: str) -> str:

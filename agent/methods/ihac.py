@@ -265,7 +265,7 @@ class FlatPPO(Ihac):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        self.on_gpu = None
+        self.on_gpu: Any = None
         if parts.settings.on_gpu and parts.run is not None:  # else it is only played
             from preceptor.agent.methods.ppo_on_gpu import OnGpu  # compilers, which take a while
 
@@ -281,7 +281,7 @@ class FlatPPO(Ihac):
         """See `Method.join`."""
         from preceptor.agent.methods.ppo_on_gpu import OnGpu
 
-        OnGpu.join([each.on_gpu for each in (self, *others) if each.on_gpu])
+        OnGpu.join([each.on_gpu for each in (self, *others)])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""

@@ -1,6 +1,6 @@
-"""PPO with nothing crossing the bus: grids, play, advantages and gradient steps on the GPU, as two CUDA graphs.
+"""PPO with nothing crossing the bus: grids, play, advantages and gradient steps on the GPU, as three CUDA graphs.
 
-Rules, encoder and advantages are the processor's, from the same source, and the loss is `PPO.loss`; what is here is
+Rules, encoder and advantages are the processor's, from the same source, and the loss is PPO's; what is here is
 their order, in arrays that stay where they are. Several seeds are one program: their grids and weights lie side by
 side. Random numbers are functions of a run's seed and of how many it has drawn, so whom it was trained with makes no
 difference but for rounding; it is another run than on the processor.
@@ -22,7 +22,7 @@ from preceptor.agent.methods.ppo import PPO, PolicyBatch
 from preceptor.agent.methods.stacked_ppo import StackedPPO
 from preceptor.agent.phases import Advance, Phase
 from preceptor.controller.encoders import NUM_TOKENS, GridEncoder, encode_one, encoder_of
-from preceptor.envs.gridworld.gpu import GridsOnGpu, blocks_and_threads
+from preceptor.envs.gridworld.gpu import GridsOnGpu, blocks_and_threads, check_gpu
 from preceptor.envs.gridworld.tasks import GridTask
 from preceptor.envs.task import Task
 from preceptor.ground.device import device
@@ -87,7 +87,8 @@ class OnGpu(Phase):
         longest = task.level_spec.max_steps
         if rollout > longest:  # so that one episode at most is cut off within it
             raise UserError(f"--on-gpu takes roll-outs of {longest} steps at most here.", f"--rollout {longest}")
-        if torch.as_tensor(GridsOnGpu(task.simulator(1)).reward).device.type != device().type:
+        check_gpu()
+        if torch.as_tensor(cuda.to_device(np.zeros(1))).device.type != device().type:  # Numba's simulator has others
             raise UserError("--on-gpu plays where the networks are, which is in main memory.", "--device cuda")
         self.task, self.encoder, self.learner, self.seed = task, encoder, learner, seed
         self.num_envs, self.rollout, self.reward_scale, self.rounds = num_envs, rollout, reward_scale, 0
@@ -115,7 +116,7 @@ class OnGpu(Phase):
         if self.rounds == self._program.rounds:
             self._program.advance(1 - steps / total)
         self.rounds += 1
-        self.round_seconds = self._program.seconds
+        self.round_seconds = self._program.seconds / self._program.runs
         return Advance(steps, self._program.told[self._place])
 
     def played(self) -> tuple[PolicyBatch, Tensor]:
@@ -128,7 +129,7 @@ class OnGpu(Phase):
         return self.loaded if self._program is None else self._program.state_of(self._place) | {"rounds": self.rounds}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Restore what `state_dict` gave, before anything is played."""
+        """Restore what `state_dict` gave, before it is first played."""
         if state is not None:
             self.loaded, self.rounds = state, state["rounds"]
 
@@ -137,16 +138,17 @@ class _Program:
     """What S runs play and learn, a row of an array [S, ...] for each.
 
     Attributes:
+        runs: S.
         rounds: How many were played.
         told: What the last one came to, for each run.
         seconds: What it took.
     """
 
     def __init__(self, runs: Sequence[OnGpu]) -> None:
-        first, self._runs = runs[0], len(runs)
+        first, self.runs = runs[0], len(runs)
         self.rounds, self.told, self.seconds = first.rounds, list[dict[str, float]](), 0.0
         assert all(run.rounds == self.rounds for run in runs)
-        rollout, count, self._each = first.rollout, first.num_envs * self._runs, first.num_envs
+        rollout, count = first.rollout, first.num_envs * self.runs
         self._scale, self._config = first.reward_scale, first.learner.config
         self._policy = StackedPPO([run.learner for run in runs])
         seeds = [run.seed for run in runs]
@@ -155,9 +157,8 @@ class _Program:
         self._grids, encoder = GridsOnGpu(first.task.simulator(count), seeds=seeds), first.encoder
         self._reward_now, self._ends_now = (torch.as_tensor(part) for part in (self._grids.reward, self._grids.ends))
         self._side, self._bins, self._launch = encoder.side, cuda.to_device(encoder.bins), blocks_and_threads(count)
-        self._seeds = cuda.to_device(
-            random_bits(np.array(seeds), 1)[:, 0].view(np.int64)
-        )  # others than those of the levels
+        # Levels are drawn from the seeds themselves.
+        self._seeds = cuda.to_device(random_bits(np.array(seeds), 1)[:, 0].view(np.int64))
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device())
@@ -174,14 +175,15 @@ class _Program:
         columns = self._action, self._log_prob, self._advantage, self._returns
         self._batch = PolicyBatch(inputs, *(each.flatten() for each in columns))
         # Numbers [S, T N] of each run's samples, time-major.
-        self._samples = torch.arange(rollout * count, device=device()).view(rollout, self._runs, -1).transpose(0, 1)
+        self._samples = torch.arange(rollout * count, device=device()).view(rollout, self.runs, -1).transpose(0, 1)
         self._samples = self._samples.flatten(1)
-        self._chances = zeros(self._runs, self._each, dtype=torch.int64)
+        self._chances = zeros(self.runs, first.num_envs, dtype=torch.int64)
         self._keys = torch.zeros_like(self._samples)
         self._drawn = zeros(1, dtype=torch.int64)  # how often numbers were drawn
         self._drawn += self.rounds * (rollout + self._config.epochs)
-        if self.rounds:
-            self._restore([run.loaded for run in runs if run.loaded is not None])
+        states = [state for run in runs if (state := run.state_dict())]
+        if states:
+            self._restore(states)
         self._play, self._learn = Repeated(self._play_once), Repeated(self._learn_once)
         self._hand_back = Repeated(self._policy.hand_back)
 
@@ -193,7 +195,7 @@ class _Program:
         for _ in range(self._config.epochs):
             terms |= self._learn()
         self._hand_back()
-        episodes, *sums = self._totals.view(4, self._runs, -1).sum(2)
+        episodes, *sums = self._totals.view(4, self.runs, -1).sum(2)
         means = {f"rollout/{name}": each for name, each in zip(("success", "return", "length"), sums, strict=True)}
         named = {f"low/{name}": each for name, each in terms.items()} | {k: v / episodes for k, v in means.items()}
         numbers = torch.stack(list(named.values())).T.tolist()
@@ -228,7 +230,7 @@ class _Program:
         arrays = [_for_numba(each) for each in (*played, *counted)]
         _settle[*self._launch, stream](*arrays[:6], self._config.gamma, self._config.lam, *arrays[6:])
         torch.add(self._advantage, self._value, out=self._returns)
-        advantage, returns = (each.view(rollout, self._runs, -1) for each in (self._advantage, self._returns))
+        advantage, returns = (each.view(rollout, self.runs, -1) for each in (self._advantage, self._returns))
         left, variance = (each.var((0, 2)) for each in (advantage, returns))
         explained = torch.where(variance > 0, 1 - left / variance, 0.0)
         deviation, mean = torch.std_mean(advantage, (0, 2), correction=0, keepdim=True)
@@ -253,14 +255,14 @@ class _Program:
 
     def played(self, place: int) -> tuple[PolicyBatch, Tensor]:
         """See `OnGpu.played`."""
-        ends = self._ends.view(3, len(self._reward), self._runs, -1)
+        ends = self._ends.view(3, len(self._reward), self.runs, -1)
         batch = self._batch.select(self._samples[place])
         return replace(batch, inputs=(*batch.inputs, torch.zeros_like(batch.action))), ends[:, :, place]
 
     def state_of(self, place: int) -> dict[str, Any]:
         """What one run is to go on with."""
-        grids = {name: np.split(array, self._runs)[place] for name, array in self._grids.get_state().items()}
-        return {"grids": grids, "running": self._running.chunk(self._runs, 1)[place].clone()}
+        grids = {name: np.split(array, self.runs)[place] for name, array in self._grids.get_state().items()}
+        return {"grids": grids, "running": self._running.chunk(self.runs, 1)[place].clone()}
 
     def _restore(self, states: Sequence[dict[str, Any]]) -> None:
         """Restore what `state_of` gave of each run."""

@@ -37,13 +37,13 @@ class StackedPPO:
             stacked.copy_(torch.stack(own) if stacked.dim() else own[0])
 
     def _in_both(self) -> list[tuple[Tensor, list[Tensor]]]:
-        """Each array of the optimiser with those of the learners."""
-        found = []
+        """Each array of the optimiser with those of the learners: moments, and one count of steps for all."""
+        found = {}
         for k, parameter in enumerate(self._optimizer.parameters):
             for name, stacked in self._optimizer.state[parameter].items():
                 own = [learner.optimizer.state[learner.optimizer.parameters[k]][name] for learner in self.learners]
-                found.append((stacked, own))
-        return found
+                found[id(stacked)] = stacked, own
+        return list(found.values())
 
     @torch.no_grad()
     def hand_back(self) -> None:

@@ -57,7 +57,7 @@ class Metrics:
         self._file = (folder / FILE).open("ab", buffering=0)
         purge = None if resumed_at is None else resumed_at + 1
         self._tensorboard: SummaryWriter | None = SummaryWriter(str(folder), purge_step=purge)
-        self._screen = _Screen(total_steps, quiet)
+        self._total, self._screen = total_steps, _Screen(total_steps, quiet)
         self.incomplete = False
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -96,6 +96,16 @@ class Metrics:
     def warn(self, text: str) -> None:
         """A line that is shown even if nothing else is to be."""
         self._screen.say(f"[yellow]warning: {escape(text)}", always=True)
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Within it, a run that is quiet shows on the terminal how it gets on."""
+        quiet, self._screen = self._screen, _Screen(self._total, quiet=False)
+        try:
+            yield
+        finally:
+            self._screen.close()
+            self._screen = quiet
 
     def close(self) -> None:
         """Finish the files and the progress display. May be called twice."""

@@ -60,6 +60,12 @@ def blocks_and_threads(count: int) -> tuple[int, int]:
     return -(-count // threads), threads
 
 
+def check_gpu() -> None:
+    """Raise `UserError` unless there is a GPU."""
+    if not cuda.is_available():
+        raise UserError("There is no GPU that Numba can use here.", "numba -s   # what it looked for")
+
+
 class GridsOnGpu:
     """What `BatchedEnv` is over the same simulator after `reset`, in its mode SAME_STEP, on a GPU.
 
@@ -85,8 +91,7 @@ class GridsOnGpu:
         spec, count = simulator.level_spec, simulator.num_envs
         if type(simulator) is not GridSimulator or "map" not in simulator.arrays():
             raise UserError(f"{spec.name} has no kernels for a GPU.", "play the maps of a grid task there")
-        if not cuda.is_available():
-            raise UserError("There is no GPU that Numba can use here.", "numba -s   # what it looked for")
+        check_gpu()
         to_gpu = cuda.to_device
         rules = rules_of(spec)
         rules = rules._replace(rewards=to_gpu(rules.rewards))

@@ -70,6 +70,7 @@ def test_seeds_are_trained_in_one_program_continued_and_judged_as_each_is_alone(
     for run in runs:
         lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines if "low/value_loss" in line] == [24, 48, 72, 96]
+        assert run.results()["steps"] == 96
         assert run.results()["seconds"] > 0
     trees: list[Any] = []
     for run in (*runs, Run.open(folder / "alone")):
@@ -79,7 +80,7 @@ def test_seeds_are_trained_in_one_program_continued_and_judged_as_each_is_alone(
         torch.testing.assert_close(low[1][part], low[3][part], rtol=0, atol=1e-5)
     weights = [each["network"]["action_head.weight"] for each in low[:3]]
     assert not any(torch.equal(weights[k], weights[k - 1]) for k in range(3))
-    assert trees[1]["method"]["on_gpu"]["rounds"] == 4
+    assert [tree["method"]["on_gpu"]["rounds"] for tree in trees] == [4] * 4
     judged = evaluate(EvalConfig("SimpleDoorKey", str(runs[0].path), seeds="1000000:1000004", quiet=True))
     assert judged["student"]["sampled"]["episodes"] == 4
 

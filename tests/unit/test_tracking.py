@@ -290,3 +290,12 @@ def test_one_process_at_a_time_writes_into_a_run(tmp_path):
     assert sorted(path for path in folder.iterdir() if path.name != ".lock") == before
     with alone(folder):
         assert Run.open(folder).config["seed"] == 1
+
+
+def test_a_quiet_run_may_be_shown_for_a_while(tmp_path, capsys):
+    with Metrics(tmp_path, total_steps=10, quiet=True) as metrics:
+        metrics.scalars(1, {"rollout/success": 0.25})
+        with metrics.shown():
+            metrics.scalars(2, {"rollout/success": 0.5})
+        metrics.scalars(3, {"rollout/success": 0.75})
+    assert capsys.readouterr().err.splitlines() == ["step 2/10  rollout/success 0.5"]
